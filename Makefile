@@ -1,0 +1,34 @@
+# `make quickstart` and `make test` need Python 3.11 or newer and nothing else; both can be run again and again.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help quickstart test test-slow format
+
+help:  ## show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+quickstart: .venv/quickstart  ## install, train on the sample corpus, evaluate, print the scores
+	$(BIN)/mtl-hf train configs/quickstart.yaml --overwrite
+
+test: .venv/test  ## install with the test extra; run ruff, mypy and pytest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-slow: .venv/test  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+format: .venv/test  ## format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+
+# A stamp for each extra, so that nothing is installed twice and a changed requirement is installed again.
+.venv/quickstart .venv/test: .venv/%: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $@

@@ -1,0 +1,59 @@
+"""`mtl_hf`: multi-task fine-tuning for Hugging Face. One pretrained encoder, many task heads, one Trainer.
+
+Names resolve on first use, so importing the package costs nothing; touching one of them registers the model with
+transformers' `AutoConfig` and `AutoModel`.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "MultiTaskConfig": ".modeling.configuration_multitask",
+    "MultiTaskModel": ".modeling.modeling_multitask",
+    "MultiTaskOutput": ".modeling.modeling_multitask",
+    "HEADS": ".modeling.heads",
+    "POOLING": ".modeling.pooling",
+    "load_tokenizer": ".modeling.encoding",
+    "RunConfig": ".config",
+    "TASK_TYPES": ".data.labels",
+    "load_sources": ".data.sources",
+    "build_tasks": ".data.labels",
+    "encode_rows": ".data.rows",
+    "Collator": ".data.collator",
+    "EncodedRows": ".data.collator",
+    "RoundRobinBatchSampler": ".data.schedule",
+    "ProportionalBatchSampler": ".data.schedule",
+    "METRICS": ".metrics",
+    "MultiTaskTrainingArguments": ".training.arguments",
+    "MultiTaskTrainer": ".training.trainer",
+    "train": ".run",
+    "evaluate": ".evaluation.evaluate",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    register()
+    value = getattr(importlib.import_module(_EXPORTS[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def register() -> None:
+    """Make `AutoConfig` and `AutoModel` know the model."""
+    from transformers import AutoConfig, AutoModel
+
+    from .modeling.configuration_multitask import MultiTaskConfig
+    from .modeling.modeling_multitask import MultiTaskModel
+
+    AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig, exist_ok=True)
+    AutoModel.register(MultiTaskConfig, MultiTaskModel, exist_ok=True)

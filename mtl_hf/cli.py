@@ -1,0 +1,216 @@
+"""`mtl-hf <verb>`: reads the command line, calls one public function a verb.
+
+Notable: nothing heavy is imported before a verb needs it, so `--help` is quick; a `ValueError` becomes one line.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .config import describe
+
+_EXAMPLES = """examples:
+  mtl-hf data snips --to data
+  mtl-hf inspect configs/snips.yaml
+  mtl-hf train configs/snips.yaml training.num_train_epochs=3
+  mtl-hf evaluate outputs/snips --split test
+  mtl-hf predict outputs/snips "play some jazz in the kitchen"
+  mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The console script `mtl-hf`."""
+    arguments = _parser().parse_args(argv)
+    _run(lambda: arguments.function(arguments))
+
+
+def main_train(argv: Sequence[str] | None = None) -> None:
+    """`run_multitask.py` and `python -m mtl_hf.run`: the verb `train` without its name."""
+    parser = argparse.ArgumentParser(
+        description="Train one encoder with several task heads from one YAML, score it and save it.",
+        epilog=f"fields of the YAML\n------------------\n{describe()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_train(parser)
+    arguments = parser.parse_args(argv)
+    _run(lambda: arguments.function(arguments))
+
+
+def _run(function: Callable[[], None]) -> None:
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("mtl_hf").setLevel(logging.INFO)
+    try:
+        function()
+    except (ValueError, FloatingPointError, OSError) as error:
+        if os.environ.get("MTL_HF_TRACEBACK"):
+            raise
+        sys.exit(f"mtl-hf: {error}")
+    except KeyboardInterrupt:
+        sys.exit("mtl-hf: stopped.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mtl-hf",
+        description="Multi-task fine-tuning for Hugging Face: one encoder, many heads, one Trainer.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    train = verbs.add_parser(
+        "train",
+        help="train, score and save one model",
+        description="Train one encoder with several task heads from one YAML, score it and save it.",
+        epilog=f"fields of the YAML\n------------------\n{describe()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_train(train)
+
+    evaluate = verbs.add_parser("evaluate", help="score a saved model: metrics.json and predictions.jsonl")
+    evaluate.add_argument("model", help="a run's folder, or a checkpoint-N in it")
+    evaluate.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes to the run's config, as data=FOLDER")
+    evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"])
+    evaluate.add_argument("--config", help="what to score on (default: the config of the run)")
+    evaluate.add_argument("--to", help="folder for the results (default: evaluation/SPLIT in the model's folder)")
+    evaluate.add_argument("--batch-size", type=int, default=64)
+    evaluate.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
+    evaluate.set_defaults(function=_evaluate)
+
+    predict = verbs.add_parser("predict", help="answer raw text from every head, as JSON lines")
+    predict.add_argument("model", help="a run's folder, or a checkpoint-N in it")
+    predict.add_argument("texts", nargs="*", help="texts (default: lines of --file or of standard input)")
+    predict.add_argument("--file", help="a text file, one text a line")
+    predict.add_argument("--heads", nargs="+", help="only these heads")
+    predict.add_argument("--batch-size", type=int, default=32)
+    predict.set_defaults(function=_predict)
+
+    inspect = verbs.add_parser("inspect", help="show rows of each task as the model will see them")
+    inspect.add_argument("config")
+    inspect.add_argument("overrides", nargs="*", metavar="a.b=c")
+    inspect.add_argument("--rows", type=int, default=3, help="rows a source")
+    inspect.add_argument("--split", default="train", choices=["train", "validation", "test"])
+    inspect.set_defaults(function=_inspect)
+
+    embed = verbs.add_parser("embed", help="sentence embeddings: a cosine table, or a file of them")
+    embed.add_argument("model", help="a run's folder, a Hub id, or package:<python package>/<folder>")
+    embed.add_argument("texts", nargs="*", help="sentences to compare")
+    embed.add_argument("--file", help="a text file, one text a line")
+    embed.add_argument("--to", help="an .npy file for the embeddings")
+    embed.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
+    embed.add_argument("--pooling", choices=["mean", "cls", "max"], help="default: the model's")
+    embed.add_argument("--batch-size", type=int, default=32)
+    embed.set_defaults(function=_embed)
+
+    data = verbs.add_parser("data", help="download public data sets from pinned origins and check them")
+    data.add_argument("names", nargs="*", help="data sets (default: list them)")
+    data.add_argument("--to", default="data", help="folder (default: data)")
+    data.set_defaults(function=_data)
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes, as training.learning_rate=1e-4")
+    parser.add_argument("--dry-run", action="store_true", help="do everything up to the first step, then stop")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that output_dir holds")
+    parser.set_defaults(function=_train)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from .run import train
+
+    train(arguments.config, arguments.overrides, dry_run=arguments.dry_run, overwrite=arguments.overwrite)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from .evaluation.evaluate import evaluate
+
+    evaluate(
+        arguments.model,
+        split=arguments.split,
+        config=arguments.config,
+        overrides=arguments.overrides,
+        to=arguments.to,
+        batch_size=arguments.batch_size,
+        precision=arguments.precision,
+    )
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from .inference.embed import load_model
+
+    texts = _texts(arguments)
+    model = load_model(arguments.model)
+    show = len(texts) > 256 and sys.stderr.isatty()
+    found = model.predict(texts, heads=arguments.heads, batch_size=arguments.batch_size, show_progress=show)
+    _write({"text": text} | answers for text, answers in zip(texts, found, strict=True))
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from .inference.inspect import inspect_rows
+
+    _say(inspect_rows(arguments.config, arguments.overrides, num_rows=arguments.rows, split=arguments.split))
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    from .inference.embed import cosine_table, load_model, save_embeddings
+
+    texts = _texts(arguments)
+    model = load_model(arguments.model)
+    show = len(texts) > 256 and sys.stderr.isatty()
+    embeddings = model.encode(
+        texts,
+        batch_size=arguments.batch_size,
+        normalize=arguments.normalize,
+        pooling=arguments.pooling,
+        show_progress=show,
+    )
+    _say(f"{embeddings.shape[0]} texts x {embeddings.shape[1]} dimensions")
+    if arguments.to:
+        save_embeddings(embeddings, Path(arguments.to))
+        _say(f"Written to {arguments.to}.")
+    else:
+        _say(cosine_table(texts, embeddings))
+
+
+def _data(arguments: argparse.Namespace) -> None:
+    from .data.catalog import CATALOG, download
+
+    if not arguments.names:
+        for name, data_set in CATALOG.items():
+            _say(f"{name:<20}{data_set.license}")
+    for name in arguments.names:
+        download(name, arguments.to)
+
+
+def _texts(arguments: argparse.Namespace) -> list[str]:
+    if arguments.texts and arguments.file:
+        raise ValueError("give texts or `--file`, not both.")
+    if arguments.texts:
+        return list(arguments.texts)
+    if not arguments.file and sys.stdin.isatty():
+        raise ValueError("there is no text: give some, or `--file`, or pipe lines in.")
+    data = Path(arguments.file).read_bytes() if arguments.file else sys.stdin.buffer.read()
+    texts = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            texts.append(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{arguments.file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
+    return texts
+
+
+def _write(rows: Iterable[dict[str, Any]]) -> None:
+    for row in rows:
+        _say(json.dumps(row, ensure_ascii=False))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")

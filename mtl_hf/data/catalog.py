@@ -1,0 +1,530 @@
+"""Public data sets by pinned origin and checksum: what `mtl-hf data NAME --to data` downloads.
+
+Each data set is read from a public GitHub repository at one commit and turned into JSON lines,
+`<to>/<name>/{train,validation,test}.jsonl`: one row a line with a string `id`, string labels and BIO tags.
+The catalog holds the SHA-256 of every resulting file, so a figure measured on them can be measured anywhere.
+
+Notable: the rows are checked, not only the transfer, so a converter cannot change a byte unnoticed. Nothing
+is sampled or shuffled; every split is the one of its origin. A folder appears whole or not at all. The data
+are not part of this package: read `DataSet.license` before any use beyond research. The tweets contain
+abusive language.
+"""
+
+import csv
+import difflib
+import hashlib
+import html
+import io
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import httpx2
+
+logger = logging.getLogger(__name__)
+
+RAW_GITHUB = "https://raw.githubusercontent.com"
+SPLITS = ("train", "validation", "test")
+
+Files = Mapping[str, bytes]  # path inside the folder of its origin -> content
+Row = Mapping[str, str | list[str]]  # column -> value
+Splits = dict[str, list[Row]]  # train, validation and test -> rows
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where some files of a data set are published."""
+
+    repository: str
+    """Owner and name on GitHub."""
+    commit: str
+    """Full hash (40 hexadecimal digits), so that the files cannot change."""
+    folder: str
+    """Path inside the repository that all `files` share."""
+    files: tuple[str, ...]
+    """Paths inside `folder`; a converter gets the contents under these names."""
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One entry of the catalog."""
+
+    origins: tuple[Origin, ...]
+    """Every file the converter needs; no two share a name."""
+    license: str
+    """The licence as the origin states it."""
+    convert: Callable[[Files], Splits]
+    """Pure function from the published files to the rows of each split."""
+    sha256: Mapping[str, str]
+    """Split -> checksum of its JSON lines."""
+
+
+def download(name: str, to: str | Path, *, base_url: str = RAW_GITHUB) -> Path:
+    """Downloads one data set of the catalog, converts it and checks the result.
+
+    Nothing is written before every checksum agrees, and the folder is moved into place as a whole. A folder
+    that is already there with the right files is left alone, without a connection; one with other files is
+    never touched. Proxies are taken from the usual environment variables.
+
+    Args:
+        name: A key of `CATALOG`.
+        to: Folder under which `<name>/{train,validation,test}.jsonl` is written; created if missing.
+        base_url: Server that answers `<base_url>/<repository>/<commit>/<path>`, for a mirror or a test.
+
+    Returns:
+        The folder of the data set, `<to>/<name>`.
+
+    Raises:
+        ValueError: If `name` is not in the catalog, if the folder is there with other content, or if the
+            downloaded files do not give the rows of the catalog.
+        FileNotFoundError: If the server does not have a file (404).
+        ConnectionError: If the server cannot be reached, answers with another error, or cuts the transfer.
+    """
+    if name not in CATALOG:
+        raise ValueError(_unknown(name))
+    data_set = CATALOG[name]
+    target = Path(to) / name
+    if os.path.lexists(target):
+        _check_existing(target, data_set)
+        logger.info("%s is already there with the right checksums: nothing downloaded.", target)
+        return target
+    contents = _convert(name, data_set, _fetch_all(name, data_set, base_url))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{name}-") as temporary:
+        folder = Path(temporary) / name
+        folder.mkdir()  # with the usual permissions: the temporary folder is readable by its owner only
+        for split, content in contents.items():
+            (folder / f"{split}.jsonl").write_bytes(content)
+        os.replace(folder, target)
+    rows = ", ".join(f"{len(content.splitlines()):,} {split}" for split, content in contents.items())
+    logger.info("%s: %s rows. Licence: %s.", target, rows, data_set.license)
+    return target
+
+
+def _unknown(name: str) -> str:
+    nearest = difflib.get_close_matches(name, CATALOG, n=1)
+    hint = f"Did you mean '{nearest[0]}'? " if nearest else ""
+    return f"`name`: '{name}' is not in the catalog. {hint}Known: {', '.join(CATALOG)}."
+
+
+def _check_existing(target: Path, data_set: DataSet) -> None:
+    contents = {split: path.read_bytes() for split in data_set.sha256 if (path := target / f"{split}.jsonl").is_file()}
+    if differences := _differences(contents, data_set):
+        raise ValueError(
+            f"'{target}' is already there with other content ({differences}): "
+            "move or delete it to download it again, or choose another folder as `to`."
+        )
+
+
+def _differences(contents: Mapping[str, bytes], data_set: DataSet) -> str:
+    """Says what `contents` (split -> JSON lines) lacks or has with another checksum; empty if all is well."""
+    differences = []
+    for split, expected in data_set.sha256.items():
+        if split not in contents:
+            differences.append(f"{split}.jsonl is missing")
+        elif (found := hashlib.sha256(contents[split]).hexdigest()) != expected:
+            differences.append(f"{split}.jsonl has sha256 {found}, expected {expected}")
+    return "; ".join(differences)
+
+
+def _convert(name: str, data_set: DataSet, files: Files) -> dict[str, bytes]:
+    """The JSON lines of each split, checked against the catalog."""
+    try:
+        contents = {split: _to_json_lines(rows) for split, rows in data_set.convert(files).items()}
+    except (ValueError, LookupError, csv.Error) as error:  # an error page or half a file breaks the format
+        raise ValueError(_unexpected(name, data_set, repr(error))) from error
+    if differences := _differences(contents, data_set):
+        raise ValueError(_unexpected(name, data_set, differences))
+    return contents
+
+
+def _unexpected(name: str, data_set: DataSet, found: str) -> str:
+    pinned = " and ".join(f"{origin.repository}@{origin.commit}" for origin in data_set.origins)
+    return (
+        f"{name}: the files received are not those of {pinned} ({found}): "
+        "try again; if it stays so, a proxy or the server at `base_url` changes files."
+    )
+
+
+def _to_json_lines(rows: Iterable[Row]) -> bytes:
+    """One compact object a line; `id` is the place of the row in its split."""
+    lines = (
+        json.dumps({"id": str(number), **row}, ensure_ascii=False, separators=(",", ":")) + "\n"
+        for number, row in enumerate(rows)
+    )
+    return "".join(lines).encode()
+
+
+# The way from the network
+
+
+def _fetch_all(name: str, data_set: DataSet, base_url: str) -> dict[str, bytes]:
+    import httpx2  # the HTTP client of huggingface_hub; slow to import
+
+    files = {}
+    headers = {"Accept-Encoding": "identity"}  # so that the size announced is the size of the file
+    with httpx2.Client(follow_redirects=True, timeout=30.0, headers=headers) as client:
+        for origin in data_set.origins:
+            for file in origin.files:
+                url = f"{base_url.rstrip('/')}/{origin.repository}/{origin.commit}/{origin.folder}/{file}"
+                files[file] = _fetch(client, url, f"{name}: {file}")
+    return files
+
+
+def _fetch(client: "httpx2.Client", url: str, description: str) -> bytes:
+    import httpx2
+    from huggingface_hub.utils.tqdm import tqdm
+
+    progress: Callable[..., Any] = tqdm  # has no annotations
+    content = bytearray()
+    size = None
+    try:
+        with client.stream("GET", url) as response:
+            if response.status_code == httpx2.codes.NOT_FOUND:
+                raise FileNotFoundError(
+                    f"{url} was not found (404): the repository has moved or is gone, or `base_url` has no copy of it."
+                )
+            if not response.is_success:
+                status = f"{response.status_code} {response.reason_phrase}"
+                raise ConnectionError(f"{url} answered {status}, expected 200 OK: try again later.")
+            size = int(response.headers["content-length"]) if "content-length" in response.headers else None
+            with progress(total=size, desc=description, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+                for chunk in response.iter_bytes():
+                    content += chunk
+                    bar.update(len(chunk))
+    except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.ReadTimeout) as error:
+        expected = "an unknown number of" if size is None else f"{size:,}"
+        raise ConnectionError(
+            f"{url} was cut off after {len(content):,} of {expected} bytes ({error}): try again."
+        ) from error
+    except (httpx2.RequestError, httpx2.InvalidURL) as error:
+        raise ConnectionError(
+            f"{url} could not be reached ({error or type(error).__name__}): "
+            "check the network, the proxy settings and `base_url`, then try again."
+        ) from error
+    return bytes(content)
+
+
+# Formats
+
+
+def read_lines(data: bytes) -> list[str]:
+    """The lines of a UTF-8 text, ended by line feeds only: tweets contain other line separators."""
+    return data.decode().removesuffix("\n").split("\n")
+
+
+def read_conll(data: bytes) -> Iterator[list[list[str]]]:
+    """Yields the columns of each sentence of a file with one token a line and blank lines between sentences.
+
+    Document markers (`-DOCSTART-`) are dropped.
+    """
+    for block in re.split(r"\n\s*\n", data.decode().strip()):
+        lines = [line.split() for line in block.split("\n") if not line.startswith("-DOCSTART-")]
+        if lines:
+            yield [list(column) for column in zip(*lines, strict=True)]
+
+
+def iob1_to_bio(tags: Iterable[str]) -> list[str]:
+    """Writes `B-` at the start of every span; IOB1 does so only between two neighbours of the same type."""
+    bio = []
+    previous = "O"
+    for tag in tags:
+        starts = tag.startswith("I-") and previous[2:] != tag[2:]
+        bio.append(f"B-{tag[2:]}" if starts else tag)
+        previous = tag
+    return bio
+
+
+def read_tweeteval(files: Files, part: str, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields text and label of each tweet of `part`; `labels` are in the order of their numbers."""
+    texts, numbers = read_lines(files[f"{part}_text.txt"]), read_lines(files[f"{part}_labels.txt"])
+    for text, number in zip(texts, numbers, strict=True):
+        yield text, labels[int(number)]
+
+
+# Data sets
+
+
+def convert_snips(files: Files) -> Splits:
+    """Joins words, slots and intents, which are lines of three files."""
+    return {
+        split: [
+            {"tokens": tokens.split(), "slots": slots.split(), "intent": intent}
+            for tokens, slots, intent in zip(
+                *(read_lines(files[f"{part}/{file}"]) for file in ("seq.in", "seq.out", "label")), strict=True
+            )
+        ]
+        for split, part in (("train", "train"), ("validation", "dev"), ("test", "test"))
+    }
+
+
+def convert_conll2003(files: Files) -> Splits:
+    """One row a sentence with part of speech, chunks and names; the latter two from IOB1 to BIO."""
+    return {
+        split: [
+            {
+                "tokens": tokens,
+                "pos_tags": pos_tags,
+                "chunk_tags": iob1_to_bio(chunk_tags),
+                "ner_tags": iob1_to_bio(ner_tags),
+            }
+            for tokens, pos_tags, chunk_tags, ner_tags in read_conll(files[file])
+        ]
+        for split, file in (("train", "eng.train"), ("validation", "eng.testa"), ("test", "eng.testb"))
+    }
+
+
+def convert_scierc_ner(files: Files) -> Splits:
+    """One row a sentence; part of speech and chunks are placeholders in this source and are dropped."""
+    return {
+        split: [
+            {"tokens": tokens, "ner_tags": iob1_to_bio(ner_tags)} for tokens, _, _, ner_tags in read_conll(files[file])
+        ]
+        for split, file in (("train", "train.txt"), ("validation", "dev.txt"), ("test", "test.txt"))
+    }
+
+
+def convert_sst2(files: Files) -> Splits:
+    """Sentence and 0 or 1, separated by a tab; the sentences are tokenised and in lower case already."""
+    splits: Splits = {}
+    for split, file in (("train", "train.tsv"), ("validation", "dev.tsv"), ("test", "test.tsv")):
+        columns = (line.split("\t") for line in read_lines(files[file]))
+        splits[split] = [{"text": text, "label": ("negative", "positive")[int(label)]} for text, label in columns]
+    return splits
+
+
+def convert_tweeteval_hate(files: Files) -> Splits:
+    """Text and label lines joined; rows without text are dropped."""
+    return {
+        split: [
+            {"text": text.strip(), "label": label}
+            for text, label in read_tweeteval(files, part, ("not-hate", "hate"))
+            if text.strip()
+        ]
+        for split, part in (("train", "train"), ("validation", "val"), ("test", "test"))
+    }
+
+
+def convert_arxiv_category(files: Files) -> Splits:
+    """Title and abstract of a table whose last column names the split; authors and comment are dropped."""
+    splits: Splits = {split: [] for split in SPLITS}
+    for paper in csv.DictReader(io.StringIO(files["arxiv_lite.csv"].decode(), newline="")):
+        split = {"val": "validation"}.get(paper["split"], paper["split"])
+        title, abstract = (" ".join(paper[column].split()) for column in ("title", "summary"))
+        splits[split].append({"text": title, "text_pair": abstract, "label": paper["category"]})
+    return splits
+
+
+def convert_twitter_sentiment(files: Files) -> Splits:
+    """All tweets of SemEval 2013 to 2016 as train; validation and test are those of TweetEval.
+
+    Dropped from train, taking the files in the order of their names: tweets with the words of a tweet in
+    validation, test or earlier in train, and tweets with the id of an earlier one.
+    """
+    splits: Splits = {
+        split: [
+            {"text": _clean_tweet(text), "label": label}
+            for text, label in read_tweeteval(files, part, ("negative", "neutral", "positive"))
+        ]
+        for split, part in (("validation", "val"), ("test", "test"))
+    }
+    seen_words = {_words(str(row["text"])) for rows in splits.values() for row in rows}
+    seen_ids: set[str] = set()
+    train: list[Row] = []
+    for file in sorted(files):
+        if not file.endswith(".tsv"):
+            continue
+        for line in read_lines(files[file]):
+            identifier, label, tweet = line.split("\t")[:3]  # one file has an empty fourth column
+            text = _clean_tweet(tweet)
+            words = _words(text)
+            if words in seen_words or identifier in seen_ids:
+                continue
+            seen_words.add(words)
+            seen_ids.add(identifier)
+            train.append({"text": text, "label": label})
+    return {"train": train, **splits}
+
+
+def _clean_tweet(text: str) -> str:
+    """Decodes Unicode and HTML escapes, writes @names as @user, drops links, collapses white space."""
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
+    text = re.sub(r"@\w+", "@user", html.unescape(text))
+    return " ".join(word for word in text.split() if not word.startswith("http"))
+
+
+def _words(text: str) -> str:
+    return "".join(re.findall(r"\w+", text.lower()))
+
+
+_TWEETEVAL_LICENSE = (
+    "released without any restrictions but restrictions may apply to individual tasks (which are derived "
+    "from existing datasets) or Twitter (main data source)"
+)
+
+CATALOG: dict[str, DataSet] = {
+    "snips": DataSet(
+        origins=(
+            Origin(
+                repository="monologg/JointBERT",
+                commit="00324f60dda4a491b2913bc3065ae93966caea3f",
+                folder="data/snips",
+                files=(
+                    "train/seq.in",
+                    "train/seq.out",
+                    "train/label",
+                    "dev/seq.in",
+                    "dev/seq.out",
+                    "dev/label",
+                    "test/seq.in",
+                    "test/seq.out",
+                    "test/label",
+                ),
+            ),
+        ),
+        license="Apache-2.0 (repository); none stated for the data by itself",
+        convert=convert_snips,
+        sha256={
+            "train": "468c7d5685b828c92ecce781698f67cacc04f7e9ba3d5eb844472f20c3bcac63",
+            "validation": "0dbf246090c5e3bf5b5bc75559238456e287eddb97da6be977a85ca4df8bc86f",
+            "test": "4a31857536cdda4d8c7f454ee59369320c343202d1159a48828bbea8e492b897",
+        },
+    ),
+    "conll2003": DataSet(
+        origins=(
+            Origin(
+                repository="synalp/NER",
+                commit="c0ea07c81ec3512b5047dcd804b0ac2b10a3bdfc",
+                folder="corpus/CoNLL-2003",
+                files=("eng.train", "eng.testa", "eng.testb"),
+            ),
+        ),
+        license=(
+            "not stated for the data (CeCILL-C covers the software); "
+            "the text is Reuters news: treat as research use only"
+        ),
+        convert=convert_conll2003,
+        sha256={
+            "train": "aa1208d2f06bc11610d0d9527af175e282ca0f4092a06a5a9381240e1dfece6a",
+            "validation": "91c3c12a9140e03ca679f24dc0437cdbae033babea946388677e46f9a52a78c2",
+            "test": "bbdf60c2c1c3fbd1e7cb6a865d9d4dfd9df0110dff115de49f972175df7d3882",
+        },
+    ),
+    "sst2": DataSet(
+        origins=(
+            Origin(
+                repository="clairett/pytorch-sentiment-classification",
+                commit="457ffd83de90a9d6d472d8ffc31bbffe40a8b236",
+                folder="data/SST2",
+                files=("train.tsv", "dev.tsv", "test.tsv"),
+            ),
+        ),
+        license="not stated",
+        convert=convert_sst2,
+        sha256={
+            "train": "e562ed896d692a520750bc0fcd8ea9a95dc8cbb46ce79271747823a71e0dc008",
+            "validation": "6c5bd3c2095c06b1e51c053719c155a57b1364d03625fb90704c472a16fcf3df",
+            "test": "f4ab392c881222a77b3d1dfde7bdaaf5b24ce8a5190621237d8feec9d7739804",
+        },
+    ),
+    "tweeteval_hate": DataSet(
+        origins=(
+            Origin(
+                repository="cardiffnlp/tweeteval",
+                commit="4fbd22cd78421f05b1ecdb4fc5725bc7a7bd8f66",
+                folder="datasets/hate",
+                files=(
+                    "train_text.txt",
+                    "train_labels.txt",
+                    "val_text.txt",
+                    "val_labels.txt",
+                    "test_text.txt",
+                    "test_labels.txt",
+                ),
+            ),
+        ),
+        license=_TWEETEVAL_LICENSE,
+        convert=convert_tweeteval_hate,
+        sha256={
+            "train": "dc62618c05fd48c1a55d3995f84485e2801446b7082926d67b47c19c783766ba",
+            "validation": "c6a66a3acc89f8b68d4cab9ebda38ab07befe1605661e795ea230e5455c7b26b",
+            "test": "a7102ffa58a1b96f69a26bbbd1a16b065c81a952e752669ef9d946a8a7328279",
+        },
+    ),
+    "twitter_sentiment": DataSet(
+        origins=(
+            Origin(
+                repository="cbaziotis/datastories-semeval2017-task4",
+                commit="faeee5fd1c2cf38e32179a4676dff53ae01adfa8",
+                folder="dataset/Subtask_A/downloaded",
+                files=(
+                    "twitter-2013dev-A.tsv",
+                    "twitter-2013test-A.tsv",
+                    "twitter-2013train-A.tsv",
+                    "twitter-2014sarcasm-A.tsv",
+                    "twitter-2014test-A.tsv",
+                    "twitter-2015test-A.tsv",
+                    "twitter-2015train-A.tsv",
+                    "twitter-2016dev-A.tsv",
+                    "twitter-2016devtest-A.tsv",
+                    "twitter-2016test-A.tsv",
+                    "twitter-2016train-A.tsv",
+                ),
+            ),
+            Origin(
+                repository="cardiffnlp/tweeteval",
+                commit="4fbd22cd78421f05b1ecdb4fc5725bc7a7bd8f66",
+                folder="datasets/sentiment",
+                files=("val_text.txt", "val_labels.txt", "test_text.txt", "test_labels.txt"),
+            ),
+        ),
+        license=(f"train: MIT (repository), none stated for the tweets; validation and test: {_TWEETEVAL_LICENSE}"),
+        convert=convert_twitter_sentiment,
+        sha256={
+            "train": "43da446462e58b12ebd921b3593881fe1a43d5cc79f9a1fbdb10aafd9cd0c883",
+            "validation": "9d24eaedd206e1e266f736dc5d784d02f6a7e6668ffc4d86dbf090b6c00f5995",
+            "test": "94ee295122a8a455937f7107fb600bbbe7fe21a1a21b65ff19c263591e75d38b",
+        },
+    ),
+    "arxiv_category": DataSet(
+        origins=(
+            Origin(
+                repository="AmirYunus/IS6751_project_arxiv_classifier",
+                commit="cbcf9d2b20927a25bc0df5adf1285bc8f10c9e3c",
+                folder="data",
+                files=("arxiv_lite.csv",),
+            ),
+        ),
+        license="not stated",
+        convert=convert_arxiv_category,
+        sha256={
+            "train": "6c0a5e6659a7d5ece84f9c12939cf8952d0ff8bdd51120568954e6bf6fa91a42",
+            "validation": "c0263d19f331dd36c88d1f98354874f6571911c3b10a135ab08e9dd36e9989c5",
+            "test": "6de890cb8f02df541d18895d8f811eadf57e38b541a333de9033b2085cdce497",
+        },
+    ),
+    "scierc_ner": DataSet(
+        origins=(
+            Origin(
+                repository="allenai/scibert",
+                commit="06793f77d7278898159ed50da30d173cdc8fdea9",
+                folder="data/ner/sciie",
+                files=("train.txt", "dev.txt", "test.txt"),
+            ),
+        ),
+        license="Apache-2.0 (repository); none stated for the data by itself",
+        convert=convert_scierc_ner,
+        sha256={
+            "train": "084b851fbacdb62b49c92b451feeb1d4600ff5569240f63de7e01958c4d70d20",
+            "validation": "c2976812d23322b4b23ab5b86f5c15d8ae0c044e4e3040d28e0cf7c8fb6cf919",
+            "test": "3a53d84697c2f165964b0ac50bf96362e6edc5a2511b5013bf3d16028494faf8",
+        },
+    ),
+}

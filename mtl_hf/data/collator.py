@@ -1,0 +1,165 @@
+"""Rows → one padded batch of tensors.
+
+Notable: rows stay in Arrow, memory-mapped; a batch is one `take` and a few array operations, with no Python loop over
+rows. A head without a labelled item in the batch gets no labels at all, so that it stays out of the graph.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch.utils.data import Dataset
+
+from ..modeling.encoding import NO_TOKEN
+from ..modeling.heads import IGNORE_INDEX
+
+LABEL_PREFIX = "label:"  # of the encoded label column of a task
+
+
+@dataclass
+class SourceRows:
+    """Some encoded rows of one source, as `EncodedRows` hands them to `Collator`."""
+
+    source: str
+    columns: pa.Table
+    with_labels: bool = True
+
+
+class EncodedRows(Dataset[SourceRows]):
+    """The encoded rows of several sources under one numbering, in the order of the mapping.
+
+    Args:
+        sources: Source → its encoded rows (`data.rows.encode_rows`).
+        with_labels: Whether batches carry labels (training) or ask for every head of the source (prediction).
+    """
+
+    def __init__(self, sources: Mapping[str, datasets.Dataset], *, with_labels: bool = True) -> None:
+        self.with_labels = with_labels
+        self.sources = {name: rows.with_format("arrow") for name, rows in sources.items()}
+        self.names = list(sources)
+        self.ends = np.cumsum([len(rows) for rows in sources.values()])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> SourceRows:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> SourceRows:
+        """Rows of one source; torch's fetcher hands the result to `Collator` as it is."""
+        position = int(np.searchsorted(self.ends, indices[0], side="right"))
+        name = self.names[position]
+        first = int(self.ends[position]) - len(self.sources[name])
+        columns = self.sources[name][[int(index) - first for index in indices]]
+        return SourceRows(name, columns, self.with_labels)
+
+    def lengths(self) -> dict[str, np.ndarray]:
+        """Source → token length of each of its rows."""
+        return {name: row_lengths(rows) for name, rows in self.sources.items()}
+
+
+class Collator:
+    """Make one padded batch of one source's rows.
+
+    Args:
+        tasks: Source → task → task type, of the tasks that read the source.
+        pad_token_id: What pads `input_ids`.
+
+    Returns (when called):
+        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right. In training also
+        `labels`: task → tensor in the form its head documents, only for tasks with a labelled item in these rows;
+        `num_items`: task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`: the
+        source's tasks.
+    """
+
+    def __init__(self, tasks: Mapping[str, Mapping[str, str]], pad_token_id: int) -> None:
+        self.tasks = tasks
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: SourceRows | list[SourceRows]) -> dict[str, Any]:
+        """See the class."""
+        if isinstance(rows, list):  # a loader without __getitems__
+            rows = SourceRows(rows[0].source, pa.concat_tables([row.columns for row in rows]), rows[0].with_labels)
+        columns = rows.columns
+        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id)
+        batch: dict[str, Any] = {
+            "input_ids": torch.from_numpy(input_ids.astype(np.int64)),
+            "attention_mask": torch.from_numpy(attention_mask.astype(np.int64)),
+        }
+        if "token_type_ids" in columns.column_names:
+            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0)[0].astype(np.int64))
+        if not rows.with_labels:
+            return batch | {"heads": tuple(self.tasks[rows.source])}
+        batch |= {"labels": {}, "num_items": {}, "num_labelled_rows": 0}
+        for task, task_type in self.tasks[rows.source].items():
+            labels, known = _LABELS[task_type](columns, columns[LABEL_PREFIX + task], input_ids.shape)
+            if known.any():
+                batch["labels"][task] = torch.from_numpy(labels)
+                batch["num_items"][task] = int(known.sum())
+                batch["num_labelled_rows"] += int((known if known.ndim == 1 else known.any(1)).sum())
+        return batch
+
+
+def row_lengths(rows: datasets.Dataset) -> np.ndarray:
+    """Token length of each encoded row, read from Arrow's offsets."""
+    return pc.list_value_length(rows.with_format("arrow")[:]["input_ids"]).to_numpy()
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as (all values one after the other, number of values in each row)."""
+    array = column.combine_chunks()
+    if isinstance(array, pa.ChunkedArray):
+        array = array.chunk(0)
+    return array.flatten().to_numpy(zero_copy_only=False), np.diff(array.offsets.to_numpy())
+
+
+def _pad(column: pa.ChunkedArray, fill: int) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as (B, T) padded on the right, with the mask of what is real."""
+    values, lengths = _flat(column)
+    mask = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
+    padded = np.full(mask.shape, fill, dtype=values.dtype)
+    padded[mask] = values
+    return padded, mask
+
+
+# Each reads a label column: (labels as the head documents them, which of them are there). `shape` is (B, T).
+
+
+def _class_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    ids = labels.to_numpy().astype(np.int64)
+    return ids, ids != IGNORE_INDEX
+
+
+def _number_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    numbers = labels.to_numpy().astype(np.float32)
+    return numbers, ~np.isnan(numbers)
+
+
+def _multi_hot(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    values, lengths = _flat(labels)
+    hot = values.reshape(len(lengths), -1).astype(np.float32)
+    return hot, hot[:, 0] != IGNORE_INDEX
+
+
+def _word_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of words, put where each word's first token is."""
+    ids, lengths = _flat(labels)
+    starts, _ = _flat(columns["word_starts"])
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    by_token = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+    kept = starts != NO_TOKEN
+    by_token[rows[kept], starts[kept]] = ids[kept]
+    return by_token, by_token != IGNORE_INDEX
+
+
+_LABELS = {
+    "sequence_classification": _class_labels,
+    "multi_label_classification": _multi_hot,
+    "regression": _number_labels,
+    "token_classification": _word_labels,
+}

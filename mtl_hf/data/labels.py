@@ -1,0 +1,278 @@
+"""Task types, and the labels of each task: read, checked, and their vocabulary found.
+
+Notable: labels become *names* (strings) as soon as they are read; ids exist only inside encoded rows, so that scores
+can compare what was predicted with what the rows really say, labels that training never had included.
+"""
+
+import collections
+import functools
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+
+from ..config import RunConfig, Task, nearest
+from ..modeling.answers import is_span_scheme
+from ..modeling.heads import check_head_name
+from .sources import SourceData
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TaskType:
+    """What a task type asks of the data.
+
+    Attributes:
+        form: Which form of text it needs, None where any will do.
+        label: What its label column holds, for messages and docs.
+        has_vocabulary: Whether its labels are names.
+        metrics: Names of its metrics, the primary one first.
+    """
+
+    form: str | None
+    label: str
+    has_vocabulary: bool
+    metrics: tuple[str, ...]
+
+
+TASK_TYPES: dict[str, TaskType] = {
+    "sequence_classification": TaskType(
+        None,
+        "one label a row: text, a whole number or true / false",
+        True,
+        ("accuracy", "macro_f1", "micro_f1", "matthews", "cross_entropy"),
+    ),
+    "multi_label_classification": TaskType(
+        None,
+        "a list of labels a row, which may be empty",
+        True,
+        ("micro_f1", "macro_f1", "accuracy", "cross_entropy"),
+    ),
+    "regression": TaskType(None, "a number a row", False, ("pearson", "spearman", "mse")),
+    "token_classification": TaskType(
+        "words",
+        "a list with one label for each word",
+        True,
+        ("f1", "precision", "recall", "accuracy", "cross_entropy"),
+    ),
+}
+
+
+@dataclass
+class TaskData:
+    """A task with its label vocabulary.
+
+    Attributes:
+        name: Its name in the config, and its head's.
+        config: Its section of the config.
+        labels: Names of its labels in the order of the logits; empty for regression.
+        form: Form of the texts it reads.
+        spans: Whether its labels are tags of spans (BIO).
+    """
+
+    name: str
+    config: Task
+    labels: list[str]
+    form: str
+    spans: bool = False
+
+    @property
+    def type(self) -> str:
+        """Its task type."""
+        return self.config.type
+
+    @functools.cached_property
+    def ids(self) -> dict[str, int]:
+        """Label → its position in `labels`."""
+        return {label: index for index, label in enumerate(self.labels)}
+
+
+def build_tasks(
+    config: RunConfig, sources: Mapping[str, SourceData], vocabularies: Mapping[str, list[str]] | None = None
+) -> dict[str, TaskData]:
+    """Read and check the labels of every task, fill in `SourceData.gold`, and find each task's vocabulary.
+
+    Args:
+        config: The run.
+        sources: As `load_sources` returns them.
+        vocabularies: Task → its labels, where a trained model has them already.
+
+    Raises:
+        ValueError: Labels that do not suit the task's type, with the row.
+    """
+    tasks = {}
+    for name, spec in config.tasks.items():
+        check_head_name(name)
+        if spec.type not in TASK_TYPES:
+            raise ValueError(
+                f"`tasks.{name}.type` is {spec.type!r}.{nearest(spec.type, TASK_TYPES)} Valid are"
+                f" {', '.join(TASK_TYPES)}."
+            )
+        tasks[name] = _build_task(name, spec, [sources[source] for source in spec.sources], vocabularies)
+    return tasks
+
+
+def _build_task(
+    name: str, spec: Task, sources: list[SourceData], vocabularies: Mapping[str, list[str]] | None
+) -> TaskData:
+    task_type = TASK_TYPES[spec.type]
+    forms = {source.form for source in sources}
+    if len(forms) > 1:
+        raise ValueError(f"`tasks.{name}`: the texts of its sources differ in form ({', '.join(sorted(forms))}).")
+    form = forms.pop()
+    if task_type.form and form != task_type.form:
+        raise ValueError(
+            f"`tasks.{name}`: {spec.type} needs texts that are lists of words, but the text of source"
+            f" {sources[0].name!r} is {'a pair' if form == 'pair' else 'a string'}."
+        )
+    if not task_type.has_vocabulary and (spec.labels or spec.label_smoothing):
+        raise ValueError(f"`tasks.{name}`: {spec.type} takes neither `labels` nor `label_smoothing`.")
+    for source in sources:
+        for split, rows in source.splits.items():
+            source.gold[split][name] = _read_labels(name, spec, source, split, rows)
+    training = [label for source in sources for label in source.gold["train"].get(name, []) if label is not None]
+    if "train" in sources[0].splits and not training:
+        raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
+    if not task_type.has_vocabulary:
+        return TaskData(name, spec, [], form)
+    labels = (vocabularies or {}).get(name) or _vocabulary(name, spec, sources, training)
+    task = TaskData(name, spec, labels, form, spans=spec.type == "token_classification" and is_span_scheme(labels))
+    for source in sources:
+        for split in source.splits:
+            if task.spans:
+                _check_bio(task, source, split)
+            _report_unknown(task, source, split)
+    return task
+
+
+def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: datasets.Dataset) -> list[Any]:
+    """A label column as names (or numbers), None where a row has no label."""
+    feature = rows.features[spec.label]
+    inner = getattr(feature, "feature", None)
+    class_label = next((item for item in (feature, inner) if isinstance(item, datasets.ClassLabel)), None)
+    renamed = spec.labels if isinstance(spec.labels, dict) else None
+    column = list(rows[spec.label])
+
+    def problem(row: int, found: Any) -> ValueError:
+        return ValueError(
+            f"`tasks.{name}`: row {row + 1} of the split {split!r} of source {source.name!r} has {found!r} in"
+            f" the column {spec.label!r}; {spec.type} takes {TASK_TYPES[spec.type].label}."
+        )
+
+    def to_name(value: Any, row: int) -> str | None:
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return None
+        if class_label is not None:
+            return None if value == -1 else str(class_label.int2str(value))
+        if isinstance(value, bool):
+            value = str(value).lower()
+        elif isinstance(value, float) and value.is_integer():  # what CSV makes of whole numbers beside empty cells
+            value = int(value)
+        if not isinstance(value, str | int):
+            raise problem(row, value)
+        if renamed is None:
+            return str(value)
+        if str(value) not in renamed:
+            raise ValueError(
+                f"`tasks.{name}.labels` has no name for {value!r} (row {row + 1} of the split {split!r} of source"
+                f" {source.name!r}); it names {', '.join(renamed)}."
+            )
+        return renamed[str(value)]
+
+    if spec.type == "regression":
+        for row, value in enumerate(column):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise problem(row, value)
+        return [None if value is None or np.isnan(value) else float(value) for value in column]
+    if spec.type == "sequence_classification":
+        return [to_name(value, row) for row, value in enumerate(column)]
+    names: list[Any] = []
+    for row, values in enumerate(column):
+        if values is not None and not isinstance(values, list):
+            raise problem(row, values)
+        names.append(None if values is None else [to_name(value, row) for value in values])
+    if spec.type == "multi_label_classification":
+        for row, values in enumerate(names):
+            if values is not None and None in values:
+                raise problem(row, column[row])
+        return [None if values is None else sorted(set(values)) for values in names]
+    for row, (words, tags) in enumerate(zip(rows[source.columns[0]], names, strict=True)):
+        if tags is not None and len(tags) != len(words):
+            raise ValueError(
+                f"`tasks.{name}`: row {row + 1} of the split {split!r} of source {source.name!r} has {len(words)} words"
+                f" in {source.columns[0]!r} but {len(tags)} labels in {spec.label!r}."
+            )
+    return names
+
+
+def _vocabulary(name: str, spec: Task, sources: list[SourceData], training: list[Any]) -> list[str]:
+    found = {tag for label in training for tag in ([label] if isinstance(label, str) else label) if tag is not None}
+    if spec.labels:
+        labels = list(dict.fromkeys(spec.labels.values() if isinstance(spec.labels, dict) else spec.labels))
+        if missing := sorted(found - set(labels)):
+            raise ValueError(
+                f"`tasks.{name}.labels` lacks {', '.join(map(repr, missing))}, which the training rows have."
+            )
+    else:
+        declared: list[str] = []
+        for source in sources:
+            for rows in source.splits.values():
+                feature = rows.features[spec.label]
+                class_label = getattr(feature, "feature", feature)
+                if isinstance(class_label, datasets.ClassLabel):
+                    declared += class_label.names
+        numbers = all(re.fullmatch(r"-?\d+", label) for label in found)
+        labels = list(dict.fromkeys(declared)) or sorted(found, key=int if numbers else _tag_order)
+    if len(labels) < 2 and spec.type == "sequence_classification":
+        raise ValueError(f"`tasks.{name}`: there is only one label, {labels[0]!r}; nothing can be learned from that.")
+    return labels
+
+
+def _tag_order(label: str) -> tuple[bool, str, str]:
+    """O first, then B- and I- of each type together; other labels by name."""
+    return (label != "O", label[2:], label[:2]) if label[1:2] == "-" else (label != "O", label, "")
+
+
+def _check_bio(task: TaskData, source: SourceData, split: str) -> None:
+    """Find I- tags that continue nothing; repair or refuse them as the task says."""
+    broken, first = 0, None
+    for row, tags in enumerate(source.gold[split][task.name]):
+        previous = "O"
+        for index, tag in enumerate(tags or ()):
+            if tag is not None and tag.startswith("I-") and previous[2:] != tag[2:]:
+                broken += 1
+                first = first if first is not None else (row, index, tag)
+                if task.config.bio == "repair":
+                    tags[index] = f"B-{tag[2:]}"
+                    if split == "train" and tags[index] not in task.labels:
+                        task.labels.append(tags[index])
+            previous = tags[index] or "O"
+    if not broken or first is None:
+        return
+    where = f"row {first[0] + 1}, word {first[1] + 1}: {first[2]}"
+    if task.config.bio == "refuse":
+        raise ValueError(
+            f"`tasks.{task.name}`: {broken} I- tags in the split {split!r} of source {source.name!r} continue nothing"
+            f" (the first in {where}); mend them, or set `bio: repair` to read them as B-."
+        )
+    logger.warning("Task %s: %d I- tags of %s %s continue nothing and are read as B- (the first in %s).",
+                   task.name, broken, source.name, split, where)  # fmt: skip
+
+
+def _report_unknown(task: TaskData, source: SourceData, split: str) -> None:
+    known = set(task.labels)
+    unknown = collections.Counter(
+        tag
+        for label in source.gold[split][task.name]
+        for tag in ([label] if isinstance(label, str) else label or ())
+        if tag is not None and tag not in known
+    )
+    if unknown:
+        shown = ", ".join(f"{tag} ({count})" for tag, count in unknown.most_common(10))
+        logger.warning("Task %s: %s %s has labels that training does not have; they count as errors: %s.",
+                       task.name, source.name, split, shown)  # fmt: skip

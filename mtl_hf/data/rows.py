@@ -1,0 +1,188 @@
+"""Raw rows → encoded rows: token ids, where each word begins, label ids.
+
+Notable: encoded in batches and cached by content, that is by the rows, the tokenizer, the cut and the vocabularies, so
+a second run, another process or another config on the same data encodes nothing. What the encoder will never see is
+counted.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ..modeling.answers import bio_spans
+from ..modeling.encoding import NO_TOKEN, encode
+from ..modeling.heads import IGNORE_INDEX
+from .collator import LABEL_PREFIX
+from .labels import TaskData
+from .sources import SourceData
+
+logger = logging.getLogger(__name__)
+
+_ENCODING_VERSION = 1  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
+
+
+@dataclass
+class EncodedSplit:
+    """Encoded rows of one source with what they are scored against.
+
+    Attributes:
+        rows: As `encode_rows` returns them.
+        gold: Task → label of each row as names, None where it has none.
+    """
+
+    rows: datasets.Dataset
+    gold: dict[str, list[Any]]
+
+
+def encode_rows(
+    source: SourceData,
+    split: str,
+    tasks: Mapping[str, TaskData],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+) -> datasets.Dataset:
+    """Encode a split of a source, in batches, cached by content (where `datasets` caches what the rows came from).
+
+    Args:
+        source: The source.
+        split: Its split.
+        tasks: All tasks; those that read the source count.
+        tokenizer: As `load_tokenizer` returns it.
+        max_length: Longest input in tokens.
+
+    Returns:
+        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, and in the training
+        split a label column a task (ids; multi-hot; numbers), `-100` or NaN where absent.
+    """
+    readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
+    with_labels = split == "train"
+    rows = source.splits[split]
+    int_list = datasets.List(datasets.Value("int32"))
+    features: dict[str, Any] = {"input_ids": int_list, "cut": datasets.Value("bool")}
+    if "token_type_ids" in tokenizer.model_input_names:
+        features["token_type_ids"] = int_list
+    if source.form == "words":
+        features["word_starts"] = int_list
+    label_features = {
+        "sequence_classification": datasets.Value("int32"),
+        "multi_label_classification": datasets.List(datasets.Value("int8")),
+        "regression": datasets.Value("float64"),
+        "token_classification": int_list,
+    }
+    gold = source.gold[split]
+    if with_labels:
+        features |= {LABEL_PREFIX + name: label_features[task.type] for name, task in readers.items()}
+
+    def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        texts = [batch[column] for column in source.columns]
+        encoded = encode(
+            tokenizer,
+            list(zip(*texts, strict=True)) if source.form == "pair" else texts[0],
+            form=source.form,
+            max_length=max_length,
+        )
+        if with_labels:
+            for name, task in readers.items():
+                encoded[LABEL_PREFIX + name] = [
+                    _label_ids(task, gold[name][index], batch[source.columns[0]][row])
+                    for row, index in enumerate(indices)
+                ]
+        return encoded
+
+    readable = {name: [task.type, task.labels, task.config.bio, task.config.label] for name, task in readers.items()}
+    key = json.dumps(
+        [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), source.form, source.columns, max_length,
+         readable if with_labels else None, [task.config.labels for task in readers.values()]]
+    )  # fmt: skip
+    return rows.map(
+        encode_batch,
+        batched=True,
+        with_indices=True,
+        remove_columns=rows.column_names,
+        features=datasets.Features(features),
+        new_fingerprint=hashlib.sha256(key.encode()).hexdigest()[:32],
+        desc=f"Encoding {source.name} {split}",
+    )
+
+
+def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What decides a tokenizer's output, without what the last call has left in it."""
+    if not tokenizer.is_fast:
+        return json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state.pop("truncation", None)
+    state.pop("padding", None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _label_ids(task: TaskData, label: Any, text: Any) -> Any:
+    """One row's label as the collator wants it."""
+    ids = task.ids
+    if task.type == "regression":
+        return float("nan") if label is None else label
+    if task.type == "sequence_classification":
+        return IGNORE_INDEX if label is None else ids[label]
+    if task.type == "multi_label_classification":
+        if label is None:
+            return [IGNORE_INDEX] * len(ids)
+        return [int(name in label) for name in task.labels]
+    return [IGNORE_INDEX if tag is None else ids[tag] for tag in (label or [None] * len(text))]
+
+
+def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:
+    """The encoded training rows with at least one labelled item that reaches the encoder; says how many have none."""
+    readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
+    table = encoded.with_format("arrow")[:]
+    useful = np.zeros(len(encoded), dtype=bool)
+    for name, task in readers.items():
+        labels = table[LABEL_PREFIX + name].combine_chunks()
+        if task.type == "token_classification":
+            starts = table["word_starts"].combine_chunks()
+            kept = (starts.flatten().to_numpy() != NO_TOKEN) & (labels.flatten().to_numpy() != IGNORE_INDEX)
+            useful |= np.bincount(np.repeat(np.arange(len(encoded)), np.diff(labels.offsets)), kept, len(encoded)) > 0
+        elif task.type == "multi_label_classification":
+            useful |= labels.flatten().to_numpy().reshape(len(encoded), -1)[:, 0] != IGNORE_INDEX
+        else:
+            values = labels.to_numpy(zero_copy_only=False)
+            useful |= ~np.isnan(values) if task.type == "regression" else values != IGNORE_INDEX
+    if useful.all():
+        return encoded
+    logger.warning("Source %s: %d of %d training rows have no label of any task and are left out.",
+                   source.name, (~useful).sum(), len(useful))  # fmt: skip
+    if not useful.any():
+        raise ValueError(f"`sources.{source.name}`: no training row has a label of any of its tasks.")
+    return encoded.select(np.flatnonzero(useful))
+
+
+def report_cut(
+    source: SourceData, split: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]
+) -> dict[str, int]:
+    """Count and log what never reaches the encoder: rows cut at `max_length`, words without a token, entities hurt.
+
+    Returns:
+        `rows_cut`, `words_lost` (cut, or nothing left of them by the tokenizer) and `entities_lost` (any word lost).
+    """
+    counts = {"rows_cut": int(np.sum(encoded["cut"])), "words_lost": 0, "entities_lost": 0}
+    if source.form == "words":
+        for row, starts in enumerate(encoded["word_starts"]):
+            lost = {word for word, start in enumerate(starts) if start == NO_TOKEN}
+            if not lost:
+                continue
+            counts["words_lost"] += len(lost)
+            for name, task in tasks.items():
+                tags = source.gold[split][name][row] if task.spans and name in source.gold[split] else None
+                for _, begin, end in bio_spans([tag or "O" for tag in tags or ()]):
+                    counts["entities_lost"] += any(word in lost for word in range(begin, end))
+    if any(counts.values()):
+        logger.warning(
+            "Source %s, %s: %d of %d rows are cut at max_length; %d words have no token; %d entities are hurt.",
+            source.name, split, counts["rows_cut"], len(encoded), counts["words_lost"], counts["entities_lost"],
+        )  # fmt: skip
+    return counts

@@ -1,0 +1,349 @@
+"""Load, check and split sources.
+
+Notable: whatever a user got wrong in the data is found here (its labels in `labels.py`), before any training time is
+spent, and named with its file, column or row. Nothing is skipped silently: what is carved off or dropped is logged.
+"""
+
+import collections
+import dataclasses
+import glob
+import hashlib
+import importlib
+import inspect
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..config import RunConfig, Source, nearest, resolve_path
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class SourceData:
+    """A loaded and checked source.
+
+    Attributes:
+        name: Its name in the config.
+        form: `string`, `words` or `pair`.
+        columns: Its text column, or two for a pair.
+        splits: Split → rows as they were loaded.
+        gold: Split → task → the label of each row as names: a string, a list of them, a number, or None.
+    """
+
+    name: str
+    form: str
+    columns: list[str]
+    splits: dict[str, datasets.Dataset]
+    gold: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
+
+    def texts(self, split: str) -> list[Any]:
+        """The texts of a split: strings, lists of words or tuples of two strings."""
+        columns = [self.splits[split][column] for column in self.columns]
+        return list(zip(*columns, strict=True)) if self.form == "pair" else list(columns[0])
+
+
+def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str, SourceData]:
+    """Load every source, carve off missing splits, and check its texts.
+
+    Args:
+        config: The run.
+        splits: Which splits to keep.
+
+    Raises:
+        ValueError: Anything wrong with a source, with its name, file, column or row.
+    """
+    return {name: _load_source(name, source, config, tuple(splits)) for name, source in config.sources.items()}
+
+
+def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str, ...]) -> SourceData:
+    where = f"sources.{name}"
+    if (source.path is None) == (source.dataset is None):
+        raise ValueError(f"`{where}` needs `path` (or, in Python, `dataset`), and not both.")
+    loaded = _from_python(source.dataset, where) if source.dataset is not None else _from_loader(source, where)
+    shares = _choose_splits(loaded, source.split, where)
+    if "train" not in loaded and shares:
+        raise ValueError(f"`{where}`: there are no training rows to carve a split from; it has {', '.join(loaded)}.")
+    columns = [source.text] if isinstance(source.text, str) else list(source.text)
+    if len(columns) not in (1, 2):
+        raise ValueError(f"`{where}.text` names {len(columns)} columns; it is one, or [first, second] for pairs.")
+    tasks = {task: spec for task, spec in config.tasks.items() if name in spec.sources}
+    for split, rows in loaded.items():
+        _check_columns(rows, [(f"{where}.text", column) for column in columns], split)
+        _check_columns(rows, [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items()], split)
+        if not len(rows):
+            raise ValueError(f"`{where}`: the split {split!r} has no rows.")
+    data = SourceData(name, _find_form(loaded, columns, where), columns, dict(loaded))
+    for split in list(data.splits):
+        data.splits[split] = _without_bad_rows(data, split, source.drop_bad_rows)
+    if shares:
+        stratify = source.split.get("stratify") or next(
+            (spec.label for spec in tasks.values() if spec.type == "sequence_classification"), None
+        )
+        if stratify:
+            _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train")
+        carve(data, shares, stratify, int(source.split.get("seed", 13)))
+    data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
+    return data
+
+
+def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:
+    if isinstance(dataset, datasets.Dataset):
+        return {"train": dataset}
+    if isinstance(dataset, Mapping) and all(isinstance(rows, datasets.Dataset) for rows in dataset.values()):
+        return {str(split): rows for split, rows in dataset.items()}
+    raise ValueError(
+        f"`{where}.dataset` is a {type(dataset).__name__}; it should be a datasets.Dataset or DatasetDict."
+    )
+
+
+def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
+    arguments = dict(source.loader)
+    _check_loader_arguments(str(source.path), arguments, where)
+    files: list[str] = []
+    if source.data_files is not None:
+        arguments["data_files"] = _map_files(source.data_files, lambda path: _find_file(path, where))
+        files = [path for path in _list_files(arguments["data_files"]) if os.path.isfile(path)]
+    if source.path in ("json", "csv", "text", "conll"):
+        for path in files:
+            _check_encoding(path, arguments.get("encoding") or "utf-8")
+    try:
+        loaded = datasets.load_dataset(resolve_path(str(source.path)), **arguments)
+    except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError) as error:
+        if source.path == "json":
+            for path in files:
+                _check_json_lines(path)
+        raise ValueError(f"`{where}` cannot be loaded: {_first_cause(error)}") from error
+    if isinstance(loaded, datasets.Dataset):
+        return {"train": loaded}
+    if not isinstance(loaded, datasets.DatasetDict):
+        raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
+    return {str(split): rows for split, rows in loaded.items()}
+
+
+def _first_cause(error: BaseException) -> str:
+    """The message that says what was wrong: `datasets` wraps it in one that says only that something was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
+    """Refuse misspelt keys of a source before `datasets` sees them; a Hub dataset may have options of its own."""
+    module = f"datasets.packaged_modules.{path}.{path}"
+    if not re.fullmatch(r"[a-z]+", path) or importlib.util.find_spec(f"datasets.packaged_modules.{path}") is None:
+        return
+    options = [
+        item.name
+        for name, kind in vars(importlib.import_module(module)).items()
+        if name.endswith("Config") and dataclasses.is_dataclass(kind)
+        for item in dataclasses.fields(kind)
+    ]
+    known = {*options, *inspect.signature(datasets.load_dataset).parameters} | {
+        item.name for item in dataclasses.fields(Source) if item.name not in ("loader",)
+    }
+    for key in arguments:
+        if key not in known:
+            raise ValueError(
+                f"unknown key `{key}` in `{where}`: neither ours nor an option of `path: {path}`.{nearest(key, known)}"
+            )
+
+
+def _map_files(files: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(files, Mapping):
+        return {key: _map_files(item, change) for key, item in files.items()}
+    return [change(str(item)) for item in files] if isinstance(files, list | tuple) else change(str(files))
+
+
+def _list_files(files: Any) -> list[str]:
+    if isinstance(files, Mapping):
+        files = list(files.values())
+    if isinstance(files, list):
+        return [path for item in files for path in _list_files(item)]
+    return glob.glob(files, recursive=True)
+
+
+def _find_file(path: str, where: str) -> str:
+    path = resolve_path(path)
+    if "://" not in path and not glob.glob(path, recursive=True):
+        folder = Path(path).parent
+        hint = nearest(Path(path).name, os.listdir(folder) if folder.is_dir() else [])
+        if not folder.is_dir():
+            hint = f" There is no folder {folder} either (`mtl-hf data` downloads the public sets of our configs)."
+        raise ValueError(f"`{where}.data_files`: there is no file {path}.{hint}")
+    return path
+
+
+def _check_encoding(path: str, encoding: str) -> None:
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: not {encoding.upper()} (byte {line[error.start]:#04x} at position"
+                    f" {error.start}); give the source's `encoding`, or convert the file."
+                ) from None
+
+
+def _check_json_lines(path: str) -> None:
+    """Name the line of a JSON-lines file that does not parse; `datasets` counts inside its own blocks."""
+    with open(path, encoding="utf-8") as file:
+        if file.read(1) == "[":
+            return  # a single JSON array, which has no lines to name
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}).") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}, line {number}: a {type(row).__name__}; each line should be an object.")
+
+
+def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any], where: str) -> dict[str, float]:
+    """Rename splits in place as the config says; return the shares to carve off the training rows."""
+    shares: dict[str, float] = {}
+    for key, value in chosen.items():
+        if key in ("stratify", "seed"):
+            continue
+        if key not in SPLITS:
+            raise ValueError(f"unknown key `{key}` in `{where}.split`; known are {', '.join(SPLITS)}, stratify, seed.")
+        if isinstance(value, str):
+            if value not in loaded:
+                raise ValueError(f"`{where}.split.{key}` is {value!r}; the dataset has {', '.join(loaded)}.")
+            loaded[key] = loaded.pop(value) if value not in SPLITS else loaded[value]
+        elif isinstance(value, int | float) and 0 < value < 1 and key != "train":
+            if key in loaded:
+                raise ValueError(f"`{where}.split.{key}` carves rows off, but the dataset has a split {key!r}.")
+            shares[key] = float(value)
+        else:
+            raise ValueError(f"`{where}.split.{key}` is {value!r}; it is a share such as 0.1, or the name of a split.")
+    if "train" in loaded and "validation" not in loaded and "validation" not in shares:
+        shares["validation"] = 0.1
+    for split in [split for split in loaded if split not in SPLITS]:
+        logger.info("Source %s: the split %r is not used.", where.split(".")[1], split)
+        del loaded[split]
+    return shares
+
+
+def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, seed: int) -> None:
+    """Carve splits off the training rows of `data`, in place, and say so.
+
+    Rows with the same text (letters and digits, lower case) stay on one side. Which rows go is decided by a hash of
+    seed and text, so it is the same on every run and does not depend on the order of rows.
+
+    Args:
+        data: The source.
+        shares: Split → share of the training rows, of each stratum where `stratify` names a column.
+        stratify: Column whose values keep their shares; None for no strata.
+        seed: Another seed carves other rows.
+    """
+    train = data.splits["train"]
+    keys = [_text_key(text) for text in data.texts("train")]
+    strata = [str(value) for value in train[stratify]] if stratify else [""] * len(keys)
+    groups: dict[str, list[int]] = collections.defaultdict(list)
+    for row, key in enumerate(keys):
+        groups[key].append(row)
+    by_stratum: dict[str, list[list[int]]] = collections.defaultdict(list)
+    ordered = sorted(groups.items(), key=lambda item: hashlib.sha256(f"{seed}:{item[0]}".encode()).digest())
+    for _, rows in ordered:
+        by_stratum[strata[rows[0]]].append(rows)
+    sides: dict[str, list[int]] = {split: [] for split in shares}
+    for stratum in by_stratum.values():
+        total, start = sum(map(len, stratum)), 0
+        for split, share in shares.items():
+            taken = 0
+            while start < len(stratum) and taken + len(stratum[start]) <= round(share * total):
+                sides[split] += stratum[start]
+                taken += len(stratum[start])
+                start += 1
+    gone = {row for rows in sides.values() for row in rows}
+    for split, rows in sides.items():
+        if not rows:
+            raise ValueError(
+                f"`sources.{data.name}`: {len(train)} training rows are too few to carve off {shares[split]:g} of them"
+                f" as {split}; give a {split} file or a larger share in `split`."
+            )
+        data.splits[split] = train.select(sorted(rows))
+        logger.info(
+            "Source %s: %d of %d training rows carved off as %s%s, seed %d.",
+            data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
+        )  # fmt: skip
+    data.splits["train"] = train.select([row for row in range(len(train)) if row not in gone])
+
+
+def _text_key(text: Any) -> str:
+    whole = text if isinstance(text, str) else "\n".join(text)
+    return " ".join(re.findall(r"\w+", whole.lower())) or whole
+
+
+# ---- checking ----
+
+
+def _check_columns(rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], split: str) -> None:
+    for path, column in wanted:
+        if column not in rows.column_names:
+            raise ValueError(
+                f"`{path}` is {column!r}, but the split {split!r} has no such column."
+                f"{nearest(column, rows.column_names)} It has: {', '.join(rows.column_names)}."
+            )
+
+
+def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where: str) -> str:
+    forms = set()
+    for split, rows in splits.items():
+        for column in columns:
+            feature = rows.features[column]
+            inner = getattr(feature, "feature", None)
+            if getattr(feature, "dtype", None) in ("string", "large_string", "null"):
+                forms.add("string")
+            elif getattr(inner, "dtype", None) in ("string", "large_string", "null"):
+                forms.add("words")
+            else:
+                raise ValueError(
+                    f"`{where}.text`: the column {column!r} of the split {split!r} holds {feature}; it should hold"
+                    " strings or lists of words."
+                )
+    if len(forms) > 1 or (len(columns) == 2 and forms != {"string"}):
+        raise ValueError(f"`{where}.text`: all its columns and splits should hold strings, or all lists of words"
+                         " (and pairs are strings).")  # fmt: skip
+    return "pair" if len(columns) == 2 else forms.pop()
+
+
+def _has_text(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return bool(value) and all(isinstance(word, str) for word in value) and any(word.strip() for word in value)
+
+
+def _without_bad_rows(data: SourceData, split: str, drop: bool) -> datasets.Dataset:
+    rows = data.splits[split]
+    bad = [
+        row
+        for row, text in enumerate(data.texts(split))
+        if not (all(map(_has_text, text)) if data.form == "pair" else _has_text(text))
+    ]
+    if not bad:
+        return rows
+    listed = ", ".join(str(row + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
+    if not drop:
+        raise ValueError(
+            f"`sources.{data.name}`: {len(bad)} of {len(rows)} rows of the split {split!r} have no text (rows"
+            f" {listed}): mend them, or set `drop_bad_rows: true`."
+        )
+    logger.warning("Source %s, %s: %d of %d rows have no text and are dropped (rows %s).",
+                   data.name, split, len(bad), len(rows), listed)  # fmt: skip
+    if len(bad) == len(rows):
+        raise ValueError(f"`sources.{data.name}`: no row of the split {split!r} has text.")
+    gone = set(bad)
+    return rows.select([row for row in range(len(rows)) if row not in gone])

@@ -1,0 +1,1 @@
+"""Evaluation: any saved model on any split, and how numbers are shown."""

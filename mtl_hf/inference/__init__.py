@@ -1,0 +1,1 @@
+"""Inference: embeddings and answers to raw text from files."""

@@ -1,0 +1,67 @@
+"""Rows as the model will see them: words, sub-words and the label that each sub-word carries."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..config import RunConfig, resolve_path
+from ..data.labels import TaskData, build_tasks
+from ..data.rows import encode_rows
+from ..data.sources import SourceData, load_sources
+from ..modeling.encoding import NO_TOKEN, load_tokenizer, longest_input
+
+
+def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 3, split: str = "train") -> str:
+    """Show the first rows of every source.
+
+    Args:
+        config: As `train` takes it.
+        overrides: `a.b=c` changes to it.
+        num_rows: Rows a source.
+        split: `train`, `validation` or `test`.
+
+    Returns:
+        Text: vocabularies, then each row's tokens with the labels of word tasks beside them and its other labels above.
+    """
+    from transformers import AutoConfig
+
+    run = RunConfig.load(config, overrides)
+    sources = load_sources(run)
+    tasks = build_tasks(run, sources)
+    encoder = resolve_path(run.model.encoder)
+    tokenizer = load_tokenizer(encoder, words=any(task.form == "words" for task in tasks.values()))
+    max_length = run.model.max_length or longest_input(tokenizer, AutoConfig.from_pretrained(encoder))
+    lines = []
+    for name, task in tasks.items():
+        shown = ", ".join(task.labels[:20]) + (f", ... ({len(task.labels)})" if len(task.labels) > 20 else "")
+        lines.append(f"task {name}: {task.type}{', labels: ' + shown if task.labels else ''}")
+    for name, source in sources.items():
+        sizes = ", ".join(f"{part} {len(rows):,}" for part, rows in source.splits.items())
+        lines += ["", f"source {name}: {sizes} rows, text: {source.form}"]
+        if split in source.splits:
+            few = source.splits[split].select(range(min(num_rows, len(source.splits[split]))))
+            head = SourceData(name, source.form, source.columns, {split: few}, {split: source.gold[split]})
+            encoded = encode_rows(head, split, tasks, tokenizer, max_length)
+            for row in range(len(few)):
+                lines += ["", *_show_row(head, split, row, encoded[row], tasks, tokenizer)]
+    return "\n".join(lines)
+
+
+def _show_row(
+    source: SourceData, split: str, row: int, encoded: dict[str, Any], tasks: dict[str, TaskData], tokenizer: Any
+) -> list[str]:
+    gold = {name: labels[row] for name, labels in source.gold[split].items()}
+    lines = [f"  row {row + 1}" + ("  (cut at max_length)" if encoded["cut"] else "")]
+    lines += [f"  {name}: {label}" for name, label in gold.items() if tasks[name].type != "token_classification"]
+    tags = {name: label for name, label in gold.items() if tasks[name].type == "token_classification"}
+    tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    if not tags:
+        return [*lines, "  " + " ".join(tokens)]
+    words = source.splits[split][source.columns[0]][row]
+    word_at = {start: word for word, start in enumerate(encoded["word_starts"]) if start != NO_TOKEN}
+    lines.append(f"  {'word':<20}{'token':<20}" + "".join(f"{name:<20}" for name in tags))
+    for position, token in enumerate(tokens):
+        word = word_at.get(position)
+        labels = "".join(f"{'' if word is None or tag is None else str(tag[word]):<20}" for tag in tags.values())
+        lines.append(f"  {'' if word is None else words[word]:<20}{token:<20}{labels}".rstrip())
+    lost = [words[word] for word, start in enumerate(encoded["word_starts"]) if start == NO_TOKEN]
+    return [*lines, f"  without a token: {' '.join(lost)}"] if lost else lines

@@ -1,0 +1,456 @@
+"""Rows and predictions → numbers: one pure function for training, `evaluate` and every comparison.
+
+Notable: predictions become label *names* and are compared with the names in the rows, so a label that training never
+saw, a word cut at `max_length` and a word that the tokenizer lost (predicted `O`) count as the errors they are. The
+metrics are `evaluate.Metric` subclasses that need no network; any other metric of `evaluate` can be added by name.
+Numbers are fractions; every score can come with a bootstrap interval over rows and a majority baseline.
+"""
+
+import collections
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+import scipy.special
+import scipy.stats
+import seqeval.metrics
+import sklearn.metrics
+
+from .data.labels import TASK_TYPES, TaskData
+from .modeling.answers import bio_spans
+from .modeling.encoding import NO_TOKEN
+
+logger = logging.getLogger(__name__)
+
+LOSS_LIKE = ("cross_entropy", "mse", "perplexity")  # smaller is better: no part of the score unless weighted
+NUM_RESAMPLES = 1000
+
+
+# ---- the metrics ----
+
+
+class Classification(evaluate.Metric):
+    """Accuracy, macro and micro F1 and Matthews' coefficient of label names."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info(datasets.Value("string"), "One label name a row.")
+
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
+        if not references:
+            return dict.fromkeys(("accuracy", "macro_f1", "micro_f1", "matthews"), float("nan"))
+        return {
+            "accuracy": float(sklearn.metrics.accuracy_score(references, predictions)),
+            "macro_f1": float(sklearn.metrics.f1_score(references, predictions, average="macro", zero_division=0)),
+            "micro_f1": float(sklearn.metrics.f1_score(references, predictions, average="micro", zero_division=0)),
+            "matthews": float(sklearn.metrics.matthews_corrcoef(references, predictions)),
+        }
+
+
+class MultiLabelClassification(evaluate.Metric):
+    """Micro and macro F1 over labels, and the share of rows with exactly the right set, of sets of label names."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info(datasets.List(datasets.Value("string")), "A list of label names a row.")
+
+    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
+        labels = sorted({label for row in [*predictions, *references] for label in row})
+        if not references:
+            return dict.fromkeys(("micro_f1", "macro_f1", "accuracy"), float("nan"))
+        if not labels:  # every set is empty, on both sides: all right, but nothing was found
+            return {"micro_f1": 0.0, "macro_f1": 0.0, "accuracy": 1.0}
+        gold = np.array([[label in row for label in labels] for row in references])
+        predicted = np.array([[label in row for label in labels] for row in predictions])
+        return {
+            "micro_f1": float(sklearn.metrics.f1_score(gold, predicted, average="micro", zero_division=0)),
+            "macro_f1": float(sklearn.metrics.f1_score(gold, predicted, average="macro", zero_division=0)),
+            "accuracy": float((gold == predicted).all(1).mean()),
+        }
+
+
+class SequenceLabelling(evaluate.Metric):
+    """Tags of words: entity precision, recall and F1 by seqeval, overall and per type, and accuracy over words.
+
+    With `spans=False` (tags that are not BIO, such as parts of speech): accuracy and macro F1 over words.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info(datasets.List(datasets.Value("string")), "A list of tags a row.")
+
+    def _compute(self, predictions: list[list[str]], references: list[list[str]], spans: bool = True) -> dict[str, Any]:
+        gold = [tag for row in references for tag in row]
+        predicted = [tag for row in predictions for tag in row]
+        if not gold:
+            return dict.fromkeys(("f1", "precision", "recall", "accuracy"), float("nan"))
+        accuracy = float(np.mean(np.array(gold) == np.array(predicted)))
+        if not spans:
+            macro = sklearn.metrics.f1_score(gold, predicted, average="macro", zero_division=0)
+            return {"accuracy": accuracy, "macro_f1": float(macro)}
+        if not any(tag != "O" for tag in [*gold, *predicted]):  # seqeval cannot be asked about nothing
+            return {"f1": 0.0, "precision": 0.0, "recall": 0.0, "accuracy": accuracy, "per_type": {}}
+        report = seqeval.metrics.classification_report(references, predictions, output_dict=True, zero_division=0)
+        overall = report.pop("micro avg")
+        for summary in ("macro avg", "weighted avg"):
+            report.pop(summary)
+        return {
+            "f1": float(overall["f1-score"]),
+            "precision": float(overall["precision"]),
+            "recall": float(overall["recall"]),
+            "accuracy": accuracy,
+            "per_type": {
+                kind: {
+                    "f1": float(numbers["f1-score"]),
+                    "precision": float(numbers["precision"]),
+                    "recall": float(numbers["recall"]),
+                    "support": int(numbers["support"]),
+                }
+                for kind, numbers in report.items()
+            },
+        }
+
+
+class Regression(evaluate.Metric):
+    """Pearson and Spearman correlation and the mean squared error."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info(datasets.Value("float64"), "One number a row.")
+
+    def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
+        if len(references) < 2:
+            return dict.fromkeys(("pearson", "spearman", "mse"), float("nan"))
+        constant = len(set(predictions)) == 1 or len(set(references)) == 1
+        return {
+            # The correlation with a constant is not defined; a constant answer has learned nothing, so it counts 0.
+            "pearson": 0.0 if constant else float(scipy.stats.pearsonr(predictions, references).statistic),
+            "spearman": 0.0 if constant else float(scipy.stats.spearmanr(predictions, references).statistic),
+            "mse": float(np.mean(np.square(np.subtract(predictions, references)))),
+        }
+
+
+def _info(feature: Any, inputs: str) -> evaluate.MetricInfo:
+    return evaluate.MetricInfo(
+        description="",
+        citation="",
+        inputs_description=inputs,
+        features=datasets.Features({"predictions": feature, "references": feature}),
+    )
+
+
+METRICS: dict[str, type[evaluate.Metric]] = {
+    "sequence_classification": Classification,
+    "multi_label_classification": MultiLabelClassification,
+    "regression": Regression,
+    "token_classification": SequenceLabelling,
+}
+
+
+def metric_names(task: TaskData) -> tuple[str, ...]:
+    """Names of our own numbers for a task, the default primary one first."""
+    if task.type == "token_classification" and not task.spans:
+        return ("accuracy", "macro_f1", "cross_entropy")
+    return TASK_TYPES[task.type].metrics
+
+
+def primary_metric(task: TaskData) -> str:
+    """The name of the metric that stands for the task: the first of its `metrics`, else its type's."""
+    return _metric_key(task.config.metrics[0]) if task.config.metrics else metric_names(task)[0]
+
+
+def _metric_key(metric: Any) -> str:
+    path = metric["path"] if isinstance(metric, Mapping) else metric
+    return str(path).rstrip("/").split("/")[-1].removesuffix(".py")
+
+
+def load_metrics(tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Callable[..., dict[str, Any]]]]:
+    """Task → metrics of `evaluate` that its `metrics` ask for beyond our own, ready to be called.
+
+    Raises:
+        ValueError: A metric that neither we nor `evaluate` have (or that cannot be reached).
+    """
+    loaded: dict[str, dict[str, Callable[..., dict[str, Any]]]] = {}
+    for name, task in tasks.items():
+        loaded[name] = {}
+        for metric in task.config.metrics:
+            key = _metric_key(metric)
+            if metric in metric_names(task):
+                continue
+            options = dict(metric) if isinstance(metric, Mapping) else {"path": metric}
+            if "path" not in options:
+                raise ValueError(f"`tasks.{name}.metrics`: {metric!r} needs a `path`.")
+            try:
+                module = evaluate.load(options.pop("path"), keep_in_memory=True)
+            except (OSError, ValueError, ImportError) as error:
+                raise ValueError(
+                    f"`tasks.{name}.metrics`: {key!r} is none of ours ({', '.join(metric_names(task))}) and `evaluate`"
+                    f" cannot load it: {' '.join(str(error).split())}"
+                ) from error
+            loaded[name][key] = lambda module=module, options=options, **data: module.compute(**data, **options)
+    return loaded
+
+
+# ---- predictions ----
+
+
+@dataclass
+class Answers:
+    """Decoded predictions of one task on some rows, beside what the rows say; rows without a label are left out.
+
+    Attributes:
+        rows: Which rows, (n,).
+        predicted: Names, lists of names or numbers.
+        gold: The same from the rows.
+        losses: Cross-entropy of every labelled item with a known label (row or word).
+    """
+
+    rows: np.ndarray
+    predicted: list[Any] = field(default_factory=list)
+    gold: list[Any] = field(default_factory=list)
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether a row is entirely right, (n,)."""
+        return np.array([p == g for p, g in zip(self.predicted, self.gold, strict=True)], dtype=bool)
+
+    def __add__(self, other: "Answers") -> "Answers":
+        return Answers(
+            np.concatenate([self.rows, other.rows]),
+            self.predicted + other.predicted,
+            self.gold + other.gold,
+            np.concatenate([self.losses, other.losses]),
+        )
+
+
+def read_answers(
+    task: TaskData, gold: Sequence[Any], logits: np.ndarray, word_starts: Sequence[Sequence[int]] | None = None
+) -> Answers:
+    """Decode one task's logits on one source.
+
+    Args:
+        task: The task.
+        gold: Label of each row, None where it has none.
+        logits: (rows, num_labels); (rows,) for regression; (rows, T, num_labels) for token classification.
+        word_starts: For token classification, the position of each word's first token, `NO_TOKEN` where it has none.
+    """
+    rows = np.array([row for row, label in enumerate(gold) if label is not None], dtype=int)
+    known = [gold[row] for row in rows]
+    if task.type == "regression":
+        return Answers(rows, [float(value) for value in logits[rows]], known)
+    if task.type == "sequence_classification":
+        predicted = [task.labels[index] for index in logits[rows].argmax(-1)] if len(rows) else []
+        ids = np.array([task.ids.get(label, -1) for label in known], dtype=int)
+        return Answers(rows, predicted, known, _cross_entropy(logits[rows][ids >= 0], ids[ids >= 0]))
+    if task.type == "multi_label_classification":
+        positive = logits[rows] >= 0
+        predicted_sets = [sorted(task.labels[index] for index in np.flatnonzero(row)) for row in positive]
+        hot = np.array([[label in row for label in task.labels] for row in known]).reshape(len(rows), -1)
+        scores = logits[rows].astype(np.float64)
+        losses = (np.logaddexp(0, scores) - scores * hot).mean(1) if len(rows) else np.zeros(0)
+        return Answers(rows, predicted_sets, known, losses)
+    if word_starts is None:
+        raise ValueError("token classification needs `word_starts`.")
+    return _read_tags(task, rows, known, logits, [word_starts[row] for row in rows])
+
+
+def _read_tags(
+    task: TaskData, rows: np.ndarray, gold: list[list[str | None]], logits: np.ndarray, starts: list[Sequence[int]]
+) -> Answers:
+    """Tags of the words that have a label; a word without a token is `O`, or the first label where there is no O."""
+    outside = task.ids.get("O", 0)
+    lengths = [len(row) for row in starts]
+    position = np.array([start for row in starts for start in row], dtype=int)
+    row_of = np.repeat(rows, lengths)
+    scores = logits[row_of, np.maximum(position, 0)] if len(position) else np.zeros((0, len(task.labels)))
+    best = np.where(position == NO_TOKEN, outside, scores.argmax(-1)) if len(position) else position
+    flat_gold = [tag for row in gold for tag in row]
+    ids = np.array([task.ids.get(tag, -1) if tag is not None else -1 for tag in flat_gold], dtype=int)
+    scored = (ids >= 0) & (position != NO_TOKEN)
+    result = Answers(rows, losses=_cross_entropy(scores[scored], ids[scored]))
+    ends = np.cumsum(lengths)
+    for row, tags in enumerate(gold):
+        names = [task.labels[index] for index in best[ends[row] - lengths[row] : ends[row]]]
+        pairs = [(name, tag) for name, tag in zip(names, tags, strict=True) if tag is not None]
+        result.predicted.append([name for name, _ in pairs])
+        result.gold.append([tag for _, tag in pairs])
+    return result
+
+
+def _cross_entropy(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Logits (n, C), ids (n,) → −log softmax at the ids, in float64."""
+    if not len(ids):
+        return np.zeros(0)
+    scores = logits.astype(np.float64)
+    return scipy.special.logsumexp(scores, axis=-1) - scores[np.arange(len(ids)), ids]
+
+
+# ---- scoring ----
+
+
+def score(
+    tasks: Mapping[str, TaskData],
+    answers: Mapping[str, Mapping[str, Answers]],
+    num_rows: Mapping[str, int],
+    extra: Mapping[str, Mapping[str, Callable[..., dict[str, Any]]]] | None = None,
+    intervals: bool = False,
+) -> dict[str, Any]:
+    """Score every task of every source from decoded predictions.
+
+    Args:
+        tasks: Task name → task.
+        answers: Source → task → `read_answers` of it.
+        num_rows: Source → number of rows predicted.
+        extra: As `load_metrics` returns it.
+        intervals: Whether to add to each task `interval` (95 %, bootstrap over rows) and `baseline` (majority) of its
+            primary metric.
+
+    Returns:
+        `score` (weighted mean of the primary metrics), `tasks`, `joint` (source with several label tasks → share of
+        rows on which all of them are right) and `rows`.
+    """
+    results: dict[str, Any] = {"score": float("nan"), "tasks": {}, "joint": {}, "rows": dict(num_rows)}
+    weighted, weights = 0.0, 0.0
+    for name, task in tasks.items():
+        by_source = {source: found[name] for source, found in answers.items() if name in found}
+        if not by_source:
+            continue
+        together = sum(list(by_source.values())[1:], start=next(iter(by_source.values())))
+        numbers = task_metrics(task, together, (extra or {}).get(name, {}))
+        if len(by_source) > 1:
+            numbers["per_source"] = {source: task_metrics(task, found) for source, found in by_source.items()}
+        primary = primary_metric(task)
+        if primary not in numbers:
+            raise ValueError(f"`tasks.{name}.metrics`: {primary!r} is not among its results ({', '.join(numbers)}).")
+        numbers["primary"] = primary
+        if intervals and len(together.rows) > 1 and primary in metric_names(task) and primary != "cross_entropy":
+            numbers["interval"] = interval(task, together)
+            numbers["baseline"] = baseline(task, together)
+        results["tasks"][name] = numbers
+        weight = score_weight(task)
+        if weight and not np.isnan(numbers[primary]):
+            weighted, weights = weighted + weight * numbers[primary], weights + weight
+    if weights:
+        results["score"] = weighted / weights
+    for source, found in answers.items():
+        labelled = {name: item for name, item in found.items() if TASK_TYPES[tasks[name].type].has_vocabulary}
+        if len(labelled) > 1:
+            results["joint"][source] = _joint(list(labelled.values()), num_rows[source])
+    return results
+
+
+def score_weight(task: TaskData) -> float:
+    """Weight of a task's primary metric in the score."""
+    if task.config.score_weight is not None:
+        return task.config.score_weight
+    return 0.0 if primary_metric(task) in LOSS_LIKE else 1.0
+
+
+def task_metrics(
+    task: TaskData, answers: Answers, extra: Mapping[str, Callable[..., dict[str, Any]]] | None = None
+) -> dict[str, Any]:
+    """Every number of one task."""
+    options = {"spans": task.spans} if task.type == "token_classification" else {}
+    metric = METRICS[task.type](keep_in_memory=True)
+    predicted, gold = answers.predicted, answers.gold
+    numbers: dict[str, Any] = (
+        metric.compute(predictions=predicted, references=gold, **options)
+        if gold
+        else metric._compute(predicted, gold, **options)
+    )
+    if task.type != "regression":
+        numbers["cross_entropy"] = float(answers.losses.mean()) if len(answers.losses) else float("nan")
+    if extra and task.type == "sequence_classification":  # metrics of `evaluate` want ids
+        predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (predicted, gold))
+    for key, compute in (extra or {}).items():
+        found = compute(predictions=predicted, references=gold)
+        numbers |= {name if name != key or len(found) == 1 else key: value for name, value in found.items()}
+        if key not in numbers:  # what a metric calls its number need not be what the metric is called
+            numbers[key] = next(iter(found.values()))
+    return numbers
+
+
+def _joint(answers: list[Answers], num_rows: int) -> float:
+    """Share of the rows labelled for every task on which all are right."""
+    labelled, right = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
+    for found in answers:
+        here = np.zeros(num_rows, dtype=bool)
+        here[found.rows] = True
+        labelled &= here
+        correct = np.zeros(num_rows, dtype=bool)
+        correct[found.rows] = found.correct
+        right &= correct
+    return float(right[labelled].mean()) if labelled.any() else float("nan")
+
+
+def interval(task: TaskData, answers: Answers, confidence: float = 0.95) -> list[float]:
+    """Bootstrap interval (percentile, rows resampled) of a task's primary metric.
+
+    F1 over spans and accuracy are ratios of per-row counts, which makes a resample an addition; other metrics are
+    computed anew on each.
+    """
+    rng = np.random.default_rng(13)
+    primary = primary_metric(task)
+    counts = _row_counts(task, answers, primary)
+    if counts is not None:
+
+        def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> np.ndarray:
+            return top.sum(axis) / np.maximum(bottom.sum(axis), 1)
+
+        data: tuple[np.ndarray, ...] = counts
+        statistic: Callable[..., Any] = ratio
+    else:
+
+        def recompute(index: np.ndarray) -> float:
+            chosen = Answers(
+                answers.rows[index], [answers.predicted[i] for i in index], [answers.gold[i] for i in index]
+            )
+            return float(METRICS[task.type]()._compute(chosen.predicted, chosen.gold).get(primary, np.nan))
+
+        data, statistic = (np.arange(len(answers.rows)),), recompute
+    found = scipy.stats.bootstrap(
+        data, statistic, n_resamples=NUM_RESAMPLES, paired=counts is not None, vectorized=counts is not None, batch=100,
+        confidence_level=confidence, method="percentile", rng=rng,
+    ).confidence_interval  # fmt: skip
+    return [float(found.low), float(found.high)]
+
+
+def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndarray, np.ndarray] | None:
+    if primary == "accuracy" and task.type != "token_classification":
+        return answers.correct.astype(float), np.ones(len(answers.rows))
+    pairs = list(zip(answers.predicted, answers.gold, strict=True))
+    if primary == "accuracy":
+        right = [sum(p == g for p, g in zip(predicted, gold, strict=True)) for predicted, gold in pairs]
+        return np.array(right, dtype=float), np.array([len(gold) for _, gold in pairs], dtype=float)
+    if primary == "f1" and task.spans:
+        spans = [(set(bio_spans(predicted)), set(bio_spans(gold))) for predicted, gold in pairs]
+        twice = np.array([2.0 * len(predicted & gold) for predicted, gold in spans])
+        return twice, np.array([float(len(predicted) + len(gold)) for predicted, gold in spans])
+    return None
+
+
+def baseline(task: TaskData, answers: Answers) -> float:
+    """The primary metric of the best constant answer: the most frequent label (set, tag) of these rows, or the mean."""
+    gold = answers.gold
+    if task.type == "regression":
+        constant: list[Any] = [float(np.mean(gold))] * len(gold)
+    elif task.type == "token_classification":
+        tag = collections.Counter(tag for row in gold for tag in row).most_common(1)[0][0]
+        constant = [[tag] * len(row) for row in gold]
+    elif task.type == "multi_label_classification":
+        most = collections.Counter(map(tuple, gold)).most_common(1)[0][0]
+        constant = [list(most)] * len(gold)
+    else:
+        constant = [collections.Counter(gold).most_common(1)[0][0]] * len(gold)
+    numbers = task_metrics(task, Answers(answers.rows, constant, gold))
+    return float(numbers.get(primary_metric(task), float("nan")))
+
+
+def flatten(results: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """`score` and `<task>_<metric>` of every plain number, for the Trainer's log."""
+    flat = {f"{prefix}_score": results["score"]}
+    for name, numbers in results["tasks"].items():
+        flat |= {f"{prefix}_{name}_{key}": value for key, value in numbers.items() if isinstance(value, float)}
+    flat |= {f"{prefix}_joint_{source}": value for source, value in results["joint"].items()}
+    return flat

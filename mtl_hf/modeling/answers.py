@@ -1,0 +1,88 @@
+"""Logits → answers a person can read: labels with probabilities, entities with text and offsets, numbers.
+
+Notable: spans are read from BIO tags leniently, as seqeval's default does (an I- without its B- begins a span), so that
+what a user sees is what the scores count.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, in float64."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    return shifted / shifted.sum(-1, keepdims=True)
+
+
+def bio_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Spans of a tag sequence as (type, first word, word after the last); tags without a prefix are O."""
+    spans: list[tuple[str, int, int]] = []
+    open_type, begin = None, 0
+    for index, tag in enumerate([*tags, "O"]):
+        prefix, _, kind = tag.partition("-")
+        continues = prefix == "I" and kind == open_type
+        if open_type is not None and not continues:
+            spans.append((open_type, begin, index))
+            open_type = None
+        if kind and not continues and prefix in "BI":
+            open_type, begin = kind, index
+    return spans
+
+
+def answer(
+    spec: dict[str, Any], logits: np.ndarray, text: str = "", words: Sequence[tuple[int, int]] = ()
+) -> dict[str, Any] | list[dict[str, Any]] | float:
+    """One head's answer for one row.
+
+    Args:
+        spec: The head's specification (a value of `MultiTaskConfig.heads`).
+        logits: (num_labels,), () for regression, (num_words, num_labels) for token classification with NaN for words
+            that have no token.
+        text: The raw text, for the text of entities.
+        words: Character span of each word in `text`.
+
+    Returns:
+        `{"label", "score"}` for classification; a list of them (every label of at least 0.5) for multi-label;
+        a number for regression; for token classification a list of entities
+        (`{"type", "text", "start", "end", "score"}`, character offsets, score the mean over words) or, where labels are
+        not BIO, a list with one `{"label", "text", "start", "end", "score"}` a word.
+    """
+    kind = spec["type"]
+    if kind == "regression":
+        return float(logits)
+    labels = spec["labels"]
+    if kind == "multi_label_classification":
+        scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        return [{"label": labels[index], "score": float(scores[index])} for index in np.flatnonzero(scores >= 0.5)]
+    if kind == "sequence_classification":
+        scores = softmax(logits)
+        best = int(scores.argmax())
+        return {"label": labels[best], "score": float(scores[best])}
+
+    scores = softmax(logits)
+    lost = np.asarray(np.isnan(scores).any(-1))
+    outside = "O" if "O" in labels else labels[0]
+    tags = [outside if missing else labels[int(np.argmax(row))] for row, missing in zip(scores, lost, strict=True)]
+    best_scores = np.where(lost, 0.0, scores.max(-1))
+    if not is_span_scheme(labels):
+        return [
+            {"label": tag, "text": text[start:end], "start": start, "end": end, "score": float(score)}
+            for tag, (start, end), score in zip(tags, words, best_scores, strict=True)
+        ]
+    return [
+        {
+            "type": span_type,
+            "text": text[words[begin][0] : words[end - 1][1]],
+            "start": words[begin][0],
+            "end": words[end - 1][1],
+            "score": float(best_scores[begin:end].mean()),
+        }
+        for span_type, begin, end in bio_spans(tags)
+    ]
+
+
+def is_span_scheme(labels: Sequence[str]) -> bool:
+    """Whether tag labels are a BIO scheme: O, and B- or I- with a type."""
+    return "O" in labels and all(label == "O" or (label[:2] in ("B-", "I-") and len(label) > 2) for label in labels)

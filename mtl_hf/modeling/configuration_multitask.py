@@ -1,0 +1,47 @@
+"""The configuration of a multi-task model: one encoder configuration and a plain dict per head.
+
+Notable: the encoder's configuration is called `text_config`, the name by which transformers finds it (vocabulary
+resizes and `initializer_range` are read through it). Heads are JSON dicts, not classes, so that `config.json` stays
+readable and needs no code of ours to be parsed.
+"""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+
+@strict
+class MultiTaskConfig(PreTrainedConfig):
+    """Configuration of a `MultiTaskModel`.
+
+    Args:
+        text_config: Configuration of the shared encoder.
+        heads: Head name → its specification: `type` (a key of `HEADS`), `labels` (list of names, where the type has
+            them), `text` (`string`, `words` or `pair`: what its training texts were), `num_steps` (optimiser steps in
+            which it had labels) and its options (`pooling`, `dropout`, `label_smoothing`).
+        pooling: How token states become one vector: `mean` over real tokens, `cls` (the first token) or `max`.
+        max_length: Longest input in tokens, special tokens included; longer ones are cut.
+        encoder_attn_implementation: Attention kernel of the encoder (`sdpa`, `eager`, ...); None is transformers' own
+            choice. Kept here because the encoder's own setting does not survive being nested.
+    """
+
+    model_type = "mtl-hf"
+    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
+    keys_to_ignore_at_inference = ["losses", "last_hidden_state", "hidden_states", "attentions"]
+
+    text_config: PreTrainedConfig | dict[str, Any] | None = None
+    heads: dict[str, Any] | None = None
+    pooling: str = "mean"
+    max_length: int = 512
+    encoder_attn_implementation: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.heads = self.heads or {}
+        super().__post_init__(**kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the encoder's states."""
+        return int(self.text_config.hidden_size)  # type: ignore[union-attr]

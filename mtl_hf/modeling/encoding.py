@@ -1,0 +1,119 @@
+"""Text → ids, with words kept aligned to tokens. The same code serves training, prediction and pulled models.
+
+A text has one of three forms: `string`, `words` (a list that the data has split) or `pair` (two strings). Notable:
+`words` needs a tokenizer that starts every word of a list as it would inside a sentence; byte-level BPE does so only
+with `add_prefix_space`, which `load_tokenizer` sees to.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+FORMS = ("string", "words", "pair")
+NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
+
+# Runs of letters and digits, joined by inner apostrophes, hyphens, dots and the like; any other sign is its own word.
+_WORD = re.compile(r"\w+(?:[-'’.,:/@_&]\w+)*|[^\w\s]")
+
+
+def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; with `words`, one that can be fed lists of words.
+
+    Args:
+        name_or_path: Hub id or folder.
+        words: Whether texts are lists of words, aligned to labels.
+        **kwargs: Handed to `AutoTokenizer.from_pretrained` (`revision`, `trust_remote_code`, ...).
+
+    Raises:
+        ValueError: With `words`, when the tokenizer cannot tell which token belongs to which word.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+    if not words:
+        return tokenizer
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer of {name_or_path!r} ({type(tokenizer).__name__}) cannot align words with tokens, which"
+            " lists of words need: choose an encoder with a fast tokenizer, or texts that are strings."
+        )
+    if _splits_like_text(tokenizer):
+        return tokenizer
+    # The classes that know `add_prefix_space` rebuild their pre-tokenizer from it whenever they are loaded, so it has
+    # to be an argument; the generic class ignores the argument and saves the pre-tokenizer as it is.
+    tokenizer = AutoTokenizer.from_pretrained(name_or_path, add_prefix_space=True, **kwargs)
+    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
+    for part in pre_tokenizer if type(pre_tokenizer).__name__ == "Sequence" else [pre_tokenizer]:
+        if type(part).__name__ == "ByteLevel":
+            part.add_prefix_space = True
+    if not _splits_like_text(tokenizer):
+        raise ValueError(
+            f"the tokenizer of {name_or_path!r} makes other tokens of a list of words than of the same words in a"
+            " sentence: choose another encoder, or texts that are strings."
+        )
+    return tokenizer
+
+
+def _splits_like_text(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether two words in a list get the tokens that they get inside a sentence."""
+    words = tokenizer(["to", "be"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+    return words == tokenizer("to be", add_special_tokens=False)["input_ids"]
+
+
+def longest_input(tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> int:
+    """The largest number of tokens that both tokenizer and encoder can take (512 where neither says)."""
+    limits = [tokenizer.model_max_length]
+    positions = getattr(encoder_config, "max_position_embeddings", None)
+    if positions and positions > 0:
+        # RoBERTa and its kin count positions from the padding index, which costs them padding_idx + 1 of the table.
+        offset = 2 if encoder_config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer") else 0
+        limits.append(positions - offset)
+    limit = min(limits)
+    return limit if limit < 1_000_000 else 512
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], *, form: str, max_length: int
+) -> dict[str, list[Any]]:
+    """Encode a batch of texts, unpadded.
+
+    Args:
+        tokenizer: As `load_tokenizer` returns it.
+        texts: Strings, lists of words or pairs of strings, as `form` says.
+        form: One of `FORMS`.
+        max_length: Longer inputs are cut (of a pair, the longer text first).
+
+    Returns:
+        `input_ids`, `token_type_ids` where the encoder reads them, `cut` (whether a row was longer), and for words
+        `word_starts`: the position of each word's first token, `NO_TOKEN` where it has none.
+    """
+    if form == "pair":
+        encoded = tokenizer(
+            [first for first, _ in texts], [second for _, second in texts], truncation=True, max_length=max_length
+        )
+    else:
+        encoded = tokenizer(list(texts), is_split_into_words=form == "words", truncation=True, max_length=max_length)
+    rows: dict[str, list[Any]] = {"input_ids": encoded["input_ids"]}
+    if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in encoded:
+        rows["token_type_ids"] = encoded["token_type_ids"]
+    if tokenizer.is_fast:
+        rows["cut"] = [bool(encoding.overflowing) for encoding in encoded.encodings]
+    else:  # a slow tokenizer does not tell: a row that fills the limit counts as cut
+        rows["cut"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
+    if form == "words":
+        rows["word_starts"] = [_word_starts(encoded.word_ids(row), len(words)) for row, words in enumerate(texts)]
+    return rows
+
+
+def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:
+    starts = [NO_TOKEN] * num_words
+    for position in range(len(word_ids) - 1, -1, -1):  # from the right, so that a word's first token is written last
+        word = word_ids[position]
+        if word is not None:
+            starts[word] = position
+    return starts
+
+
+def split_words(text: str) -> list[tuple[int, int]]:
+    """Character spans (start, end) of the words of a raw text; punctuation around a word is a word of its own."""
+    return [match.span() for match in _WORD.finditer(text)]

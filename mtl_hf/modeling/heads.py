@@ -1,0 +1,173 @@
+"""Heads: encoder states → one task's logits and loss.
+
+Notable: a head knows what an *item* of its task is (a labelled row, a labelled word) and returns its loss as the sum
+over items together with their number. Who calls it decides what to divide by: a batch on its own, or all batches and
+ranks of an optimiser step. Labels that are absent are marked inside the tensor and add nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .pooling import POOLING, check_pooling
+
+IGNORE_INDEX = -100  # an absent class label; also what the pads of token labels are
+
+
+class HeadLoss(NamedTuple):
+    """Sum of the loss over a batch's labelled items, and how many these are."""
+
+    total: Tensor  # ()
+    num_items: Tensor  # ()
+
+
+class SequenceClassificationHead(nn.Module):
+    """Pool, dropout, linear, softmax cross-entropy. An item is a row with a label.
+
+    Labels: class ids (B,), `-100` where absent. Logits: (B, num_labels).
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        labels: list[str],
+        pooling: str = "mean",
+        dropout: float = 0.1,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.pool = POOLING[check_pooling(pooling)]
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden_size, len(labels))
+        self.label_smoothing = label_smoothing
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """States (B, T, H), mask (B, T) → logits (B, num_labels)."""
+        return self.classifier(self.dropout(self.pool(states, attention_mask)))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
+        """Sum of the cross-entropy over labelled rows, and their number."""
+        return _cross_entropy(logits, labels, self.label_smoothing)
+
+
+class MultiLabelClassificationHead(SequenceClassificationHead):
+    """Pool, dropout, linear, a sigmoid a label. An item is a row with labels (an empty set is a label).
+
+    The loss of a row is the mean over its labels, so that it weighs like any other task's.
+    Labels: multi-hot (B, num_labels) with 0 and 1, `-100` in every place of a row without labels.
+    """
+
+    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
+        """Sum over labelled rows of the mean binary cross-entropy over labels, and the number of rows."""
+        known = labels[:, 0] != IGNORE_INDEX
+        targets = labels[known].to(torch.promote_types(logits.dtype, torch.float32))
+        if self.label_smoothing:
+            targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
+        rows = F.binary_cross_entropy_with_logits(logits[known].to(targets.dtype), targets, reduction="none")
+        return HeadLoss(rows.mean(1).sum(), known.sum())
+
+
+class RegressionHead(nn.Module):
+    """Pool, dropout, linear, squared error. An item is a row with a number.
+
+    Labels: (B,), NaN where absent. Logits, the predicted numbers: (B,).
+    """
+
+    def __init__(self, hidden_size: int, *, pooling: str = "mean", dropout: float = 0.1) -> None:
+        super().__init__()
+        self.pool = POOLING[check_pooling(pooling)]
+        self.dropout = nn.Dropout(dropout)
+        self.regressor = nn.Linear(hidden_size, 1)
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """States (B, T, H), mask (B, T) → predictions (B,)."""
+        return self.regressor(self.dropout(self.pool(states, attention_mask))).squeeze(-1)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
+        """Sum of the squared error over rows with a number, and how many these are."""
+        known = ~labels.isnan()
+        predictions = logits[known].to(torch.promote_types(logits.dtype, torch.float32))
+        error = predictions - labels[known].to(predictions.dtype)
+        return HeadLoss(error.square().sum(), known.sum())
+
+
+class TokenClassificationHead(nn.Module):
+    """Dropout, linear on every token. An item is a word with a label, read at its first sub-word.
+
+    Labels: (B, T) with the class id at the first sub-word of each word, `-100` elsewhere. Logits: (B, T, num_labels).
+    """
+
+    def __init__(
+        self, hidden_size: int, *, labels: list[str], dropout: float = 0.1, label_smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(hidden_size, len(labels))
+        self.label_smoothing = label_smoothing
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """States (B, T, H) → logits (B, T, num_labels); the mask is not needed."""
+        return self.classifier(self.dropout(states))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
+        """Sum of the cross-entropy over labelled words, and their number."""
+        return _cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> HeadLoss:
+    """Logits (N, C), labels (N,) → sum over labels that are not `-100`, in float32 or wider."""
+    total = F.cross_entropy(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)),
+        labels,
+        ignore_index=IGNORE_INDEX,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
+    return HeadLoss(total, (labels != IGNORE_INDEX).sum())
+
+
+HEADS: dict[str, Callable[..., nn.Module]] = {
+    "sequence_classification": SequenceClassificationHead,
+    "multi_label_classification": MultiLabelClassificationHead,
+    "regression": RegressionHead,
+    "token_classification": TokenClassificationHead,
+}
+
+# What a head's specification holds besides the arguments of its class.
+_NOT_ARGUMENTS = ("type", "text", "num_steps")
+
+
+def check_head_name(name: str) -> None:
+    """Raise `ValueError` if `name` cannot be a head's: it becomes a module's name and part of metric names."""
+    if not name.replace("_", "").replace("-", "").isalnum():
+        raise ValueError(f"a task cannot be called {name!r}: use letters, digits, `_` and `-` only.")
+    if hasattr(nn.ModuleDict(), name):
+        raise ValueError(f"a task cannot be called {name!r}: torch modules have an attribute of that name.")
+
+
+def build_head(hidden_size: int, pooling: str, spec: dict[str, Any]) -> nn.Module:
+    """Make the head that `spec` (a value of `MultiTaskConfig.heads`) describes.
+
+    Args:
+        hidden_size: Width of the encoder's states.
+        pooling: The model's pooling, for heads that pool and name none of their own.
+        spec: `type`, `labels` where the type has them, and options of the head's class.
+
+    Raises:
+        ValueError: Unknown type or option, or labels missing where they are needed.
+    """
+    if spec["type"] not in HEADS:
+        raise ValueError(f"`type` is {spec['type']!r}; valid are {', '.join(HEADS)}.")
+    options = {key: value for key, value in spec.items() if key not in _NOT_ARGUMENTS and value is not None}
+    if spec["type"] != "token_classification":
+        options.setdefault("pooling", pooling)
+    if spec["type"] != "regression" and not options.get("labels"):
+        raise ValueError(f"a {spec['type']} head needs `labels`, a list of names.")
+    try:
+        return HEADS[spec["type"]](hidden_size, **options)
+    except TypeError as error:
+        raise ValueError(f"a {spec['type']} head does not take these options: {error}.") from error

@@ -1,0 +1,415 @@
+"""`MultiTaskModel`: one pretrained encoder, any number of named heads, one pass for all of them.
+
+Notable: the encoder is built from its configuration, never loaded inside `__init__` (transformers fills models on the
+meta device), so `from_encoder` is the way in from a pretrained encoder; the encoder's own pooler is removed, since
+heads pool for themselves; and a head that nobody has trained says so when it is asked.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.generic import ModelOutput
+
+from .answers import answer
+from .configuration_multitask import MultiTaskConfig
+from .encoding import NO_TOKEN, encode, load_tokenizer, longest_input, split_words
+from .heads import build_head, check_head_name
+from .pooling import POOLING, check_pooling
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class MultiTaskOutput(ModelOutput):
+    """What `MultiTaskModel.forward` returns.
+
+    Attributes:
+        loss: Sum of `losses`, ().
+        losses: Task → its loss: the mean over its labelled items, or their sum over `num_items[task]`, ().
+        logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification.
+        hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
+        attentions: The encoder's, when asked for with `output_attentions=True`.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    logits: dict[str, Tensor] | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class MultiTaskModel(PreTrainedModel):
+    """A shared encoder with named heads.
+
+    Args:
+        config: What to build.
+        encoder: The encoder itself; by default one with random weights is made from `config.text_config`.
+    """
+
+    config_class = MultiTaskConfig
+    base_model_prefix = "encoder"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # The stock Trainer would add up the labels of different tasks; `MultiTaskTrainer` counts items a task instead.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: MultiTaskConfig, encoder: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        check_pooling(config.pooling)
+        if encoder is None:
+            encoder = AutoModel.from_config(config.text_config, attn_implementation=config.encoder_attn_implementation)
+        # Not every encoder has a pooler, and those that do make it again at each load.
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None
+        self.encoder = encoder
+        self.heads = nn.ModuleDict(
+            {name: build_head(config.hidden_size, config.pooling, spec) for name, spec in (config.heads or {}).items()}
+        )
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._warned_heads: set[str] = set()
+        self.post_init()
+
+    # ---- building ----
+
+    @classmethod
+    def from_encoder(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        pooling: str = "mean",
+        max_length: int | None = None,
+        words: bool = True,
+        attn_implementation: str | None = None,
+        encoder_config: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> "MultiTaskModel":
+        """A model without heads around a pretrained encoder, with its tokenizer.
+
+        Args:
+            name_or_path: Hub id or local folder of anything that `AutoModel` loads.
+            pooling: `mean`, `cls` or `max`; heads may choose their own.
+            max_length: Longest input in tokens; by default the most that encoder and tokenizer can take.
+            words: Whether texts may be lists of words (see `load_tokenizer`).
+            attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
+            encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`.
+            **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
+
+        Raises:
+            ValueError: `max_length` beyond what the encoder can take, or an unknown `pooling`.
+        """
+        name = os.fspath(name_or_path)
+        tokenizer = load_tokenizer(name, words=words, **kwargs)
+        # float32 in spite of what the checkpoint is in: half-precision weights do not take small updates.
+        encoder = AutoModel.from_pretrained(
+            name, dtype=torch.float32, attn_implementation=attn_implementation, **(encoder_config or {}), **kwargs
+        )
+        limit = longest_input(tokenizer, encoder.config)
+        if max_length is not None and not 3 <= max_length <= limit:
+            raise ValueError(f"`max_length` is {max_length}; {name!r} takes 3 to {limit} tokens.")
+        text_config = encoder.config.to_dict()
+        if os.path.isdir(name):
+            text_config.pop("_name_or_path", None)  # a path of this machine says nothing to those who load the model
+        config = MultiTaskConfig(
+            text_config=text_config,
+            pooling=pooling,
+            max_length=max_length or limit,
+            encoder_attn_implementation=encoder.config._attn_implementation,
+        )
+        model = cls(config, encoder=encoder)
+        model._tokenizer = tokenizer
+        return model
+
+    def add_head(
+        self, name: str, *, type: str, labels: Sequence[str] | None = None, text: str = "string", **options: Any
+    ) -> nn.Module:
+        """Add a head with random weights and return it.
+
+        Args:
+            name: The task's name.
+            type: A key of `HEADS`.
+            labels: Names of the labels in the order of the logits; none for `regression`.
+            text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`.
+            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`.
+
+        Raises:
+            ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
+        """
+        check_head_name(name)
+        if name in self.heads:
+            raise ValueError(f"there is a head {name!r} already.")
+        spec: dict[str, Any] = {"type": type, "text": "words" if type == "token_classification" else text}
+        if labels is not None:
+            spec["labels"] = list(labels)
+        spec |= {key: value for key, value in options.items() if value is not None}
+        spec["num_steps"] = 0
+        head = build_head(self.config.hidden_size, self.config.pooling, spec)
+        head.apply(self._init_weights)
+        self.heads[name] = head.to(self.device)
+        self.config.heads[name] = spec
+        return head
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer, loaded from where the model came from when first asked for."""
+        if self._tokenizer is None:
+            words = any(spec["text"] == "words" for spec in self.config.heads.values())
+            self._tokenizer = load_tokenizer(str(self.name_or_path), words=words)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
+        """Save configuration, weights with every head, and the tokenizer if the model has it."""
+        super().save_pretrained(save_directory, **kwargs)
+        if self._tokenizer is not None and kwargs.get("is_main_process", True):
+            self._tokenizer.save_pretrained(save_directory)
+
+    # ---- running ----
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: dict[str, Tensor] | None = None,
+        heads: str | Iterable[str] | None = None,
+        num_items: dict[str, Tensor | float] | None = None,
+        **kwargs: Any,
+    ) -> MultiTaskOutput:
+        """One pass through the encoder, then every head or those asked for.
+
+        Args:
+            input_ids: Token ids, (B, T).
+            attention_mask: 1 for real tokens, 0 for padding on the right, (B, T); all real by default.
+            token_type_ids: Segment of each token, (B, T), for encoders that read it.
+            labels: Task → labels in the form that its head documents. Only heads that run can have a loss.
+            heads: None for every head, a name, or several. A head that is not asked for is not run at all.
+            num_items: Task → what to divide the sum of its loss by; by default the batch's number of labelled items.
+            **kwargs: Handed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
+
+        Raises:
+            ValueError: A head or a label of a task that the model does not have.
+        """
+        names = self._select_heads(heads)
+        labels = labels or {}
+        if unknown := set(labels) - set(self.heads):
+            raise ValueError(f"`labels` has {sorted(unknown)}; the heads are {list(self.heads)}.")
+        if not self.training and not labels:
+            self._warn_untrained(names)
+        if token_type_ids is not None:
+            kwargs["token_type_ids"] = token_type_ids
+        if attention_mask is None:
+            source = input_ids if input_ids is not None else kwargs["inputs_embeds"]
+            attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
+        kwargs["return_dict"] = True
+        encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+
+        logits: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
+        for name in names:
+            head: Any = self.heads[name]
+            logits[name] = head(encoded.last_hidden_state, attention_mask)
+            if name in labels:
+                total, own_items = head.loss(logits[name], labels[name])
+                losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
+        return MultiTaskOutput(
+            loss=torch.stack(list(losses.values())).sum() if losses else None,
+            losses=losses or None,
+            logits=logits,
+            hidden_states=encoded.get("hidden_states"),
+            attentions=encoded.get("attentions"),
+        )
+
+    def _select_heads(self, heads: str | Iterable[str] | None) -> list[str]:
+        if heads is None:
+            return list(self.heads)
+        names = [heads] if isinstance(heads, str) else list(heads)
+        if unknown := [name for name in names if name not in self.heads]:
+            raise ValueError(f"`heads` asks for {unknown}; the model has {list(self.heads)}.")
+        return names
+
+    def _warn_untrained(self, names: list[str]) -> None:
+        for name in names:
+            if self.config.heads[name].get("num_steps", 0) == 0 and name not in self._warned_heads:
+                self._warned_heads.add(name)
+                logger.warning("Head %r has not been trained: its answers are random.", name)
+
+    # ---- answering raw text ----
+
+    @torch.no_grad()
+    def encode(
+        self,
+        texts: str | Sequence[Any],
+        *,
+        batch_size: int = 32,
+        normalize: bool = False,
+        pooling: str | None = None,
+        show_progress: bool = False,
+    ) -> Tensor:
+        """Sentence embeddings.
+
+        Args:
+            texts: A string, or a sequence of strings (or of pairs, as tuples).
+            batch_size: Texts a batch; texts of like length share one.
+            normalize: Whether to scale each embedding to length 1.
+            pooling: Instead of the model's own.
+            show_progress: Whether to draw a progress bar.
+
+        Returns:
+            (num_texts, hidden_size) float32 on the CPU in the order of `texts`; (hidden_size,) for a single string.
+        """
+        pool = POOLING[check_pooling(pooling or self.config.pooling)]
+        several = [texts] if isinstance(texts, str) else list(texts)
+        result = torch.empty(len(several), self.config.hidden_size)
+        form = "pair" if several and isinstance(several[0], tuple) else "string"
+        for rows, batch, _ in self._batches(several, form, batch_size, show_progress):
+            states = self._eval_encoder(batch)
+            result[rows] = pool(states, batch["attention_mask"]).float().cpu()
+        if normalize:
+            result = nn.functional.normalize(result, dim=-1)
+        return result[0] if isinstance(texts, str) else result
+
+    @torch.no_grad()
+    def predict(
+        self,
+        texts: Sequence[Any],
+        *,
+        heads: str | Iterable[str] | None = None,
+        batch_size: int = 32,
+        show_progress: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Answers of every head, or of those asked for, to raw texts: one encoder pass a way of reading the text.
+
+        Heads read a text as they were trained to: whole, or split into words (which for most tokenizers gives the same
+        tokens, and then the same pass serves both).
+
+        Args:
+            texts: Strings, lists of words, or tuples of two strings (pairs).
+            heads: None for every head, a name, or several.
+            batch_size: Texts a batch; texts of like length share one.
+            show_progress: Whether to draw a progress bar.
+
+        Returns:
+            For each text, task → answer, as `answers.answer` describes. Heads for pairs answer only pairs, and only
+            they do.
+        """
+        names = self._select_heads(heads)
+        self._warn_untrained(names)
+        texts = list(texts)
+        results: list[dict[str, Any]] = [{} for _ in texts]
+        pairs = [index for index, text in enumerate(texts) if isinstance(text, tuple)]
+        singles = [index for index, text in enumerate(texts) if not isinstance(text, tuple)]
+        by_form: dict[str, list[str]] = {}
+        for name in names:
+            by_form.setdefault(self.config.heads[name]["text"], []).append(name)
+        if pairs and "pair" in by_form:
+            self._answer([texts[i] for i in pairs], pairs, "pair", by_form["pair"], results, batch_size, show_progress)
+        forms = [form for form in ("words", "string") if form in by_form]
+        if singles and forms:
+            if len(forms) == 2 and self._same_tokens([texts[i] for i in singles]):
+                by_form["words"] = [name for name in names if self.config.heads[name]["text"] != "pair"]
+                forms = ["words"]
+            for form in forms:
+                chosen = [texts[i] for i in singles]
+                self._answer(chosen, singles, form, by_form[form], results, batch_size, show_progress)
+        return [{name: result[name] for name in names if name in result} for result in results]
+
+    def _answer(
+        self,
+        texts: list[Any],
+        rows: list[int],
+        form: str,
+        names: list[str],
+        results: list[dict[str, Any]],
+        batch_size: int,
+        show_progress: bool,
+    ) -> None:
+        """Write the answers of heads `names` to `texts`, rows `rows` of `results`."""
+        for chosen, batch, starts in self._batches(texts, form, batch_size, show_progress):
+            states = self._eval_encoder(batch)
+            for name in names:
+                spec = self.config.heads[name]
+                logits = self.heads[name](states, batch["attention_mask"]).float().cpu().numpy()
+                for position, row in enumerate(chosen):
+                    if spec["type"] != "token_classification":
+                        results[rows[row]][name] = answer(spec, logits[position])
+                        continue
+                    text, spans = _words_of(texts[row])
+                    by_word = np.full((len(spans), logits.shape[-1]), np.nan, dtype=np.float32)
+                    found = np.asarray(starts[position], dtype=int)
+                    by_word[found != NO_TOKEN] = logits[position, found[found != NO_TOKEN]]
+                    results[rows[row]][name] = answer(spec, by_word, text, spans)
+
+    def _same_tokens(self, texts: list[Any]) -> bool:
+        """Whether reading these texts whole or word by word gives the same tokens."""
+        limit = self.config.max_length
+        words = encode(self.tokenizer, [_word_list(text) for text in texts], form="words", max_length=limit)
+        whole = encode(self.tokenizer, [_words_of(text)[0] for text in texts], form="string", max_length=limit)
+        return words["input_ids"] == whole["input_ids"]
+
+    def _eval_encoder(self, batch: dict[str, Tensor]) -> Tensor:
+        """Encoder states of a batch with dropout off, whatever mode the model is in."""
+        was_training = self.training
+        self.eval()
+        try:
+            return self.encoder(**batch, return_dict=True).last_hidden_state
+        finally:
+            self.train(was_training)
+
+    def _batches(self, texts: list[Any], form: str, batch_size: int, show_progress: bool) -> Iterable[Any]:
+        """Yield (row numbers, padded batch on the model's device, word starts), longest texts first."""
+        if form == "words":
+            texts = [_word_list(text) for text in texts]
+        elif form == "string":
+            texts = [_words_of(text)[0] for text in texts]
+        encoded = encode(self.tokenizer, texts, form=form, max_length=self.config.max_length) if texts else {}
+        starts = encoded.pop("word_starts", None)
+        encoded.pop("cut", None)
+        order = sorted(range(len(texts)), key=lambda row: -len(encoded["input_ids"][row]))
+        progress = None
+        if show_progress:
+            from tqdm.auto import tqdm
+
+            progress = tqdm(total=len(texts), unit="text")
+        for begin in range(0, len(order), batch_size):
+            rows = order[begin : begin + batch_size]
+            padded = self.tokenizer.pad(
+                {key: [column[row] for row in rows] for key, column in encoded.items()},
+                return_tensors="pt",
+                padding_side="right",
+            )
+            batch = {key: value.to(self.device) for key, value in padded.items()}
+            yield rows, batch, None if starts is None else [starts[row] for row in rows]
+            if progress is not None:
+                progress.update(len(rows))
+        if progress is not None:
+            progress.close()
+
+
+def _words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
+    """A text (string or list of words) as a string, with the character span of each of its words."""
+    if isinstance(text, str):
+        return text, split_words(text)
+    spans, position = [], 0
+    for word in text:
+        spans.append((position, position + len(word)))
+        position += len(word) + 1
+    return " ".join(text), spans
+
+
+def _word_list(text: str | Sequence[str]) -> list[str]:
+    whole, spans = _words_of(text)
+    return [whole[start:end] for start, end in spans]

@@ -1,0 +1,174 @@
+"""One run, from its config to a scored folder. `run_multitask.py`, `mtl-hf train` and `mtl_hf.train` all come here.
+
+Notable: everything that can be wrong is found before the first step; `dry_run` stops there.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from .config import RunConfig, resolve_path
+from .data.labels import TaskData, build_tasks
+from .data.rows import encode_rows, report_cut, trainable_rows
+from .data.sources import SourceData, load_sources
+from .evaluation.evaluate import RUN_FILE, encode_split, write_results
+from .evaluation.report import scores_table
+from .metrics import Answers
+from .modeling.modeling_multitask import MultiTaskModel
+from .training.arguments import MultiTaskTrainingArguments, read_arguments
+from .training.optimizer import parts_table
+from .training.trainer import MultiTaskTrainer, train_rows_table
+
+logger = logging.getLogger(__name__)
+
+# All that a run writes into its folder, and so all that `overwrite` removes.
+WRITTEN = (
+    RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
+    "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
+    "training_args.bin", "trainer_state.json", "checkpoint-*", "evaluation",
+)  # fmt: skip
+
+
+def train(
+    config: str | Path | Mapping[str, Any] | RunConfig,
+    overrides: Sequence[str] = (),
+    *,
+    dry_run: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Train, score and save one multi-task model.
+
+    Args:
+        config: A YAML file, or the same as a dict (whose sources may hold a `dataset`).
+        overrides: `a.b=c` changes to it.
+        dry_run: Do everything up to the first step, then stop.
+        overwrite: Remove what an earlier run wrote into `output_dir`.
+
+    Returns:
+        What `metrics.json` holds: the scores on the test split (validation where no source has one). With `dry_run`
+        the number of rows of each source and of steps.
+
+    Raises:
+        ValueError: Anything wrong with the config or the data.
+        FloatingPointError: A loss that is not a number.
+    """
+    run = RunConfig.load(config, overrides)
+    arguments, run.training = read_arguments(run.training)
+    _quiet_other_ranks(arguments)
+    folder = Path(str(arguments.output_dir))
+    _check_folder(folder, overwrite)
+    logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
+    set_seed(arguments.seed)
+    with arguments.main_process_first(desc="loading and encoding"):
+        sources = load_sources(run)
+        tasks = build_tasks(run, sources)
+        model = build_model(run, tasks)
+        train_rows = {name: _encode_training(source, tasks, model) for name, source in sources.items()}
+        splits = {
+            split: {name: encode_split(source, split, tasks, model)
+                    for name, source in sources.items() if split in source.splits}
+            for split in ("validation", "test")
+        }  # fmt: skip
+    trainer = MultiTaskTrainer(
+        model,
+        arguments,
+        tasks=tasks,
+        train_dataset=train_rows,
+        eval_dataset=splits["validation"],
+        batch_sizes={name: source.batch_size for name, source in run.sources.items() if source.batch_size},
+        processing_class=model.tokenizer,
+    )
+    logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
+    steps = trainer.num_steps()
+    logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), steps)
+    if dry_run:
+        return {"rows": {name: len(rows) for name, rows in train_rows.items()}, "steps": steps}
+
+    if arguments.process_index == 0:
+        _clear(folder) if overwrite else None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RUN_FILE).write_text(run.to_yaml(), encoding="utf-8")
+    started = time.perf_counter()
+    trainer.train()
+    logger.info("Trained in %.0f s.", time.perf_counter() - started)
+    trainer.save_model()
+    trainer.save_state()
+    final = "test" if splits["test"] else "validation"
+    answers: dict[str, dict[str, Answers]] = {}
+    results = {"split": final} | trainer.score(splits[final], intervals=True, keep_answers=answers)
+    if trainer.is_world_process_zero():
+        write_results(folder, results, sources, final, answers)
+        logger.info("\n%s\nWritten to %s.", scores_table(results), folder)
+    # Without the wait a process may leave while another still talks to it.
+    trainer.accelerator.wait_for_everyone()
+    return results
+
+
+def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel:
+    """The encoder that the config names, with a new head for each task."""
+    spec = run.model
+    encoder = resolve_path(spec.encoder)
+    words = any(task.form == "words" for task in tasks.values())
+    try:
+        model = MultiTaskModel.from_encoder(
+            encoder,
+            pooling=spec.pooling,
+            max_length=spec.max_length,
+            words=words,
+            attn_implementation=spec.attn_implementation,
+            encoder_config=spec.encoder_config,
+            revision=spec.revision or "main",
+            trust_remote_code=spec.trust_remote_code,
+        )
+    except OSError as error:
+        raise ValueError(
+            f"`model.encoder` {spec.encoder!r} cannot be loaded: {' '.join(str(error).split())}"
+        ) from error
+    for name, task in tasks.items():
+        options: dict[str, Any] = {"dropout": spec.dropout if task.config.dropout is None else task.config.dropout}
+        if task.config.pooling:
+            options["pooling"] = task.config.pooling
+        if task.config.label_smoothing:
+            options["label_smoothing"] = task.config.label_smoothing
+        model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
+    return model
+
+
+def _encode_training(source: SourceData, tasks: Mapping[str, TaskData], model: MultiTaskModel) -> Any:
+    if "train" not in source.splits:
+        raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
+    rows = encode_rows(source, "train", tasks, model.tokenizer, model.config.max_length)
+    report_cut(source, "train", rows, tasks)
+    return trainable_rows(source, rows, tasks)
+
+
+def _quiet_other_ranks(arguments: MultiTaskTrainingArguments) -> None:
+    if arguments.process_index:
+        logging.getLogger("mtl_hf").setLevel(logging.ERROR)
+
+
+def _check_folder(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`training.output_dir`: {folder} is a file.")
+    if not overwrite and ((folder / RUN_FILE).exists() or any(folder.glob("checkpoint-*"))):
+        raise ValueError(
+            f"`training.output_dir`: {folder} holds a run already; choose another folder, or replace it with"
+            " --overwrite (which removes what that run wrote, and nothing else)."
+        )
+
+
+def _clear(folder: Path) -> None:
+    for pattern in WRITTEN:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+if __name__ == "__main__":
+    from .cli import main_train
+
+    main_train()

@@ -1,0 +1,1 @@
+"""Training: arguments, learning-rate groups, freezing, and the seams of transformers' Trainer."""

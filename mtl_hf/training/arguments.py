@@ -1,0 +1,119 @@
+"""Training arguments: every field of transformers' `TrainingArguments`, ours, and defaults that suit several tasks.
+
+Notable: `precision` decides `bf16`, `fp16` and `use_cpu` together, because transformers refuses bf16 on a CPU unless
+told to use it. What would silently train something else here is refused with the way to do it.
+"""
+
+import dataclasses
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import TrainingArguments
+
+from ..config import OurTraining, check_keys, option, plain, typed
+
+
+@dataclass
+class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
+    """transformers' `TrainingArguments` with the fields of `config.OurTraining` and other defaults."""
+
+    eval_strategy: str = option("when to evaluate: no, steps or epoch", "epoch")
+    save_strategy: str = option("when to save: no, steps, epoch or best", "epoch")
+    save_total_limit: int | None = option("checkpoints to keep", 2)
+    load_best_model_at_end: bool = option("whether the run ends with the best checkpoint's weights", True)
+    metric_for_best_model: str | None = option("what the best checkpoint is chosen by", "score")
+    logging_steps: float = option("steps between two lines of the training log", 50)
+    per_device_eval_batch_size: int = option("rows a process predicts at once", 64)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.freeze, str):
+            raise ValueError(f"`freeze` is {self.freeze!r}; it should be a list, such as [{self.freeze}].")
+        if not 0 < self.layerwise_lr_decay <= 1:
+            raise ValueError(f"`layerwise_lr_decay` is {self.layerwise_lr_decay}; it is above 0 and at most 1.")
+        if self.policy == "proportional" and self.stopping_rule != "all_exhausted":
+            raise ValueError(
+                "`stopping_rule` belongs to `policy: round_robin`; proportional always shows every row once."
+            )
+        self._refuse()
+        self._set_precision()
+        self.remove_unused_columns = False  # it would drop what the collator needs
+        self.label_names = ["labels"]
+        self.logging_nan_inf_filter = False  # a NaN stops the run instead, by the task's name
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # in most steps some head has nothing to do
+        super().__post_init__()
+        asked = int(os.environ.get("WORLD_SIZE", "1"))
+        # `accelerate launch` sets these for several processes, but starts only one where it takes the machine for one
+        # device: the run would be trained by one process in silence.
+        lone = "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ and "MASTER_PORT" in os.environ
+        if asked != self.world_size or lone:
+            raise ValueError(
+                f"the launcher was asked for {asked if not lone else 'several'} processes, but {self.world_size} came"
+                " up: start with `accelerate launch --config_file configs/accelerate/cpu.yaml` (or multi_gpu.yaml)."
+            )
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"this process sees {self.n_gpu} GPUs; one process a GPU is supported: start with `accelerate launch"
+                " --config_file configs/accelerate/multi_gpu.yaml`, or choose one with CUDA_VISIBLE_DEVICES=0."
+            )
+
+    def _refuse(self) -> None:
+        refused = {
+            "label_smoothing_factor": (self.label_smoothing_factor != 0, "set `tasks.<name>.label_smoothing`"),
+            "dataloader_drop_last": (
+                self.dataloader_drop_last,
+                "no row is dropped here: batches differ by one at most",
+            ),
+            "auto_find_batch_size": (self.auto_find_batch_size, "set `sources.<name>.batch_size`"),
+            "train_sampling_strategy": (
+                self.train_sampling_strategy != "random",
+                "rows of like length share batches anyway; `policy` says how sources take turns",
+            ),
+        }
+        for name, (given, instead) in refused.items():
+            if given:
+                raise ValueError(f"`training.{name}` is not for several tasks: {instead}.")
+
+    def _set_precision(self) -> None:
+        given = [name for name in ("bf16", "fp16") if getattr(self, name)]
+        if given and self.precision == "auto":
+            self.precision = "bf16" if self.bf16 else "fp16"
+        elif given and given != [self.precision]:
+            raise ValueError(f"`training.{given[0]}` and `training.precision: {self.precision}` exclude each other.")
+        on_cpu = self.use_cpu or not torch.accelerator.is_available()
+        if on_cpu:
+            self.use_cpu = True
+            self.dataloader_pin_memory = False
+        if self.precision == "auto":
+            self.precision = best_precision(on_cpu)
+        if self.precision == "fp16" and on_cpu:
+            raise ValueError("`training.precision` is fp16, which needs a GPU; valid here are bf16 and fp32.")
+        self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
+
+
+def best_precision(on_cpu: bool) -> Literal["bf16", "fp16", "fp32"]:
+    """bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a CPU."""
+    if on_cpu:
+        units = torch.cpu.get_capabilities()
+        return "bf16" if units.get("avx512_bf16") or units.get("amx_bf16") or units.get("bf16") else "fp32"
+    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArguments, dict[str, Any]]:
+    """Type and check the `training:` section.
+
+    Returns:
+        The arguments, and the section with its values typed.
+
+    Raises:
+        ValueError: Unknown key, wrong type, or a value that transformers refuses.
+    """
+    names = [item.name for item in dataclasses.fields(MultiTaskTrainingArguments) if item.init]
+    check_keys(section, names, "training")
+    hints = typing.get_type_hints(MultiTaskTrainingArguments)
+    values = {key: typed(hints[key], value, f"training.{key}") for key, value in section.items()}
+    return MultiTaskTrainingArguments(**values), {key: plain(value) for key, value in values.items()}

@@ -1,0 +1,67 @@
+"""What a person sees while a run goes on: a progress bar, and one short line a log and an evaluation."""
+
+from typing import Any
+
+from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class ScoreProgressCallback(ProgressCallback):
+    """The Trainer's progress bar, with task losses and scores in place of a printed dict.
+
+    Args:
+        primary: Task → name of its primary metric.
+    """
+
+    def __init__(self, primary: dict[str, str]) -> None:
+        super().__init__()
+        self.primary = primary
+        self._predicting: Any = None
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """One bar a source."""
+        if eval_dataloader is not self._predicting:
+            self.on_evaluate(args, state, control)
+            self._predicting = eval_dataloader
+        super().on_prediction_step(args, state, control, eval_dataloader=eval_dataloader, **kwargs)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the line."""
+        if state.is_world_process_zero and self.training_bar is not None and (line := self.line(state, logs or {})):
+            self.training_bar.write(line)
+
+    def line(self, state: TrainerState, logs: dict[str, Any]) -> str:
+        """One line for a training log or an evaluation; nothing for other logs."""
+        epoch = f"epoch {state.epoch or 0:5.2f}  step {state.global_step:>5}"
+        if "loss" in logs:
+            losses = "  ".join(f"{task} {logs[f'{task}_loss']:.4f}" for task in self.primary if f"{task}_loss" in logs)
+            return (
+                f"{epoch}  loss {logs['loss']:.4f}  ({losses})  lr {logs['learning_rate']:.2e}"
+                f"  {logs['labelled_rows_per_second']:.0f} labelled rows/s"
+            )
+        if "eval_score" in logs:
+            scores = "  ".join(
+                f"{task} {metric} {100 * logs[f'eval_{task}_{metric}']:.2f}"
+                for task, metric in self.primary.items()
+                if f"eval_{task}_{metric}" in logs
+            )
+            joint = "  ".join(
+                f"{key.removeprefix('eval_').replace('_', ' ', 1)} {100 * value:.2f}"
+                for key, value in logs.items()
+                if key.startswith("eval_joint_")
+            )
+            return f"{epoch}  score {100 * logs['eval_score']:.2f}  {scores}  {joint}".rstrip()
+        return ""

@@ -1,0 +1,355 @@
+"""`MultiTaskTrainer`: the seams of transformers' Trainer that several tasks need, nothing else.
+
+Notable, each at its place below: the loss of a task in a step is its mean over all labelled items of that step, over
+micro-batches and processes, so that one batch of 8, four of 2, and two processes with 4 take the same step; the
+schedule reaches the loader without accelerate dealing it out a second time; evaluation goes over sources, predicts
+each row once and scores every task from that.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, cast
+
+import datasets
+import numpy as np
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers.trainer_utils import seed_worker
+
+from ..data.collator import Collator, EncodedRows, row_lengths
+from ..data.labels import TaskData
+from ..data.rows import EncodedSplit
+from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
+from ..metrics import flatten, load_metrics, primary_metric, read_answers, score, score_weight
+from ..modeling.modeling_multitask import MultiTaskModel
+from .arguments import MultiTaskTrainingArguments
+from .freezing import freeze
+from .optimizer import find_parts, parameter_groups, set_learning_rates
+from .progress import ScoreProgressCallback
+
+logger = logging.getLogger(__name__)
+
+
+class MultiTaskTrainer(Trainer):
+    """Train a `MultiTaskModel` on several sources that take turns, and score every task.
+
+    Args:
+        model: With a head for each task.
+        args: Its arguments.
+        tasks: Task name → task (`data.labels.build_tasks`).
+        train_dataset: Source → encoded training rows (`data.rows.encode_rows`), in the order of their turns.
+        eval_dataset: Source → encoded rows with what they are scored against.
+        batch_sizes: Source → rows of its global batch; by default `per_device_train_batch_size` × processes.
+        batch_sampler: Instead of the schedule that `args.policy` names: yields this rank's row numbers over all
+            sources, a batch of one source at a time; has `set_epoch` and `__len__`.
+        processing_class: The tokenizer, saved with every checkpoint.
+        callbacks: More callbacks.
+
+    Raises:
+        ValueError: `args.freeze` matches nothing or everything; no task counts for the score; an unknown metric.
+    """
+
+    # Losses arrive as means over the whole step, so that nothing is left to divide.
+    loss_is_scaled_for_ga = True
+
+    args: MultiTaskTrainingArguments
+    model: MultiTaskModel
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        args: MultiTaskTrainingArguments,
+        *,
+        tasks: Mapping[str, TaskData],
+        train_dataset: Mapping[str, datasets.Dataset] | None = None,
+        eval_dataset: Mapping[str, EncodedSplit] | None = None,
+        batch_sizes: Mapping[str, int] | None = None,
+        batch_sampler: Sampler[list[int]] | None = None,
+        processing_class: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        self.tasks = dict(tasks)
+        self.extra_metrics = load_metrics(tasks)
+        if args.metric_for_best_model == "score" and not any(score_weight(task) for task in tasks.values()):
+            raise ValueError(
+                "the primary metric of every task is a loss, so there is no score to choose a checkpoint by: set a"
+                " `score_weight`, another first metric, or `training.metric_for_best_model`."
+            )
+        self.parts = find_parts(model)
+        set_learning_rates(
+            self.parts,
+            learning_rate=args.learning_rate,
+            layerwise_lr_decay=args.layerwise_lr_decay,
+            head_learning_rate=args.head_learning_rate,
+            task_learning_rates={name: task.config.learning_rate for name, task in tasks.items()},
+        )
+        if args.freeze:
+            freeze(self.parts, args.freeze)
+        sources: dict[str, dict[str, str]] = {}
+        for name, task in tasks.items():
+            for source in task.config.sources:
+                sources.setdefault(source, {})[name] = task.type
+        tokenizer = processing_class if processing_class is not None else model.tokenizer
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=Collator(sources, tokenizer.pad_token_id),
+            train_dataset=EncodedRows(train_dataset) if train_dataset else None,
+            # Only for the check that there is one: `evaluate` goes over `eval_splits`.
+            eval_dataset=dict(eval_dataset) if eval_dataset else None,
+            processing_class=tokenizer,
+            callbacks=[
+                *([EarlyStoppingCallback(args.early_stopping_patience)] if args.early_stopping_patience else []),
+                *(callbacks or []),
+            ],
+        )
+        self.eval_splits = dict(eval_dataset or {})
+        if any(isinstance(callback, ProgressCallback) for callback in self.callback_handler.callbacks):
+            self.remove_callback(ProgressCallback)
+            self.add_callback(ScoreProgressCallback({name: primary_metric(task) for name, task in tasks.items()}))
+        self.remove_callback(PrinterCallback)
+        self.batch_sizes = {
+            source: (batch_sizes or {}).get(source) or args.per_device_train_batch_size * args.world_size
+            for source in train_dataset or {}
+        }
+        self.batch_sampler = batch_sampler
+        if batch_sampler is None and train_dataset:
+            self.batch_sampler = self._build_schedule()
+        # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
+        self._loss_sums: dict[str, Tensor] = {}
+        self._loss_steps: dict[str, int] = {}
+        self._labelled_rows = 0
+        self._seconds = 0.0
+        self._step_started = 0.0
+
+    # ---- the schedule ----
+
+    def _build_schedule(self) -> Sampler[list[int]]:
+        assert isinstance(self.train_dataset, EncodedRows)
+        shared: dict[str, Any] = {
+            "seed": self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            "rank": self.args.process_index,
+            "world_size": self.args.world_size,
+        }
+        lengths = self.train_dataset.lengths()
+        if self.args.policy == "proportional":
+            return ProportionalBatchSampler(lengths, self.batch_sizes, **shared)
+        return RoundRobinBatchSampler(lengths, self.batch_sizes, stopping_rule=self.args.stopping_rule, **shared)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The schedule's batches, of which each rank already yields its slice.
+
+        `num_processes=1` keeps accelerate from sharding them once more; its own loader is still used, because through
+        it `set_epoch` reaches the schedule both fresh and resumed in mid-epoch.
+        """
+        if self.train_dataset is None:
+            raise ValueError("training needs a `train_dataset`.")
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=self.batch_sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            worker_init_fn=partial(
+                seed_worker, num_workers=self.args.dataloader_num_workers, rank=self.args.process_index
+            ),
+        )
+        return prepare_data_loader(loader, self.args.device, num_processes=1, process_index=0, put_on_device=True)
+
+    def num_steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        assert self.batch_sampler is not None
+        a_step = self.args.gradient_accumulation_steps
+        return math.ceil(
+            math.ceil(len(self.batch_sampler) / a_step)  # type: ignore[arg-type]
+            * self.args.num_train_epochs
+        )
+
+    # ---- the loss ----
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], None]:
+        """Take one step's micro-batches and give each the step's number of labelled items a task.
+
+        DDP averages gradients over processes, so a sum over `items / processes` becomes the mean over all items.
+        """
+        self._step_started = time.perf_counter()
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counts = dict.fromkeys(self.tasks, 0.0)
+        for batch in batches:
+            for name, number in batch.pop("num_items").items():
+                counts[name] += number
+            self._labelled_rows += batch.pop("num_labelled_rows")
+        num_items = counts
+        if self.accelerator.num_processes > 1:
+            vector = torch.tensor(list(counts.values()), dtype=torch.float64, device=device)
+            mean = self.accelerator.reduce(vector, "sum").cpu() / self.accelerator.num_processes
+            num_items = dict(zip(counts, mean.tolist(), strict=True))
+        for name, number in num_items.items():
+            if number:
+                self._loss_steps[name] = self._loss_steps.get(name, 0) + 1
+                self.model.config.heads[name]["num_steps"] += 1
+        for batch in batches:
+            batch["num_items"] = num_items
+        return batches, None
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
+        outputs = model(**inputs, heads=tuple(inputs["labels"]))
+        weighted = []
+        for name, loss in outputs.losses.items():
+            if not torch.isfinite(loss):
+                raise FloatingPointError(
+                    f"the loss of task {name!r} is {loss.item()} in step {self.state.global_step + 1}: training stops;"
+                    f" checkpoints up to here are in {self.args.output_dir}. A smaller learning rate, or `precision:"
+                    " fp32`, may help."
+                )
+            detached = loss.detach()
+            self._loss_sums[name] = self._loss_sums[name] + detached if name in self._loss_sums else detached.clone()
+            weighted.append(self.tasks[name].config.loss_weight * loss)
+        total = torch.stack(weighted).sum()
+        return (total, outputs) if return_outputs else total
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """6 × tokens × parameters that take part, embeddings left out; counted once, not at every micro-batch."""
+        if not hasattr(self, "_flops_a_token"):
+            self._flops_a_token = 6 * self.model.encoder.num_parameters(exclude_embeddings=True)
+        return int(inputs["input_ids"].numel() * self._flops_a_token)
+
+    # ---- the optimiser ----
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW (or what `optim` says) with a group for each part of the model."""
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decayed = set(self.get_decay_parameter_names(self.model))
+            self.optimizer = optimizer_class(parameter_groups(self.parts, decayed, self.args.weight_decay), **options)
+        return self.optimizer
+
+    def learning_rates(self) -> dict[str, float]:
+        """Part → its learning rate now."""
+        if self.optimizer is None:
+            return {part.name: part.learning_rate for part in self.parts if not part.frozen}
+        return {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups}
+
+    # ---- the log ----
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        self._seconds += time.perf_counter() - self._step_started  # of training alone
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add each task's unweighted loss, each part's rate and our labelled rows a second to a training log."""
+        if "loss" in logs:
+            rates = self.learning_rates()
+            logs["learning_rate"] = max(rates.values())  # transformers logs the first group's, here the embeddings'
+            logs |= {f"lr_{name}": rate for name, rate in rates.items()}
+            sums = torch.stack(
+                [
+                    self._loss_sums.get(name, torch.zeros((), device=self.args.device)).double().cpu()
+                    for name in self.tasks
+                ]
+                + [torch.tensor(float(self._labelled_rows), dtype=torch.float64)]
+            )
+            if self.accelerator.num_processes > 1:
+                sums = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu()
+            *losses, labelled_rows = sums.tolist()
+            for name, loss in zip(self.tasks, losses, strict=True):
+                if steps := self._loss_steps.get(name):
+                    logs[f"{name}_loss"] = loss / self.accelerator.num_processes / steps
+            logs["labelled_rows_per_second"] = labelled_rows / max(self._seconds, 1e-9)
+            self._loss_sums, self._loss_steps, self._labelled_rows, self._seconds = {}, {}, 0, 0.0
+        super().log(logs, start_time)
+
+    # ---- evaluation ----
+
+    def evaluate(  # type: ignore[override]
+        self,
+        eval_dataset: Mapping[str, EncodedSplit] | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Score every task; logged once, with all sources, so that callbacks see the aggregate score.
+
+        Returns:
+            `<prefix>_score`, `<prefix>_<task>_<metric>` and `<prefix>_joint_<source>`.
+        """
+        started = time.perf_counter()
+        results = self.score(eval_dataset, metric_key_prefix=metric_key_prefix)
+        metrics = flatten(results, metric_key_prefix)
+        metrics[f"{metric_key_prefix}_runtime"] = round(time.perf_counter() - started, 4)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def score(
+        self,
+        splits: Mapping[str, EncodedSplit] | None = None,
+        *,
+        intervals: bool = False,
+        metric_key_prefix: str = "eval",
+        keep_answers: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Predict every source once and score every task from that.
+
+        Args:
+            splits: Source → rows; by default those given for evaluation.
+            intervals: Whether to add intervals and baselines.
+            metric_key_prefix: Of the Trainer's own numbers.
+            keep_answers: If given, filled with source → task → `metrics.Answers`.
+
+        Returns:
+            As `metrics.score`.
+        """
+        splits = self.eval_splits if splits is None else splits
+        if not splits:
+            raise ValueError("there are no rows to score: give `eval_dataset`.")
+        answers = {source: self._answers(source, split, metric_key_prefix) for source, split in splits.items()}
+        if keep_answers is not None:
+            keep_answers.update(answers)
+        num_rows = {source: len(split.rows) for source, split in splits.items()}
+        return score(self.tasks, answers, num_rows, self.extra_metrics, intervals)
+
+    def _answers(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, Any]:
+        # Longest first: hardly any padding, and what does not fit in memory fails at once.
+        order = np.argsort(-row_lengths(split.rows), kind="stable")
+        loader = self.get_eval_dataloader(EncodedRows({source: split.rows.select(order)}, with_labels=False))
+        output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
+        predictions = cast(dict[str, np.ndarray], output.predictions)
+        back = np.argsort(order)
+        starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None
+        return {
+            name: read_answers(self.tasks[name], gold, predictions[name][back], starts)
+            for name, gold in split.gold.items()
+        }
+
+
+def train_rows_table(trainer: MultiTaskTrainer) -> str:
+    """What each source contributes to an epoch: rows, rows of its global batch, batches, times its rows are seen."""
+    assert isinstance(trainer.train_dataset, EncodedRows)
+    sampler = trainer.batch_sampler
+    lines = [f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'laps an epoch':>16}"]
+    for source, rows in trainer.train_dataset.sources.items():
+        batches = laps = ""
+        if isinstance(sampler, RoundRobinBatchSampler | ProportionalBatchSampler):
+            lap = sampler.epoch_laps()[source]
+            batches, laps = f"{round(lap * sampler.num_batches(source)):,}", f"{lap:.2f}"
+        lines.append(f"{source:<24}{len(rows):>10,}{trainer.batch_sizes[source]:>8}{batches:>10}{laps:>16}")
+    return "\n".join(lines)

@@ -1,0 +1,195 @@
+"""Tiny tokenizers, encoders and data, made in memory: tests need no network and no files of ours outside the package."""
+
+import logging
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModel,
+    BertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ModernBertConfig,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaTokenizer,
+)
+
+SENTENCES = [
+    "play some jazz in paris",
+    "play the new album by nina",
+    "book a table for two in rome",
+    "book a small table near the river",
+    "will it rain in oslo tomorrow",
+    "is it warm in rome today",
+    "play jazz today",
+    "reserve a room for tomorrow in oslo",
+]
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert")
+
+
+@pytest.fixture(autouse=True)
+def _seeded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Same numbers at every run; caches of encoded rows die with the test; one thread, as two processes also have."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets.disable_progress_bars()
+    logging.getLogger("mtl_hf").setLevel(logging.INFO)
+
+
+def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
+    """A small uncased WordPiece tokenizer, as BERT's."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def byte_level_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A small byte-level BPE without `add_prefix_space`, as RoBERTa's (its own class) and ModernBERT's (the generic)."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    if family == "roberta":
+        state = __import__("json").loads(tokenizer.to_str())["model"]
+        return RobertaTokenizer(vocab=state["vocab"], merges=[tuple(pair) for pair in state["merges"]])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="<unk>",
+        pad_token="<pad>",
+        cls_token="<s>",
+        sep_token="</s>",
+        mask_token="<mask>",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def save_encoder(folder: Path, family: str = "bert", **changes: object) -> Path:
+    """Write a tiny encoder with random weights and its tokenizer, and return the folder."""
+    tokenizer = byte_level_tokenizer(family) if family in ("roberta", "modernbert") else wordpiece_tokenizer()
+    common = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = {
+        "bert": lambda: BertConfig(**SIZES | common | changes),
+        "distilbert": lambda: DistilBertConfig(
+            dim=32, n_layers=3, n_heads=2, hidden_dim=48, max_position_embeddings=64, **common | changes
+        ),
+        "roberta": lambda: RobertaConfig(**SIZES | common | changes),
+        "deberta-v2": lambda: DebertaV2Config(
+            **SIZES | common | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]} | changes
+        ),
+        "modernbert": lambda: ModernBertConfig(
+            **SIZES | common | {"cls_token_id": 0, "sep_token_id": 2, "bos_token_id": 0, "eos_token_id": 2} | changes
+        ),
+    }[family]()
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Family → folder of a tiny encoder with dropout."""
+    return {family: save_encoder(tmp_path_factory.mktemp("encoder") / family, family) for family in FAMILIES}
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(encoder_folders: dict[str, Path]) -> str:
+    """Folder of a tiny BERT, as a config names it."""
+    return str(encoder_folders["bert"])
+
+
+@pytest.fixture(scope="session")
+def still_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny BERT without dropout, for tests that compare weights."""
+    folder = tmp_path_factory.mktemp("encoder") / "still"
+    return str(save_encoder(folder, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+
+
+def assistant_rows(num_rows: int = 48) -> datasets.Dataset:
+    """Words with an intent and BIO slots on the same row; lengths differ."""
+    cities, rows = {"paris", "rome", "oslo"}, []
+    for index in range(num_rows):
+        words = SENTENCES[index % len(SENTENCES)].split()[: 3 + index % 5] + [f"w{index % 7}"]
+        rows.append(
+            {
+                "tokens": words,
+                "slots": ["B-city" if word in cities else "B-when" if word in ("today", "tomorrow") else "O"
+                          for word in words],
+                "intent": {"play": "music", "book": "booking", "reserve": "booking"}.get(words[0], "weather"),
+            }
+        )  # fmt: skip
+    return datasets.Dataset.from_list(rows)
+
+
+def review_rows(num_rows: int = 40) -> datasets.Dataset:
+    """Strings with a sentiment, a number and several labels."""
+    rows = []
+    for index in range(num_rows):
+        good = index % 2 == 0
+        text = f"{'lovely' if good else 'awful'} {SENTENCES[index % len(SENTENCES)]} {index}"
+        topics = [name for name, use in (("food", index % 3 == 0), ("place", index % 4 == 0)) if use]
+        rows.append({"text": text, "sentiment": "pos" if good else "neg", "stars": float(index % 5), "topics": topics})
+    return datasets.Dataset.from_list(rows)
+
+
+def two_source_config(encoder: str, output_dir: Path | str, **training: object) -> dict:
+    """A config dict of two sources and four task types on the tiny data, quick to run."""
+    return {
+        "model": {"encoder": encoder},
+        "sources": {
+            "assistant": {"dataset": assistant_rows(), "text": "tokens"},
+            "reviews": {"dataset": review_rows(), "text": "text"},
+        },
+        "tasks": {
+            "intent": {"type": "sequence_classification", "source": "assistant", "label": "intent"},
+            "slots": {"type": "token_classification", "source": "assistant", "label": "slots"},
+            "stars": {"type": "regression", "source": "reviews", "label": "stars"},
+            "topics": {"type": "multi_label_classification", "source": "reviews", "label": "topics"},
+        },
+        "training": {
+            "output_dir": str(output_dir),
+            "learning_rate": 1e-3,
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 8,
+            "precision": "fp32",
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        | training,
+    }
