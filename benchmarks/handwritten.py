@@ -284,7 +284,10 @@ def step_iterator(session: Session) -> Iterator[Step]:
             slot_targets = session.slot_targets[rows, : ids.shape[1]][words]
             loss = loss + functional.cross_entropy(slot_logits, slot_targets, ignore_index=IGNORED)
             loss.backward()
-            nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm, foreach=True)
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            norm = nn.utils.get_total_norm(gradients, foreach=True)
+            if norm > recipe.max_grad_norm:  # clip_grad_norm_ writes all gradients even where it changes none
+                nn.utils.clip_grads_with_norm_(parameters, recipe.max_grad_norm, norm, foreach=True)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             done += 1

@@ -9,7 +9,9 @@ with the functions of this file.
 
 import dataclasses
 import difflib
+import enum
 import importlib.util
+import os
 import re
 import types
 import typing
@@ -154,6 +156,9 @@ class RunConfig:
         for name in self.sources:
             if not any(name in task.sources for task in self.tasks.values()):
                 raise ValueError(f"`sources.{name}` is read by no task: use it or remove it.")
+        for name, spec in self.sources.items():
+            if spec.batch_size is not None and spec.batch_size < 1:
+                raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
         for path, value in [
             ("model.dropout", self.model.dropout),
             *((f"tasks.{name}.{key}", getattr(task, key)) for name, task in self.tasks.items()
@@ -229,7 +234,7 @@ class RunConfig:
 
     def to_yaml(self) -> str:
         """The config as YAML."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=110)
+        return yaml.dump(self.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def resolve_path(path: str) -> str:
@@ -256,6 +261,8 @@ def resolve_path(path: str) -> str:
 
 # ---- reading YAML ----
 
+_VARIABLE = re.compile(r"\$\{([^}\n]*)\}")
+
 
 class Plain(str):
     """The text of an unquoted YAML scalar, whose type is not known yet."""
@@ -266,34 +273,55 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile(r"^(?:<<)$"))]}
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Not in `construct_mapping`, where merged keys (`<<`) may stand beside those that replace them.
+        node = super().compose_mapping_node(anchor)
         seen: dict[Any, int] = {}
         for key_node, _ in node.value:
             key = key_node.value
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
                 continue
             line = key_node.start_mark.line + 1
             if key in seen:
                 raise ValueError(f"{node.start_mark.name}: line {line}: `{key}` is already given in line {seen[key]}.")
             seen[key] = line
-        return super().construct_mapping(node, deep)
+        return node
+
+
+# Braces end an unquoted scalar inside `{...}`, so those of `${name}` are hidden from the parser.
+_HIDE, _UNHIDE = str.maketrans("{}", "\ue000\ue001"), str.maketrans("\ue000\ue001", "{}")
 
 
 def _construct_scalar(loader: _Loader, node: yaml.ScalarNode) -> str:
-    text = str(loader.construct_scalar(node))
+    text = str(loader.construct_scalar(node)).translate(_UNHIDE)
     return Plain(text) if node.style is None else text
 
 
 _Loader.add_constructor("tag:yaml.org,2002:str", _construct_scalar)
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML in which text that `_Loader` and `typed` could take for something else is quoted."""
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = "'" if plain(Plain(text)) != text or text.lower() in _TRUE + _FALSE + _NONE else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def _parse_yaml(text: str, name: str) -> Any:
-    loader = _Loader(text)
+    try:
+        loader = _Loader(_VARIABLE.sub(lambda match: match[0].translate(_HIDE), text))
+    except yaml.YAMLError as error:  # a character that YAML does not allow
+        raise ValueError(f"{name} is not valid YAML: {error}") from error
     loader.name = name
     try:
         return loader.get_single_data()
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not valid YAML: {error}") from error
+        raise ValueError(f"{name} is not valid YAML: {str(error).translate(_UNHIDE)}") from error
     finally:
         loader.dispose()
 
@@ -337,10 +365,9 @@ def _apply_override(tree: dict[str, Any], text: str) -> None:
 def _copy_tree(value: Any) -> Any:
     if isinstance(value, Mapping) and not hasattr(value, "column_names"):  # a DatasetDict is a mapping, but not ours
         return {key: _copy_tree(item) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return [_copy_tree(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-_VARIABLE = re.compile(r"\$\{([^}]*)\}")
 
 
 def _fill(value: Any, variables: Mapping[str, Any], used: set[str], inside: tuple[str, ...]) -> Any:
@@ -441,7 +468,8 @@ def check_keys(found: Iterable[str], known: Iterable[str], path: str) -> None:
 
 def _typed_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
     """The first member that fits: None and containers by their form, then scalars from the narrowest to str."""
-    if value is None or (isinstance(value, Plain) and str(value).lower() in _NONE):
+    nothing = _NONE[:-1] if str in options else _NONE  # `report_to: none` is a word
+    if value is None or (isinstance(value, Plain) and str(value).lower() in nothing):
         if type(None) in options:
             return None
         raise ValueError(f"`{path}` is empty; it needs a value.")
@@ -489,11 +517,16 @@ def _typed_scalar(hint: Any, value: Any, path: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Plain data with every unquoted scalar read as YAML 1.2 would: null, true, false, numbers, else text."""
+    """Plain data with every unquoted scalar read as YAML 1.2 would: null, true, false, numbers, else text.
+
+    Members of enumerations become their values.
+    """
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, enum.Enum):
+        return value.value
     if not isinstance(value, Plain):
         return value
     text = str(value)
@@ -545,7 +578,7 @@ def nearest(key: Any, known: Iterable[str]) -> str:
 def _check_name(what: str, name: str) -> None:
     """Names of sources and tasks become parts of metric names, overrides and file names."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
-        raise ValueError(f"a {what} cannot be called {name!r}: use letters, digits, `_` and `-`, a letter first.")
+        raise ValueError(f"a {what} cannot be called {name!r}: use letters, digits, `_` and `-`, no sign first.")
     if what == "task" and name in ("loss", "score", "runtime", "joint", "model_preparation_time"):
         raise ValueError(f"a task cannot be called {name!r}: `eval_{name}` already means something else.")
 

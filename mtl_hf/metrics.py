@@ -46,7 +46,10 @@ class Classification(evaluate.Metric):
             "accuracy": float(sklearn.metrics.accuracy_score(references, predictions)),
             "macro_f1": float(sklearn.metrics.f1_score(references, predictions, average="macro", zero_division=0)),
             "micro_f1": float(sklearn.metrics.f1_score(references, predictions, average="micro", zero_division=0)),
-            "matthews": float(sklearn.metrics.matthews_corrcoef(references, predictions)),
+            # Between one label and itself it is not defined, and sklearn warns; 0, as for any constant answer.
+            "matthews": float(sklearn.metrics.matthews_corrcoef(references, predictions))
+            if len({*references, *predictions}) > 1
+            else 0.0,
         }
 
 
@@ -319,7 +322,9 @@ def score(
         together = sum(list(by_source.values())[1:], start=next(iter(by_source.values())))
         numbers = task_metrics(task, together, (extra or {}).get(name, {}))
         if len(by_source) > 1:
-            numbers["per_source"] = {source: task_metrics(task, found) for source, found in by_source.items()}
+            numbers["per_source"] = {
+                source: task_metrics(task, found, (extra or {}).get(name, {})) for source, found in by_source.items()
+            }
         primary = primary_metric(task)
         if primary not in numbers:
             raise ValueError(f"`tasks.{name}.metrics`: {primary!r} is not among its results ({', '.join(numbers)}).")

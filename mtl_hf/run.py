@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import set_seed
 
 from .config import RunConfig, resolve_path
@@ -93,6 +94,9 @@ def train(
         _clear(folder) if overwrite else None
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RUN_FILE).write_text(run.to_yaml(), encoding="utf-8")
+    if arguments.device.type == "cpu":
+        # Adam's averages of word embeddings that no longer occur fade into denormal numbers, which CPUs compute slowly.
+        torch.set_flush_denormal(True)
     started = time.perf_counter()
     trainer.train()
     logger.info("Trained in %.0f s.", time.perf_counter() - started)

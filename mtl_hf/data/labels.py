@@ -212,6 +212,8 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
 
 def _vocabulary(name: str, spec: Task, sources: list[SourceData], training: list[Any]) -> list[str]:
     found = {tag for label in training for tag in ([label] if isinstance(label, str) else label) if tag is not None}
+    if not found:  # empty lists, or lists of nothing
+        raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
     if spec.labels:
         labels = list(dict.fromkeys(spec.labels.values() if isinstance(spec.labels, dict) else spec.labels))
         if missing := sorted(found - set(labels)):
@@ -227,7 +229,7 @@ def _vocabulary(name: str, spec: Task, sources: list[SourceData], training: list
                 if isinstance(class_label, datasets.ClassLabel):
                     declared += class_label.names
         numbers = all(re.fullmatch(r"-?\d+", label) for label in found)
-        labels = list(dict.fromkeys(declared)) or sorted(found, key=int if numbers else _tag_order)
+        labels = list(dict.fromkeys([*declared, *sorted(found, key=int if numbers else _tag_order)]))
     if len(labels) < 2 and spec.type == "sequence_classification":
         raise ValueError(f"`tasks.{name}`: there is only one label, {labels[0]!r}; nothing can be learned from that.")
     return labels

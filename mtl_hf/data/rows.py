@@ -181,8 +181,10 @@ def report_cut(
                 for _, begin, end in bio_spans([tag or "O" for tag in tags or ()]):
                     counts["entities_lost"] += any(word in lost for word in range(begin, end))
     if any(counts.values()):
+        lost = "; {words_lost} words never reach the encoder, which breaks {entities_lost} entities"
         logger.warning(
-            "Source %s, %s: %d of %d rows are cut at max_length; %d words have no token; %d entities are hurt.",
-            source.name, split, counts["rows_cut"], len(encoded), counts["words_lost"], counts["entities_lost"],
+            "Source %s, %s: %d of %d rows are cut at max_length%s.",
+            source.name, split, counts["rows_cut"], len(encoded),
+            lost.format(**counts) if source.form == "words" else "",
         )  # fmt: skip
     return counts

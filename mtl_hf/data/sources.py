@@ -4,6 +4,7 @@ Notable: whatever a user got wrong in the data is found here (its labels in `lab
 spent, and named with its file, column or row. Nothing is skipped silently: what is carved off or dropped is logged.
 """
 
+import codecs
 import collections
 import dataclasses
 import glob
@@ -21,11 +22,12 @@ from typing import Any
 
 import datasets
 
-from ..config import RunConfig, Source, nearest, resolve_path
+from ..config import RunConfig, Source, nearest, resolve_path, typed
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".lz4", ".7z")
 
 
 @dataclass
@@ -78,10 +80,10 @@ def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str
         raise ValueError(f"`{where}.text` names {len(columns)} columns; it is one, or [first, second] for pairs.")
     tasks = {task: spec for task, spec in config.tasks.items() if name in spec.sources}
     for split, rows in loaded.items():
-        _check_columns(rows, [(f"{where}.text", column) for column in columns], split)
-        _check_columns(rows, [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items()], split)
         if not len(rows):
             raise ValueError(f"`{where}`: the split {split!r} has no rows.")
+        _check_columns(rows, [(f"{where}.text", column) for column in columns], split)
+        _check_columns(rows, [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items()], split)
     data = SourceData(name, _find_form(loaded, columns, where), columns, dict(loaded))
     for split in list(data.splits):
         data.splits[split] = _without_bad_rows(data, split, source.drop_bad_rows)
@@ -91,7 +93,7 @@ def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str
         )
         if stratify:
             _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train")
-        carve(data, shares, stratify, int(source.split.get("seed", 13)))
+        carve(data, shares, stratify, typed(int, source.split.get("seed", 13), f"{where}.split.seed"))
     data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return data
 
@@ -114,8 +116,14 @@ def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
         arguments["data_files"] = _map_files(source.data_files, lambda path: _find_file(path, where))
         files = [path for path in _list_files(arguments["data_files"]) if os.path.isfile(path)]
     if source.path in ("json", "csv", "text", "conll"):
-        for path in files:
-            _check_encoding(path, arguments.get("encoding") or "utf-8")
+        encoding = arguments.get("encoding") or "utf-8"
+        try:
+            codecs.lookup(encoding)
+        except LookupError:
+            raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know.") from None
+        if arguments.get("encoding_errors") in (None, "strict"):
+            for path in files:
+                _check_encoding(path, encoding)
     try:
         loaded = datasets.load_dataset(resolve_path(str(source.path)), **arguments)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError) as error:
@@ -184,6 +192,8 @@ def _find_file(path: str, where: str) -> str:
 
 
 def _check_encoding(path: str, encoding: str) -> None:
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) or path.endswith(_COMPRESSED):
+        return  # no lines to be found in its bytes
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -230,6 +240,8 @@ def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any
             raise ValueError(f"`{where}.split.{key}` is {value!r}; it is a share such as 0.1, or the name of a split.")
     if "train" in loaded and "validation" not in loaded and "validation" not in shares:
         shares["validation"] = 0.1
+    if sum(shares.values()) >= 1:
+        raise ValueError(f"`{where}.split` carves off {sum(shares.values()):g} of the training rows: none would stay.")
     for split in [split for split in loaded if split not in SPLITS]:
         logger.info("Source %s: the split %r is not used.", where.split(".")[1], split)
         del loaded[split]
@@ -245,7 +257,8 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
     Args:
         data: The source.
         shares: Split → share of the training rows, of each stratum where `stratify` names a column.
-        stratify: Column whose values keep their shares; None for no strata.
+        stratify: Column whose values keep their shares; None for no strata. What rounding takes from one stratum the
+            next one gives, and the last rows of a stratum stay in training.
         seed: Another seed carves other rows.
     """
     train = data.splits["train"]
@@ -257,15 +270,16 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
     by_stratum: dict[str, list[list[int]]] = collections.defaultdict(list)
     ordered = sorted(groups.items(), key=lambda item: hashlib.sha256(f"{seed}:{item[0]}".encode()).digest())
     for _, rows in ordered:
-        by_stratum[strata[rows[0]]].append(rows)
+        by_stratum[min(strata[row] for row in rows)].append(rows)
     sides: dict[str, list[int]] = {split: [] for split in shares}
+    due = dict.fromkeys(shares, 0.0)  # rows that each split should have had so far, and has not
     for stratum in by_stratum.values():
         total, start = sum(map(len, stratum)), 0
         for split, share in shares.items():
-            taken = 0
-            while start < len(stratum) and taken + len(stratum[start]) <= round(share * total):
+            due[split] += share * total
+            while start < len(stratum) - 1 and len(stratum[start]) <= due[split] + 0.5:
                 sides[split] += stratum[start]
-                taken += len(stratum[start])
+                due[split] -= len(stratum[start])
                 start += 1
     gone = {row for rows in sides.values() for row in rows}
     for split, rows in sides.items():

@@ -54,7 +54,7 @@ def answer(
         return float(logits)
     labels = spec["labels"]
     if kind == "multi_label_classification":
-        scores = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        scores = (1 + np.tanh(logits.astype(np.float64) / 2)) / 2  # the sigmoid, which cannot overflow in this form
         return [{"label": labels[index], "score": float(scores[index])} for index in np.flatnonzero(scores >= 0.5)]
     if kind == "sequence_classification":
         scores = softmax(logits)

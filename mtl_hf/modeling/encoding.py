@@ -14,6 +14,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 FORMS = ("string", "words", "pair")
 NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
 
+_POSITIONS_AFTER_PADDING = (
+    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod"),
+    *("ibert", "longformer", "luke", "markuplm", "esm"),
+)
+
 # Runs of letters and digits, joined by inner apostrophes, hyphens, dots and the like; any other sign is its own word.
 _WORD = re.compile(r"\w+(?:[-'’.,:/@_&]\w+)*|[^\w\s]")
 
@@ -66,8 +71,11 @@ def longest_input(tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> in
     positions = getattr(encoder_config, "max_position_embeddings", None)
     if positions and positions > 0:
         # RoBERTa and its kin count positions from the padding index, which costs them padding_idx + 1 of the table.
-        offset = 2 if encoder_config.model_type in ("roberta", "xlm-roberta", "camembert", "mpnet", "longformer") else 0
-        limits.append(positions - offset)
+        if encoder_config.model_type in _POSITIONS_AFTER_PADDING:
+            positions -= encoder_config.pad_token_id + 1
+        elif encoder_config.model_type == "mpnet":  # its padding index is always 1
+            positions -= 2
+        limits.append(positions)
     limit = min(limits)
     return limit if limit < 1_000_000 else 512
 

@@ -47,7 +47,8 @@ class SequenceClassificationHead(nn.Module):
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """States (B, T, H), mask (B, T) → logits (B, num_labels)."""
-        return self.classifier(self.dropout(self.pool(states, attention_mask)))
+        pooled = self.pool(states, attention_mask).to(self.classifier.weight.dtype)  # pooled in float32 at least
+        return self.classifier(self.dropout(pooled))
 
     def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
         """Sum of the cross-entropy over labelled rows, and their number."""
@@ -85,7 +86,8 @@ class RegressionHead(nn.Module):
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """States (B, T, H), mask (B, T) → predictions (B,)."""
-        return self.regressor(self.dropout(self.pool(states, attention_mask))).squeeze(-1)
+        pooled = self.pool(states, attention_mask).to(self.regressor.weight.dtype)  # pooled in float32 at least
+        return self.regressor(self.dropout(pooled)).squeeze(-1)
 
     def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
         """Sum of the squared error over rows with a number, and how many these are."""

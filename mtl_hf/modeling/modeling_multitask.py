@@ -7,7 +7,8 @@ heads pool for themselves; and a head that nobody has trained says so when it is
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,7 @@ class MultiTaskModel(PreTrainedModel):
         encoder_config: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> "MultiTaskModel":
-        """A model without heads around a pretrained encoder, with its tokenizer.
+        """A model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
 
         Args:
             name_or_path: Hub id or local folder of anything that `AutoModel` loads.
@@ -128,7 +129,7 @@ class MultiTaskModel(PreTrainedModel):
         )
         model = cls(config, encoder=encoder)
         model._tokenizer = tokenizer
-        return model
+        return model.eval()  # as `from_pretrained` does
 
     def add_head(
         self, name: str, *, type: str, labels: Sequence[str] | None = None, text: str = "string", **options: Any
@@ -155,7 +156,7 @@ class MultiTaskModel(PreTrainedModel):
         spec["num_steps"] = 0
         head = build_head(self.config.hidden_size, self.config.pooling, spec)
         head.apply(self._init_weights)
-        self.heads[name] = head.to(self.device)
+        self.heads[name] = head.to(self.device, self.dtype).train(self.training)
         self.config.heads[name] = spec
         return head
 
@@ -172,10 +173,16 @@ class MultiTaskModel(PreTrainedModel):
         self._tokenizer = tokenizer
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
-        """Save configuration, weights with every head, and the tokenizer if the model has it."""
+        """Save configuration, weights with every head, and the tokenizer if the model has one or came with one."""
         super().save_pretrained(save_directory, **kwargs)
-        if self._tokenizer is not None and kwargs.get("is_main_process", True):
-            self._tokenizer.save_pretrained(save_directory)
+        if not kwargs.get("is_main_process", True) or (self._tokenizer is None and not self.name_or_path):
+            return
+        try:
+            tokenizer = self.tokenizer
+        except (OSError, ValueError) as error:
+            logger.warning("%s is saved without a tokenizer: %s", save_directory, error)
+            return
+        tokenizer.save_pretrained(save_directory)
 
     # ---- running ----
 
@@ -275,9 +282,10 @@ class MultiTaskModel(PreTrainedModel):
         several = [texts] if isinstance(texts, str) else list(texts)
         result = torch.empty(len(several), self.config.hidden_size)
         form = "pair" if several and isinstance(several[0], tuple) else "string"
-        for rows, batch, _ in self._batches(several, form, batch_size, show_progress):
-            states = self._eval_encoder(batch)
-            result[rows] = pool(states, batch["attention_mask"]).float().cpu()
+        with self._evaluating():
+            for rows, batch, _ in self._batches(several, form, batch_size, show_progress):
+                states = self.encoder(**batch, return_dict=True).last_hidden_state
+                result[rows] = pool(states, batch["attention_mask"]).float().cpu()
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
@@ -305,7 +313,12 @@ class MultiTaskModel(PreTrainedModel):
         Returns:
             For each text, task → answer, as `answers.answer` describes. Heads for pairs answer only pairs, and only
             they do.
+
+        Raises:
+            ValueError: A single string, or a head that the model does not have.
         """
+        if isinstance(texts, str):
+            raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
         names = self._select_heads(heads)
         self._warn_untrained(names)
         texts = list(texts)
@@ -339,10 +352,12 @@ class MultiTaskModel(PreTrainedModel):
     ) -> None:
         """Write the answers of heads `names` to `texts`, rows `rows` of `results`."""
         for chosen, batch, starts in self._batches(texts, form, batch_size, show_progress):
-            states = self._eval_encoder(batch)
+            with self._evaluating():
+                states = self.encoder(**batch, return_dict=True).last_hidden_state
+                head_logits = {name: self.heads[name](states, batch["attention_mask"]) for name in names}
             for name in names:
                 spec = self.config.heads[name]
-                logits = self.heads[name](states, batch["attention_mask"]).float().cpu().numpy()
+                logits = head_logits[name].float().cpu().numpy()
                 for position, row in enumerate(chosen):
                     if spec["type"] != "token_classification":
                         results[rows[row]][name] = answer(spec, logits[position])
@@ -360,14 +375,16 @@ class MultiTaskModel(PreTrainedModel):
         whole = encode(self.tokenizer, [_words_of(text)[0] for text in texts], form="string", max_length=limit)
         return words["input_ids"] == whole["input_ids"]
 
-    def _eval_encoder(self, batch: dict[str, Tensor]) -> Tensor:
-        """Encoder states of a batch with dropout off, whatever mode the model is in."""
-        was_training = self.training
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Dropout off; afterwards every module is in the mode it was in (frozen parts may differ from the rest)."""
+        training = [module for module in self.modules() if module.training]
         self.eval()
         try:
-            return self.encoder(**batch, return_dict=True).last_hidden_state
+            yield
         finally:
-            self.train(was_training)
+            for module in training:
+                module.training = True
 
     def _batches(self, texts: list[Any], form: str, batch_size: int, show_progress: bool) -> Iterable[Any]:
         """Yield (row numbers, padded batch on the model's device, word starts), longest texts first."""

@@ -80,6 +80,8 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
 
     def _set_precision(self) -> None:
         given = [name for name in ("bf16", "fp16") if getattr(self, name)]
+        if len(given) == 2:
+            raise ValueError("`training.bf16` and `training.fp16` exclude each other.")
         if given and self.precision == "auto":
             self.precision = "bf16" if self.bf16 else "fp16"
         elif given and given != [self.precision]:

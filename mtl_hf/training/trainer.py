@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import datasets
 import numpy as np
@@ -216,16 +216,25 @@ class MultiTaskTrainer(Trainer):
         weighted = []
         for name, loss in outputs.losses.items():
             if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"the loss of task {name!r} is {loss.item()} in step {self.state.global_step + 1}: training stops;"
-                    f" checkpoints up to here are in {self.args.output_dir}. A smaller learning rate, or `precision:"
-                    " fp32`, may help."
-                )
+                self._stop(f"the loss of task {name!r} is {loss.item()} in step {self.state.global_step + 1}")
             detached = loss.detach()
             self._loss_sums[name] = self._loss_sums[name] + detached if name in self._loss_sums else detached.clone()
             weighted.append(self.tasks[name].config.loss_weight * loss)
         total = torch.stack(weighted).sum()
         return (total, outputs) if return_outputs else total
+
+    def _check_weights(self) -> None:
+        """A step can ruin weights while its loss is still a number: nothing of that is scored or saved."""
+        for part in self.parts:
+            for name, parameter in part.parameters.items():
+                if parameter.requires_grad and not torch.isfinite(parameter).all():
+                    self._stop(f"the weights {name} are not finite after step {self.state.global_step}")
+
+    def _stop(self, problem: str) -> NoReturn:
+        raise FloatingPointError(
+            f"{problem}: training stops; checkpoints up to here are in {self.args.output_dir}. A smaller learning rate,"
+            " or `precision: fp32`, may help."
+        )
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × tokens × parameters that take part, embeddings left out; counted once, not at every micro-batch."""
@@ -243,6 +252,16 @@ class MultiTaskTrainer(Trainer):
             self.optimizer = optimizer_class(parameter_groups(self.parts, decayed, self.args.weight_decay), **options)
         return self.optimizer
 
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        """As the stock one, but on a CPU gradients within the norm are left alone: scaling by 1 is a pass over all."""
+        if self.args.device.type != "cpu" or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return super()._clip_grad_norm(model)
+        parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters], foreach=True)
+        if norm > self.args.max_grad_norm:
+            nn.utils.clip_grads_with_norm_(parameters, self.args.max_grad_norm, norm, foreach=True)
+        return norm
+
     def learning_rates(self) -> dict[str, float]:
         """Part → its learning rate now."""
         if self.optimizer is None:
@@ -253,6 +272,8 @@ class MultiTaskTrainer(Trainer):
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self._seconds += time.perf_counter() - self._step_started  # of training alone
+        if self.control.should_evaluate or self.control.should_save or self.control.should_training_stop:
+            self._check_weights()
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -1,0 +1,340 @@
+"""Tests of `mtl_hf.data.labels`: label columns of every kind, vocabularies, BIO, and what is refused."""
+
+import logging
+from typing import Any
+
+import datasets
+import pytest
+from datasets import ClassLabel, Features, List, Value
+
+from mtl_hf.config import RunConfig
+from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks
+from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.metrics import METRICS
+from mtl_hf.modeling.heads import HEADS
+
+CLASSES = "sequence_classification"
+SETS = "multi_label_classification"
+NUMBERS = "regression"
+TAGS = "token_classification"
+
+
+def build(
+    kind: str, values: list[Any] | dict[str, list[Any]], feature: Any = None, **task: Any
+) -> tuple[TaskData, SourceData]:
+    """The task of one label column (of the training split, or of each split), and its source."""
+    splits = values if isinstance(values, dict) else {"train": values, "validation": values}
+    words = kind == TAGS
+    rows = {}
+    for split, column in splits.items():
+        texts: list[Any] = [["w"] * len(value or [0]) if words else "some text" for value in column]
+        features = (
+            Features({"text": List(Value("string")) if words else Value("string"), "y": feature}) if feature else None
+        )
+        rows[split] = datasets.Dataset.from_dict({"text": texts, "y": column}, features=features)
+    config = RunConfig.load(
+        {
+            "model": {"encoder": "unused"},
+            "sources": {"only": {"dataset": rows, "text": "text"}},
+            "tasks": {"task": {"type": kind, "source": "only", "label": "y"} | task},
+        }
+    )
+    sources = load_sources(config)
+    return build_tasks(config, sources)["task"], sources["only"]
+
+
+def gold(kind: str, values: Any, feature: Any = None, **task: Any) -> tuple[list[str], list[Any]]:
+    """The vocabulary and the labels of the training rows."""
+    built, source = build(kind, values, feature, **task)
+    return built.labels, source.gold["train"]["task"]
+
+
+def test_every_task_type_has_a_head_a_description_and_metrics() -> None:
+    assert list(HEADS) == list(TASK_TYPES) == list(METRICS)
+
+
+# Kinds of columns
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "vocabulary", "names"),
+    [
+        (["b", "a", None, "b"], None, ["a", "b"], ["b", "a", None, "b"]),
+        ([10, 9, -1, None], None, ["-1", "9", "10"], ["10", "9", "-1", None]),
+        ([True, False, None], None, ["false", "true"], ["true", "false", None]),
+        ([2.0, 1.0, None], None, ["1", "2"], ["2", "1", None]),
+        ([float("nan"), 1.0, 0.0], None, ["0", "1"], [None, "1", "0"]),
+        ([1, 0, -1, None], ClassLabel(names=["z", "a"]), ["z", "a"], ["a", "z", None, None]),
+        (["1", "x"], None, ["1", "x"], ["1", "x"]),
+    ],
+)
+def test_classes_of_every_kind_become_names(values: list[Any], feature: Any, vocabulary: list[str], names: Any) -> None:
+    assert gold(CLASSES, values, feature) == (vocabulary, names)
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "vocabulary", "names"),
+    [
+        ([["b", "a"], [], None], None, ["a", "b"], [["a", "b"], [], None]),
+        ([[2, 10], [10, 10]], None, ["2", "10"], [["10", "2"], ["10"]]),
+        ([[0], [1, 0], []], List(ClassLabel(names=["z", "a"])), ["z", "a"], [["z"], ["a", "z"], []]),
+    ],
+)
+def test_sets_of_every_kind_become_names(values: list[Any], feature: Any, vocabulary: list[str], names: Any) -> None:
+    assert gold(SETS, values, feature) == (vocabulary, names)
+
+
+@pytest.mark.parametrize(
+    ("values", "feature", "vocabulary", "names", "spans"),
+    [
+        ([["B-b", "I-b", "O"], ["B-a"], None], None, ["O", "B-a", "B-b", "I-b"],
+         [["B-b", "I-b", "O"], ["B-a"], None], True),
+        ([["O", None, "B-a"]], None, ["O", "B-a"], [["O", None, "B-a"]], True),
+        ([["NOUN", "VERB"], ["ADJ"]], None, ["ADJ", "NOUN", "VERB"], [["NOUN", "VERB"], ["ADJ"]], False),
+        ([[1, 0], [0]], None, ["0", "1"], [["1", "0"], ["0"]], False),
+        ([[2, 0], [1, -1]], List(ClassLabel(names=["O", "I-x", "B-x"])), ["O", "I-x", "B-x"],
+         [["B-x", "O"], ["B-x", None]], True),
+    ],
+)  # fmt: skip
+def test_tags_of_every_kind_become_names(
+    values: list[Any], feature: Any, vocabulary: list[str], names: Any, spans: bool
+) -> None:
+    task, source = build(TAGS, values, feature)
+    assert task.labels == vocabulary
+    assert source.gold["train"]["task"] == names
+    assert task.spans is spans
+    assert task.ids == {name: index for index, name in enumerate(vocabulary)}
+
+
+def test_numbers_are_read_as_floats_and_absent_ones_as_none() -> None:
+    assert gold(NUMBERS, [1, 2, None]) == ([], [1.0, 2.0, None])
+    assert gold(NUMBERS, [0.5, float("nan"), None]) == ([], [0.5, None, None])
+
+
+# Labels of the YAML
+
+
+def test_order_of_the_yaml_is_kept_with_labels_that_no_row_has() -> None:
+    assert gold(CLASSES, ["b", "a"], labels=["c", "b", "a"])[0] == ["c", "b", "a"]
+    assert gold(CLASSES, [1, 0], ClassLabel(names=["z", "a"]), labels=["a", "z"]) == (["a", "z"], ["a", "z"])
+
+
+def test_renaming_may_join_labels() -> None:
+    labels = {"0": "bad", "1": "good", "2": "good"}
+    assert gold(CLASSES, [0, 2, 1, None], labels=labels) == (["bad", "good"], ["bad", "good", "good", None])
+    assert gold(CLASSES, [True, False], labels={"true": "yes", "false": "no"}) == (["yes", "no"], ["yes", "no"])
+    assert gold(SETS, [["1", "2"], []], labels=labels) == (["bad", "good"], [["good"], []])
+    assert gold(TAGS, [[0, 1]], labels={"0": "O", "1": "B-x"}) == (["O", "B-x"], [["O", "B-x"]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["a"], r"`tasks\.task\.labels` lacks 'b', 'c', which the training rows have"),
+        (
+            {"a": "x", "b": "y"},
+            r"`tasks\.task\.labels` has no name for 'c' \(row 3 of the split 'train' of source 'only'\)",
+        ),
+    ],
+)
+def test_labels_that_do_not_cover_the_rows_are_refused(labels: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        build(CLASSES, ["a", "b", "c"], labels=labels)
+
+
+# Several sources, other splits
+
+
+def two_sources(first: list[Any], second: list[Any], feature: Any = None, **task: Any) -> TaskData:
+    """One classification task on two sources."""
+
+    def rows(values: list[Any], feature: Any = None) -> dict[str, datasets.Dataset]:
+        features = Features({"text": Value("string"), "y": feature}) if feature else None
+        one = datasets.Dataset.from_dict({"text": ["some text"] * len(values), "y": values}, features=features)
+        return {"train": one, "validation": one}
+
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"one": {"dataset": rows(first, feature), "text": "text"},
+                    "two": {"dataset": rows(second), "text": "text"}},
+        "tasks": {"task": {"type": CLASSES, "source": ["one", "two"], "label": "y"} | task},
+    })  # fmt: skip
+    return build_tasks(config, load_sources(config))["task"]
+
+
+def test_one_task_on_two_sources_has_the_labels_of_both() -> None:
+    assert two_sources(["a", "c"], ["b", "a"]).labels == ["a", "b", "c"]
+
+
+def test_labels_beyond_the_class_names_of_the_other_source_are_added() -> None:
+    assert two_sources([0, 1], ["new", "z"], ClassLabel(names=["z", "a"])).labels == ["z", "a", "new"]
+
+
+def test_source_without_a_label_of_the_task_may_stand_beside_one_with() -> None:
+    assert two_sources(["a", "b"], [None, None]).labels == ["a", "b"]
+
+
+def test_labels_that_training_does_not_have_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "mtl_hf"):
+        task, source = build(CLASSES, {"train": ["a", "b"], "validation": ["c", "c", "a"], "test": ["d"]})
+    assert task.labels == ["a", "b"]
+    assert source.gold["validation"]["task"] == ["c", "c", "a"]
+    assert caplog.messages == [
+        "Task task: only validation has labels that training does not have; they count as errors: c (2).",
+        "Task task: only test has labels that training does not have; they count as errors: d (1).",
+    ]
+
+
+def test_vocabulary_of_a_trained_model_is_kept() -> None:
+    rows = datasets.Dataset.from_dict({"text": ["x"], "y": ["b"]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"}, "sources": {"only": {"dataset": {"test": rows}, "text": "text"}},
+        "tasks": {"task": {"type": CLASSES, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    assert build_tasks(config, load_sources(config), {"task": ["b", "a"]})["task"].labels == ["b", "a"]
+
+
+# BIO
+
+
+def test_inner_tags_that_continue_nothing_are_counted_and_repaired(caplog: pytest.LogCaptureFixture) -> None:
+    train = [["O", "I-a", "I-a"], ["B-a", "I-b", "O"], ["I-b"], ["B-b", "I-b", None, "I-b"], ["B-a"]]
+    with caplog.at_level(logging.WARNING, "mtl_hf"):
+        task, source = build(TAGS, train)
+    assert source.gold["train"]["task"] == [
+        ["O", "B-a", "I-a"], ["B-a", "B-b", "O"], ["B-b"], ["B-b", "I-b", None, "B-b"], ["B-a"]
+    ]  # fmt: skip
+    assert source.gold["validation"]["task"] == source.gold["train"]["task"]
+    assert task.labels == ["O", "B-a", "I-a", "B-b", "I-b"]
+    assert [message.split(" continue")[0] for message in caplog.messages] == [
+        "Task task: 4 I- tags of only train",
+        "Task task: 4 I- tags of only validation",
+    ]
+    assert "row 1, word 2: I-a" in caplog.messages[0]
+
+
+def test_repair_adds_the_tag_that_it_needs() -> None:
+    task, source = build(TAGS, [["O", "I-a"], ["O"]])
+    assert source.gold["train"]["task"] == [["O", "B-a"], ["O"]]
+    assert set(task.labels) == {"O", "I-a", "B-a"}
+
+
+def test_correct_tags_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "mtl_hf"):
+        build(TAGS, [["B-a", "I-a", "I-a", "B-a", "O", "B-b", "I-b"]], bio="refuse")
+    assert not caplog.messages
+
+
+def test_inner_tags_that_continue_nothing_are_refused_where_asked() -> None:
+    with pytest.raises(ValueError, match=r"2 I- tags in the split 'train' of source 'only' continue nothing") as caught:
+        build(TAGS, [["B-a", "O"], ["B-a", "O", "I-a"], ["I-a"]], bio="refuse")
+    assert "the first in row 2, word 3: I-a" in str(caught.value)
+    assert "`bio: repair`" in str(caught.value)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "row", "found"),
+    [
+        (CLASSES, [["a"], ["b"]], 1, r"\['a'\]"),
+        (CLASSES, [1.0, 1.5], 2, "1.5"),
+        (CLASSES, [{"a": 1}], 1, r"\{'a': 1\}"),
+        (SETS, ["a", "b"], 1, "'a'"),
+        (SETS, [["a"], ["b", None]], 2, r"\['b', None\]"),
+        (SETS, [[["a"]]], 1, r"\['a'\]"),
+        (SETS, [[0.5]], 1, "0.5"),
+        (NUMBERS, ["1.5"], 1, "'1.5'"),
+        (NUMBERS, [True, False], 1, "True"),
+        (NUMBERS, [[1.0]], 1, r"\[1.0\]"),
+        (TAGS, ["a"], 1, "'a'"),
+        (TAGS, [[["O"]]], 1, r"\['O'\]"),
+    ],
+)
+def test_labels_of_the_wrong_kind_are_refused(kind: str, values: list[Any], row: int, found: str) -> None:
+    expected = (
+        rf"`tasks\.task`: row {row} of the split 'train' of source 'only' has {found} in the column 'y'; {kind} takes"
+    )
+    with pytest.raises(ValueError, match=expected):
+        build(kind, values)
+
+
+def test_words_and_tags_of_other_length_are_refused() -> None:
+    rows = datasets.Dataset.from_dict({"text": [["a"], ["a", "b"]], "y": [["O"], ["O"]]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"}, "sources": {"only": {"dataset": {"train": rows}, "text": "text",
+                                                            "split": {"validation": 0.5}}},
+        "tasks": {"task": {"type": TAGS, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    with pytest.raises(ValueError, match=r"has 2 words in 'text' but 1 labels in 'y'"):
+        build_tasks(config, load_sources(config))
+
+
+@pytest.mark.parametrize("kind", [CLASSES, SETS, NUMBERS, TAGS])
+def test_task_without_a_training_label_is_refused(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"`tasks\.task`: no training row has a label in the column 'y'"):
+        build(kind, [None, None])
+
+
+def test_tags_without_a_tag_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`tasks\.task`: no training row has a label in the column 'y'"):
+        build(TAGS, [[None, None], None], List(Value("string")))
+
+
+def test_single_class_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`tasks\.task`: there is only one label, 'a'; nothing can be learned"):
+        build(CLASSES, ["a", "a", None])
+
+
+def test_sets_that_are_all_empty_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"`tasks\.task`"):
+        build(SETS, [[], []], List(Value("string")))
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"type": "sequence_clasification"}, "Did you mean `sequence_classification`"),
+        (
+            {"type": TAGS},
+            "token_classification needs texts that are lists of words, but the text of source 'only' is a str",
+        ),
+        ({"type": NUMBERS, "labels": ["a"]}, "regression takes neither `labels` nor `label_smoothing`"),
+        ({"type": NUMBERS, "label_smoothing": 0.1}, "regression takes neither `labels` nor `label_smoothing`"),
+    ],
+)
+def test_task_that_cannot_be_is_refused(task: dict[str, Any], expected: str) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "y": [1, 0]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": "text"}},
+        "tasks": {"task": {"source": "only", "label": "y"} | task},
+    })  # fmt: skip
+    with pytest.raises(ValueError, match=expected):
+        build_tasks(config, load_sources(config))
+
+
+@pytest.mark.parametrize("name", ["type", "to", "keys", "forward", "training"])
+def test_name_of_an_attribute_of_modules_is_refused_for_a_task(name: str) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "y": [1, 0]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": "text"}},
+        "tasks": {name: {"type": CLASSES, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    with pytest.raises(ValueError, match=f"a task cannot be called '{name}'"):
+        build_tasks(config, load_sources(config))
+
+
+def test_sources_of_other_form_are_refused() -> None:
+    strings = datasets.Dataset.from_dict({"text": ["a", "b"], "y": [1, 0]})
+    words = datasets.Dataset.from_dict({"text": [["a"], ["b"]], "y": [1, 0]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"one": {"dataset": {"train": strings, "validation": strings}, "text": "text"},
+                    "two": {"dataset": {"train": words, "validation": words}, "text": "text"}},
+        "tasks": {"task": {"type": CLASSES, "source": ["one", "two"], "label": "y"}},
+    })  # fmt: skip
+    with pytest.raises(ValueError, match=r"the texts of its sources differ in form \(string, words\)"):
+        build_tasks(config, load_sources(config))

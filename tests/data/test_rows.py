@@ -1,0 +1,270 @@
+"""Tests of `mtl_hf.data.rows`: encoded rows, the cache of them, and what is left out or cut."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from mtl_hf.config import RunConfig
+from mtl_hf.data import rows as rows_module
+from mtl_hf.data.collator import row_lengths
+from mtl_hf.data.labels import TaskData, build_tasks
+from mtl_hf.data.rows import encode_rows, report_cut, trainable_rows
+from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.modeling.encoding import load_tokenizer
+from tests.conftest import SENTENCES, assistant_rows, review_rows, wordpiece_tokenizer
+
+Built = tuple[SourceData, dict[str, TaskData]]
+
+
+def build(source: dict[str, Any], tasks: dict[str, dict[str, Any]]) -> Built:
+    """One source and its tasks."""
+    config = RunConfig.load(
+        {
+            "model": {"encoder": "unused"},
+            "sources": {"only": source},
+            "tasks": {name: {"source": "only", "label": name} | task for name, task in tasks.items()},
+        }
+    )
+    sources = load_sources(config)
+    return sources["only"], build_tasks(config, sources)
+
+
+def assistant(rows: datasets.Dataset | None = None) -> Built:
+    """Intents and slots."""
+    rows = assistant_rows(16) if rows is None else rows
+    return build(
+        {"dataset": {"train": rows, "validation": rows}, "text": "tokens"},
+        {"intent": {"type": "sequence_classification"}, "slots": {"type": "token_classification"}},
+    )
+
+
+def reviews(rows: datasets.Dataset | None = None) -> Built:
+    """Numbers and sets of labels."""
+    rows = review_rows(12) if rows is None else rows
+    return build(
+        {"dataset": {"train": rows, "validation": rows}, "text": "text"},
+        {"stars": {"type": "regression"}, "topics": {"type": "multi_label_classification"}},
+    )
+
+
+def test_words_begin_where_their_first_token_is_and_labels_stay_by_word() -> None:
+    tokenizer = wordpiece_tokenizer()
+    source, tasks = assistant()
+    encoded = encode_rows(source, "train", tasks, tokenizer, 64)
+    assert len(encoded) == 16
+    for row, found in zip(source.splits["train"], encoded, strict=True):
+        # A twin that tokenizes word by word.
+        ids, starts = [tokenizer.cls_token_id], []
+        for word in row["tokens"]:
+            starts.append(len(ids))
+            ids += tokenizer(word, add_special_tokens=False)["input_ids"]
+        assert found["input_ids"] == [*ids, tokenizer.sep_token_id]
+        assert found["word_starts"] == starts
+        assert found["cut"] is False
+        assert [tasks["slots"].labels[index] for index in found["label:slots"]] == row["slots"]
+        assert tasks["intent"].labels[found["label:intent"]] == row["intent"]
+        assert set(found["token_type_ids"]) == {0}
+
+
+def test_words_beyond_the_cut_have_no_token() -> None:
+    tokenizer = wordpiece_tokenizer()
+    source, tasks = assistant()
+    whole = encode_rows(source, "train", tasks, tokenizer, 64)
+    cut = encode_rows(source, "train", tasks, tokenizer, 6)
+    for one, other in zip(whole, cut, strict=True):
+        assert len(other["input_ids"]) == min(len(one["input_ids"]), 6)
+        assert other["cut"] is (len(one["input_ids"]) > 6)
+        assert other["word_starts"] == [start if start < 5 or len(one["input_ids"]) <= 6 else -1
+                                        for start in one["word_starts"]]  # fmt: skip
+        assert other["label:slots"] == one["label:slots"]
+
+
+def test_numbers_and_sets_of_labels() -> None:
+    rows = datasets.Dataset.from_list(
+        [{"text": "a", "stars": 1.5, "topics": ["b"]}, {"text": "b", "stars": None, "topics": ["a", "b"]},
+         {"text": "c", "stars": 0.0, "topics": None}, {"text": "d", "stars": 2.0, "topics": []}]
+    )  # fmt: skip
+    source, tasks = reviews(rows)
+    encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
+    assert "word_starts" not in encoded.column_names
+    assert encoded["label:topics"][:] == [[0, 1], [1, 1], [-100, -100], [0, 0]]
+    stars = encoded["label:stars"][:]
+    assert stars[0] == 1.5
+    assert stars[1] != stars[1]
+    assert stars[2:] == [0.0, 2.0]
+
+
+def test_pairs_are_encoded_together() -> None:
+    tokenizer = wordpiece_tokenizer()
+    rows = datasets.Dataset.from_list([{"a": SENTENCES[0], "b": SENTENCES[1], "y": label} for label in ("x", "z")])
+    source, tasks = build({"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]},
+                          {"y": {"type": "sequence_classification"}})  # fmt: skip
+    encoded = encode_rows(source, "train", tasks, tokenizer, 64)
+    one = tokenizer(SENTENCES[0], SENTENCES[1])
+    assert encoded[0]["input_ids"] == one["input_ids"]
+    assert encoded[0]["token_type_ids"] == one["token_type_ids"]
+    assert set(one["token_type_ids"]) == {0, 1}
+
+
+def test_only_training_rows_carry_labels() -> None:
+    source, tasks = assistant()
+    encoded = encode_rows(source, "validation", tasks, wordpiece_tokenizer(), 64)
+    assert not [name for name in encoded.column_names if name.startswith("label:")]
+
+
+# The cache
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Number of texts of each call of `encode`."""
+    found: list[int] = []
+    encode = rows_module.encode
+
+    def counted(tokenizer: Any, texts: Any, **options: Any) -> Any:
+        found.append(len(texts))
+        return encode(tokenizer, texts, **options)
+
+    monkeypatch.setattr(rows_module, "encode", counted)
+    return found
+
+
+def from_file(folder: Path, rows: list[dict[str, Any]], **task: Any) -> Built:
+    """A source of strings read from a file, and one task on it."""
+    file = folder / "train.jsonl"
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    if not file.exists() or file.read_text() != lines:  # `datasets` goes by the time of a file
+        file.write_text(lines)
+    return build({"path": "json", "data_files": {"train": str(file), "validation": str(file)}, "text": "text"},
+                 {"y": {"type": "sequence_classification"} | task})  # fmt: skip
+
+
+ROWS = [{"text": sentence, "y": "ab"[number % 2]} for number, sentence in enumerate(SENTENCES)]
+
+
+def test_same_rows_are_encoded_once(tmp_path: Path, encoder_folder: str, calls: list[int]) -> None:
+    first = encode_rows(*_train(from_file(tmp_path, ROWS)), load_tokenizer(encoder_folder), 64)
+    assert calls == [len(ROWS)]
+    # Loaded anew, with a tokenizer that is another object and was used in another way.
+    tokenizer = load_tokenizer(encoder_folder)
+    tokenizer(SENTENCES, truncation=True, max_length=4, padding=True)
+    second = encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64)
+    assert calls == [len(ROWS)]
+    assert second.to_list() == first.to_list()
+
+
+def _train(built: Built) -> tuple[SourceData, str, dict[str, TaskData]]:
+    return built[0], "train", built[1]
+
+
+@pytest.mark.parametrize("change", ["max_length", "order of labels", "renamed", "text", "label", "tokenizer"])
+def test_other_content_is_encoded_anew(tmp_path: Path, encoder_folder: str, calls: list[int], change: str) -> None:
+    encode_rows(*_train(from_file(tmp_path, ROWS)), load_tokenizer(encoder_folder), 64)
+    rows = [dict(row) for row in ROWS]
+    task: dict[str, Any] = {}
+    if change == "text":
+        rows[3]["text"] += " today"
+    elif change == "label":
+        rows[0]["y"] = "b"
+    elif change == "order of labels":
+        task = {"labels": ["b", "a"]}
+    elif change == "renamed":
+        task = {"labels": {"a": "b", "b": "a"}}
+    built = from_file(tmp_path, rows, **task)
+    tokenizer = load_tokenizer(encoder_folder)
+    if change == "tokenizer":
+        tokenizer.add_tokens(["jazz"])
+    encoded = encode_rows(*_train(built), tokenizer, 5 if change == "max_length" else 64)
+    assert len(calls) == 2
+    assert [built[1]["y"].labels[index] for index in encoded["label:y"]] == built[0].gold["train"]["y"]
+    assert [len(ids) for ids in encoded["input_ids"]] == row_lengths(encoded).tolist()
+
+
+def test_other_renaming_of_the_same_names_is_encoded_anew(
+    tmp_path: Path, encoder_folder: str, calls: list[int]
+) -> None:
+    for labels in ({"a": "x", "b": "y"}, {"b": "x", "a": "y"}):
+        built = from_file(tmp_path, ROWS, labels=labels)
+        encoded = encode_rows(*_train(built), load_tokenizer(encoder_folder), 64)
+        assert [built[1]["y"].labels[index] for index in encoded["label:y"]] == built[0].gold["train"]["y"]
+
+
+# What is left out, what is cut
+
+
+def test_rows_without_any_label_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    rows = assistant_rows(8).to_list()
+    rows[1] |= {"intent": None, "slots": None}
+    rows[2] |= {"intent": None}
+    rows[3] |= {"slots": None}
+    rows[4] |= {"intent": None, "slots": [None] * len(rows[4]["tokens"])}
+    rows[5] |= {"intent": None, "slots": [None] * (len(rows[5]["tokens"]) - 1) + ["O"]}  # on the last word alone
+    source, tasks = assistant(datasets.Dataset.from_list(rows))
+    tokenizer = wordpiece_tokenizer()
+    encoded = encode_rows(source, "train", tasks, tokenizer, 64)
+    with caplog.at_level(logging.WARNING, "mtl_hf"):
+        kept = trainable_rows(source, encoded, tasks)
+    assert kept["input_ids"][:] == [encoded["input_ids"][row] for row in (0, 2, 3, 5, 6, 7)]
+    assert caplog.messages == ["Source only: 2 of 8 training rows have no label of any task and are left out."]
+    # Row 5 is cut before its only labelled word, so nothing of it reaches a loss.
+    short = encode_rows(source, "train", tasks, tokenizer, 4)
+    assert len(trainable_rows(source, short, tasks)) == 5
+
+
+def test_rows_that_all_have_a_label_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    source, tasks = reviews()
+    encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
+    assert trainable_rows(source, encoded, tasks) is encoded
+    assert not caplog.messages
+
+
+def test_null_numbers_and_null_sets_count_as_no_label() -> None:
+    rows = [{"text": "a", "stars": 1.0, "topics": None}, {"text": "b", "stars": None, "topics": None},
+            {"text": "c", "stars": None, "topics": []}, {"text": "d", "stars": 2.0, "topics": ["x"]}]  # fmt: skip
+    source, tasks = reviews(datasets.Dataset.from_list(rows))
+    encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
+    kept = trainable_rows(source, encoded, tasks)
+    assert kept["input_ids"][:] == [encoded["input_ids"][row] for row in (0, 2, 3)]
+
+
+def test_source_of_which_no_row_has_a_label_is_refused() -> None:
+    source, tasks = reviews()
+    encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
+    nothing = encoded.map(lambda row: {"label:stars": float("nan"), "label:topics": [-100, -100]})
+    with pytest.raises(ValueError, match=r"`sources\.only`: no training row has a label of any of its tasks"):
+        trainable_rows(source, nothing, tasks)
+
+
+def test_what_is_cut_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        {
+            "tokens": ["play", "jazz", "in", "rome", "today"],
+            "slots": ["O", "O", "O", "B-city", "B-when"],
+            "intent": "a",
+        },
+        {"tokens": ["play", "jazz"], "slots": ["O", "O"], "intent": "b"},
+        {"tokens": ["rome", "rome", "rome", "rome"], "slots": ["B-city", "I-city", "I-city", "I-city"], "intent": "a"},
+        {"tokens": ["\u200b", "rome"], "slots": ["B-city", "O"], "intent": "a"},  # BERT's normalizer removes it
+    ]
+    source, tasks = assistant(datasets.Dataset.from_list(rows))
+    tokenizer = wordpiece_tokenizer()
+    tokenizer.add_tokens(["play", "jazz", "in", "rome", "today"])  # a token each
+    whole = encode_rows(source, "train", tasks, tokenizer, 64)
+    assert report_cut(source, "train", whole, tasks) == {"rows_cut": 0, "words_lost": 1, "entities_lost": 1}
+    caplog.clear()
+    cut = encode_rows(source, "train", tasks, tokenizer, 5)
+    assert report_cut(source, "train", cut, tasks) == {"rows_cut": 2, "words_lost": 4, "entities_lost": 4}
+    assert caplog.messages == [
+        "Source only, train: 2 of 4 rows are cut at max_length; 4 words have no token; 4 entities are hurt."
+    ]
+
+
+def test_nothing_cut_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    source, tasks = reviews()
+    encoded = encode_rows(source, "validation", tasks, wordpiece_tokenizer(), 64)
+    assert report_cut(source, "validation", encoded, tasks) == {"rows_cut": 0, "words_lost": 0, "entities_lost": 0}
+    assert not caplog.messages

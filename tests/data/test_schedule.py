@@ -1,0 +1,257 @@
+"""Tests of `mtl_hf.data.schedule` as index arithmetic: what each policy promises, for 1 to 4 ranks."""
+
+import collections
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtl_hf.data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
+
+POLICIES = ("all_exhausted", "first_exhausted", "proportional")
+SIZES = {"long": 103, "middle": 64, "short": 17}
+BATCHES = {"long": 8, "middle": 16, "short": 5}  # 13, 4 and 4 batches
+
+
+def lengths_of(sizes: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
+    """Source → token lengths of as many rows."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.integers(3, 60, number) for name, number in sizes.items()}
+
+
+def sampler(policy: str, sizes: dict[str, int] = SIZES, batches: dict[str, int] = BATCHES, **options: Any) -> Any:
+    """The schedule of a policy or stopping rule."""
+    if policy == "proportional":
+        return ProportionalBatchSampler(lengths_of(sizes), batches, **options)
+    return RoundRobinBatchSampler(lengths_of(sizes), batches, stopping_rule=policy, **options)
+
+
+def epoch_of(policy: str, epoch: int = 0, **options: Any) -> list[tuple[str, list[int]]]:
+    """(source, rows) of every global batch."""
+    return [(source, rows.tolist()) for source, rows in sampler(policy, **options).global_batches(epoch)]
+
+
+def source_of(row: int, sizes: dict[str, int] = SIZES) -> str:
+    """The source of a row under the common numbering."""
+    for name, number in sizes.items():
+        if row < number:
+            return name
+        row -= number
+    raise AssertionError(row)
+
+
+def rows_of(source: str, sizes: dict[str, int] = SIZES) -> set[int]:
+    """All rows of a source."""
+    return {row for row in range(sum(sizes.values())) if source_of(row, sizes) == source}
+
+
+# Batches
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 7, 8, 9, 15, 16, 17, 100])
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 200])
+def test_lap_holds_every_row_once_in_even_batches(num_rows: int, batch_size: int) -> None:
+    schedule = sampler("proportional", {"other": 5, "it": num_rows}, {"other": 2, "it": batch_size})
+    batches = schedule.source_batches("it", epoch=0)
+    assert len(batches) == schedule.num_batches("it") == -(-num_rows // batch_size)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(5, 5 + num_rows))
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes) <= batch_size
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_laps_and_epochs_and_seeds_shuffle_anew() -> None:
+    batches = {
+        (seed, epoch, lap): [
+            sorted(rows.tolist()) for rows in sampler("proportional", seed=seed).source_batches("long", epoch, lap)
+        ]
+        for seed, epoch, lap in itertools.product((1, 2), (0, 1), (0, 1))
+    }
+    for one, other in itertools.combinations(batches.values(), 2):
+        assert one != other
+        assert sorted(one) != sorted(other)  # not only the order of the batches, also what is in them
+
+
+def test_rows_of_like_length_share_batches() -> None:
+    rng = np.random.default_rng(0)
+    lengths = {"a": rng.integers(3, 60, 2000)}
+    schedule = ProportionalBatchSampler(lengths, {"a": 16})
+
+    def padding(batches: list[np.ndarray]) -> int:
+        return sum(int(lengths["a"][rows].max() * len(rows) - lengths["a"][rows].sum()) for rows in batches)
+
+    shuffled = np.array_split(rng.permutation(2000), 125)
+    assert padding(schedule.source_batches("a", 0)) < 0.1 * padding(shuffled)
+    # Still shuffled: short batches do not all come first.
+    means = [lengths["a"][rows].mean() for rows in schedule.source_batches("a", 0)]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+def test_neighbours_in_length_change_between_epochs() -> None:
+    lengths = {"a": np.full(400, 7)}
+    schedule = ProportionalBatchSampler(lengths, {"a": 8})
+    together = [
+        {
+            frozenset(pair)
+            for rows in schedule.source_batches("a", epoch)
+            for pair in itertools.combinations(rows.tolist(), 2)
+        }
+        for epoch in (0, 1)
+    ]
+    assert len(together[0] & together[1]) < 0.1 * len(together[0])
+
+
+# Ranks
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+def test_slices_of_all_ranks_are_the_global_batch(policy: str, world_size: int) -> None:
+    ranks = [sampler(policy, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for epoch in (0, 3):
+        for rank in ranks:
+            rank.set_epoch(epoch)
+        steps = list(zip(*ranks, strict=True))
+        expected = epoch_of(policy, epoch)
+        assert len(steps) == len(expected) == len(ranks[0])
+        for slices, (source, rows) in zip(steps, expected, strict=True):
+            assert sorted(itertools.chain(*slices)) == sorted(rows)
+            assert {source_of(row) for part in slices for row in part} == {source}
+            assert max(map(len, slices)) - min(map(len, slices)) <= 1
+            assert min(map(len, slices)) >= 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_ranks_get_like_lengths(policy: str) -> None:
+    lengths = np.concatenate(list(lengths_of(SIZES).values()))
+    ranks = [list(sampler(policy, rank=rank, world_size=2)) for rank in range(2)]
+    for one, other in zip(*ranks, strict=True):
+        batch = lengths[one + other]
+        assert abs(lengths[one].mean() - lengths[other].mean()) <= max(batch.max() - batch.min(), 1)
+
+
+def test_samplers_show_nothing_that_accelerate_would_deal_out_again() -> None:
+    for policy in POLICIES:
+        for name in ("batch_size", "drop_last", "sampler"):
+            assert not hasattr(sampler(policy), name)
+
+
+# Policies
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_schedule_is_a_function_of_seed_and_epoch(policy: str) -> None:
+    assert epoch_of(policy, 2) == epoch_of(policy, 2)
+    assert epoch_of(policy, 2) != epoch_of(policy, 3)
+    assert epoch_of(policy, 2) != epoch_of(policy, 2, seed=43)
+    schedule = sampler(policy)
+    schedule.set_epoch(2)
+    assert list(schedule) == [rows for _, rows in epoch_of(policy, 2)]
+    assert list(schedule) == list(schedule)  # iterating leaves nothing behind
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_length_is_the_number_of_batches_yielded(policy: str) -> None:
+    for sizes in (SIZES, {"a": 1, "b": 1}, {"a": 50, "b": 3}, {"b": 3, "a": 50}):
+        batches = BATCHES if sizes is SIZES else {"a": 7, "b": 2}
+        schedule = sampler(policy, sizes, batches)
+        assert len(list(schedule)) == len(schedule)
+
+
+@pytest.mark.parametrize("policy", ["all_exhausted", "first_exhausted"])
+def test_round_robin_goes_in_whole_rounds_in_the_order_given(policy: str) -> None:
+    sources = [source for source, _ in epoch_of(policy)]
+    assert sources == list(SIZES) * (13 if policy == "all_exhausted" else 4)
+    backwards = dict(reversed(SIZES.items()))
+    sources = [source for source, _ in epoch_of(policy, sizes=backwards)]
+    assert sources[:3] == ["short", "middle", "long"]
+
+
+def laps_of(batches: list[tuple[str, list[int]]], source: str, a_lap: int) -> list[list[int]]:
+    """The rows of a source in each of its laps, the last perhaps cut short."""
+    own = [rows for name, rows in batches if name == source]
+    return [list(itertools.chain(*own[start : start + a_lap])) for start in range(0, len(own), a_lap)]
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_all_exhausted_shows_the_longest_once_and_starts_the_others_over(epoch: int) -> None:
+    batches = epoch_of("all_exhausted", epoch)
+    assert sorted(laps_of(batches, "long", 13)[0]) == sorted(rows_of("long"))
+    for source in ("middle", "short"):
+        laps = laps_of(batches, source, 4)
+        assert len(laps) == 4  # 13 batches of 4 a lap
+        for lap in laps[:3]:
+            assert sorted(lap) == sorted(rows_of(source))
+        assert len(set(laps[3])) == len(laps[3])
+        assert set(laps[3]) < rows_of(source)
+        assert len({tuple(lap) for lap in laps}) == 4  # reshuffled
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_first_exhausted_ends_with_the_shortest(epoch: int) -> None:
+    batches = epoch_of("first_exhausted", epoch)
+    counts = collections.Counter(row for _, rows in batches for row in rows)
+    assert set(counts.values()) == {1}
+    assert rows_of("middle") | rows_of("short") < set(counts)
+    assert len(set(counts) & rows_of("long")) in range(4 * 7, 4 * 8 + 1)
+
+
+def test_what_an_epoch_leaves_out_changes() -> None:
+    shown = [
+        {row for source, rows in epoch_of("first_exhausted", epoch) if source == "long" for row in rows}
+        for epoch in range(12)
+    ]
+    assert shown[0] != shown[1]
+    assert set.union(*shown) == rows_of("long")
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 5])
+def test_proportional_shows_every_batch_of_every_source_once(epoch: int) -> None:
+    batches = epoch_of("proportional", epoch)
+    assert collections.Counter(source for source, _ in batches) == {"long": 13, "middle": 4, "short": 4}
+    assert sorted(row for _, rows in batches for row in rows) == list(range(sum(SIZES.values())))
+
+
+def test_proportional_mixes_the_sources() -> None:
+    orders = {tuple(source for source, _ in epoch_of("proportional", epoch)) for epoch in range(5)}
+    assert len(orders) == 5
+    for order in orders:
+        assert len(list(itertools.groupby(order))) > 5  # not one source after the other
+
+
+def test_laps_of_an_epoch_are_those_that_the_batches_make() -> None:
+    for policy in POLICIES:
+        counts = collections.Counter(source for source, _ in epoch_of(policy))
+        expected = {source: counts[source] / {"long": 13, "middle": 4, "short": 4}[source] for source in SIZES}
+        assert sampler(policy).epoch_laps() == expected
+
+
+def test_one_source_is_the_same_under_every_policy() -> None:
+    shown = [
+        sorted(tuple(sorted(rows)) for _, rows in epoch_of(policy, sizes={"a": 50}, batches={"a": 8}))
+        for policy in POLICIES
+    ]
+    assert shown[0] == shown[1] == shown[2]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_source_without_rows_is_refused(policy: str) -> None:
+    with pytest.raises(ValueError, match="source 'b' has no training rows"):
+        sampler(policy, {"a": 3, "b": 0}, {"a": 2, "b": 2})
+
+
+def test_batch_that_cannot_give_every_process_a_row_is_refused() -> None:
+    sampler("proportional", {"a": 9}, {"a": 4}, world_size=3)  # three batches of three
+    with pytest.raises(
+        ValueError, match=r"source 'a': 9 rows in global batches of 4 leave a batch with 3, fewer than the 4"
+    ):
+        sampler("proportional", {"a": 9}, {"a": 4}, world_size=4)
+
+
+def test_unknown_stopping_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="`stopping_rule` is 'never'; valid are all_exhausted and first_exhausted"):
+        sampler("never")

@@ -1,0 +1,224 @@
+"""Tests of `mtl_hf.modeling.heads`: losses against loops in plain Python, the law of sums, absent labels, options."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mtl_hf.modeling.heads import HEADS, IGNORE_INDEX, HeadLoss, build_head, check_head_name
+from mtl_hf.modeling.pooling import POOLING
+
+HIDDEN, NUM_LABELS, NUM_ROWS, NUM_TOKENS = 6, 4, 10, 7
+SMOOTHED = ("sequence_classification", "multi_label_classification", "token_classification")
+KINDS = [(kind, 0.0) for kind in HEADS] + [(kind, 0.2) for kind in SMOOTHED]
+
+
+def make_head(kind: str, **options: Any) -> nn.Module:
+    labels = {} if kind == "regression" else {"labels": [f"label{index}" for index in range(NUM_LABELS)]}
+    return build_head(HIDDEN, "mean", {"type": kind, "text": "string", "num_steps": 3, **labels, **options})
+
+
+def make_logits_and_labels(kind: str, *, labelled: bool = True) -> tuple[Tensor, Tensor]:
+    """Float64 logits and labels of which about a third (or all) are absent."""
+    absent = torch.rand(NUM_ROWS) < 0.3 if labelled else torch.ones(NUM_ROWS, dtype=torch.bool)
+    if labelled:
+        absent[:2] = torch.tensor([True, False])
+    if kind == "token_classification":
+        labels = torch.randint(NUM_LABELS, (NUM_ROWS, NUM_TOKENS))
+        labels[absent] = IGNORE_INDEX
+        labels[:, ::3] = IGNORE_INDEX  # special tokens and second sub-words
+        return 3 * torch.randn(NUM_ROWS, NUM_TOKENS, NUM_LABELS, dtype=torch.float64), labels
+    if kind == "regression":
+        labels = torch.randn(NUM_ROWS, dtype=torch.float64)
+        labels[absent] = math.nan
+        return torch.randn(NUM_ROWS, dtype=torch.float64), labels
+    logits = 3 * torch.randn(NUM_ROWS, NUM_LABELS, dtype=torch.float64)
+    if kind == "multi_label_classification":
+        labels = torch.randint(2, (NUM_ROWS, NUM_LABELS))
+        labels[1] = 0  # an empty set is a label
+    else:
+        labels = torch.randint(NUM_LABELS, (NUM_ROWS,))
+    labels[absent] = IGNORE_INDEX
+    return logits, labels
+
+
+def cross_entropy_by_hand(logits: list[float], label: int, smoothing: float) -> float:
+    normaliser = math.log(sum(math.exp(value) for value in logits))
+    losses = [normaliser - value for value in logits]
+    return (1 - smoothing) * losses[label] + smoothing * sum(losses) / len(losses)
+
+
+def binary_cross_entropy_by_hand(logit: float, label: int, smoothing: float) -> float:
+    probability = 1 / (1 + math.exp(-logit))
+    target = label * (1 - smoothing) + smoothing / 2
+    return -target * math.log(probability) - (1 - target) * math.log(1 - probability)
+
+
+def loss_by_hand(kind: str, logits: Tensor, labels: Tensor, smoothing: float) -> tuple[float, int]:
+    """The sum over items and their number, one item at a time."""
+    if kind == "token_classification":
+        logits, labels = logits.flatten(0, 1), labels.flatten()
+    total, num_items = 0.0, 0
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        if kind == "regression":
+            if math.isnan(label):
+                continue
+            total += (row - label) ** 2
+        elif kind == "multi_label_classification":
+            if label[0] == IGNORE_INDEX:
+                continue
+            parts = [binary_cross_entropy_by_hand(*pair, smoothing) for pair in zip(row, label, strict=True)]
+            total += sum(parts) / len(parts)
+        else:
+            if label == IGNORE_INDEX:
+                continue
+            total += cross_entropy_by_hand(row, label, smoothing)
+        num_items += 1
+    return total, num_items
+
+
+def loss_of(kind: str, smoothing: float, logits: Tensor, labels: Tensor) -> HeadLoss:
+    return make_head(kind, **({"label_smoothing": smoothing} if smoothing else {})).loss(logits, labels)
+
+
+@pytest.mark.parametrize(("kind", "smoothing"), KINDS)
+def test_loss_is_the_sum_over_labelled_items_and_their_number(kind: str, smoothing: float) -> None:
+    logits, labels = make_logits_and_labels(kind)
+    total, num_items = loss_by_hand(kind, logits, labels, smoothing)
+    assert 0 < num_items < (NUM_ROWS * NUM_TOKENS if kind == "token_classification" else NUM_ROWS)
+    loss = loss_of(kind, smoothing, logits, labels)
+    assert loss.total.item() == pytest.approx(total, rel=1e-12)
+    assert loss.num_items.item() == num_items
+
+
+@pytest.mark.parametrize(("kind", "smoothing"), KINDS)
+def test_losses_of_two_halves_over_all_items_are_the_loss_of_the_whole(kind: str, smoothing: float) -> None:
+    logits, labels = make_logits_and_labels(kind)
+    whole = loss_of(kind, smoothing, logits, labels)
+    cut = 3  # halves that differ in size and in the number of items
+    halves = [loss_of(kind, smoothing, logits[part], labels[part]) for part in (slice(cut), slice(cut, None))]
+    assert halves[0].num_items != halves[1].num_items
+    num_items = sum(half.num_items for half in halves)
+    mean = sum(half.total for half in halves) / num_items
+    assert mean.item() == pytest.approx((whole.total / whole.num_items).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize(("kind", "smoothing"), KINDS)
+def test_batch_without_labels_has_no_items_and_a_loss_of_zero(kind: str, smoothing: float) -> None:
+    logits, labels = make_logits_and_labels(kind, labelled=False)
+    loss = loss_of(kind, smoothing, logits.requires_grad_(), labels)
+    assert loss.num_items.item() == 0
+    assert loss.total.item() == 0
+    loss.total.backward()
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+@pytest.mark.parametrize(("kind", "smoothing"), KINDS)
+def test_rows_without_labels_get_no_gradient(kind: str, smoothing: float) -> None:
+    logits, labels = make_logits_and_labels(kind)
+    loss_of(kind, smoothing, logits.requires_grad_(), labels).total.backward()
+    absent = labels.isnan() if kind == "regression" else labels == IGNORE_INDEX
+    assert logits.grad[absent].abs().sum() == 0
+    assert (logits.grad[~absent] != 0).all()
+
+
+@pytest.mark.parametrize(("kind", "smoothing"), KINDS)
+def test_bf16_logits_give_a_float32_loss(kind: str, smoothing: float) -> None:
+    logits, labels = make_logits_and_labels(kind)
+    logits = logits.bfloat16()
+    labels = labels.float() if kind == "regression" else labels
+    loss = loss_of(kind, smoothing, logits, labels)
+    assert loss.total.dtype == torch.float32
+    total, _ = loss_by_hand(kind, logits, labels, smoothing)
+    assert loss.total.item() == pytest.approx(total, rel=1e-5)  # bf16 itself would be off by about 4e-3
+
+
+@pytest.mark.parametrize("pooling", POOLING)
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "token_classification"])
+def test_logits_are_a_linear_map_of_the_pooled_states(kind: str, pooling: str) -> None:
+    head = make_head(kind, pooling=pooling).double().eval()
+    states = torch.randn(3, NUM_TOKENS, HIDDEN, dtype=torch.float64)
+    mask = torch.ones(3, NUM_TOKENS, dtype=torch.long)
+    mask[1, 4:] = 0
+    linear = head.regressor if kind == "regression" else head.classifier
+    logits = head(states, mask).reshape(3, -1)
+    assert logits.shape[1] == (1 if kind == "regression" else NUM_LABELS)
+    for row in range(3):
+        tokens = states[row][mask[row] == 1]
+        pooled = {"mean": tokens.mean(0), "cls": tokens[0], "max": tokens.max(0).values}[pooling]
+        for label in range(logits.shape[1]):
+            by_hand = sum(w * x for w, x in zip(linear.weight[label].tolist(), pooled.tolist(), strict=True))
+            assert logits[row, label].item() == pytest.approx(by_hand + linear.bias[label].item(), rel=1e-9)
+
+
+def test_token_logits_are_a_linear_map_of_each_state() -> None:
+    head = make_head("token_classification").double().eval()
+    states = torch.randn(2, 3, HIDDEN, dtype=torch.float64)
+    logits = head(states, torch.ones(2, 3))
+    for row in range(2):
+        for position in range(3):
+            by_hand = head.classifier.weight @ states[row, position] + head.classifier.bias
+            torch.testing.assert_close(logits[row, position], by_hand, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_dropout_acts_only_in_training(kind: str) -> None:
+    head = make_head(kind, dropout=0.5)
+    states, mask = torch.randn(2, NUM_TOKENS, HIDDEN), torch.ones(2, NUM_TOKENS)
+    head.train()
+    assert not torch.equal(head(states, mask), head(states, mask))
+    head.eval()
+    assert torch.equal(head(states, mask), head(states, mask))
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_heads_in_bf16_take_bf16_states(kind: str) -> None:
+    head = make_head(kind).eval()
+    states, mask = torch.randn(2, NUM_TOKENS, HIDDEN), torch.ones(2, NUM_TOKENS)
+    exact = head(states, mask)
+    logits = head.bfloat16()(states.bfloat16(), mask)
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.float(), exact, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "token_classification"])
+def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
+    spec = {"type": kind} | ({} if kind == "regression" else {"labels": ["a", "b"]})
+    assert build_head(HIDDEN, "max", spec).pool is POOLING["max"]
+    assert build_head(HIDDEN, "max", spec | {"pooling": "cls"}).pool is POOLING["cls"]
+    assert build_head(HIDDEN, "max", spec | {"pooling": None}).pool is POOLING["max"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"type": "tagging"}, "`type` is 'tagging'; valid are sequence_classification, "),
+        ({"type": "sequence_classification"}, "needs `labels`"),
+        ({"type": "token_classification", "labels": []}, "needs `labels`"),
+        ({"type": "regression", "labels": ["a"]}, "does not take these options: .*labels"),
+        ({"type": "regression", "label_smoothing": 0.1}, "does not take these options: .*label_smoothing"),
+        ({"type": "token_classification", "labels": ["a"], "pooling": "cls"}, "does not take these options: .*pooling"),
+        ({"type": "sequence_classification", "labels": ["a"], "pooling": "sum"}, "`pooling` is 'sum'; valid are mean"),
+        ({"type": "sequence_classification", "labels": ["a"], "hidden_size": 9}, "does not take these options"),
+    ],
+)
+def test_wrong_specification_is_refused(spec: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_head(HIDDEN, "mean", spec)
+
+
+@pytest.mark.parametrize(
+    "name", ["type", "to", "train", "float", "pop", "keys", "a.b", "", " ", "a b", "a/b", "_", "é!"]
+)
+def test_name_that_a_module_cannot_have_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="a task cannot be called"):
+        check_head_name(name)
+
+
+@pytest.mark.parametrize("name", ["intent", "slot-filling", "task_2", "2nd", "émotion"])
+def test_name_that_is_accepted_works_as_a_modules_name(name: str) -> None:
+    check_head_name(name)
+    heads = nn.ModuleDict({name: nn.Linear(1, 1)})
+    assert list(heads.state_dict()) == [f"{name}.weight", f"{name}.bias"]

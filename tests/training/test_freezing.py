@@ -1,0 +1,87 @@
+"""Freezing by name: what is frozen stays bit for bit as it is and is in no optimiser group."""
+
+import pytest
+import torch
+
+from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.training.freezing import freeze
+from mtl_hf.training.optimizer import find_parts
+from tests.conftest import FAMILIES
+from tests.training.conftest import build, make_trainer, weights
+from tests.training.test_optimizer import assistant_config
+
+ALL = ["embeddings", "encoder.layers.0", "encoder.layers.1", "encoder.layers.2", "heads.intent", "heads.slots"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "frozen"),
+    [
+        (["embeddings"], ALL[:1]),
+        (["encoder"], ALL[:4]),
+        (["encoder.layers.1"], ALL[2:3]),
+        (["encoder.layers.0-1"], ALL[1:3]),
+        (["encoder.layers.1-2", "embeddings"], [ALL[0], *ALL[2:4]]),
+        (["heads.intent"], ALL[4:5]),
+        (["encoder", "heads.slots"], [*ALL[:4], ALL[5]]),
+        (["encoder.layers.0-1", "encoder.layers.1-1"], ALL[1:3]),
+    ],
+)
+def test_frozen_parts_stay_bit_for_bit_and_all_others_move(patterns, frozen, encoder_folder, tmp_path):
+    built = build(assistant_config(encoder_folder))
+    before = weights(built.model)
+    trainer = make_trainer(built, tmp_path, freeze=patterns, weight_decay=0.1, max_steps=3)
+    trainer.train()
+    after = weights(built.model)
+    for part in trainer.parts:
+        assert part.frozen == (part.name in frozen), part.name
+        for name in part.parameters:
+            assert torch.equal(before[name], after[name]) == part.frozen, name
+    groups = trainer.optimizer.param_groups
+    assert {group["name"] for group in groups} == set(ALL) - set(frozen)
+    trained = {id(parameter) for group in groups for parameter in group["params"]}
+    assert trained == {id(p) for part in trainer.parts if not part.frozen for p in part.parameters.values()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_encoder_of_every_family_can_be_frozen(family, encoder_folders):
+    model = MultiTaskModel.from_encoder(encoder_folders[family])
+    model.add_head("intent", type="sequence_classification", labels=["a", "b"])
+    frozen = freeze(find_parts(model), ["encoder"])
+    assert "embeddings" in frozen
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad} == {"heads"}
+    assert not any(parameter.requires_grad for parameter in model.encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "nearest"),
+    [
+        ("heads.intnt", "heads.intent"),
+        ("embedings", "embeddings"),
+        ("encoder.layer.0", "encoder.layers.0"),
+        ("encoder.layers.3-5", "encoder.layers."),
+        ("encoder.layers.2-1", "encoder.layers."),
+        ("encoder.top", None),
+    ],
+)
+def test_a_pattern_that_matches_nothing_is_an_error_that_names_the_nearest_part(
+    pattern, nearest, encoder_folder, tmp_path
+):
+    built = build(assistant_config(encoder_folder))
+    with pytest.raises(ValueError) as error:
+        make_trainer(built, tmp_path, freeze=["embeddings", pattern])
+    assert f"`freeze`: {pattern!r} matches no part." in str(error.value)
+    assert f"The parts are: encoder, {', '.join(ALL)}." in str(error.value)
+    if nearest:
+        assert f"Did you mean `{nearest}" in str(error.value)
+
+
+def test_freezing_everything_is_refused_and_names_what_to_use_instead(encoder_folder, tmp_path):
+    built = build(assistant_config(encoder_folder))
+    with pytest.raises(ValueError, match=r"nothing to train.*mtl-hf embed.*mtl-hf evaluate"):
+        make_trainer(built, tmp_path, freeze=["encoder", "heads.intent", "heads.slots"])
+
+
+def test_freeze_as_text_is_refused(encoder_folder, tmp_path):
+    built = build(assistant_config(encoder_folder))
+    with pytest.raises(ValueError, match=r"`freeze` is 'encoder'; it should be a list"):
+        make_trainer(built, tmp_path, freeze="encoder")
