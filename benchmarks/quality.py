@@ -44,9 +44,8 @@ def run_package(data: Path, seed: int, folder: Path, overrides: list[str]) -> li
     """Train `configs/snips.yaml` with the package; intent accuracy, slot F1 and joint accuracy on test, × 100."""
     result = folder / "metrics.json"
     if not result.exists():
-        command = [sys.executable, "-m", "mtl_hf.run", str(CONFIG), f"data={data}", f"training.seed={seed}",
-                   f"training.output_dir={folder}", "training.disable_tqdm=true", "--overwrite", *overrides]  # fmt: skip
-        subprocess.run(command, check=True)
+        changes = [f"data={data}", f"training.seed={seed}", f"training.output_dir={folder}", *overrides]
+        subprocess.run([sys.executable, "-m", "mtl_hf.run", str(CONFIG), "--overwrite", *changes], check=True)
     found = json.loads(result.read_text(encoding="utf-8"))
     tasks = found["tasks"]
     return [100 * tasks["intent"]["accuracy"], 100 * tasks["slots"]["f1"], 100 * found["joint"]["snips"]]

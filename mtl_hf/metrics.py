@@ -20,6 +20,7 @@ import scipy.stats
 import seqeval.metrics
 import sklearn.metrics
 
+from .config import nearest
 from .data.labels import TASK_TYPES, TaskData
 from .modeling.answers import bio_spans
 from .modeling.encoding import NO_TOKEN
@@ -163,7 +164,7 @@ def primary_metric(task: TaskData) -> str:
 
 
 def _metric_key(metric: Any) -> str:
-    path = metric["path"] if isinstance(metric, Mapping) else metric
+    path = metric.get("path", "") if isinstance(metric, Mapping) else metric
     return str(path).rstrip("/").split("/")[-1].removesuffix(".py")
 
 
@@ -188,7 +189,7 @@ def load_metrics(tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Callable[
             except (OSError, ValueError, ImportError) as error:
                 raise ValueError(
                     f"`tasks.{name}.metrics`: {key!r} is none of ours ({', '.join(metric_names(task))}) and `evaluate`"
-                    f" cannot load it: {' '.join(str(error).split())}"
+                    f" cannot load it: {' '.join(str(error).split())}{nearest(key, metric_names(task))}"
                 ) from error
             loaded[name][key] = lambda module=module, options=options, **data: module.compute(**data, **options)
     return loaded
@@ -249,7 +250,7 @@ def read_answers(
     if task.type == "multi_label_classification":
         positive = logits[rows] >= 0
         predicted_sets = [sorted(task.labels[index] for index in np.flatnonzero(row)) for row in positive]
-        hot = np.array([[label in row for label in task.labels] for row in known]).reshape(len(rows), -1)
+        hot = np.array([[label in row for label in task.labels] for row in known]).reshape(len(rows), len(task.labels))
         scores = logits[rows].astype(np.float64)
         losses = (np.logaddexp(0, scores) - scores * hot).mean(1) if len(rows) else np.zeros(0)
         return Answers(rows, predicted_sets, known, losses)
@@ -329,7 +330,8 @@ def score(
         if primary not in numbers:
             raise ValueError(f"`tasks.{name}.metrics`: {primary!r} is not among its results ({', '.join(numbers)}).")
         numbers["primary"] = primary
-        if intervals and len(together.rows) > 1 and primary in metric_names(task) and primary != "cross_entropy":
+        ours = primary in metric_names(task) and primary != "cross_entropy" and not np.isnan(numbers[primary])
+        if intervals and len(together.rows) > 1 and ours:
             numbers["interval"] = interval(task, together)
             numbers["baseline"] = baseline(task, together)
         results["tasks"][name] = numbers
@@ -372,7 +374,8 @@ def task_metrics(
         found = compute(predictions=predicted, references=gold)
         numbers |= {name if name != key or len(found) == 1 else key: value for name, value in found.items()}
         if key not in numbers:  # what a metric calls its number need not be what the metric is called
-            numbers[key] = next(iter(found.values()))
+            plain = (value for value in found.values() if isinstance(value, int | float | np.number))
+            numbers[key] = next(plain, float("nan"))
     return numbers
 
 
@@ -392,8 +395,8 @@ def _joint(answers: list[Answers], num_rows: int) -> float:
 def interval(task: TaskData, answers: Answers, confidence: float = 0.95) -> list[float]:
     """Bootstrap interval (percentile, rows resampled) of a task's primary metric.
 
-    F1 over spans and accuracy are ratios of per-row counts, which makes a resample an addition; other metrics are
-    computed anew on each.
+    F1 over spans or label sets and accuracy are ratios of per-row counts, which makes a resample an addition; other
+    metrics are computed anew on each.
     """
     rng = np.random.default_rng(13)
     primary = primary_metric(task)
@@ -406,12 +409,13 @@ def interval(task: TaskData, answers: Answers, confidence: float = 0.95) -> list
         data: tuple[np.ndarray, ...] = counts
         statistic: Callable[..., Any] = ratio
     else:
+        metric = METRICS[task.type]()
 
         def recompute(index: np.ndarray) -> float:
             chosen = Answers(
                 answers.rows[index], [answers.predicted[i] for i in index], [answers.gold[i] for i in index]
             )
-            return float(METRICS[task.type]()._compute(chosen.predicted, chosen.gold).get(primary, np.nan))
+            return float(metric._compute(chosen.predicted, chosen.gold).get(primary, np.nan))
 
         data, statistic = (np.arange(len(answers.rows)),), recompute
     found = scipy.stats.bootstrap(
@@ -429,10 +433,13 @@ def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndar
         right = [sum(p == g for p, g in zip(predicted, gold, strict=True)) for predicted, gold in pairs]
         return np.array(right, dtype=float), np.array([len(gold) for _, gold in pairs], dtype=float)
     if primary == "f1" and task.spans:
-        spans = [(set(bio_spans(predicted)), set(bio_spans(gold))) for predicted, gold in pairs]
-        twice = np.array([2.0 * len(predicted & gold) for predicted, gold in spans])
-        return twice, np.array([float(len(predicted) + len(gold)) for predicted, gold in spans])
-    return None
+        sets = [(set(bio_spans(predicted)), set(bio_spans(gold))) for predicted, gold in pairs]
+    elif primary == "micro_f1" and task.type == "multi_label_classification":
+        sets = [(set(predicted), set(gold)) for predicted, gold in pairs]
+    else:
+        return None
+    twice = np.array([2.0 * len(predicted & gold) for predicted, gold in sets])
+    return twice, np.array([float(len(predicted) + len(gold)) for predicted, gold in sets])
 
 
 def baseline(task: TaskData, answers: Answers) -> float:

@@ -3,25 +3,28 @@
 Notable: everything that can be wrong is found before the first step; `dry_run` stops there.
 """
 
+import dataclasses
 import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from transformers import set_seed
 
-from .config import RunConfig, resolve_path
+from .config import RunConfig, plain, resolve_path
 from .data.labels import TaskData, build_tasks
-from .data.rows import encode_rows, report_cut, trainable_rows
+from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import RUN_FILE, encode_split, write_results
 from .evaluation.report import scores_table
 from .metrics import Answers
 from .modeling.modeling_multitask import MultiTaskModel
-from .training.arguments import MultiTaskTrainingArguments, read_arguments
+from .training.arguments import read_arguments
 from .training.optimizer import parts_table
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
@@ -33,6 +36,69 @@ WRITTEN = (
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
     "training_args.bin", "trainer_state.json", "checkpoint-*", "evaluation",
 )  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A run that is ready to train: everything that can be wrong has been checked.
+
+    Attributes:
+        config: With typed training values.
+        sources: Source → its rows and labels.
+        train_rows: Source → encoded training rows.
+        splits: `validation` and `test` → source → encoded rows with what they are scored against.
+        trainer: With model, tasks and training rows.
+    """
+
+    config: RunConfig
+    sources: dict[str, SourceData]
+    train_rows: dict[str, datasets.Dataset]
+    splits: dict[str, dict[str, EncodedSplit]]
+    trainer: MultiTaskTrainer
+
+
+def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequence[str] = ()) -> Run:
+    """Do everything up to the first step: load, check, encode, make the model and the trainer.
+
+    Args:
+        config: A YAML file, or the same as a dict (whose sources may hold a `dataset`).
+        overrides: `a.b=c` changes to it.
+
+    Raises:
+        ValueError: Anything wrong with the config or the data.
+    """
+    run = RunConfig.load(config, overrides)
+    arguments, training = read_arguments(run.training)
+    run = dataclasses.replace(run, training=training)
+    if arguments.process_index:
+        logging.getLogger("mtl_hf").setLevel(logging.ERROR)
+    logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
+    set_seed(arguments.seed)
+    with arguments.main_process_first(desc="loading and encoding"):
+        sources = load_sources(run)
+        tasks = build_tasks(run, sources)
+        model = build_model(run, tasks)
+        train_rows = {name: _encode_training(source, tasks, model) for name, source in sources.items()}
+        splits = {
+            split: {
+                name: encode_split(source, split, tasks, model)
+                for name, source in sources.items()
+                if split in source.splits
+            }
+            for split in ("validation", "test")
+        }
+    trainer = MultiTaskTrainer(
+        model,
+        arguments,
+        tasks=tasks,
+        train_dataset=train_rows,
+        eval_dataset=splits["validation"],
+        batch_sizes={name: source.batch_size for name, source in run.sources.items() if source.batch_size},
+        processing_class=model.tokenizer,
+    )
+    logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
+    logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
+    return Run(run, sources, train_rows, splits, trainer)
 
 
 def train(
@@ -58,43 +124,20 @@ def train(
         ValueError: Anything wrong with the config or the data.
         FloatingPointError: A loss that is not a number.
     """
-    run = RunConfig.load(config, overrides)
-    arguments, run.training = read_arguments(run.training)
-    _quiet_other_ranks(arguments)
-    folder = Path(str(arguments.output_dir))
-    _check_folder(folder, overwrite)
-    logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
-    set_seed(arguments.seed)
-    with arguments.main_process_first(desc="loading and encoding"):
-        sources = load_sources(run)
-        tasks = build_tasks(run, sources)
-        model = build_model(run, tasks)
-        train_rows = {name: _encode_training(source, tasks, model) for name, source in sources.items()}
-        splits = {
-            split: {name: encode_split(source, split, tasks, model)
-                    for name, source in sources.items() if split in source.splits}
-            for split in ("validation", "test")
-        }  # fmt: skip
-    trainer = MultiTaskTrainer(
-        model,
-        arguments,
-        tasks=tasks,
-        train_dataset=train_rows,
-        eval_dataset=splits["validation"],
-        batch_sizes={name: source.batch_size for name, source in run.sources.items() if source.batch_size},
-        processing_class=model.tokenizer,
-    )
-    logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
-    steps = trainer.num_steps()
-    logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), steps)
+    config = RunConfig.load(config, overrides)
+    _check_folder(Path(str(plain(config.training.get("output_dir", "trainer_output")))), overwrite)
+    run = build(config)
+    trainer = run.trainer
     if dry_run:
-        return {"rows": {name: len(rows) for name, rows in train_rows.items()}, "steps": steps}
+        return {"rows": {name: len(rows) for name, rows in run.train_rows.items()}, "steps": trainer.num_steps()}
 
-    if arguments.process_index == 0:
-        _clear(folder) if overwrite else None
+    folder = Path(str(trainer.args.output_dir))
+    if trainer.is_world_process_zero():
+        if overwrite:
+            _clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUN_FILE).write_text(run.to_yaml(), encoding="utf-8")
-    if arguments.device.type == "cpu":
+        (folder / RUN_FILE).write_text(run.config.to_yaml(), encoding="utf-8")
+    if trainer.args.device.type == "cpu":
         # Adam's averages of word embeddings that no longer occur fade into denormal numbers, which CPUs compute slowly.
         torch.set_flush_denormal(True)
     started = time.perf_counter()
@@ -102,11 +145,11 @@ def train(
     logger.info("Trained in %.0f s.", time.perf_counter() - started)
     trainer.save_model()
     trainer.save_state()
-    final = "test" if splits["test"] else "validation"
+    final = "test" if run.splits["test"] else "validation"
     answers: dict[str, dict[str, Answers]] = {}
-    results = {"split": final} | trainer.score(splits[final], intervals=True, keep_answers=answers)
+    results = {"split": final} | trainer.score(run.splits[final], intervals=True, keep_answers=answers)
     if trainer.is_world_process_zero():
-        write_results(folder, results, sources, final, answers)
+        write_results(folder, results, run.sources, final, answers)
         logger.info("\n%s\nWritten to %s.", scores_table(results), folder)
     # Without the wait a process may leave while another still talks to it.
     trainer.accelerator.wait_for_everyone()
@@ -143,17 +186,12 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
     return model
 
 
-def _encode_training(source: SourceData, tasks: Mapping[str, TaskData], model: MultiTaskModel) -> Any:
+def _encode_training(source: SourceData, tasks: Mapping[str, TaskData], model: MultiTaskModel) -> datasets.Dataset:
     if "train" not in source.splits:
         raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
     rows = encode_rows(source, "train", tasks, model.tokenizer, model.config.max_length)
     report_cut(source, "train", rows, tasks)
     return trainable_rows(source, rows, tasks)
-
-
-def _quiet_other_ranks(arguments: MultiTaskTrainingArguments) -> None:
-    if arguments.process_index:
-        logging.getLogger("mtl_hf").setLevel(logging.ERROR)
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:

@@ -1,4 +1,4 @@
-"""Tiny tokenizers, encoders and data, made in memory: tests need no network and no files of ours outside the package."""
+"""Tiny tokenizers, encoders and data, made in memory: tests need no network and no downloaded files."""
 
 import logging
 from pathlib import Path
@@ -72,7 +72,7 @@ def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def byte_level_tokenizer(family: str) -> PreTrainedTokenizerFast:
-    """A small byte-level BPE without `add_prefix_space`, as RoBERTa's (its own class) and ModernBERT's (the generic)."""
+    """A small byte-level BPE without `add_prefix_space`, as RoBERTa's (a class of its own) and ModernBERT's."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -145,7 +145,7 @@ def assistant_rows(num_rows: int = 48) -> datasets.Dataset:
     """Words with an intent and BIO slots on the same row; lengths differ."""
     cities, rows = {"paris", "rome", "oslo"}, []
     for index in range(num_rows):
-        words = SENTENCES[index % len(SENTENCES)].split()[: 3 + index % 5] + [f"w{index % 7}"]
+        words = [*SENTENCES[index % len(SENTENCES)].split()[: 3 + index % 5], f"w{index % 7}"]
         rows.append(
             {
                 "tokens": words,

@@ -181,10 +181,10 @@ def report_cut(
                 for _, begin, end in bio_spans([tag or "O" for tag in tags or ()]):
                     counts["entities_lost"] += any(word in lost for word in range(begin, end))
     if any(counts.values()):
-        lost = "; {words_lost} words never reach the encoder, which breaks {entities_lost} entities"
+        words = f"; {counts['words_lost']} words never reach it, which breaks {counts['entities_lost']} entities"
         logger.warning(
-            "Source %s, %s: %d of %d rows are cut at max_length%s.",
+            "Source %s, %s: %d of %d rows are cut at max_length for the encoder%s.",
             source.name, split, counts["rows_cut"], len(encoded),
-            lost.format(**counts) if source.form == "words" else "",
+            words if source.form == "words" else "",
         )  # fmt: skip
     return counts

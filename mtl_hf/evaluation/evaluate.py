@@ -4,6 +4,7 @@ Notable: the folder's `run.yaml` (or that of the run a checkpoint belongs to) sa
 folder alone is enough; another config or overrides point it at other data.
 """
 
+import copy
 import json
 import logging
 import tempfile
@@ -61,6 +62,7 @@ def evaluate(
     if split not in ("train", "validation", "test"):
         raise ValueError(f"`split` is {split!r}; valid are train, validation and test.")
     run = RunConfig.load(config if config is not None else _find_run(folder), overrides)
+    run = copy.deepcopy(run) if config is run else run  # it is narrowed below to what the split has
     loaded = MultiTaskModel.from_pretrained(folder)
     if missing := [name for name in run.tasks if name not in loaded.heads]:
         raise ValueError(f"{folder} has no head for {', '.join(missing)}; it has {', '.join(loaded.heads)}.")

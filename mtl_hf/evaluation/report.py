@@ -14,7 +14,10 @@ def scores_table(results: Mapping[str, Any]) -> str:
     lines = [header, "-" * len(header)]
     for name, numbers in results["tasks"].items():
         primary = numbers["primary"]
-        for index, metric in enumerate([primary, *(key for key in _SHOWN if key in numbers and key != primary)]):
+        # With one label a row (where there is a Matthews coefficient) micro F1 is the accuracy.
+        same = (primary, "micro_f1") if "matthews" in numbers else (primary,)
+        others = [key for key in _SHOWN if key in numbers and key not in same]
+        for index, metric in enumerate([primary, *others]):
             interval = baseline = ""
             if index == 0 and "interval" in numbers:
                 low, high = numbers["interval"]

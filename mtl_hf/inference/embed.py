@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 from torch.nn.functional import normalize
+from transformers import PreTrainedConfig
 
 from ..config import resolve_path
+from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
 
 
@@ -16,12 +19,13 @@ def load_model(name_or_path: str) -> MultiTaskModel:
     Raises:
         ValueError: There is no such model.
     """
-    from transformers import AutoConfig
+    from transformers import PreTrainedConfig
 
     path = resolve_path(name_or_path)
     try:
-        config = AutoConfig.from_pretrained(path)
-        if config.model_type == "mtl-hf":
+        # Not by `AutoConfig`, which knows our models only once they are registered.
+        config, _ = PreTrainedConfig.get_config_dict(path)
+        if config.get("model_type") == MultiTaskConfig.model_type:
             return MultiTaskModel.from_pretrained(path)
         return MultiTaskModel.from_encoder(path, words=False)
     except OSError as error:

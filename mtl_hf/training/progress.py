@@ -1,12 +1,17 @@
 """What a person sees while a run goes on: a progress bar, and one short line a log and an evaluation."""
 
+import logging
 from typing import Any
 
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
 
+logger = logging.getLogger(__name__)
+
 
 class ScoreProgressCallback(ProgressCallback):
     """The Trainer's progress bar, with task losses and scores in place of a printed dict.
+
+    With `disable_tqdm` there is no bar, and the lines go to the log.
 
     Args:
         primary: Task → name of its primary metric.
@@ -17,6 +22,25 @@ class ScoreProgressCallback(ProgressCallback):
         self.primary = primary
         self._predicting: Any = None
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Draw the bar."""
+        if not args.disable_tqdm:
+            super().on_train_begin(args, state, control, **kwargs)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Move the bar."""
+        if self.training_bar is not None:
+            super().on_step_end(args, state, control, **kwargs)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self.training_bar is not None:
+            super().on_train_end(args, state, control, **kwargs)
+
     def on_prediction_step(
         self,
         args: TrainingArguments,
@@ -26,6 +50,8 @@ class ScoreProgressCallback(ProgressCallback):
         **kwargs: Any,
     ) -> None:
         """One bar a source."""
+        if args.disable_tqdm:
+            return
         if eval_dataloader is not self._predicting:
             self.on_evaluate(args, state, control)
             self._predicting = eval_dataloader
@@ -40,8 +66,12 @@ class ScoreProgressCallback(ProgressCallback):
         **kwargs: Any,
     ) -> None:
         """Write the line."""
-        if state.is_world_process_zero and self.training_bar is not None and (line := self.line(state, logs or {})):
+        if not state.is_world_process_zero or not (line := self.line(state, logs or {})):
+            return
+        if self.training_bar is not None:
             self.training_bar.write(line)
+        else:
+            logger.info("%s", line)
 
     def line(self, state: TrainerState, logs: dict[str, Any]) -> str:
         """One line for a training log or an evaluation; nothing for other logs."""

@@ -110,10 +110,9 @@ class MultiTaskTrainer(Trainer):
             ],
         )
         self.eval_splits = dict(eval_dataset or {})
-        if any(isinstance(callback, ProgressCallback) for callback in self.callback_handler.callbacks):
-            self.remove_callback(ProgressCallback)
-            self.add_callback(ScoreProgressCallback({name: primary_metric(task) for name, task in tasks.items()}))
-        self.remove_callback(PrinterCallback)
+        for stock in (ProgressCallback, PrinterCallback):
+            self.remove_callback(stock)
+        self.add_callback(ScoreProgressCallback({name: primary_metric(task) for name, task in tasks.items()}))
         self.batch_sizes = {
             source: (batch_sizes or {}).get(source) or args.per_device_train_batch_size * args.world_size
             for source in train_dataset or {}
@@ -256,8 +255,9 @@ class MultiTaskTrainer(Trainer):
         """As the stock one, but on a CPU gradients within the norm are left alone: scaling by 1 is a pass over all."""
         if self.args.device.type != "cpu" or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._clip_grad_norm(model)
-        parameters = [parameter for parameter in model.parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters], foreach=True)
+        parameters = list(model.parameters())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
         if norm > self.args.max_grad_norm:
             nn.utils.clip_grads_with_norm_(parameters, self.args.max_grad_norm, norm, foreach=True)
         return norm
@@ -353,6 +353,7 @@ class MultiTaskTrainer(Trainer):
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         loader = self.get_eval_dataloader(EncodedRows({source: split.rows.select(order)}, with_labels=False))
         output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
+        self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
         predictions = cast(dict[str, np.ndarray], output.predictions)
         back = np.argsort(order)
         starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None

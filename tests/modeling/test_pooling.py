@@ -75,3 +75,11 @@ def test_unknown_pooling_is_refused_with_the_valid_ones() -> None:
     assert [check_pooling(name) for name in POOLING] == list(POOLING)
     with pytest.raises(ValueError, match="`pooling` is 'average'; valid are mean, cls, max"):
         check_pooling("average")
+
+
+def test_mean_of_a_row_without_real_tokens_is_zero() -> None:
+    states, mask = states_and_mask()
+    mask[2] = 0
+    pooled = POOLING["mean"](states, mask)
+    assert pooled[2].tolist() == [0, 0, 0]
+    assert torch.isfinite(pooled).all()

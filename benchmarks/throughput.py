@@ -1,0 +1,159 @@
+"""Training speed on SNIPS, measured alternately in one process.
+
+    python benchmarks/throughput.py --data data
+
+1. Rows a second of the package against a hand-written loop with the same recipe (one forward for both losses, length
+   buckets, bf16 autocast, fused AdamW, the same encoder, dropout and batch size). Blocks of steps alternate: the
+   Trainer's callback lets the loop take as many steps after each block, outside of the Trainer's time.
+2. Labelled rows ((row, task) pairs) a second: two tasks on one source against the same rows declared as two sources of
+   one task each. Blocks of both trainers alternate in the same way.
+
+Quoted are medians over blocks and of the ratios of neighbouring blocks.
+"""
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from handwritten import Recipe, prepare, step_iterator
+from transformers import TrainerCallback
+
+from mtl_hf.config import RunConfig
+from mtl_hf.run import build
+from mtl_hf.training.trainer import MultiTaskTrainer
+
+CONFIG = Path(__file__).parent.parent / "configs" / "snips.yaml"
+WARM_UP = 1  # blocks
+SKIP = 5  # steps, where one side starts afresh in each block
+
+
+class Alternate(TrainerCallback):
+    """After every block of the Trainer's steps, let another side take a block; note the seconds of both.
+
+    Args:
+        other: Takes a block of steps and returns its rows.
+        block: Steps a block.
+        skip: Steps at the start of each block that are not timed (a fresh trainer's first steps allocate).
+    """
+
+    def __init__(self, other: Callable[[], int], block: int, skip: int = 0) -> None:
+        self.other, self.block, self.skip = other, block, skip
+        self.own_seconds: list[float] = []
+        self.other_seconds: list[float] = []
+        self.other_rows: list[int] = []
+        self._started = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End of a step, perhaps of a block."""
+        now = time.perf_counter()
+        if self.skip and state.global_step % self.block == self.skip:
+            self._started = now
+        if state.global_step % self.block:
+            return
+        self.own_seconds.append(now - self._started)
+        self.other_rows.append(self.other())
+        self._started = time.perf_counter()
+        self.other_seconds.append(self._started - now)
+
+
+def make_trainer(data: Path, steps: int, folder: str, changes: dict[str, Any]) -> MultiTaskTrainer:
+    """The trainer of `configs/snips.yaml`, for so many steps and no evaluation."""
+    config = RunConfig.load(CONFIG, [f"data={data}"]).to_dict() | changes
+    config["training"] |= {
+        "output_dir": folder, "max_steps": steps, "eval_strategy": "no", "save_strategy": "no",
+        "load_best_model_at_end": False, "disable_tqdm": True,
+    }  # fmt: skip
+    return build(config).trainer
+
+
+def against_loop(data: Path, blocks: int, block: int, folder: str) -> tuple[float, float, float]:
+    """Rows a second of the package and of the loop, and the ratio."""
+    steps = blocks * block
+    run = RunConfig.load(CONFIG, [f"data={data}"])
+    training = run.training
+    batch_size = int(run.sources["snips"].batch_size or 0)
+    recipe = Recipe(
+        learning_rate=float(training["learning_rate"]),
+        head_learning_rate=float(training["head_learning_rate"]),
+        layerwise_lr_decay=float(training["layerwise_lr_decay"]),
+        weight_decay=float(training["weight_decay"]),
+        warmup_steps=float(training["warmup_steps"]),
+        batch_size=batch_size,
+        max_length=run.model.max_length or 512,
+        attention=run.model.attn_implementation or "sdpa",
+    )
+    loop = step_iterator(prepare(data / "snips", recipe, seed=13, max_steps=steps))
+    alternate = Alternate(lambda: sum(next(loop).rows for _ in range(block)), block)
+    trainer = make_trainer(data, steps, folder, {})
+    trainer.add_callback(alternate)
+    trainer.train()
+    own = [block * batch_size / seconds for seconds in alternate.own_seconds[WARM_UP:]]
+    other = [
+        rows / seconds
+        for rows, seconds in zip(alternate.other_rows[WARM_UP:], alternate.other_seconds[WARM_UP:], strict=True)
+    ]
+    return median(own), median(other), median(a / b for a, b in zip(own, other, strict=True))
+
+
+def one_source_against_two(data: Path, blocks: int, block: int, folder: str) -> tuple[float, float, float]:
+    """Labelled rows a second with two tasks on one source, with the same rows as two sources, and the ratio."""
+    config = RunConfig.load(CONFIG, [f"data={data}"]).to_dict()
+    source, tasks = config["sources"]["snips"], config["tasks"]
+    apart = {
+        "sources": {f"snips_{name}": source for name in tasks},
+        "tasks": {name: spec | {"source": f"snips_{name}"} for name, spec in tasks.items()},
+    }
+    together_trainer = make_trainer(data, blocks * block, folder, {})
+    seconds: list[float] = []
+
+    def train_apart() -> int:
+        """A block of steps of a fresh trainer; the steps alone are timed."""
+        trainer = make_trainer(data, block, folder, apart)
+        clock = Alternate(lambda: 0, block, SKIP)
+        trainer.add_callback(clock)
+        trainer.train()
+        seconds.extend(clock.own_seconds)
+        return 0
+
+    alternate = Alternate(train_apart, block, SKIP)
+    together_trainer.add_callback(alternate)
+    together_trainer.train()
+    rows = (block - SKIP) * source["batch_size"]
+    together = [2 * rows / value for value in alternate.own_seconds[WARM_UP:]]
+    single = [rows / value for value in seconds[WARM_UP:]]
+    return median(together), median(single), median(a / b for a, b in zip(together, single, strict=True))
+
+
+def main() -> None:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds snips/*.jsonl")
+    parser.add_argument("--blocks", type=int, default=11, help="blocks, the first of which is not counted")
+    parser.add_argument("--block", type=int, default=30, help="steps a block")
+    parser.add_argument("--only", choices=["loop", "sources"])
+    arguments = parser.parse_args()
+    logging.getLogger("mtl_hf").setLevel(logging.ERROR)
+    torch.set_flush_denormal(True)  # for both sides
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.only != "sources":
+            own, other, ratio = against_loop(arguments.data, arguments.blocks, arguments.block, folder)
+            print(f"| rows/s | mtl_hf {own:.0f} | hand-written loop {other:.0f} | ratio {ratio:.3f} (bound 0.97) |")
+        if arguments.only != "loop":
+            own, other, ratio = one_source_against_two(arguments.data, arguments.blocks, arguments.block, folder)
+            print(
+                f"| labelled rows/s | one source {own:.0f} | two sources {other:.0f} | ratio {ratio:.2f} (bound 1.8) |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+"""The command line: every verb, its help, one line for an error, and how soon the package and the help are there."""
+
+import io
+import json
+import logging
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+import mtl_hf
+from mtl_hf import cli
+from mtl_hf.data.catalog import CATALOG
+from tests.conftest import assistant_rows
+
+VERBS = ("train", "evaluate", "predict", "inspect", "embed", "data")
+TEXTS = ["play jazz today", "will it rain in oslo"]
+
+
+@pytest.fixture(scope="module")
+def config(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    rows = [json.dumps(row) + "\n" for row in assistant_rows(40)]
+    (folder / "train.jsonl").write_text("".join(rows[:30]), encoding="utf-8")
+    (folder / "test.jsonl").write_text("".join(rows[30:]), encoding="utf-8")
+    path = folder / "run.yaml"
+    path.write_text(
+        f"""
+folder: {folder}
+model: {{encoder: {encoder_folder}}}
+sources:
+  assistant:
+    path: json
+    data_files: {{train: "${{folder}}/train.jsonl", test: "${{folder}}/test.jsonl"}}
+    text: tokens
+tasks:
+  intent: {{type: sequence_classification, source: assistant, label: intent}}
+  slots: {{type: token_classification, source: assistant, label: slots}}
+training:
+  output_dir: "${{folder}}/out"
+  num_train_epochs: 1
+  precision: fp32
+  use_cpu: true
+  disable_tqdm: true
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(config: Path) -> Path:
+    """A trained run."""
+    torch.manual_seed(0)
+    datasets.disable_progress_bars()
+    cli.main(["train", str(config)])
+    return config.parent / "out"
+
+
+@pytest.fixture
+def out(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Call `mtl-hf` and return what it wrote to standard output."""
+
+    def call(*argv: object) -> str:
+        capsys.readouterr()
+        cli.main([str(part) for part in argv])
+        return capsys.readouterr().out
+
+    return call
+
+
+def refusal(*argv: object) -> str:
+    """Call `mtl-hf` with something wrong and return the one line that it stops with."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(part) for part in argv])
+    assert isinstance(stopped.value.code, str), "sys.exit(text): the text to standard error, exit code 1"
+    assert stopped.value.code.startswith("mtl-hf: ")
+    assert "\n" not in stopped.value.code
+    return stopped.value.code
+
+
+# ---- the verbs ----
+
+
+def test_train_with_overrides_scores_and_saves(config, tmp_path, caplog, out):
+    caplog.set_level(logging.INFO, "mtl_hf")
+    out("train", config, f"training.output_dir={tmp_path / 'own'}", "training.learning_rate=2e-3")
+    assert (tmp_path / "own" / "metrics.json").is_file()
+    assert "heads.intent" in caplog.text
+    assert " 0.002 " in caplog.text
+    assert f"Written to {tmp_path / 'own'}" in caplog.text
+
+
+def test_train_dry_run_stops_before_the_first_step(config, tmp_path, caplog, out):
+    caplog.set_level(logging.INFO, "mtl_hf")
+    out("train", config, f"training.output_dir={tmp_path / 'own'}", "--dry-run")
+    assert "4 optimiser steps." in caplog.text  # 27 rows, batches of 8
+    assert not (tmp_path / "own").exists()
+
+
+def test_train_refuses_a_folder_with_a_run_and_overwrites_it_when_told_to(config, folder, tmp_path, out):
+    assert "--overwrite" in refusal("train", config)
+    own = f"training.output_dir={tmp_path / 'own'}"
+    out("train", config, own)
+    assert "--overwrite" in refusal("train", config, own)
+    out("train", config, own, "--overwrite")
+
+
+def test_run_multitask_is_the_verb_train(config, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "mtl_hf")
+    cli.main_train([str(config), f"training.output_dir={tmp_path / 'own'}", "--dry-run"])
+    assert "4 optimiser steps." in caplog.text
+
+
+def test_evaluate_gives_the_numbers_of_the_run_again(folder, tmp_path, caplog, out):
+    caplog.set_level(logging.INFO, "mtl_hf")
+    out("evaluate", folder, "--to", tmp_path / "again", "--batch-size", 3)
+    results, again = (json.loads((place / "metrics.json").read_text()) for place in (folder, tmp_path / "again"))
+    assert again["rows"] == {"assistant": 10}
+    assert again["tasks"]["intent"]["accuracy"] == results["tasks"]["intent"]["accuracy"]
+    assert again["tasks"]["slots"]["f1"] == results["tasks"]["slots"]["f1"]
+    assert len((tmp_path / "again" / "predictions.jsonl").read_text().splitlines()) == 10
+    assert "intent" in caplog.text
+    assert "(test rows: assistant 10)" in caplog.text
+
+
+def test_evaluate_scores_another_split_of_a_checkpoint_on_other_data(folder, tmp_path, out):
+    (checkpoint,) = folder.glob("checkpoint-*")
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps(row) + "\n" for row in assistant_rows(5)), encoding="utf-8")
+    out("evaluate", checkpoint, "--split", "validation", "--to", tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "metrics.json").read_text())["split"] == "validation"
+    out("evaluate", checkpoint, f"sources.assistant.data_files.test={other}", "--to", tmp_path / "b")
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["rows"] == {"assistant": 5}
+
+
+def read_answers(text: str) -> list[dict]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_predict_answers_arguments_a_file_and_standard_input_alike(folder, tmp_path, out, monkeypatch):
+    from_arguments = read_answers(out("predict", folder, *TEXTS))
+    assert [line["text"] for line in from_arguments] == TEXTS
+    for line in from_arguments:
+        assert line.keys() == {"text", "intent", "slots"}
+        assert line["intent"]["label"] in ("music", "booking", "weather")
+        assert 0 < line["intent"]["score"] <= 1
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    assert read_answers(out("predict", folder, "--file", tmp_path / "texts.txt")) == from_arguments
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(TEXTS).encode())))
+    assert read_answers(out("predict", folder)) == from_arguments
+
+
+def test_predict_asks_only_the_heads_that_are_named(folder, out):
+    (answer,) = read_answers(out("predict", folder, TEXTS[0], "--heads", "slots"))
+    assert answer.keys() == {"text", "slots"}
+
+
+def test_inspect_shows_words_tokens_and_the_label_of_each_word(config, out):
+    shown = out("inspect", config, "--rows", 2)
+    assert "task intent: sequence_classification, labels: booking, music, weather" in shown
+    assert "source assistant: train 27, validation 3, test 10 rows, text: words" in shown
+    assert shown.count("  row ") == 2
+    first = next(row for row in assistant_rows(40))
+    for word, tag in zip(first["tokens"], first["slots"], strict=True):
+        assert any(line.split()[:1] == [word] and line.split()[-1] == tag for line in shown.splitlines()), word
+    assert "[CLS]" in shown
+    assert out("inspect", config, "--rows", 1, "--split", "test").count("  row ") == 1
+
+
+def test_embed_prints_shape_and_cosines_of_each_pair(folder, out):
+    lines = out("embed", folder, TEXTS[0], TEXTS[1], TEXTS[0]).splitlines()
+    assert lines[0] == "3 texts x 32 dimensions"
+    cosines = np.array([[float(cell) for cell in line.split()[1:4]] for line in lines[2:]])
+    assert np.diag(cosines).tolist() == [1, 1, 1]
+    assert np.array_equal(cosines, cosines.T)
+    assert cosines[0, 2] == 1 > cosines[0, 1]
+    assert lines[2].endswith(TEXTS[0])
+
+
+def test_embed_writes_what_the_model_encodes(folder, encoder_folder, tmp_path, out):
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    target = tmp_path / "new" / "embeddings.npy"
+    shown = out("embed", folder, "--file", tmp_path / "texts.txt", "--to", target, "--normalize", "--pooling", "cls")
+    assert shown.splitlines() == ["2 texts x 32 dimensions", f"Written to {target}."]
+    expected = mtl_hf.MultiTaskModel.from_pretrained(folder).encode(TEXTS, normalize=True, pooling="cls").numpy()
+    np.testing.assert_allclose(np.load(target), expected, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+    assert out("embed", encoder_folder, *TEXTS).startswith("2 texts x 32 dimensions"), "an encoder will do too"
+
+
+def test_data_without_names_lists_the_catalog_with_licences(out):
+    lines = out("data").splitlines()
+    assert [line.split()[0] for line in lines] == list(CATALOG)
+    assert all(line.endswith(data_set.license) for line, data_set in zip(lines, CATALOG.values(), strict=True))
+
+
+# ---- help and errors ----
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb(verb, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([verb, "--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: mtl-hf {verb} ")
+    if verb == "train":
+        for field in ("layerwise_lr_decay", "loss_weight", "data_files", "encoder_config", "--dry-run", "--overwrite"):
+            assert field in shown
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n    {verb}" in shown for verb in VERBS)
+
+
+def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["trian"])
+    assert stopped.value.code == 2
+    assert all(verb in capsys.readouterr().err for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["train", "nowhere.yaml"], "there is no config file nowhere.yaml"),
+        (["train", "{config}", "training.output_dir=x", "training.lerning_rate=1"], "Did you mean `learning_rate`?"),
+        (["train", "{config}", "tasks.intent.source=asistant", "--dry-run"], "Did you mean `assistant`?"),
+        (["train", "{config}", "just-text"], "'just-text' is not an override"),
+        (["train", "{config}", "training.output_dir=x", "model.encoder=/nowhere/at/all"], "`model.encoder`"),
+        (["evaluate", "/nowhere"], "/nowhere is not a saved model: it has no config.json"),
+        (["evaluate", "{folder}", "--config", "nowhere.yaml"], "there is no config file nowhere.yaml"),
+        (["predict", "/nowhere/at/all", "text"], "no model can be loaded from '/nowhere/at/all'"),
+        (["predict", "{folder}", "text", "--heads", "intnt"], "`heads` asks for"),
+        (["predict", "{folder}", "text", "--file", "texts.txt"], "not both"),
+        (["predict", "{folder}", "--file", "/nowhere.txt"], "/nowhere.txt"),
+        (["inspect", "nowhere.yaml"], "there is no config file nowhere.yaml"),
+        (["embed", "{folder}", "text", "--to", "embeddings.csv"], "embeddings are written as .npy"),
+        (["data", "snip"], "snips"),
+    ],
+    ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else None,
+)
+def test_what_is_wrong_is_said_in_one_line(argv, expected, config, folder):
+    places = {"{config}": config, "{folder}": folder}
+    assert expected in refusal(*(places.get(part, part) for part in argv))
+
+
+def test_a_file_that_is_not_utf8_is_refused_with_its_line(folder, tmp_path):
+    (tmp_path / "texts.txt").write_bytes(b"good\nb\xe4d\n")
+    assert "texts.txt, line 2: not UTF-8" in refusal("predict", folder, "--file", tmp_path / "texts.txt")
+
+
+def test_a_loss_that_is_not_a_number_stops_the_command_in_one_line(config, tmp_path):
+    own = f"training.output_dir={tmp_path / 'own'}"
+    assert "is nan in step 2: training stops" in refusal("train", config, own, "training.learning_rate=.inf")
+    assert not list((tmp_path / "own").glob("checkpoint-*"))
+
+
+def test_the_command_ends_with_code_1_one_line_and_no_traceback():
+    done = subprocess.run(
+        [sys.executable, "-m", "mtl_hf", "inspect", "nowhere.yaml"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert done.stderr == "mtl-hf: there is no config file nowhere.yaml.\n"
+    assert done.stdout == ""
+
+
+# ---- how soon ----
+
+
+def test_import_takes_at_most_a_tenth_of_a_second_and_no_torch():
+    code = (
+        "import sys, time; begin = time.perf_counter(); import mtl_hf; taken = time.perf_counter() - begin;"
+        "assert not {'torch', 'transformers', 'datasets', 'numpy'} & set(sys.modules); print(taken)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
+    assert statistics.median(float(run.stdout) for run in runs) <= 0.1
+
+
+def test_help_takes_at_most_half_a_second():
+    command = [str(Path(sys.executable).parent / "mtl-hf"), "--help"]
+    taken = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        taken.append(time.perf_counter() - begin)
+    assert statistics.median(taken) <= 0.5
+
+
+def test_every_public_name_resolves():
+    for name in mtl_hf.__all__:
+        assert getattr(mtl_hf, name) is not None, name
+    assert set(mtl_hf.__all__) <= set(dir(mtl_hf))
+    with pytest.raises(AttributeError, match="has no attribute 'tarin'"):
+        mtl_hf.tarin  # noqa: B018

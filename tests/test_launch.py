@@ -1,0 +1,83 @@
+"""The real commands: two CPU processes by `accelerate launch`, the ways that start only one, `python -m mtl_hf.run`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mtl_hf
+from tests.conftest import assistant_rows, review_rows
+
+ROOT = Path(__file__).parents[1]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+
+
+@pytest.fixture
+def config(encoder_folder: str, tmp_path: Path) -> Path:
+    """A YAML file of two sources; nothing in it says how many processes there are."""
+    for name, rows in [("assistant", assistant_rows(40)), ("reviews", review_rows(30))]:
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"""
+folder: {tmp_path}
+model: {{encoder: {encoder_folder}}}
+sources:
+  assistant: {{path: json, data_files: "${{folder}}/assistant.jsonl", text: tokens}}
+  reviews: {{path: json, data_files: "${{folder}}/reviews.jsonl", text: text}}
+tasks:
+  intent: {{type: sequence_classification, source: assistant, label: intent}}
+  slots: {{type: token_classification, source: assistant, label: slots}}
+  sentiment: {{type: sequence_classification, source: reviews, label: sentiment}}
+training: {{output_dir: "${{folder}}/out", num_train_epochs: 1, per_device_train_batch_size: 4, logging_steps: 1}}
+""",
+        encoding="utf-8",
+    )
+    return path
+
+
+def start(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in the project's folder, as a user would."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "MASTER_"))}
+    own = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, cwd=ROOT, env=inherited | own, capture_output=True, text=True, timeout=240)
+
+
+def test_accelerate_launch_trains_on_two_cpu_processes_in_the_precision_of_the_run_and_saves(config, tmp_path):
+    script = ["--config_file", "configs/accelerate/cpu.yaml", "run_multitask.py", str(config)]
+    done = start([*LAUNCH, *script, "training.precision=bf16"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("World size 2, cpu"), done.stderr
+    assert done.stderr.splitlines()[0].endswith(", bf16.")
+    assert done.stderr.count("World size") == 1, "only one process should talk"
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert list(results["tasks"]) == ["intent", "slots", "sentiment"]
+    model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out")
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text(encoding="utf-8"))
+    # 36 and 27 rows in global batches of 8: 5 rounds of 2
+    assert state["global_step"] == 10
+    assert {name: spec["num_steps"] for name, spec in model.config.heads.items()} == dict.fromkeys(results["tasks"], 5)
+    assert mtl_hf.evaluate(tmp_path / "out", split="validation")["rows"] == results["rows"]
+
+
+def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
+    done = start([*LAUNCH, "--cpu", "--num_processes", "2", "run_multitask.py", str(config)], tmp_path)
+    assert done.returncode != 0
+    assert (
+        "mtl-hf: the launcher was asked for several processes, but 1 came up: start with `accelerate launch"
+        " --config_file configs/accelerate/cpu.yaml`"
+    ) in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [["-m", "mtl_hf.run"], ["run_multitask.py"]], ids=["module", "script"])
+def test_one_process_needs_no_launcher(command, config, tmp_path):
+    done = start([sys.executable, *command, str(config), "--dry-run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("World size 1, cpu"), done.stderr
+    assert "20 optimiser steps." in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,539 @@
+"""Tests of `mtl_hf.metrics` and the report, against computations of their own."""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.stats
+import seqeval.metrics
+import sklearn.metrics
+
+from mtl_hf.config import Task
+from mtl_hf.data.labels import TaskData
+from mtl_hf.evaluation.report import scores_table
+from mtl_hf.metrics import (
+    Answers,
+    baseline,
+    flatten,
+    interval,
+    load_metrics,
+    metric_names,
+    primary_metric,
+    read_answers,
+    score,
+    score_weight,
+    task_metrics,
+)
+
+CLASSES = "sequence_classification"
+SETS = "multi_label_classification"
+NUMBERS = "regression"
+TAGS = "token_classification"
+
+
+def task(kind: str, labels: Sequence[str] = (), **options: Any) -> TaskData:
+    """A task without data."""
+    spans = kind == TAGS and "O" in labels
+    config = Task(type=kind, source="only", label="y", **options)
+    return TaskData("task", config, list(labels), "words" if kind == TAGS else "string", spans)
+
+
+def logits_for(rows: Sequence[Sequence[int]], num_labels: int) -> np.ndarray:
+    """(rows, T, num_labels) logits whose largest is at the given ids, the rest seeded noise."""
+    longest = max(map(len, rows))
+    logits = np.random.default_rng(0).normal(size=(len(rows), longest, num_labels)).astype(np.float32)
+    for row, ids in enumerate(rows):
+        for position, best in enumerate(ids):
+            logits[row, position, best] = 9.0 + position
+    return logits
+
+
+def slow_cross_entropy(logits: Sequence[float], index: int) -> float:
+    """−log softmax, in Python floats."""
+    total = sum(math.exp(value - max(logits)) for value in logits)
+    return -(logits[index] - max(logits) - math.log(total))
+
+
+# Classification
+
+
+def test_classes_are_decoded_and_scored_by_name() -> None:
+    labels = ["a", "b", "c"]
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(60, 3)).astype(np.float32)
+    gold = [None if value == 3 else labels[value] for value in rng.integers(0, 4, 60)]
+    answers = read_answers(task(CLASSES, labels), gold, logits)
+    rows = [row for row in range(60) if gold[row] is not None]
+    known = [gold[row] for row in rows]
+    predicted = [labels[max(range(3), key=lambda index: logits[row, index])] for row in rows]
+    assert answers.rows.tolist() == rows
+    assert answers.gold == known
+    assert answers.predicted == predicted
+    numbers = task_metrics(task(CLASSES, labels), answers)
+    right = sum(one == other for one, other in zip(known, predicted, strict=True))
+    assert numbers["accuracy"] == pytest.approx(right / len(rows))
+    f1 = []
+    for label in labels:
+        true = sum(one == other == label for one, other in zip(known, predicted, strict=True))
+        f1.append(2 * true / (known.count(label) + predicted.count(label)))
+    assert numbers["macro_f1"] == pytest.approx(sum(f1) / 3)
+    assert numbers["micro_f1"] == pytest.approx(right / len(rows))
+    assert numbers["matthews"] == pytest.approx(sklearn.metrics.matthews_corrcoef(known, predicted))
+    losses = [slow_cross_entropy(logits[row].tolist(), labels.index(gold[row])) for row in rows]
+    assert numbers["cross_entropy"] == pytest.approx(sum(losses) / len(rows), rel=1e-12)
+    assert set(numbers) == set(metric_names(task(CLASSES, labels)))
+
+
+def test_cross_entropy_is_exact_for_large_logits() -> None:
+    logits = np.array([[1000.0, 0.0], [0.0, 1000.0]], dtype=np.float32)
+    numbers = task_metrics(task(CLASSES, "ab"), read_answers(task(CLASSES, "ab"), ["a", "a"], logits))
+    assert numbers["cross_entropy"] == 500.0
+
+
+def test_label_that_training_never_saw_counts_as_an_error() -> None:
+    logits = np.array([[2.0, 0.0], [0.0, 2.0]])
+    answers = read_answers(task(CLASSES, "ab"), ["a", "new"], logits)
+    numbers = task_metrics(task(CLASSES, "ab"), answers)
+    assert answers.correct.tolist() == [True, False]
+    assert numbers["accuracy"] == 0.5
+    assert numbers["macro_f1"] == pytest.approx(1 / 3)  # a, b and the label that no answer can be
+    assert numbers["cross_entropy"] == pytest.approx(slow_cross_entropy([2.0, 0.0], 0))
+
+
+@pytest.mark.parametrize("kind", [CLASSES, SETS, NUMBERS, TAGS])
+def test_rows_without_a_label_give_no_numbers(kind: str) -> None:
+    one = task(kind, () if kind == NUMBERS else ("O", "B-x") if kind == TAGS else "ab")
+    shape = {CLASSES: (2, 2), SETS: (2, 2), NUMBERS: (2,), TAGS: (2, 3, 2)}[kind]
+    answers = read_answers(one, [None, None], np.zeros(shape), [[0], [0]])
+    assert len(answers.rows) == 0
+    assert all(math.isnan(value) for value in task_metrics(one, answers).values())
+    results = score({"task": one}, {"only": {"task": answers}}, {"only": 2}, intervals=True)
+    assert math.isnan(results["score"])
+    assert "nan" in scores_table(results)
+
+
+# Sets of labels
+
+
+def test_sets_are_decoded_and_scored() -> None:
+    labels = ["a", "b", "c"]
+    rng = np.random.default_rng(2)
+    logits = rng.normal(size=(50, 3)).astype(np.float32)
+    gold = [sorted({label for label in labels if rng.random() < 0.4}) for _ in range(50)]
+    gold[3] = None
+    gold[4] = ["a", "new"]
+    answers = read_answers(task(SETS, labels), gold, logits)
+    rows = [row for row in range(50) if row != 3]
+    sets = [{label for label, value in zip(labels, logits[row], strict=True) if value >= 0} for row in rows]
+    assert [set(found) for found in answers.predicted] == sets
+    numbers = task_metrics(task(SETS, labels), answers)
+    known = [set(gold[row]) for row in rows]
+    f1 = {}
+    for label in [*labels, "new"]:
+        both = sum(label in one and label in other for one, other in zip(known, sets, strict=True))
+        f1[label] = (2 * both, sum(label in one for one in known) + sum(label in one for one in sets))
+    assert numbers["micro_f1"] == pytest.approx(sum(a for a, _ in f1.values()) / sum(b for _, b in f1.values()))
+    assert numbers["macro_f1"] == pytest.approx(sum(a / b for a, b in f1.values()) / 4)
+    assert numbers["accuracy"] == pytest.approx(sum(a == b for a, b in zip(known, sets, strict=True)) / 49)
+    losses = []
+    for row in rows:
+        shares = [1 / (1 + math.exp(-float(value))) for value in logits[row]]
+        parts = [-math.log(share if label in gold[row] else 1 - share)
+                 for share, label in zip(shares, labels, strict=True)]  # fmt: skip
+        losses.append(sum(parts) / 3)
+    assert numbers["cross_entropy"] == pytest.approx(sum(losses) / len(losses), rel=1e-6)
+
+
+def test_sets_that_are_all_empty_are_right_where_nothing_is_said() -> None:
+    answers = read_answers(task(SETS, "ab"), [[], []], np.full((2, 2), -1.0))
+    numbers = task_metrics(task(SETS, "ab"), answers)
+    assert (numbers["accuracy"], numbers["micro_f1"]) == (1.0, 0.0)
+
+
+# Numbers
+
+
+def test_numbers_are_correlated_and_compared() -> None:
+    rng = np.random.default_rng(3)
+    gold: list[Any] = rng.normal(size=30).tolist()
+    logits = np.array(gold, dtype=np.float64) + rng.normal(size=30)
+    gold[5] = None
+    numbers = task_metrics(task(NUMBERS), read_answers(task(NUMBERS), gold, logits))
+    rows = [row for row in range(30) if row != 5]
+    x, y = logits[rows], np.array([gold[row] for row in rows])
+    assert numbers["pearson"] == pytest.approx(np.corrcoef(x, y)[0, 1])
+    ranks = np.corrcoef(x.argsort().argsort(), y.argsort().argsort())[0, 1]
+    assert numbers["spearman"] == pytest.approx(ranks)
+    assert numbers["mse"] == pytest.approx(sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / 29)
+    assert "cross_entropy" not in numbers
+
+
+def test_constant_answer_has_learned_nothing() -> None:
+    numbers = task_metrics(task(NUMBERS), read_answers(task(NUMBERS), [1.0, 2.0, 3.0], np.full(3, 2.0)))
+    assert numbers == {"pearson": 0.0, "spearman": 0.0, "mse": pytest.approx(2 / 3)}
+
+
+# Tags
+
+BIO = ["O", "B-city", "I-city", "B-time", "I-time"]
+
+
+def random_tags(rng: np.random.Generator, number: int) -> list[int]:
+    return [int(tag) for tag in rng.choice(len(BIO), number, p=[0.4, 0.2, 0.15, 0.15, 0.1])]
+
+
+def test_tags_are_scored_by_seqeval_overall_and_by_type() -> None:
+    rng = np.random.default_rng(4)
+    gold = [random_tags(rng, int(number)) for number in rng.integers(1, 9, 40)]
+    predicted = [[tag if rng.random() < 0.7 else int(rng.integers(5)) for tag in row] for row in gold]
+    starts = [[1 + 2 * word for word in range(len(row))] for row in gold]  # two tokens a word, after the first special
+    by_token = [[0] + [tag for word in row for tag in (word, (word + 1) % 5)] for row in predicted]
+    names = [[BIO[tag] for tag in row] for row in gold]
+    logits = logits_for(by_token, 5)
+    answers = read_answers(task(TAGS, BIO), names, logits, starts)
+    assert answers.predicted == [[BIO[tag] for tag in row] for row in predicted]
+    numbers = task_metrics(task(TAGS, BIO), answers)
+    assert numbers["f1"] == pytest.approx(seqeval.metrics.f1_score(names, answers.predicted))
+    assert numbers["precision"] == pytest.approx(seqeval.metrics.precision_score(names, answers.predicted))
+    assert numbers["recall"] == pytest.approx(seqeval.metrics.recall_score(names, answers.predicted))
+    words = sum(map(len, gold))
+    assert numbers["accuracy"] == pytest.approx(
+        sum(a == b for one, two in zip(gold, predicted, strict=True) for a, b in zip(one, two, strict=True)) / words
+    )
+    losses = [
+        slow_cross_entropy(logits[row, start].tolist(), tag)
+        for row, tags in enumerate(gold) for start, tag in zip(starts[row], tags, strict=True)
+    ]  # fmt: skip
+    assert numbers["cross_entropy"] == pytest.approx(sum(losses) / words, rel=1e-9)
+    for kind in ("city", "time"):
+        only = [
+            [[tag if tag.endswith(kind) else "O" for tag in row] for row in rows] for rows in (names, answers.predicted)
+        ]
+        own = numbers["per_type"][kind]
+        assert own["f1"] == pytest.approx(seqeval.metrics.f1_score(*only))
+        assert own["support"] == sum(len(slow_spans(row)) for row in only[0])
+
+
+def slow_spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Spans of BIO tags: each position is tried as a begin, each later one as an end."""
+    spans = set()
+    for begin, tag in enumerate(tags):
+        kind = tag[2:]
+        joined = begin > 0 and tag[0] == "I" and tags[begin - 1][2:] == kind and tags[begin - 1] != "O"
+        if tag == "O" or joined:
+            continue
+        end = begin + 1
+        while end < len(tags) and tags[end] == f"I-{kind}":
+            end += 1
+        spans.add((kind, begin, end))
+    return spans
+
+
+def test_entity_f1_is_that_of_sets_of_spans() -> None:
+    rng = np.random.default_rng(5)
+    rows = [[[BIO[tag] for tag in random_tags(rng, 7)] for _ in range(30)] for _ in range(2)]
+    both = sum(len(slow_spans(one) & slow_spans(two)) for one, two in zip(*rows, strict=True))
+    total = sum(len(slow_spans(row)) for side in rows for row in side)
+    answers = Answers(np.arange(30), rows[0], rows[1])
+    assert task_metrics(task(TAGS, BIO), answers)["f1"] == pytest.approx(2 * both / total)
+
+
+def test_words_cut_or_lost_count_as_outside() -> None:
+    logits = logits_for([[1, 1, 2], [1, 1, 1]], 5)  # whatever the tokens say, these words have none
+    gold = [["B-city", "O", "B-city"], ["O", "I-city", "B-time"]]
+    answers = read_answers(task(TAGS, BIO), gold, logits, [[1, -1, -1], [-1, -1, -1]])
+    assert answers.predicted == [["B-city", "O", "O"], ["O", "O", "O"]]
+    numbers = task_metrics(task(TAGS, BIO), answers)
+    assert numbers["recall"] == pytest.approx(1 / 4)
+    assert numbers["accuracy"] == pytest.approx(3 / 6)
+    # There is no loss to speak of where there is no token.
+    assert numbers["cross_entropy"] == pytest.approx(slow_cross_entropy(logits[0, 1].tolist(), 1))
+
+
+def test_words_without_a_tag_are_left_out_and_unknown_tags_are_errors() -> None:
+    logits = logits_for([[0, 1, 0, 3]], 5)
+    answers = read_answers(task(TAGS, BIO), [["O", None, "B-new", "B-time"]], logits, [[0, 1, 2, 3]])
+    assert answers.gold == [["O", "B-new", "B-time"]]
+    assert answers.predicted == [["O", "O", "B-time"]]
+    numbers = task_metrics(task(TAGS, BIO), answers)
+    assert (numbers["precision"], numbers["recall"]) == (1.0, 0.5)
+    assert numbers["per_type"]["new"] == {"f1": 0.0, "precision": 0.0, "recall": 0.0, "support": 1}
+    assert len(answers.losses) == 2
+
+
+def test_rows_without_entities_on_either_side() -> None:
+    numbers = task_metrics(task(TAGS, BIO), Answers(np.arange(2), [["O"], ["O", "O"]], [["O"], ["O", "O"]]))
+    assert {key: value for key, value in numbers.items() if key != "cross_entropy"} == {
+        "f1": 0.0, "precision": 0.0, "recall": 0.0, "accuracy": 1.0, "per_type": {}
+    }  # fmt: skip
+
+
+def test_tags_that_are_not_spans_are_scored_by_word() -> None:
+    one = task(TAGS, ["ADJ", "NOUN", "VERB"])
+    assert primary_metric(one) == "accuracy"
+    gold, predicted = [["ADJ", "NOUN"], ["VERB"]], [["ADJ", "VERB"], ["VERB"]]
+    numbers = task_metrics(one, Answers(np.arange(2), predicted, gold))
+    assert numbers["accuracy"] == pytest.approx(2 / 3)
+    assert numbers["macro_f1"] == pytest.approx((1 + 0 + 2 / 3) / 3)
+    assert "f1" not in numbers
+    # A word without a token gets the first label, where there is no O.
+    answers = read_answers(one, [["ADJ"]], np.zeros((1, 1, 3)), [[-1]])
+    assert answers.predicted == [["ADJ"]]
+
+
+# Scores over tasks and sources
+
+
+def answers_of(pattern: str) -> Answers:
+    """Right (`1`) and wrong (`0`) answers and rows without a label (`.`)."""
+    rows = [row for row, sign in enumerate(pattern) if sign != "."]
+    return Answers(np.array(rows, dtype=int), ["a" if pattern[row] == "1" else "b" for row in rows], ["a"] * len(rows))
+
+
+def test_score_is_the_weighted_mean_of_the_primary_metrics() -> None:
+    tasks = {
+        "one": task(CLASSES, "ab"),
+        "two": task(CLASSES, "ab", score_weight=3.0),
+        "loss": task(NUMBERS, metrics=["mse"]),
+        "none": task(CLASSES, "ab", score_weight=0.0),
+    }
+    answers = {"only": {"one": answers_of("1100"), "two": answers_of("1000"), "none": answers_of("1111"),
+                        "loss": Answers(np.arange(2), [1.0, 2.0], [3.0, 4.0])}}  # fmt: skip
+    results = score(tasks, answers, {"only": 4})
+    assert results["score"] == pytest.approx((0.5 + 3 * 0.25) / 4)
+    assert results["tasks"]["loss"]["primary"] == "mse"
+    assert results["tasks"]["loss"]["mse"] == 4.0
+    assert results["rows"] == {"only": 4}
+    tasks["loss"].config.score_weight = 1.0  # asked for
+    assert score(tasks, answers, {"only": 4})["score"] == pytest.approx((0.5 + 3 * 0.25 + 4.0) / 5)
+
+
+def test_weight_of_a_loss_is_zero_unless_set() -> None:
+    assert score_weight(task(CLASSES, "ab")) == 1.0
+    assert score_weight(task(CLASSES, "ab", metrics=["cross_entropy"])) == 0.0
+    assert score_weight(task(CLASSES, "ab", metrics=["cross_entropy"], score_weight=0.5)) == 0.5
+    assert score_weight(task(NUMBERS, metrics=["mse"])) == 0.0
+    assert score_weight(task(NUMBERS)) == 1.0
+
+
+def test_first_metric_is_the_primary_one() -> None:
+    assert primary_metric(task(CLASSES, "ab")) == "accuracy"
+    assert primary_metric(task(CLASSES, "ab", metrics=["macro_f1", "accuracy"])) == "macro_f1"
+    assert primary_metric(task(TAGS, BIO)) == "f1"
+    assert primary_metric(task(CLASSES, "ab", metrics=[{"path": "folder/my_metric.py", "x": 1}])) == "my_metric"
+
+
+def test_joint_accuracy_counts_rows_labelled_for_every_task() -> None:
+    tasks = {"one": task(CLASSES, "ab"), "two": task(CLASSES, "ab"), "number": task(NUMBERS)}
+    numbers = Answers(np.arange(6), [0.0] * 6, [1.0] * 6)
+    answers = {"only": {"one": answers_of("1101.1"), "two": answers_of("10111."), "number": numbers},
+               "alone": {"one": answers_of("11")}}  # fmt: skip
+    # Rows 0 to 3 are labelled for both; 0 and 3 are right for both.
+    assert score(tasks, answers, {"only": 6, "alone": 2})["joint"] == {"only": 0.5}
+    nothing = {"only": {"one": answers_of("1."), "two": answers_of(".1")}}
+    assert math.isnan(score(tasks, nothing, {"only": 2})["joint"]["only"])
+
+
+def test_joint_accuracy_of_classes_and_tags() -> None:
+    tasks = {"intent": task(CLASSES, "ab"), "slots": task(TAGS, BIO)}
+    slots = Answers(np.arange(3), [["O", "B-city"], ["O"], ["B-city"]], [["O", "B-city"], ["B-city"], ["B-city"]])
+    answers = {"only": {"intent": answers_of("110"), "slots": slots}}
+    assert score(tasks, answers, {"only": 3})["joint"]["only"] == pytest.approx(1 / 3)
+
+
+def test_task_on_two_sources_is_scored_on_each_and_together() -> None:
+    answers = {"de": {"task": answers_of("1110")}, "fr": {"task": answers_of("10")}}
+    numbers = score({"task": task(CLASSES, "ab")}, answers, {"de": 4, "fr": 2}, intervals=True)["tasks"]["task"]
+    assert numbers["accuracy"] == pytest.approx(4 / 6)
+    assert {source: own["accuracy"] for source, own in numbers["per_source"].items()} == {"de": 0.75, "fr": 0.5}
+
+
+def test_task_that_no_answers_are_about_is_left_out() -> None:
+    results = score(
+        {"one": task(CLASSES, "ab"), "two": task(CLASSES, "ab")}, {"s": {"one": answers_of("10")}}, {"s": 2}
+    )
+    assert list(results["tasks"]) == ["one"]
+    assert results["score"] == 0.5
+
+
+# Intervals and baselines
+
+
+@pytest.mark.parametrize("number", [50, 400])
+def test_interval_of_accuracy_is_about_the_binomial_one(number: int) -> None:
+    rng = np.random.default_rng(6)
+    found = answers_of("".join("1" if rng.random() < 0.8 else "0" for _ in range(number)))
+    low, high = interval(task(CLASSES, "ab"), found)
+    share = found.correct.mean()
+    expected = scipy.stats.binomtest(int(found.correct.sum()), number).proportion_ci(method="wilson")
+    assert low < share < high
+    assert low == pytest.approx(expected.low, abs=0.03)
+    assert high == pytest.approx(expected.high, abs=0.03)
+    assert interval(task(CLASSES, "ab"), found) == [low, high]  # seeded
+
+
+@pytest.mark.parametrize(
+    "metrics", [["f1"], ["accuracy"], ["recall"]], ids=["ratio of counts", "accuracy over words", "computed anew"]
+)
+def test_interval_of_tags_holds_the_score_and_narrows_with_rows(
+    metrics: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtl_hf.metrics.NUM_RESAMPLES", 60)
+    rng = np.random.default_rng(7)
+    one = task(TAGS, BIO, metrics=metrics)
+    widths = []
+    for number in (20, 160):
+        gold = [[BIO[tag] for tag in random_tags(rng, 6)] for _ in range(number)]
+        predicted = [[tag if rng.random() < 0.8 else "O" for tag in row] for row in gold]
+        found = Answers(np.arange(number), predicted, gold)
+        low, high = interval(one, found)
+        assert low < task_metrics(one, found)[metrics[0]] < high
+        widths.append(high - low)
+    assert widths[1] < 0.7 * widths[0]
+
+
+def test_interval_from_counts_is_that_of_the_metric_computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    gold = [[BIO[tag] for tag in random_tags(rng, 5)] for _ in range(25)]
+    predicted = [[tag if rng.random() < 0.7 else "O" for tag in row] for row in gold]
+    found = Answers(np.arange(25), predicted, gold)
+    monkeypatch.setattr("mtl_hf.metrics.NUM_RESAMPLES", 200)
+    quick = interval(task(TAGS, BIO), found)
+    monkeypatch.setattr("mtl_hf.metrics._row_counts", lambda *_: None)
+    assert interval(task(TAGS, BIO), found) == pytest.approx(quick, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "predicted", "gold", "expected"),
+    [
+        (CLASSES, "abc", ["c"] * 4, ["a", "b", "a", "c"], 0.5),
+        (SETS, "ab", [["b"]] * 4, [["a"], ["a"], [], ["a", "b"]], 2 * 3 / (4 + 4)),
+        (NUMBERS, "", [1.0, 2.0, 3.0], [3.0, 1.0, 2.0], 0.0),
+        (TAGS, BIO, [["B-city"], ["O", "O"]], [["B-city"], ["O", "O"]], 0.0),
+        (TAGS, ["A", "B"], [["A"], ["A", "A"]], [["A"], ["B", "B"]], 2 / 3),
+    ],
+)
+def test_baseline_is_the_best_constant_answer(
+    kind: str, labels: Any, predicted: Any, gold: Any, expected: float
+) -> None:
+    found = Answers(np.arange(len(gold)), predicted, gold)
+    assert baseline(task(kind, list(labels)), found) == pytest.approx(expected)
+
+
+def test_rows_with_tags_that_are_all_absent_have_a_baseline_that_is_no_number() -> None:
+    found = Answers(np.arange(2), [[], []], [[], []])
+    results = score({"task": task(TAGS, BIO)}, {"s": {"task": found}}, {"s": 2}, intervals=True)
+    assert math.isnan(results["tasks"]["task"]["f1"])
+
+
+# Metrics of `evaluate`
+
+SCRIPT = """
+import datasets
+import evaluate
+
+
+class Share(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features({"predictions": datasets.Value("int64"), "references": datasets.Value("int64")})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references, factor=1.0):
+        right = sum(int(p == r) for p, r in zip(predictions, references))
+        return {%s}
+"""
+
+
+def forget_modules() -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "evaluate_modules"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A metric as a file, loaded without a network and without a trace outside the test's folder."""
+    forget_modules()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "modules"), *sys.path])
+    monkeypatch.setattr("evaluate.config.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("evaluate.config.HF_METRICS_CACHE", tmp_path / "metrics")
+    monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
+    path = tmp_path / "share_right.py"
+    path.write_text(SCRIPT % '"share_right": factor * right / len(references)')
+    yield path
+    forget_modules()
+
+
+def test_metric_of_a_file_may_be_the_primary_one(script: Path) -> None:
+    tasks = {"task": task(CLASSES, "ab", metrics=[{"path": str(script), "factor": 2.0}, "accuracy"])}
+    extra = load_metrics(tasks)
+    assert list(extra["task"]) == ["share_right"]
+    answers = {"one": {"task": answers_of("1110")}, "two": {"task": answers_of("10")}}
+    results = score(tasks, answers, {"one": 4, "two": 2}, extra, intervals=True)
+    numbers = results["tasks"]["task"]
+    assert numbers["primary"] == "share_right"
+    assert numbers["share_right"] == pytest.approx(2 * 4 / 6)
+    assert numbers["accuracy"] == pytest.approx(4 / 6)
+    assert results["score"] == pytest.approx(2 * 4 / 6)
+    assert numbers["per_source"]["one"]["share_right"] == pytest.approx(1.5)
+    assert "share_right" in scores_table(results)
+
+
+def test_metric_whose_numbers_are_called_otherwise_counts_by_its_first(script: Path) -> None:
+    script.write_text(SCRIPT % '"per_type": {"a": 1}, "overall": right / len(references), "other": 0.0')
+    tasks = {"task": task(CLASSES, "ab", metrics=[str(script)])}
+    results = score(tasks, {"s": {"task": answers_of("1000")}}, {"s": 4}, load_metrics(tasks))
+    assert results["tasks"]["task"]["overall"] == 0.25
+    assert results["tasks"]["task"]["share_right"] == results["score"] == 0.25
+
+
+def test_our_own_metrics_need_no_loading() -> None:
+    assert load_metrics({"task": task(CLASSES, "ab", metrics=["macro_f1", "cross_entropy"])}) == {"task": {}}
+
+
+def test_metric_that_nobody_has_is_refused(script: Path) -> None:
+    expected = r"`tasks\.task\.metrics`: 'acuracy' is none of ours .*Did you mean `accuracy`"
+    with pytest.raises(ValueError, match=expected):
+        load_metrics({"task": task(CLASSES, "ab", metrics=["acuracy"])})
+    with pytest.raises(ValueError, match=r"`tasks\.task\.metrics`: 'none' is none of ours"):
+        load_metrics({"task": task(CLASSES, "ab", metrics=[str(script.parent / "none.py")])})
+
+
+def test_metric_without_a_path_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`tasks\.task\.metrics`: .* needs a `path`"):
+        load_metrics({"task": task(CLASSES, "ab", metrics=[{"average": "macro"}])})
+
+
+# For the log and for people
+
+
+def test_flat_names_of_plain_numbers() -> None:
+    tasks = {"one": task(CLASSES, "ab"), "slots": task(TAGS, BIO)}
+    slots = Answers(np.arange(2), [["B-city"], ["O"]], [["B-city"], ["O"]])
+    results = score(tasks, {"s": {"one": answers_of("10"), "slots": slots}}, {"s": 2}, intervals=True)
+    flat = flatten(results, "eval")
+    assert flat["eval_score"] == 0.75
+    assert flat["eval_one_accuracy"] == 0.5
+    assert flat["eval_slots_f1"] == 1.0
+    assert flat["eval_joint_s"] == 0.5
+    assert all(isinstance(value, float) for value in flat.values())
+    assert not any("primary" in key or "per_type" in key or "interval" in key for key in flat)
+
+
+def test_table_shows_each_number_once_times_100() -> None:
+    tasks = {"one": task(CLASSES, "ab"), "stars": task(NUMBERS)}
+    stars = Answers(np.arange(4), [1.0, 2.0, 3.0, 5.0], [1.0, 2.0, 3.0, 4.0])
+    results = {"split": "test"} | score(
+        tasks, {"s": {"one": answers_of("1101"), "stars": stars}}, {"s": 4}, intervals=True
+    )
+    lines = scores_table(results).splitlines()
+    row = next(line for line in lines if line.startswith("one")).split()
+    assert row[:3] == ["one", "accuracy", "75.00"]
+    assert "to" in row
+    assert row[-1] == "100.0"  # the only label there is
+    assert any(line.split() == ["mse", "0.2500"] for line in lines)
+    assert lines[-2].split() == ["score", f"{100 * results['score']:.2f}"]
+    assert lines[-1] == "(test rows: s 4)"

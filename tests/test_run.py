@@ -1,0 +1,283 @@
+"""End to end: a config is trained, scored, saved, loaded again, scored again and asked about raw text."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+import mtl_hf
+from mtl_hf.modeling.answers import bio_spans
+from mtl_hf.run import train
+from mtl_hf.training.trainer import MultiTaskTrainer
+from tests.conftest import assistant_rows, review_rows, two_source_config
+
+
+def pair_rows(num_rows: int = 48) -> datasets.Dataset:
+    """Two strings a row and whether both speak of jazz."""
+    texts = ["play jazz today", "book a room", "play some jazz", "will it rain"]
+    rows = []
+    for index in range(num_rows):
+        first, second = texts[index % 4], f"{texts[(index // 4) % 4]} {index}"
+        rows.append({"first": first, "second": second, "same": "jazz" in first and "jazz" in second})
+    return datasets.Dataset.from_list(rows)
+
+
+# Name → rows, text, and the task on them.
+CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "sequence": (review_rows, "text", {"type": "sequence_classification", "label": "sentiment"}),
+    "words": (assistant_rows, "tokens", {"type": "sequence_classification", "label": "intent"}),
+    "multi_label": (review_rows, "text", {"type": "multi_label_classification", "label": "topics"}),
+    "regression": (review_rows, "text", {"type": "regression", "label": "stars"}),
+    "token": (assistant_rows, "tokens", {"type": "token_classification", "label": "slots"}),
+    "pair": (pair_rows, ["first", "second"], {"type": "sequence_classification", "label": "same"}),
+}
+METRICS = {
+    "sequence_classification": {"accuracy", "macro_f1", "micro_f1", "matthews", "cross_entropy"},
+    "multi_label_classification": {"micro_f1", "macro_f1", "accuracy", "cross_entropy"},
+    "regression": {"pearson", "spearman", "mse"},
+    "token_classification": {"f1", "precision", "recall", "accuracy", "per_type", "cross_entropy"},
+}
+
+
+def write_splits(folder: Path, rows: datasets.Dataset) -> dict[str, str]:
+    """Rows as JSON lines: every fifth in test, every seventh other one in validation."""
+    split_of = ["test" if row % 5 == 4 else "validation" if row % 7 == 6 else "train" for row in range(len(rows))]
+    files = {}
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "validation", "test"):
+        files[split] = str(folder / f"{split}.jsonl")
+        lines = [json.dumps(row) for row, own in zip(rows, split_of, strict=True) if own == split]
+        Path(files[split]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return files
+
+
+def write_config(folder: Path, encoder: str, cases: dict[str, Any], **training: Any) -> Path:
+    """A YAML file with a source and a task for each case."""
+    config = {
+        "model": {"encoder": encoder},
+        "sources": {},
+        "tasks": {},
+        "training": {
+            "output_dir": str(folder / "out"),
+            "learning_rate": 3e-3,
+            "num_train_epochs": 2,
+            "per_device_train_batch_size": 8,
+            "precision": "fp32",
+            "use_cpu": True,
+            "disable_tqdm": True,
+        }
+        | training,
+    }
+    for name, (rows, text, task) in cases.items():
+        files = write_splits(folder / name, rows())
+        config["sources"][name] = {"path": "json", "data_files": files, "text": text}
+        config["tasks"][f"{name}_task"] = task | {"source": name}
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def assert_finite(numbers: Any) -> None:
+    """Every number in a tree is one."""
+    if isinstance(numbers, dict):
+        for value in numbers.values():
+            assert_finite(value)
+    elif isinstance(numbers, float):
+        assert math.isfinite(numbers)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_train_score_reload_score_again_and_answer_raw_text(case, encoder_folder, tmp_path):
+    rows, _, task = CASES[case]
+    config = write_config(tmp_path, encoder_folder, {case: CASES[case]})
+    results = mtl_hf.train(config)
+    folder, name = tmp_path / "out", f"{case}_task"
+
+    # metrics.json
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == results
+    assert_finite(results)
+    assert results.keys() == {"split", "score", "tasks", "joint", "rows"}
+    assert results["split"] == "test"
+    num_rows = sum(row % 5 == 4 for row in range(len(rows())))
+    assert results["rows"] == {case: num_rows}
+    assert results["joint"] == {}
+    numbers = results["tasks"][name]
+    assert numbers.keys() == METRICS[task["type"]] | {"primary", "interval", "baseline"}
+    assert results["score"] == numbers[numbers["primary"]]
+    assert numbers["interval"][0] <= results["score"] <= numbers["interval"][1]
+
+    # the same scores from the folder and from the checkpoint that it was made from
+    model = mtl_hf.MultiTaskModel.from_pretrained(folder)
+    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    best = Path(state["best_model_checkpoint"])
+    assert best.parent == folder
+    assert mtl_hf.evaluate(folder) == results
+    assert mtl_hf.evaluate(best, batch_size=3) == approximately(results)
+    for scored in (folder, best):
+        written = scored / "evaluation" / "test"
+        assert read_lines(written / "predictions.jsonl") == approximately(read_lines(folder / "predictions.jsonl"))
+        assert json.loads((written / "metrics.json").read_text(encoding="utf-8")) == approximately(results)
+
+    # raw text
+    lines = read_lines(folder / "predictions.jsonl")
+    assert [line["row"] for line in lines] == list(range(num_rows))
+    texts = [tuple(line["text"]) if case == "pair" else line["text"] for line in lines]
+    for line, answers in zip(lines, model.predict(texts), strict=True):
+        assert answers.keys() == {name}
+        predicted, answer = line["tasks"][name]["predicted"], answers[name]
+        if task["type"] == "sequence_classification":
+            assert answer["label"] == predicted
+        elif task["type"] == "multi_label_classification":
+            assert sorted(found["label"] for found in answer) == predicted
+        elif task["type"] == "regression":
+            assert answer == pytest.approx(predicted, abs=1e-4)
+        else:
+            spans = [(kind, " ".join(line["text"][begin:end])) for kind, begin, end in bio_spans(predicted)]
+            assert [(found["type"], found["text"]) for found in answer] == spans
+
+
+def approximately(tree: Any) -> Any:
+    """A tree of results that another batch size may change in the last digits."""
+    if isinstance(tree, dict):
+        return {key: approximately(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [approximately(value) for value in tree]
+    return pytest.approx(tree, abs=1e-4) if isinstance(tree, float) else tree
+
+
+@pytest.mark.parametrize(("case", "wanted"), [("sequence", 0.9), ("words", 0.9), ("token", 0.8), ("pair", 0.75)])
+def test_a_tiny_encoder_learns_what_can_be_learned(case, wanted, still_encoder_folder, tmp_path):
+    config = write_config(tmp_path, still_encoder_folder, {case: CASES[case]}, num_train_epochs=12,
+                          eval_strategy="no", save_strategy="no", load_best_model_at_end=False)  # fmt: skip
+    results = mtl_hf.train(config)
+    assert results["score"] >= wanted
+    assert results["score"] > results["tasks"][f"{case}_task"]["baseline"]
+
+
+def test_a_dict_and_a_yaml_file_give_the_same_numbers_and_weights(encoder_folder, tmp_path):
+    cases = {case: CASES[case] for case in ("words", "regression")}
+    path = write_config(tmp_path, encoder_folder, cases)
+    from_file = mtl_hf.train(path)
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for source in config["sources"].values():
+        source.pop("path")
+        files = source.pop("data_files")
+        source["dataset"] = datasets.DatasetDict(
+            {split: datasets.Dataset.from_list(read_lines(Path(file))) for split, file in files.items()}
+        )
+    config["training"]["output_dir"] = str(tmp_path / "again")
+    assert mtl_hf.train(config) == from_file
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "again"))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_several_tasks_of_two_sources_share_one_model_and_one_score(encoder_folder, tmp_path):
+    results = mtl_hf.train(two_source_config(encoder_folder, tmp_path / "out"))
+    assert results["split"] == "validation"  # no source has a test split
+    assert list(results["tasks"]) == ["intent", "slots", "stars", "topics"]
+    assert list(results["joint"]) == ["assistant"]
+    primary = [numbers[numbers["primary"]] for numbers in results["tasks"].values()]
+    assert results["score"] == pytest.approx(sum(primary) / 4)
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    assert isinstance(model, mtl_hf.MultiTaskModel)
+    assert all(spec["num_steps"] > 0 for spec in model.config.heads.values())
+    assert model.predict(["play jazz today"])[0].keys() == {"intent", "slots", "stars", "topics"}
+
+
+def test_one_task_on_two_sources_is_scored_for_each_and_together(encoder_folder, tmp_path):
+    files = {
+        name: write_splits(tmp_path / name, review_rows(number)) for name, number in [("films", 40), ("books", 60)]
+    }
+    config = two_source_config(encoder_folder, tmp_path / "out")
+    config["sources"] = {
+        name: {"path": "json", "data_files": own, "text": "text"} for name, own in files.items()
+    }  # fmt: skip
+    config["tasks"] = {
+        "sentiment": {"type": "sequence_classification", "source": ["films", "books"], "label": "sentiment"}
+    }
+    results = mtl_hf.train(config)
+    assert results["rows"] == {"films": 8, "books": 12}
+    numbers = results["tasks"]["sentiment"]
+    assert list(numbers["per_source"]) == ["films", "books"]
+    for metric in ("accuracy", "cross_entropy"):
+        films, books = (numbers["per_source"][name][metric] for name in ("films", "books"))
+        assert numbers[metric] == pytest.approx((8 * films + 12 * books) / 20)
+    assert mtl_hf.evaluate(tmp_path / "out") == results
+    model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out")
+    assert list(model.heads) == ["sentiment"]
+
+
+def test_dry_run_says_what_would_be_trained_trains_nothing_and_writes_nothing(
+    encoder_folder, tmp_path, monkeypatch, caplog
+):
+    config = write_config(tmp_path, encoder_folder, {"words": CASES["words"], "sequence": CASES["sequence"]})
+    before = sorted(tmp_path.rglob("*.*"))
+
+    def refuse(self: MultiTaskTrainer) -> None:
+        raise AssertionError("a dry run should not train")
+
+    monkeypatch.setattr(MultiTaskTrainer, "train", refuse)
+    caplog.set_level(logging.INFO, "mtl_hf")
+    found = train(config, dry_run=True)
+    # 5 batches of 8 and 4 of 7: 5 whole rounds, 2 epochs.
+    assert found == {"rows": {"words": 34, "sequence": 28}, "steps": 20}
+    assert not (tmp_path / "out").exists()
+    assert [path for path in sorted(tmp_path.rglob("*.*")) if "cache" not in path.parts] == before
+    assert "heads.words_task" in caplog.text
+    assert "20 optimiser steps" in caplog.text
+
+
+def test_bf16_trains_and_scores_in_fp32_weights(encoder_folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "mtl_hf")
+    results = mtl_hf.train(two_source_config(encoder_folder, tmp_path / "out", precision="bf16"))
+    assert "World size 1, cpu, bf16." in caplog.text
+    assert_finite(results)
+    assert {tensor.dtype for tensor in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
+
+
+def test_bf16_steps_differ_from_fp32_ones_by_rounding_only(still_encoder_folder, tmp_path):
+    found = {}
+    for precision in ("fp32", "bf16"):
+        config = two_source_config(still_encoder_folder, tmp_path / precision, precision=precision)
+        config["model"]["dropout"] = 0.0
+        mtl_hf.train(config)
+        found[precision] = load_file(tmp_path / precision / "model.safetensors")
+    difference = max((found["fp32"][name] - found["bf16"][name]).abs().max().item() for name in found["fp32"])
+    assert 0 < difference < 0.02
+
+
+def test_a_folder_that_holds_a_run_is_kept_unless_overwrite_is_asked_for(encoder_folder, tmp_path):
+    config = two_source_config(encoder_folder, tmp_path / "out", num_train_epochs=1)
+    mtl_hf.train(config)
+    (tmp_path / "out" / "notes.txt").write_text("mine", encoding="utf-8")
+    stale = tmp_path / "out" / "checkpoint-999"
+    stale.mkdir()
+    saved = (tmp_path / "out" / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"`training\.output_dir`: .*out holds a run already.*--overwrite"):
+        mtl_hf.train(config | {"training": config["training"] | {"seed": 1}})
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == saved
+    mtl_hf.train(config | {"training": config["training"] | {"seed": 1}}, overwrite=True)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() != saved
+    assert (tmp_path / "out" / "notes.txt").read_text(encoding="utf-8") == "mine"
+    assert not stale.exists()
+
+
+def test_an_overwriting_dry_run_removes_nothing(encoder_folder, tmp_path):
+    config = two_source_config(encoder_folder, tmp_path / "out", num_train_epochs=1)
+    mtl_hf.train(config)
+    before = sorted(tmp_path.glob("out/**/*"))
+    train(config, dry_run=True, overwrite=True)
+    assert sorted(tmp_path.glob("out/**/*")) == before
