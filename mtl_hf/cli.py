@@ -47,6 +47,8 @@ def _run(function: Callable[[], None]) -> None:
     logging.getLogger("mtl_hf").setLevel(logging.INFO)
     try:
         function()
+    except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, FloatingPointError, OSError) as error:
         if os.environ.get("MTL_HF_TRACEBACK"):
             raise

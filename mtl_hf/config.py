@@ -139,6 +139,8 @@ class RunConfig:
     tasks: dict[str, Task]
     training: dict[str, Any] = field(default_factory=dict)
     variables: dict[str, Any] = field(default_factory=dict)
+    # As it was written, overrides applied and variables not filled in, so that a saved run can be given others.
+    template: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in self.sources:
@@ -185,6 +187,7 @@ class RunConfig:
         tree = _copy_tree(config)
         for text in overrides:
             _apply_override(tree, text)
+        template = _copy_tree(tree)
         sections = {"model", "sources", "tasks", "training"}
         variables = {key: tree.pop(key) for key in list(tree) if key not in sections}
         used: set[str] = set()
@@ -217,11 +220,14 @@ class RunConfig:
             raise ValueError(f"`training` is {_show(training)}; it should be a mapping.")
         parsed = typed(RunConfig, tree, "")
         return dataclasses.replace(
-            parsed, training=dict(training), variables={key: plain(value) for key, value in filled.items()}
+            parsed,
+            training=dict(training),
+            variables={key: plain(value) for key, value in filled.items()},
+            template=template,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain data that `load` reads to the same config; datasets given in Python are left out."""
+        """The config as plain data, variables filled in; datasets given in Python are left out."""
         tree: dict[str, Any] = {"model": _without_defaults(self.model)}
         tree["sources"] = {}
         for name, source in self.sources.items():
@@ -233,8 +239,11 @@ class RunConfig:
         return tree
 
     def to_yaml(self) -> str:
-        """The config as YAML."""
-        return yaml.dump(self.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+        """The config as YAML that `load` reads to the same config, with its variables."""
+        tree = self.to_dict() if self.template is None else _copy_tree(self.template)
+        for source in tree.get("sources", {}).values():
+            source.pop("dataset", None)
+        return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def resolve_path(path: str) -> str:
@@ -309,7 +318,13 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
+def _represent_plain(dumper: _Dumper, text: Plain) -> yaml.ScalarNode:
+    # The tag that YAML would read out of the text is the one that needs neither quotes nor a tag of its own.
+    return dumper.represent_scalar(dumper.resolve(yaml.ScalarNode, str(text), (True, False)), str(text))
+
+
 _Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(Plain, _represent_plain)
 
 
 def _parse_yaml(text: str, name: str) -> Any:
@@ -363,7 +378,8 @@ def _apply_override(tree: dict[str, Any], text: str) -> None:
 
 
 def _copy_tree(value: Any) -> Any:
-    if isinstance(value, Mapping) and not hasattr(value, "column_names"):  # a DatasetDict is a mapping, but not ours
+    # DatasetDict and Features are mappings too, but values to us.
+    if isinstance(value, Mapping) and not type(value).__module__.startswith("datasets"):
         return {key: _copy_tree(item) for key, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -434,7 +450,8 @@ def typed(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, Mapping):
             raise ValueError(f"`{path}` is {_show(value)}; it should be a mapping.")
         inner = args[1] if args else Any
-        return {str(key): typed(inner, item, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+        named = {str(key).lower() if isinstance(key, bool) else str(key): item for key, item in value.items()}
+        return {key: typed(inner, item, f"{path}.{key}" if path else key) for key, item in named.items()}
     return _typed_scalar(hint, value, path)
 
 

@@ -195,6 +195,37 @@ def load_metrics(tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Callable[
     return loaded
 
 
+def try_metrics(
+    tasks: Mapping[str, TaskData],
+    extra: Mapping[str, Mapping[str, Callable[..., dict[str, Any]]]],
+    gold: Mapping[str, Mapping[str, Sequence[Any]]],
+) -> None:
+    """Call every metric that `load_metrics` loaded on some right answers: one that cannot be called says so now.
+
+    Args:
+        tasks: Task name → task.
+        extra: As `load_metrics` returns it.
+        gold: Source → task → labels.
+
+    Raises:
+        ValueError: A metric fails on the task's labels.
+    """
+    for name, task in tasks.items():
+        labels = [label for found in gold.values() for label in found.get(name, ()) if label is not None][:100]
+        if not extra[name] or not labels:
+            continue
+        try:
+            numbers = task_metrics(task, Answers(np.arange(len(labels)), labels, labels), extra[name])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"`tasks.{name}.metrics`: {', '.join(extra[name])} cannot score these labels: {error}"
+            ) from error
+        if primary_metric(task) not in numbers:
+            raise ValueError(
+                f"`tasks.{name}.metrics`: {primary_metric(task)!r} is not among its results ({', '.join(numbers)})."
+            )
+
+
 # ---- predictions ----
 
 

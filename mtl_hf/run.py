@@ -16,7 +16,7 @@ import datasets
 import torch
 from transformers import set_seed
 
-from .config import RunConfig, plain, resolve_path
+from .config import RunConfig, resolve_path, typed
 from .data.labels import TaskData, build_tasks
 from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
@@ -125,13 +125,17 @@ def train(
         FloatingPointError: A loss that is not a number.
     """
     config = RunConfig.load(config, overrides)
-    _check_folder(Path(str(plain(config.training.get("output_dir", "trainer_output")))), overwrite)
+    folder = Path(typed(str | None, config.training.get("output_dir"), "training.output_dir") or "trainer_output")
+    _check_folder(folder, overwrite)
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     run = build(config)
     trainer = run.trainer
     if dry_run:
+        if trainer.is_world_process_zero():
+            for path in missing:  # transformers' Trainer has made them
+                path.rmdir()
         return {"rows": {name: len(rows) for name, rows in run.train_rows.items()}, "steps": trainer.num_steps()}
 
-    folder = Path(str(trainer.args.output_dir))
     if trainer.is_world_process_zero():
         if overwrite:
             _clear(folder)
@@ -161,6 +165,8 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
     spec = run.model
     encoder = resolve_path(spec.encoder)
     words = any(task.form == "words" for task in tasks.values())
+    if Path(encoder).is_dir() and not (Path(encoder) / "config.json").is_file():
+        raise ValueError(f"`model.encoder` {spec.encoder!r}: there is no model in that folder (no config.json).")
     try:
         model = MultiTaskModel.from_encoder(
             encoder,

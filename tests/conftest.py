@@ -1,5 +1,6 @@
 """Tiny tokenizers, encoders and data, made in memory: tests need no network and no downloaded files."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from transformers import (
     RobertaConfig,
     RobertaTokenizer,
 )
+
+from mtl_hf.config import RunConfig
 
 SENTENCES = [
     "play some jazz in paris",
@@ -83,7 +86,7 @@ def byte_level_tokenizer(family: str) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(SENTENCES, trainer)
     if family == "roberta":
-        state = __import__("json").loads(tokenizer.to_str())["model"]
+        state = json.loads(tokenizer.to_str())["model"]
         return RobertaTokenizer(vocab=state["vocab"], merges=[tuple(pair) for pair in state["merges"]])
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
@@ -193,3 +196,22 @@ def two_source_config(encoder: str, output_dir: Path | str, **training: object) 
         }
         | training,
     }
+
+
+def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None:
+    """Write JSON lines in the shape that a config's sources and tasks name, below `folder`."""
+    for name, source in config.sources.items():
+        columns = [source.text] if isinstance(source.text, str) else source.text
+        tasks = [task for task in config.tasks.values() if name in task.sources]
+        words = any(task.type == "token_classification" for task in tasks)
+        for path in source.data_files.values():
+            rows = []
+            for index in range(num_rows):
+                text = SENTENCES[index % len(SENTENCES)]
+                row = {column: text.split() if words else f"{text} {index}" for column in columns}
+                for task in tasks:
+                    tags = ["B-city" if word in ("paris", "rome", "oslo") else "O" for word in text.split()]
+                    row[task.label] = tags if task.type == "token_classification" else f"label {index % 3}"
+                rows.append(json.dumps(row))
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -21,10 +21,9 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def _no_training(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake that gets as far as the first step fails its test."""
-    if "trains" not in request.keywords:
-        monkeypatch.setattr("mtl_hf.run.MultiTaskTrainer.train", lambda self: pytest.fail("training began"))
+    monkeypatch.setattr("mtl_hf.run.MultiTaskTrainer.train", lambda self: pytest.fail("training began"))
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_configs_of_these_tests_are_fine_without_the_mistakes(
     good = [{"tokens": ["in", "rome"], "tags": ["O", "B-city"]}] * 4
     for one in (config, files_config(encoder_folder, output, tmp_path), words_config(encoder_folder, output, good)):
         assert train(one, dry_run=True)["steps"] > 0
-        assert not output.exists()
+        assert not any(output.glob("*"))
 
 
 # The config
@@ -101,7 +100,7 @@ def test_unknown_key_of_a_source(encoder_folder: str, output: Path, tmp_path: Pa
 
 def test_unknown_key_of_a_source_in_python(config: dict[str, Any], output: Path) -> None:
     config["sources"]["reviews"]["drop_bad_row"] = True
-    refuse(config, output, r"unknown key `drop_bad_row` in `sources\.reviews`.*Did you mean `drop_bad_rows`\?")
+    refuse(config, output, r"`sources\.reviews\.drop_bad_row` is for `path`: .*Did you mean `drop_bad_rows`\?")
 
 
 def test_duplicate_key(encoder_folder: str, output: Path, tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ def test_encoder_that_is_not_there(config: dict[str, Any], output: Path, tmp_pat
 
 def test_folder_that_is_no_encoder(config: dict[str, Any], output: Path, tmp_path: Path) -> None:
     config["model"]["encoder"] = str(tmp_path)
-    refuse(config, output, r"`model\.encoder` '.*' cannot be loaded")
+    refuse(config, output, r"`model\.encoder` '.*': there is no model in that folder")
 
 
 def test_max_length_beyond_the_encoder(config: dict[str, Any], output: Path) -> None:
@@ -202,13 +201,25 @@ def test_bytes_that_are_not_utf8(encoder_folder: str, output: Path, tmp_path: Pa
 def test_column_whose_values_change_their_kind(encoder_folder: str, output: Path, tmp_path: Path) -> None:
     lines = [json.dumps(row).encode() for row in ROWS]
     lines[3] = b'{"text": ["a", "list"], "label": "a"}'
-    refuse(files_config(encoder_folder, output, tmp_path, lines), output, r"`sources\.notes`.*text")
+    refuse(
+        files_config(encoder_folder, output, tmp_path, lines),
+        output,
+        r"`sources\.notes\.text`: the column 'text' .* holds values of several",
+    )
 
 
-def test_empty_file(encoder_folder: str, output: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_empty_file(encoder_folder: str, output: Path, tmp_path: Path, content: bytes) -> None:
     config = files_config(encoder_folder, output, tmp_path)
-    (tmp_path / "train.jsonl").write_bytes(b"")
-    refuse(config, output, r"`sources\.notes`.*(no rows|empty)")
+    (tmp_path / "train.jsonl").write_bytes(content)
+    refuse(config, output, r"`sources\.notes`.*( no rows in .*train\.jsonl|split 'train' has no rows)")
+
+
+def test_empty_table(encoder_folder: str, output: Path, tmp_path: Path) -> None:
+    config = files_config(encoder_folder, output, tmp_path)
+    (tmp_path / "train.csv").write_text("text,label\n")
+    config["sources"]["notes"] |= {"path": "csv", "data_files": {"train": str(tmp_path / "train.csv")}}
+    refuse(config, output, r"`sources\.notes`: the split 'train' has no rows")
 
 
 # Columns and rows

@@ -229,7 +229,8 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["trian"])
     assert stopped.value.code == 2
-    assert all(verb in capsys.readouterr().err for verb in VERBS)
+    said = capsys.readouterr().err
+    assert all(f"'{verb}'" in said for verb in VERBS)
 
 
 @pytest.mark.parametrize(

@@ -386,7 +386,7 @@ model: {encoder: a, dropout: 0, max_length: 12}
 sources:
   s: {path: csv, data_files: {train: "${data}/t.csv"}, text: [a, b], sep: ";", split: {validation: 0.5, seed: 3}}
 tasks:
-  t: {type: sequence_classification, source: s, label: l, labels: {0: no, 1: yes}, loss_weight: 2}
+  t: {type: sequence_classification, source: s, label: l, labels: {0: no, 2: yes, true: on}, loss_weight: 2}
 """
     from_python = RunConfig.load(
         {
@@ -406,7 +406,7 @@ tasks:
                     "type": "sequence_classification",
                     "source": "s",
                     "label": "l",
-                    "labels": {0: "no", 1: "yes"},
+                    "labels": {0: "no", 2: "yes", True: "on"},
                     "loss_weight": 2,
                 }
             },
@@ -477,3 +477,19 @@ def test_package_paths_are_found_without_an_import(tmp_path: Path, monkeypatch: 
 def test_plain_text_shows_without_quotes_in_messages() -> None:
     with pytest.raises(ValueError, match="`key` is abc; it should be a number"):
         typed(float, Plain("abc"), "key")
+
+
+def test_a_saved_config_keeps_its_variables_so_that_others_can_be_given(tmp_path: Path) -> None:
+    first = tmp_path / "first.yaml"
+    first.write_text(
+        "data: here\nmodel: {encoder: x}\ntraining: {do_eval: on, seed: 012}\n"
+        "sources: {s: {path: json, data_files: '${data}/s.jsonl', text: t}}\n"
+        "tasks: {a: {type: regression, source: s, label: y}}\n",
+        encoding="utf-8",
+    )
+    loaded = RunConfig.load(first, ["tasks.a.loss_weight=2"])
+    saved = tmp_path / "run.yaml"
+    saved.write_text(loaded.to_yaml(), encoding="utf-8")
+    assert RunConfig.load(saved) == loaded
+    assert RunConfig.load(saved, ["data=there"]).sources["s"].data_files == "there/s.jsonl"
+    assert loaded.to_yaml().count("${data}") == 1

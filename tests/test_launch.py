@@ -74,10 +74,9 @@ def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", [["-m", "mtl_hf.run"], ["run_multitask.py"]], ids=["module", "script"])
-def test_one_process_needs_no_launcher(command, config, tmp_path):
-    done = start([sys.executable, *command, str(config), "--dry-run"], tmp_path)
+def test_one_process_needs_no_launcher(config, tmp_path):
+    done = start([sys.executable, "-m", "mtl_hf.run", str(config), "--dry-run"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("World size 1, cpu"), done.stderr
-    assert "20 optimiser steps." in done.stderr
+    assert "18 optimiser steps." in done.stderr  # 36 and 27 rows in batches of 4: 9 rounds of 2
     assert not (tmp_path / "out").exists()

@@ -213,6 +213,9 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
 def _vocabulary(name: str, spec: Task, sources: list[SourceData], training: list[Any]) -> list[str]:
     found = {tag for label in training for tag in ([label] if isinstance(label, str) else label) if tag is not None}
     if not found:  # empty lists, or lists of nothing
+        for source in sources:
+            if "train" not in source.splits:
+                raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
         raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
     if spec.labels:
         labels = list(dict.fromkeys(spec.labels.values() if isinstance(spec.labels, dict) else spec.labels))

@@ -123,17 +123,17 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def _label_ids(task: TaskData, label: Any, text: Any) -> Any:
-    """One row's label as the collator wants it."""
+    """One row's label as the collator wants it; a name that a trained model does not know counts as absent."""
     ids = task.ids
     if task.type == "regression":
         return float("nan") if label is None else label
     if task.type == "sequence_classification":
-        return IGNORE_INDEX if label is None else ids[label]
+        return IGNORE_INDEX if label is None else ids.get(label, IGNORE_INDEX)
     if task.type == "multi_label_classification":
         if label is None:
             return [IGNORE_INDEX] * len(ids)
         return [int(name in label) for name in task.labels]
-    return [IGNORE_INDEX if tag is None else ids[tag] for tag in (label or [None] * len(text))]
+    return [IGNORE_INDEX if tag is None else ids.get(tag, IGNORE_INDEX) for tag in (label or [None] * len(text))]
 
 
 def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:

@@ -71,6 +71,10 @@ def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str
     where = f"sources.{name}"
     if (source.path is None) == (source.dataset is None):
         raise ValueError(f"`{where}` needs `path` (or, in Python, `dataset`), and not both.")
+    if source.dataset is not None and (source.loader or source.data_files is not None):
+        key = next(iter(source.loader), "data_files")
+        raise ValueError(f"`{where}.{key}` is for `path`: a `dataset` handed over in Python takes no such argument."
+                         f"{nearest(key, [item.name for item in dataclasses.fields(Source)])}")  # fmt: skip
     loaded = _from_python(source.dataset, where) if source.dataset is not None else _from_loader(source, where)
     shares = _choose_splits(loaded, source.split, where)
     if "train" not in loaded and shares:
@@ -126,11 +130,14 @@ def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
                 _check_encoding(path, encoding)
     try:
         loaded = datasets.load_dataset(resolve_path(str(source.path)), **arguments)
-    except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError) as error:
+    except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
         if source.path == "json":
             for path in files:
                 _check_json_lines(path)
-        raise ValueError(f"`{where}` cannot be loaded: {_first_cause(error)}") from error
+        found = _first_cause(error) or f"no rows in {', '.join(files)}"
+        if empty := re.fullmatch(r'Instruction "(.+)" corresponds to no data!', found):
+            raise ValueError(f"`{where}`: the split {empty[1]!r} has no rows.") from error
+        raise ValueError(f"`{where}` cannot be loaded: {found}") from error
     if isinstance(loaded, datasets.Dataset):
         return {"train": loaded}
     if not isinstance(loaded, datasets.DatasetDict):
@@ -324,8 +331,9 @@ def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where
             elif getattr(inner, "dtype", None) in ("string", "large_string", "null"):
                 forms.add("words")
             else:
+                held = "values of several kinds" if type(feature).__name__ == "Json" else feature
                 raise ValueError(
-                    f"`{where}.text`: the column {column!r} of the split {split!r} holds {feature}; it should hold"
+                    f"`{where}.text`: the column {column!r} of the split {split!r} holds {held}; it should hold"
                     " strings or lists of words."
                 )
     if len(forms) > 1 or (len(columns) == 2 and forms != {"string"}):

@@ -9,7 +9,6 @@ from transformers import PreTrainedConfig
 
 from ..config import resolve_path
 from ..modeling.configuration_multitask import MultiTaskConfig
-from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
 
 
@@ -19,8 +18,6 @@ def load_model(name_or_path: str) -> MultiTaskModel:
     Raises:
         ValueError: There is no such model.
     """
-    from transformers import PreTrainedConfig
-
     path = resolve_path(name_or_path)
     try:
         # Not by `AutoConfig`, which knows our models only once they are registered.

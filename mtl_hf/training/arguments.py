@@ -98,11 +98,13 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
 
 
 def best_precision(on_cpu: bool) -> Literal["bf16", "fp16", "fp32"]:
-    """bf16 where the hardware computes in it, else fp16 on a GPU and fp32 on a CPU."""
+    """bf16 where the hardware computes in it, else fp16 on a CUDA GPU and fp32 elsewhere."""
     if on_cpu:
         units = torch.cpu.get_capabilities()
         return "bf16" if units.get("avx512_bf16") or units.get("amx_bf16") or units.get("bf16") else "fp32"
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if not torch.cuda.is_available():
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
 def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArguments, dict[str, Any]]:

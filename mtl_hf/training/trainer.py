@@ -26,7 +26,7 @@ from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.rows import EncodedSplit
 from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
-from ..metrics import flatten, load_metrics, primary_metric, read_answers, score, score_weight
+from ..metrics import flatten, load_metrics, primary_metric, read_answers, score, score_weight, try_metrics
 from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .freezing import freeze
@@ -76,6 +76,7 @@ class MultiTaskTrainer(Trainer):
     ) -> None:
         self.tasks = dict(tasks)
         self.extra_metrics = load_metrics(tasks)
+        try_metrics(tasks, self.extra_metrics, {name: split.gold for name, split in (eval_dataset or {}).items()})
         if args.metric_for_best_model == "score" and not any(score_weight(task) for task in tasks.values()):
             raise ValueError(
                 "the primary metric of every task is a loss, so there is no score to choose a checkpoint by: set a"

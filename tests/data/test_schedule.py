@@ -88,6 +88,14 @@ def test_rows_of_like_length_share_batches() -> None:
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
 
 
+def test_no_batch_mixes_the_shortest_and_the_longest() -> None:
+    # 1,794 rows in 113 batches, of which one lies over the edge of two windows of rows that are sorted together.
+    lengths = {"a": np.random.default_rng(0).integers(3, 60, 1794)}
+    for epoch in range(3):
+        batches = ProportionalBatchSampler(lengths, {"a": 16}).source_batches("a", epoch)
+        assert max(np.ptp(lengths["a"][rows]) for rows in batches) <= 8
+
+
 def test_neighbours_in_length_change_between_epochs() -> None:
     lengths = {"a": np.full(400, 7)}
     schedule = ProportionalBatchSampler(lengths, {"a": 8})

@@ -217,6 +217,12 @@ def test_many_small_strata_together_give_the_share_and_none_is_emptied() -> None
     assert {row["label"] for row in parts["train"]} == {str(label) for label in range(100)}
 
 
+def test_label_of_a_single_row_stays_in_training() -> None:
+    rows = [{"text": f"text {number}", "label": "many" if number < 100 else f"rare {number}"} for number in range(140)]
+    _, parts = carved(rows, {"validation": 0.3})
+    assert {row["label"] for row in parts["validation"]} == {"many"}
+
+
 def test_shares_without_strata() -> None:
     _, parts = carved([{"text": str(number), "label": "a"} for number in range(57)], {"validation": 0.1}, stratify=None)
     assert len(parts["validation"]) == 6

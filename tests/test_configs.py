@@ -1,0 +1,42 @@
+"""Every shipped config trains: on tiny data in the shape of its own, with a tiny encoder, for two steps."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+import mtl_hf
+from mtl_hf.config import RunConfig
+from mtl_hf.data.catalog import CATALOG
+from tests.conftest import write_fake_data
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+
+def test_the_five_recipes_are_there() -> None:
+    names = {path.stem for path in CONFIGS}
+    assert names >= {"quickstart", "snips", "conll_sst2", "hate_sentiment", "arxiv_sciie"}
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_trains_and_is_scored(config: Path, encoder_folder: str, tmp_path: Path) -> None:
+    if config.stem != "quickstart":  # whose data ship with the package
+        write_fake_data(RunConfig.load(config, [f"data={tmp_path / 'data'}"]), tmp_path)
+    overrides = [f"model.encoder={encoder_folder}", "model.max_length=48", f"training.output_dir={tmp_path / 'run'}",
+                 "training.max_steps=2", "training.use_cpu=true", "training.disable_tqdm=true"]  # fmt: skip
+    if config.stem != "quickstart":
+        overrides.append(f"data={tmp_path / 'data'}")
+    results = mtl_hf.train(config, overrides)
+    assert results["split"] == "test"
+    assert set(results["tasks"]) == set(RunConfig.load(config).tasks)
+    assert math.isfinite(results["score"])
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8")) == results
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_data_set_a_config_names_is_in_the_catalog(config: Path) -> None:
+    for source in RunConfig.load(config).sources.values():
+        for path in source.data_files.values():
+            if path.startswith("data/"):
+                assert path.split("/")[1] in CATALOG
