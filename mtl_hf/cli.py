@@ -49,7 +49,7 @@ def _run(function: Callable[[], None]) -> None:
         function()
     except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, FloatingPointError, OSError) as error:
+    except (ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("MTL_HF_TRACEBACK"):
             raise
         sys.exit(f"mtl-hf: {error}")
@@ -87,7 +87,9 @@ def _parser() -> argparse.ArgumentParser:
 
     predict = verbs.add_parser("predict", help="answer raw text from every head, as JSON lines")
     predict.add_argument("model", help="a run's folder, or a checkpoint-N in it")
-    predict.add_argument("texts", nargs="*", help="texts (default: lines of --file or of standard input)")
+    predict.add_argument(
+        "texts", nargs="*", help="texts, or pairs with a tab between them (default: lines of --file or stdin)"
+    )
     predict.add_argument("--file", help="a text file, one text a line")
     predict.add_argument("--heads", nargs="+", help="only these heads")
     predict.add_argument("--batch-size", type=int, default=32)
@@ -151,7 +153,8 @@ def _predict(arguments: argparse.Namespace) -> None:
     texts = _texts(arguments)
     model = load_model(arguments.model)
     show = len(texts) > 256 and sys.stderr.isatty()
-    found = model.predict(texts, heads=arguments.heads, batch_size=arguments.batch_size, show_progress=show)
+    pairs = [tuple(text.split("\t", 1)) if "\t" in text else text for text in texts]
+    found = model.predict(pairs, heads=arguments.heads, batch_size=arguments.batch_size, show_progress=show)
     _write({"text": text} | answers for text, answers in zip(texts, found, strict=True))
 
 

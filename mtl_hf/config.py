@@ -41,7 +41,9 @@ class Model:
         "pretrained encoder: a Hub id, a local folder, or package:<python package>/<folder inside it>"
     )
     revision: str | None = option("branch, tag or commit of the encoder on the Hub", None)
-    trust_remote_code: bool = option("allow code from the encoder's repository to run on this machine", False)
+    trust_remote_code: bool = option(
+        "allow code of the encoder's repository (its tokenizer's) to run on this machine", False
+    )
     pooling: Literal["mean", "cls", "max"] = option("how token states become one vector for sentence heads", "mean")
     max_length: int | None = option("longest input in tokens; longer ones are cut (default: the encoder's limit)", None)
     dropout: float = option("dropout before the last layer of each head, 0 to 1", 0.1)
@@ -147,6 +149,14 @@ class RunConfig:
             _check_name("source", name)
         for name, task in self.tasks.items():
             _check_name("task", name)
+            if not task.sources:
+                raise ValueError(f"`tasks.{name}.source` is empty; it names a source, or several.")
+            if task.loss_weight <= 0:
+                raise ValueError(
+                    f"`tasks.{name}.loss_weight` is {task.loss_weight}; it is above 0 (or leave the task out)."
+                )
+            if task.score_weight is not None and task.score_weight < 0:
+                raise ValueError(f"`tasks.{name}.score_weight` is {task.score_weight}; it is at least 0.")
             for source in task.sources:
                 if source not in self.sources:
                     raise ValueError(
@@ -239,10 +249,13 @@ class RunConfig:
         return tree
 
     def to_yaml(self) -> str:
-        """The config as YAML that `load` reads to the same config, with its variables."""
+        """The config as YAML that `load` reads to the same config, with its variables and without access tokens."""
         tree = self.to_dict() if self.template is None else _copy_tree(self.template)
         for source in tree.get("sources", {}).values():
             source.pop("dataset", None)
+        for section in (tree, tree.get("training") or {}, *tree.get("sources", {}).values()):
+            for key in [key for key in section if key == "token" or str(key).endswith("_token")]:
+                del section[key]  # secrets stay out of files
         return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 

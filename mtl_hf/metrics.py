@@ -293,20 +293,21 @@ def read_answers(
 def _read_tags(
     task: TaskData, rows: np.ndarray, gold: list[list[str | None]], logits: np.ndarray, starts: list[Sequence[int]]
 ) -> Answers:
-    """Tags of the words that have a label; a word without a token is `O`, or the first label where there is no O."""
-    outside = task.ids.get("O", 0)
+    """Tags of the words that have a label; a word without a token is `O`, which is wrong where tags have no O."""
     lengths = [len(row) for row in starts]
     position = np.array([start for row in starts for start in row], dtype=int)
     row_of = np.repeat(rows, lengths)
     scores = logits[row_of, np.maximum(position, 0)] if len(position) else np.zeros((0, len(task.labels)))
-    best = np.where(position == NO_TOKEN, outside, scores.argmax(-1)) if len(position) else position
+    best = scores.argmax(-1) if len(position) else position
     flat_gold = [tag for row in gold for tag in row]
     ids = np.array([task.ids.get(tag, -1) if tag is not None else -1 for tag in flat_gold], dtype=int)
     scored = (ids >= 0) & (position != NO_TOKEN)
     result = Answers(rows, losses=_cross_entropy(scores[scored], ids[scored]))
     ends = np.cumsum(lengths)
     for row, tags in enumerate(gold):
-        names = [task.labels[index] for index in best[ends[row] - lengths[row] : ends[row]]]
+        words = slice(ends[row] - lengths[row], ends[row])
+        lost = position[words] == NO_TOKEN
+        names = ["O" if gone else task.labels[index] for index, gone in zip(best[words], lost, strict=True)]
         pairs = [(name, tag) for name, tag in zip(names, tags, strict=True) if tag is not None]
         result.predicted.append([name for name, _ in pairs])
         result.gold.append([tag for _, tag in pairs])
@@ -342,8 +343,8 @@ def score(
             primary metric.
 
     Returns:
-        `score` (weighted mean of the primary metrics), `tasks`, `joint` (source with several label tasks → share of
-        rows on which all of them are right) and `rows`.
+        `score` (weighted mean of the primary metrics, with a minus for losses), `tasks`, `joint` (source with several
+        label tasks → share of rows on which all of them are right) and `rows`.
     """
     results: dict[str, Any] = {"score": float("nan"), "tasks": {}, "joint": {}, "rows": dict(num_rows)}
     weighted, weights = 0.0, 0.0
@@ -368,7 +369,8 @@ def score(
         results["tasks"][name] = numbers
         weight = score_weight(task)
         if weight and not np.isnan(numbers[primary]):
-            weighted, weights = weighted + weight * numbers[primary], weights + weight
+            sign = -1.0 if primary in LOSS_LIKE else 1.0  # of a score more is better
+            weighted, weights = weighted + weight * sign * numbers[primary], weights + weight
     if weights:
         results["score"] = weighted / weights
     for source, found in answers.items():
@@ -488,6 +490,21 @@ def baseline(task: TaskData, answers: Answers) -> float:
         constant = [collections.Counter(gold).most_common(1)[0][0]] * len(gold)
     numbers = task_metrics(task, Answers(answers.rows, constant, gold))
     return float(numbers.get(primary_metric(task), float("nan")))
+
+
+def logged_names(tasks: Mapping[str, TaskData], extra: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What `flatten` can name, without its prefix: what a checkpoint can be chosen by.
+
+    Raises:
+        ValueError: Two tasks whose numbers would have the same name.
+    """
+    sources = dict.fromkeys(source for task in tasks.values() for source in task.config.sources)
+    names = ["score", *(f"joint_{source}" for source in sources)]
+    for name, task in tasks.items():
+        names += [f"{name}_{metric}" for metric in dict.fromkeys([*metric_names(task), *extra.get(name, ())])]
+    if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+        raise ValueError(f"two tasks would both log {twice[0]!r}: rename one of them.")
+    return names
 
 
 def flatten(results: Mapping[str, Any], prefix: str) -> dict[str, float]:

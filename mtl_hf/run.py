@@ -87,15 +87,18 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             }
             for split in ("validation", "test")
         }
-    trainer = MultiTaskTrainer(
-        model,
-        arguments,
-        tasks=tasks,
-        train_dataset=train_rows,
-        eval_dataset=splits["validation"],
-        batch_sizes={name: source.batch_size for name, source in run.sources.items() if source.batch_size},
-        processing_class=model.tokenizer,
-    )
+    try:
+        trainer = MultiTaskTrainer(
+            model,
+            arguments,
+            tasks=tasks,
+            train_dataset=train_rows,
+            eval_dataset=splits["validation"],
+            batch_sizes={name: source.batch_size for name, source in run.sources.items() if source.batch_size},
+            processing_class=model.tokenizer,
+        )
+    except (ImportError, RuntimeError) as error:  # a field that asks for a package that is not installed
+        raise ValueError(f"`training`: {error}") from error
     logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
     return Run(run, sources, train_rows, splits, trainer)
@@ -150,6 +153,9 @@ def train(
     trainer.save_model()
     trainer.save_state()
     final = "test" if run.splits["test"] else "validation"
+    for name, task in trainer.tasks.items():
+        if not any(source in run.splits[final] for source in task.config.sources):
+            logger.warning("Task %s: none of its sources has a %s split; it is not scored.", name, final)
     answers: dict[str, dict[str, Answers]] = {}
     results = {"split": final} | trainer.score(run.splits[final], intervals=True, keep_answers=answers)
     if trainer.is_world_process_zero():
@@ -178,7 +184,7 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
             revision=spec.revision or "main",
             trust_remote_code=spec.trust_remote_code,
         )
-    except OSError as error:
+    except (OSError, ImportError) as error:
         raise ValueError(
             f"`model.encoder` {spec.encoder!r} cannot be loaded: {' '.join(str(error).split())}"
         ) from error
@@ -203,7 +209,13 @@ def _encode_training(source: SourceData, tasks: Mapping[str, TaskData], model: M
 def _check_folder(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`training.output_dir`: {folder} is a file.")
-    if not overwrite and ((folder / RUN_FILE).exists() or any(folder.glob("checkpoint-*"))):
+    held = sorted({path.name for pattern in WRITTEN for path in folder.glob(pattern)})
+    if held and RUN_FILE not in held:
+        raise ValueError(
+            f"`training.output_dir`: {folder} holds files that no run of this package wrote, and a run would replace"
+            f" ({', '.join(held[:5])}): choose another folder."
+        )
+    if held and not overwrite:
         raise ValueError(
             f"`training.output_dir`: {folder} holds a run already; choose another folder, or replace it with"
             " --overwrite (which removes what that run wrote, and nothing else)."

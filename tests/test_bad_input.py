@@ -309,9 +309,9 @@ def test_inner_tag_that_continues_nothing(encoder_folder: str, output: Path) -> 
     ]
     message = refuse(
         words_config(encoder_folder, output, rows, bio="refuse"), output,
-        r"`tasks\.tags`: 1 I- tags in the split 'train' of source 'notes' continue nothing",
+        r"`tasks\.tags`: 1 I- tags continue nothing",
     )  # fmt: skip
-    assert "row 4, word 2: I-city" in message
+    assert "row 4 of the split 'train' of source 'notes', word 2: I-city" in message
     assert train(words_config(encoder_folder, output, rows), dry_run=True)["rows"] == {"notes": 4}
 
 
@@ -344,14 +344,25 @@ def test_output_folder_that_is_a_file(config: dict[str, Any], output: Path) -> N
     assert output.read_text() == "mine"
 
 
-@pytest.mark.parametrize("sign", ["run.yaml", "checkpoint-12/model.safetensors"])
-def test_output_folder_that_holds_a_run(config: dict[str, Any], output: Path, sign: str) -> None:
-    (output / sign).parent.mkdir(parents=True)
-    (output / sign).write_text("old")
+def test_output_folder_that_holds_a_run(config: dict[str, Any], output: Path) -> None:
+    output.mkdir()
+    (output / "run.yaml").write_text("old")
     with pytest.raises(ValueError, match=r"`training\.output_dir`: .*output holds a run already.*--overwrite"):
         train(config)
-    assert (output / sign).read_text() == "old"
-    assert [path for path in output.rglob("*") if path.is_file()] == [output / sign]
+    assert (output / "run.yaml").read_text() == "old"
+    assert [path for path in output.rglob("*") if path.is_file()] == [output / "run.yaml"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "checkpoint-notes/mine.txt"])
+def test_output_folder_with_files_of_somebody_else(
+    config: dict[str, Any], output: Path, name: str, overwrite: bool
+) -> None:
+    (output / name).parent.mkdir(parents=True)
+    (output / name).write_text("mine")
+    with pytest.raises(ValueError, match="holds files that no run of this package wrote"):
+        train(config, overwrite=overwrite)
+    assert (output / name).read_text() == "mine"
 
 
 def test_dry_run_with_overwrite_removes_nothing(config: dict[str, Any], output: Path) -> None:
@@ -399,3 +410,28 @@ def test_overwrite_removes_what_a_run_wrote_and_nothing_else(
     # When training began, all of the old run was gone, and only that.
     assert seen == [{"run.yaml", *foreign}]
     assert all((output / name).read_text() == text for name, text in foreign.items())
+
+
+def test_a_checkpoint_cannot_be_chosen_by_what_is_not_measured(config: dict[str, Any], output: Path) -> None:
+    config["training"]["metric_for_best_model"] = "scor"
+    refuse(config, output, r"`training\.metric_for_best_model` is 'scor'\. Did you mean `score`\?")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("loss_weight", 0, "loss_weight` is 0.0; it is above 0"),
+        ("score_weight", -1, "score_weight` is -1.0; it is at least 0"),
+        ("source", [], "source` is empty"),
+    ],
+)
+def test_weights_and_sources_that_make_no_sense(
+    config: dict[str, Any], output: Path, key: str, value: Any, message: str
+) -> None:
+    next(iter(config["tasks"].values()))[key] = value
+    refuse(config, output, message)
+
+
+def test_a_field_that_the_encoder_does_not_have(config: dict[str, Any], output: Path) -> None:
+    config["model"]["encoder_config"] = {"hidden_dropout": 0.0}
+    refuse(config, output, r"`encoder_config`: 'hidden_dropout' is no field of BertConfig")

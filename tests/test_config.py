@@ -493,3 +493,17 @@ def test_a_saved_config_keeps_its_variables_so_that_others_can_be_given(tmp_path
     assert RunConfig.load(saved) == loaded
     assert RunConfig.load(saved, ["data=there"]).sources["s"].data_files == "there/s.jsonl"
     assert loaded.to_yaml().count("${data}") == 1
+
+
+def test_access_tokens_are_not_written(tmp_path: Path) -> None:
+    config = RunConfig.load(
+        {
+            "model": {"encoder": "x"},
+            "sources": {"s": {"path": "me/private", "text": "t", "token": "SECRET"}},
+            "tasks": {"a": {"type": "regression", "source": "s", "label": "y"}},
+            "training": {"hub_token": "SECRET", "seed": 1},
+        }
+    )
+    assert config.sources["s"].loader["token"] == "SECRET"
+    assert "SECRET" not in config.to_yaml()
+    assert "seed" in config.to_yaml()

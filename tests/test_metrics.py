@@ -21,6 +21,7 @@ from mtl_hf.metrics import (
     flatten,
     interval,
     load_metrics,
+    logged_names,
     metric_names,
     primary_metric,
     read_answers,
@@ -280,9 +281,9 @@ def test_tags_that_are_not_spans_are_scored_by_word() -> None:
     assert numbers["accuracy"] == pytest.approx(2 / 3)
     assert numbers["macro_f1"] == pytest.approx((1 + 0 + 2 / 3) / 3)
     assert "f1" not in numbers
-    # A word without a token gets the first label, where there is no O.
+    # A word without a token is an error also where there is no O.
     answers = read_answers(one, [["ADJ"]], np.zeros((1, 1, 3)), [[-1]])
-    assert answers.predicted == [["ADJ"]]
+    assert answers.predicted == [["O"]]
 
 
 # Scores over tasks and sources
@@ -309,7 +310,9 @@ def test_score_is_the_weighted_mean_of_the_primary_metrics() -> None:
     assert results["tasks"]["loss"]["mse"] == 4.0
     assert results["rows"] == {"only": 4}
     tasks["loss"].config.score_weight = 1.0  # asked for
-    assert score(tasks, answers, {"only": 4})["score"] == pytest.approx((0.5 + 3 * 0.25 + 4.0) / 5)
+    assert score(tasks, answers, {"only": 4})["score"] == pytest.approx(
+        (0.5 + 3 * 0.25 - 4.0) / 5
+    )  # of a score more is better
 
 
 def test_weight_of_a_loss_is_zero_unless_set() -> None:
@@ -537,3 +540,12 @@ def test_table_shows_each_number_once_times_100() -> None:
     assert any(line.split() == ["mse", "0.2500"] for line in lines)
     assert lines[-2].split() == ["score", f"{100 * results['score']:.2f}"]
     assert lines[-1] == "(test rows: s 4)"
+
+
+def test_two_tasks_may_not_log_under_one_name() -> None:
+    tasks = {"a": task(CLASSES, "ab"), "a_macro": task(TAGS, ["O", "B-x", "I-x"])}
+    for name, one in tasks.items():
+        one.name = name
+    with pytest.raises(ValueError, match="two tasks would both log 'a_macro_f1'"):
+        logged_names(tasks, {})
+    assert "a_accuracy" in logged_names({"a": tasks["a"]}, {})

@@ -160,8 +160,8 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
 
     def problem(row: int, found: Any) -> ValueError:
         return ValueError(
-            f"`tasks.{name}`: row {row + 1} of the split {split!r} of source {source.name!r} has {found!r} in"
-            f" the column {spec.label!r}; {spec.type} takes {TASK_TYPES[spec.type].label}."
+            f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.label!r}; {spec.type}"
+            f" takes {TASK_TYPES[spec.type].label}."
         )
 
     def to_name(value: Any, row: int) -> str | None:
@@ -179,8 +179,8 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
             return str(value)
         if str(value) not in renamed:
             raise ValueError(
-                f"`tasks.{name}.labels` has no name for {value!r} (row {row + 1} of the split {split!r} of source"
-                f" {source.name!r}); it names {', '.join(renamed)}."
+                f"`tasks.{name}.labels` has no name for {value!r} ({source.where(split, row)}); it names"
+                f" {', '.join(renamed)}."
             )
         return renamed[str(value)]
 
@@ -204,8 +204,8 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
     for row, (words, tags) in enumerate(zip(rows[source.columns[0]], names, strict=True)):
         if tags is not None and len(tags) != len(words):
             raise ValueError(
-                f"`tasks.{name}`: row {row + 1} of the split {split!r} of source {source.name!r} has {len(words)} words"
-                f" in {source.columns[0]!r} but {len(tags)} labels in {spec.label!r}."
+                f"`tasks.{name}`: {source.where(split, row)} has {len(words)} words in {source.columns[0]!r} but"
+                f" {len(tags)} labels in {spec.label!r}."
             )
     return names
 
@@ -259,13 +259,13 @@ def _check_bio(task: TaskData, source: SourceData, split: str) -> None:
             previous = tags[index] or "O"
     if not broken or first is None:
         return
-    where = f"row {first[0] + 1}, word {first[1] + 1}: {first[2]}"
+    where = f"{source.where(split, first[0])}, word {first[1] + 1}: {first[2]}"
     if task.config.bio == "refuse":
         raise ValueError(
-            f"`tasks.{task.name}`: {broken} I- tags in the split {split!r} of source {source.name!r} continue nothing"
-            f" (the first in {where}); mend them, or set `bio: repair` to read them as B-."
+            f"`tasks.{task.name}`: {broken} I- tags continue nothing (the first: {where}); mend them, or set"
+            " `bio: repair` to read them as B-."
         )
-    logger.warning("Task %s: %d I- tags of %s %s continue nothing and are read as B- (the first in %s).",
+    logger.warning("Task %s: %d I- tags of %s %s continue nothing and are read as B- (the first: %s).",
                    task.name, broken, source.name, split, where)  # fmt: skip
 
 

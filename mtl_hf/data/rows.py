@@ -25,7 +25,7 @@ from .sources import SourceData
 
 logger = logging.getLogger(__name__)
 
-_ENCODING_VERSION = 1  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
+_ENCODING_VERSION = 2  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
 
 
 @dataclass
@@ -99,7 +99,8 @@ def encode_rows(
     readable = {name: [task.type, task.labels, task.config.bio, task.config.label] for name, task in readers.items()}
     key = json.dumps(
         [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), source.form, source.columns, max_length,
-         readable if with_labels else None, [task.config.labels for task in readers.values()]]
+         tokenizer.truncation_side, sorted(features), readable if with_labels else None,
+         [task.config.labels for task in readers.values()]]
     )  # fmt: skip
     return rows.map(
         encode_batch,

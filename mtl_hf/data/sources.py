@@ -40,6 +40,7 @@ class SourceData:
         columns: Its text column, or two for a pair.
         splits: Split → rows as they were loaded.
         gold: Split → task → the label of each row as names: a string, a list of them, a number, or None.
+        origins: Split → the loaded split and row numbers that its rows came from, where rows were moved or dropped.
     """
 
     name: str
@@ -47,6 +48,19 @@ class SourceData:
     columns: list[str]
     splits: dict[str, datasets.Dataset]
     gold: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
+    origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
+
+    def keep(self, split: str, rows: Sequence[int], of: str | None = None) -> None:
+        """Make a split of some rows of one (of itself by default), and remember where they came from."""
+        of = of or split
+        loaded, numbers = self.origins.get(of, (of, range(len(self.splits[of]))))
+        self.splits[split] = self.splits[of].select(rows)
+        self.origins[split] = (loaded, [numbers[row] for row in rows])
+
+    def where(self, split: str, row: int) -> str:
+        """A row as messages name it: by its split and number (from 1) in what was loaded."""
+        loaded, numbers = self.origins.get(split, (split, range(len(self.splits[split]))))
+        return f"row {numbers[row] + 1} of the split {loaded!r} of source {self.name!r}"
 
     def texts(self, split: str) -> list[Any]:
         """The texts of a split: strings, lists of words or tuples of two strings."""
@@ -90,7 +104,7 @@ def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str
         _check_columns(rows, [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items()], split)
     data = SourceData(name, _find_form(loaded, columns, where), columns, dict(loaded))
     for split in list(data.splits):
-        data.splits[split] = _without_bad_rows(data, split, source.drop_bad_rows)
+        _drop_bad_rows(data, split, source.drop_bad_rows)
     if shares:
         stratify = source.split.get("stratify") or next(
             (spec.label for spec in tasks.values() if spec.type == "sequence_classification"), None
@@ -128,12 +142,15 @@ def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
         if arguments.get("encoding_errors") in (None, "strict"):
             for path in files:
                 _check_encoding(path, encoding)
+    if source.path == "csv" and not {"keep_default_na", "na_values"} & arguments.keys():
+        # pandas would take labels such as None, NA or null for missing ones.
+        arguments |= {"keep_default_na": False, "na_values": [""]}
     try:
         loaded = datasets.load_dataset(resolve_path(str(source.path)), **arguments)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
         if source.path == "json":
             for path in files:
-                _check_json_lines(path)
+                _check_json_lines(path, arguments.get("encoding") or "utf-8")
         found = _first_cause(error) or f"no rows in {', '.join(files)}"
         if empty := re.fullmatch(r'Instruction "(.+)" corresponds to no data!', found):
             raise ValueError(f"`{where}`: the split {empty[1]!r} has no rows.") from error
@@ -212,9 +229,9 @@ def _check_encoding(path: str, encoding: str) -> None:
                 ) from None
 
 
-def _check_json_lines(path: str) -> None:
+def _check_json_lines(path: str, encoding: str) -> None:
     """Name the line of a JSON-lines file that does not parse; `datasets` counts inside its own blocks."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding=encoding) as file:
         if file.read(1) == "[":
             return  # a single JSON array, which has no lines to name
         file.seek(0)
@@ -295,12 +312,12 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
                 f"`sources.{data.name}`: {len(train)} training rows are too few to carve off {shares[split]:g} of them"
                 f" as {split}; give a {split} file or a larger share in `split`."
             )
-        data.splits[split] = train.select(sorted(rows))
-        logger.info(
+        data.keep(split, sorted(rows), of="train")
+        logger.warning(
             "Source %s: %d of %d training rows carved off as %s%s, seed %d.",
             data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
         )  # fmt: skip
-    data.splits["train"] = train.select([row for row in range(len(train)) if row not in gone])
+    data.keep("train", [row for row in range(len(train)) if row not in gone])
 
 
 def _text_key(text: Any) -> str:
@@ -348,7 +365,7 @@ def _has_text(value: Any) -> bool:
     return bool(value) and all(isinstance(word, str) for word in value) and any(word.strip() for word in value)
 
 
-def _without_bad_rows(data: SourceData, split: str, drop: bool) -> datasets.Dataset:
+def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
     rows = data.splits[split]
     bad = [
         row
@@ -356,7 +373,7 @@ def _without_bad_rows(data: SourceData, split: str, drop: bool) -> datasets.Data
         if not (all(map(_has_text, text)) if data.form == "pair" else _has_text(text))
     ]
     if not bad:
-        return rows
+        return
     listed = ", ".join(str(row + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
     if not drop:
         raise ValueError(
@@ -368,4 +385,4 @@ def _without_bad_rows(data: SourceData, split: str, drop: bool) -> datasets.Data
     if len(bad) == len(rows):
         raise ValueError(f"`sources.{data.name}`: no row of the split {split!r} has text.")
     gone = set(bad)
-    return rows.select([row for row in range(len(rows)) if row not in gone])
+    data.keep(split, [row for row in range(len(rows)) if row not in gone])

@@ -7,6 +7,7 @@ folder alone is enough; another config or overrides point it at other data.
 import copy
 import json
 import logging
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,7 +128,8 @@ def write_results(
 ) -> None:
     """Write `metrics.json` and `predictions.jsonl` (a line a row: text, and what each task said and should have)."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(_json_value(results), indent=2, ensure_ascii=False)
+    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
             lines: list[dict[str, Any]] = [
@@ -138,3 +140,14 @@ def write_results(
                 for row, predicted, gold in zip(found.rows.tolist(), found.predicted, found.gold, strict=True):
                     lines[row]["tasks"][task] = {"predicted": predicted, "gold": gold}
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _json_value(value: Any) -> Any:
+    """The value as JSON has it: arrays as lists, and null for what is not a number."""
+    if isinstance(value, Mapping):
+        return {key: _json_value(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_json_value(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -7,7 +7,7 @@ from ..config import RunConfig, resolve_path
 from ..data.labels import TaskData, build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import SourceData, load_sources
-from ..modeling.encoding import NO_TOKEN, load_tokenizer, longest_input
+from ..modeling.encoding import NO_TOKEN, load_tokenizer, longest_input, sentence_length
 
 
 def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 3, split: str = "train") -> str:
@@ -28,8 +28,12 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
     sources = load_sources(run)
     tasks = build_tasks(run, sources)
     encoder = resolve_path(run.model.encoder)
-    tokenizer = load_tokenizer(encoder, words=any(task.form == "words" for task in tasks.values()))
-    max_length = run.model.max_length or longest_input(tokenizer, AutoConfig.from_pretrained(encoder))
+    options = {"revision": run.model.revision or "main", "trust_remote_code": run.model.trust_remote_code}
+    words = any(task.form == "words" for task in tasks.values())
+    tokenizer = load_tokenizer(encoder, words=words, **options)
+    encoder_config = AutoConfig.from_pretrained(encoder, **run.model.encoder_config, **options)
+    limit = longest_input(tokenizer, encoder_config)
+    max_length = run.model.max_length or min(limit, sentence_length(encoder, **options) or limit)
     lines = []
     for name, task in tasks.items():
         shown = ", ".join(task.labels[:20]) + (f", ... ({len(task.labels)})" if len(task.labels) > 20 else "")

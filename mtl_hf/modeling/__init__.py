@@ -1,5 +1,5 @@
 """The room that travels: what a saved model needs to answer raw text, and nothing else.
 
-Its files import only torch, transformers and each other (`from .x import y`), because they are copied to the Hub
-beside the weights.
+Its files import only torch, transformers and what these need, and each other (`from .x import y`), so that they can be
+copied beside the weights of a published model.
 """

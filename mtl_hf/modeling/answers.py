@@ -63,8 +63,7 @@ def answer(
 
     scores = softmax(logits)
     lost = np.asarray(np.isnan(scores).any(-1))
-    outside = "O" if "O" in labels else labels[0]
-    tags = [outside if missing else labels[int(np.argmax(row))] for row, missing in zip(scores, lost, strict=True)]
+    tags = ["O" if missing else labels[int(np.argmax(row))] for row, missing in zip(scores, lost, strict=True)]
     best_scores = np.where(lost, 0.0, scores.max(-1))
     if not is_span_scheme(labels):
         return [

@@ -5,11 +5,13 @@ A text has one of three forms: `string`, `words` (a list that the data has split
 with `add_prefix_space`, which `load_tokenizer` sees to.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils.hub import cached_file
 
 FORMS = ("string", "words", "pair")
 NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
@@ -78,6 +80,24 @@ def longest_input(tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> in
         limits.append(positions)
     limit = min(limits)
     return limit if limit < 1_000_000 else 512
+
+
+def sentence_length(name: str, **kwargs: Any) -> int | None:
+    """The longest input, in tokens, that a sentence encoder declares (`max_seq_length`); None for other encoders.
+
+    Args:
+        name: Hub id or folder.
+        **kwargs: Of `from_pretrained`; those that say where to look count.
+    """
+    options = {
+        key: value for key, value in kwargs.items() if key in ("revision", "token", "cache_dir", "local_files_only")
+    }
+    path = cached_file(name, "sentence_bert_config.json", _raise_exceptions_for_missing_entries=False, **options)
+    if path is None:
+        return None
+    with open(path, encoding="utf-8") as file:
+        declared = json.load(file).get("max_seq_length")
+    return int(declared) if declared else None
 
 
 def encode(

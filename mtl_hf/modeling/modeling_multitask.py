@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
 
 from .answers import answer
 from .configuration_multitask import MultiTaskConfig
-from .encoding import NO_TOKEN, encode, load_tokenizer, longest_input, split_words
+from .encoding import NO_TOKEN, encode, load_tokenizer, longest_input, sentence_length, split_words
 from .heads import build_head, check_head_name
 from .pooling import POOLING, check_pooling
 
@@ -78,6 +78,7 @@ class MultiTaskModel(PreTrainedModel):
             {name: build_head(config.hidden_size, config.pooling, spec) for name, spec in (config.heads or {}).items()}
         )
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._origin: tuple[str, dict[str, Any]] | None = None  # where `from_encoder` had it from
         self._warned_heads: set[str] = set()
         self.post_init()
 
@@ -90,7 +91,7 @@ class MultiTaskModel(PreTrainedModel):
         *,
         pooling: str = "mean",
         max_length: int | None = None,
-        words: bool = True,
+        words: bool = False,
         attn_implementation: str | None = None,
         encoder_config: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -100,21 +101,33 @@ class MultiTaskModel(PreTrainedModel):
         Args:
             name_or_path: Hub id or local folder of anything that `AutoModel` loads.
             pooling: `mean`, `cls` or `max`; heads may choose their own.
-            max_length: Longest input in tokens; by default the most that encoder and tokenizer can take.
-            words: Whether texts may be lists of words (see `load_tokenizer`).
+            max_length: Longest input in tokens; by default what a sentence encoder was made for, else the most that
+                encoder and tokenizer can take.
+            words: Whether texts will be lists of words (see `load_tokenizer`); a head that reads words sees to it too.
             attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
             encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`.
             **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
 
         Raises:
-            ValueError: `max_length` beyond what the encoder can take, or an unknown `pooling`.
+            ValueError: `max_length` beyond what the encoder can take, an unknown `pooling` or field of the encoder's
+                configuration, a tokenizer without padding, or an encoder that runs code of its own.
         """
         name = os.fspath(name_or_path)
         tokenizer = load_tokenizer(name, words=words, **kwargs)
+        if tokenizer.pad_token_id is None:
+            raise ValueError(f"the tokenizer of {name!r} has no padding token, so it cannot make batches.")
+        fields = AutoConfig.from_pretrained(name, **kwargs)
+        if unknown := [field for field in encoder_config or {} if not hasattr(fields, field)]:
+            raise ValueError(f"`encoder_config`: {unknown[0]!r} is no field of {type(fields).__name__}.")
         # float32 in spite of what the checkpoint is in: half-precision weights do not take small updates.
         encoder = AutoModel.from_pretrained(
             name, dtype=torch.float32, attn_implementation=attn_implementation, **(encoder_config or {}), **kwargs
         )
+        if type(encoder).__module__.startswith("transformers_modules."):
+            raise ValueError(
+                f"{name!r} runs code of its own ({type(encoder).__name__}), which a saved model would not have: choose"
+                " an encoder that transformers knows."
+            )
         limit = longest_input(tokenizer, encoder.config)
         if max_length is not None and not 3 <= max_length <= limit:
             raise ValueError(f"`max_length` is {max_length}; {name!r} takes 3 to {limit} tokens.")
@@ -124,11 +137,11 @@ class MultiTaskModel(PreTrainedModel):
         config = MultiTaskConfig(
             text_config=text_config,
             pooling=pooling,
-            max_length=max_length or limit,
+            max_length=max_length or min(limit, sentence_length(name, **kwargs) or limit),
             encoder_attn_implementation=encoder.config._attn_implementation,
         )
         model = cls(config, encoder=encoder)
-        model._tokenizer = tokenizer
+        model._tokenizer, model._origin = tokenizer, (name, kwargs)
         return model.eval()  # as `from_pretrained` does
 
     def add_head(
@@ -155,6 +168,8 @@ class MultiTaskModel(PreTrainedModel):
         spec |= {key: value for key, value in options.items() if value is not None}
         spec["num_steps"] = 0
         head = build_head(self.config.hidden_size, self.config.pooling, spec)
+        if spec["text"] == "words" and self._origin is not None:
+            self._tokenizer = load_tokenizer(self._origin[0], words=True, **self._origin[1])
         head.apply(self._init_weights)
         self.heads[name] = head.to(self.device, self.dtype).train(self.training)
         self.config.heads[name] = spec
@@ -323,11 +338,19 @@ class MultiTaskModel(PreTrainedModel):
         self._warn_untrained(names)
         texts = list(texts)
         results: list[dict[str, Any]] = [{} for _ in texts]
+        if not names:
+            raise ValueError("the model has no heads to answer with: `add_head` first.")
         pairs = [index for index, text in enumerate(texts) if isinstance(text, tuple)]
         singles = [index for index, text in enumerate(texts) if not isinstance(text, tuple)]
         by_form: dict[str, list[str]] = {}
         for name in names:
             by_form.setdefault(self.config.heads[name]["text"], []).append(name)
+        unasked = by_form.get("pair", []) if not pairs else []
+        if pairs and not singles:
+            unasked = [name for name in names if self.config.heads[name]["text"] != "pair"]
+        if texts and unasked:
+            reason = "their texts are no pairs" if pairs else "their texts are pairs, given as tuples"
+            logger.warning("No answer from %s: %s.", ", ".join(unasked), reason)
         if pairs and "pair" in by_form:
             self._answer([texts[i] for i in pairs], pairs, "pair", by_form["pair"], results, batch_size, show_progress)
         forms = [form for form in ("words", "string") if form in by_form]

@@ -15,6 +15,7 @@ import torch
 from transformers import TrainingArguments
 
 from ..config import OurTraining, check_keys, option, plain, typed
+from ..metrics import LOSS_LIKE
 
 
 @dataclass
@@ -38,6 +39,14 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             raise ValueError(
                 "`stopping_rule` belongs to `policy: round_robin`; proportional always shows every row once."
             )
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`training.{name}` is {getattr(self, name)}; it is at least 1.")
+        if self.early_stopping_patience is not None:
+            if self.early_stopping_patience < 1:
+                raise ValueError(f"`early_stopping_patience` is {self.early_stopping_patience}; it is at least 1.")
+            if self.eval_strategy == "no":
+                raise ValueError("`early_stopping_patience` needs evaluations: set `eval_strategy` to epoch or steps.")
         self._refuse()
         self._set_precision()
         self.remove_unused_columns = False  # it would drop what the collator needs
@@ -45,6 +54,9 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         self.logging_nan_inf_filter = False  # a NaN stops the run instead, by the task's name
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # in most steps some head has nothing to do
+        if self.greater_is_better is None and self.metric_for_best_model is not None:
+            # transformers takes every name that does not end in "loss" for one of which more is better
+            self.greater_is_better = not self.metric_for_best_model.endswith(("loss", *LOSS_LIKE))
         super().__post_init__()
         asked = int(os.environ.get("WORLD_SIZE", "1"))
         # `accelerate launch` sets these for several processes, but starts only one where it takes the machine for one
@@ -68,6 +80,11 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
                 self.dataloader_drop_last,
                 "no row is dropped here: batches differ by one at most",
             ),
+            "batch_eval_metrics": (self.batch_eval_metrics, "tasks are scored over all rows at once"),
+            "resume_from_checkpoint": (
+                self.resume_from_checkpoint is not None,
+                "in Python, `mtl_hf.run.build(config).trainer.train(resume_from_checkpoint=...)` resumes",
+            ),
             "auto_find_batch_size": (self.auto_find_batch_size, "set `sources.<name>.batch_size`"),
             "train_sampling_strategy": (
                 self.train_sampling_strategy != "random",
@@ -76,7 +93,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         }
         for name, (given, instead) in refused.items():
             if given:
-                raise ValueError(f"`training.{name}` is not for several tasks: {instead}.")
+                raise ValueError(f"`training.{name}` is not supported: {instead}.")
 
     def _set_precision(self) -> None:
         given = [name for name in ("bf16", "fp16") if getattr(self, name)]

@@ -22,11 +22,22 @@ from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import seed_worker
 
+from ..config import nearest
 from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.rows import EncodedSplit
 from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
-from ..metrics import flatten, load_metrics, primary_metric, read_answers, score, score_weight, try_metrics
+from ..metrics import (
+    flatten,
+    load_metrics,
+    logged_names,
+    primary_metric,
+    read_answers,
+    score,
+    score_weight,
+    try_metrics,
+)
+from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .freezing import freeze
@@ -77,6 +88,12 @@ class MultiTaskTrainer(Trainer):
         self.tasks = dict(tasks)
         self.extra_metrics = load_metrics(tasks)
         try_metrics(tasks, self.extra_metrics, {name: split.gold for name, split in (eval_dataset or {}).items()})
+        names = logged_names(tasks, self.extra_metrics)
+        best = (args.metric_for_best_model or "score").removeprefix("eval_")
+        if best not in names:
+            raise ValueError(
+                f"`training.metric_for_best_model` is {best!r}.{nearest(best, names)} Valid are: {', '.join(names)}."
+            )
         if args.metric_for_best_model == "score" and not any(score_weight(task) for task in tasks.values()):
             raise ValueError(
                 "the primary metric of every task is a loss, so there is no score to choose a checkpoint by: set a"
@@ -174,6 +191,12 @@ class MultiTaskTrainer(Trainer):
             math.ceil(len(self.batch_sampler) / a_step)  # type: ignore[arg-type]
             * self.args.num_train_epochs
         )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Weights, and how many steps each head has had."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for name, spec in (MultiTaskConfig.from_pretrained(resume_from_checkpoint).heads or {}).items():
+            self.model.config.heads[name]["num_steps"] = spec["num_steps"]
 
     # ---- the loss ----
 

@@ -210,7 +210,7 @@ def test_inner_tags_that_continue_nothing_are_counted_and_repaired(caplog: pytes
         "Task task: 4 I- tags of only train",
         "Task task: 4 I- tags of only validation",
     ]
-    assert "row 1, word 2: I-a" in caplog.messages[0]
+    assert "row 1 of the split 'train' of source 'only', word 2: I-a" in caplog.messages[0]
 
 
 def test_repair_adds_the_tag_that_it_needs() -> None:
@@ -226,9 +226,9 @@ def test_correct_tags_are_not_reported(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_inner_tags_that_continue_nothing_are_refused_where_asked() -> None:
-    with pytest.raises(ValueError, match=r"2 I- tags in the split 'train' of source 'only' continue nothing") as caught:
+    with pytest.raises(ValueError, match=r"2 I- tags continue nothing") as caught:
         build(TAGS, [["B-a", "O"], ["B-a", "O", "I-a"], ["I-a"]], bio="refuse")
-    assert "the first in row 2, word 3: I-a" in str(caught.value)
+    assert "the first: row 2 of the split 'train' of source 'only', word 3: I-a" in str(caught.value)
     assert "`bio: repair`" in str(caught.value)
 
 

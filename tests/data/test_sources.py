@@ -359,3 +359,19 @@ def test_line_that_cannot_be_read_is_named(tmp_path: Path, line: bytes, expected
     file.write_bytes(good * 2 + line + good)
     with pytest.raises(ValueError, match=expected):
         load(path="json", data_files={"train": str(file)})
+
+
+def test_labels_that_pandas_takes_for_missing_are_labels(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {n},{label}\n" for n in range(20) for label in ("None", "NA", "")))
+    data = load(path="csv", data_files=str(path))
+    assert set(data.splits["train"]["label"]) == {"None", "NA", None}
+
+
+def test_rows_keep_the_number_they_were_loaded_with(tmp_path: Path) -> None:
+    rows = [{"text": "" if n == 3 else f"text {n}", "label": "ab"[n % 2]} for n in range(40)]
+    data = load(path="json", data_files=write_json(tmp_path / "rows.jsonl", rows), drop_bad_rows=True)
+    for split in ("train", "validation"):
+        for row, text in enumerate(data.splits[split]["text"]):
+            number = int(text.split()[1]) + 1
+            assert data.where(split, row) == f"row {number} of the split 'train' of source {data.name!r}"

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import mtl_hf
@@ -720,8 +721,41 @@ def test_packaged_minilm_is_the_published_one(minilm: str) -> None:
 
 def test_embeddings_are_those_of_sentence_transformers(minilm: str) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    theirs = sentence_transformers.SentenceTransformer(minilm, device="cpu").encode(TEXTS, show_progress_bar=False)
-    ours = MultiTaskModel.from_encoder(minilm).encode(TEXTS, normalize=True)
+    texts = [*TEXTS, " ".join(TEXTS) * 3]  # the last is cut, as theirs is
+    theirs = sentence_transformers.SentenceTransformer(minilm, device="cpu").encode(texts, show_progress_bar=False)
+    model = MultiTaskModel.from_encoder(minilm)
+    assert model.config.max_length == 256 < len(model.tokenizer(texts[-1])["input_ids"])
+    ours = model.encode(texts, normalize=True)
     assert len(TEXTS) >= 20
     assert len({len(re.findall(r"\w+", text)) for text in TEXTS}) > 8
     np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-5)
+
+
+def test_a_head_that_reads_words_makes_the_tokenizer_ready_for_words(encoder_folders: dict[str, Path]) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folders["roberta"])
+    whole = model.tokenizer("play some jazz")["input_ids"]
+    assert whole == AutoTokenizer.from_pretrained(encoder_folders["roberta"])("play some jazz")["input_ids"]
+    model.add_head("tags", type="token_classification", labels=["O", "B-a"])
+    words = model.tokenizer(["play", "some", "jazz"], is_split_into_words=True)["input_ids"]
+    assert words == model.tokenizer("play some jazz")["input_ids"] != whole
+
+
+def test_an_encoder_with_code_of_its_own_is_refused(encoder_folder: str, tmp_path: Path) -> None:
+    folder = tmp_path / "custom_encoder"
+    shutil.copytree(encoder_folder, folder)
+    (folder / "own.py").write_text("from transformers import BertModel\n\n\nclass OwnModel(BertModel):\n    pass\n")
+    config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModel": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="runs code of its own \\(OwnModel\\)"):
+        MultiTaskModel.from_encoder(folder, trust_remote_code=True)
+
+
+def test_heads_that_get_no_text_of_their_form_say_so(encoder_folder: str, caplog: pytest.LogCaptureFixture) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    with pytest.raises(ValueError, match="no heads"):
+        model.predict(["play"])
+    model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
+    with caplog.at_level(logging.WARNING, "mtl_hf"):
+        assert model.predict(["play"]) == [{}]
+    assert "No answer from same: their texts are pairs, given as tuples." in caplog.messages
+    assert set(model.predict([("play", "jazz")])[0]) == {"same"}

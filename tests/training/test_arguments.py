@@ -221,3 +221,30 @@ def test_several_gpus_without_a_launcher_are_refused(alone: pytest.MonkeyPatch) 
     alone.setattr(MultiTaskTrainingArguments, "n_gpu", property(lambda self: 2))
     with pytest.raises(ValueError, match="this process sees 2 GPUs; one process a GPU is supported"):
         read()
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"),
+    [("score", True), ("sentiment_accuracy", True), ("sentiment_cross_entropy", False), ("stars_mse", False)],
+)
+def test_the_best_checkpoint_has_the_smallest_loss_or_the_greatest_score(metric: str, greater: bool) -> None:
+    assert read_arguments({"metric_for_best_model": metric, "use_cpu": True})[0].greater_is_better is greater
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size` is 0; it is at least 1"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps` is 0; it is at least 1"),
+        ({"early_stopping_patience": 0}, "early_stopping_patience` is 0; it is at least 1"),
+        (
+            {"early_stopping_patience": 2, "eval_strategy": "no", "load_best_model_at_end": False},
+            "early_stopping_patience` needs evaluations",
+        ),
+        ({"batch_eval_metrics": True}, "batch_eval_metrics` is not supported"),
+        ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint` is not supported"),
+    ],
+)
+def test_numbers_that_cannot_train_are_refused(section: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_arguments(section | {"use_cpu": True})
