@@ -35,5 +35,5 @@ $(BIN)/python:
 
 # A stamp for each extra, so that nothing is installed twice and a changed requirement is installed again.
 .venv/quickstart .venv/test: .venv/%: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@
