@@ -428,8 +428,8 @@ def _joint(answers: list[Answers], num_rows: int) -> float:
 def interval(task: TaskData, answers: Answers, confidence: float = 0.95) -> list[float]:
     """Bootstrap interval (percentile, rows resampled) of a task's primary metric.
 
-    F1 over spans or label sets and accuracy are ratios of per-row counts, which makes a resample an addition; other
-    metrics are computed anew on each.
+    F1 over spans or label sets and accuracy are ratios of per-row counts, which makes a resample an addition; macro F1
+    and Matthews' coefficient come from a resample's confusion matrix; other metrics are computed anew on each.
     """
     rng = np.random.default_rng(13)
     primary = primary_metric(task)
@@ -441,6 +441,17 @@ def interval(task: TaskData, answers: Answers, confidence: float = 0.95) -> list
 
         data: tuple[np.ndarray, ...] = counts
         statistic: Callable[..., Any] = ratio
+    elif task.type == "sequence_classification":
+        labels = {label: index for index, label in enumerate(dict.fromkeys([*answers.gold, *answers.predicted]))}
+        cells = np.array(
+            [labels[g] * len(labels) + labels[p] for p, g in zip(answers.predicted, answers.gold, strict=True)]
+        )
+
+        def from_confusion(index: np.ndarray) -> float:
+            confusion = np.bincount(cells[index], minlength=len(labels) ** 2).reshape(len(labels), len(labels))
+            return macro_f1(confusion) if primary == "macro_f1" else matthews(confusion)
+
+        data, statistic = (np.arange(len(answers.rows)),), from_confusion
     else:
         metric = METRICS[task.type]()
 
@@ -458,8 +469,22 @@ def interval(task: TaskData, answers: Answers, confidence: float = 0.95) -> list
     return [float(found.low), float(found.high)]
 
 
+def macro_f1(confusion: np.ndarray) -> float:
+    """Mean F1 over the labels that occur, from counts (gold, predicted) of shape (C, C)."""
+    totals = confusion.sum(0) + confusion.sum(1)
+    return float(np.mean(2 * np.diag(confusion)[totals > 0] / totals[totals > 0]))
+
+
+def matthews(confusion: np.ndarray) -> float:
+    """Matthews' coefficient from counts (gold, predicted) of shape (C, C); 0 where it is not defined."""
+    gold, predicted, total = confusion.sum(1).astype(float), confusion.sum(0).astype(float), confusion.sum()
+    scale = np.sqrt((total**2 - predicted @ predicted) * (total**2 - gold @ gold))
+    return float((np.trace(confusion) * total - gold @ predicted) / scale) if scale else 0.0
+
+
 def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndarray, np.ndarray] | None:
-    if primary == "accuracy" and task.type != "token_classification":
+    single = task.type == "sequence_classification"  # whose micro F1 is the accuracy
+    if (primary == "accuracy" and task.type != "token_classification") or (primary == "micro_f1" and single):
         return answers.correct.astype(float), np.ones(len(answers.rows))
     pairs = list(zip(answers.predicted, answers.gold, strict=True))
     if primary == "accuracy":

@@ -16,12 +16,15 @@ from mtl_hf.config import Task
 from mtl_hf.data.labels import TaskData
 from mtl_hf.evaluation.report import scores_table
 from mtl_hf.metrics import (
+    METRICS,
     Answers,
     baseline,
     flatten,
     interval,
     load_metrics,
     logged_names,
+    macro_f1,
+    matthews,
     metric_names,
     primary_metric,
     read_answers,
@@ -549,3 +552,34 @@ def test_two_tasks_may_not_log_under_one_name() -> None:
     with pytest.raises(ValueError, match="two tasks would both log 'a_macro_f1'"):
         logged_names(tasks, {})
     assert "a_accuracy" in logged_names({"a": tasks["a"]}, {})
+
+
+@pytest.mark.parametrize("labels", [2, 3, 7])
+def test_numbers_from_a_confusion_matrix_are_those_of_sklearn(labels: int) -> None:
+    rng = np.random.default_rng(labels)
+    for size in (1, 5, 200):
+        gold, predicted = rng.integers(labels, size=size), rng.integers(labels, size=size)
+        confusion = np.zeros((labels, labels), dtype=int)
+        for g, p in zip(gold, predicted, strict=True):
+            confusion[g, p] += 1
+        assert macro_f1(confusion) == pytest.approx(
+            sklearn.metrics.f1_score(gold, predicted, average="macro", zero_division=0)
+        )
+        if len({*gold, *predicted}) > 1:
+            assert matthews(confusion) == pytest.approx(sklearn.metrics.matthews_corrcoef(gold, predicted))
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "matthews", "micro_f1"])
+def test_intervals_of_classification_are_those_of_recomputed_resamples(metric: str) -> None:
+    rng = np.random.default_rng(0)
+    gold = [str(label) for label in rng.integers(3, size=120)]
+    predicted = [label if rng.random() < 0.7 else "0" for label in gold]
+    answers = Answers(np.arange(120), predicted, gold)
+    resampled = []
+    for _ in range(300):
+        index = rng.integers(120, size=120)
+        chosen = [predicted[i] for i in index], [gold[i] for i in index]
+        resampled.append(METRICS[CLASSES]()._compute(*chosen)[metric])
+    expected = np.quantile(resampled, [0.025, 0.975])
+    found = interval(task(CLASSES, "012", metrics=[metric]), answers)
+    np.testing.assert_allclose(found, expected, atol=0.03)
