@@ -218,7 +218,7 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
     if held and not overwrite:
         raise ValueError(
             f"`training.output_dir`: {folder} holds a run already; choose another folder, or replace it with"
-            " --overwrite (which removes what that run wrote, and nothing else)."
+            " --overwrite (`overwrite=True` in Python), which removes what that run wrote and nothing else."
         )
 
 

@@ -70,7 +70,7 @@ def evaluate(
     sources = load_sources(run, [split])
     sources = {name: source for name, source in sources.items() if split in source.splits}
     if not sources:
-        raise ValueError(f"no source of this config has a {split} split.")
+        raise ValueError(f"no source of this config has a {split} split; choose another with `--split`.")
     for name, spec in list(run.tasks.items()):
         kept = [source for source in spec.sources if source in sources]
         if not kept:
