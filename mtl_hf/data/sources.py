@@ -310,8 +310,8 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
         if not rows:
             raise ValueError(
                 f"`sources.{data.name}`: {len(train)} training rows are too few to carve off {shares[split]:g} of them"
-                f" as {split} ({len(groups)} distinct texts, and equal ones stay together); give a {split} file or a larger"
-                " share in `split`."
+                f" as {split}: they have {len(groups)} distinct texts, and equal ones stay together. Give a {split}"
+                " file, or a larger share in `split`."
             )
         data.keep(split, sorted(rows), of="train")
         logger.warning(
