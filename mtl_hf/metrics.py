@@ -220,10 +220,15 @@ def try_metrics(
             raise ValueError(
                 f"`tasks.{name}.metrics`: {', '.join(extra[name])} cannot score these labels: {error}"
             ) from error
-        if primary_metric(task) not in numbers:
-            raise ValueError(
-                f"`tasks.{name}.metrics`: {primary_metric(task)!r} is not among its results ({', '.join(numbers)})."
-            )
+        _check_primary(task, numbers)
+
+
+def _check_primary(task: TaskData, numbers: Mapping[str, Any]) -> str:
+    """The name of the task's primary metric, which has to be among its numbers."""
+    primary = primary_metric(task)
+    if primary not in numbers:
+        raise ValueError(f"`tasks.{task.name}.metrics`: {primary!r} is not among its results ({', '.join(numbers)}).")
+    return primary
 
 
 # ---- predictions ----
@@ -358,9 +363,7 @@ def score(
             numbers["per_source"] = {
                 source: task_metrics(task, found, (extra or {}).get(name, {})) for source, found in by_source.items()
             }
-        primary = primary_metric(task)
-        if primary not in numbers:
-            raise ValueError(f"`tasks.{name}.metrics`: {primary!r} is not among its results ({', '.join(numbers)}).")
+        primary = _check_primary(task, numbers)
         numbers["primary"] = primary
         ours = primary in metric_names(task) and primary != "cross_entropy" and not np.isnan(numbers[primary])
         if intervals and len(together.rows) > 1 and ours:

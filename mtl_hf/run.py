@@ -170,7 +170,6 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
     """The encoder that the config names, with a new head for each task."""
     spec = run.model
     encoder = resolve_path(spec.encoder)
-    words = any(task.form == "words" for task in tasks.values())
     if Path(encoder).is_dir() and not (Path(encoder) / "config.json").is_file():
         raise ValueError(f"`model.encoder` {spec.encoder!r}: there is no model in that folder (no config.json).")
     try:
@@ -178,7 +177,6 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
             encoder,
             pooling=spec.pooling,
             max_length=spec.max_length,
-            words=words,
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
             revision=spec.revision or "main",

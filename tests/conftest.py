@@ -171,6 +171,16 @@ def review_rows(num_rows: int = 40) -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
+# Quick, exact and quiet.
+TRAINING = {
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 8,
+    "precision": "fp32",
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
+
+
 def two_source_config(encoder: str, output_dir: Path | str, **training: object) -> dict:
     """A config dict of two sources and four task types on the tiny data, quick to run."""
     return {
@@ -185,16 +195,7 @@ def two_source_config(encoder: str, output_dir: Path | str, **training: object) 
             "stars": {"type": "regression", "source": "reviews", "label": "stars"},
             "topics": {"type": "multi_label_classification", "source": "reviews", "label": "topics"},
         },
-        "training": {
-            "output_dir": str(output_dir),
-            "learning_rate": 1e-3,
-            "num_train_epochs": 2,
-            "per_device_train_batch_size": 8,
-            "precision": "fp32",
-            "use_cpu": True,
-            "disable_tqdm": True,
-        }
-        | training,
+        "training": TRAINING | {"output_dir": str(output_dir), "learning_rate": 1e-3} | training,
     }
 
 

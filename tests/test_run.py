@@ -17,7 +17,7 @@ import mtl_hf
 from mtl_hf.modeling.answers import bio_spans
 from mtl_hf.run import train
 from mtl_hf.training.trainer import MultiTaskTrainer
-from tests.conftest import assistant_rows, review_rows, two_source_config
+from tests.conftest import TRAINING, assistant_rows, review_rows, two_source_config
 
 
 def pair_rows(num_rows: int = 48) -> datasets.Dataset:
@@ -65,16 +65,7 @@ def write_config(folder: Path, encoder: str, cases: dict[str, Any], **training: 
         "model": {"encoder": encoder},
         "sources": {},
         "tasks": {},
-        "training": {
-            "output_dir": str(folder / "out"),
-            "learning_rate": 3e-3,
-            "num_train_epochs": 2,
-            "per_device_train_batch_size": 8,
-            "precision": "fp32",
-            "use_cpu": True,
-            "disable_tqdm": True,
-        }
-        | training,
+        "training": TRAINING | {"output_dir": str(folder / "out"), "learning_rate": 3e-3} | training,
     }
     for name, (rows, text, task) in cases.items():
         files = write_splits(folder / name, rows())

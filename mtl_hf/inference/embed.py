@@ -24,7 +24,7 @@ def load_model(name_or_path: str) -> MultiTaskModel:
         config, _ = PreTrainedConfig.get_config_dict(path)
         if config.get("model_type") == MultiTaskConfig.model_type:
             return MultiTaskModel.from_pretrained(path)
-        return MultiTaskModel.from_encoder(path, words=False)
+        return MultiTaskModel.from_encoder(path)
     except OSError as error:
         raise ValueError(f"no model can be loaded from {name_or_path!r}: {' '.join(str(error).split())}") from error
 

@@ -7,7 +7,7 @@ from ..config import RunConfig, resolve_path
 from ..data.labels import TaskData, build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import SourceData, load_sources
-from ..modeling.encoding import NO_TOKEN, load_tokenizer, longest_input, sentence_length
+from ..modeling.encoding import NO_TOKEN, default_length, load_tokenizer, longest_input
 
 
 def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 3, split: str = "train") -> str:
@@ -33,7 +33,7 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
     tokenizer = load_tokenizer(encoder, words=words, **options)
     encoder_config = AutoConfig.from_pretrained(encoder, **run.model.encoder_config, **options)
     limit = longest_input(tokenizer, encoder_config)
-    max_length = run.model.max_length or min(limit, sentence_length(encoder, **options) or limit)
+    max_length = run.model.max_length or default_length(encoder, limit, **options)
     lines = []
     for name, task in tasks.items():
         shown = ", ".join(task.labels[:20]) + (f", ... ({len(task.labels)})" if len(task.labels) > 20 else "")

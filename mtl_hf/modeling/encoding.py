@@ -17,9 +17,9 @@ FORMS = ("string", "words", "pair")
 NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
 
 _POSITIONS_AFTER_PADDING = (
-    *("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod"),
-    *("ibert", "longformer", "luke", "markuplm", "esm"),
-)
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod",
+    "ibert", "longformer", "luke", "markuplm", "esm",
+)  # fmt: skip
 
 # Runs of letters and digits, joined by inner apostrophes, hyphens, dots and the like; any other sign is its own word.
 _WORD = re.compile(r"\w+(?:[-'’.,:/@_&]\w+)*|[^\w\s]")
@@ -82,11 +82,12 @@ def longest_input(tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> in
     return limit if limit < 1_000_000 else 512
 
 
-def sentence_length(name: str, **kwargs: Any) -> int | None:
-    """The longest input, in tokens, that a sentence encoder declares (`max_seq_length`); None for other encoders.
+def default_length(name: str, limit: int, **kwargs: Any) -> int:
+    """Where inputs are cut by default: at the `max_seq_length` that a sentence encoder declares, else at `limit`.
 
     Args:
         name: Hub id or folder.
+        limit: What the encoder can take (`longest_input`), in tokens.
         **kwargs: Of `from_pretrained`; those that say where to look count.
     """
     options = {
@@ -94,10 +95,10 @@ def sentence_length(name: str, **kwargs: Any) -> int | None:
     }
     path = cached_file(name, "sentence_bert_config.json", _raise_exceptions_for_missing_entries=False, **options)
     if path is None:
-        return None
+        return limit
     with open(path, encoding="utf-8") as file:
         declared = json.load(file).get("max_seq_length")
-    return int(declared) if declared else None
+    return min(limit, int(declared)) if declared else limit
 
 
 def encode(

@@ -20,7 +20,7 @@ from transformers.utils.generic import ModelOutput
 
 from .answers import answer
 from .configuration_multitask import MultiTaskConfig
-from .encoding import NO_TOKEN, encode, load_tokenizer, longest_input, sentence_length, split_words
+from .encoding import NO_TOKEN, default_length, encode, load_tokenizer, longest_input, split_words
 from .heads import build_head, check_head_name
 from .pooling import POOLING, check_pooling
 
@@ -91,7 +91,6 @@ class MultiTaskModel(PreTrainedModel):
         *,
         pooling: str = "mean",
         max_length: int | None = None,
-        words: bool = False,
         attn_implementation: str | None = None,
         encoder_config: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -103,7 +102,6 @@ class MultiTaskModel(PreTrainedModel):
             pooling: `mean`, `cls` or `max`; heads may choose their own.
             max_length: Longest input in tokens; by default what a sentence encoder was made for, else the most that
                 encoder and tokenizer can take.
-            words: Whether texts will be lists of words (see `load_tokenizer`); a head that reads words sees to it too.
             attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
             encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`.
             **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
@@ -113,7 +111,7 @@ class MultiTaskModel(PreTrainedModel):
                 configuration, a tokenizer without padding, or an encoder that runs code of its own.
         """
         name = os.fspath(name_or_path)
-        tokenizer = load_tokenizer(name, words=words, **kwargs)
+        tokenizer = load_tokenizer(name, **kwargs)
         if tokenizer.pad_token_id is None:
             raise ValueError(f"the tokenizer of {name!r} has no padding token, so it cannot make batches.")
         fields = AutoConfig.from_pretrained(name, **kwargs)
@@ -137,7 +135,7 @@ class MultiTaskModel(PreTrainedModel):
         config = MultiTaskConfig(
             text_config=text_config,
             pooling=pooling,
-            max_length=max_length or min(limit, sentence_length(name, **kwargs) or limit),
+            max_length=max_length or default_length(name, limit, **kwargs),
             encoder_attn_implementation=encoder.config._attn_implementation,
         )
         model = cls(config, encoder=encoder)
@@ -168,7 +166,8 @@ class MultiTaskModel(PreTrainedModel):
         spec |= {key: value for key, value in options.items() if value is not None}
         spec["num_steps"] = 0
         head = build_head(self.config.hidden_size, self.config.pooling, spec)
-        if spec["text"] == "words" and self._origin is not None:
+        first_of_words = not any(other["text"] == "words" for other in self.config.heads.values())
+        if spec["text"] == "words" and first_of_words and self._origin is not None:
             self._tokenizer = load_tokenizer(self._origin[0], words=True, **self._origin[1])
         head.apply(self._init_weights)
         self.heads[name] = head.to(self.device, self.dtype).train(self.training)
