@@ -119,3 +119,11 @@ def two_processes(tmp_path: Path) -> TwoProcesses:
         return [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
     return call
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line for each test that kills runs: how many kills, and how many of those runs ended the same."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for name, (test, counter) in (item for item in report.user_properties if item[0] == "kills"):
+                terminalreporter.write_line(f"{name}: {dict(counter)} in {test} ({report.duration:.0f} s)")
