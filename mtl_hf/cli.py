@@ -124,13 +124,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes, as training.learning_rate=1e-4")
     parser.add_argument("--dry-run", action="store_true", help="do everything up to the first step, then stop")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that output_dir holds")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in output_dir")
     parser.set_defaults(function=_train)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from .run import train
 
-    train(arguments.config, arguments.overrides, dry_run=arguments.dry_run, overwrite=arguments.overwrite)
+    options = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "resume")}
+    train(arguments.config, arguments.overrides, **options)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

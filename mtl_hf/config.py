@@ -130,6 +130,7 @@ class OurTraining:
     early_stopping_patience: int | None = option(
         "stop after so many evaluations without a better score (default: never)", None
     )
+    keep_best_per_task: bool = option("keep the best checkpoint of each task besides that with the best score", False)
 
 
 @dataclass(kw_only=True)

@@ -25,6 +25,7 @@ from .evaluation.report import scores_table
 from .metrics import Answers
 from .modeling.modeling_multitask import MultiTaskModel
 from .training.arguments import read_arguments
+from .training.checkpoints import check_checkpoint, newest_checkpoint, write_whole
 from .training.optimizer import parts_table
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
@@ -110,6 +111,7 @@ def train(
     *,
     dry_run: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Train, score and save one multi-task model.
 
@@ -118,21 +120,30 @@ def train(
         overrides: `a.b=c` changes to it.
         dry_run: Do everything up to the first step, then stop.
         overwrite: Remove what an earlier run wrote into `output_dir`.
+        resume: Go on from the newest whole checkpoint in `output_dir`, exactly as if the run had not been stopped; from
+            the beginning where there is none yet.
 
     Returns:
         What `metrics.json` holds: the scores on the test split (validation where no source has one). With `dry_run`
         the number of rows of each source and of steps.
 
     Raises:
-        ValueError: Anything wrong with the config or the data.
+        ValueError: Anything wrong with the config or the data, or a checkpoint that was trained differently.
         FloatingPointError: A loss that is not a number.
     """
     config = RunConfig.load(config, overrides)
     folder = Path(typed(str | None, config.training.get("output_dir"), "training.output_dir") or "trainer_output")
-    _check_folder(folder, overwrite)
+    if overwrite and resume:
+        raise ValueError("`overwrite` and `resume` exclude each other: one removes what the other goes on from.")
+    _check_folder(folder, overwrite or resume)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     run = build(config)
     trainer = run.trainer
+    checkpoint = newest_checkpoint(folder) if resume else None
+    if checkpoint:
+        check_checkpoint(checkpoint, trainer.checkpoint_facts())
+    elif resume:
+        logger.info("There is no whole checkpoint in %s yet: training starts from the beginning.", folder)
     if dry_run:
         if trainer.is_world_process_zero():
             for path in missing:  # transformers' Trainer has made them
@@ -143,12 +154,12 @@ def train(
         if overwrite:
             _clear(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / RUN_FILE).write_text(run.config.to_yaml(), encoding="utf-8")
+        write_whole(folder / RUN_FILE, run.config.to_yaml())
     if trainer.args.device.type == "cpu":
         # Adam's averages of word embeddings that no longer occur fade into denormal numbers, which CPUs compute slowly.
         torch.set_flush_denormal(True)
     started = time.perf_counter()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoint)
     logger.info("Trained in %.0f s.", time.perf_counter() - started)
     trainer.save_model()
     trainer.save_state()
@@ -204,7 +215,7 @@ def _encode_training(source: SourceData, tasks: Mapping[str, TaskData], model: M
     return trainable_rows(source, rows, tasks)
 
 
-def _check_folder(folder: Path, overwrite: bool) -> None:
+def _check_folder(folder: Path, reuse: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`training.output_dir`: {folder} is a file.")
     held = sorted({path.name for pattern in WRITTEN for path in folder.glob(pattern)})
@@ -213,15 +224,16 @@ def _check_folder(folder: Path, overwrite: bool) -> None:
             f"`training.output_dir`: {folder} holds files that no run of this package wrote, and a run would replace"
             f" ({', '.join(held[:5])}): choose another folder."
         )
-    if held and not overwrite:
+    if held and not reuse:
         raise ValueError(
-            f"`training.output_dir`: {folder} holds a run already; choose another folder, or replace it with"
-            " --overwrite (`overwrite=True` in Python), which removes what that run wrote and nothing else."
+            f"`training.output_dir`: {folder} holds a run already; choose another folder, go on with --resume"
+            " (`resume=True` in Python), or replace it with --overwrite (`overwrite=True`), which removes what that run"
+            " wrote and nothing else."
         )
 
 
 def _clear(folder: Path) -> None:
-    for pattern in WRITTEN:
+    for pattern in reversed(WRITTEN):  # what says that the folder is ours goes last
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -23,7 +23,7 @@ ROWS = [
 @pytest.fixture(autouse=True)
 def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake that gets as far as the first step fails its test."""
-    monkeypatch.setattr("mtl_hf.run.MultiTaskTrainer.train", lambda self: pytest.fail("training began"))
+    monkeypatch.setattr("mtl_hf.run.MultiTaskTrainer.train", lambda self, **kwargs: pytest.fail("training began"))
 
 
 @pytest.fixture
@@ -405,7 +405,7 @@ def test_overwrite_removes_what_a_run_wrote_and_nothing_else(
     assert files_in(output) == written | set(foreign)
 
     seen: list[set[str]] = []
-    monkeypatch.setattr("mtl_hf.run.MultiTaskTrainer.train", lambda self: seen.append(files_in(output)))
+    monkeypatch.setattr("mtl_hf.run.MultiTaskTrainer.train", lambda self, **kwargs: seen.append(files_in(output)))
     mtl_hf.train(config, overwrite=True)
     # When training began, all of the old run was gone, and only that.
     assert seen == [{"run.yaml", *foreign}]

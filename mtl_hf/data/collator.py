@@ -4,6 +4,7 @@ Notable: rows stay in Arrow, memory-mapped; a batch is one `take` and a few arra
 rows. A head without a labelled item in the batch gets no labels at all, so that it stays out of the graph.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,19 @@ class Collator:
 def row_lengths(rows: datasets.Dataset) -> np.ndarray:
     """Token length of each encoded row, read from Arrow's offsets."""
     return pc.list_value_length(rows.with_format("arrow")[:]["input_ids"]).to_numpy()
+
+
+def fingerprint(rows: datasets.Dataset) -> str:
+    """A hash of encoded rows: of what they hold and in which order, not of where they came from."""
+    digest = hashlib.sha256()
+    table = rows.with_format("arrow")[:]
+    for name in sorted(table.column_names):
+        column = table[name]
+        parts = _flat(column) if pa.types.is_list(column.type) else (column.to_numpy(),)
+        digest.update(f"{name}:{column.type}".encode())
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

@@ -29,6 +29,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
     metric_for_best_model: str | None = option("what the best checkpoint is chosen by", "score")
     logging_steps: float = option("steps between two lines of the training log", 50)
     per_device_eval_batch_size: int = option("rows a process predicts at once", 64)
+    restore_callback_states_from_checkpoint: bool = option("whether --resume restores callbacks, too", True)
 
     def __post_init__(self) -> None:
         if isinstance(self.freeze, str):
@@ -47,6 +48,10 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
                 raise ValueError(f"`early_stopping_patience` is {self.early_stopping_patience}; it is at least 1.")
             if self.eval_strategy == "no":
                 raise ValueError("`early_stopping_patience` needs evaluations: set `eval_strategy` to epoch or steps.")
+        if self.keep_best_per_task and "no" in (self.eval_strategy, self.save_strategy):
+            raise ValueError(
+                "`keep_best_per_task` needs evaluations and checkpoints: `eval_strategy` or `save_strategy` is no."
+            )
         self._refuse()
         self._set_precision()
         self.remove_unused_columns = False  # it would drop what the collator needs
@@ -83,7 +88,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             "batch_eval_metrics": (self.batch_eval_metrics, "tasks are scored over all rows at once"),
             "resume_from_checkpoint": (
                 self.resume_from_checkpoint is not None,
-                "in Python, `mtl_hf.run.build(config).trainer.train(resume_from_checkpoint=...)` resumes",
+                "`--resume` (`resume=True` in Python) goes on from the newest checkpoint",
             ),
             "auto_find_batch_size": (self.auto_find_batch_size, "set `sources.<name>.batch_size`"),
             "train_sampling_strategy": (

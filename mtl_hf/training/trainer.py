@@ -2,32 +2,40 @@
 
 Notable, each at its place below: the loss of a task in a step is its mean over all labelled items of that step, over
 micro-batches and processes, so that one batch of 8, four of 2, and two processes with 4 take the same step; the
-schedule reaches the loader without accelerate dealing it out a second time; evaluation goes over sources, predicts
-each row once and scores every task from that.
+schedule reaches the loader without accelerate dealing it out a second time; a checkpoint counts only once it is whole,
+and going on from one is exact; evaluation goes over sources, predicts each row once and scores every task from that.
 """
 
+import functools
+import hashlib
+import json
 import logging
 import math
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import datasets
 import numpy as np
 import torch
+import transformers
 from accelerate.data_loader import prepare_data_loader
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import seed_worker
+from transformers.trainer_utils import TrainOutput, seed_worker
 
 from ..config import nearest
-from ..data.collator import Collator, EncodedRows, row_lengths
+from ..data.collator import Collator, EncodedRows, fingerprint, row_lengths
 from ..data.labels import TaskData
 from ..data.rows import EncodedSplit
 from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
 from ..metrics import (
+    LOSS_LIKE,
     flatten,
     load_metrics,
     logged_names,
@@ -40,6 +48,17 @@ from ..metrics import (
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
+from .checkpoints import (
+    check_checkpoint,
+    deciding_arguments,
+    fault,
+    list_checkpoints,
+    log_start,
+    mark_complete,
+    newest_checkpoint,
+    remove_checkpoint,
+    rotate_checkpoints,
+)
 from .freezing import freeze
 from .optimizer import find_parts, parameter_groups, set_learning_rates
 from .progress import ScoreProgressCallback
@@ -138,6 +157,8 @@ class MultiTaskTrainer(Trainer):
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = self._build_schedule()
+        self._save_total_limit = args.save_total_limit
+        self._was_over = False
         # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_steps: dict[str, int] = {}
@@ -192,11 +213,192 @@ class MultiTaskTrainer(Trainer):
             * self.args.num_train_epochs
         )
 
+    # ---- checkpoints ----
+
+    def train(  # type: ignore[override]
+        self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any
+    ) -> TrainOutput:
+        """Train; `resume_from_checkpoint` goes on from a checkpoint as if the run had never stopped.
+
+        Args:
+            resume_from_checkpoint: A checkpoint's folder, or True for the newest whole one in `output_dir`.
+            **kwargs: Of transformers' `Trainer.train`.
+
+        Raises:
+            ValueError: There is no such checkpoint, it is not whole, or a setting that decides what the weights become
+                was changed.
+        """
+        checkpoint = None
+        if resume_from_checkpoint:
+            if resume_from_checkpoint is True:
+                checkpoint = newest_checkpoint(Path(str(self.args.output_dir)))
+                if checkpoint is None:
+                    raise ValueError(f"`resume_from_checkpoint`: {self.args.output_dir} has no whole checkpoint.")
+            else:
+                checkpoint = Path(resume_from_checkpoint)
+            check_checkpoint(checkpoint, self.checkpoint_facts())
+            log_start(checkpoint, self.checkpoint_facts())
+        # Rotation is ours: the stock one removes old checkpoints before the new one is whole.
+        self._save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            output = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
+        finally:
+            self.args.save_total_limit = self._save_total_limit
+        if peaks := self.peaks():
+            best = {"score": (self.state.best_global_step, self.state.best_metric)} if self.state.best_metric else {}
+            logger.info("Best at: %s.", ", ".join(f"{name} step {step}" for name, (step, _) in (best | peaks).items()))
+        return output
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """What a checkpoint says about the run that saves it, and what a run that goes on from it must agree with."""
+        on_gpu = self.args.device.type == "cuda"
+        return {
+            "step": self.state.global_step,
+            "world_size": self.args.world_size,
+            "threads": torch.get_num_threads(),
+            "machine": torch.cuda.get_device_name(self.args.device) if on_gpu else platform.machine(),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "settings": self.settings,
+        }
+
+    @functools.cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that decides what training does next."""
+        config = self.model.config
+        rows = self.train_dataset.sources if isinstance(self.train_dataset, EncodedRows) else {}
+        settings = {
+            "tasks": {
+                name: {key: value for key, value in config.heads[name].items() if key != "num_steps"}
+                | {"sources": task.config.sources, "loss_weight": task.config.loss_weight}
+                | {"learning_rate": task.config.learning_rate, "score_weight": score_weight(task)}
+                for name, task in self.tasks.items()
+            },
+            "data": {source: {"rows": len(own), "fingerprint": fingerprint(own)} for source, own in rows.items()},
+            "validation": {
+                source: {
+                    "rows": len(split.rows),
+                    "fingerprint": fingerprint(split.rows),
+                    "labels": hashlib.sha256(json.dumps(split.gold).encode()).hexdigest()[:32],
+                }
+                for source, split in self.eval_splits.items()
+            },
+            "schedule": type(self.batch_sampler).__name__,
+            "batch_sizes": self.batch_sizes,
+            "model": {"pooling": config.pooling, "max_length": config.max_length},
+            "training": deciding_arguments(self.args.to_dict()),
+            "encoder": {
+                key: value
+                for key, value in config.text_config.to_dict().items()
+                if key not in ("transformers_version", "_name_or_path", "dtype", "architectures")
+            },
+        }
+        return json.loads(json.dumps(settings, default=str))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """As the stock one, but the checkpoint counts only once all of it is there, and older ones go only then."""
+        folder = Path(self._get_output_dir(trial=trial))
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
+        if self.is_world_process_zero() and checkpoint.exists():  # left by a crash, perhaps of other processes
+            remove_checkpoint(checkpoint)
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                mark_complete(checkpoint, self.checkpoint_facts())
+        except (OSError, SafetensorError, RuntimeError) as error:
+            # torch's own writer has no exception class for a full disk
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+                raise
+            whole = [path for path in list_checkpoints(folder) if not fault(path)]
+            raise OSError(
+                f"{checkpoint} cannot be saved ({' '.join(str(error).split())}). "
+                + (f"{whole[-1]} is whole: mend the cause and go on from it with --resume." if whole else "")
+            ) from error
+        if self.is_world_process_zero():
+            kept = [self.state.global_step, self.state.best_global_step]
+            if self.args.keep_best_per_task:
+                kept += [step for step, _ in self.peaks().values()]
+            keep = {folder / f"checkpoint-{step}" for step in kept if step}
+            rotate_checkpoints(folder, self._save_total_limit, keep)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Model, tokenizer and no `training_args.bin`, which is a pickle: the run's YAML says what it would."""
+        if not self.args.should_save:
+            return
+        folder = output_dir or str(self.args.output_dir)
+        # Weights by the names that they have in memory, which is how `_load_from_checkpoint` looks for them.
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
+        cast(Any, self.processing_class).save_pretrained(folder)
+
+    def _init_training_state(
+        self, max_steps: int, num_update_steps_per_epoch: int, num_train_epochs: int,
+        resume_from_checkpoint: str | None, trial: Any,
+    ) -> tuple[int, int]:  # fmt: skip
+        done = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        self._was_over = False
+        if resume_from_checkpoint is None:
+            return done
+        # How often to log, evaluate and save may have been changed.
+        self.state.compute_steps(self.args, max_steps)
+        if self.state.best_global_step:
+            # By its step, since the folder may have been moved.
+            best = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = None if fault(best) else str(best)
+            if self.args.load_best_model_at_end and fault(best):
+                logger.warning("%s, the best so far, is lost: %s.", best, fault(best))
+        # The stock loop asks these only after a step, and would take one too many.
+        self._was_over = self.state.global_step >= max_steps or any(
+            callback.early_stopping_patience_counter >= callback.early_stopping_patience
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        )
+        return done
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing, where the run was over when its checkpoint was saved."""
+        if self._was_over:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Weights, and how many steps each head has had."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, spec in (MultiTaskConfig.from_pretrained(resume_from_checkpoint).heads or {}).items():
             self.model.config.heads[name]["num_steps"] = spec["num_steps"]
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """A warning is not enough: a weight that is not loaded keeps a value from elsewhere."""
+        if load_result.missing_keys or load_result.unexpected_keys:
+            raise ValueError(
+                f"the checkpoint's weights are of another model: it lacks {load_result.missing_keys[:5]} and has"
+                f" {load_result.unexpected_keys[:5]} besides."
+            )
+
+    # ---- the best checkpoints ----
+
+    def peaks(self) -> dict[str, tuple[int, float]]:
+        """Task → the step at which its primary metric was best so far (the first such step), and its value there."""
+        peaks: dict[str, tuple[int, float]] = {}
+        for name, task in self.tasks.items():
+            primary = primary_metric(task)
+            sign = -1 if primary in LOSS_LIKE else 1
+            for entry in self.state.log_history:
+                value = entry.get(f"eval_{name}_{primary}")
+                if value is not None and sign * value > sign * peaks.get(name, (0, -sign * math.inf))[1]:  # no NaN
+                    peaks[name] = (int(entry["step"]), value)
+        return peaks
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether to save under `save_strategy: best`: the aggregate is at its best or, where asked for, some task."""
+        is_best = super()._determine_best_metric(metrics, trial)
+        if self.args.keep_best_per_task and any(step == self.state.global_step for step, _ in self.peaks().values()):
+            self.control.should_save = is_best = True
+        return is_best
 
     # ---- the loss ----
 
@@ -296,9 +498,27 @@ class MultiTaskTrainer(Trainer):
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self._seconds += time.perf_counter() - self._step_started  # of training alone
+        if self._saves_before_evaluating():
+            self.control.should_save = False
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            self.control.should_save = True
+            return
         if self.control.should_evaluate or self.control.should_save or self.control.should_training_stop:
             self._check_weights()
         super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _saves_before_evaluating(self) -> bool:
+        """Whether a checkpoint is due at the last step of an epoch, or of the run, whose end will evaluate.
+
+        It has to wait for that: a run that goes on from it begins with the next epoch.
+        """
+        return (
+            self.control.should_save
+            and not self.control.should_evaluate
+            and self.args.eval_strategy == "epoch"
+            and self.args.eval_delay <= (self.state.epoch or 0)
+            and (float(self.state.epoch or 0).is_integer() or self.control.should_training_stop)
+        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each task's unweighted loss, each part's rate and our labelled rows a second to a training log."""
@@ -366,7 +586,9 @@ class MultiTaskTrainer(Trainer):
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
-        answers = {source: self._answers(source, split, metric_key_prefix) for source, split in splits.items()}
+        # Loaders draw a seed when they start: evaluating must not change what training draws.
+        with torch.random.fork_rng(devices=[]):
+            answers = {source: self._answers(source, split, metric_key_prefix) for source, split in splits.items()}
         if keep_answers is not None:
             keep_answers.update(answers)
         num_rows = {source: len(split.rows) for source, split in splits.items()}

@@ -1,0 +1,198 @@
+"""Checkpoints that count only once they are whole, and what a run must have kept to go on from one exactly.
+
+Notable: transformers writes a checkpoint in place, so one that was cut short looks like any other. Here `complete.json`
+is written last, when every process has written its part; it holds the size of every file and the settings that decide
+what training does next. A folder without it, or with a file of another size, is passed over.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = "complete.json"
+
+# Beginnings of the names of training arguments that a resumed run may change: none decides what the weights become.
+# (The global batch is compared instead of `per_device_train_batch_size`.)
+_FREE = (
+    "output_dir", "run_name", "project", "trackio_", "report_to", "disable_tqdm", "log", "debug", "skip_memory_metrics",
+    "save_", "load_best_model_at_end", "keep_best_per_task", "eval_", "per_device_", "include_", "do_", "local_rank",
+    "push_to_hub", "hub_", "dataloader_", "ddp_", "use_cpu", "resume_from_checkpoint", "enable_jit_checkpoint",
+)  # fmt: skip
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The folders `checkpoint-<step>` in `folder`, whole or not, by step."""
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.split("-")[1]))
+
+
+def fault(checkpoint: Path) -> str | None:
+    """Why a checkpoint does not count; None if it is whole."""
+    try:
+        complete = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"it has no {COMPLETE}, which is written last"
+    except json.JSONDecodeError:
+        return f"its {COMPLETE} is not JSON"
+    for name, size in complete["files"].items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes and should have {size:,}"
+    return None
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The whole checkpoint with the most steps, or None; says which newer ones it passes over."""
+    for checkpoint in reversed(list_checkpoints(folder)):
+        if (reason := fault(checkpoint)) is None:
+            return checkpoint
+        logger.warning("%s is not whole and is passed over: %s.", checkpoint, reason)
+    return None
+
+
+def check_checkpoint(checkpoint: Path, facts: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that a run cannot go on from exactly.
+
+    Args:
+        checkpoint: Its folder.
+        facts: Of the run (`MultiTaskTrainer.checkpoint_facts`).
+
+    Raises:
+        ValueError: It is not whole, was saved without its optimiser, is not the newest one, or settings differ.
+    """
+    where = f"`resume_from_checkpoint`: {checkpoint}"
+    if reason := fault(checkpoint):
+        raise ValueError(f"{where} is no whole checkpoint: {reason}.")
+    then = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    if "optimizer.pt" not in then["files"]:
+        raise ValueError(f"{where} was saved with `save_only_model`: there is no optimiser state to go on with.")
+    whole = [path for path in list_checkpoints(checkpoint.parent) if fault(path) is None]
+    if whole and whole[-1].name != checkpoint.name:
+        raise ValueError(f"{where} is not the newest: {whole[-1].name} is; remove what came later to go back.")
+    changed = differences(then["settings"], facts["settings"])
+    if (
+        changed
+        and then["world_size"] != facts["world_size"]
+        and any(line.startswith("batch_sizes.") for line in changed)
+    ):
+        changed.append(
+            f"(The checkpoint is of {then['world_size']} processes, now there are {facts['world_size']}: choose"
+            " `per_device_train_batch_size` so that the global batches stay as they were.)"
+        )
+    if changed:
+        raise ValueError(
+            f"{where} is of a run that trains differently. Set back what was changed, or start a new run:\n  "
+            + "\n  ".join(changed)
+        )
+
+
+def log_start(checkpoint: Path, facts: Mapping[str, Any]) -> None:
+    """Say which checkpoint a run goes on from, and what will be only nearly the same. Arguments as above."""
+    logger.info("Going on from %s.", checkpoint)
+    then = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    if then["world_size"] != facts["world_size"]:
+        logger.warning(
+            "The checkpoint is of %d processes, now there are %d: every step has the same rows as before, but from here"
+            " on other dropout masks.", then["world_size"], facts["world_size"],
+        )  # fmt: skip
+    for name in ("threads", "machine", "versions"):
+        if then["world_size"] == facts["world_size"] and then[name] != facts[name]:
+            logger.warning("%s: %s in the checkpoint, %s now: results may differ in their last bits.",
+                           name.capitalize(), then[name], facts[name])  # fmt: skip
+
+
+def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
+    """Write `complete.json`: the facts, and the size of every file that is there now."""
+    files = {
+        path.relative_to(checkpoint).as_posix(): path.stat().st_size
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file()
+    }
+    write_whole(checkpoint / COMPLETE, json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it finds all of it or, if it was not there, nothing."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def remove_checkpoint(checkpoint: Path) -> None:
+    """Remove a checkpoint; from the first moment on it does not count."""
+    (checkpoint / COMPLETE).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
+
+
+def rotate_checkpoints(folder: Path, limit: int | None, keep: Collection[Path]) -> None:
+    """Remove the oldest checkpoints beyond `limit` (None or 0 for no limit), and all that are not whole.
+
+    Args:
+        folder: Where they are.
+        limit: How many to keep.
+        keep: Those never to remove, which count.
+    """
+    whole = []
+    for checkpoint in list_checkpoints(folder):
+        if (reason := fault(checkpoint)) is None:
+            whole.append(checkpoint)
+        else:
+            logger.warning("%s is not whole and is removed: %s.", checkpoint, reason)
+            remove_checkpoint(checkpoint)
+    if not limit or limit < 0:
+        return
+    removable = [checkpoint for checkpoint in whole if checkpoint not in keep]
+    for checkpoint in removable[: max(0, len(whole) - limit)]:
+        remove_checkpoint(checkpoint)
+
+
+def deciding_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Of training arguments (`TrainingArguments.to_dict`) those that decide what the weights become."""
+    return {name: value for name, value in arguments.items() if not name.startswith(_FREE)}
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings of a checkpoint and those of a run, a line each.
+
+    Fields of transformers' arguments and configurations count only where both have them, so that another version of it
+    with a new field does not.
+    """
+    before, after = dict(_flatten(then)), dict(_flatten(now))
+    lines = []
+    for key in dict.fromkeys([*before, *after]):
+        if key.startswith(("training.", "encoder.")) and not (key in before and key in after):
+            continue
+        if before.get(key) != after.get(key):
+            lines.append(f"{key}: {_show(before, after, key)} in the checkpoint, {_show(after, before, key)} now")
+    return lines
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _show(values: Mapping[str, Any], others: Mapping[str, Any], key: str) -> str:
+    """A value; of a long list, what the other side does not have."""
+    if key not in values:
+        return "absent"
+    value, other = values[key], others.get(key)
+    if isinstance(value, list) and isinstance(other, list) and len(value) > 5 and set(value) != set(other):
+        own = [str(item) for item in value if item not in other]
+        return f"{len(value)} of them{', also ' + ', '.join(own[:5]) if own else ''}{' ...' if len(own) > 5 else ''}"
+    return json.dumps(value, ensure_ascii=False)
