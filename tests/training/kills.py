@@ -375,13 +375,14 @@ def _prepare(note: Callable[..., None], operations: FileOperations, fate: Fate) 
 # ---- afterwards ----
 
 
-def differences(expected: Path, found: Path, *, tolerance: float | None = None) -> list[str]:
+def differences(expected: Path, found: Path, *, tolerance: float | None = None, losses: bool = True) -> list[str]:
     """What two finished runs' folders do not have in common, apart from times and paths; nothing, if all is equal.
 
     Args:
         expected: Of the run that nobody interrupted.
         found: Of the other one.
         tolerance: For the weights of the model, instead of equality of every file.
+        losses: Whether the log of training counts, too; its lines begin anew where a run was resumed.
     """
     listed = [sorted(str(path.relative_to(root)) for path in root.rglob("*")) for root in (expected, found)]
     wrong = []
@@ -400,7 +401,7 @@ def differences(expected: Path, found: Path, *, tolerance: float | None = None) 
             values = [torch.load(path, weights_only=False) for path in (left, right)]
             wrong += [] if _same(*values) else [f"{name} differs"]
         elif left.name == "trainer_state.json":
-            states = [_comparable_state(path, tolerance) for path in (left, right)]
+            states = [_comparable_state(path, tolerance, losses) for path in (left, right)]
             wrong += [f"{name}: {key} is {states[1].get(key)!r}, was {value!r}" for key, value in states[0].items()
                       if states[1].get(key) != value]  # fmt: skip
         elif left.name == "tokenizer.json":
@@ -444,12 +445,14 @@ def _same(left: Any, right: Any) -> bool:
     return bool((left == right).all()) if hasattr(left, "all") else left == right
 
 
-def _comparable_state(path: Path, tolerance: float | None) -> dict[str, Any]:
+def _comparable_state(path: Path, tolerance: float | None, losses: bool) -> dict[str, Any]:
     state = json.loads(path.read_text(encoding="utf-8"))
     state["best_model_checkpoint"] = Path(state["best_model_checkpoint"] or "").name
     if tolerance is not None:
         return {key: state[key] for key in ("best_model_checkpoint", "best_global_step", "global_step", "epoch")}
     state["log_history"] = [
-        {key: value for key, value in entry.items() if not key.endswith(VARYING)} for entry in state["log_history"]
+        {key: value for key, value in entry.items() if not key.endswith(VARYING)}
+        for entry in state["log_history"]
+        if losses or "loss" not in entry
     ]
     return state

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from mtl_hf.training.checkpoints import fault, newest_checkpoint
 from tests.conftest import assistant_rows, review_rows, save_encoder
 from tests.training.kills import Attempt, Fate, attempt, differences
 
 # 12 steps of 2 micro-batches in 3 epochs: checkpoints in the middle and at the end of each.
-SCORES = {2: 0.1, 4: 0.5, 6: 0.3, 8: 0.7, 10: 0.6, 12: 0.4, 14: 0.2, 16: 0.1}
+SCORES = {0: 0.05, 2: 0.1, 4: 0.5, 6: 0.3, 8: 0.7, 10: 0.6, 12: 0.4, 14: 0.2, 16: 0.1, 11: 0.45}
 SAVE = "checkpoint-8"
 POLICIES = ("round_robin", "proportional")
 
@@ -233,6 +234,38 @@ def test_a_run_killed_at_every_file_operation_of_a_save_ends_the_same(policy, pl
     assert wrong == {}
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_resumed_run_killed_at_every_file_operation_of_the_save_that_was_cut_short_ends_the_same(place, tally):
+    """That save begins with removing what the first kill left."""
+    whole, done = place.whole()
+    first = place.new_folder()
+    number = number_of(done.operations(), SAVE, f"half of {SAVE}/trainer_state.json")
+    assert place.start(place.config(first), fate=fate(operation=number)).killed
+
+    def again(operation: int | None) -> tuple[Path, Attempt]:
+        folder = place.new_folder()
+        shutil.copytree(first, folder)
+        return folder, place.start(place.config(folder), resume=True, fate=fate(operation=operation))
+
+    _, finished = again(None)
+    assert (SAVE, f"remove {SAVE}/optimizer.pt") in finished.operations()
+    wrong = {}
+    for number, (when, what) in enumerate(finished.operations()):
+        if when == SAVE or (when == "start" and what.endswith("run.yaml")):
+            folder, killed = again(number)
+            assert killed.killed
+            tally["killed"] += 1
+            resumed = place.start(place.config(folder), resume=True)
+            found = differences(whole, folder) if resumed.finished else [f"{resumed.exit_codes}: {resumed.log}"]
+            tally["equal"] += not found
+            if found:
+                wrong[f"{number}: {what} in {when}"] = found
+            shutil.rmtree(folder)
+    assert tally["killed"] > 30
+    assert wrong == {}
+
+
 # ---- killed at some moment ----
 
 
@@ -302,6 +335,40 @@ def test_a_run_on_two_processes_of_which_one_is_killed_ends_the_same(place, tall
 @pytest.mark.timeout(3600)
 def test_a_run_on_two_processes_killed_at_many_moments_ends_the_same(place, tally):
     assert kill_at_moments(place, 10, 3, tally, num_processes=2, **HALF) == {}
+
+
+# ---- other settings of the training loop ----
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "all by epochs": {"eval_strategy": "epoch", "save_strategy": "epoch"},
+    "evaluated by epochs, saved by steps": {"eval_strategy": "epoch", "load_best_model_at_end": False},
+    "saved when best": {"save_strategy": "best", "save_total_limit": 1},
+    "evaluated at the start": {"eval_on_start": True},
+    "a number of steps": {"max_steps": 11},
+    "the rate follows the score": {"lr_scheduler_type": "reduce_lr_on_plateau",
+                                   "lr_scheduler_kwargs": {"patience": 0, "factor": 0.5}},
+    "best of each task": {"keep_best_per_task": True, "save_total_limit": 1},
+    "bf16": {"precision": "bf16"},
+    "loader in a process": {"dataloader_num_workers": 1},
+    "losses logged seldom": {"logging_steps": 5},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_run_with_other_settings_ends_the_same(variant, place, tally):
+    whole, done = place.whole(**VARIANTS[variant])
+    steps = sorted({step for step, _ in done.batches()})
+    for step in steps[-7:]:  # each from 5 on, within epochs and between them
+        folder = place.new_folder()
+        config = place.config(folder, **VARIANTS[variant])
+        assert place.start(config, fate=fate(step=step)).killed
+        tally["killed"] += 1
+        resumed = place.resume(config)
+        assert resumed.batches()[0][0] > 0
+        assert differences(whole, folder, losses="logging_steps" not in VARIANTS[variant]) == [], step
+        tally["equal"] += 1
 
 
 # ---- another number of processes ----
@@ -458,6 +525,23 @@ def test_a_checkpoint_with_a_missing_or_short_file_is_passed_over(name, harm, st
     assert differences(whole, folder) == []
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{}", b'{"files": 1}'])
+def test_a_checkpoint_with_another_complete_json_is_passed_over(content, stopped, place):
+    folder = copy_of(stopped, place)
+    (folder / "checkpoint-10" / "complete.json").write_bytes(content)
+    assert "complete.json" in str(fault(folder / "checkpoint-10"))
+    assert newest_checkpoint(folder) == folder / "checkpoint-8"
+
+
+def test_the_loss_of_the_best_checkpoint_is_said(stopped, place):
+    folder = copy_of(stopped, place)
+    truncate(folder / "checkpoint-8" / "model.safetensors")
+    resumed = place.resume(place.config(folder))
+    assert "checkpoint-8, the best so far, is lost" in resumed.log
+    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    assert state["best_model_checkpoint"] is None
+
+
 def test_without_any_whole_checkpoint_a_run_begins_again(stopped, place):
     whole, _ = place.whole()
     folder = copy_of(stopped, place)
@@ -512,5 +596,17 @@ def test_a_disk_that_fills_up_during_a_save_leaves_the_last_whole_checkpoint(num
     assert weights < 180_000 < optimizer
     assert {"checkpoint-4", "checkpoint-6"} <= set(names(folder)), "nothing may be deleted for it"
     resumed = place.resume(config)
+    assert resumed.batches()[0][0] == 6
+    assert differences(whole, folder) == []
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_ends_both_processes(place):
+    whole, _ = place.whole(2, **HALF)
+    folder = place.new_folder()
+    config = place.config(folder, **HALF)
+    full = place.start(config, num_processes=2, fate=fate(full_disk=(SAVE, 1_000)))
+    assert full.exit_codes == [1, 1], full.log
+    resumed = place.resume(config, num_processes=2)
     assert resumed.batches()[0][0] == 6
     assert differences(whole, folder) == []
