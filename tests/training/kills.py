@@ -258,17 +258,17 @@ class FileOperations:
             lambda tokenizer, save_directory, *args, **kwargs: Path(save_directory, "tokenizer.json"),
         )
 
-    def count(self, what: str, path: str, half: str | None = None) -> None:
-        """An operation is about to happen to a path, or half of a file has been written."""
-        if self._opened and half is None:
+    def count(self, what: str, path: str, before_death: Callable[[], None] | None = None) -> None:
+        """An operation is about to happen to a path, or something that `before_death` makes up is half done."""
+        if self._opened and before_death is None:
             opened, self._opened = self._opened, None
             if os.path.exists(opened):  # some are only opened to see whether that works
-                self.count("half of", opened, half=opened)
+                self.count("half of", opened, functools.partial(_halve, opened))
         self.note(event="operation", when=self.when, what=f"{what} {os.path.relpath(path, self.folder)}")
         if self.number == self.fatal:
             self._dying = True
-            if half:
-                os.truncate(half, os.path.getsize(half) // 2)
+            if before_death:
+                before_death()
             die()
         self.number += 1
 
@@ -315,11 +315,27 @@ class FileOperations:
             if not inside:
                 return write(*args, **kwargs)
             self.count("open", inside)
+            before = Path(inside).read_bytes() if os.path.exists(inside) else None
             result = write(*args, **kwargs)
-            self.count("half of", inside, half=inside)
+            self.count("half of", inside, functools.partial(_halve, inside))
+            if owner is safetensors.torch:
+                self.count("half of a draft of", inside, functools.partial(_halve_draft, inside, before))
             return result
 
         setattr(owner, name, counted)
+
+
+def _halve(path: str) -> None:
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def _halve_draft(path: str, before: bytes | None) -> None:
+    """As safetensors is found when killed: it writes into a file of this form of name, and renames that at its end."""
+    draft = Path(path).with_name(".tmpAbC123")
+    os.rename(path, draft)
+    _halve(str(draft))
+    if before is not None:
+        Path(path).write_bytes(before)
 
 
 def _prepare(note: Callable[..., None], operations: FileOperations, fate: Fate) -> None:

@@ -200,7 +200,7 @@ CHOSEN = [
     (SAVE, f"half of {SAVE}/trainer_state.json", False),
     (SAVE, "remove checkpoint-4/model.safetensors", False),
     (SAVE, "end of .", False),
-    ("end", "half of model.safetensors", False),
+    ("end", "half of a draft of model.safetensors", False),
 ]
 
 
