@@ -26,7 +26,7 @@ _EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script `mtl-hf`."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(_parser(), argv)
     _run(lambda: arguments.function(arguments))
 
 
@@ -38,8 +38,19 @@ def main_train(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_train(parser)
-    arguments = parser.parse_args(argv)
+    arguments = _parse(parser, argv)
     _run(lambda: arguments.function(arguments))
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """As `parse_args`, but `a.b=c` may also come after flags, where argparse takes no more of a list."""
+    arguments, rest = parser.parse_known_args(argv)
+    late = [text for text in rest if hasattr(arguments, "overrides") and "=" in text and not text.startswith("-")]
+    if unknown := [text for text in rest if text not in late]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
 
 
 def _run(function: Callable[[], None]) -> None:

@@ -188,6 +188,8 @@ class MultiTaskModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
         """Save configuration, weights with every head, and the tokenizer if the model has one or came with one."""
+        # Some encoders would be written by other names than they have in memory, by which a resumed run looks for them.
+        kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
         if not kwargs.get("is_main_process", True) or (self._tokenizer is None and not self.name_or_path):
             return

@@ -115,7 +115,7 @@ def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
     files = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != COMPLETE
     }
     write_whole(checkpoint / COMPLETE, json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n")
 

@@ -244,9 +244,13 @@ class MultiTaskTrainer(Trainer):
             output = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
         finally:
             self.args.save_total_limit = self._save_total_limit
-        if peaks := self.peaks():
-            best = {"score": (self.state.best_global_step, self.state.best_metric)} if self.state.best_metric else {}
-            logger.info("Best at: %s.", ", ".join(f"{name} step {step}" for name, (step, _) in (best | peaks).items()))
+        peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
+        if self.state.best_metric is not None and self.args.metric_for_best_model:
+            peaks |= {
+                "chosen by": (self.args.metric_for_best_model, self.state.best_global_step, self.state.best_metric)
+            }
+        for name, (metric, step, value) in peaks.items():
+            logger.info("Best: %s %s %.4f at step %d.", name, metric, value, step)
         return output
 
     def checkpoint_facts(self) -> dict[str, Any]:
@@ -327,9 +331,8 @@ class MultiTaskTrainer(Trainer):
         if not self.args.should_save:
             return
         folder = output_dir or str(self.args.output_dir)
-        # Weights by the names that they have in memory, which is how `_load_from_checkpoint` looks for them.
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
+        model.save_pretrained(folder, state_dict=state_dict)
         cast(Any, self.processing_class).save_pretrained(folder)
 
     def _init_training_state(
