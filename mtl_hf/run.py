@@ -37,6 +37,8 @@ WRITTEN = (
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
     "training_args.bin", "trainer_state.json", "checkpoint-*", "evaluation",
 )  # fmt: skip
+# What a killed run may leave besides: files that were to be renamed once they were written, by safetensors and by us.
+DRAFTS = (".tmp??????", ".*.draft")
 
 
 @dataclass
@@ -152,7 +154,9 @@ def train(
 
     if trainer.is_world_process_zero():
         if overwrite:
-            _clear(folder)
+            _clear(folder, WRITTEN)
+        if overwrite or resume:
+            _clear(folder, DRAFTS)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / RUN_FILE, run.config.to_yaml())
     if trainer.args.device.type == "cpu":
@@ -232,8 +236,8 @@ def _check_folder(folder: Path, reuse: bool) -> None:
         )
 
 
-def _clear(folder: Path) -> None:
-    for pattern in reversed(WRITTEN):  # what says that the folder is ours goes last
+def _clear(folder: Path, patterns: Sequence[str]) -> None:
+    for pattern in reversed(patterns):  # what says that the folder is ours goes last
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 

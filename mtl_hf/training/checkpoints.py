@@ -36,12 +36,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def fault(checkpoint: Path) -> str | None:
     """Why a checkpoint does not count; None if it is whole."""
     try:
-        complete = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+        files = dict(json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))["files"])
     except FileNotFoundError:
         return f"it has no {COMPLETE}, which is written last"
-    except json.JSONDecodeError:
-        return f"its {COMPLETE} is not JSON"
-    for name, size in complete["files"].items():
+    except (ValueError, TypeError, KeyError):  # not text, not JSON, or not what was written
+        return f"its {COMPLETE} cannot be read"
+    for name, size in files.items():
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"

@@ -351,6 +351,8 @@ class MultiTaskTrainer(Trainer):
             self.state.best_model_checkpoint = None if fault(best) else str(best)
             if self.args.load_best_model_at_end and fault(best):
                 logger.warning("%s, the best so far, is lost: %s.", best, fault(best))
+            if self.is_world_process_zero() and fault(best) and best.exists():
+                remove_checkpoint(best)  # else the next save takes it for the best one again
         # The stock loop asks these only after a step, and would take one too many.
         self._was_over = self.state.global_step >= max_steps or any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,15 @@ def two_processes(tmp_path: Path) -> TwoProcesses:
         return [torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 
     return call
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """A line for each test that kills runs: how many kills, how many of those runs ended the same, the seconds."""
+    found: dict[str, Counter[str]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for test, counter in (value for name, value in report.user_properties if name == "kills"):
+                found.setdefault(test, Counter()).update(counter | Counter(seconds=round(report.duration)))
+    for test, counter in found.items():
+        numbers = ", ".join(f"{number} {name}" for name, number in counter.items())
+        terminalreporter.write_line(f"{test}: {numbers}")
