@@ -1,11 +1,15 @@
-"""The real commands: two CPU processes by `accelerate launch`, the ways that start only one, `python -m mtl_hf.run`."""
+"""The real commands: two CPU processes by `accelerate launch`, one of them killed, the ways that start only one,
+`python -m mtl_hf.run`, and the configs of accelerate."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import mtl_hf
@@ -40,11 +44,15 @@ training: {{output_dir: "${{folder}}/out", num_train_epochs: 1, per_device_train
     return path
 
 
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Ours, without what a launcher may have left in it."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "MASTER_"))}
+    return inherited | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
 def start(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
     """Run a command in the project's folder, as a user would."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "MASTER_"))}
-    own = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, cwd=ROOT, env=inherited | own, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=240)
 
 
 def test_accelerate_launch_trains_on_two_cpu_processes_in_the_precision_of_the_run_and_saves(config, tmp_path):
@@ -62,6 +70,42 @@ def test_accelerate_launch_trains_on_two_cpu_processes_in_the_precision_of_the_r
     assert state["global_step"] == 10
     assert {name: spec["num_steps"] for name, spec in model.config.heads.items()} == dict.fromkeys(results["tasks"], 5)
     assert mtl_hf.evaluate(tmp_path / "out", split="validation")["rows"] == results["rows"]
+
+
+def test_accelerate_launch_of_the_module_starts_two_processes(config, tmp_path):
+    module = ["--config_file", "configs/accelerate/cpu.yaml", "-m", "mtl_hf.run", str(config), "--dry-run"]
+    done = start([*LAUNCH, *module], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("World size 2, cpu"), done.stderr
+    assert "10 optimiser steps." in done.stderr  # half of those of one process
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_path):
+    command = [*LAUNCH, "--config_file", "configs/accelerate/cpu.yaml", "run_multitask.py", str(config)]
+    endless = ["training.num_train_epochs=10000", "training.eval_strategy=no", "training.save_strategy=no",
+               "training.load_best_model_at_end=false", "training.disable_tqdm=true"]  # fmt: skip
+    said = tmp_path / "said"
+    with said.open("w") as stderr:
+        launch = subprocess.Popen([*command, *endless], cwd=ROOT, env=environment(tmp_path), stderr=stderr)
+    try:
+        end = time.monotonic() + 120
+        while "step    10 " not in said.read_text(encoding="utf-8"):
+            assert launch.poll() is None, said.read_text(encoding="utf-8")
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        ranks = psutil.Process(launch.pid).children()
+        assert len(ranks) == 2
+        ranks[1].send_signal(signal.SIGKILL)
+        assert launch.wait(30) != 0
+        assert not psutil.wait_procs(ranks, 5)[1], "a process has outlived the launch"
+    finally:
+        for process in [*psutil.Process(launch.pid).children(), launch] if launch.poll() is None else []:
+            process.kill()
+    stderr = said.read_text(encoding="utf-8")
+    # The launcher's own report has a traceback of the launcher; it may end the other process before that can speak.
+    assert "_inner_training_loop" not in stderr
+    assert "SIGKILL" in stderr
 
 
 def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):

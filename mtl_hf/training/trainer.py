@@ -42,6 +42,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .freezing import freeze
 from .optimizer import find_parts, parameter_groups, set_learning_rates
+from .processes import report_lost_process
 from .progress import ScoreProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -198,6 +199,10 @@ class MultiTaskTrainer(Trainer):
         for name, spec in (MultiTaskConfig.from_pretrained(resume_from_checkpoint).heads or {}).items():
             self.model.config.heads[name]["num_steps"] = spec["num_steps"]
 
+    @report_lost_process()
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        return super()._inner_training_loop(*args, **kwargs)
+
     # ---- the loss ----
 
     def get_batch_samples(
@@ -344,6 +349,7 @@ class MultiTaskTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    @report_lost_process()
     def score(
         self,
         splits: Mapping[str, EncodedSplit] | None = None,
