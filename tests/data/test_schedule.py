@@ -265,7 +265,7 @@ PROMISES = {
             "proportional": {"tiny": (1, {0}), "big": (1, {0})},
         },
     ),
-    "alone": ({"only": (25, 6)}, dict.fromkeys(POLICIES, {"only": (1, {0})})),
+    "alone": ({"only": (25, 6)}, {policy: {"only": (1, {0})} for policy in POLICIES}),
 }
 
 
