@@ -11,6 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
 
 import mtl_hf
 from tests.conftest import assistant_rows, review_rows
@@ -124,3 +129,35 @@ def test_one_process_needs_no_launcher(config, tmp_path):
     assert done.stderr.startswith("World size 1, cpu"), done.stderr
     assert "18 optimiser steps." in done.stderr  # 36 and 27 rows in batches of 4: 9 rounds of 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cpu", "MULTI_GPU"), ("multi_gpu", "MULTI_GPU"), ("fsdp", "FSDP")])
+def test_accelerate_knows_every_key_of_its_configs(name, kind):
+    path = ROOT / "configs" / "accelerate" / f"{name}.yaml"
+    loaded = load_config_from_file(str(path))  # raises for a key that it does not know
+    assert isinstance(loaded, ClusterConfig)
+    assert (loaded.distributed_type, loaded.num_processes) == (DistributedType(kind), 2)
+    assert f"--config_file configs/accelerate/{name}.yaml" in path.read_text(encoding="utf-8")
+    parser = launch_command_parser()
+    # Keys of `fsdp_config` are those of the command line, and accelerate takes any other without a word.
+    known = {action.dest for action in parser._actions}
+    assert set(yaml.safe_load(path.read_text(encoding="utf-8")).get("fsdp_config", {})) <= known
+    arguments, _, _ = _validate_launch_command(parser.parse_args(["--config_file", str(path), "run_multitask.py"]))
+    assert (arguments.multi_gpu, arguments.use_fsdp) == (kind == "MULTI_GPU", kind == "FSDP")
+
+
+def test_the_fsdp_config_asks_for_what_it_describes(monkeypatch):
+    path = ROOT / "configs" / "accelerate" / "fsdp.yaml"
+    assert "NOT RUN" in path.read_text(encoding="utf-8")
+    given = launch_command_parser().parse_args(["--config_file", str(path), "run_multitask.py"])
+    arguments, _, _ = _validate_launch_command(given)
+    for name, value in prepare_multi_gpu_env(arguments).items():  # what the launcher tells the processes
+        if name.startswith("FSDP_"):
+            monkeypatch.setenv(name, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is True
+    assert plugin.transformer_cls_names_to_wrap == ["BertLayer"]
+    assert plugin.state_dict_type.name == "FULL_STATE_DICT"
+    assert not plugin.cpu_ram_efficient_loading
+    assert not plugin.activation_checkpointing

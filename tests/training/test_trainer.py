@@ -503,7 +503,7 @@ def test_metrics_of_two_processes_are_over_every_row_once_however_few_there_are(
     encoder_folder, tmp_path, two_processes
 ):
     config = labelled_config(encoder_folder)
-    intents = "music music booking weather music booking weather weather booking music".split()
+    intents = ["music", "music", "booking", "weather", "music", "booking", "weather", "weather", "booking", "music"]
     rows = [
         {
             "tokens": SENTENCES[row % 8].split()[: 2 + row % 4],
