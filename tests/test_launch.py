@@ -3,6 +3,8 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +23,8 @@ import mtl_hf
 from tests.conftest import assistant_rows, review_rows
 
 ROOT = Path(__file__).parents[1]
+(CONSOLE,) = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "several_processes.md").read_text("utf-8"), re.DOTALL)
+CHAPTER = CONSOLE.splitlines()
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
 
 
@@ -77,11 +81,14 @@ def test_accelerate_launch_trains_on_two_cpu_processes_in_the_precision_of_the_r
     assert mtl_hf.evaluate(tmp_path / "out", split="validation")["rows"] == results["rows"]
 
 
-def test_accelerate_launch_of_the_module_starts_two_processes(config, tmp_path):
-    module = ["--config_file", "configs/accelerate/cpu.yaml", "-m", "mtl_hf.run", str(config), "--dry-run"]
-    done = start([*LAUNCH, *module], tmp_path)
+@pytest.mark.parametrize("command", CHAPTER, ids=["script", "module"])
+def test_commands_of_the_chapter_start_two_processes(command, config, tmp_path):
+    words = [str(config) if word == "configs/quickstart.yaml" else word for word in shlex.split(command)]
+    assert words[:2] == ["accelerate", "launch"]
+    assert str(config) in words
+    done = start([*LAUNCH, *words[2:], "--dry-run"], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("World size 2, cpu"), done.stderr
+    assert "World size 2, cpu" in done.stderr
     assert "10 optimiser steps." in done.stderr  # half of those of one process
     assert not (tmp_path / "out").exists()
 
