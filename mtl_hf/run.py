@@ -27,6 +27,7 @@ from .modeling.modeling_multitask import MultiTaskModel
 from .training.arguments import read_arguments
 from .training.checkpoints import check_checkpoint, newest_checkpoint, write_whole
 from .training.optimizer import parts_table
+from .training.processes import report_lost_process
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     return Run(run, sources, train_rows, splits, trainer)
 
 
+@report_lost_process()
 def train(
     config: str | Path | Mapping[str, Any] | RunConfig,
     overrides: Sequence[str] = (),
@@ -132,6 +134,7 @@ def train(
     Raises:
         ValueError: Anything wrong with the config or the data, or a checkpoint that was trained differently.
         FloatingPointError: A loss that is not a number.
+        ConnectionError: Another process of the run has died.
     """
     config = RunConfig.load(config, overrides)
     folder = Path(typed(str | None, config.training.get("output_dir"), "training.output_dir") or "trainer_output")
