@@ -240,10 +240,14 @@ class MultiTaskTrainer(Trainer):
             log_start(checkpoint, self.checkpoint_facts())
         # Rotation is ours: the stock one removes old checkpoints before the new one is whole.
         self._save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
+        # The start is over: evaluated once more, early stopping would count it.
+        evaluate_first = self.args.eval_on_start
+        self.args.eval_on_start = evaluate_first and checkpoint is None
         try:
             output = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
         finally:
             self.args.save_total_limit = self._save_total_limit
+            self.args.eval_on_start = evaluate_first
         peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
         if self.state.best_metric is not None and self.args.metric_for_best_model:
             peaks |= {
