@@ -48,7 +48,7 @@ class Place:
                 lines = [json.dumps(row) + "\n" for row in rows.select(range(first, end)).to_list()]
                 path.write_text("".join(lines), encoding="utf-8")
                 self.files[name][split] = str(path)
-        self._whole: dict[tuple[Any, ...], tuple[Path, Attempt]] = {}
+        self._whole: dict[str, tuple[Path, Attempt]] = {}
         self._number = 0
 
     def new_folder(self) -> Path:
@@ -98,7 +98,7 @@ class Place:
 
     def whole(self, num_processes: int = 1, **training: Any) -> tuple[Path, Attempt]:
         """A run that nobody interrupted: its folder and what it did."""
-        key = (num_processes, *sorted(training.items()))
+        key = json.dumps([num_processes, training], sort_keys=True)
         if key not in self._whole:
             folder = self.new_folder()
             done = self.start(self.config(folder, **training), num_processes=num_processes)
@@ -343,7 +343,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "all by epochs": {"eval_strategy": "epoch", "save_strategy": "epoch"},
     "evaluated by epochs, saved by steps": {"eval_strategy": "epoch", "load_best_model_at_end": False},
     "saved when best": {"save_strategy": "best", "save_total_limit": 1},
-    "evaluated at the start": {"eval_on_start": True},
     "a number of steps": {"max_steps": 11},
     "the rate follows the score": {"lr_scheduler_type": "reduce_lr_on_plateau",
                                    "lr_scheduler_kwargs": {"patience": 0, "factor": 0.5}},
@@ -429,6 +428,20 @@ def test_early_stopping_comes_when_it_would_have_come(step, place, tally):
     folder = place.new_folder()
     config = place.config(folder, **EARLY)
     assert place.start(config, fate=fate(step=step)).killed
+    tally["killed"] += 1
+    place.resume(config)
+    assert differences(whole, folder) == []
+    tally["equal"] += 1
+
+
+def test_a_resumed_run_does_not_evaluate_its_start_again(place, tally):
+    """That would count as one more evaluation without progress, and stop it early."""
+    settings = EARLY | {"eval_on_start": True}
+    whole, done = place.whole(**settings)
+    assert done.batches()[-1][0] == 11
+    folder = place.new_folder()
+    config = place.config(folder, **settings)
+    assert place.start(config, fate=fate(step=11)).killed
     tally["killed"] += 1
     place.resume(config)
     assert differences(whole, folder) == []
