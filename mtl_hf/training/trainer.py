@@ -249,10 +249,8 @@ class MultiTaskTrainer(Trainer):
             self.args.save_total_limit = self._save_total_limit
             self.args.eval_on_start = evaluate_first
         peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
-        if self.state.best_metric is not None and self.args.metric_for_best_model:
-            peaks |= {
-                "chosen by": (self.args.metric_for_best_model, self.state.best_global_step, self.state.best_metric)
-            }
+        if (step := self.state.best_global_step) and (best := self.state.best_metric) is not None:
+            peaks["chosen by"] = (str(self.args.metric_for_best_model), step, best)
         for name, (metric, step, value) in peaks.items():
             logger.info("Best: %s %s %.4f at step %d.", name, metric, value, step)
         return output
