@@ -5,6 +5,7 @@ is written last, when every process has written its part; it holds the size of e
 what training does next. A folder without it, or with a file of another size, is passed over.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +14,14 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import datasets
+
+from ..data.collator import fingerprint
+from ..data.labels import TaskData
+from ..data.rows import EncodedSplit
+from ..metrics import score_weight
+from ..modeling.configuration_multitask import MultiTaskConfig
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +165,55 @@ def rotate_checkpoints(folder: Path, limit: int | None, keep: Collection[Path]) 
     removable = [checkpoint for checkpoint in whole if checkpoint not in keep]
     for checkpoint in removable[: max(0, len(whole) - limit)]:
         remove_checkpoint(checkpoint)
+
+
+def run_settings(
+    config: MultiTaskConfig,
+    tasks: Mapping[str, TaskData],
+    train_rows: Mapping[str, datasets.Dataset],
+    eval_splits: Mapping[str, EncodedSplit],
+    batch_sizes: Mapping[str, int],
+    schedule: str,
+    arguments: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that decides what training does next, as JSON has it.
+
+    Args:
+        config: Of the model.
+        tasks: Task name → task.
+        train_rows: Source → encoded training rows.
+        eval_splits: Source → encoded rows that checkpoints are chosen by.
+        batch_sizes: Source → rows of its global batch.
+        schedule: Name of the batch sampler's class.
+        arguments: Training arguments (`TrainingArguments.to_dict`), of which those count that decide.
+    """
+    settings = {
+        "tasks": {
+            name: {key: value for key, value in (config.heads or {})[name].items() if key != "num_steps"}
+            | {"sources": task.config.sources, "loss_weight": task.config.loss_weight}
+            | {"learning_rate": task.config.learning_rate, "score_weight": score_weight(task)}
+            for name, task in tasks.items()
+        },
+        "data": {name: {"rows": len(rows), "fingerprint": fingerprint(rows)} for name, rows in train_rows.items()},
+        "validation": {
+            name: {
+                "rows": len(split.rows),
+                "fingerprint": fingerprint(split.rows),
+                "labels": hashlib.sha256(json.dumps(split.gold).encode()).hexdigest()[:32],
+            }
+            for name, split in eval_splits.items()
+        },
+        "schedule": schedule,
+        "batch_sizes": batch_sizes,
+        "model": {"pooling": config.pooling, "max_length": config.max_length},
+        "training": deciding_arguments(arguments),
+        "encoder": {
+            key: value
+            for key, value in config.text_config.to_dict().items()  # type: ignore[union-attr]
+            if key not in ("transformers_version", "_name_or_path", "dtype", "architectures")
+        },
+    }
+    return json.loads(json.dumps(settings, default=str))
 
 
 def deciding_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ and going on from one is exact; evaluation goes over sources, predicts each row 
 """
 
 import functools
-import hashlib
-import json
 import logging
 import math
 import platform
@@ -30,7 +28,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallbac
 from transformers.trainer_utils import TrainOutput, seed_worker
 
 from ..config import nearest
-from ..data.collator import Collator, EncodedRows, fingerprint, row_lengths
+from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.rows import EncodedSplit
 from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
@@ -50,7 +48,6 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .checkpoints import (
     check_checkpoint,
-    deciding_arguments,
     fault,
     list_checkpoints,
     log_start,
@@ -58,6 +55,7 @@ from .checkpoints import (
     newest_checkpoint,
     remove_checkpoint,
     rotate_checkpoints,
+    run_settings,
 )
 from .freezing import freeze
 from .optimizer import find_parts, parameter_groups, set_learning_rates
@@ -269,36 +267,16 @@ class MultiTaskTrainer(Trainer):
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides what training does next."""
-        config = self.model.config
-        rows = self.train_dataset.sources if isinstance(self.train_dataset, EncodedRows) else {}
-        settings = {
-            "tasks": {
-                name: {key: value for key, value in config.heads[name].items() if key != "num_steps"}
-                | {"sources": task.config.sources, "loss_weight": task.config.loss_weight}
-                | {"learning_rate": task.config.learning_rate, "score_weight": score_weight(task)}
-                for name, task in self.tasks.items()
-            },
-            "data": {source: {"rows": len(own), "fingerprint": fingerprint(own)} for source, own in rows.items()},
-            "validation": {
-                source: {
-                    "rows": len(split.rows),
-                    "fingerprint": fingerprint(split.rows),
-                    "labels": hashlib.sha256(json.dumps(split.gold).encode()).hexdigest()[:32],
-                }
-                for source, split in self.eval_splits.items()
-            },
-            "schedule": type(self.batch_sampler).__name__,
-            "batch_sizes": self.batch_sizes,
-            "model": {"pooling": config.pooling, "max_length": config.max_length},
-            "training": deciding_arguments(self.args.to_dict()),
-            "encoder": {
-                key: value
-                for key, value in config.text_config.to_dict().items()
-                if key not in ("transformers_version", "_name_or_path", "dtype", "architectures")
-            },
-        }
-        return json.loads(json.dumps(settings, default=str))
+        """All that decides what training does next (`checkpoints.run_settings`)."""
+        return run_settings(
+            cast(MultiTaskConfig, self.model.config),
+            self.tasks,
+            self.train_dataset.sources if isinstance(self.train_dataset, EncodedRows) else {},
+            self.eval_splits,
+            self.batch_sizes,
+            type(self.batch_sampler).__name__,
+            self.args.to_dict(),
+        )
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """As the stock one, but the checkpoint counts only once all of it is there, and older ones go only then."""
@@ -312,7 +290,7 @@ class MultiTaskTrainer(Trainer):
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
                 mark_complete(checkpoint, self.checkpoint_facts())
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except (OSError, RuntimeError) as error:
             # torch's own writer has no exception class for a full disk
             if isinstance(error, RuntimeError) and "inline_container" not in str(error):
                 raise
@@ -334,7 +312,10 @@ class MultiTaskTrainer(Trainer):
             return
         folder = output_dir or str(self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        model.save_pretrained(folder, state_dict=state_dict)
+        try:
+            model.save_pretrained(folder, state_dict=state_dict)
+        except SafetensorError as error:  # a full disk has no other name there
+            raise OSError(f"the weights cannot be written to {folder}: {error}.") from error
         cast(Any, self.processing_class).save_pretrained(folder)
 
     def _init_training_state(

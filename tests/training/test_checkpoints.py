@@ -55,7 +55,7 @@ def test_a_checkpoint_is_whole_with_all_files_in_their_size(tmp_path):
     (checkpoint / "weights").unlink()
     assert fault(checkpoint) == "weights is missing"
     (checkpoint / COMPLETE).write_text("{", encoding="utf-8")
-    assert fault(checkpoint) == "its complete.json is not JSON"
+    assert fault(checkpoint) == "its complete.json cannot be read"
     (checkpoint / COMPLETE).unlink()
     assert fault(checkpoint) == "it has no complete.json, which is written last"
 
