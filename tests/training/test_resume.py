@@ -375,6 +375,44 @@ def test_a_run_with_other_settings_ends_the_same(variant, place, tally):
         tally["equal"] += 1
 
 
+@pytest.mark.parametrize("when", ["step 7", "end"])
+def test_the_best_of_the_checkpoints_is_found_though_a_step_without_one_was_better(when, place, tally):
+    """Evaluated at every step, saved at every second one: 4 is better than what comes later, 5 had no checkpoint."""
+    scores = {step: {4: 0.5, 5: 0.9}.get(step, 0.1) for step in range(1, 13)}
+    settings = {"eval_steps": 1, "early_stopping_patience": None}
+    whole, folder = place.new_folder(), place.new_folder()
+    done = place.start(place.config(whole, **settings), fate=Fate(scores=scores))
+    assert done.finished, done.log
+    assert names(whole) == ["checkpoint-4", "checkpoint-12"]
+    assert (whole / "model.safetensors").read_bytes() == (whole / "checkpoint-4" / "model.safetensors").read_bytes()
+    end = number_of(done.operations(), "end", "half of config.json")
+    fatal = Fate(scores=scores, operation=end) if when == "end" else Fate(scores=scores, step=7)
+    assert place.start(place.config(folder, **settings), fate=fatal).killed
+    tally["killed"] += 1
+    place.resume(place.config(folder, **settings), fate=Fate(scores=scores))
+    assert differences(whole, folder) == []
+    tally["equal"] += 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_on_two_processes_killed_at_every_file_operation_of_the_second_one_ends_the_same(place, tally):
+    whole, done = place.whole(2, **HALF)
+    second = done.operations(1)
+    numbers = [number for number, (when, _) in enumerate(second) if when == SAVE]
+    assert f"half of {SAVE}/rng_state_1.pth" in [what for when, what in second if when == SAVE]
+    for number in numbers:
+        folder = place.new_folder()
+        config = place.config(folder, **HALF)
+        killed = place.start(config, num_processes=2, fate=fate(operation=number, rank=1))
+        assert killed.exit_codes[1] == -9
+        assert killed.exit_codes[0] > 0, "the other one should give up by itself"
+        tally["killed"] += 1
+        place.resume(config, num_processes=2)
+        assert differences(whole, folder) == [], second[number]
+        tally["equal"] += 1
+
+
 # ---- another number of processes ----
 
 
@@ -614,15 +652,18 @@ def test_other_settings_are_refused_with_the_difference(change, words, stopped, 
     assert before == sorted((path, path.stat().st_mtime) for path in folder.rglob("*")), "nothing may be touched"
 
 
-@pytest.mark.parametrize("num_bytes", [1_000, 180_000], ids=["for nothing", "for the weights only"])
+@pytest.mark.parametrize("num_bytes", [60_000, 180_000], ids=["not for the weights", "for the weights only"])
 def test_a_disk_that_fills_up_during_a_save_leaves_the_last_whole_checkpoint(num_bytes, place):
     whole, _ = place.whole()
     folder = place.new_folder()
     config = place.config(folder)
     full = place.start(config, fate=fate(full_disk=(SAVE, num_bytes)))
     assert full.exit_codes == [1], full.log
+    message = full.log.rpartition("\nOSError: ")[2]
+    assert f"{SAVE} cannot be saved (" in message, full.log
+    assert "checkpoint-6 is whole: mend the cause and go on from it with --resume." in message
     weights, optimizer = ((whole / SAVE / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
-    assert weights < 180_000 < optimizer
+    assert 60_000 < weights < 180_000 < optimizer
     assert {"checkpoint-4", "checkpoint-6"} <= set(names(folder)), "nothing may be deleted for it"
     resumed = place.resume(config)
     assert resumed.batches()[0][0] == 6
@@ -634,7 +675,7 @@ def test_a_disk_that_fills_up_ends_both_processes(place):
     whole, _ = place.whole(2, **HALF)
     folder = place.new_folder()
     config = place.config(folder, **HALF)
-    full = place.start(config, num_processes=2, fate=fate(full_disk=(SAVE, 1_000)))
+    full = place.start(config, num_processes=2, fate=fate(full_disk=(SAVE, 60_000)))
     assert full.exit_codes == [1, 1], full.log
     resumed = place.resume(config, num_processes=2)
     assert resumed.batches()[0][0] == 6
