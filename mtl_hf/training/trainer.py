@@ -24,7 +24,14 @@ from accelerate.data_loader import prepare_data_loader
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
-from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+)
 from transformers.trainer_utils import TrainOutput, seed_worker
 
 from ..config import nearest
@@ -240,10 +247,14 @@ class MultiTaskTrainer(Trainer):
             log_start(checkpoint, self.checkpoint_facts())
         # Rotation is ours: the stock one removes old checkpoints before the new one is whole.
         self._save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
+        # The start is over: evaluated once more, early stopping would count it.
+        evaluate_first = self.args.eval_on_start
+        self.args.eval_on_start = evaluate_first and checkpoint is None
         try:
             output = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
         finally:
             self.args.save_total_limit = self._save_total_limit
+            self.args.eval_on_start = evaluate_first
         peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
         if (step := self.state.best_global_step) and (best := self.state.best_metric) is not None:
             peaks["chosen by"] = (str(self.args.metric_for_best_model), step, best)
@@ -298,10 +309,11 @@ class MultiTaskTrainer(Trainer):
                 + (f"{whole[-1]} is whole: mend the cause and go on from it with --resume." if whole else "")
             ) from error
         if self.is_world_process_zero():
-            kept = [self.state.global_step, self.state.best_global_step]
+            keep = {checkpoint}
+            if self.state.best_model_checkpoint:  # not always of the best step, which may have had no checkpoint
+                keep.add(folder / Path(self.state.best_model_checkpoint).name)
             if self.args.keep_best_per_task:
-                kept += [step for step, _ in self.peaks().values()]
-            keep = {folder / f"checkpoint-{step}" for step in kept if step}
+                keep |= {folder / f"checkpoint-{step}" for step, _ in self.peaks().values()}
             rotate_checkpoints(folder, self._save_total_limit, keep)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -328,9 +340,10 @@ class MultiTaskTrainer(Trainer):
             return done
         # How often to log, evaluate and save may have been changed.
         self.state.compute_steps(self.args, max_steps)
-        if self.state.best_global_step:
-            # By its step, since the folder may have been moved.
-            best = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.best_global_step}"
+        saved = TrainerState.load_from_json(str(Path(resume_from_checkpoint) / "trainer_state.json"))
+        if saved.best_model_checkpoint:
+            # By its name, since the folder may have been moved.
+            best = Path(self._get_output_dir(trial=trial)) / Path(saved.best_model_checkpoint).name
             self.state.best_model_checkpoint = None if fault(best) else str(best)
             if self.args.load_best_model_at_end and fault(best):
                 logger.warning("%s, the best so far, is lost: %s.", best, fault(best))

@@ -369,7 +369,9 @@ def _prepare(note: Callable[..., None], operations: FileOperations, fate: Fate) 
     def watched_loss(self: MultiTaskTrainer, *args: Any, **kwargs: Any) -> Any:
         if fate.step == self.state.global_step:
             die()
-        note(event="rows", step=self.state.global_step, rows=ahead.pop(0))
+        note(
+            event="rows", step=self.state.global_step, rows=ahead.pop(0) if ahead else []
+        )  # none of those read in a worker
         return compute_loss(self, *args, **kwargs)
 
     def scripted(self: MultiTaskTrainer, *args: Any, **kwargs: Any) -> Any:
