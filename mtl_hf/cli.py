@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ _EXAMPLES = """examples:
   mtl-hf inspect configs/snips.yaml
   mtl-hf train configs/snips.yaml training.num_train_epochs=3
   mtl-hf evaluate outputs/snips --split test
+  mtl-hf evaluate outputs/snips outputs/snips-2 me/model --to comparison
+  mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
 """
@@ -75,12 +78,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_train(train)
 
-    evaluate = verbs.add_parser("evaluate", help="score a saved model: metrics.json and predictions.jsonl")
-    evaluate.add_argument("model", help="a run's folder, or a checkpoint-N in it")
-    evaluate.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes to the run's config, as data=FOLDER")
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="score one saved model, or several side by side",
+        description="Score saved models: a table, metrics.json and predictions.jsonl; of several models one table with"
+        " differences to the first, comparison.json and comparison.csv.",
+    )
+    evaluate.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL | a.b=c",
+        help="runs' folders, checkpoint-N in them or Hub ids (me/model, me/model@revision); changes to the config, as"
+        " data=FOLDER (a folder with such a name: ./a=b)",
+    )
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"])
-    evaluate.add_argument("--config", help="what to score on (default: the config of the run)")
-    evaluate.add_argument("--to", help="folder for the results (default: evaluation/SPLIT in the model's folder)")
+    evaluate.add_argument("--config", help="what to score on (default: the config of the first model's run)")
+    evaluate.add_argument("--data", metavar="FILE", help="rows to score on: .jsonl, .json, .csv, .tsv or .parquet")
+    evaluate.add_argument("--text", metavar="COLUMN", help="its text (FIRST,SECOND for pairs), if not called as usual")
+    evaluate.add_argument(
+        "--label", action="append", default=[], metavar="HEAD=COLUMN", help="a head's labels in it, if not called so"
+    )
+    evaluate.add_argument(
+        "--to", metavar="FOLDER", help="for the results (default: evaluation/SPLIT, of one model in its folder)"
+    )
     evaluate.add_argument("--batch-size", type=int, default=64)
     evaluate.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
     evaluate.set_defaults(function=_evaluate)
@@ -134,17 +154,32 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from .evaluation.evaluate import evaluate
+    from accelerate import PartialState
 
-    evaluate(
-        arguments.model,
+    from .evaluation.evaluate import evaluate
+    from .evaluation.report import comparison_table, scores_table
+
+    overrides = [text for text in arguments.models if re.match(r"[A-Za-z_][\w-]*(\.[\w-]+)*=", text)]
+    models = [text for text in arguments.models if text not in overrides]
+    if not models:
+        raise ValueError(f"there is no model to score among {', '.join(overrides)}: name a run's folder first.")
+    for text in arguments.label:
+        if not all(text.partition("=")):
+            raise ValueError(f"`--label` is {text!r}; it is HEAD=COLUMN, as in sentiment=stars.")
+    results = evaluate(
+        models,
         split=arguments.split,
         config=arguments.config,
-        overrides=arguments.overrides,
+        overrides=overrides,
+        data=arguments.data,
+        text=arguments.text,
+        labels=dict(text.split("=", 1) for text in arguments.label),
         to=arguments.to,
         batch_size=arguments.batch_size,
         precision=arguments.precision,
     )
+    if PartialState().is_main_process:
+        _say(scores_table(results) if len(models) == 1 else comparison_table(results))
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -20,7 +20,8 @@ from .config import RunConfig, resolve_path, typed
 from .data.labels import TaskData, build_tasks
 from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
-from .evaluation.evaluate import RUN_FILE, encode_split, write_results
+from .evaluation.checkpoints import RUN_FILE
+from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
 from .metrics import Answers
 from .modeling.modeling_multitask import MultiTaskModel
