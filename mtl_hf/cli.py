@@ -23,6 +23,7 @@ _EXAMPLES = """examples:
   mtl-hf evaluate outputs/snips outputs/snips-2 me/model --to comparison
   mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
+  mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
 """
 
@@ -105,6 +106,17 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
     evaluate.set_defaults(function=_evaluate)
 
+    export_head = verbs.add_parser(
+        "export-head",
+        help="one head as a stock transformers model, for those who have not this package",
+        description="Write one head with the encoder as a folder that AutoModelForSequenceClassification or"
+        " AutoModelForTokenClassification loads, with the same labels and answers, or say why it cannot be held there.",
+    )
+    export_head.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
+    export_head.add_argument("task", help="the head")
+    export_head.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
+    export_head.set_defaults(function=_export_head)
+
     predict = verbs.add_parser("predict", help="answer raw text from every head, as JSON lines")
     predict.add_argument("model", help="a run's folder, or a checkpoint-N in it")
     predict.add_argument(
@@ -180,6 +192,12 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     )
     if PartialState().is_main_process:
         _say(scores_table(results) if len(models) == 1 else comparison_table(results))
+
+
+def _export_head(arguments: argparse.Namespace) -> None:
+    from .inference.export import export_head
+
+    export_head(arguments.model, arguments.task, arguments.to)
 
 
 def _predict(arguments: argparse.Namespace) -> None:

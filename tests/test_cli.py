@@ -15,13 +15,14 @@ import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import mtl_hf
 from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "predict", "inspect", "embed", "data")
+VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "data")
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 
@@ -166,6 +167,17 @@ def test_evaluate_scores_a_file_of_rows(folder, tmp_path, out):
     assert json.loads((tmp_path / "to" / "metrics.json").read_text())["tasks"].keys() == {"intent"}
 
 
+def test_export_head_writes_what_stock_classes_load(folder, tmp_path, caplog, out):
+    caplog.set_level(logging.INFO, "mtl_hf")
+    out("export-head", folder, "slots", "--to", tmp_path / "slots")
+    assert f"slots: written to {tmp_path / 'slots'}." in caplog.text
+    stock = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "slots")
+    assert (
+        list(stock.config.id2label.values())
+        == mtl_hf.MultiTaskModel.from_pretrained(folder).config.heads["slots"]["labels"]
+    )
+
+
 def read_answers(text: str) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()]
 
@@ -274,6 +286,8 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
             "`--label` is 'intent'; it is HEAD=COLUMN",
         ),
         (["evaluate", "{folder}", "--data", "/nowhere/rows.csv"], "there is no file /nowhere/rows.csv."),
+        (["export-head", "{folder}", "slot", "--to", "x"], "Did you mean `slots`?"),
+        (["export-head", "{folder}", "intent", "--to", "x"], "has bert.pooler.dense before its last layer"),
         (["evaluate", "{folder}", "--config", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["predict", "/nowhere/at/all", "text"], "no model can be loaded from '/nowhere/at/all'"),
         (["predict", "{folder}", "text", "--heads", "intnt"], "`heads` asks for"),
