@@ -20,8 +20,9 @@ from .config import RunConfig, resolve_path, typed
 from .data.labels import TaskData, build_tasks
 from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
-from .evaluation.evaluate import RUN_FILE, encode_split, write_results
+from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
+from .evaluation.saved_models import RUN_FILE
 from .metrics import Answers
 from .modeling.modeling_multitask import MultiTaskModel
 from .training.arguments import read_arguments

@@ -1,5 +1,5 @@
-"""The real commands: two CPU processes by `accelerate launch`, one of them killed, the ways that start only one,
-`python -m mtl_hf.run`, and the configs of accelerate."""
+"""The real commands: two CPU processes by `accelerate launch` train and score, one of them killed, the ways that start
+only one, `python -m mtl_hf.run`, and the configs of accelerate."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
@@ -118,6 +119,44 @@ def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_p
     # The launcher's own report has a traceback of the launcher; it may end the other process before that can speak.
     assert "_inner_training_loop" not in stderr
     assert "SIGKILL" in stderr
+
+
+def test_accelerate_launch_scores_each_row_once_on_two_processes_as_on_one(config, tmp_path):
+    mtl_hf.train(config, ["training.precision=fp32"])
+    model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        for parameter in model.heads.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    model.tokenizer  # noqa: B018  is read from where the model came from
+    model.save_pretrained(tmp_path / "other")
+    names = [str(tmp_path / "out"), str(tmp_path / "other")]
+    for number in ("assistant", "reviews"):  # 37 and 23 rows: in batches of 4 neither is even over two processes
+        lines = (tmp_path / f"{number}.jsonl").read_text(encoding="utf-8").splitlines()
+        odd = "\n".join(lines[: 37 if number == "assistant" else 23])
+        (tmp_path / f"{number}-odd.jsonl").write_text(odd + "\n", encoding="utf-8")
+    data = [f"sources.{name}.data_files={{test: {tmp_path}/{name}-odd.jsonl}}" for name in ("assistant", "reviews")]
+    alone = mtl_hf.evaluate(names, overrides=data, to=tmp_path / "alone", batch_size=4)
+    command = [*LAUNCH, "--config_file", "configs/accelerate/cpu.yaml", "-m", "mtl_hf", "evaluate", *names, *data]
+    done = start([*command, "--to", str(tmp_path / "two"), "--batch-size", "4"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("task ") == 1, "only one process should talk"
+    assert "World size 2, cpu" in done.stderr, done.stderr
+    assert all(done.stderr.count(said) == 1 for said in ("World size", "The data are those of", "Written to"))
+    assert alone["models"][names[0]]["rows"] == {"assistant": 37, "reviews": 23}
+    files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*") if path.is_file())
+    assert len(files) == 6
+    for file in files:
+        one, two = ((tmp_path / place / file).read_text(encoding="utf-8") for place in ("alone", "two"))
+        assert without_losses(one) == without_losses(two), file
+    for name in names:
+        for task, numbers in alone["models"][name]["tasks"].items():
+            two = json.loads((tmp_path / "two" / "comparison.json").read_text())["models"][name]["tasks"][task]
+            # The only rows that meet others in their batch are those of the last one, which are padded further.
+            assert two["cross_entropy"] == pytest.approx(numbers["cross_entropy"], rel=1e-6)
+
+
+def without_losses(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "cross_entropy" not in line]
 
 
 def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
