@@ -30,6 +30,7 @@ _EXPORTS = {
     "MultiTaskTrainer": ".training.trainer",
     "train": ".run",
     "evaluate": ".evaluation.evaluate",
+    "push": ".hub.push",
 }
 
 __all__ = ["__version__", *_EXPORTS]

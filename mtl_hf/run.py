@@ -22,6 +22,8 @@ from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import RUN_FILE, encode_split, write_results
 from .evaluation.report import scores_table
+from .hub.card import CARD, write_card
+from .hub.push import CODE, push, reserve
 from .metrics import Answers
 from .modeling.modeling_multitask import MultiTaskModel
 from .training.arguments import read_arguments
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
-    "training_args.bin", "trainer_state.json", "checkpoint-*", "evaluation",
+    "training_args.bin", "trainer_state.json", "checkpoint-*", "evaluation", CARD, *CODE,
 )  # fmt: skip
 
 
@@ -99,6 +101,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         )
     except (ImportError, RuntimeError) as error:  # a field that asks for a package that is not installed
         raise ValueError(f"`training`: {error}") from error
+    trainer.publish = push
     logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
     return Run(run, sources, train_rows, splits, trainer)
@@ -110,14 +113,16 @@ def train(
     *,
     dry_run: bool = False,
     overwrite: bool = False,
+    undone: list[str] | None = None,
 ) -> dict[str, Any]:
-    """Train, score and save one multi-task model.
+    """Train, score and save one multi-task model; with `training.push_to_hub` push it too.
 
     Args:
         config: A YAML file, or the same as a dict (whose sources may hold a `dataset`).
         overrides: `a.b=c` changes to it.
         dry_run: Do everything up to the first step, then stop.
         overwrite: Remove what an earlier run wrote into `output_dir`.
+        undone: If given, what could not be done although the run is whole (the push) is added to it, as it is logged.
 
     Returns:
         What `metrics.json` holds: the scores on the test split (validation where no source has one). With `dry_run`
@@ -147,9 +152,16 @@ def train(
     if trainer.args.device.type == "cpu":
         # Adam's averages of word embeddings that no longer occur fade into denormal numbers, which CPUs compute slowly.
         torch.set_flush_denormal(True)
+    hub = trainer.args if trainer.args.push_to_hub and trainer.is_world_process_zero() else None
+    if hub:
+        try:
+            reserve(str(hub.hub_model_id), private=hub.hub_private_repo, token=hub.hub_token)
+        except OSError as error:
+            logger.warning("%s Training goes on; the push is tried again at its end.", error)
     started = time.perf_counter()
     trainer.train()
-    logger.info("Trained in %.0f s.", time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    logger.info("Trained in %.0f s.", seconds)
     trainer.save_model()
     trainer.save_state()
     final = "test" if run.splits["test"] else "validation"
@@ -158,11 +170,19 @@ def train(
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", name, final)
     answers: dict[str, dict[str, Answers]] = {}
     results = {"split": final} | trainer.score(run.splits[final], intervals=True, keep_answers=answers)
+    name = trainer.args.hub_model_id or folder.absolute().name
     if trainer.is_world_process_zero():
         write_results(folder, results, run.sources, final, answers)
+        write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
         logger.info("\n%s\nWritten to %s.", scores_table(results), folder)
     # Without the wait a process may leave while another still talks to it.
     trainer.accelerator.wait_for_everyone()
+    if hub:  # after the wait, which others give up before a slow upload is through
+        try:
+            push(folder, name, private=hub.hub_private_repo, token=hub.hub_token, revision=hub.hub_revision)
+        except (OSError, ValueError) as error:
+            logger.error("%s", error)
+            (undone if undone is not None else []).append(str(error))
     return results
 
 

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHAPTERS = sorted(
     path for path in (ROOT / "docs").glob("*.md") if path.name not in ("ARCHITECTURE.md", "CONTRIBUTING.md")
 )
-# What this test cannot run, and who does.
+# What this test cannot run, and who does (commands of chapters: test_hub.py, where they need a Hub).
 ELSEWHERE = {
     "make": "the Makefile, by whoever runs this test",
     "pip": "the Makefile",
@@ -84,8 +84,9 @@ def test_readme_python_runs(project: Path) -> None:
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_a_chapter_opens_with_a_snippet_that_runs(
-    chapter: Path, encoder_folder: str, capsys: pytest.CaptureFixture[str]
+    chapter: Path, encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     text = chapter.read_text(encoding="utf-8")
     snippet = blocks(text, "python")[0]
     assert text.split("```python")[0].count("\n") <= 3, "the snippet opens the chapter"
