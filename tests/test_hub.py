@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -541,6 +542,12 @@ def test_reserving_says_who_we_are(hub):
     assert reserve("intents") == f"{USER}/intents"
 
 
+def test_all_that_a_run_writes_is_what_overwriting_removes(trained):
+    found = {path.name for path in trained.folder.iterdir()}
+    assert {"README.md", *CODE} < found
+    assert not {name for name in found if not any(fnmatch(name, pattern) for pattern in mtl_hf.run.WRITTEN)}
+
+
 # ---- the card ----
 
 
@@ -573,7 +580,7 @@ def test_the_card_tells_data_schedule_rates_and_limits_and_no_path(trained):
     assert "| split | rows | mean | deviation | least | most |" in text
     assert "round_robin, all_exhausted" in text
     assert re.search(r"encoder\.layers\.2 +[\d,]+ +0\.003 ", text)
-    assert "A text is cut after 62 tokens: 0 of " in text
+    assert "A text is cut after 62 tokens, and what follows is not read; cut were 0 of 9 validation rows, 0 of " in text
     assert "mtl-hf train run.yaml training.output_dir=again\n" in text
     assert f"mtl_hf {mtl_hf.__version__}" in text
     assert re.search(r"fp32, \d+ s", text)

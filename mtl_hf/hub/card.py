@@ -93,20 +93,25 @@ def card(
     Args:
         folder: Of the model, perhaps with `metrics.json` and `trainer_state.json`.
         name: What the snippets load the model by.
-        run: What was run; by default what `run.yaml` in the folder or above it says.
+        run: What was run; by default what `run_file` says.
         data: Markdown about the training data.
         training: Markdown about the training.
         cut: How many of the scored rows were cut at `max_length`.
     """
     config = read_config(folder)
-    run_file = next((place / RUN_FILE for place in (folder, folder.parent) if (place / RUN_FILE).is_file()), None)
-    run = run or (RunConfig.load(run_file) if run_file else None)
+    yaml = run_file(folder)
+    run = run or (RunConfig.load(yaml) if yaml else None)
     sources = run.sources if run else {}
     tasks = dict.fromkeys([name for name in (run.tasks if run else ()) if name in config["heads"]])
     # JSON has sorted them; the run has them in the order in which they were written.
     heads: dict[str, dict[str, Any]] = {name: config["heads"][name] for name in tasks | config["heads"]}
     scores = _read_scores(folder, run, heads)
     encoder = _hub_id(run.model.encoder) if run else None
+    named = config["text_config"]["model_type"]
+    if encoder:
+        named = f"[{encoder}](https://huggingface.co/{encoder})"
+    elif run and run.model.encoder.startswith("package:"):
+        named = f"`{run.model.encoder}`, {named}"
     title = name.split("/")[-1]
     card_data = ModelCardData(
         base_model=encoder,
@@ -122,7 +127,7 @@ def card(
         template_path=str(Path(__file__).with_name("model_card.md")),
         title=title,
         name=name,
-        encoder=f"[{encoder}](https://huggingface.co/{encoder})" if encoder else config["text_config"]["model_type"],
+        encoder=named,
         num_parameters=f"{_num_parameters(folder):,}",
         tasks={task: _task_section(task, spec) for task, spec in heads.items()},
         results=_results_table(heads, scores),
@@ -140,6 +145,13 @@ def card(
         ),
     )
     return str(made)
+
+
+def run_file(folder: Path) -> Path | None:
+    """The YAML of the run that left this folder, or left it as a `checkpoint-N`."""
+    folder = folder.resolve()
+    path = (folder.parent if folder.name.startswith("checkpoint-") else folder) / RUN_FILE
+    return path if path.is_file() else None
 
 
 def read_config(folder: Path) -> dict[str, Any]:

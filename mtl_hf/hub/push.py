@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from .. import __version__
 from ..evaluation.evaluate import RUN_FILE
-from .card import CARD, card, read_config
+from .card import CARD, card, read_config, run_file
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +145,8 @@ def files_to_send(folder: Path, repo: str) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {
         name: path for name, path in found.items() if any(fnmatch(name, pattern) for pattern in SENT)
     }
-    if folder.name.startswith("checkpoint-") and (folder.parent / RUN_FILE).is_file():
-        files[RUN_FILE] = folder.parent / RUN_FILE
+    if (path := run_file(folder)) is not None:
+        files[RUN_FILE] = path
     text = found[CARD].read_text(encoding="utf-8") if CARD in found else card(folder, repo)
     files[CARD] = _LOAD.sub(lambda match: match[1] + repo, text).encode("utf-8")
     for name in sorted({CARD, RUN_FILE, "config.json", "metrics.json"} & files.keys()):
