@@ -22,7 +22,7 @@ from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "data")
+VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "push", "data")
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 
@@ -310,6 +310,8 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["predict", "{folder}", "--file", "/nowhere.txt"], "/nowhere.txt"),
         (["inspect", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["embed", "{folder}", "text", "--to", "embeddings.csv"], "embeddings are written as .npy"),
+        (["push", "/nowhere", "ada/model"], "/nowhere is not a saved model: it has no config.json"),
+        (["push", "{folder}", "a/b/c"], "`repo` is 'a/b/c'"),
         (["data", "snip"], "snips"),
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else None,
