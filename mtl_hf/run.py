@@ -182,17 +182,8 @@ def train(
     logger.info("Trained in %.0f s.", seconds)
     trainer.save_model()
     trainer.save_state()
-    final = "test" if run.splits["test"] else "validation"
-    for name, task in trainer.tasks.items():
-        if not any(source in run.splits[final] for source in task.config.sources):
-            logger.warning("Task %s: none of its sources has a %s split; it is not scored.", name, final)
-    answers: dict[str, dict[str, Answers]] = {}
-    results = {"split": final} | trainer.score(run.splits[final], intervals=True, keep_answers=answers)
     name = trainer.args.hub_model_id or folder.absolute().name
-    if trainer.is_world_process_zero():
-        write_results(folder, results, run.sources, final, answers)
-        write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
-        logger.info("\n%s\nWritten to %s.", scores_table(results), folder)
+    results = _score_and_write(run, folder, name, seconds)
     # Without the wait a process may leave while another still talks to it.
     trainer.accelerator.wait_for_everyone()
     if hub:  # after the wait, which others give up before a slow upload is through
@@ -203,6 +194,22 @@ def train(
         except (OSError, ValueError) as error:
             logger.error("%s", error)
             results["pushed"] = None
+    return results
+
+
+def _score_and_write(run: Run, folder: Path, name: str, seconds: float) -> dict[str, Any]:
+    """Score the trained model, on the test split where there is one, and write scores, predictions and the card."""
+    trainer = run.trainer
+    split = "test" if run.splits["test"] else "validation"
+    for task_name, task in trainer.tasks.items():
+        if not any(source in run.splits[split] for source in task.config.sources):
+            logger.warning("Task %s: none of its sources has a %s split; it is not scored.", task_name, split)
+    answers: dict[str, dict[str, Answers]] = {}
+    results = {"split": split} | trainer.score(run.splits[split], intervals=True, keep_answers=answers)
+    if trainer.is_world_process_zero():
+        write_results(folder, results, run.sources, split, answers)
+        write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
+        logger.info("\n%s\nWritten to %s.", scores_table(results), folder)
     return results
 
 
