@@ -205,6 +205,7 @@ def _child(
     sys.stdout = sys.stderr = os.fdopen(log, "w", buffering=1, encoding="utf-8")
     for name in ("mtl_hf", "transformers"):
         logging.getLogger(name).addHandler(logging.StreamHandler(sys.stderr))
+    logging.getLogger("mtl_hf").setLevel(logging.INFO)
     os.environ.update({"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", **environment})
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
