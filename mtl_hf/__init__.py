@@ -30,6 +30,7 @@ _EXPORTS = {
     "MultiTaskTrainer": ".training.trainer",
     "train": ".run",
     "evaluate": ".evaluation.evaluate",
+    "export_head": ".inference.export",
 }
 
 __all__ = ["__version__", *_EXPORTS]

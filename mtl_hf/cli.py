@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,10 @@ _EXAMPLES = """examples:
   mtl-hf inspect configs/snips.yaml
   mtl-hf train configs/snips.yaml training.num_train_epochs=3
   mtl-hf evaluate outputs/snips --split test
+  mtl-hf evaluate outputs/snips outputs/snips-2 me/model --to comparison
+  mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
+  mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
 """
 
@@ -45,11 +49,11 @@ def main_train(argv: Sequence[str] | None = None) -> None:
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """As `parse_args`, but `a.b=c` may also come after flags, where argparse takes no more of a list."""
     arguments, rest = parser.parse_known_args(argv)
-    late = [text for text in rest if hasattr(arguments, "overrides") and "=" in text and not text.startswith("-")]
-    if unknown := [text for text in rest if text not in late]:
+    place = next((name for name in ("models", "overrides") if hasattr(arguments, name)), None)
+    if unknown := [text for text in rest if not place or "=" not in text or text.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if late:
-        arguments.overrides = [*arguments.overrides, *late]
+    if place:
+        setattr(arguments, place, [*getattr(arguments, place), *rest])
     return arguments
 
 
@@ -86,15 +90,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_train(train)
 
-    evaluate = verbs.add_parser("evaluate", help="score a saved model: metrics.json and predictions.jsonl")
-    evaluate.add_argument("model", help="a run's folder, or a checkpoint-N in it")
-    evaluate.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes to the run's config, as data=FOLDER")
+    evaluate = verbs.add_parser(
+        "evaluate",
+        help="score one saved model, or several side by side",
+        description="Score saved models: a table, metrics.json and predictions.jsonl; of several models one table with"
+        " differences to the first, comparison.json and comparison.csv.",
+    )
+    evaluate.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL | a.b=c",
+        help="runs' folders, checkpoint-N in them or Hub ids (me/model, me/model@revision); changes to the config, as"
+        " data=FOLDER (a folder with such a name: ./a=b)",
+    )
     evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"])
-    evaluate.add_argument("--config", help="what to score on (default: the config of the run)")
-    evaluate.add_argument("--to", help="folder for the results (default: evaluation/SPLIT in the model's folder)")
+    evaluate.add_argument("--config", help="what to score on (default: the config of the first model's run)")
+    evaluate.add_argument("--data", metavar="FILE", help="rows to score on: .jsonl, .json, .csv, .tsv or .parquet")
+    evaluate.add_argument("--text", metavar="COLUMN", help="its text (FIRST,SECOND for pairs), if not called as usual")
+    evaluate.add_argument(
+        "--label", action="append", default=[], metavar="HEAD=COLUMN", help="a head's labels in it, if not called so"
+    )
+    evaluate.add_argument(
+        "--to", metavar="FOLDER", help="for the results (default: evaluation/SPLIT, of one model in its folder)"
+    )
     evaluate.add_argument("--batch-size", type=int, default=64)
     evaluate.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
     evaluate.set_defaults(function=_evaluate)
+
+    export_head = verbs.add_parser(
+        "export-head",
+        help="one head as a stock transformers model, for those who have not this package",
+        description="Write one head with the encoder as a folder that AutoModelForSequenceClassification or"
+        " AutoModelForTokenClassification loads, with the same labels and answers, or say why it cannot be held there.",
+    )
+    export_head.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
+    export_head.add_argument("task", help="the head")
+    export_head.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
+    export_head.set_defaults(function=_export_head)
 
     predict = verbs.add_parser("predict", help="answer raw text from every head, as JSON lines")
     predict.add_argument("model", help="a run's folder, or a checkpoint-N in it")
@@ -147,17 +179,38 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from .evaluation.evaluate import evaluate
+    from accelerate import PartialState
 
-    evaluate(
-        arguments.model,
+    from .evaluation.evaluate import evaluate
+    from .evaluation.report import comparison_table, scores_table
+
+    overrides = [text for text in arguments.models if re.match(r"[A-Za-z_][\w-]*(\.[\w-]+)*=", text)]
+    models = [text for text in arguments.models if text not in overrides]
+    if not models:
+        raise ValueError(f"there is no model to score among {', '.join(overrides)}: name a run's folder first.")
+    for text in arguments.label:
+        if not all(text.partition("=")):
+            raise ValueError(f"`--label` is {text!r}; it is HEAD=COLUMN, as in sentiment=stars.")
+    results = evaluate(
+        models,
         split=arguments.split,
         config=arguments.config,
-        overrides=arguments.overrides,
+        overrides=overrides,
+        data=arguments.data,
+        text=arguments.text,
+        labels=dict(text.split("=", 1) for text in arguments.label),
         to=arguments.to,
         batch_size=arguments.batch_size,
         precision=arguments.precision,
     )
+    if PartialState().is_main_process:
+        _say(scores_table(results) if len(models) == 1 else comparison_table(results))
+
+
+def _export_head(arguments: argparse.Namespace) -> None:
+    from .inference.export import export_head
+
+    export_head(arguments.model, arguments.task, arguments.to)
 
 
 def _predict(arguments: argparse.Namespace) -> None:

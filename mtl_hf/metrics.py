@@ -357,7 +357,7 @@ def score(
         by_source = {source: found[name] for source, found in answers.items() if name in found}
         if not by_source:
             continue
-        together = sum(list(by_source.values())[1:], start=next(iter(by_source.values())))
+        together = join_answers(answers, name)
         numbers = task_metrics(task, together, (extra or {}).get(name, {}))
         if len(by_source) > 1:
             numbers["per_source"] = {
@@ -381,6 +381,12 @@ def score(
         if len(labelled) > 1:
             results["joint"][source] = _joint(list(labelled.values()), num_rows[source])
     return results
+
+
+def join_answers(answers: Mapping[str, Mapping[str, Answers]], name: str) -> Answers:
+    """A task's answers of all its sources, one source after the other."""
+    first, *others = [found[name] for found in answers.values() if name in found]
+    return sum(others, start=first)
 
 
 def score_weight(task: TaskData) -> float:
@@ -428,23 +434,56 @@ def _joint(answers: list[Answers], num_rows: int) -> float:
     return float(right[labelled].mean()) if labelled.any() else float("nan")
 
 
-def interval(task: TaskData, answers: Answers, confidence: float = 0.95) -> list[float]:
+def interval(
+    task: TaskData, answers: Answers, confidence: float = 0.95, *, against: Answers | None = None
+) -> list[float]:
     """Bootstrap interval (percentile, rows resampled) of a task's primary metric.
 
     F1 over spans or label sets and accuracy are ratios of per-row counts, which makes a resample an addition; macro F1
     and Matthews' coefficient come from a resample's confusion matrix; other metrics are computed anew on each.
+
+    Args:
+        task: The task.
+        answers: Its answers.
+        confidence: Share of the resamples inside.
+        against: Other answers to the same rows: the interval is then that of how much more `answers` score, with the
+            same rows drawn for both, so that rows that are hard for both do not widen it.
     """
-    rng = np.random.default_rng(13)
+    data, statistic, by_counts = _statistic(task, answers)
+    if against is not None:
+        if not np.array_equal(answers.rows, against.rows):
+            raise ValueError("`against` holds answers to other rows.")
+        other_data, other, _ = _statistic(task, against)
+        one, size = statistic, len(data)
+        if by_counts:
+            data = (*data, *other_data)
+
+            def statistic(*counts: np.ndarray, axis: int = -1) -> np.ndarray:
+                return one(*counts[:size], axis=axis) - other(*counts[size:], axis=axis)
+        else:
+
+            def statistic(index: np.ndarray) -> float:
+                return one(index) - other(index)
+
+    found = scipy.stats.bootstrap(
+        data, statistic, n_resamples=NUM_RESAMPLES, paired=by_counts, vectorized=by_counts, batch=100,
+        confidence_level=confidence, method="percentile", rng=np.random.default_rng(13),
+    ).confidence_interval  # fmt: skip
+    return [float(found.low), float(found.high)]
+
+
+def _statistic(task: TaskData, answers: Answers) -> tuple[tuple[np.ndarray, ...], Callable[..., Any], bool]:
+    """What to resample, the primary metric of a resample of it, and whether that is a ratio of sums of counts."""
     primary = primary_metric(task)
     counts = _row_counts(task, answers, primary)
+    rows = np.arange(len(answers.rows))
     if counts is not None:
 
         def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> np.ndarray:
             return top.sum(axis) / np.maximum(bottom.sum(axis), 1)
 
-        data: tuple[np.ndarray, ...] = counts
-        statistic: Callable[..., Any] = ratio
-    elif task.type == "sequence_classification":
+        return counts, ratio, True
+    if task.type == "sequence_classification":
         labels = {label: index for index, label in enumerate(dict.fromkeys([*answers.gold, *answers.predicted]))}
         cells = np.array(
             [labels[g] * len(labels) + labels[p] for p, g in zip(answers.predicted, answers.gold, strict=True)]
@@ -454,22 +493,14 @@ def interval(task: TaskData, answers: Answers, confidence: float = 0.95) -> list
             confusion = np.bincount(cells[index], minlength=len(labels) ** 2).reshape(len(labels), len(labels))
             return macro_f1(confusion) if primary == "macro_f1" else matthews(confusion)
 
-        data, statistic = (np.arange(len(answers.rows)),), from_confusion
-    else:
-        metric = METRICS[task.type]()
+        return (rows,), from_confusion, False
+    metric = METRICS[task.type]()
 
-        def recompute(index: np.ndarray) -> float:
-            chosen = Answers(
-                answers.rows[index], [answers.predicted[i] for i in index], [answers.gold[i] for i in index]
-            )
-            return float(metric._compute(chosen.predicted, chosen.gold).get(primary, np.nan))
+    def recompute(index: np.ndarray) -> float:
+        chosen = Answers(answers.rows[index], [answers.predicted[i] for i in index], [answers.gold[i] for i in index])
+        return float(metric._compute(chosen.predicted, chosen.gold).get(primary, np.nan))
 
-        data, statistic = (np.arange(len(answers.rows)),), recompute
-    found = scipy.stats.bootstrap(
-        data, statistic, n_resamples=NUM_RESAMPLES, paired=counts is not None, vectorized=counts is not None, batch=100,
-        confidence_level=confidence, method="percentile", rng=rng,
-    ).confidence_interval  # fmt: skip
-    return [float(found.low), float(found.high)]
+    return (rows,), recompute, False
 
 
 def macro_f1(confusion: np.ndarray) -> float:

@@ -20,13 +20,15 @@ from .config import RunConfig, resolve_path, typed
 from .data.labels import TaskData, build_tasks
 from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
-from .evaluation.evaluate import RUN_FILE, encode_split, write_results
+from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
+from .evaluation.saved_models import RUN_FILE
 from .metrics import Answers
 from .modeling.modeling_multitask import MultiTaskModel
 from .training.arguments import read_arguments
 from .training.checkpoints import check_checkpoint, newest_checkpoint, write_whole
 from .training.optimizer import parts_table
+from .training.processes import report_lost_process
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
 logger = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     return Run(run, sources, train_rows, splits, trainer)
 
 
+@report_lost_process()
 def train(
     config: str | Path | Mapping[str, Any] | RunConfig,
     overrides: Sequence[str] = (),
@@ -132,6 +135,7 @@ def train(
     Raises:
         ValueError: Anything wrong with the config or the data, or a checkpoint that was trained differently.
         FloatingPointError: A loss that is not a number.
+        ConnectionError: Another process of the run has died.
     """
     config = RunConfig.load(config, overrides)
     folder = Path(typed(str | None, config.training.get("output_dir"), "training.output_dir") or "trainer_output")

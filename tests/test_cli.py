@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import shutil
 import statistics
 import subprocess
 import sys
@@ -14,13 +15,14 @@ import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 
 import mtl_hf
 from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "predict", "inspect", "embed", "data")
+VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "data")
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 
@@ -119,16 +121,16 @@ def test_run_multitask_is_the_verb_train(config, tmp_path, caplog):
     assert "4 optimiser steps." in caplog.text
 
 
-def test_evaluate_gives_the_numbers_of_the_run_again(folder, tmp_path, caplog, out):
-    caplog.set_level(logging.INFO, "mtl_hf")
-    out("evaluate", folder, "--to", tmp_path / "again", "--batch-size", 3)
+def test_evaluate_gives_the_numbers_of_the_run_again(folder, tmp_path, out):
+    shown = out("evaluate", folder, "--to", tmp_path / "again", "--batch-size", 3)
     results, again = (json.loads((place / "metrics.json").read_text()) for place in (folder, tmp_path / "again"))
     assert again["rows"] == {"assistant": 10}
     assert again["tasks"]["intent"]["accuracy"] == results["tasks"]["intent"]["accuracy"]
     assert again["tasks"]["slots"]["f1"] == results["tasks"]["slots"]["f1"]
     assert len((tmp_path / "again" / "predictions.jsonl").read_text().splitlines()) == 10
-    assert "intent" in caplog.text
-    assert "(test rows: assistant 10)" in caplog.text
+    assert shown.startswith("task ")
+    assert "\nintent " in shown
+    assert shown.endswith("(test rows: assistant 10)\n")
 
 
 def test_evaluate_scores_another_split_of_a_checkpoint_on_other_data(folder, tmp_path, out):
@@ -139,6 +141,41 @@ def test_evaluate_scores_another_split_of_a_checkpoint_on_other_data(folder, tmp
     assert json.loads((tmp_path / "a" / "metrics.json").read_text())["split"] == "validation"
     out("evaluate", checkpoint, f"sources.assistant.data_files.test={other}", "--to", tmp_path / "b")
     assert json.loads((tmp_path / "b" / "metrics.json").read_text())["rows"] == {"assistant": 5}
+
+
+def test_evaluate_tells_models_from_overrides_and_compares_them(folder, tmp_path, out):
+    (checkpoint,) = folder.glob("checkpoint-*")
+    other = tmp_path / "lr=1e-3"  # a model with a path is one, whatever is in its name
+    shutil.copytree(folder, other)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in assistant_rows(7)), encoding="utf-8")
+    shown = out(
+        "evaluate", folder, f"sources.assistant.data_files.test={rows}", checkpoint, other, "--to", tmp_path / "to"
+    ).splitlines()
+    assert "lr=1e-3" in shown[0]
+    assert shown[-1].startswith("(test rows: assistant 7;")
+    results = json.loads((tmp_path / "to" / "comparison.json").read_text(encoding="utf-8"))
+    assert list(results["models"]) == [str(folder), str(checkpoint), str(other)]
+    assert (tmp_path / "to" / "comparison.csv").is_file()
+
+
+def test_evaluate_scores_a_file_of_rows(folder, tmp_path, out):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("said,topic\nplay jazz,music\nbook a table,booking\n", encoding="utf-8")
+    arguments = ["--data", rows, "--text", "said", "--label", "intent=topic", "--to", tmp_path / "to"]
+    assert out("evaluate", folder, *arguments).endswith("(test rows: data 2)\n")
+    assert json.loads((tmp_path / "to" / "metrics.json").read_text())["tasks"].keys() == {"intent"}
+
+
+def test_export_head_writes_what_stock_classes_load(folder, tmp_path, caplog, out):
+    caplog.set_level(logging.INFO, "mtl_hf")
+    out("export-head", folder, "slots", "--to", tmp_path / "slots")
+    assert f"slots: written to {tmp_path / 'slots'}." in caplog.text
+    stock = transformers.AutoModelForTokenClassification.from_pretrained(tmp_path / "slots")
+    assert (
+        list(stock.config.id2label.values())
+        == mtl_hf.MultiTaskModel.from_pretrained(folder).config.heads["slots"]["labels"]
+    )
 
 
 def read_answers(text: str) -> list[dict]:
@@ -241,7 +278,16 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["train", "{config}", "tasks.intent.source=asistant", "--dry-run"], "Did you mean `assistant`?"),
         (["train", "{config}", "just-text"], "'just-text' is not an override"),
         (["train", "{config}", "training.output_dir=x", "model.encoder=/nowhere/at/all"], "`model.encoder`"),
-        (["evaluate", "/nowhere"], "/nowhere is not a saved model: it has no config.json"),
+        (["evaluate", "/nowhere"], "/nowhere is not a saved model: there is no such folder."),
+        (["evaluate", "a.b=c"], "there is no model to score among a.b=c"),
+        (["evaluate", "{folder}", "{folder}"], "twice"),
+        (
+            ["evaluate", "{folder}", "--data", "rows.csv", "--label", "intent"],
+            "`--label` is 'intent'; it is HEAD=COLUMN",
+        ),
+        (["evaluate", "{folder}", "--data", "/nowhere/rows.csv"], "there is no file /nowhere/rows.csv."),
+        (["export-head", "{folder}", "slot", "--to", "x"], "Did you mean `slots`?"),
+        (["export-head", "{folder}", "intent", "--to", "x"], "has bert.pooler.dense before its last layer"),
         (["evaluate", "{folder}", "--config", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["predict", "/nowhere/at/all", "text"], "no model can be loaded from '/nowhere/at/all'"),
         (["predict", "{folder}", "text", "--heads", "intnt"], "`heads` asks for"),

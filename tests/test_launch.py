@@ -1,17 +1,31 @@
-"""The real commands: two CPU processes by `accelerate launch`, the ways that start only one, `python -m mtl_hf.run`."""
+"""The real commands: two CPU processes by `accelerate launch` train and score, one of them killed, the ways that start
+only one, `python -m mtl_hf.run`, and the configs of accelerate."""
 
 import json
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
+import torch
+import yaml
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from accelerate.utils.launch import prepare_multi_gpu_env
 
 import mtl_hf
 from tests.conftest import assistant_rows, review_rows
 
 ROOT = Path(__file__).parents[1]
+(CONSOLE,) = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "several_processes.md").read_text("utf-8"), re.DOTALL)
+CHAPTER = CONSOLE.splitlines()
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
 
 
@@ -40,11 +54,15 @@ training: {{output_dir: "${{folder}}/out", num_train_epochs: 1, per_device_train
     return path
 
 
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Ours, without what a launcher may have left in it."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "MASTER_"))}
+    return inherited | {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
 def start(command: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
     """Run a command in the project's folder, as a user would."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "MASTER_"))}
-    own = {"HF_DATASETS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, cwd=ROOT, env=inherited | own, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=240)
 
 
 def test_accelerate_launch_trains_on_two_cpu_processes_in_the_precision_of_the_run_and_saves(config, tmp_path):
@@ -64,6 +82,83 @@ def test_accelerate_launch_trains_on_two_cpu_processes_in_the_precision_of_the_r
     assert mtl_hf.evaluate(tmp_path / "out", split="validation")["rows"] == results["rows"]
 
 
+@pytest.mark.parametrize("command", CHAPTER, ids=["script", "module"])
+def test_commands_of_the_chapter_start_two_processes(command, config, tmp_path):
+    words = [str(config) if word == "configs/quickstart.yaml" else word for word in shlex.split(command)]
+    assert words[:2] == ["accelerate", "launch"]
+    assert str(config) in words
+    done = start([*LAUNCH, *words[2:], "--dry-run"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "World size 2, cpu" in done.stderr
+    assert "10 optimiser steps." in done.stderr  # half of those of one process
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_path):
+    command = [*LAUNCH, "--config_file", "configs/accelerate/cpu.yaml", "run_multitask.py", str(config)]
+    endless = ["training.num_train_epochs=10000", "training.eval_strategy=no", "training.save_strategy=no",
+               "training.load_best_model_at_end=false", "training.disable_tqdm=true"]  # fmt: skip
+    said = tmp_path / "said"
+    with said.open("w") as stderr:
+        launch = subprocess.Popen([*command, *endless], cwd=ROOT, env=environment(tmp_path), stderr=stderr)
+    try:
+        end = time.monotonic() + 120
+        while "step    10 " not in said.read_text(encoding="utf-8"):
+            assert launch.poll() is None, said.read_text(encoding="utf-8")
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        ranks = psutil.Process(launch.pid).children()
+        assert len(ranks) == 2
+        ranks[1].send_signal(signal.SIGKILL)
+        assert launch.wait(30) != 0
+        assert not psutil.wait_procs(ranks, 5)[1], "a process has outlived the launch"
+    finally:
+        for process in [*psutil.Process(launch.pid).children(), launch] if launch.poll() is None else []:
+            process.kill()
+    stderr = said.read_text(encoding="utf-8")
+    # The launcher's own report has a traceback of the launcher; it may end the other process before that can speak.
+    assert "_inner_training_loop" not in stderr
+    assert "SIGKILL" in stderr
+
+
+def test_accelerate_launch_scores_each_row_once_on_two_processes_as_on_one(config, tmp_path):
+    mtl_hf.train(config, ["training.precision=fp32"])
+    model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        for parameter in model.heads.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    model.tokenizer  # noqa: B018  is read from where the model came from
+    model.save_pretrained(tmp_path / "other")
+    names = [str(tmp_path / "out"), str(tmp_path / "other")]
+    for number in ("assistant", "reviews"):  # 37 and 23 rows: in batches of 4 neither is even over two processes
+        lines = (tmp_path / f"{number}.jsonl").read_text(encoding="utf-8").splitlines()
+        odd = "\n".join(lines[: 37 if number == "assistant" else 23])
+        (tmp_path / f"{number}-odd.jsonl").write_text(odd + "\n", encoding="utf-8")
+    data = [f"sources.{name}.data_files={{test: {tmp_path}/{name}-odd.jsonl}}" for name in ("assistant", "reviews")]
+    alone = mtl_hf.evaluate(names, overrides=data, to=tmp_path / "alone", batch_size=4)
+    command = [*LAUNCH, "--config_file", "configs/accelerate/cpu.yaml", "-m", "mtl_hf", "evaluate", *names, *data]
+    done = start([*command, "--to", str(tmp_path / "two"), "--batch-size", "4"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("task ") == 1, "only one process should talk"
+    assert "World size 2, cpu" in done.stderr, done.stderr
+    assert all(done.stderr.count(said) == 1 for said in ("World size", "The data are those of", "Written to"))
+    assert alone["models"][names[0]]["rows"] == {"assistant": 37, "reviews": 23}
+    files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*") if path.is_file())
+    assert len(files) == 6
+    for file in files:
+        one, two = ((tmp_path / place / file).read_text(encoding="utf-8") for place in ("alone", "two"))
+        assert without_losses(one) == without_losses(two), file
+    for name in names:
+        for task, numbers in alone["models"][name]["tasks"].items():
+            two = json.loads((tmp_path / "two" / "comparison.json").read_text())["models"][name]["tasks"][task]
+            # The only rows that meet others in their batch are those of the last one, which are padded further.
+            assert two["cross_entropy"] == pytest.approx(numbers["cross_entropy"], rel=1e-6)
+
+
+def without_losses(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "cross_entropy" not in line]
+
+
 def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
     done = start([*LAUNCH, "--cpu", "--num_processes", "2", "run_multitask.py", str(config)], tmp_path)
     assert done.returncode != 0
@@ -80,3 +175,35 @@ def test_one_process_needs_no_launcher(config, tmp_path):
     assert done.stderr.startswith("World size 1, cpu"), done.stderr
     assert "18 optimiser steps." in done.stderr  # 36 and 27 rows in batches of 4: 9 rounds of 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cpu", "MULTI_GPU"), ("multi_gpu", "MULTI_GPU"), ("fsdp", "FSDP")])
+def test_accelerate_knows_every_key_of_its_configs(name, kind):
+    path = ROOT / "configs" / "accelerate" / f"{name}.yaml"
+    loaded = load_config_from_file(str(path))  # raises for a key that it does not know
+    assert isinstance(loaded, ClusterConfig)
+    assert (loaded.distributed_type, loaded.num_processes) == (DistributedType(kind), 2)
+    assert f"--config_file configs/accelerate/{name}.yaml" in path.read_text(encoding="utf-8")
+    parser = launch_command_parser()
+    # Keys of `fsdp_config` are those of the command line, and accelerate takes any other without a word.
+    known = {action.dest for action in parser._actions}
+    assert set(yaml.safe_load(path.read_text(encoding="utf-8")).get("fsdp_config", {})) <= known
+    arguments, _, _ = _validate_launch_command(parser.parse_args(["--config_file", str(path), "run_multitask.py"]))
+    assert (arguments.multi_gpu, arguments.use_fsdp) == (kind == "MULTI_GPU", kind == "FSDP")
+
+
+def test_the_fsdp_config_asks_for_what_it_describes(monkeypatch):
+    path = ROOT / "configs" / "accelerate" / "fsdp.yaml"
+    assert "NOT RUN" in path.read_text(encoding="utf-8")
+    given = launch_command_parser().parse_args(["--config_file", str(path), "run_multitask.py"])
+    arguments, _, _ = _validate_launch_command(given)
+    for name, value in prepare_multi_gpu_env(arguments).items():  # what the launcher tells the processes
+        if name.startswith("FSDP_"):
+            monkeypatch.setenv(name, value)
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2
+    assert plugin.reshard_after_forward is True
+    assert plugin.transformer_cls_names_to_wrap == ["BertLayer"]
+    assert plugin.state_dict_type.name == "FULL_STATE_DICT"
+    assert not plugin.cpu_ram_efficient_loading
+    assert not plugin.activation_checkpointing

@@ -583,3 +583,41 @@ def test_intervals_of_classification_are_those_of_recomputed_resamples(metric: s
     expected = np.quantile(resampled, [0.025, 0.975])
     found = interval(task(CLASSES, "012", metrics=[metric]), answers)
     np.testing.assert_allclose(found, expected, atol=0.03)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "f1", "recall"])
+def test_the_interval_of_a_difference_draws_the_same_rows_for_both(
+    metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtl_hf.metrics.NUM_RESAMPLES", 200)
+    rng = np.random.default_rng(9)
+    kind = CLASSES if metric in ("accuracy", "macro_f1") else TAGS
+    gold: Any = [[BIO[tag] for tag in random_tags(rng, 5)] for _ in range(60)]
+    if kind == CLASSES:
+        gold = [str(label) for label in rng.integers(3, size=60)]
+    other = "0" if kind == CLASSES else ["O"] * 5
+
+    def spoilt(share: float) -> Answers:
+        return Answers(np.arange(60), [other if rng.random() < share else label for label in gold], gold)
+
+    one = task(kind, "012" if kind == CLASSES else BIO, metrics=[metric])
+    worse, better = spoilt(0.5), spoilt(0.2)
+    found = interval(one, better, against=worse)
+    options = {"spans": True} if kind == TAGS else {}
+
+    def slowly(rows: np.ndarray) -> float:
+        values = []
+        for answers in (better, worse):
+            chosen = [answers.predicted[row] for row in rows], [gold[row] for row in rows]
+            values.append(METRICS[kind]()._compute(*chosen, **options)[metric])
+        return values[0] - values[1]
+
+    draws = np.random.default_rng(13)  # another order of draws than scipy's in batches, hence the tolerance
+    resampled = [slowly(draws.integers(60, size=60)) for _ in range(200)]
+    np.testing.assert_allclose(found, np.quantile(resampled, [0.025, 0.975]), atol=0.05)
+    assert found[0] < slowly(np.arange(60)) < found[1]
+    assert interval(one, better, against=better) == [0, 0]
+    apart = [interval(one, answers) for answers in (better, worse)]
+    assert found[1] - found[0] < sum(high - low for low, high in apart)
+    with pytest.raises(ValueError, match="answers to other rows"):
+        interval(one, better, against=Answers(np.arange(1, 61), worse.predicted, gold))

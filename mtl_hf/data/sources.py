@@ -27,6 +27,14 @@ from ..config import RunConfig, Source, nearest, resolve_path, typed
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+# Ending → the loader of `datasets` and its arguments.
+FILE_LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".jsonl": ("json", {}),
+    ".json": ("json", {}),
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t"}),
+    ".parquet": ("parquet", {}),
+}
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".lz4", ".7z")
 
 
@@ -79,6 +87,22 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
         ValueError: Anything wrong with a source, with its name, file, column or row.
     """
     return {name: _load_source(name, source, config, tuple(splits)) for name, source in config.sources.items()}
+
+
+def load_file(path: str | Path) -> datasets.Dataset:
+    """All rows of one file, read as its ending says.
+
+    Raises:
+        ValueError: There is no such file, its ending is not one of `FILE_LOADERS`, or it cannot be read.
+    """
+    path = Path(resolve_path(str(path)))
+    if not path.is_file():
+        hint = nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else [])
+        raise ValueError(f"there is no file {path}.{hint}")
+    if path.suffix not in FILE_LOADERS:
+        raise ValueError(f"{path} ends in {path.suffix!r}; files of rows end in {', '.join(FILE_LOADERS)}.")
+    loader, arguments = FILE_LOADERS[path.suffix]
+    return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path))["train"]
 
 
 def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str, ...]) -> SourceData:

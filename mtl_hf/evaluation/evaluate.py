@@ -1,13 +1,16 @@
-"""Score any saved model on any split: `metrics.json` and `predictions.jsonl`.
+"""Score saved models on any split or file: `metrics.json`, `predictions.jsonl`, and of several models a comparison.
 
 Notable: the folder's `run.yaml` (or that of the run a checkpoint belongs to) says which data it was trained on, so a
-folder alone is enough; another config or overrides point it at other data.
+folder alone is enough; another config, overrides or a file of rows point it at other data. Several models are scored
+on the same rows and their answers compared by the names of labels, so they may differ in encoder, heads and the order
+of labels. On several processes every row is still scored once.
 """
 
 import copy
 import json
 import logging
 import math
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,58 +20,187 @@ from ..config import RunConfig
 from ..data.labels import TaskData, build_tasks
 from ..data.rows import EncodedSplit, encode_rows, report_cut
 from ..data.sources import SourceData, load_sources
-from ..metrics import Answers
+from ..metrics import Answers, interval, join_answers
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
-from .report import scores_table
+from .data_file import config_of_file
+from .report import short_names, write_comparison
+from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
 
 logger = logging.getLogger(__name__)
 
-RUN_FILE = "run.yaml"
-
 
 def evaluate(
-    model: str | Path,
+    models: str | Path | Sequence[str | Path],
     *,
     split: str = "test",
     config: str | Path | Mapping[str, Any] | RunConfig | None = None,
     overrides: Sequence[str] = (),
+    data: str | Path | None = None,
+    text: str | None = None,
+    labels: Mapping[str, str] | None = None,
     to: str | Path | None = None,
     batch_size: int = 64,
     precision: str | None = None,
     intervals: bool = True,
 ) -> dict[str, Any]:
-    """Score a saved model.
+    """Score saved models.
 
     Args:
-        model: A run's folder, one of its `checkpoint-N`, or any folder of `MultiTaskModel.save_pretrained`.
+        models: One or several: a run's folder, one of its `checkpoint-N`, any folder of
+            `MultiTaskModel.save_pretrained`, or a Hub id (`me/model`, `me/model@revision`).
         split: `train`, `validation` or `test`.
-        config: What to score on; by default the config that the folder's run was started with.
+        config: What to score on; by default the config that the (first) model's run was started with.
         overrides: `a.b=c` changes to it, such as `data=FOLDER`.
-        to: Folder for `metrics.json` and `predictions.jsonl`; by default `evaluation/<split>` in the model's.
-        batch_size: Rows predicted at once.
-        precision: `bf16`, `fp16` or `fp32`; by default what the run was trained in.
+        data: A file of rows (.jsonl, .json, .csv, .tsv, .parquet) to score on instead, which needs no config.
+        text: Its text column (two for pairs, with a comma between), where that is neither that of the config nor
+            called as usual.
+        labels: Head → its label column in the file, where that is not called as in the config or as the head.
+        to: Folder for the results. By default `evaluation/<split>` in the model's folder, and in the current one for a
+            model of the Hub and for several models, each of which gets a folder in it.
+        batch_size: Rows that a process predicts at once.
+        precision: `bf16`, `fp16` or `fp32`; by default what the run of the config was trained in.
         intervals: Whether to add 95 % intervals and majority baselines.
 
     Returns:
-        What `metrics.json` holds.
+        Of one model what `metrics.json` holds; of several what `comparison.json` holds: `models` (name → its metrics)
+        and `differences` (name → what it scores more than the first model, with an interval of the difference by a
+        paired bootstrap over rows).
 
     Raises:
-        ValueError: No such model, no config, no such split, or tasks that the model has no head for.
+        ValueError: No such model, no config, no such split, a file whose columns cannot be told, or tasks that the
+            model has no head for (with several models: that no task is common to all).
     """
-    folder = Path(model)
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"{folder} is not a saved model: it has no config.json.")
+    names = [models] if isinstance(models, str | Path) else list(models)
+    paths = [os.path.normpath(name) for name in names]
+    if not names or len(set(paths)) < len(paths):
+        twice = ", ".join(sorted({path for path in paths if paths.count(path) > 1}))
+        raise ValueError(f"`models` names {twice} twice." if names else "`models` is empty; it names one, or several.")
     if split not in ("train", "validation", "test"):
         raise ValueError(f"`split` is {split!r}; valid are train, validation and test.")
-    run = RunConfig.load(config if config is not None else _find_run(folder), overrides)
-    run = copy.deepcopy(run) if config is run else run  # it is narrowed below to what the split has
-    loaded = MultiTaskModel.from_pretrained(folder)
-    if missing := [name for name in run.tasks if name not in loaded.heads]:
-        raise ValueError(f"{folder} has no head for {', '.join(missing)}; it has {', '.join(loaded.heads)}.")
-    sources = load_sources(run, [split])
-    sources = {name: source for name, source in sources.items() if split in source.splits}
+    if data is not None and split != "test":
+        raise ValueError(f"`split` is {split!r}, but all rows of a file (`data`) are scored, as its test split.")
+    if data is None and (text or labels):
+        raise ValueError("`text` and `labels` name columns of a file: give it by `data`.")
+    checkpoints = [find_checkpoint(name) for name in names]
+    owner = next((checkpoint for checkpoint in checkpoints if checkpoint.run), None) if config is None else None
+    if config is None and owner is None and data is None:
+        raise ValueError(
+            f"{' and '.join(map(str, names))}: no {RUN_FILE} says which data to score: give a config (`--config`), or a"
+            " file of rows (`--data`)."
+        )
+    run = _load_run(config, owner, overrides)
+    training = {} if run is None else run.training
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = MultiTaskTrainingArguments(
+            output_dir=scratch,
+            precision=precision or str(training.get("precision", "auto")),  # type: ignore[arg-type]
+            use_cpu=str(training.get("use_cpu", False)).lower() == "true",
+            per_device_eval_batch_size=batch_size,
+            eval_strategy="no",
+            save_strategy="no",
+            load_best_model_at_end=False,
+        )
+        if arguments.process_index:
+            logging.getLogger("mtl_hf").setLevel(logging.ERROR)
+        logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
+        if owner is not None and len(checkpoints) > 1 and data is None:
+            logger.info("The data are those of %s.", owner.name)
+        with arguments.main_process_first(desc="loading"):
+            if data is not None:
+                run = config_of_file(data, _common(checkpoints[0].heads, checkpoints), run, text, labels)
+            assert run is not None
+            run, sources = _load_data(run, split, checkpoints)
+        target = _folder(to, checkpoints, split)
+        short = short_names([checkpoint.name for checkpoint in checkpoints])
+        results: dict[str, Any] = {}
+        differences: dict[str, Any] = {}
+        first: tuple[dict[str, TaskData], dict[str, dict[str, Answers]]] | None = None
+        for checkpoint in checkpoints:
+            if len(checkpoints) > 1:
+                logger.info("Scoring %s.", checkpoint.name)
+            trainer, splits = _prepare(checkpoint, run, sources, split, arguments)
+            answers: dict[str, dict[str, Answers]] = {}
+            scores = {"split": split} | trainer.score(splits, intervals=intervals, keep_answers=answers)
+            if first is None:
+                first = (trainer.tasks, answers)
+            else:
+                reference = results[checkpoints[0].name]
+                differences[checkpoint.name] = _compare(reference, scores, *first, trainer.tasks, answers)
+            results[checkpoint.name] = scores
+            if trainer.is_world_process_zero():
+                folder = (
+                    target if len(checkpoints) == 1 else target / short[checkpoint.name].strip("/").replace("/", "-")
+                )
+                write_results(folder, scores, sources, split, answers)
+        comparison = {"split": split, "models": results, "differences": differences}
+        if trainer.is_world_process_zero():
+            if len(checkpoints) > 1:
+                write_comparison(target, _json_value(comparison))
+            logger.info("Written to %s.", target)
+        trainer.accelerator.wait_for_everyone()
+    return comparison if len(checkpoints) > 1 else scores
+
+
+def _folder(to: str | Path | None, checkpoints: Sequence[Checkpoint], split: str) -> Path:
+    if to is not None:
+        return Path(to)
+    if len(checkpoints) > 1:
+        return Path("evaluation") / split
+    own = checkpoints[0]
+    return own.folder / "evaluation" / split if own.folder else Path("evaluation") / split / own.name.replace("/", "-")
+
+
+def _load_run(config: Any, owner: Checkpoint | None, overrides: Sequence[str]) -> RunConfig | None:
+    """The config to score on: the given one, else that of the first model that has one."""
+    given = owner.run if owner is not None else config
+    if given is None:
+        if overrides:
+            raise ValueError(f"{', '.join(overrides)}: overrides change a config, and there is none.")
+        return None
+    run = RunConfig.load(given, overrides)
+    return copy.deepcopy(run) if config is run else run  # it is narrowed to what there is
+
+
+def _common(tasks: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
+    """The tasks that every model has a head for.
+
+    Raises:
+        ValueError: There is none, or only one model, which should have all.
+    """
+    common = {}
+    for name, task in tasks.items():
+        lacking = [checkpoint.name for checkpoint in checkpoints if name not in checkpoint.heads]
+        if not lacking:
+            common[name] = task
+        elif len(checkpoints) > 1:
+            logger.warning("Task %s is not compared: %s has no head for it.", name, " nor ".join(lacking))
+    missing = [name for name in tasks if name not in common]
+    if missing and (len(checkpoints) == 1 or not common):
+        raise ValueError("; ".join(
+            f"{checkpoint.name} has no head for {', '.join(name for name in tasks if name not in checkpoint.heads)}; it"
+            f" has {', '.join(checkpoint.heads) or 'none'}" for checkpoint in checkpoints
+            if any(name not in checkpoint.heads for name in tasks)
+        ) + ".")  # fmt: skip
+    return common
+
+
+def _load_data(
+    run: RunConfig, split: str, checkpoints: Sequence[Checkpoint]
+) -> tuple[RunConfig, dict[str, SourceData]]:
+    """The config narrowed to the tasks and sources that can be scored, and those sources."""
+    run.tasks = _common(run.tasks, checkpoints)
+    run.sources = {
+        name: source for name, source in run.sources.items() if any(name in task.sources for task in run.tasks.values())
+    }
+    for name, task in run.tasks.items():
+        for checkpoint in checkpoints:
+            if task.type != checkpoint.heads[name]["type"]:
+                raise ValueError(
+                    f"`tasks.{name}` is {task.type}; the head of {checkpoint.name} is {checkpoint.heads[name]['type']}."
+                )
+    sources = {name: source for name, source in load_sources(run, [split]).items() if split in source.splits}
     if not sources:
         raise ValueError(f"no source of this config has a {split} split; choose another with `--split`.")
     for name, spec in list(run.tasks.items()):
@@ -77,39 +209,50 @@ def evaluate(
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", name, split)
             del run.tasks[name]
         spec.source = kept
-    labels = {name: spec["labels"] for name, spec in loaded.config.heads.items() if "labels" in spec}
-    tasks = build_tasks(run, sources, labels)
-    for name, task in tasks.items():
-        if task.type != loaded.config.heads[name]["type"]:
-            raise ValueError(f"`tasks.{name}` is {task.type}; the model's head is {loaded.config.heads[name]['type']}.")
-    splits = {name: encode_split(source, split, tasks, loaded) for name, source in sources.items()}
-    chosen = precision or str(run.training.get("precision", "auto"))
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = MultiTaskTrainingArguments(
-            output_dir=scratch,
-            precision=chosen,  # type: ignore[arg-type]
-            use_cpu=str(run.training.get("use_cpu", False)).lower() == "true",
-            per_device_eval_batch_size=batch_size,
-            eval_strategy="no",
-            save_strategy="no",
-            load_best_model_at_end=False,
-        )
-        trainer = MultiTaskTrainer(loaded, arguments, tasks=tasks, processing_class=loaded.tokenizer)
-        answers: dict[str, dict[str, Answers]] = {}
-        results = {"split": split} | trainer.score(splits, intervals=intervals, keep_answers=answers)
-        if trainer.is_world_process_zero():
-            target = Path(to) if to is not None else folder / "evaluation" / split
-            write_results(target, results, sources, split, answers)
-            logger.info("%s\nWritten to %s.", scores_table(results), target)
-        trainer.accelerator.wait_for_everyone()
-    return results
+    return run, sources
 
 
-def _find_run(folder: Path) -> Path:
-    for place in (folder, folder.parent):
-        if (place / RUN_FILE).is_file():
-            return place / RUN_FILE
-    raise ValueError(f"{folder} has no {RUN_FILE} that says which data to score: give a config.")
+def _prepare(
+    checkpoint: Checkpoint,
+    run: RunConfig,
+    sources: Mapping[str, SourceData],
+    split: str,
+    arguments: MultiTaskTrainingArguments,
+) -> tuple[MultiTaskTrainer, dict[str, EncodedSplit]]:
+    """The model in a trainer, and the rows as it reads them."""
+    with arguments.main_process_first(desc="loading and encoding"):
+        model = checkpoint.load()
+        vocabularies = {name: list(spec["labels"]) for name, spec in checkpoint.heads.items() if "labels" in spec}
+        tasks = build_tasks(run, sources, vocabularies)
+        splits = {name: encode_split(source, split, tasks, model) for name, source in sources.items()}
+    return MultiTaskTrainer(model, arguments, tasks=tasks, processing_class=model.tokenizer), splits
+
+
+def _compare(
+    reference: Mapping[str, Any],
+    scores: Mapping[str, Any],
+    reference_tasks: Mapping[str, TaskData],
+    reference_answers: Mapping[str, Mapping[str, Answers]],
+    tasks: Mapping[str, TaskData],
+    answers: Mapping[str, Mapping[str, Answers]],
+) -> dict[str, Any]:
+    """What a model scores more than the reference: in all, on all tasks at once, and by each task's primary metric."""
+    difference: dict[str, Any] = {
+        "score": scores["score"] - reference["score"],
+        "tasks": {},
+        "joint": {source: value - reference["joint"][source] for source, value in scores["joint"].items()},
+    }
+    for name, numbers in scores["tasks"].items():
+        metric = reference["tasks"][name]["primary"]
+        found: dict[str, Any] = {"metric": metric}
+        if metric in numbers:  # tags that are spans for one model and not for another are not counted alike
+            found["difference"] = numbers[metric] - reference["tasks"][name][metric]
+        if "interval" in numbers and numbers["primary"] == metric:
+            found["interval"] = interval(
+                tasks[name], join_answers(answers, name), against=join_answers(reference_answers, name)
+            )
+        difference["tasks"][name] = found
+    return difference
 
 
 def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], model: MultiTaskModel) -> EncodedSplit:

@@ -1,7 +1,15 @@
-"""Numbers as a person reads them: one table of scores, with intervals and baselines where there are some."""
+"""Numbers as a person reads them: scores with intervals and baselines where there are some, and models side by side.
 
-from collections.abc import Mapping
+Notable: tables are times 100, files hold fractions.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from ..metrics import LOSS_LIKE
 
 
 def scores_table(results: Mapping[str, Any]) -> str:
@@ -23,7 +31,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
                 low, high = numbers["interval"]
                 interval, baseline = f"{100 * low:.1f} to {100 * high:.1f}", f"{100 * numbers['baseline']:.1f}"
             value = numbers[metric]
-            shown = f"{value:.4f}" if metric in ("cross_entropy", "mse") else f"{100 * value:.2f}"
+            shown = _number(metric, value)
             lines.append(f"{name if index == 0 else '':<24}{metric:<16}{shown:>8}{interval:>18}{baseline:>10}".rstrip())
         for source, own in numbers.get("per_source", {}).items():
             lines.append(f"  {source:<22}{primary:<16}{100 * own[primary]:>8.2f}")
@@ -33,6 +41,104 @@ def scores_table(results: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{source} {number}" for source, number in results["rows"].items())
     lines.append(f"({results.get('split', 'scored')} rows: {rows})")
     return "\n".join(lines)
+
+
+def short_names(models: Sequence[str]) -> dict[str, str]:
+    """Model → its name without the folders that all of them are in."""
+    parts = {}
+    for model in models:
+        own = Path(model).parts
+        parts[model] = Path(model).absolute().resolve().parts if not own or ".." in own else own
+    shared = 0
+    while all(len(own) > shared + 1 for own in parts.values()) and len({own[shared] for own in parts.values()}) == 1:
+        shared += 1
+    return {model: str(Path(*own[shared:])) for model, own in parts.items()}
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """Several models side by side by the primary metric of each task, times 100, with differences to the first.
+
+    Args:
+        comparison: As `evaluate` returns it of several models.
+    """
+    short = short_names(list(comparison["models"]))
+    first, *others = short
+    width = max(10, *(len(name) + 2 for name in short.values()))
+    titles = [f"{short[other]} - {short[first]}" for other in others]
+    wide = max(26, *(len(title) + 2 for title in titles))
+    header = f"{'task':<24}{'metric':<16}" + "".join(f"{name:>{width}}" for name in short.values())
+    lines = [header + "".join(f"{title:>{wide}}" for title in titles)]
+    lines.append("-" * len(lines[0]))
+    reference = comparison["models"][first]
+
+    def add(task: str, metric: str, values: list[Any], differences: list[Mapping[str, Any]]) -> None:
+        cells = [f"{'-' if value is None else _number(metric, value):>{width}}" for value in values]
+        for found in differences:
+            shown = _number(metric, found["difference"], sign="+") if "difference" in found else "-"
+            if "interval" in found:
+                shown += " ({} to {})".format(*(_number(metric, end, sign="+") for end in found["interval"]))
+            cells.append(f"{shown:>{wide}}")
+        lines.append(f"{task:<24}{metric:<16}{''.join(cells)}")
+
+    def differences(*path: str) -> list[Mapping[str, Any]]:
+        found: list[Any] = []
+        for other in others:
+            value: Any = comparison["differences"][other]
+            for key in path:
+                value = value[key]
+            found.append(value if isinstance(value, Mapping) else {"difference": value})
+        return found
+
+    for task, numbers in reference["tasks"].items():
+        metric = numbers["primary"]
+        scores = [result["tasks"][task].get(metric) for result in comparison["models"].values()]
+        add(task, metric, scores, differences("tasks", task))
+    for source in reference["joint"]:
+        joint = [result["joint"][source] for result in comparison["models"].values()]
+        add("all tasks right", source, joint, differences("joint", source))
+    add("score", "", [result["score"] for result in comparison["models"].values()], differences("score"))
+    rows = ", ".join(f"{source} {number}" for source, number in reference["rows"].items())
+    lines.append(
+        f"({comparison['split']} rows: {rows}; in brackets 95 % intervals of the difference, by a paired bootstrap)"
+    )
+    return "\n".join(lines)
+
+
+def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
+    """Write `comparison.json`, and `comparison.csv` with a line a number: of each model, task and metric."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(comparison, indent=2, ensure_ascii=False)
+    (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+    with (folder / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["task", "metric", "model", "value", "difference", "low", "high"])
+        for model, results in comparison["models"].items():
+            writer.writerows(_lines(model, results, comparison))
+
+
+def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Lines of the CSV: differences are those to the first model, low and high the ends of their interval."""
+    first = next(iter(comparison["models"].values()))
+    own = comparison["differences"].get(model)
+
+    def line(task: str, metric: str, value: Any, reference: Any, interval: Sequence[float] | None = None) -> list[Any]:
+        known = own is not None and value is not None and reference is not None
+        return [task, metric, model, value, value - reference if known else None, *(interval or (None, None))]
+
+    for task, numbers in results["tasks"].items():
+        found = own["tasks"][task] if own else {}
+        for metric, value in numbers.items():
+            if isinstance(value, float) and metric != "baseline":
+                interval = found.get("interval") if found.get("metric") == metric else None
+                yield line(task, metric, value, first["tasks"][task].get(metric), interval)
+    for source, value in results["joint"].items():
+        yield line("all tasks right", source, value, first["joint"][source])
+    yield line("score", "", results["score"], first["score"])
+
+
+def _number(metric: str, value: float, sign: str = "") -> str:
+    """A loss as it is, all else times 100."""
+    return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.2f}"
 
 
 _SHOWN = (

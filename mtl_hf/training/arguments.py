@@ -70,7 +70,8 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         if asked != self.world_size or lone:
             raise ValueError(
                 f"the launcher was asked for {asked if not lone else 'several'} processes, but {self.world_size} came"
-                " up: start with `accelerate launch --config_file configs/accelerate/cpu.yaml` (or multi_gpu.yaml)."
+                " up: start with `accelerate launch --config_file configs/accelerate/cpu.yaml` (or multi_gpu.yaml), or"
+                " with `accelerate launch --multi_gpu --num_processes N`, which is right on CPUs too."
             )
         if self.n_gpu > 1:
             raise ValueError(

@@ -66,6 +66,7 @@ from .checkpoints import (
 )
 from .freezing import freeze
 from .optimizer import find_parts, parameter_groups, set_learning_rates
+from .processes import report_lost_process
 from .progress import ScoreProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -220,6 +221,7 @@ class MultiTaskTrainer(Trainer):
 
     # ---- checkpoints ----
 
+    @report_lost_process()
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any
     ) -> TrainOutput:
@@ -419,6 +421,13 @@ class MultiTaskTrainer(Trainer):
             mean = self.accelerator.reduce(vector, "sum").cpu() / self.accelerator.num_processes
             num_items = dict(zip(counts, mean.tolist(), strict=True))
         for name, number in num_items.items():
+            if number and not counts[name] and self.is_fsdp_enabled:
+                # FSDP reduces the gradients that a rank has, in one piece: pieces of different sizes hang or mix up.
+                raise ValueError(
+                    f"task {name!r} has labels in step {self.state.global_step + 1}, but none on rank"
+                    f" {self.args.process_index}, which FSDP cannot train: use configs/accelerate/multi_gpu.yaml, a"
+                    " larger batch, or rows that all have a label."
+                )
             if number:
                 self._loss_steps[name] = self._loss_steps.get(name, 0) + 1
                 self.model.config.heads[name]["num_steps"] += 1
@@ -447,10 +456,9 @@ class MultiTaskTrainer(Trainer):
 
     def _check_weights(self) -> None:
         """A step can ruin weights while its loss is still a number: nothing of that is scored or saved."""
-        for part in self.parts:
-            for name, parameter in part.parameters.items():
-                if parameter.requires_grad and not torch.isfinite(parameter).all():
-                    self._stop(f"the weights {name} are not finite after step {self.state.global_step}")
+        for name, parameter in self.model.named_parameters():  # not of `parts`, whose parameters FSDP replaces
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                self._stop(f"the weights {name} are not finite after step {self.state.global_step}")
 
     def _stop(self, problem: str) -> NoReturn:
         raise FloatingPointError(
@@ -561,6 +569,7 @@ class MultiTaskTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    @report_lost_process()
     def score(
         self,
         splits: Mapping[str, EncodedSplit] | None = None,

@@ -235,6 +235,62 @@ def test_laps_of_an_epoch_are_those_that_the_batches_make() -> None:
         assert sampler(policy).epoch_laps() == expected
 
 
+# What an epoch promises, counted by hand. Per source (rows in batches): each of its rows is shown `times` times, and as
+# many rows as `extra` says once more, which differ between epochs.
+PROMISES = {
+    # 13, 4 and 4 batches, so 13 rounds, or 4: 13 = 3 laps of 4 batches and one batch
+    "uneven": (
+        {"long": (103, 8), "middle": (64, 16), "short": (17, 5)},
+        {
+            "all_exhausted": {"long": (1, {0}), "middle": (3, {16}), "short": (3, {4, 5})},
+            "first_exhausted": {"long": (0, {31, 32}), "middle": (1, {0}), "short": (1, {0})},
+            "proportional": {"long": (1, {0}), "middle": (1, {0}), "short": (1, {0})},
+        },
+    ),
+    # 6 and 3 batches: whole laps only
+    "even": (
+        {"one": (24, 4), "two": (24, 8)},
+        {
+            "all_exhausted": {"one": (1, {0}), "two": (2, {0})},
+            "first_exhausted": {"one": (0, {12}), "two": (1, {0})},
+            "proportional": {"one": (1, {0}), "two": (1, {0})},
+        },
+    ),
+    # one batch of 4, and 6 batches of 6 or 7
+    "tiny": (
+        {"tiny": (4, 64), "big": (40, 7)},
+        {
+            "all_exhausted": {"tiny": (6, {0}), "big": (1, {0})},
+            "first_exhausted": {"tiny": (1, {0}), "big": (0, {6, 7})},
+            "proportional": {"tiny": (1, {0}), "big": (1, {0})},
+        },
+    ),
+    "alone": ({"only": (25, 6)}, {policy: {"only": (1, {0})} for policy in POLICIES}),
+}
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("case", PROMISES)
+def test_all_ranks_together_show_each_row_as_often_as_the_policy_promises(case, policy, world_size):
+    sources, promises = PROMISES[case]
+    sizes, batches = ({name: pair[k] for name, pair in sources.items()} for k in (0, 1))
+    ranks = [sampler(policy, sizes, batches, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for epoch in range(3):
+        shown = collections.Counter()
+        for rank in ranks:
+            rank.set_epoch(epoch)
+            shown.update(itertools.chain(*rank))
+        first = 0
+        for name, number in sizes.items():
+            times, extra = promises[policy][name]
+            counts = [shown.pop(row, 0) for row in range(first, first + number)]
+            assert set(counts) <= {times, times + 1}, name
+            assert counts.count(times + 1) in extra, name
+            first += number
+        assert not shown, "a row that no source has"
+
+
 def test_one_source_is_the_same_under_every_policy() -> None:
     shown = [
         sorted(tuple(sorted(rows)) for _, rows in epoch_of(policy, sizes={"a": 50}, batches={"a": 8}))

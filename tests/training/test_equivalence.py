@@ -162,22 +162,81 @@ def test_steps_of_minilm_in_fp32_are_the_same_to_1e_5(tmp_path, two_processes):
         assert norm < 1e-5, name
 
 
+# Of one process; two have half of what is for a process. 60 and 40 rows.
+SCHEDULES: dict[str, tuple[dict[str, Any], int]] = {
+    "round robin": ({"max_steps": NUM_STEPS}, NUM_STEPS),
+    "proportional": ({"policy": "proportional", "num_train_epochs": 2}, 26),  # 8 and 5 batches
+    "sources of other batch sizes": ({"batch_sizes": {"assistant": 13, "texts": 5}, "num_train_epochs": 2}, 32),  # 5, 8
+    # 13 batches are 4 steps of 3 and one of 1
+    "accumulation with a rest": (
+        {"policy": "proportional", "gradient_accumulation_steps": 3, "num_train_epochs": 2}, 10
+    ),
+    "frozen parts": ({"freeze": ["embeddings", "encoder.layers.1", "heads.grade"], "max_steps": 12}, 12),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SCHEDULES)
 def test_the_schedule_takes_the_same_steps_on_two_processes_of_half_the_batch(
-    still_encoder_folder, tmp_path, two_processes
+    case, still_encoder_folder, tmp_path, two_processes
 ):
+    options, num_steps = SCHEDULES[case]
     built = build(config(still_encoder_folder))
     built.model.double()
+    before = weights(built.model)
 
     def train(batch_size: int) -> Steps:
         own = Built(copy.deepcopy(built.model), built.tasks, built.train, built.validation)
-        trainer = make_trainer(own, tmp_path / "run", per_device_train_batch_size=batch_size, max_steps=NUM_STEPS)
+        trainer = make_trainer(own, tmp_path / "run", per_device_train_batch_size=batch_size, **options)
         trainer.train()
         return task_losses(trainer), weights(own.model)
 
     whole = train(8)
     halves = two_processes(lambda: train(4))
-    assert len(whole[0]) == NUM_STEPS
-    for half in halves:
+    assert len(whole[0]) == num_steps
+    assert compare(*halves) == (0, 0, 0), "the two processes do not hold the same weights"
+    losses, elements, _ = compare(whole, halves[0])
+    assert losses < 1e-9
+    assert elements < 1e-9
+    frozen = ("encoder.embeddings.", "encoder.encoder.layer.1.", "heads.grade.") if case == "frozen parts" else ()
+    for name, tensor in before.items():
+        for after in (whole[1], halves[0][1]):
+            assert torch.equal(tensor, after[name]) == name.startswith(frozen), name
+
+
+def test_early_stopping_stops_two_processes_at_the_step_of_one_with_the_same_best(
+    still_encoder_folder, tmp_path, two_processes
+):
+    built = build(config(still_encoder_folder))
+    built.model.double()
+
+    def train(batch_size: int) -> tuple[Steps, tuple[Any, ...]]:
+        own = Built(copy.deepcopy(built.model), built.tasks, built.train, built.validation)
+        trainer = make_trainer(
+            own,
+            tmp_path / f"batch {batch_size}",
+            per_device_train_batch_size=batch_size,
+            max_steps=200,
+            eval_strategy="steps",
+            eval_steps=4,
+            save_strategy="steps",
+            save_steps=4,
+            load_best_model_at_end=True,
+            early_stopping_patience=2,
+            learning_rate=0.01,
+        )
+        trainer.train()
+        state = trainer.state
+        return (task_losses(trainer), weights(own.model)), (
+            state.global_step,
+            state.best_global_step,
+            state.best_metric,
+        )
+
+    whole, (stopped, best_step, best) = train(8)
+    halves = two_processes(lambda: train(4))
+    assert 0 < best_step == stopped - 8 < 192, "it should stop before its last step, and not at once"
+    for half, told in halves:
+        assert told == (stopped, best_step, pytest.approx(best, abs=1e-9))
         losses, elements, _ = compare(whole, half)
         assert losses < 1e-9
         assert elements < 1e-9

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers import TrainerCallback
 
 from mtl_hf.data.collator import LABEL_PREFIX
+from mtl_hf.data.rows import EncodedSplit
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.training import trainer as trainer_module
 from mtl_hf.training.checkpoints import remove_checkpoint
@@ -112,6 +113,63 @@ def test_heads_without_labels_stay_bit_for_bit_as_they_are(
             assert (name in with_state) == (not idle), name
         assert steps["rare"] == steps["grade"] == 0
         assert steps["slots"] == 20
+
+
+class Snapshots(TrainerCallback):
+    """Keeps, after every step, what is asked of weights and of the optimiser's state of each."""
+
+    def __init__(self, heads: tuple[str, ...]) -> None:
+        self.heads = heads
+        self.steps: list[dict[str, Tensor]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kw: Any):
+        kept = {}
+        for name, parameter in model.named_parameters():
+            if name.startswith(self.heads):
+                kept[name] = parameter.detach().clone()
+                for key, value in optimizer.state[parameter].items():
+                    kept[f"{name} {key}"] = torch.as_tensor(value).clone()
+        self.steps.append(kept)
+
+
+@pytest.mark.parametrize("options", [{}, {"optim": "sgd", "optim_args": "momentum=0.9"}], ids=["adamw", "momentum"])
+@pytest.mark.parametrize("pieces", [1, 4])
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_a_head_that_was_trained_and_goes_idle_does_not_move_by_weight_decay_or_momentum(
+    num_processes, pieces, options, encoder_folder, tmp_path, two_processes
+):
+    built = build(labelled_config(encoder_folder))
+    generator = torch.Generator().manual_seed(3)
+    idle = [torch.randperm(32, generator=generator)[:8].tolist() for _ in range(20)]  # none with `rare` or `grade`
+    one = [32, 1, 2, 3, 4, 5, 6, 7]  # `rare` in one micro-batch of one process only
+    batches = [list(range(32, 40)), list(range(40, 48)), one, *idle, one, list(range(40, 48))]
+
+    def train() -> list[dict[str, Tensor]]:
+        kept = Snapshots(("heads.rare.", "heads.grade."))
+        trainer = make_trainer(
+            built,
+            tmp_path,
+            callbacks=[kept],
+            gradient_accumulation_steps=pieces,
+            num_train_epochs=1,
+            weight_decay=0.5,
+            learning_rate=0.01,
+            lr_scheduler_type="constant",
+            **options,
+        )
+        rank, world_size = trainer.args.process_index, trainer.args.world_size
+        trainer.batch_sampler = FixedBatches(batches, pieces=pieces, rank=rank, world_size=world_size)
+        trainer.train()
+        return kept.steps
+
+    for steps in [train()] if num_processes == 1 else two_processes(train):
+        assert len(steps) == 25
+        assert len(steps[2]) == (8 if options else 16)  # weight and bias of two heads, with the state of each
+        for name, tensor in steps[2].items():
+            before = steps[0 if "rare" in name else 1][name]  # a step of Adam or momentum before; `grade` rested since
+            assert torch.equal(tensor, before) == ("grade" in name), name
+            assert all(torch.equal(tensor, step[name]) for step in steps[2:23]), name
+            assert not torch.equal(tensor, steps[24][name]), name
 
 
 # ---- the loss ----
@@ -439,6 +497,46 @@ def test_predictions_come_in_row_order_each_row_once(
         assert answers["stars"].gold == [float(row) for row in range(11)]
         assert answers["stars"].predicted == pytest.approx(expected["stars"], abs=1e-5)
         assert answers["slots"].predicted == expected["slots"]
+
+
+def test_metrics_of_two_processes_are_over_every_row_once_however_few_there_are(
+    encoder_folder, tmp_path, two_processes
+):
+    config = labelled_config(encoder_folder)
+    intents = ["music", "music", "booking", "weather", "music", "booking", "weather", "weather", "booking", "music"]
+    rows = [
+        {
+            "tokens": SENTENCES[row % 8].split()[: 2 + row % 4],
+            "intent": intent,
+            "slots": None,
+            "stars": 1.0,
+            "rare": "no",
+        }
+        for row, intent in enumerate(intents)
+    ]
+    config["sources"]["assistant"]["dataset"]["validation"] = datasets.Dataset.from_list(rows)
+    built = build(config)
+    split = built.validation["assistant"]
+    counts = [(1, 1), (1, 8), (3, 1), (3, 2), (5, 4), (9, 2), (10, 64)]
+
+    def score() -> list[tuple[list[str], float]]:
+        found = []
+        for num_rows, batch_size in counts:
+            first = EncodedSplit(split.rows.select(range(num_rows)), {"intent": split.gold["intent"][:num_rows]})
+            trainer = make_trainer(built, tmp_path, per_device_eval_batch_size=batch_size)
+            answers: dict[str, Any] = {}
+            results = trainer.score({"assistant": first}, keep_answers=answers)
+            assert results["rows"] == {"assistant": num_rows}
+            found.append((answers["assistant"]["intent"].predicted, results["tasks"]["intent"]["accuracy"]))
+        return found
+
+    one = score()
+    assert [len(predicted) for predicted, _ in one] == [num_rows for num_rows, _ in counts]
+    for predicted, accuracy in one:
+        right = sum(answer == intent for answer, intent in zip(predicted, intents, strict=False))
+        assert accuracy == pytest.approx(right / len(predicted))
+    assert len({accuracy for _, accuracy in one}) > 3, "a row counted twice should change it"
+    assert two_processes(score) == [one, one]
 
 
 class Evaluations(TrainerCallback):

@@ -1,0 +1,146 @@
+"""A config out of a model's heads and one file of rows, for a model that came without data.
+
+Notable: nothing is guessed that could be two things. Columns that the model was trained on come first, then those that
+are called as the head is (labels) or as texts usually are; what stays open is an error that names the argument.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..config import Model, RunConfig, Source, Task, nearest
+from ..data.sources import load_file
+
+logger = logging.getLogger(__name__)
+
+TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
+PAIR_COLUMNS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
+    ("question", "sentence"), ("first", "second"),
+)  # fmt: skip
+
+
+def config_of_file(
+    path: str | Path,
+    heads: Mapping[str, Mapping[str, Any]],
+    run: RunConfig | None = None,
+    text: str | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> RunConfig:
+    """The config that scores heads on a file, whose rows become its split `test`.
+
+    Args:
+        path: A file of `data.sources.FILE_LOADERS`.
+        heads: Head → its specification.
+        run: What the model was trained by: where the file has its columns they are read as there.
+        text: The column with the text, or two for pairs with a comma between.
+        labels: Head → its label column, where that is not called as in `run` or as the head.
+
+    Raises:
+        ValueError: The file cannot be read, or which column is what cannot be told.
+    """
+    rows = load_file(path)
+    tasks = {} if run is None else run.tasks
+    chosen = _label_columns(str(path), rows.column_names, heads, tasks, labels or {})
+    texts: dict[str | tuple[str, ...], str] = {}
+    scored = {}
+    for name, column in chosen.items():
+        trained = tasks.get(name)
+        columns = _text_columns(str(path), rows, name, heads[name], text, run)
+        source = texts.setdefault(columns, f"data-{len(texts) + 1}" if texts else "data")
+        if trained is None:
+            scored[name] = Task(type=heads[name]["type"], source=source, label=column)
+        else:
+            scored[name] = dataclasses.replace(trained, source=source, label=column)
+    logger.info("%s: %s.", path, "; ".join(
+        f"text {' and '.join([columns] if isinstance(columns, str) else columns)}, labels "
+        + ", ".join(f"{task.label} of {name}" for name, task in scored.items() if task.source == source)
+        for columns, source in texts.items()
+    ))  # fmt: skip
+    return RunConfig(
+        model=Model(encoder="") if run is None else run.model,
+        sources={
+            source: Source(dataset={"test": rows}, text=columns if isinstance(columns, str) else list(columns))
+            for columns, source in texts.items()
+        },
+        tasks=scored,
+        training={} if run is None else run.training,
+    )
+
+
+def _label_columns(
+    path: str, columns: list[str], heads: Mapping[str, Any], tasks: Mapping[str, Task], given: Mapping[str, str]
+) -> dict[str, str]:
+    """Head → its label column; heads without one are left out, and the log says so."""
+    for name, column in given.items():
+        if name not in heads:
+            raise ValueError(f"`--label {name}={column}`: the heads are {', '.join(heads)}.{nearest(name, heads)}")
+        _check_column(path, columns, f"--label {name}={column}", column)
+    chosen = {}
+    for name in heads:
+        trained = tasks[name].label if name in tasks else name
+        found = [column for column in (trained, name) if column in columns and column not in given.values()]
+        if name in given:
+            chosen[name] = given[name]
+        elif not found:
+            logger.warning("Head %s is not scored: %s has no column %s (`--label %s=COLUMN` names another).",
+                           name, path, " or ".join(dict.fromkeys((trained, name))), name)  # fmt: skip
+        elif found[0] in chosen.values():
+            other = next(other for other, column in chosen.items() if column == found[0])
+            raise ValueError(
+                f"{path}: the column {found[0]!r} could hold the labels of {other} or of {name}: say whose with"
+                f" `--label {name}={found[0]}` or `--label {other}={found[0]}`."
+            )
+        else:
+            chosen[name] = found[0]
+    if not chosen:
+        raise ValueError(
+            f"{path} has the columns {', '.join(columns)}, and no head is called like one of them (the heads are"
+            f" {', '.join(heads)}): say which labels are whose with `--label HEAD=COLUMN`."
+        )
+    return chosen
+
+
+def _text_columns(
+    path: str, rows: datasets.Dataset, name: str, spec: Mapping[str, Any], given: str | None, run: RunConfig | None
+) -> str | tuple[str, ...]:
+    """The column with the text of a head, or two for pairs."""
+    if given is not None:
+        columns = tuple(column.strip() for column in given.split(","))
+        for column in columns:
+            _check_column(path, rows.column_names, f"--text {given}", column)
+        return columns if len(columns) > 1 else columns[0]
+    for source in run.tasks[name].sources if run is not None and name in run.tasks else ():
+        text = run.sources[source].text  # type: ignore[union-attr]
+        columns = (text,) if isinstance(text, str) else tuple(text)
+        if set(columns) <= set(rows.column_names):
+            return columns if len(columns) > 1 else columns[0]
+    if spec["text"] == "pair":
+        found: list[Any] = [pair for pair in PAIR_COLUMNS if set(pair) <= set(rows.column_names)]
+        known = ", ".join(map(" and ".join, PAIR_COLUMNS))
+    else:
+        usual = {column: _form(rows.features[column]) for column in TEXT_COLUMNS if column in rows.column_names}
+        found = [column for column, form in usual.items() if form == spec["text"]] or [*usual]
+        known = ", ".join(TEXT_COLUMNS)
+    if len(found) != 1:
+        problem = f"{' and '.join(map(str, found))} could all be" if found else f"none is called as usual ({known}) for"
+        raise ValueError(
+            f"{path} has the columns {', '.join(rows.column_names)}: {problem} the text of the head {name}. Say which"
+            f" it is with `--text {'FIRST,SECOND' if spec['text'] == 'pair' else 'COLUMN'}`."
+        )
+    return found[0]
+
+
+def _form(feature: Any) -> str:
+    return "words" if hasattr(feature, "feature") else "string"
+
+
+def _check_column(path: str, columns: list[str], argument: str, column: str) -> None:
+    if column not in columns:
+        raise ValueError(
+            f"`{argument}`: {path} has no column {column!r}.{nearest(column, columns)} It has: {', '.join(columns)}."
+        )

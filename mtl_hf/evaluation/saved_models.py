@@ -1,0 +1,107 @@
+"""Saved models by name: a run's folder, a `checkpoint-N` in it, or a Hub id, perhaps with `@revision`.
+
+Notable: everything but the weights is read at once, so that what several models lack is known before one is loaded;
+a name that can only be a mistyped folder is answered without asking the Hub; no code of a repository is ever run.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+from transformers.utils.hub import cached_file
+
+from ..config import nearest, resolve_path
+from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.encoding import load_tokenizer
+from ..modeling.modeling_multitask import MultiTaskModel
+
+RUN_FILE = "run.yaml"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A saved model that has been found, its weights not yet loaded.
+
+    Attributes:
+        name: As it was asked for.
+        path: Folder or Hub id.
+        revision: Branch, tag or commit on the Hub.
+        heads: Head → its specification.
+        run: The `run.yaml` that it was trained by, if it is there.
+    """
+
+    name: str
+    path: str
+    revision: str | None
+    heads: dict[str, dict[str, Any]]
+    run: Path | None
+
+    @property
+    def folder(self) -> Path | None:
+        """Its folder on this machine; None for a model of the Hub."""
+        return Path(self.path) if os.path.isdir(self.path) else None
+
+    def load(self) -> MultiTaskModel:
+        """The model.
+
+        Raises:
+            ValueError: Its weights or its tokenizer are missing or cannot be reached.
+        """
+        options: dict[str, Any] = {"revision": self.revision} if self.revision else {}
+        try:
+            model = MultiTaskModel.from_pretrained(self.path, **options)
+            words = any(spec["text"] == "words" for spec in self.heads.values())
+            model.tokenizer = load_tokenizer(self.path, words=words, **options)
+        except OSError as error:
+            raise ValueError(f"{self.name} cannot be loaded: {' '.join(str(error).split())}") from error
+        return model
+
+
+def find_checkpoint(name: str | Path) -> Checkpoint:
+    """Find a saved model and read what it says of itself.
+
+    Args:
+        name: A run's folder, one of its `checkpoint-N`, any folder of `MultiTaskModel.save_pretrained`,
+            `package:<python package>/<folder>`, or a Hub id such as `me/model` or `me/model@revision`.
+
+    Raises:
+        ValueError: There is no such model, or it is no multi-task model.
+    """
+    name = os.fspath(name)
+    path, revision = resolve_path(name), None
+    if not os.path.exists(path):
+        path, _, revision = path.partition("@")
+        # `outputs/snip` beside a folder `outputs` is a slip of the pen, not a model of a user called outputs.
+        if not _HUB_ID.fullmatch(path) or (not revision and Path(path).parent.is_dir()):
+            parent = Path(path).parent
+            hint = nearest(Path(path).name, os.listdir(parent) if parent.is_dir() else [])
+            on_hub = f" (On the Hub it would be {path}@main.)" if _HUB_ID.fullmatch(path) else ""
+            raise ValueError(f"{name} is not a saved model: there is no such folder.{hint}{on_hub}")
+    elif not (Path(path) / "config.json").is_file():
+        raise ValueError(f"{name} is not a saved model: it has no config.json.")
+    options = {"revision": revision} if revision else {}
+    try:
+        # Not by `AutoConfig`, which knows our models only once they are registered.
+        config, _ = PreTrainedConfig.get_config_dict(path, **options)
+    except OSError as error:
+        where = "" if os.path.isdir(path) else " (there is no such folder, so it was looked for on the Hub)"
+        raise ValueError(f"{name} cannot be loaded{where}: {' '.join(str(error).split())}") from error
+    if config.get("model_type") != MultiTaskConfig.model_type:
+        raise ValueError(f"{name} is no multi-task model: its config.json is of type {config.get('model_type')!r}.")
+    return Checkpoint(name, path, revision or None, config.get("heads") or {}, _find_run(path, options))
+
+
+def _find_run(path: str, options: dict[str, str]) -> Path | None:
+    if os.path.isdir(path):
+        # A checkpoint's is that of the run, whose folder it is in.
+        places = (Path(path) / RUN_FILE, Path(path).resolve().parent / RUN_FILE)
+        return next((place for place in places if place.is_file()), None)
+    found = cached_file(
+        path, RUN_FILE, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+        **options,
+    )  # fmt: skip
+    return Path(found) if found else None

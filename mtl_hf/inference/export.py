@@ -1,0 +1,256 @@
+"""One head as a stock transformers model, for those who have neither this package nor wish to run its code.
+
+Notable: no list of encoder families says what can be exported. The stock class is built, the encoder's weights are
+copied, the layers behind it are written so that they compute the head, and its logits are compared with the head's on
+random batches: they agree, or nothing is written and the error says what stands between.
+
+Most stock classes for sequences have a layer with an activation a before the last one. Where a(z) - a(-z) = z, as for
+relu, gelu and silu, that layer can compute each logit and its negative, and the last one subtract the two: exact for
+every input. tanh (BERT, RoBERTa and their kin) has no such identity, so their sequence heads stay here.
+"""
+
+import copy
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+
+from ..config import nearest
+from ..evaluation.saved_models import find_checkpoint
+from ..modeling.modeling_multitask import MultiTaskModel
+from ..modeling.pooling import POOLING
+
+logger = logging.getLogger(__name__)
+
+# Task type → the stock class and what it calls the problem.
+STOCK: dict[str, tuple[Any, str | None]] = {
+    "sequence_classification": (AutoModelForSequenceClassification, "single_label_classification"),
+    "multi_label_classification": (AutoModelForSequenceClassification, "multi_label_classification"),
+    "regression": (AutoModelForSequenceClassification, "regression"),
+    "token_classification": (AutoModelForTokenClassification, None),
+}
+TOLERANCE = 1e-5  # of the largest logit
+_DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout")
+
+
+def export_head(model: str | Path, task: str, to: str | Path) -> Path:
+    """Write one head with its encoder and tokenizer as a folder that stock classes of transformers load.
+
+    Args:
+        model: A run's folder, one of its `checkpoint-N`, or a Hub id.
+        task: The head.
+        to: A new folder, or an empty one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: No such model or head, the folder holds something, or the stock class cannot hold the head.
+    """
+    folder = Path(to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"`to` is {folder}, which holds something: choose a new folder, or empty it.")
+    checkpoint = find_checkpoint(model)
+    if task not in checkpoint.heads:
+        raise ValueError(
+            f"{checkpoint.name} has no head {task!r}.{nearest(task, checkpoint.heads)} It has:"
+            f" {', '.join(checkpoint.heads) or 'none'}."
+        )
+    loaded = checkpoint.load().eval()
+    saved_in = loaded.dtype
+    stock_model(loaded.float(), task).to(saved_in).save_pretrained(folder)  # in half precision nothing agrees to 1e-5
+    tokenizer = copy.deepcopy(loaded.tokenizer)
+    tokenizer.model_max_length = loaded.config.max_length  # pipelines cut where we do
+    tokenizer.save_pretrained(folder)
+    logger.info("%s: written to %s.", task, folder)
+    return folder
+
+
+def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
+    """The stock class of the encoder's family with the weights of the encoder and of one head, in evaluation mode.
+
+    Raises:
+        ValueError: There is no such class, or nothing makes its logits those of the head.
+    """
+    head: Any = model.heads[task]
+    kind = model.config.heads[task]["type"]
+    layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    if kind not in STOCK or len(layers) != 1:
+        raise ValueError(f"`{task}` cannot be exported: no stock class of transformers computes a {kind} head.")
+    (layer,) = layers
+    pooling = next((name for name, pool in POOLING.items() if pool is getattr(head, "pool", None)), None)
+    batches = list(_batches(model))
+    wanted = {name: [_head_logits(model, head, batch, name) for batch in batches] for name in POOLING}
+    found: list[str] = []  # how the stock class turned out to pool
+    for settings in _settings(model, pooling):
+        stock = _build(model, task, settings)
+        behind = _behind(stock, model)
+        for write in (_write_plainly, _write_twice, _write_normed):
+            if write(behind, layer, model.encoder):
+                with torch.no_grad():
+                    logits = [_answering(stock(**batch).logits, batch, kind) for batch in batches]
+                found += [name for name in POOLING if all(map(_agree, logits, wanted[name]))]
+                if found and (pooling is None or pooling in found):
+                    return stock
+    name, between = type(stock).__name__, [path for path, module in behind[:-1]]
+    reason = f"has {' and '.join(between) or 'a pooling of its own'} before its last layer, which this head has not"
+    if found:
+        reason = f"pools by `{found[0]}` and this head by `{pooling}`; one trained with `pooling: {found[0]}` can be"
+    elif 2 * layer.out_features > layer.in_features:
+        reason += f" (at most {layer.in_features // 2} labels may fit)"
+    raise ValueError(f"`{task}` cannot be exported: {name}, the stock class for this encoder, {reason}.")
+
+
+def _settings(model: MultiTaskModel, pooling: str | None) -> Iterator[dict[str, Any]]:
+    """Fields of the stock configuration to try: none, then those that pool as the head, or leave an activation out."""
+    config = model.encoder.config
+    yield {}
+    pooled: dict[str, Any] = {}
+    if hasattr(config, "classifier_pooling") and pooling in ("mean", "cls"):
+        first = "bos" if config.model_type == "eurobert" else "cls"  # not checked there: any other name has no logits
+        pooled = {"classifier_pooling": first if pooling == "cls" else pooling}
+        yield pooled
+    if hasattr(config, "classifier_activation"):  # whether there is one, or which
+        none = {"classifier_activation": False if isinstance(config.classifier_activation, bool) else "linear"}
+        yield from (own | none for own in (pooled, {}))
+
+
+def _build(model: MultiTaskModel, task: str, settings: dict[str, Any]) -> PreTrainedModel:
+    """The stock model with the encoder's weights."""
+    spec: dict[str, Any] = model.config.heads[task]
+    auto, problem = STOCK[spec["type"]]
+    names = spec.get("labels") or [task]
+    config = copy.deepcopy(model.encoder.config)
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: index for index, name in enumerate(names)}
+    config.problem_type = problem
+    head: Any = model.heads[task]
+    for field, value in (dict.fromkeys(_DROPOUTS, head.dropout.p) | settings).items():
+        if hasattr(config, field):
+            setattr(config, field, value)
+    try:
+        stock = auto.from_config(config, attn_implementation=model.encoder.config._attn_implementation)
+    except ValueError as error:
+        raise ValueError(
+            f"`{task}` cannot be exported: transformers has no {auto.__name__} for {config.model_type}."
+        ) from error
+    stock.base_model.load_state_dict(model.encoder.state_dict(), strict=False)
+    return stock.to(model.device, model.dtype).eval()
+
+
+def _behind(stock: PreTrainedModel, model: MultiTaskModel) -> list[tuple[str, nn.Module]]:
+    """Path and module of all that has weights which are not the encoder's, in the order of the class."""
+    copied = {f"{stock.base_model_prefix}.{name}" for name in model.encoder.state_dict()}
+    return [
+        (path, module)
+        for path, module in stock.named_modules()
+        if any(f"{path}.{name}" not in copied for name, _ in module.named_parameters(recurse=False))
+    ]
+
+
+# ---- ways to write a head into what is behind the encoder; False where there is no room for it ----
+
+
+@torch.no_grad()
+def _write_plainly(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encoder: nn.Module) -> bool:
+    """The head's layer as the last one."""
+    for _, module in behind:
+        for parameter in module.parameters(recurse=False):
+            parameter.zero_()
+    last: Any = behind[-1][1] if behind else None
+    if not isinstance(last, nn.Linear) or last.weight.shape != layer.weight.shape or last.bias is None:
+        return False
+    last.weight.copy_(layer.weight)
+    last.bias.copy_(layer.bias)
+    return True
+
+
+@torch.no_grad()
+def _write_twice(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encoder: nn.Module) -> bool:
+    """Each logit and its negative in a layer with an activation; the last one subtracts the two."""
+    dense = _square(behind, layer)
+    num_labels = layer.out_features
+    if not _write_plainly(behind, layer, encoder) or dense is None or 2 * num_labels > layer.in_features:
+        return False
+    dense.weight[: 2 * num_labels].copy_(torch.cat([layer.weight, -layer.weight]))
+    last: Any = behind[-1][1]
+    last.weight.zero_()
+    last.weight[:, :num_labels].fill_diagonal_(1)
+    last.weight[:, num_labels : 2 * num_labels].fill_diagonal_(-1)
+    return True
+
+
+@torch.no_grad()
+def _write_normed(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encoder: nn.Module) -> bool:
+    """A layer and a norm: states that come out of a norm are normed again to what they were.
+
+    The layer takes the scale and shift of the encoder's last norm off, the norm puts them back on.
+    """
+    dense = _square(behind, layer)
+    norms = [module for _, module in behind if isinstance(module, nn.LayerNorm)]
+    lasts = [module for module in encoder.modules() if isinstance(module, nn.LayerNorm)]
+    if not _write_plainly(behind, layer, encoder) or dense is None or len(norms) != 1 or not lasts:
+        return False
+    scale = lasts[-1].weight
+    shift = torch.zeros_like(scale) if lasts[-1].bias is None else lasts[-1].bias
+    if not scale.all():
+        return False
+    dense.weight.copy_(torch.diag(1 / scale))
+    norms[0].weight.copy_(scale)
+    if dense.bias is not None and norms[0].bias is not None:
+        dense.bias.copy_(-shift / scale)
+        norms[0].bias.copy_(shift)
+    return True
+
+
+def _square(behind: list[tuple[str, nn.Module]], layer: nn.Linear) -> nn.Linear | None:
+    """The layer before the last that keeps the width; the nearest, as a pooler that nobody asks may be there too."""
+    width = (layer.in_features, layer.in_features)
+    found = [module for _, module in behind[:-1] if isinstance(module, nn.Linear) and module.weight.shape == width]
+    return found[-1] if found else None
+
+
+# ---- measuring ----
+
+
+def _batches(model: MultiTaskModel) -> Iterator[dict[str, Tensor]]:
+    """Random tokens in rows of different lengths, padded on the right."""
+    random = torch.Generator().manual_seed(13)
+    longest = min(model.config.max_length, 32)
+    for _ in range(2):
+        lengths = torch.randint(2, longest + 1, (8,), generator=random)
+        mask = (torch.arange(longest) < lengths[:, None]).long()
+        ids = torch.randint(model.encoder.config.vocab_size, mask.shape, generator=random)
+        ids = torch.where(mask.bool(), ids, model.tokenizer.pad_token_id or 0)
+        yield {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+
+
+@torch.no_grad()
+def _head_logits(model: MultiTaskModel, head: Any, batch: dict[str, Tensor], pooling: str) -> Tensor:
+    """What the head answers, were it to pool so."""
+    pool = getattr(head, "pool", None)
+    try:
+        if pool is not None:
+            head.pool = POOLING[pooling]
+        states = model.encoder(**batch).last_hidden_state
+        return _answering(head(states, batch["attention_mask"]), batch, "")
+    finally:
+        if pool is not None:
+            head.pool = pool
+
+
+def _answering(logits: Tensor, batch: dict[str, Tensor], kind: str) -> Tensor:
+    """Logits without those of padding, and without the last axis of a single number."""
+    if logits.dim() == 3:
+        return logits[batch["attention_mask"].bool()]
+    return logits.squeeze(-1) if kind == "regression" else logits
+
+
+def _agree(logits: Tensor, wanted: Tensor) -> bool:
+    return logits.shape == wanted.shape and bool(
+        (logits - wanted).abs().max() <= TOLERANCE * wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny)
+    )

@@ -1,0 +1,351 @@
+"""Scoring saved models: one or several, from folders or the Hub, on the data of their run or on a single file."""
+
+import copy
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+
+import mtl_hf
+from mtl_hf.evaluation import saved_models
+from mtl_hf.evaluation.report import comparison_table, short_names
+from mtl_hf.evaluation.saved_models import find_checkpoint
+from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from tests.conftest import TRAINING, assistant_rows, review_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_rows(path: Path, rows: datasets.Dataset) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def runs(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the run `first` and its data."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("runs")
+    for name, rows in (("assistant", assistant_rows(53)), ("reviews", review_rows(43))):
+        write_rows(folder / f"{name}.jsonl", rows.select(range(32)))
+        write_rows(folder / f"{name}-test.jsonl", rows.select(range(32, len(rows))))
+    files = {"path": "json", "data_files": {"train": "${data}/NAME.jsonl", "test": "${data}/NAME-test.jsonl"}}
+    named = {name: json.loads(json.dumps(files).replace("NAME", name)) for name in ("assistant", "reviews")}
+    config = {
+        "data": str(folder),
+        "model": {"encoder": encoder_folder},
+        "sources": {
+            "assistant": named["assistant"] | {"text": "tokens"},
+            "reviews": named["reviews"] | {"text": "text"},
+        },
+        "tasks": {
+            "intent": {"type": "sequence_classification", "source": "assistant", "label": "intent"},
+            "slots": {"type": "token_classification", "source": "assistant", "label": "slots"},
+            "feeling": {"type": "sequence_classification", "source": "reviews", "label": "sentiment"},
+        },
+        "training": TRAINING | {"output_dir": str(folder / "first"), "learning_rate": 3e-3},
+    }
+    mtl_hf.train(config)
+    return folder
+
+
+def variant(runs: Path, name: str, change: Any) -> Path:
+    """The run `first` with something changed, as a folder of its own without a `run.yaml`."""
+    model = MultiTaskModel.from_pretrained(runs / "first")
+    model.tokenizer  # noqa: B018  is read from where the model came from
+    with torch.no_grad():
+        change(model)
+    model.save_pretrained(runs / name)
+    return runs / name
+
+
+@pytest.fixture(scope="module")
+def turned(runs: Path) -> Path:
+    """`first` with the labels of every head, and the rows of its weights, the other way round."""
+
+    def turn(model: MultiTaskModel) -> None:
+        for name, spec in model.config.heads.items():
+            spec["labels"] = spec["labels"][::-1]
+            for parameter in model.heads[name].classifier.parameters():
+                parameter.copy_(parameter.flip(0))
+
+    return variant(runs, "turned", turn)
+
+
+@pytest.fixture(scope="module")
+def worse(runs: Path) -> Path:
+    """`first` with noise on its heads, and without the head `feeling`."""
+
+    def spoil(model: MultiTaskModel) -> None:
+        del model.heads["feeling"], model.config.heads["feeling"]
+        for parameter in model.heads.parameters():
+            parameter.add_(torch.randn_like(parameter))
+
+    return variant(runs, "worse", spoil)
+
+
+# ---- several models ----
+
+
+def test_labels_are_compared_by_name_whatever_their_order(runs, turned, tmp_path):
+    compared = mtl_hf.evaluate([runs / "first", turned], to=tmp_path)
+    first, second = compared["models"].values()
+    assert second["tasks"].keys() == {"intent", "slots", "feeling"}
+    (differences,) = compared["differences"].values()
+    for name in first["tasks"]:
+        for metric, value in first["tasks"][name].items():  # sums of floats in another order
+            assert second["tasks"][name][metric] == (value if metric == "per_type" else pytest.approx(value)), metric
+        assert differences["tasks"][name]["difference"] == 0
+        assert differences["tasks"][name]["interval"] == [0, 0]
+    assert differences["joint"] == {"assistant": 0}
+
+
+def test_several_models_are_scored_as_each_alone_and_their_differences_written(runs, turned, worse, tmp_path, caplog):
+    names = [str(runs / "first"), str(turned), str(worse)]
+    compared = mtl_hf.evaluate(names, to=tmp_path / "to")
+    assert "Task feeling is not compared" in caplog.text
+    assert f"{worse} has no head for it" in caplog.text
+    assert list(compared) == ["split", "models", "differences"]
+    assert list(compared["models"]) == names
+    assert list(compared["differences"]) == names[1:]
+    alone = mtl_hf.evaluate(names[0], to=tmp_path / "alone")
+    for task in ("intent", "slots"):
+        assert compared["models"][names[0]]["tasks"][task] == alone["tasks"][task]
+        primary = alone["tasks"][task]["primary"]
+        found = compared["differences"][str(worse)]["tasks"][task]
+        value = compared["models"][str(worse)]["tasks"][task][primary]
+        assert found["difference"] == value - alone["tasks"][task][primary] != 0
+        low, high = found["interval"]
+        assert low < found["difference"] < high
+    assert json.loads((tmp_path / "to" / "comparison.json").read_text(encoding="utf-8")) == compared
+
+    with (tmp_path / "to" / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        lines = {(line["model"], line["task"], line["metric"]): line for line in csv.DictReader(file)}
+    assert {model for model, _, _ in lines} == set(names)
+    found = compared["differences"][str(worse)]["tasks"]["slots"]
+    line = lines[str(worse), "slots", "f1"]
+    assert [float(line[key]) for key in ("difference", "low", "high")] == [found["difference"], *found["interval"]]
+    assert lines[str(worse), "slots", "recall"]["low"] == lines[names[0], "slots", "f1"]["difference"] == ""
+    assert float(lines[names[0], "score", ""]["value"]) == compared["models"][names[0]]["score"]
+
+    short = ("first", "turned", "worse")
+    for name in short:
+        assert len((tmp_path / "to" / name / "predictions.jsonl").read_text().splitlines()) == 21
+        own = json.loads((tmp_path / "to" / name / "metrics.json").read_text(encoding="utf-8"))
+        assert own == compared["models"][str(runs / name)]
+
+    table = comparison_table(compared).splitlines()
+    assert table[0].split() == ["task", "metric", *short, "turned", "-", "first", "worse", "-", "first"]
+    assert [line.split()[0] for line in table[2:]] == ["intent", "slots", "all", "score", "(test"]
+    (slots,) = (line for line in table if line.startswith("slots"))
+    low, high = (f"{100 * end:+.2f}" for end in found["interval"])
+    assert slots.endswith(f" {100 * found['difference']:+.2f} ({low} to {high})")
+    assert " +0.00 (+0.00 to +0.00) " in slots
+
+
+def test_what_models_lack_is_an_error_where_nothing_is_left_to_compare(runs, worse):
+    with pytest.raises(ValueError, match="worse has no head for feeling; it has intent, slots"):
+        mtl_hf.evaluate(worse, config=runs / "first" / "run.yaml")
+    with pytest.raises(ValueError, match=r"no head is called like one of them \(the heads are intent, slots"):
+        mtl_hf.evaluate([runs / "first", worse], data=runs / "reviews-test.jsonl")
+    only = mtl_hf.RunConfig.load(runs / "first" / "run.yaml")
+    only.tasks = {"feeling": only.tasks["feeling"]}
+    with pytest.raises(ValueError, match="worse has no head for feeling; it has intent, slots"):
+        mtl_hf.evaluate([runs / "first", worse], config=only)
+
+
+def test_a_head_of_another_type_is_named_with_its_model(runs, turned, tmp_path):
+    with pytest.raises(ValueError, match=r"`tasks.intent` is multi_label_classification; the head of .*first is"):
+        mtl_hf.evaluate([runs / "first", turned], overrides=["tasks.intent.type=multi_label_classification"])
+
+
+def test_models_are_named_once_and_at_all(runs):
+    with pytest.raises(ValueError, match=r"names .*first twice"):
+        mtl_hf.evaluate([runs / "first", f"{runs}/first/"])
+    with pytest.raises(ValueError, match="`models` is empty"):
+        mtl_hf.evaluate([])
+
+
+def test_results_of_several_models_are_in_the_current_folder_by_default(runs, turned, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mtl_hf.evaluate([runs / "first", turned])
+    assert {path.name for path in Path("evaluation/test").iterdir()} == {
+        "comparison.json", "comparison.csv", "first", "turned",
+    }  # fmt: skip
+
+
+def test_names_are_short_but_distinct(monkeypatch, tmp_path):
+    assert short_names(["out/a", "out/b"]) == {"out/a": "a", "out/b": "b"}
+    assert short_names(["out/a", "out/a/checkpoint-2"]) == {"out/a": "a", "out/a/checkpoint-2": "a/checkpoint-2"}
+    assert short_names(["out/a", "me/a@v1"]) == {"out/a": "out/a", "me/a@v1": "me/a@v1"}
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert short_names(["."]) == {".": "run"}
+
+
+# ---- a checkpoint and a file alone ----
+
+
+@pytest.fixture(scope="module")
+def pulled(runs: Path) -> Path:
+    """The model alone, as from the Hub: no config of a run."""
+    folder = runs.parent / "elsewhere" / "pulled"
+    shutil.copytree(runs / "first", folder, ignore=shutil.ignore_patterns("checkpoint-*", "run.yaml"))
+    return folder
+
+
+def test_a_model_and_a_file_are_enough(runs, pulled, tmp_path, caplog):
+    expected = mtl_hf.evaluate(runs / "first")
+    found = mtl_hf.evaluate(pulled, data=runs / "assistant-test.jsonl", precision="fp32", to=tmp_path)
+    assert found["rows"] == {"data": 21}
+    for task in ("intent", "slots"):
+        assert found["tasks"][task] == expected["tasks"][task]
+    assert "Head feeling is not scored" in caplog.text
+    assert "`--label feeling=COLUMN`" in caplog.text
+    assert "text tokens, labels intent of intent, slots of slots." in caplog.text
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "parquet"])
+def test_the_ending_says_how_a_file_is_read(ending, runs, pulled, tmp_path):
+    rows = datasets.load_dataset("json", data_files=str(runs / "reviews-test.jsonl"), split="train")
+    rows = rows.remove_columns("topics").rename_columns({"text": "what they said", "sentiment": "feeling"})
+    path = tmp_path / f"rows.{ending}"
+    if ending == "parquet":
+        rows.to_parquet(path)
+    elif ending == "json":
+        path.write_text(json.dumps(rows.to_list()), encoding="utf-8")
+    else:
+        rows.to_csv(path, sep="\t" if ending == "tsv" else ",", index=False)
+    found = mtl_hf.evaluate(pulled, data=path, text="what they said", precision="fp32", to=tmp_path)
+    assert found["tasks"] == {"feeling": mtl_hf.evaluate(runs / "first")["tasks"]["feeling"]}
+
+
+def test_columns_of_the_run_come_first_and_arguments_before_them(runs, tmp_path):
+    # `feeling` was trained on the column `sentiment`; the file has a wrong column of the head's own name too.
+    rows = review_rows(43).select(range(32, 43))
+    path = write_rows(tmp_path / "rows.jsonl", rows.add_column("feeling", ["pos"] * 11))
+    from_run = mtl_hf.evaluate(runs / "first", data=path, to=tmp_path / "a")
+    assert from_run["tasks"]["feeling"] == mtl_hf.evaluate(runs / "first")["tasks"]["feeling"]
+    named = mtl_hf.evaluate(runs / "first", data=path, labels={"feeling": "feeling"}, to=tmp_path / "b")
+    gold = [json.loads(line) for line in (tmp_path / "b" / "predictions.jsonl").read_text().splitlines()]
+    assert {line["tasks"]["feeling"]["gold"] for line in gold} == {"pos"}
+    assert named["rows"] == {"data": 11}
+
+
+def test_heads_that_read_different_columns_are_scored_from_one_file(pulled, tmp_path):
+    rows = [
+        row | {"text": f"lovely {' '.join(row['tokens'])}", "feeling": "pos"} for row in assistant_rows(7).to_list()
+    ]
+    path = write_rows(tmp_path / "rows.jsonl", datasets.Dataset.from_list(rows))
+    found = mtl_hf.evaluate(pulled, data=path, to=tmp_path)
+    assert found["rows"] == {"data": 7, "data-2": 7}
+    assert list(found["tasks"]) == ["feeling", "intent", "slots"]  # transformers sorts what it saves
+
+
+@pytest.mark.parametrize(
+    ("columns", "arguments", "expected"),
+    [
+        (["text", "mood"], {}, r"has the columns text, mood, and no head .*\(the heads are feeling, intent, slots\)"),
+        (["text", "sentence", "feeling"], {}, r"text and sentence could all be the text of the head feeling.*`--text"),
+        (["body", "feeling"], {}, "none is called as usual .* the text of the head feeling"),
+        (["text", "feeling"], {"text": "txt"}, r"`--text txt`: .* has no column 'txt'\. Did you mean `text`\?"),
+        (["text", "mood"], {"labels": {"feeling": "moo"}}, "`--label feeling=moo`: .* has no column 'moo'"),
+        (["text", "mood"], {"labels": {"feelin": "mood"}}, r"`--label feelin=mood`: .* Did you mean `feeling`\?"),
+        (["text", "feeling"], {"split": "train"}, "all rows of a file"),
+        (["text", "feeling"], {"overrides": ["data=x"]}, "data=x: overrides change a config, and there is none"),
+    ],
+)
+def test_what_cannot_be_told_is_asked_for(columns, arguments, expected, pulled, tmp_path):
+    path = write_rows(tmp_path / "rows.jsonl", datasets.Dataset.from_list([dict.fromkeys(columns, "pos")] * 3))
+    with pytest.raises(ValueError, match=expected):
+        mtl_hf.evaluate(pulled, data=path, **arguments)
+
+
+def test_a_column_that_two_heads_may_mean_is_asked_for(runs, turned, tmp_path):
+    config = mtl_hf.RunConfig.load(runs / "first" / "run.yaml")
+    both = copy.deepcopy(config)
+    for name in ("intent", "feeling"):
+        both.tasks[name].label = "label"
+    rows = datasets.Dataset.from_list([{"tokens": ["play", "jazz"], "text": "play jazz", "label": "music"}] * 3)
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match="'label' could hold the labels of feeling or of intent: say whose"):
+        mtl_hf.evaluate(turned, data=path, config=both)
+    found = mtl_hf.evaluate(turned, data=path, config=both, labels={"intent": "label"}, to=tmp_path)
+    assert list(found["tasks"]) == ["intent"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("rows.jsnl", r"there is no file .*\. Did you mean `rows.jsonl`\?"), ("rows.xlsx", "ends in")],
+)
+def test_files_that_cannot_be_read_are_named(name, expected, pulled, tmp_path):
+    for present in ("rows.jsonl", "rows.xlsx"):
+        (tmp_path / present).write_text("{}", encoding="utf-8")
+    with pytest.raises(ValueError, match=expected):
+        mtl_hf.evaluate(pulled, data=tmp_path / name)
+
+
+def test_columns_without_a_file_and_a_model_without_data_are_refused(pulled):
+    with pytest.raises(ValueError, match="name columns of a file"):
+        mtl_hf.evaluate(pulled, text="review")
+    with pytest.raises(ValueError, match=r"no run.yaml says which data to score: give a config .* or a file of rows"):
+        mtl_hf.evaluate(pulled)
+
+
+# ---- where models come from ----
+
+
+def test_a_mistyped_folder_is_answered_without_the_hub(runs, tmp_path, monkeypatch):
+    def no_hub(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr(saved_models.PreTrainedConfig, "get_config_dict", no_hub)
+    monkeypatch.setattr(saved_models, "cached_file", no_hub)
+    monkeypatch.chdir(runs.parent)
+    for name, hint in [
+        (f"{runs.name}/frist", r"Did you mean `first`\? \(On the Hub it would be .*/frist@main\.\)"),
+        (str(runs / "frist"), r"Did you mean `first`\?$"),
+        ("nowhere", ""), ("./a/b", ""), ("a/b/c", ""), ("~/x", ""),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=f"is not a saved model: there is no such folder.*{hint}"):
+            find_checkpoint(name)
+    with pytest.raises(ValueError, match=r"is not a saved model: it has no config\.json"):
+        find_checkpoint(runs)
+
+
+@pytest.mark.parametrize("revision", ["", "@v1"])
+def test_a_model_of_the_hub_brings_its_config_and_one_that_is_not_there_is_one_line(runs, revision, tmp_path):
+    # The Hub as it is left on disk by an earlier download: `main` is a broken model unless `main` is asked for.
+    home = tmp_path / "home" / "hub" / "models--me--model"
+    for branch, wanted in (("main", not revision), ("v1", bool(revision))):
+        (home / "refs").mkdir(parents=True, exist_ok=True)
+        (home / "refs" / branch).write_text(branch, encoding="utf-8")
+        snapshot = home / "snapshots" / branch
+        shutil.copytree(runs / "first", snapshot, ignore=shutil.ignore_patterns("checkpoint-*", "evaluation"))
+        if not wanted:
+            for name in ("tokenizer.json", "model.safetensors", "run.yaml"):
+                (snapshot / name).write_text("broken", encoding="utf-8")
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "mtl_hf", "evaluate"]
+    done = subprocess.run(
+        [*command, f"me/model{revision}"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "evaluation" / "test" / f"me-model{revision}" / "metrics.json"
+    assert json.loads(written.read_text()) == json.loads((runs / "first" / "metrics.json").read_text())
+    assert "(test rows: assistant 21, reviews 11)" in done.stdout
+    done = subprocess.run([*command, "me/other"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mtl-hf: ")]
+    assert line.startswith(
+        "mtl-hf: me/other cannot be loaded (there is no such folder, so it was looked for on the Hub)"
+    )
+    assert "Traceback" not in done.stderr
