@@ -177,6 +177,9 @@ def attempt(
     journals = [_read_journal(notes / f"rank{rank}.journal") for rank in range(num_processes)]
     logs = [(notes / f"rank{rank}.log").read_text(encoding="utf-8", errors="replace") if
             (notes / f"rank{rank}.log").exists() else "" for rank in range(num_processes)]  # fmt: skip
+    if any("address already in use" in log.lower() for log in logs):  # somebody else was quicker with that port
+        return attempt(config, folder, resume=resume, num_processes=num_processes, kill_after=kill_after,
+                       kill_ranks=kill_ranks, working_directory=working_directory, fate=fate)  # fmt: skip
     assert left_by_itself, f"a process went on alone for {ALONE_SECONDS} s:\n" + "\n".join(logs)
     alone = max(ended.values()) - min(ended.values()) if all(journals) else 0.0
     return Attempt(codes, journals, logs, max(ended.values()) - started, alone)
