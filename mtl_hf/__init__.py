@@ -31,6 +31,7 @@ _EXPORTS = {
     "train": ".run",
     "evaluate": ".evaluation.evaluate",
     "export_head": ".inference.export",
+    "push": ".hub.push",
 }
 
 __all__ = ["__version__", *_EXPORTS]

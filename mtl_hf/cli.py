@@ -25,6 +25,7 @@ _EXAMPLES = """examples:
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
   mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
+  mtl-hf push outputs/snips my-name/snips --dry-run
 """
 
 
@@ -155,6 +156,14 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--batch-size", type=int, default=32)
     embed.set_defaults(function=_embed)
 
+    push = verbs.add_parser("push", help="send a saved model to the Hub, with its code, card and scores")
+    push.add_argument("model", help="a run's folder, or a checkpoint-N in it")
+    push.add_argument("repo", help="owner/name, or a name of your own; made if there is none")
+    push.add_argument("--private", action="store_true", default=None, help="make a new repository private")
+    push.add_argument("--revision", help="branch, made if there is none (default: main)")
+    push.add_argument("--dry-run", action="store_true", help="list what would be sent, then stop")
+    push.set_defaults(function=_push)
+
     data = verbs.add_parser("data", help="download public data sets from pinned origins and check them")
     data.add_argument("names", nargs="*", help="data sets (default: list them)")
     data.add_argument("--to", default="data", help="folder (default: data)")
@@ -175,7 +184,9 @@ def _train(arguments: argparse.Namespace) -> None:
     from .run import train
 
     options = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "resume")}
-    train(arguments.config, arguments.overrides, **options)
+    results = train(arguments.config, arguments.overrides, **options)
+    if results.get("pushed", "") is None:  # why, has been logged
+        sys.exit(1)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -249,6 +260,18 @@ def _embed(arguments: argparse.Namespace) -> None:
         _say(f"Written to {arguments.to}.")
     else:
         _say(cosine_table(texts, embeddings))
+
+
+def _push(arguments: argparse.Namespace) -> None:
+    from .hub.push import push
+
+    push(
+        arguments.model,
+        arguments.repo,
+        private=arguments.private,
+        revision=arguments.revision,
+        dry_run=arguments.dry_run,
+    )
 
 
 def _data(arguments: argparse.Namespace) -> None:

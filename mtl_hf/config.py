@@ -257,6 +257,11 @@ class RunConfig:
         for section in (tree, tree.get("training") or {}, *tree.get("sources", {}).values()):
             for key in [key for key in section if key == "token" or str(key).endswith("_token")]:
                 del section[key]  # secrets stay out of files
+        variables = [key for key in tree if key not in ("model", "sources", "tasks", "training")]
+        # So do the variables that they were made of: those that nothing uses any more.
+        while unused := [key for key in variables if key in tree and f"${{{key}}}" not in str(tree)]:
+            for key in unused:
+                del tree[key]
         return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 

@@ -23,6 +23,8 @@ from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
 from .evaluation.saved_models import RUN_FILE
+from .hub.card import CARD, write_card
+from .hub.push import CODE, push, reserve
 from .metrics import Answers
 from .modeling.modeling_multitask import MultiTaskModel
 from .training.arguments import read_arguments
@@ -37,7 +39,7 @@ logger = logging.getLogger(__name__)
 WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
-    "training_args.bin", "trainer_state.json", "checkpoint-*", "evaluation",
+    "training_args.bin", "trainer_state.json", "checkpoint-*", "evaluation", CARD, *CODE,
 )  # fmt: skip
 # What a killed run may leave besides: files that were to be renamed once they were written, by safetensors and by us.
 DRAFTS = (".tmp??????", ".*.draft")
@@ -104,6 +106,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         )
     except (ImportError, RuntimeError) as error:  # a field that asks for a package that is not installed
         raise ValueError(f"`training`: {error}") from error
+    trainer.publish = push
     logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
     return Run(run, sources, train_rows, splits, trainer)
@@ -118,7 +121,7 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train, score and save one multi-task model.
+    """Train, score and save one multi-task model; with `training.push_to_hub` push it too.
 
     Args:
         config: A YAML file, or the same as a dict (whose sources may hold a `dataset`).
@@ -129,8 +132,9 @@ def train(
             the beginning where there is none yet.
 
     Returns:
-        What `metrics.json` holds: the scores on the test split (validation where no source has one). With `dry_run`
-        the number of rows of each source and of steps.
+        What `metrics.json` holds: the scores on the test split (validation where no source has one); with
+        `push_to_hub` also `pushed`: the URL, None where the push failed, which is logged and leaves the run whole. With
+        `dry_run` the number of rows of each source and of steps.
 
     Raises:
         ValueError: Anything wrong with the config or the data, or a checkpoint that was trained differently.
@@ -166,9 +170,16 @@ def train(
     if trainer.args.device.type == "cpu":
         # Adam's averages of word embeddings that no longer occur fade into denormal numbers, which CPUs compute slowly.
         torch.set_flush_denormal(True)
+    hub = trainer.args if trainer.args.push_to_hub and trainer.is_world_process_zero() else None
+    if hub:
+        try:
+            reserve(str(hub.hub_model_id), private=hub.hub_private_repo, token=hub.hub_token)
+        except OSError as error:
+            logger.warning("%s Training goes on; the push is tried again at its end.", error)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
-    logger.info("Trained in %.0f s.", time.perf_counter() - started)
+    seconds = time.perf_counter() - started
+    logger.info("Trained in %.0f s.", seconds)
     trainer.save_model()
     trainer.save_state()
     final = "test" if run.splits["test"] else "validation"
@@ -177,11 +188,21 @@ def train(
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", name, final)
     answers: dict[str, dict[str, Answers]] = {}
     results = {"split": final} | trainer.score(run.splits[final], intervals=True, keep_answers=answers)
+    name = trainer.args.hub_model_id or folder.absolute().name
     if trainer.is_world_process_zero():
         write_results(folder, results, run.sources, final, answers)
+        write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
         logger.info("\n%s\nWritten to %s.", scores_table(results), folder)
     # Without the wait a process may leave while another still talks to it.
     trainer.accelerator.wait_for_everyone()
+    if hub:  # after the wait, which others give up before a slow upload is through
+        try:
+            results["pushed"] = push(
+                folder, name, private=hub.hub_private_repo, token=hub.hub_token, revision=hub.hub_revision
+            )
+        except (OSError, ValueError) as error:
+            logger.error("%s", error)
+            results["pushed"] = None
     return results
 
 

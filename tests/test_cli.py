@@ -22,7 +22,7 @@ from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "data")
+VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "push", "data")
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 
@@ -102,7 +102,7 @@ def test_train_with_overrides_scores_and_saves(config, tmp_path, caplog, out):
 
 def test_train_dry_run_stops_before_the_first_step(config, tmp_path, caplog, out):
     caplog.set_level(logging.INFO, "mtl_hf")
-    out("train", config, f"training.output_dir={tmp_path / 'own'}", "--dry-run")
+    out("train", config, "--dry-run", f"training.output_dir={tmp_path / 'own'}")  # overrides also after flags
     assert "4 optimiser steps." in caplog.text  # 27 rows, batches of 8
     assert not (tmp_path / "own").exists()
 
@@ -113,6 +113,21 @@ def test_train_refuses_a_folder_with_a_run_and_overwrites_it_when_told_to(config
     out("train", config, own)
     assert "--overwrite" in refusal("train", config, own)
     out("train", config, own, "--overwrite")
+
+
+def test_train_goes_on_with_resume(config, tmp_path, caplog, out):
+    caplog.set_level(logging.INFO, "mtl_hf")
+    own = f"training.output_dir={tmp_path / 'own'}"
+    out("train", config, own, "--resume")
+    assert f"There is no whole checkpoint in {tmp_path / 'own'} yet: training starts from the beginning." in caplog.text
+    written = (tmp_path / "own" / "model.safetensors").read_bytes()
+    out("train", config, own, "--resume")
+    assert f"Going on from {tmp_path / 'own' / 'checkpoint-4'}." in caplog.text
+    assert (tmp_path / "own" / "model.safetensors").read_bytes() == written
+    with pytest.raises(SystemExit, match=r"trains differently(.|\n)*training\.seed: 42 in the checkpoint, 7 now"):
+        out("train", config, own, "--resume", "training.seed=7")
+    assert "exclude each other" in refusal("train", config, own, "--resume", "--overwrite")
+    assert "`--resume`" in refusal("train", config, own, "--overwrite", "training.resume_from_checkpoint=x")
 
 
 def test_run_multitask_is_the_verb_train(config, tmp_path, caplog):
@@ -295,6 +310,8 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["predict", "{folder}", "--file", "/nowhere.txt"], "/nowhere.txt"),
         (["inspect", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["embed", "{folder}", "text", "--to", "embeddings.csv"], "embeddings are written as .npy"),
+        (["push", "/nowhere", "ada/model"], "/nowhere is not a saved model: it has no config.json"),
+        (["push", "{folder}", "a/b/c"], "`repo` is 'a/b/c'"),
         (["data", "snip"], "snips"),
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else None,

@@ -507,3 +507,22 @@ def test_access_tokens_are_not_written(tmp_path: Path) -> None:
     assert config.sources["s"].loader["token"] == "SECRET"
     assert "SECRET" not in config.to_yaml()
     assert "seed" in config.to_yaml()
+
+
+def test_variables_that_only_access_tokens_are_made_of_are_not_written(tmp_path: Path) -> None:
+    config = RunConfig.load(
+        {
+            "secret": "SECRET",
+            "mine": "hf_${secret}",
+            "seed": 3,
+            "model": {"encoder": "x"},
+            "sources": {"s": {"path": "me/private", "text": "t"}},
+            "tasks": {"a": {"type": "regression", "source": "s", "label": "y"}},
+            "training": {"hub_token": "${mine}", "seed": "${seed}"},
+        }
+    )
+    assert config.training["hub_token"] == "hf_SECRET"
+    assert "SECRET" not in config.to_yaml()
+    saved = tmp_path / "run.yaml"
+    saved.write_text(config.to_yaml(), encoding="utf-8")
+    assert RunConfig.load(saved).variables == {"seed": 3}

@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHAPTERS = sorted(
     path for path in (ROOT / "docs").glob("*.md") if path.name not in ("ARCHITECTURE.md", "CONTRIBUTING.md")
 )
-# What this test cannot run, and who does.
+# What this test cannot run, and who does (commands of chapters: test_hub.py, where they need a Hub).
 ELSEWHERE = {
     "make": "the Makefile, by whoever runs this test",
     "pip": "the Makefile",

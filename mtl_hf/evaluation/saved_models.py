@@ -15,7 +15,6 @@ from transformers.utils.hub import cached_file
 
 from ..config import nearest, resolve_path
 from ..modeling.configuration_multitask import MultiTaskConfig
-from ..modeling.encoding import load_tokenizer
 from ..modeling.modeling_multitask import MultiTaskModel
 
 RUN_FILE = "run.yaml"
@@ -54,8 +53,7 @@ class Checkpoint:
         options: dict[str, Any] = {"revision": self.revision} if self.revision else {}
         try:
             model = MultiTaskModel.from_pretrained(self.path, **options)
-            words = any(spec["text"] == "words" for spec in self.heads.values())
-            model.tokenizer = load_tokenizer(self.path, words=words, **options)
+            model.tokenizer  # noqa: B018  now, not at the first text
         except OSError as error:
             raise ValueError(f"{self.name} cannot be loaded: {' '.join(str(error).split())}") from error
         return model
@@ -95,11 +93,16 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
     return Checkpoint(name, path, revision or None, config.get("heads") or {}, _find_run(path, options))
 
 
+def run_file(folder: Path) -> Path | None:
+    """The YAML of the run that left this folder, or left it as a `checkpoint-N`."""
+    folder = folder.resolve()
+    path = (folder.parent if folder.name.startswith("checkpoint-") else folder) / RUN_FILE
+    return path if path.is_file() else None
+
+
 def _find_run(path: str, options: dict[str, str]) -> Path | None:
     if os.path.isdir(path):
-        # A checkpoint's is that of the run, whose folder it is in.
-        places = (Path(path) / RUN_FILE, Path(path).resolve().parent / RUN_FILE)
-        return next((place for place in places if place.is_file()), None)
+        return run_file(Path(path))
     found = cached_file(
         path, RUN_FILE, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
         **options,

@@ -45,3 +45,7 @@ class MultiTaskConfig(PreTrainedConfig):
     def hidden_size(self) -> int:
         """Width of the encoder's states."""
         return int(self.text_config.hidden_size)  # type: ignore[union-attr]
+
+
+# Every save then brings this file along and says in `auto_map` where to find the class.
+MultiTaskConfig.register_for_auto_class()

@@ -14,6 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 FORMS = ("string", "words", "pair")
+# Arguments of `from_pretrained` that say where to look, and at what commit.
+WHERE = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder")
 NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
 
 _POSITIONS_AFTER_PADDING = (
@@ -90,9 +92,7 @@ def default_length(name: str, limit: int, **kwargs: Any) -> int:
         limit: What the encoder can take (`longest_input`), in tokens.
         **kwargs: Of `from_pretrained`; those that say where to look count.
     """
-    options = {
-        key: value for key, value in kwargs.items() if key in ("revision", "token", "cache_dir", "local_files_only")
-    }
+    options = {key: value for key, value in kwargs.items() if key in WHERE}
     path = cached_file(name, "sentence_bert_config.json", _raise_exceptions_for_missing_entries=False, **options)
     if path is None:
         return limit

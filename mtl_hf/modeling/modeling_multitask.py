@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
+from transformers.utils.hub import resolve_revision
 
 from .answers import answer
 from .configuration_multitask import MultiTaskConfig
-from .encoding import NO_TOKEN, default_length, encode, load_tokenizer, longest_input, split_words
+from .encoding import NO_TOKEN, WHERE, default_length, encode, load_tokenizer, longest_input, split_words
 from .heads import build_head, check_head_name
 from .pooling import POOLING, check_pooling
 
@@ -78,7 +79,8 @@ class MultiTaskModel(PreTrainedModel):
             {name: build_head(config.hidden_size, config.pooling, spec) for name, spec in (config.heads or {}).items()}
         )
         self._tokenizer: PreTrainedTokenizerBase | None = None
-        self._origin: tuple[str, dict[str, Any]] | None = None  # where `from_encoder` had it from
+        # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
+        self._origin: tuple[str, dict[str, Any]] | None = None
         self._warned_heads: set[str] = set()
         self.post_init()
 
@@ -108,9 +110,12 @@ class MultiTaskModel(PreTrainedModel):
 
         Raises:
             ValueError: `max_length` beyond what the encoder can take, an unknown `pooling` or field of the encoder's
-                configuration, a tokenizer without padding, or an encoder that runs code of its own.
+                configuration, a tokenizer without padding, an encoder that runs code of its own, or no encoder at all.
         """
         name = os.fspath(name_or_path)
+        found, _ = PreTrainedConfig.get_config_dict(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
+        if found.get("model_type") == MultiTaskConfig.model_type:
+            raise ValueError(f"{name!r} is a multi-task model, not an encoder: load it with `from_pretrained`.")
         tokenizer = load_tokenizer(name, **kwargs)
         if tokenizer.pad_token_id is None:
             raise ValueError(f"the tokenizer of {name!r} has no padding token, so it cannot make batches.")
@@ -174,12 +179,28 @@ class MultiTaskModel(PreTrainedModel):
         self.config.heads[name] = spec
         return head
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
+        """As transformers', for a saved model; its tokenizer will come from the same place, at the same commit."""
+        name = pretrained_model_name_or_path
+        access = {key: kwargs[key] for key in ("token", "local_files_only", "cache_dir") if key in kwargs}
+        kwargs["revision"] = resolve_revision(name, kwargs.get("revision"), **access)
+        loaded: Any = super().from_pretrained(name, *model_args, **kwargs)
+        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        if name is not None:
+            # With the configuration at hand `AutoTokenizer` need not find out what kind of model this is, which it
+            # could only by running the repository's code.
+            where = {key: kwargs[key] for key in WHERE if key in kwargs}
+            model._origin = os.fspath(name), where | {"config": model.config}
+        return loaded
+
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The model's tokenizer, loaded from where the model came from when first asked for."""
         if self._tokenizer is None:
+            name, options = self._origin or (str(self.name_or_path), {"config": self.config})
             words = any(spec["text"] == "words" for spec in self.config.heads.values())
-            self._tokenizer = load_tokenizer(str(self.name_or_path), words=words)
+            self._tokenizer = load_tokenizer(name, words=words, **options)
         return self._tokenizer
 
     @tokenizer.setter
@@ -454,3 +475,7 @@ def _words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
 def _word_list(text: str | Sequence[str]) -> list[str]:
     whole, spans = _words_of(text)
     return [whole[start:end] for start, end in spans]
+
+
+# Every save then brings this file and those that it imports along, for `trust_remote_code` where we are not installed.
+MultiTaskModel.register_for_auto_class("AutoModel")

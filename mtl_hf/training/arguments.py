@@ -9,10 +9,14 @@ import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from ..config import OurTraining, check_keys, option, plain, typed
 from ..metrics import LOSS_LIKE
@@ -30,6 +34,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
     logging_steps: float = option("steps between two lines of the training log", 50)
     per_device_eval_batch_size: int = option("rows a process predicts at once", 64)
     restore_callback_states_from_checkpoint: bool = option("whether --resume restores callbacks, too", True)
+    hub_strategy: HubStrategy | str = option("when to push, with push_to_hub: end", "end")
 
     def __post_init__(self) -> None:
         if isinstance(self.freeze, str):
@@ -63,6 +68,12 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             # transformers takes every name that does not end in "loss" for one of which more is better
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", *LOSS_LIKE))
         super().__post_init__()
+        if self.push_to_hub:
+            self.hub_model_id = self.hub_model_id or Path(self.output_dir or ".").absolute().name
+            try:
+                validate_repo_id(self.hub_model_id)
+            except HFValidationError as error:
+                raise ValueError(f"`training.hub_model_id` is {self.hub_model_id!r}: {error}") from None
         asked = int(os.environ.get("WORLD_SIZE", "1"))
         # `accelerate launch` sets these for several processes, but starts only one where it takes the machine for one
         # device: the run would be trained by one process in silence.
@@ -91,6 +102,11 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
                 self.resume_from_checkpoint is not None,
                 "`--resume` (`resume=True` in Python) goes on from the newest checkpoint",
             ),
+            "hub_strategy": (
+                self.hub_strategy != "end",
+                "a run is pushed at its end; on the way there the optimiser's state would be sent too",
+            ),
+            "hub_always_push": (self.hub_always_push, "a run is pushed once, at its end"),
             "auto_find_batch_size": (self.auto_find_batch_size, "set `sources.<name>.batch_size`"),
             "train_sampling_strategy": (
                 self.train_sampling_strategy != "random",

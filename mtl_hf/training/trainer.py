@@ -11,7 +11,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -96,6 +96,8 @@ class MultiTaskTrainer(Trainer):
 
     args: MultiTaskTrainingArguments
     model: MultiTaskModel
+    # What pushes a folder (`hub.push`), handed over by `run.build`.
+    publish: Callable[..., str] | None = None
 
     def __init__(
         self,
@@ -613,6 +615,54 @@ class MultiTaskTrainer(Trainer):
             name: read_answers(self.tasks[name], gold, predictions[name][back], starts)
             for name, gold in split.gold.items()
         }
+
+    # ---- the Hub ----
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Nothing: a Hub that cannot be reached keeps nobody from training."""
+        self.push_in_progress = None
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save, and only that; the stock one pushes all that the folder holds."""
+        super().save_model(output_dir, _internal_call=True)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str | None = None,
+        *,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> str | None:
+        """Save the model into `output_dir` and push that folder; what is not given is as `args` has it.
+
+        Returns:
+            The repository's URL, on the main process.
+
+        Raises:
+            ValueError: This trainer was not made by `mtl_hf.run.build`.
+            OSError: The Hub refused, or could not be reached.
+        """
+        if self.publish is None:
+            raise ValueError("this trainer does not know how to push: `save_model`, then `mtl_hf.push(folder, repo)`.")
+        self.save_model()
+        if not self.is_world_process_zero():
+            return None
+        folder = Path(str(self.args.output_dir))
+        return self.publish(
+            folder,
+            self.args.hub_model_id or folder.absolute().name,
+            private=self.args.hub_private_repo if private is None else private,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+            message=commit_message,
+        )
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Nothing: it would send the optimiser's state, a pickle."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the card is written at the end of a run, or when it is pushed."""
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:

@@ -740,6 +740,17 @@ def test_a_head_that_reads_words_makes_the_tokenizer_ready_for_words(encoder_fol
     assert words == model.tokenizer("play some jazz")["input_ids"] != whole
 
 
+def test_so_does_one_that_is_added_to_a_loaded_model(encoder_folders: dict[str, Path], tmp_path: Path) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folders["roberta"])
+    model.add_head("stars", type="regression")
+    model.save_pretrained(tmp_path)
+    model = MultiTaskModel.from_pretrained(tmp_path)
+    whole = model.tokenizer("play some jazz")["input_ids"]
+    model.add_head("tags", type="token_classification", labels=["O", "B-a"])
+    words = model.tokenizer(["play", "some", "jazz"], is_split_into_words=True)["input_ids"]
+    assert words == model.tokenizer("play some jazz")["input_ids"] != whole
+
+
 def test_an_encoder_with_code_of_its_own_is_refused(encoder_folder: str, tmp_path: Path) -> None:
     folder = tmp_path / "custom_encoder"
     shutil.copytree(encoder_folder, folder)

@@ -1,0 +1,1 @@
+"""The Hub: the card of a model, and the push."""

@@ -1,0 +1,395 @@
+"""The model card: what each head answers and how to ask it, scores, data, training, limits, how to reproduce.
+
+Notable: it is written at the end of every run, pushed or not, from the run's folder and from what only the run knows
+(labels, schedule, learning rates, hardware); of any other folder it says what the folder tells. Paths of this machine
+do not get into it.
+"""
+
+import collections
+import json
+import math
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from safetensors import safe_open
+
+from .. import __version__
+from ..config import RunConfig, Source, typed
+from ..data.labels import TASK_TYPES, TaskData
+from ..data.rows import EncodedSplit
+from ..data.sources import SPLITS, SourceData
+from ..evaluation.saved_models import RUN_FILE, run_file
+from ..metrics import LOSS_LIKE
+from ..modeling.answers import bio_spans, is_span_scheme
+from ..modeling.configuration_multitask import MultiTaskConfig
+from ..training.optimizer import parts_table
+from ..training.trainer import MultiTaskTrainer
+
+CARD = "README.md"
+
+# Names of the Hub for our task types, and of `evaluate` for our metrics where they differ.
+_HUB_TASKS = {
+    "sequence_classification": "text-classification",
+    "multi_label_classification": "text-classification",
+    "regression": "text-regression",
+    "token_classification": "token-classification",
+}
+_HUB_METRICS = {
+    "macro_f1": "f1", "micro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
+    "spearman": "spearmanr",
+}  # fmt: skip
+
+Scores = dict[str, dict[str, dict[str, Any]]]  # split → task → metric → number
+
+
+def write_card(
+    folder: Path,
+    name: str,
+    run: RunConfig,
+    sources: Mapping[str, SourceData],
+    splits: Mapping[str, Mapping[str, EncodedSplit]],
+    trainer: MultiTaskTrainer,
+    seconds: float,
+) -> None:
+    """Write the card of a finished run into its folder.
+
+    Args:
+        folder: With all else that a run writes.
+        name: What the snippets load the model by.
+        run: What was run.
+        sources: Source → its rows and labels.
+        splits: Split → source → encoded rows.
+        trainer: That of the run.
+        seconds: That training took.
+    """
+    cut = []
+    for split, encoded in splits.items():
+        num_rows = sum(len(one.rows) for one in encoded.values())
+        num_cut = sum(int(np.sum(one.rows["cut"])) for one in encoded.values())
+        cut += [f"{num_cut:,} of {num_rows:,} {split} rows"] if num_rows else []
+    text = card(
+        folder,
+        name,
+        run,
+        data=_data_section(run, sources, trainer.tasks),
+        training=_training_section(trainer, seconds),
+        cut=", ".join(cut),
+    )
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+
+def card(
+    folder: Path, name: str, run: RunConfig | None = None, *, data: str = "", training: str = "", cut: str = ""
+) -> str:
+    """The card of a saved model.
+
+    Args:
+        folder: Of the model, perhaps with `metrics.json` and `trainer_state.json`.
+        name: What the snippets load the model by.
+        run: What was run; by default what `run_file` says.
+        data: Markdown about the training data.
+        training: Markdown about the training.
+        cut: How many of the scored rows were cut at `max_length`.
+    """
+    config = read_config(folder)
+    yaml = run_file(folder)
+    run = run or (RunConfig.load(yaml) if yaml else None)
+    sources = run.sources if run else {}
+    tasks = dict.fromkeys([name for name in (run.tasks if run else ()) if name in config["heads"]])
+    # JSON has sorted them; the run has them in the order in which they were written.
+    heads: dict[str, dict[str, Any]] = {name: config["heads"][name] for name in tasks | config["heads"]}
+    scores = _read_scores(folder, run, heads)
+    encoder = _hub_id(run.model.encoder) if run else None
+    named = config["text_config"]["model_type"]
+    if encoder:
+        named = f"[{encoder}](https://huggingface.co/{encoder})"
+    elif run and run.model.encoder.startswith("package:"):
+        named = f"`{run.model.encoder}`, {named}"
+    title = name.split("/")[-1]
+    card_data = ModelCardData(
+        base_model=encoder,
+        datasets=sorted({found for source in sources.values() if (found := _dataset_id(source))}) or None,
+        library_name="transformers",
+        tags=["mtl_hf", "multi-task-learning"],
+        model_name=title,
+        eval_results=_eval_results(run, heads, scores) or None,
+    )
+    packages = ("torch", "transformers", "tokenizers", "datasets", "accelerate")
+    made = ModelCard.from_template(
+        card_data,
+        template_path=str(Path(__file__).with_name("model_card.md")),
+        title=title,
+        name=name,
+        encoder=named,
+        num_parameters=f"{_num_parameters(folder):,}",
+        tasks={task: _task_section(task, spec) for task, spec in heads.items()},
+        results=_results_table(heads, scores),
+        data=data,
+        training=training,
+        max_length=config["max_length"],
+        cut=cut,
+        has_labels=any(spec.get("labels") for spec in heads.values()),
+        in_python=any(source.path is None for source in sources.values()),
+        pushes=run is not None and "push_to_hub" in run.training,
+        run_file=RUN_FILE if run else "",
+        versions=", ".join(
+            [f"mtl_hf {__version__}", f"Python {platform.python_version()}"]
+            + [f"{package} {metadata.version(package)}" for package in packages]
+        ),
+    )
+    return str(made)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a saved multi-task model, as JSON has it.
+
+    Raises:
+        ValueError: There is no such model in the folder.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a saved model: it has no config.json.")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("model_type") != MultiTaskConfig.model_type:
+        raise ValueError(f"{folder} is not a saved multi-task model: its type is {config.get('model_type')!r}.")
+    return config
+
+
+def _task_section(name: str, spec: Mapping[str, Any]) -> str:
+    """What a task answers, and a snippet that asks it."""
+    labels = spec.get("labels", [])
+    spans = spec["type"] == "token_classification" and is_span_scheme(labels)
+    if spans:
+        labels = sorted({label[2:] for label in labels if label != "O"})
+    listed = ", ".join(f"`{_cell(label)}`" for label in labels[:50])
+    listed += f" and {len(labels) - 50} more" if len(labels) > 50 else ""
+    text = {"string": "a text", "words": "a text (a string, or a list of words)", "pair": "a pair of texts"}
+    what, shown = {
+        "sequence_classification": (f"one of {len(labels)} labels: {listed}", '{"label": ..., "score": ...}'),
+        "multi_label_classification": (
+            f"those of {len(labels)} labels that are at least as likely as not: {listed}",
+            '[{"label": ..., "score": ...}, ...]',
+        ),
+        "regression": ("a number", "..."),
+        "token_classification": (
+            f"the entities in it, of {len(labels)} types: {listed}"
+            if spans
+            else f"a label for each of its words, one of {len(labels)}: {listed}",
+            f'[{{"{"type" if spans else "label"}": ..., "text": ..., "start": ..., "end": ..., "score": ...}}, ...]',
+        ),
+    }[spec["type"]]
+    example = '("The first text.", "The second text.")' if spec["text"] == "pair" else '"The text to ask about."'
+    untrained = "" if spec.get("num_steps") else " **It has not been trained: its answers are random.**"
+    snippet = f'model.predict([{example}], heads="{name}")\n# [{{"{name}": {shown}}}]'
+    return f"Answers {text[spec['text']]} with {what}.{untrained}\n\n```python\n{snippet}\n```"
+
+
+# ---- scores ----
+
+
+def _read_scores(folder: Path, run: RunConfig | None, heads: Iterable[str]) -> Scores:
+    """The scores of `metrics.json`, and those on validation when the weights were as they are."""
+    scores: Scores = {}
+    if (folder / "metrics.json").is_file():
+        results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        scores[results["split"]] = results["tasks"]
+    if "validation" in scores or not (folder / "trainer_state.json").is_file():
+        return scores
+    state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+    step = state["global_step"]
+    # A run's folder, unlike a checkpoint, may hold the weights of an earlier step.
+    best = run is not None and typed(bool, run.training.get("load_best_model_at_end", True), "load_best_model_at_end")
+    if best and (folder / RUN_FILE).is_file() and state.get("best_model_checkpoint"):
+        step = state["best_global_step"]
+    logged: dict[str, Any] = next(
+        (entry for entry in state["log_history"] if entry["step"] == step and "eval_score" in entry), {}
+    )
+    for key, value in logged.items():
+        # Of two tasks of which one's name begins with the other's, the longer is meant.
+        name = max((name for name in heads if key.startswith(f"eval_{name}_")), key=len, default=None)
+        if name is not None:
+            scores.setdefault("validation", {}).setdefault(name, {})[key.removeprefix(f"eval_{name}_")] = value
+    return scores
+
+
+def _numbers(own: Mapping[str, Any], task_type: str) -> dict[str, float]:
+    """Metric → number, the primary one first."""
+    names = dict.fromkeys([*([own["primary"]] if "primary" in own else []), *TASK_TYPES[task_type].metrics, *own])
+    found = {name: own[name] for name in names if name in own and name != "baseline"}
+    return {key: value for key, value in found.items() if isinstance(value, float) and math.isfinite(value)}
+
+
+def _eval_results(run: RunConfig | None, heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> list[EvalResult]:
+    results = []
+    seen = set()
+    for name, spec in heads.items():
+        kind = _HUB_TASKS[spec["type"]]
+        sources = {one: run.sources[one] for one in run.tasks[name].sources} if run and name in run.tasks else {}
+        dataset = " + ".join(_dataset_id(source) or own for own, source in sources.items()) or name
+        config = " + ".join(str(source.loader["name"]) for source in sources.values() if "name" in source.loader)
+        if (kind, dataset, config) in seen:  # results that agree in all of these would be merged into one task
+            config = f"{config} {name}".strip()
+        seen.add((kind, dataset, config))
+        for split, tasks in scores.items():
+            for metric, value in _numbers(tasks.get(name, {}), spec["type"]).items():
+                results.append(
+                    EvalResult(
+                        task_type=kind,
+                        task_name=name,
+                        dataset_type=dataset,
+                        dataset_name=" + ".join(sources) or name,
+                        dataset_config=config or None,
+                        dataset_split=split,
+                        metric_type=_HUB_METRICS.get(metric, metric),
+                        metric_name=metric,
+                        metric_value=round(value, 6),
+                    )
+                )
+    return results
+
+
+def _results_table(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> str:
+    lines = []
+    for split, tasks in sorted(scores.items()):
+        for name in [name for name in heads if name in tasks]:
+            own = tasks[name]
+            for index, (metric, value) in enumerate(_numbers(own, heads[name]["type"]).items()):
+                interval = baseline = ""
+                if index == 0 and None not in [*own.get("interval", [None]), own.get("baseline")]:  # null: no number
+                    interval = " to ".join(f"{100 * bound:.1f}" for bound in own["interval"])
+                    baseline = f"{100 * own['baseline']:.1f}"
+                shown = f"{value:.4f}" if metric in LOSS_LIKE else f"{100 * value:.2f}"
+                lines.append([split, name if index == 0 else "", metric, shown, interval, baseline])
+    return _table(["split", "task", "metric", "score", "95 % interval", "majority"], lines) if lines else ""
+
+
+# ---- what only the run knows ----
+
+
+def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapping[str, TaskData]) -> str:
+    forms = {"string": "a string", "words": "a list of words", "pair": "a pair of strings"}
+    rows = []
+    for name, source in sources.items():
+        sizes = [f"{len(source.splits[split]):,}" if split in source.splits else "" for split in SPLITS]
+        rows.append([name, _where(run.sources[name]), forms[source.form], *sizes])
+    parts = [_table(["source", "from", "text", *SPLITS], rows)]
+    for name, task in tasks.items():
+        gold: dict[str, list[Any]] = {}
+        for split in SPLITS:
+            own = [sources[source].gold[split] for source in task.config.sources if split in sources[source].splits]
+            if own:
+                gold[split] = [label for found in own for label in found[name]]
+        parts.append(f"**{name}** ({', '.join(task.config.sources)}), {TASK_TYPES[task.type].label}:")
+        parts.append(_label_table(task, gold))
+    return "\n\n".join(parts)
+
+
+def _label_table(task: TaskData, gold: Mapping[str, list[Any]], most: int = 30) -> str:
+    """How often each label occurs in each split; of numbers how they are spread."""
+    if task.type == "regression":
+        lines = []
+        for split, labels in gold.items():
+            known = np.array([label for label in labels if label is not None])
+            figures = [known.mean(), known.std(), known.min(), known.max()] if len(known) else [math.nan] * 4
+            lines.append([split, f"{len(known):,}", *(f"{figure:.4g}" for figure in figures)])
+        return _table(["split", "rows", "mean", "deviation", "least", "most"], lines)
+    counts = {split: collections.Counter(_occurrences(task, labels)) for split, labels in gold.items()}
+    order = [label for label, _ in sum(counts.values(), start=collections.Counter()).most_common()]
+    lines = [[_cell(label), *(f"{count[label]:,}" for count in counts.values())] for label in order[:most]]
+    if others := order[most:]:
+        rest = [f"{sum(count[label] for label in others):,}" for count in counts.values()]
+        lines.append([f"({len(others)} others)", *rest])
+    return _table(["entities" if task.spans else "label", *counts], lines)
+
+
+def _occurrences(task: TaskData, labels: Iterable[Any]) -> Iterable[str]:
+    """Every label of these rows as often as it occurs; of tags of spans the types of the spans."""
+    for label in labels:
+        if label is None:
+            yield "(row without a label)"
+        elif task.type == "sequence_classification":
+            yield label
+        elif task.type == "multi_label_classification":
+            yield from label or ["(none of them)"]
+        elif task.spans:
+            yield from (kind for kind, _, _ in bio_spans([tag or "O" for tag in label]))
+        else:
+            yield from (tag for tag in label if tag is not None)
+
+
+def _training_section(trainer: MultiTaskTrainer, seconds: float) -> str:
+    args, state = trainer.args, trainer.state
+    plain = args.to_dict()
+    turns = f"{args.policy}, {args.stopping_rule}" if args.policy == "round_robin" else args.policy
+    batches = ", ".join(f"{size} of {source}" for source, size in trainer.batch_sizes.items())
+    chosen = f"those after step {state.global_step:,}, the last"
+    if args.load_best_model_at_end and state.best_model_checkpoint:
+        chosen = f"those after step {state.best_global_step:,}, the best on validation by {args.metric_for_best_model}"
+    device = f"{args.device.type} ({platform.machine()}, threads: {torch.get_num_threads()})"
+    if args.device.type == "cuda":
+        device = torch.cuda.get_device_name()
+    lines = {
+        "Turns of the sources": f"{turns}; a batch holds rows of one source",
+        "Rows a batch": f"{batches} (of all processes together); batches a step: {args.gradient_accumulation_steps}",
+        "Length": f"{state.global_step:,} optimiser steps, {state.epoch or 0:.2f} epochs",
+        "Weights": chosen,
+        "Optimiser": f"{plain['optim']}, schedule {plain['lr_scheduler_type']}, warm-up {args.warmup_steps:g},"
+        f" gradient norm at most {args.max_grad_norm:g}, seed {args.seed}",
+        "Hardware": f"{device}, processes: {args.world_size}",
+        "Precision and time": f"{args.precision}, {seconds:,.0f} s",
+    }
+    listed = "\n".join(f"- {key}: {value}" for key, value in lines.items())
+    return f"{listed}\n\n```\n{parts_table(trainer.parts, args.weight_decay)}\n```"
+
+
+# ---- names and tables ----
+
+
+def _table(header: list[str], rows: Iterable[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
+
+
+def _cell(text: str) -> str:
+    """A label as a table can hold it."""
+    return " ".join(text.replace("|", "\\|").replace("`", "'").split()) or "(empty)"
+
+
+def _hub_id(name: str) -> str | None:
+    """`name` if it is of a repository on the Hub and not a path."""
+    return name if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and not Path(name).exists() else None
+
+
+def _dataset_id(source: Source) -> str | None:
+    """The Hub id of a source's data set; None for files and for rows handed over in Python."""
+    if source.path is None or (
+        re.fullmatch(r"[a-z]+", source.path) and util.find_spec(f"datasets.packaged_modules.{source.path}")
+    ):
+        return None
+    return _hub_id(source.path)
+
+
+def _where(source: Source) -> str:
+    """Where a source's rows come from, without paths of this machine."""
+    if source.path is None:
+        return "handed over in Python"
+    if found := _dataset_id(source):
+        name = f", {source.loader['name']}" if "name" in source.loader else ""
+        return f"[{found}](https://huggingface.co/datasets/{found}){name}"
+    packages = sorted(set(re.findall(r"package:(\w+)", f"{source.path} {source.data_files}")))
+    kind = source.path if re.fullmatch(r"\w+", source.path) else "a folder"
+    return f"files of the Python package {', '.join(packages)}" if packages else f"files ({kind})"
+
+
+def _num_parameters(folder: Path) -> int:
+    total = 0
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    return total
