@@ -12,6 +12,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import socket
@@ -431,6 +432,11 @@ def differences(expected: Path, found: Path, *, tolerance: float | None = None, 
             for tokenizer in tokenizers:  # where it cut texts last is set by encoding, so not by rows from the cache
                 del tokenizer["truncation"], tokenizer["padding"]
             wrong += [] if tokenizers[0] == tokenizers[1] else [f"{name} differs"]
+        elif left.name == "README.md":
+            cards = [path.read_text(encoding="utf-8").replace(root.name, "run") for path, root in
+                     [(left, expected), (right, found)]]  # fmt: skip
+            cards = [re.sub(r"[\d,]+ s\b", "some s", card) for card in cards]
+            wrong += [] if cards[0] == cards[1] else [f"{name} differs"]
         elif left.read_bytes() != right.read_bytes():
             wrong.append(f"{name} differs")
     return wrong
