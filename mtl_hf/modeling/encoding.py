@@ -127,6 +127,8 @@ def encode(
         rows["token_type_ids"] = encoded["token_type_ids"]
     if tokenizer.is_fast:
         rows["cut"] = [bool(encoding.overflowing) for encoding in encoded.encodings]
+        # A fast tokenizer keeps the cut and would be saved with it, or without where the rows came from a cache.
+        tokenizer.backend_tokenizer.no_truncation()
     else:  # a slow tokenizer does not tell: a row that fills the limit counts as cut
         rows["cut"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
     if form == "words":
