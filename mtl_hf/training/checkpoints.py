@@ -146,7 +146,9 @@ def remove_checkpoint(checkpoint: Path) -> None:
 
 
 def rotate_checkpoints(folder: Path, limit: int | None, keep: Collection[Path]) -> None:
-    """Remove the oldest checkpoints beyond `limit` (None or 0 for no limit), and all that are not whole.
+    """Remove the oldest checkpoints beyond `limit` (None or 0 for no limit), and all that were cut short.
+
+    One that was whole and has been changed since is left alone, and does not count.
 
     Args:
         folder: Where they are.
@@ -155,11 +157,11 @@ def rotate_checkpoints(folder: Path, limit: int | None, keep: Collection[Path]) 
     """
     whole = []
     for checkpoint in list_checkpoints(folder):
-        if (reason := fault(checkpoint)) is None:
-            whole.append(checkpoint)
-        else:
-            logger.warning("%s is not whole and is removed: %s.", checkpoint, reason)
+        if not (checkpoint / COMPLETE).exists():
+            logger.warning("%s was cut short and is removed.", checkpoint)
             remove_checkpoint(checkpoint)
+        elif fault(checkpoint) is None:
+            whole.append(checkpoint)
     if not limit or limit < 0:
         return
     removable = [checkpoint for checkpoint in whole if checkpoint not in keep]

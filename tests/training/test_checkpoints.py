@@ -102,7 +102,11 @@ def test_rotation_removes_the_oldest_and_never_what_is_kept(tmp_path, caplog):
     assert not caplog.messages
     rotate_checkpoints(tmp_path, None, [])
     assert steps() == [50]
-    assert "checkpoint-10 is not whole and is removed" in caplog.text
+    assert "checkpoint-10 was cut short and is removed" in caplog.text
+    edited = make_checkpoint(tmp_path, 5)
+    (edited / "weights").write_text("edited", encoding="utf-8")
+    rotate_checkpoints(tmp_path, 1, [])
+    assert steps() == [5, 50]
 
 
 def test_a_checkpoint_that_is_being_removed_does_not_count(tmp_path, monkeypatch):
