@@ -254,15 +254,28 @@ class RunConfig:
         tree = self.to_dict() if self.template is None else _copy_tree(self.template)
         for source in tree.get("sources", {}).values():
             source.pop("dataset", None)
-        for section in (tree, tree.get("training") or {}, *tree.get("sources", {}).values()):
-            for key in [key for key in section if key == "token" or str(key).endswith("_token")]:
-                del section[key]  # secrets stay out of files
+        for section in (tree.get("training") or {}, *tree.get("sources", {}).values()):
+            _drop_secrets(section)
+        for key in [key for key in tree if _SECRET.fullmatch(str(key))]:
+            del tree[key]
         variables = [key for key in tree if key not in ("model", "sources", "tasks", "training")]
         # So do the variables that they were made of: those that nothing uses any more.
         while unused := [key for key in variables if key in tree and f"${{{key}}}" not in str(tree)]:
             for key in unused:
                 del tree[key]
         return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+_SECRET = re.compile(r"(.*_)?(token|secret|password|passwd|credentials?|storage_options)", re.IGNORECASE)
+
+
+def _drop_secrets(section: Any) -> None:
+    """Remove what gives access to something, at any depth: secrets stay out of files."""
+    if isinstance(section, dict):
+        for key in [key for key in section if _SECRET.fullmatch(str(key))]:
+            del section[key]
+    for value in section.values() if isinstance(section, dict) else section if isinstance(section, list) else ():
+        _drop_secrets(value)
 
 
 def resolve_path(path: str) -> str:

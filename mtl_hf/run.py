@@ -39,10 +39,12 @@ logger = logging.getLogger(__name__)
 WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
-    "training_args.bin", "trainer_state.json", "checkpoint-*", "evaluation", CARD, *CODE,
+    "training_args.bin", "trainer_state.json", "checkpoint-*[0-9]", CARD, *CODE,
+    "evaluation", "evaluation/*", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl",
+    "evaluation/**/comparison.*",
 )  # fmt: skip
 # What a killed run may leave besides: files that were to be renamed once they were written, by safetensors and by us.
-DRAFTS = (".tmp??????", ".*.draft")
+DRAFTS = (".tmp??????", ".*.draft", ".removed-checkpoint-*")
 
 
 @dataclass
@@ -152,6 +154,11 @@ def train(
     checkpoint = newest_checkpoint(folder) if resume else None
     if checkpoint:
         check_checkpoint(checkpoint, trainer.checkpoint_facts())
+    elif resume and (folder / "metrics.json").exists():
+        raise ValueError(
+            f"`resume`: the run in {folder} is finished and has no checkpoint to go on from; choose another folder, or"
+            " replace it with --overwrite."
+        )
     elif resume:
         logger.info("There is no whole checkpoint in %s yet: training starts from the beginning.", folder)
     if dry_run:
@@ -270,8 +277,13 @@ def _check_folder(folder: Path, reuse: bool) -> None:
 
 def _clear(folder: Path, patterns: Sequence[str]) -> None:
     for pattern in reversed(patterns):  # what says that the folder is ours goes last
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in sorted(folder.glob(pattern), reverse=True):  # what is in a folder before the folder
+            if not path.is_dir() or path.is_symlink():
+                path.unlink()
+            elif path.name.startswith((".removed-", "checkpoint-")):
+                shutil.rmtree(path)
+            elif not any(path.iterdir()):
+                path.rmdir()
 
 
 if __name__ == "__main__":

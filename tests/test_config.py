@@ -526,3 +526,22 @@ def test_variables_that_only_access_tokens_are_made_of_are_not_written(tmp_path:
     saved = tmp_path / "run.yaml"
     saved.write_text(config.to_yaml(), encoding="utf-8")
     assert RunConfig.load(saved).variables == {"seed": 3}
+
+
+def test_secrets_at_any_depth_stay_out_of_files_and_what_is_only_called_alike_stays() -> None:
+    config = {
+        "model": {"encoder": "e"},
+        "aws": "KEY",
+        "sources": {"token": {"path": "json", "text": "t", "storage_options": {"key": "${aws}", "token": "S"},
+                              "download_config": {"token": "S", "retries": 3}}},
+        "tasks": {"token": {"type": "regression", "source": "token", "label": "l"}},
+        "training": {"hub_token": "S", "include_num_input_tokens_seen": "no", "output_dir": "o"},
+    }  # fmt: skip
+    text = RunConfig.load(config).to_yaml()
+    saved = yaml.safe_load(text)
+    assert saved["sources"] == {"token": {"path": "json", "text": "t", "download_config": {"retries": "3"}}} or saved[
+        "sources"
+    ] == {"token": {"path": "json", "text": "t", "download_config": {"retries": 3}}}
+    assert list(saved["tasks"]) == ["token"]
+    assert set(saved["training"]) == {"include_num_input_tokens_seen", "output_dir"}
+    assert "KEY" not in text

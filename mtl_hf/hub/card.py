@@ -29,6 +29,7 @@ from ..evaluation.saved_models import RUN_FILE, run_file
 from ..metrics import LOSS_LIKE
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.configuration_multitask import MultiTaskConfig
+from ..training.checkpoints import checkpoint_step
 from ..training.optimizer import parts_table
 from ..training.trainer import MultiTaskTrainer
 
@@ -207,7 +208,7 @@ def _read_scores(folder: Path, run: RunConfig | None, heads: Iterable[str]) -> S
     # A run's folder, unlike a checkpoint, may hold the weights of an earlier step.
     best = run is not None and typed(bool, run.training.get("load_best_model_at_end", True), "load_best_model_at_end")
     if best and (folder / RUN_FILE).is_file() and state.get("best_model_checkpoint"):
-        step = state["best_global_step"]
+        step = checkpoint_step(state["best_model_checkpoint"])  # the best step may have had no checkpoint
     logged: dict[str, Any] = next(
         (entry for entry in state["log_history"] if entry["step"] == step and "eval_score" in entry), {}
     )
@@ -331,7 +332,8 @@ def _training_section(trainer: MultiTaskTrainer, seconds: float) -> str:
     batches = ", ".join(f"{size} of {source}" for source, size in trainer.batch_sizes.items())
     chosen = f"those after step {state.global_step:,}, the last"
     if args.load_best_model_at_end and state.best_model_checkpoint:
-        chosen = f"those after step {state.best_global_step:,}, the best on validation by {args.metric_for_best_model}"
+        step = checkpoint_step(state.best_model_checkpoint)
+        chosen = f"those after step {step:,}, the best checkpoint on validation by {args.metric_for_best_model}"
     device = f"{args.device.type} ({platform.machine()}, threads: {torch.get_num_threads()})"
     if args.device.type == "cuda":
         device = torch.cuda.get_device_name()

@@ -31,7 +31,10 @@ SENT = (
 )  # fmt: skip
 # A call that loads the model, as the card shows it; the name in it becomes the repository's.
 _LOAD = re.compile(r"""((?:AutoModel|MultiTaskModel)\.from_pretrained\(")[^"]*""")
-_TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
+# Access tokens of the Hub; names with passwords, and signatures, in addresses.
+_SECRET = re.compile(
+    rb"\bhf_[A-Za-z0-9]{30,}|://[^/\s:@]+:[^/\s@]+@|[?&](?:sig|signature|token|key|x-amz-[a-z]+)=", re.I
+)
 
 
 def push(
@@ -151,8 +154,11 @@ def files_to_send(folder: Path, repo: str) -> dict[str, Path | bytes]:
     files[CARD] = _LOAD.sub(lambda match: match[1] + repo, text).encode("utf-8")
     for name in sorted({CARD, RUN_FILE, "config.json", "metrics.json"} & files.keys()):
         content = files[name]
-        if _TOKEN.search(content if isinstance(content, bytes) else content.read_bytes()):
-            raise ValueError(f"{name} of {folder} holds an access token (hf_...): remove it; nothing was sent.")
+        if _SECRET.search(content if isinstance(content, bytes) else content.read_bytes()):
+            raise ValueError(
+                f"{name} of {folder} holds an access token, or an address with a password or signature: remove it;"
+                " nothing was sent."
+            )
     return dict(sorted(files.items()))
 
 

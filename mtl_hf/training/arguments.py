@@ -107,6 +107,10 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
                 "a run is pushed at its end; on the way there the optimiser's state would be sent too",
             ),
             "hub_always_push": (self.hub_always_push, "a run is pushed once, at its end"),
+            "enable_jit_checkpoint": (
+                self.enable_jit_checkpoint,
+                "it saves within a step, and a run would not go on from that exactly; set `save_steps`",
+            ),
             "auto_find_batch_size": (self.auto_find_batch_size, "set `sources.<name>.batch_size`"),
             "train_sampling_strategy": (
                 self.train_sampling_strategy != "random",

@@ -26,6 +26,10 @@ from ..modeling.configuration_multitask import MultiTaskConfig
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
+_DRAFT = (
+    f".{COMPLETE}.draft"  # there from a save's first moment on, renamed in its last: what was cut short has it still
+)
+_REMOVED = ".removed-"  # begins the name of a checkpoint that is being removed
 
 # Beginnings of the names of training arguments that a resumed run may change: none decides what the weights become.
 # (The global batch is compared instead of `per_device_train_batch_size`.)
@@ -36,10 +40,19 @@ _FREE = (
 )  # fmt: skip
 
 
+# Sections of the settings that hold fields of transformers.
+_LIBRARY = ("training.", "encoder.")
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """The folders `checkpoint-<step>` in `folder`, whole or not, by step."""
     found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted((path for path in found if path.is_dir()), key=lambda path: int(path.name.split("-")[1]))
+    return sorted((path for path in found if path.is_dir()), key=checkpoint_step)
+
+
+def checkpoint_step(checkpoint: str | Path) -> int:
+    """The step that a folder `checkpoint-<step>` is named by."""
+    return int(Path(checkpoint).name.rpartition("-")[2])
 
 
 def fault(checkpoint: Path) -> str | None:
@@ -119,12 +132,20 @@ def log_start(checkpoint: Path, facts: Mapping[str, Any]) -> None:
                            name.capitalize(), then[name], facts[name])  # fmt: skip
 
 
+def begin(checkpoint: Path) -> None:
+    """Make the folder of a checkpoint that is about to be written; one that is there already is replaced."""
+    if checkpoint.exists():
+        remove_checkpoint(checkpoint)
+    checkpoint.mkdir(parents=True)
+    (checkpoint / _DRAFT).touch()
+
+
 def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
     """Write `complete.json`: the facts, and the size of every file that is there now."""
     files = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.name != COMPLETE
+        if path.is_file() and path.name not in (COMPLETE, _DRAFT)
     }
     write_whole(checkpoint / COMPLETE, json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n")
 
@@ -141,23 +162,27 @@ def write_whole(path: Path, text: str) -> None:
 
 def remove_checkpoint(checkpoint: Path) -> None:
     """Remove a checkpoint; from the first moment on it does not count."""
-    (checkpoint / COMPLETE).unlink(missing_ok=True)
-    shutil.rmtree(checkpoint)
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+        return
+    shutil.rmtree(checkpoint.rename(checkpoint.with_name(_REMOVED + checkpoint.name)))
 
 
 def rotate_checkpoints(folder: Path, limit: int | None, keep: Collection[Path]) -> None:
-    """Remove the oldest checkpoints beyond `limit` (None or 0 for no limit), and all that were cut short.
+    """Remove the oldest checkpoints beyond `limit` (None or 0 for no limit), and all whose save was cut short.
 
-    One that was whole and has been changed since is left alone, and does not count.
+    Others that are not whole, changed since or never written by us, are left alone and do not count.
 
     Args:
         folder: Where they are.
         limit: How many to keep.
         keep: Those never to remove, which count.
     """
+    for path in folder.glob(f"{_REMOVED}*"):
+        shutil.rmtree(path)
     whole = []
     for checkpoint in list_checkpoints(folder):
-        if not (checkpoint / COMPLETE).exists():
+        if (checkpoint / _DRAFT).exists():
             logger.warning("%s was cut short and is removed.", checkpoint)
             remove_checkpoint(checkpoint)
         elif fault(checkpoint) is None:
@@ -194,20 +219,26 @@ def run_settings(
             name: {key: value for key, value in (config.heads or {})[name].items() if key != "num_steps"}
             | {"sources": task.config.sources, "loss_weight": task.config.loss_weight}
             | {"learning_rate": task.config.learning_rate, "score_weight": score_weight(task)}
+            | {"metrics": task.config.metrics}
             for name, task in tasks.items()
         },
+        "order": {"sources": list(train_rows), "tasks": list(tasks)},  # of turns, and of the optimiser's groups
         "data": {name: {"rows": len(rows), "fingerprint": fingerprint(rows)} for name, rows in train_rows.items()},
         "validation": {
             name: {
                 "rows": len(split.rows),
                 "fingerprint": fingerprint(split.rows),
-                "labels": hashlib.sha256(json.dumps(split.gold).encode()).hexdigest()[:32],
+                "labels": hashlib.sha256(json.dumps(split.gold, sort_keys=True).encode()).hexdigest()[:32],
             }
             for name, split in eval_splits.items()
         },
         "schedule": schedule,
         "batch_sizes": batch_sizes,
-        "model": {"pooling": config.pooling, "max_length": config.max_length},
+        "model": {
+            "pooling": config.pooling,
+            "max_length": config.max_length,
+            "attn_implementation": config.encoder_attn_implementation,
+        },
         "training": deciding_arguments(arguments),
         "encoder": {
             key: value
@@ -232,7 +263,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     before, after = dict(_flatten(then)), dict(_flatten(now))
     lines = []
     for key in dict.fromkeys([*before, *after]):
-        if key.startswith(("training.", "encoder.")) and not (key in before and key in after):
+        if key.startswith(_LIBRARY) and not (key in before and key in after):
             continue
         if before.get(key) != after.get(key):
             lines.append(f"{key}: {_show(before, after, key)} in the checkpoint, {_show(after, before, key)} now")
@@ -241,7 +272,7 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and prefix not in _LIBRARY:  # of a library's field the whole value counts
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

@@ -54,13 +54,14 @@ from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .checkpoints import (
+    begin,
     check_checkpoint,
+    checkpoint_step,
     fault,
     list_checkpoints,
     log_start,
     mark_complete,
     newest_checkpoint,
-    remove_checkpoint,
     rotate_checkpoints,
     run_settings,
 )
@@ -83,7 +84,8 @@ class MultiTaskTrainer(Trainer):
         eval_dataset: Source → encoded rows with what they are scored against.
         batch_sizes: Source → rows of its global batch; by default `per_device_train_batch_size` × processes.
         batch_sampler: Instead of the schedule that `args.policy` names: yields this rank's row numbers over all
-            sources, a batch of one source at a time; has `set_epoch` and `__len__`.
+            sources, a batch of one source at a time; has `set_epoch` and `__len__`. A resumed run knows it by the name
+            of its class only.
         processing_class: The tokenizer, saved with every checkpoint.
         callbacks: More callbacks.
 
@@ -258,8 +260,12 @@ class MultiTaskTrainer(Trainer):
             self.args.save_total_limit = self._save_total_limit
             self.args.eval_on_start = evaluate_first
         peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
-        if (step := self.state.best_global_step) and (best := self.state.best_metric) is not None:
-            peaks["chosen by"] = (str(self.args.metric_for_best_model), step, best)
+        if self.state.best_model_checkpoint:  # not always of the best step, which may have had no checkpoint
+            step, metric = checkpoint_step(self.state.best_model_checkpoint), str(self.args.metric_for_best_model)
+            key = f"eval_{metric.removeprefix('eval_')}"
+            for entry in self.state.log_history:
+                if entry["step"] == step and key in entry:
+                    peaks["chosen by"] = (metric, step, entry[key])
         for name, (metric, step, value) in peaks.items():
             logger.info("Best: %s %s %.4f at step %d.", name, metric, value, step)
         return output
@@ -293,10 +299,10 @@ class MultiTaskTrainer(Trainer):
         """As the stock one, but the checkpoint counts only once all of it is there, and older ones go only then."""
         folder = Path(self._get_output_dir(trial=trial))
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
-        if self.is_world_process_zero() and checkpoint.exists():  # left by a crash, perhaps of other processes
-            remove_checkpoint(checkpoint)
-        self.accelerator.wait_for_everyone()
         try:
+            if self.is_world_process_zero():
+                begin(checkpoint)
+            self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
@@ -349,8 +355,8 @@ class MultiTaskTrainer(Trainer):
             self.state.best_model_checkpoint = None if fault(best) else str(best)
             if self.args.load_best_model_at_end and fault(best):
                 logger.warning("%s, the best so far, is lost: %s.", best, fault(best))
-            if self.is_world_process_zero() and fault(best) and best.exists():
-                remove_checkpoint(best)  # else the next save takes it for the best one again
+            if fault(best):
+                self.state.best_global_step = None  # else the next save takes it for the best one again
         # The stock loop asks these only after a step, and would take one too many.
         self._was_over = self.state.global_step >= max_steps or any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience

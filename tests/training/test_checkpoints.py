@@ -16,6 +16,7 @@ import mtl_hf
 from mtl_hf.data.collator import fingerprint
 from mtl_hf.training.checkpoints import (
     COMPLETE,
+    begin,
     check_checkpoint,
     deciding_arguments,
     differences,
@@ -98,7 +99,8 @@ def test_rotation_removes_the_oldest_and_never_what_is_kept(tmp_path, caplog):
     assert steps() == [10, 40, 50]
     rotate_checkpoints(tmp_path, 1, [tmp_path / "checkpoint-10", tmp_path / "checkpoint-50"])
     assert steps() == [10, 50]
-    (tmp_path / "checkpoint-10" / COMPLETE).unlink()
+    begin(tmp_path / "checkpoint-10")  # over what was there; then the run is killed
+    (tmp_path / "checkpoint-10" / "weights").write_text("12", encoding="utf-8")
     assert not caplog.messages
     rotate_checkpoints(tmp_path, None, [])
     assert steps() == [50]
@@ -106,15 +108,25 @@ def test_rotation_removes_the_oldest_and_never_what_is_kept(tmp_path, caplog):
     edited = make_checkpoint(tmp_path, 5)
     (edited / "weights").write_text("edited", encoding="utf-8")
     rotate_checkpoints(tmp_path, 1, [])
-    assert steps() == [5, 50]
+    foreign = tmp_path / "checkpoint-7"
+    foreign.mkdir()
+    (foreign / "weights").write_text("of another program", encoding="utf-8")
+    (tmp_path / ".removed-checkpoint-3").mkdir()  # by a run that was killed meanwhile
+    rotate_checkpoints(tmp_path, 1, [])
+    assert steps() == [5, 7, 50]
+    assert not (tmp_path / ".removed-checkpoint-3").exists()
 
 
 def test_a_checkpoint_that_is_being_removed_does_not_count(tmp_path, monkeypatch):
     checkpoint = make_checkpoint(tmp_path, 1)
     monkeypatch.setattr(shutil, "rmtree", lambda _: None)
     remove_checkpoint(checkpoint)
-    assert (checkpoint / "weights").exists()
-    assert fault(checkpoint)
+    assert not list_checkpoints(tmp_path)
+    linked = tmp_path / "checkpoint-2"
+    linked.symlink_to(make_checkpoint(tmp_path / "elsewhere", 2))
+    remove_checkpoint(linked)
+    assert not linked.exists()
+    assert fault(tmp_path / "elsewhere" / "checkpoint-2") is None
 
 
 # ---- what a resumed run must have in common with its checkpoint ----
@@ -234,6 +246,12 @@ def one_row_changed() -> datasets.Dataset:
         (lambda config: config["model"].update(dropout=0.3), {}, "tasks.intent.dropout"),
         (lambda config: config["model"].update(encoder_config={"hidden_dropout_prob": 0.3}), {},
          "encoder.hidden_dropout_prob"),
+        (lambda config: config.update(sources=dict(reversed(config["sources"].items()))), {}, "order.sources"),
+        (lambda config: config.update(tasks=dict(reversed(config["tasks"].items()))), {}, "order.tasks"),
+        (lambda config: config["tasks"]["intent"].update(metrics=["matthews"]), {}, "tasks.intent.metrics"),
+        (lambda config: config["model"].update(attn_implementation="eager"), {}, "model.attn_implementation"),
+        (None, {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}},
+         "training.lr_scheduler_kwargs"),
         (None, {"policy": "proportional"}, "schedule"),
         (None, {"stopping_rule": "first_exhausted"}, "training.stopping_rule"),
         (None, {"per_device_train_batch_size": 4}, "batch_sizes.assistant: 16 in the checkpoint, 4 now"),
