@@ -209,6 +209,15 @@ def _load_data(
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", name, split)
             del run.tasks[name]
         spec.source = kept
+        for checkpoint in checkpoints:
+            reads_pairs = checkpoint.heads[name]["text"] == "pair"
+            for source in kept:
+                if (sources[source].form == "pair") != reads_pairs:
+                    raise ValueError(
+                        f"the head {name} of {checkpoint.name} was trained on"
+                        f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source} ({' and '.join(sources[source].columns)}) are"
+                        f" {'single' if reads_pairs else 'pairs'}."
+                    )
     return run, sources
 
 

@@ -300,6 +300,28 @@ def test_columns_without_a_file_and_a_model_without_data_are_refused(pulled):
         mtl_hf.evaluate(pulled)
 
 
+@pytest.mark.parametrize(
+    ("trained_on", "columns", "expected"),
+    [
+        ("pair", "text", r"head same of .*pair was trained on pairs; the texts of data \(text\) are single"),
+        ("string", "text,other", r"head same of .*string was trained on single texts; .* \(text and other\) are pairs"),
+    ],
+)
+def test_a_head_for_pairs_is_not_scored_on_single_texts_nor_the_reverse(
+    trained_on, columns, expected, encoder_folder, tmp_path
+):
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("same", type="sequence_classification", labels=["no", "yes"], text=trained_on)
+    model.save_pretrained(tmp_path / trained_on)
+    rows = datasets.Dataset.from_list([{"text": "play jazz", "other": "play rock", "same": "no"}] * 3)
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match=expected):
+        mtl_hf.evaluate(tmp_path / trained_on, data=path, text=columns, to=tmp_path / "to")
+    right = "text,other" if trained_on == "pair" else "text"
+    found = mtl_hf.evaluate(tmp_path / trained_on, data=path, text=right, to=tmp_path / "to")
+    assert found["rows"] == {"data": 3}
+
+
 # ---- where models come from ----
 
 
