@@ -66,7 +66,7 @@ def evaluate(
     Returns:
         Of one model what `metrics.json` holds; of several what `comparison.json` holds: `models` (name → its metrics)
         and `differences` (name → what it scores more than the first model, with an interval of the difference by a
-        paired bootstrap over rows).
+        paired bootstrap over rows; `score` is None there where a task's primary metric is not the same for both).
 
     Raises:
         ValueError: No such model, no config, no such split, a file whose columns cannot be told, or tasks that the
@@ -245,9 +245,17 @@ def _compare(
     tasks: Mapping[str, TaskData],
     answers: Mapping[str, Mapping[str, Answers]],
 ) -> dict[str, Any]:
-    """What a model scores more than the reference: in all, on all tasks at once, and by each task's primary metric."""
+    """What a model scores more than the reference: in all, on all tasks at once, and by each task's primary metric.
+
+    In all is None where the two scores are not means of the same metrics.
+    """
+    alike = all(
+        numbers["primary"] == other["primary"]
+        and math.isnan(numbers[numbers["primary"]]) == math.isnan(other[other["primary"]])
+        for numbers, other in ((numbers, reference["tasks"][name]) for name, numbers in scores["tasks"].items())
+    )
     difference: dict[str, Any] = {
-        "score": scores["score"] - reference["score"],
+        "score": scores["score"] - reference["score"] if alike else None,
         "tasks": {},
         "joint": {source: value - reference["joint"][source] for source, value in scores["joint"].items()},
     }

@@ -74,7 +74,8 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     def add(task: str, metric: str, values: list[Any], differences: list[Mapping[str, Any]]) -> None:
         cells = [f"{'-' if value is None else _number(metric, value):>{width}}" for value in values]
         for found in differences:
-            shown = _number(metric, found["difference"], sign="+") if "difference" in found else "-"
+            difference = found.get("difference")
+            shown = "-" if difference is None else _number(metric, difference, sign="+")
             if "interval" in found:
                 shown += " ({} to {})".format(*(_number(metric, end, sign="+") for end in found["interval"]))
             cells.append(f"{shown:>{wide}}")
@@ -133,7 +134,8 @@ def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]
                 yield line(task, metric, value, first["tasks"][task].get(metric), interval)
     for source, value in results["joint"].items():
         yield line("all tasks right", source, value, first["joint"][source])
-    yield line("score", "", results["score"], first["score"])
+    alike = own is None or own["score"] is not None  # or they are means of other metrics
+    yield line("score", "", results["score"], first["score"] if alike else None)
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:

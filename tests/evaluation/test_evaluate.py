@@ -16,12 +16,14 @@ import torch
 
 import mtl_hf
 from mtl_hf.evaluation import saved_models
+from mtl_hf.evaluation.evaluate import _compare
 from mtl_hf.evaluation.report import comparison_table, short_names
 from mtl_hf.evaluation.saved_models import find_checkpoint
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import TRAINING, assistant_rows, review_rows
 
 ROOT = Path(__file__).parents[2]
+NAN = float("nan")
 
 
 def write_rows(path: Path, rows: datasets.Dataset) -> Path:
@@ -149,6 +151,34 @@ def test_several_models_are_scored_as_each_alone_and_their_differences_written(r
     low, high = (f"{100 * end:+.2f}" for end in found["interval"])
     assert slots.endswith(f" {100 * found['difference']:+.2f} ({low} to {high})")
     assert " +0.00 (+0.00 to +0.00) " in slots
+
+
+def test_scores_that_are_means_of_other_metrics_are_not_subtracted(runs, worse, tmp_path):
+    def rename(model: MultiTaskModel) -> None:  # tags that are no spans: their primary metric is the accuracy
+        labels = model.config.heads["slots"]["labels"]
+        model.config.heads["slots"]["labels"] = [label.replace("-", "_") for label in labels]
+
+    names = [str(runs / "first"), str(variant(runs, "no-spans", rename)), str(worse)]
+    compared = mtl_hf.evaluate(names, data=runs / "assistant-test.jsonl", to=tmp_path)
+    assert [result["tasks"]["slots"]["primary"] for result in compared["models"].values()] == ["f1", "accuracy", "f1"]
+    first, other, alike = (result["score"] for result in compared["models"].values())
+    assert [found["score"] for found in compared["differences"].values()] == [None, alike - first]
+    (line,) = [line for line in comparison_table(compared).splitlines() if line.startswith("score")]
+    assert line.split()[-2:] == ["-", f"{100 * (alike - first):+.2f}"]
+    written = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert written["differences"][names[1]]["score"] is None
+    with (tmp_path / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        lines = {line["model"]: line for line in csv.DictReader(file) if line["task"] == "score"}
+    assert [lines[name]["difference"] for name in names] == ["", "", str(alike - first)]
+    assert lines[names[1]]["value"] == str(other)
+
+
+@pytest.mark.parametrize(("one", "other", "expected"), [(0.5, NAN, None), (NAN, 0.5, None), (0.5, 0.75, 0.25)])
+def test_scores_of_which_one_lacks_a_task_are_not_subtracted(one, other, expected):
+    def scores(value: float) -> dict[str, Any]:
+        return {"score": 0.5 if value != value else value, "joint": {}, "tasks": {"a": {"primary": "f1", "f1": value}}}
+
+    assert _compare(scores(one), scores(other), {}, {}, {}, {})["score"] == expected
 
 
 def test_what_models_lack_is_an_error_where_nothing_is_left_to_compare(runs, worse):
