@@ -25,7 +25,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
 from .data_file import config_of_file
-from .report import short_names, write_comparison
+from .report import folder_names, write_comparison
 from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def evaluate(
             assert run is not None
             run, sources = _load_data(run, split, checkpoints)
         target = _folder(to, checkpoints, split)
-        short = short_names([checkpoint.name for checkpoint in checkpoints])
+        own_folders = folder_names([checkpoint.name for checkpoint in checkpoints])
         results: dict[str, Any] = {}
         differences: dict[str, Any] = {}
         first: tuple[dict[str, TaskData], dict[str, dict[str, Answers]]] | None = None
@@ -130,9 +130,7 @@ def evaluate(
                 differences[checkpoint.name] = _compare(reference, scores, *first, trainer.tasks, answers)
             results[checkpoint.name] = scores
             if trainer.is_world_process_zero():
-                folder = (
-                    target if len(checkpoints) == 1 else target / short[checkpoint.name].strip("/").replace("/", "-")
-                )
+                folder = target if len(checkpoints) == 1 else target / own_folders[checkpoint.name]
                 write_results(folder, scores, sources, split, answers)
         comparison = {"split": split, "models": results, "differences": differences}
         if trainer.is_world_process_zero():

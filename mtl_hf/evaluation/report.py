@@ -55,6 +55,19 @@ def short_names(models: Sequence[str]) -> dict[str, str]:
     return {model: str(Path(*own[shared:])) for model, own in parts.items()}
 
 
+def folder_names(models: Sequence[str]) -> dict[str, str]:
+    """Model → its short name as that of a folder; one that is taken (`x-y` is also that of `x/y`) gets a number."""
+    names: dict[str, str] = {}
+    for model, short in short_names(models).items():
+        plain = name = short.strip("/").replace("/", "-")
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{plain}-{number}"
+        names[model] = name
+    return names
+
+
 def comparison_table(comparison: Mapping[str, Any]) -> str:
     """Several models side by side by the primary metric of each task, times 100, with differences to the first.
 

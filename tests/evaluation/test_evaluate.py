@@ -17,7 +17,7 @@ import torch
 import mtl_hf
 from mtl_hf.evaluation import saved_models
 from mtl_hf.evaluation.evaluate import _compare
-from mtl_hf.evaluation.report import comparison_table, short_names
+from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
 from mtl_hf.evaluation.saved_models import find_checkpoint
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import TRAINING, assistant_rows, review_rows
@@ -219,6 +219,17 @@ def test_names_are_short_but_distinct(monkeypatch, tmp_path):
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")
     assert short_names(["."]) == {".": "run"}
+
+
+def test_models_whose_names_are_one_folder_get_two(runs, turned, worse, tmp_path):
+    assert folder_names(["x/y", "x-y", "x-y-2"]) == {"x/y": "x-y", "x-y": "x-y-2", "x-y-2": "x-y-2-2"}
+    shutil.copytree(turned, tmp_path / "x" / "y")
+    shutil.copytree(worse, tmp_path / "x-y")
+    names = [str(tmp_path / "x" / "y"), str(tmp_path / "x-y")]
+    compared = mtl_hf.evaluate(names, data=runs / "assistant-test.jsonl", to=tmp_path / "to")
+    for name, folder in zip(names, ("x-y", "x-y-2"), strict=True):
+        own = json.loads((tmp_path / "to" / folder / "metrics.json").read_text(encoding="utf-8"))
+        assert own == compared["models"][name]
 
 
 # ---- a checkpoint and a file alone ----
