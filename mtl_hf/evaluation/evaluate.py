@@ -120,7 +120,7 @@ def evaluate(
         for checkpoint in checkpoints:
             if len(checkpoints) > 1:
                 logger.info("Scoring %s.", checkpoint.name)
-            trainer, splits = _prepare(checkpoint, run, sources, split, arguments)
+            trainer, splits = _prepare(checkpoint, run, sources, split, arguments, data)
             answers: dict[str, dict[str, Answers]] = {}
             scores = {"split": split} | trainer.score(splits, intervals=intervals, keep_answers=answers)
             if first is None:
@@ -225,14 +225,29 @@ def _prepare(
     sources: Mapping[str, SourceData],
     split: str,
     arguments: MultiTaskTrainingArguments,
+    data: str | Path | None,
 ) -> tuple[MultiTaskTrainer, dict[str, EncodedSplit]]:
     """The model in a trainer, and the rows as it reads them."""
     with arguments.main_process_first(desc="loading and encoding"):
         model = checkpoint.load()
         vocabularies = {name: list(spec["labels"]) for name, spec in checkpoint.heads.items() if "labels" in spec}
         tasks = build_tasks(run, sources, vocabularies)
+        if data is not None:
+            _check_labelled(data, run, sources, split)
         splits = {name: encode_split(source, split, tasks, model) for name, source in sources.items()}
     return MultiTaskTrainer(model, arguments, tasks=tasks, processing_class=model.tokenizer), splits
+
+
+def _check_labelled(data: str | Path, run: RunConfig, sources: Mapping[str, SourceData], split: str) -> None:
+    for name, spec in run.tasks.items():
+        gold = [label for source in spec.sources for label in sources[source].gold[split][name]]
+        if spec.type == "token_classification":  # a row may have tags for none of its words
+            gold = [tag for row in gold if row is not None for tag in row]
+        if all(label is None for label in gold):
+            raise ValueError(
+                f"{data}: no row has a label of {name} in the column {spec.label!r}: there is nothing to score. Name"
+                f" another with `--label {name}=COLUMN`, or take the column out."
+            )
 
 
 def _compare(

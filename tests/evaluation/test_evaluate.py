@@ -363,6 +363,15 @@ def test_a_head_for_pairs_is_not_scored_on_single_texts_nor_the_reverse(
     assert found["rows"] == {"data": 3}
 
 
+@pytest.mark.parametrize(("task", "nothing"), [("intent", None), ("slots", None), ("slots", [None, None])])
+def test_a_file_without_a_label_of_a_head_is_refused(task, nothing, pulled, tmp_path):
+    rows = [{"tokens": ["play", "jazz"], "intent": "music", "slots": ["O", "O"]} | {task: nothing}] * 3
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match=f"rows.jsonl: no row has a label of {task} in the column '{task}'"):
+        mtl_hf.evaluate(pulled, data=path, to=tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
 # ---- where models come from ----
 
 
