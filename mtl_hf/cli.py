@@ -122,7 +122,9 @@ def _parser() -> argparse.ArgumentParser:
         "export-head",
         help="one head as a stock transformers model, for those who have not this package",
         description="Write one head with the encoder as a folder that AutoModelForSequenceClassification or"
-        " AutoModelForTokenClassification loads, with the same labels and answers, or say why it cannot be held there.",
+        " AutoModelForTokenClassification loads, with the same labels and logits, or say why it cannot be held there."
+        " Stock pipelines split words as the tokenizer does, so entities may end elsewhere at punctuation than those of"
+        " `mtl-hf predict`, and the one for text classification cuts long texts only with truncation=True.",
     )
     export_head.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
     export_head.add_argument("task", help="the head")

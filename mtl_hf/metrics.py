@@ -400,7 +400,7 @@ def task_metrics(
     task: TaskData, answers: Answers, extra: Mapping[str, Callable[..., dict[str, Any]]] | None = None
 ) -> dict[str, Any]:
     """Every number of one task."""
-    options = {"spans": task.spans} if task.type == "token_classification" else {}
+    options = _options(task)
     metric = METRICS[task.type](keep_in_memory=True)
     predicted, gold = answers.predicted, answers.gold
     numbers: dict[str, Any] = (
@@ -419,6 +419,11 @@ def task_metrics(
             plain = (value for value in found.values() if isinstance(value, int | float | np.number))
             numbers[key] = next(plain, float("nan"))
     return numbers
+
+
+def _options(task: TaskData) -> dict[str, Any]:
+    """What the metric of a task's type is told beside predictions and labels."""
+    return {"spans": task.spans} if task.type == "token_classification" else {}
 
 
 def _joint(answers: list[Answers], num_rows: int) -> float:
@@ -495,10 +500,11 @@ def _statistic(task: TaskData, answers: Answers) -> tuple[tuple[np.ndarray, ...]
 
         return (rows,), from_confusion, False
     metric = METRICS[task.type]()
+    options = _options(task)
 
     def recompute(index: np.ndarray) -> float:
         chosen = Answers(answers.rows[index], [answers.predicted[i] for i in index], [answers.gold[i] for i in index])
-        return float(metric._compute(chosen.predicted, chosen.gold).get(primary, np.nan))
+        return float(metric._compute(chosen.predicted, chosen.gold, **options).get(primary, np.nan))
 
     return (rows,), recompute, False
 

@@ -413,6 +413,16 @@ def test_interval_from_counts_is_that_of_the_metric_computed_anew(monkeypatch: p
     assert interval(task(TAGS, BIO), found) == pytest.approx(quick, abs=0.05)
 
 
+def test_interval_of_tags_that_are_no_spans_by_macro_f1(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(8)
+    gold = [[str(tag) for tag in rng.choice(["A", "B"], 5)] for _ in range(25)]
+    predicted = [[tag if rng.random() < 0.7 else "A" for tag in row] for row in gold]
+    found, one = Answers(np.arange(25), predicted, gold), task(TAGS, ["A", "B"], metrics=["macro_f1"])
+    monkeypatch.setattr("mtl_hf.metrics.NUM_RESAMPLES", 200)
+    low, high = interval(one, found)
+    assert low < task_metrics(one, found)["macro_f1"] < high
+
+
 @pytest.mark.parametrize(
     ("kind", "labels", "predicted", "gold", "expected"),
     [

@@ -6,6 +6,7 @@ spent, and named with its file, column or row. Nothing is skipped silently: what
 
 import codecs
 import collections
+import csv
 import dataclasses
 import glob
 import hashlib
@@ -32,7 +33,7 @@ FILE_LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
     ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
+    ".tsv": ("csv", {"sep": "\t", "quoting": csv.QUOTE_NONE}),  # or a quote that opens a cell takes rows in with it
     ".parquet": ("parquet", {}),
 }
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".lz4", ".7z")

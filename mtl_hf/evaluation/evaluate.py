@@ -25,7 +25,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
 from .data_file import config_of_file
-from .report import short_names, write_comparison
+from .report import folder_names, write_comparison
 from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def evaluate(
     Returns:
         Of one model what `metrics.json` holds; of several what `comparison.json` holds: `models` (name → its metrics)
         and `differences` (name → what it scores more than the first model, with an interval of the difference by a
-        paired bootstrap over rows).
+        paired bootstrap over rows; `score` is None there where a task's primary metric is not the same for both).
 
     Raises:
         ValueError: No such model, no config, no such split, a file whose columns cannot be told, or tasks that the
@@ -113,14 +113,14 @@ def evaluate(
             assert run is not None
             run, sources = _load_data(run, split, checkpoints)
         target = _folder(to, checkpoints, split)
-        short = short_names([checkpoint.name for checkpoint in checkpoints])
+        own_folders = folder_names([checkpoint.name for checkpoint in checkpoints])
         results: dict[str, Any] = {}
         differences: dict[str, Any] = {}
         first: tuple[dict[str, TaskData], dict[str, dict[str, Answers]]] | None = None
         for checkpoint in checkpoints:
             if len(checkpoints) > 1:
                 logger.info("Scoring %s.", checkpoint.name)
-            trainer, splits = _prepare(checkpoint, run, sources, split, arguments)
+            trainer, splits = _prepare(checkpoint, run, sources, split, arguments, data)
             answers: dict[str, dict[str, Answers]] = {}
             scores = {"split": split} | trainer.score(splits, intervals=intervals, keep_answers=answers)
             if first is None:
@@ -130,9 +130,7 @@ def evaluate(
                 differences[checkpoint.name] = _compare(reference, scores, *first, trainer.tasks, answers)
             results[checkpoint.name] = scores
             if trainer.is_world_process_zero():
-                folder = (
-                    target if len(checkpoints) == 1 else target / short[checkpoint.name].strip("/").replace("/", "-")
-                )
+                folder = target if len(checkpoints) == 1 else target / own_folders[checkpoint.name]
                 write_results(folder, scores, sources, split, answers)
         comparison = {"split": split, "models": results, "differences": differences}
         if trainer.is_world_process_zero():
@@ -209,6 +207,15 @@ def _load_data(
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", name, split)
             del run.tasks[name]
         spec.source = kept
+        for checkpoint in checkpoints:
+            reads_pairs = checkpoint.heads[name]["text"] == "pair"
+            for source in kept:
+                if (sources[source].form == "pair") != reads_pairs:
+                    raise ValueError(
+                        f"the head {name} of {checkpoint.name} was trained on"
+                        f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source} ({' and '.join(sources[source].columns)}) are"
+                        f" {'single' if reads_pairs else 'pairs'}."
+                    )
     return run, sources
 
 
@@ -218,14 +225,29 @@ def _prepare(
     sources: Mapping[str, SourceData],
     split: str,
     arguments: MultiTaskTrainingArguments,
+    data: str | Path | None,
 ) -> tuple[MultiTaskTrainer, dict[str, EncodedSplit]]:
     """The model in a trainer, and the rows as it reads them."""
     with arguments.main_process_first(desc="loading and encoding"):
         model = checkpoint.load()
         vocabularies = {name: list(spec["labels"]) for name, spec in checkpoint.heads.items() if "labels" in spec}
         tasks = build_tasks(run, sources, vocabularies)
+        if data is not None:
+            _check_labelled(data, run, sources, split)
         splits = {name: encode_split(source, split, tasks, model) for name, source in sources.items()}
     return MultiTaskTrainer(model, arguments, tasks=tasks, processing_class=model.tokenizer), splits
+
+
+def _check_labelled(data: str | Path, run: RunConfig, sources: Mapping[str, SourceData], split: str) -> None:
+    for name, spec in run.tasks.items():
+        gold = [label for source in spec.sources for label in sources[source].gold[split][name]]
+        if spec.type == "token_classification":  # a row may have tags for none of its words
+            gold = [tag for row in gold if row is not None for tag in row]
+        if all(label is None for label in gold):
+            raise ValueError(
+                f"{data}: no row has a label of {name} in the column {spec.label!r}: there is nothing to score. Name"
+                f" another with `--label {name}=COLUMN`, or take the column out."
+            )
 
 
 def _compare(
@@ -236,9 +258,17 @@ def _compare(
     tasks: Mapping[str, TaskData],
     answers: Mapping[str, Mapping[str, Answers]],
 ) -> dict[str, Any]:
-    """What a model scores more than the reference: in all, on all tasks at once, and by each task's primary metric."""
+    """What a model scores more than the reference: in all, on all tasks at once, and by each task's primary metric.
+
+    In all is None where the two scores are not means of the same metrics.
+    """
+    alike = all(
+        numbers["primary"] == other["primary"]
+        and math.isnan(numbers[numbers["primary"]]) == math.isnan(other[other["primary"]])
+        for numbers, other in ((numbers, reference["tasks"][name]) for name, numbers in scores["tasks"].items())
+    )
     difference: dict[str, Any] = {
-        "score": scores["score"] - reference["score"],
+        "score": scores["score"] - reference["score"] if alike else None,
         "tasks": {},
         "joint": {source: value - reference["joint"][source] for source, value in scores["joint"].items()},
     }

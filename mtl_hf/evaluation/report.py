@@ -55,6 +55,19 @@ def short_names(models: Sequence[str]) -> dict[str, str]:
     return {model: str(Path(*own[shared:])) for model, own in parts.items()}
 
 
+def folder_names(models: Sequence[str]) -> dict[str, str]:
+    """Model → its short name as that of a folder; one that is taken (`x-y` is also that of `x/y`) gets a number."""
+    names: dict[str, str] = {}
+    for model, short in short_names(models).items():
+        plain = name = short.strip("/").replace("/", "-")
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{plain}-{number}"
+        names[model] = name
+    return names
+
+
 def comparison_table(comparison: Mapping[str, Any]) -> str:
     """Several models side by side by the primary metric of each task, times 100, with differences to the first.
 
@@ -74,7 +87,8 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     def add(task: str, metric: str, values: list[Any], differences: list[Mapping[str, Any]]) -> None:
         cells = [f"{'-' if value is None else _number(metric, value):>{width}}" for value in values]
         for found in differences:
-            shown = _number(metric, found["difference"], sign="+") if "difference" in found else "-"
+            difference = found.get("difference")
+            shown = "-" if difference is None else _number(metric, difference, sign="+")
             if "interval" in found:
                 shown += " ({} to {})".format(*(_number(metric, end, sign="+") for end in found["interval"]))
             cells.append(f"{shown:>{wide}}")
@@ -133,7 +147,8 @@ def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]
                 yield line(task, metric, value, first["tasks"][task].get(metric), interval)
     for source, value in results["joint"].items():
         yield line("all tasks right", source, value, first["joint"][source])
-    yield line("score", "", results["score"], first["score"])
+    alike = own is None or own["score"] is not None  # or they are means of other metrics
+    yield line("score", "", results["score"], first["score"] if alike else None)
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:

@@ -2,7 +2,8 @@
 
 Notable: no list of encoder families says what can be exported. The stock class is built, the encoder's weights are
 copied, the layers behind it are written so that they compute the head, and its logits are compared with the head's on
-random batches: they agree, or nothing is written and the error says what stands between.
+random batches: they agree, or nothing is written and the error says what stands between. What is the same are
+the logits of the same tokens: stock pipelines split words as the tokenizer does, `predict` by `encoding.split_words`.
 
 Most stock classes for sequences have a layer with an activation a before the last one. Where a(z) - a(-z) = z, as for
 relu, gelu and silu, that layer can compute each logit and its negative, and the last one subtract the two: exact for
@@ -34,6 +35,7 @@ STOCK: dict[str, tuple[Any, str | None]] = {
     "token_classification": (AutoModelForTokenClassification, None),
 }
 TOLERANCE = 1e-5  # of the largest logit
+_CUT = ' Long texts are cut only on request: pipeline("text-classification", model="%s", truncation=True).'
 _DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout")
 
 
@@ -64,9 +66,11 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     saved_in = loaded.dtype
     stock_model(loaded.float(), task).to(saved_in).save_pretrained(folder)  # in half precision nothing agrees to 1e-5
     tokenizer = copy.deepcopy(loaded.tokenizer)
-    tokenizer.model_max_length = loaded.config.max_length  # pipelines cut where we do
+    tokenizer.model_max_length = loaded.config.max_length  # where `truncation=True` cuts
     tokenizer.save_pretrained(folder)
-    logger.info("%s: written to %s.", task, folder)
+    # The stock pipeline for tokens cuts by itself, that for sequences fails on texts that are longer than the encoder.
+    cut = "" if loaded.config.heads[task]["type"] == "token_classification" else _CUT % folder
+    logger.info("%s: written to %s.%s", task, folder, cut)
     return folder
 
 

@@ -12,7 +12,7 @@ import datasets
 import pytest
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.sources import SourceData, carve, load_sources
+from mtl_hf.data.sources import SourceData, carve, load_file, load_sources
 
 ROWS = [{"text": f"text number {number}", "label": "odd" if number % 2 else "even"} for number in range(40)]
 
@@ -49,6 +49,13 @@ def test_json_lines_of_three_splits(tmp_path: Path) -> None:
     assert rows_of(data) == {"train": ROWS[:5], "validation": ROWS[:4], "test": ROWS[:3]}
     assert list(data.splits) == ["train", "validation", "test"]
     assert data.texts("test") == [row["text"] for row in ROWS[:3]]
+
+
+def test_a_quote_that_opens_a_cell_of_a_tsv_is_part_of_its_text(tmp_path: Path) -> None:
+    texts = ["plain", '"hello she said', "three", 'four" ends', 'a "whole" one', '"quoted"']
+    path = tmp_path / "rows.tsv"
+    path.write_text("text\tlabel\n" + "".join(f"{text}\ta\n" for text in texts), encoding="utf-8")
+    assert list(load_file(path)["text"]) == texts
 
 
 def test_globs_and_lists_of_files(tmp_path: Path) -> None:

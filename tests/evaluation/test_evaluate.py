@@ -16,12 +16,14 @@ import torch
 
 import mtl_hf
 from mtl_hf.evaluation import saved_models
-from mtl_hf.evaluation.report import comparison_table, short_names
+from mtl_hf.evaluation.evaluate import _compare
+from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
 from mtl_hf.evaluation.saved_models import find_checkpoint
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import TRAINING, assistant_rows, review_rows
 
 ROOT = Path(__file__).parents[2]
+NAN = float("nan")
 
 
 def write_rows(path: Path, rows: datasets.Dataset) -> Path:
@@ -151,6 +153,34 @@ def test_several_models_are_scored_as_each_alone_and_their_differences_written(r
     assert " +0.00 (+0.00 to +0.00) " in slots
 
 
+def test_scores_that_are_means_of_other_metrics_are_not_subtracted(runs, worse, tmp_path):
+    def rename(model: MultiTaskModel) -> None:  # tags that are no spans: their primary metric is the accuracy
+        labels = model.config.heads["slots"]["labels"]
+        model.config.heads["slots"]["labels"] = [label.replace("-", "_") for label in labels]
+
+    names = [str(runs / "first"), str(variant(runs, "no-spans", rename)), str(worse)]
+    compared = mtl_hf.evaluate(names, data=runs / "assistant-test.jsonl", to=tmp_path)
+    assert [result["tasks"]["slots"]["primary"] for result in compared["models"].values()] == ["f1", "accuracy", "f1"]
+    first, other, alike = (result["score"] for result in compared["models"].values())
+    assert [found["score"] for found in compared["differences"].values()] == [None, alike - first]
+    (line,) = [line for line in comparison_table(compared).splitlines() if line.startswith("score")]
+    assert line.split()[-2:] == ["-", f"{100 * (alike - first):+.2f}"]
+    written = json.loads((tmp_path / "comparison.json").read_text(encoding="utf-8"))
+    assert written["differences"][names[1]]["score"] is None
+    with (tmp_path / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        lines = {line["model"]: line for line in csv.DictReader(file) if line["task"] == "score"}
+    assert [lines[name]["difference"] for name in names] == ["", "", str(alike - first)]
+    assert lines[names[1]]["value"] == str(other)
+
+
+@pytest.mark.parametrize(("one", "other", "expected"), [(0.5, NAN, None), (NAN, 0.5, None), (0.5, 0.75, 0.25)])
+def test_scores_of_which_one_lacks_a_task_are_not_subtracted(one, other, expected):
+    def scores(value: float) -> dict[str, Any]:
+        return {"score": 0.5 if value != value else value, "joint": {}, "tasks": {"a": {"primary": "f1", "f1": value}}}
+
+    assert _compare(scores(one), scores(other), {}, {}, {}, {})["score"] == expected
+
+
 def test_what_models_lack_is_an_error_where_nothing_is_left_to_compare(runs, worse):
     with pytest.raises(ValueError, match="worse has no head for feeling; it has intent, slots"):
         mtl_hf.evaluate(worse, config=runs / "first" / "run.yaml")
@@ -189,6 +219,17 @@ def test_names_are_short_but_distinct(monkeypatch, tmp_path):
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")
     assert short_names(["."]) == {".": "run"}
+
+
+def test_models_whose_names_are_one_folder_get_two(runs, turned, worse, tmp_path):
+    assert folder_names(["x/y", "x-y", "x-y-2"]) == {"x/y": "x-y", "x-y": "x-y-2", "x-y-2": "x-y-2-2"}
+    shutil.copytree(turned, tmp_path / "x" / "y")
+    shutil.copytree(worse, tmp_path / "x-y")
+    names = [str(tmp_path / "x" / "y"), str(tmp_path / "x-y")]
+    compared = mtl_hf.evaluate(names, data=runs / "assistant-test.jsonl", to=tmp_path / "to")
+    for name, folder in zip(names, ("x-y", "x-y-2"), strict=True):
+        own = json.loads((tmp_path / "to" / folder / "metrics.json").read_text(encoding="utf-8"))
+        assert own == compared["models"][name]
 
 
 # ---- a checkpoint and a file alone ----
@@ -298,6 +339,37 @@ def test_columns_without_a_file_and_a_model_without_data_are_refused(pulled):
         mtl_hf.evaluate(pulled, text="review")
     with pytest.raises(ValueError, match=r"no run.yaml says which data to score: give a config .* or a file of rows"):
         mtl_hf.evaluate(pulled)
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "columns", "expected"),
+    [
+        ("pair", "text", r"head same of .*pair was trained on pairs; the texts of data \(text\) are single"),
+        ("string", "text,other", r"head same of .*string was trained on single texts; .* \(text and other\) are pairs"),
+    ],
+)
+def test_a_head_for_pairs_is_not_scored_on_single_texts_nor_the_reverse(
+    trained_on, columns, expected, encoder_folder, tmp_path
+):
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("same", type="sequence_classification", labels=["no", "yes"], text=trained_on)
+    model.save_pretrained(tmp_path / trained_on)
+    rows = datasets.Dataset.from_list([{"text": "play jazz", "other": "play rock", "same": "no"}] * 3)
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match=expected):
+        mtl_hf.evaluate(tmp_path / trained_on, data=path, text=columns, to=tmp_path / "to")
+    right = "text,other" if trained_on == "pair" else "text"
+    found = mtl_hf.evaluate(tmp_path / trained_on, data=path, text=right, to=tmp_path / "to")
+    assert found["rows"] == {"data": 3}
+
+
+@pytest.mark.parametrize(("task", "nothing"), [("intent", None), ("slots", None), ("slots", [None, None])])
+def test_a_file_without_a_label_of_a_head_is_refused(task, nothing, pulled, tmp_path):
+    rows = [{"tokens": ["play", "jazz"], "intent": "music", "slots": ["O", "O"]} | {task: nothing}] * 3
+    path = write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(ValueError, match=f"rows.jsonl: no row has a label of {task} in the column '{task}'"):
+        mtl_hf.evaluate(pulled, data=path, to=tmp_path / "to")
+    assert not (tmp_path / "to").exists()
 
 
 # ---- where models come from ----

@@ -70,6 +70,27 @@ def test_words_get_the_same_labels_from_the_stock_class_and_its_pipeline(family,
         assert [by_start[word["start"]] for word in ours["sorts"]] == [word["label"] for word in ours["sorts"]]
 
 
+def test_pipelines_cut_long_texts_as_the_log_says(encoder_folders, tmp_path, caplog):
+    heads = {
+        "sort": {"type": "sequence_classification", "labels": SORTS, "pooling": "cls"},
+        "sorts": {"type": "token_classification", "labels": SORTS},
+    }
+    model = trained(encoder_folders["distilbert"], tmp_path / "model", **heads)
+    caplog.set_level("INFO", logger="mtl_hf")
+    for head in heads:
+        mtl_hf.export_head(tmp_path / "model", head, tmp_path / head)
+    sort, sorts = [record.getMessage() for record in caplog.records if "written to" in record.getMessage()]
+    assert f'pipeline("text-classification", model="{tmp_path / "sort"}", truncation=True)' in sort
+    assert sorts.endswith("sorts.")
+    text = "play jazz in the kitchen " * 100
+    pipeline("token-classification", model=str(tmp_path / "sorts"), device="cpu")(text)
+    cut = pipeline("text-classification", model=str(tmp_path / "sort"), device="cpu", truncation=True)
+    (answer,) = cut(text)
+    assert answer["score"] == pytest.approx(model.predict([text])[0]["sort"]["score"], abs=1e-4)
+    with pytest.raises((RuntimeError, IndexError)):
+        pipeline("text-classification", model=str(tmp_path / "sort"), device="cpu")(text)
+
+
 # Families whose class for sequences has a layer with relu (distilbert) or gelu before the last, or a norm (modernbert).
 @pytest.mark.parametrize("family", ["distilbert", "deberta-v2", "modernbert"])
 @pytest.mark.parametrize("kind", ["sequence_classification", "multi_label_classification", "regression"])
