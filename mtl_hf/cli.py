@@ -70,7 +70,7 @@ def _run(function: Callable[[], None]) -> None:
             raise
         sys.exit(f"mtl-hf: {error}")
     except KeyboardInterrupt:
-        sys.exit("mtl-hf: stopped.")
+        sys.exit("mtl-hf: stopped. (A training run goes on from its newest whole checkpoint with --resume.)")
 
 
 def _parser() -> argparse.ArgumentParser:

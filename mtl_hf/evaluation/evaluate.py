@@ -57,7 +57,7 @@ def evaluate(
         text: Its text column (two for pairs, with a comma between), where that is neither that of the config nor
             called as usual.
         labels: Head → its label column in the file, where that is not called as in the config or as the head.
-        to: Folder for the results. By default `evaluation/<split>` in the model's folder, and in the current one for a
+        to: Folder for the results. By default `evaluation/<split>` (of a file: its name) in the model's folder, and in the current one for a
             model of the Hub and for several models, each of which gets a folder in it.
         batch_size: Rows that a process predicts at once.
         precision: `bf16`, `fp16` or `fp32`; by default what the run of the config was trained in.
@@ -122,7 +122,11 @@ def evaluate(
                 logger.info("Scoring %s.", checkpoint.name)
             trainer, splits = _prepare(checkpoint, run, sources, split, arguments, data)
             answers: dict[str, dict[str, Answers]] = {}
-            scores = {"split": split} | trainer.score(splits, intervals=intervals, keep_answers=answers)
+            scores = (
+                {"split": split}
+                | ({} if data is None else {"data": str(data)})
+                | trainer.score(splits, intervals=intervals, keep_answers=answers)
+            )
             if first is None:
                 first = (trainer.tasks, answers)
             else:
@@ -142,7 +146,10 @@ def evaluate(
 
 
 def _folder(to: str | Path | None, checkpoints: Sequence[Checkpoint], split: str) -> Path:
+    """Where results go; `split` is what they are of: a split, or a file's name."""
     if to is not None:
+        if (Path(to) / "config.json").exists() or (Path(to) / RUN_FILE).exists():
+            raise ValueError(f"`to` is {to}, which holds a model, whose own scores would be replaced: choose another.")
         return Path(to)
     if len(checkpoints) > 1:
         return Path("evaluation") / split

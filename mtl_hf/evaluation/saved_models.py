@@ -59,6 +59,20 @@ class Checkpoint:
         return model
 
 
+def check_name(name: str, path: str, revision: str = "") -> None:
+    """Answer a mistyped folder at once, which would else be looked for on the Hub.
+
+    Raises:
+        ValueError: `path`, which does not exist, can be no Hub id.
+    """
+    # `outputs/snip` beside a folder `outputs` is a slip of the pen, not a model of a user called outputs.
+    if not _HUB_ID.fullmatch(path) or (not revision and Path(path).parent.is_dir()):
+        parent = Path(path).parent
+        hint = nearest(Path(path).name, os.listdir(parent) if parent.is_dir() else [])
+        on_hub = f" (On the Hub it would be {path}@main.)" if _HUB_ID.fullmatch(path) else ""
+        raise ValueError(f"{name} is not a saved model: there is no such folder.{hint}{on_hub}")
+
+
 def find_checkpoint(name: str | Path) -> Checkpoint:
     """Find a saved model and read what it says of itself.
 
@@ -73,12 +87,7 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
     path, revision = resolve_path(name), None
     if not os.path.exists(path):
         path, _, revision = path.partition("@")
-        # `outputs/snip` beside a folder `outputs` is a slip of the pen, not a model of a user called outputs.
-        if not _HUB_ID.fullmatch(path) or (not revision and Path(path).parent.is_dir()):
-            parent = Path(path).parent
-            hint = nearest(Path(path).name, os.listdir(parent) if parent.is_dir() else [])
-            on_hub = f" (On the Hub it would be {path}@main.)" if _HUB_ID.fullmatch(path) else ""
-            raise ValueError(f"{name} is not a saved model: there is no such folder.{hint}{on_hub}")
+        check_name(name, path, revision)
     elif not (Path(path) / "config.json").is_file():
         raise ValueError(f"{name} is not a saved model: it has no config.json.")
     options = {"revision": revision} if revision else {}

@@ -25,7 +25,7 @@ from ..config import RunConfig, Source, typed
 from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
 from ..data.sources import SPLITS, SourceData
-from ..evaluation.saved_models import RUN_FILE, run_file
+from ..evaluation.saved_models import RUN_FILE, check_name, run_file
 from ..metrics import LOSS_LIKE
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.configuration_multitask import MultiTaskConfig
@@ -155,6 +155,8 @@ def read_config(folder: Path) -> dict[str, Any]:
         ValueError: There is no such model in the folder.
     """
     path = folder / "config.json"
+    if not folder.is_dir():
+        check_name(str(folder), str(folder.resolve()))
     if not path.is_file():
         raise ValueError(f"{folder} is not a saved model: it has no config.json.")
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -334,6 +336,8 @@ def _training_section(trainer: MultiTaskTrainer, seconds: float) -> str:
     if args.load_best_model_at_end and state.best_model_checkpoint:
         step = checkpoint_step(state.best_model_checkpoint)
         chosen = f"those after step {step:,}, the best checkpoint on validation by {args.metric_for_best_model}"
+    first = trainer._initial_global_step
+    resumed = f" from step {first:,} on, where the run was resumed" if first else ""
     device = f"{args.device.type} ({platform.machine()}, threads: {torch.get_num_threads()})"
     if args.device.type == "cuda":
         device = torch.cuda.get_device_name()
@@ -345,7 +349,7 @@ def _training_section(trainer: MultiTaskTrainer, seconds: float) -> str:
         "Optimiser": f"{plain['optim']}, schedule {plain['lr_scheduler_type']}, warm-up {args.warmup_steps:g},"
         f" gradient norm at most {args.max_grad_norm:g}, seed {args.seed}",
         "Hardware": f"{device}, processes: {args.world_size}",
-        "Precision and time": f"{args.precision}, {seconds:,.0f} s",
+        "Precision and time": f"{args.precision}, {seconds:,.0f} s{resumed}",
     }
     listed = "\n".join(f"- {key}: {value}" for key, value in lines.items())
     return f"{listed}\n\n```\n{parts_table(trainer.parts, args.weight_decay)}\n```"

@@ -1,5 +1,6 @@
 """Embeddings for the command line: a model from anywhere, a cosine table, a file."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch.nn.functional import normalize
 from transformers import PreTrainedConfig
 
 from ..config import resolve_path
+from ..evaluation.saved_models import check_name
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
 
@@ -19,6 +21,8 @@ def load_model(name_or_path: str) -> MultiTaskModel:
         ValueError: There is no such model.
     """
     path = resolve_path(name_or_path)
+    if "/" in path and not os.path.exists(path):  # a bare name may be an encoder of the Hub, as bert-base-uncased
+        check_name(name_or_path, path)
     try:
         # Not by `AutoConfig`, which knows our models only once they are registered.
         config, _ = PreTrainedConfig.get_config_dict(path)
