@@ -220,8 +220,8 @@ def _load_data(
                 if (sources[source].form == "pair") != reads_pairs:
                     raise ValueError(
                         f"the head {name} of {checkpoint.name} was trained on"
-                        f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source} ({' and '.join(sources[source].columns)}) are"
-                        f" {'single' if reads_pairs else 'pairs'}."
+                        f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source}"
+                        f" ({' and '.join(sources[source].columns)}) are {'single' if reads_pairs else 'pairs'}."
                     )
     return run, sources
 
