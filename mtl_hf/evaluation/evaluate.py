@@ -57,8 +57,8 @@ def evaluate(
         text: Its text column (two for pairs, with a comma between), where that is neither that of the config nor
             called as usual.
         labels: Head → its label column in the file, where that is not called as in the config or as the head.
-        to: Folder for the results. By default `evaluation/<split>` (of a file: its name) in the model's folder, and in the current one for a
-            model of the Hub and for several models, each of which gets a folder in it.
+        to: Folder for the results. By default `evaluation/<split>` (of a file: its name) in the model's folder, and in
+            the current one for a model of the Hub and for several models, each of which gets a folder in it.
         batch_size: Rows that a process predicts at once.
         precision: `bf16`, `fp16` or `fp32`; by default what the run of the config was trained in.
         intervals: Whether to add 95 % intervals and majority baselines.

@@ -197,7 +197,7 @@ def test_every_file_operation_of_a_save_is_seen(place):
     for name in written:
         assert name in moved or {f"open {name}", f"half of {name}"} <= set(operations), name
     deleted = [what for what in operations if what.startswith(("remove ", "rmdir "))]
-    assert {f"{verb} checkpoint-4{name}" for verb, name in [
+    assert {f"{verb} .removed-checkpoint-4{name}" for verb, name in [
         ("remove", "/model.safetensors"), ("remove", "/optimizer.pt"), ("remove", "/complete.json"), ("rmdir", ""),
     ]} <= set(deleted)  # fmt: skip
     assert operations.index(deleted[0]) > max(
@@ -209,7 +209,7 @@ CHOSEN = [
     (SAVE, f"open {SAVE}/model.safetensors", False),
     (SAVE, f"half of {SAVE}/optimizer.pt", False),
     (SAVE, f"half of {SAVE}/trainer_state.json", False),
-    (SAVE, "remove checkpoint-4/model.safetensors", False),
+    (SAVE, "remove .removed-checkpoint-4/model.safetensors", False),
     (SAVE, "end of .", False),
     ("end", "half of a draft of model.safetensors", False),
 ]
