@@ -40,7 +40,7 @@ WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
     "training_args.bin", "trainer_state.json", "checkpoint-*[0-9]", CARD, *CODE,
-    "evaluation", "evaluation/*", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl",
+    "evaluation/**/", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl",
     "evaluation/**/comparison.*",
 )  # fmt: skip
 # What a killed run may leave besides: files that were to be renamed once they were written, by safetensors and by us.

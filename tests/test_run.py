@@ -266,6 +266,29 @@ def test_a_folder_that_holds_a_run_is_kept_unless_overwrite_is_asked_for(encoder
     assert not stale.exists()
 
 
+def test_a_finished_run_without_checkpoints_is_not_replaced_by_resuming(encoder_folder, tmp_path):
+    config = two_source_config(encoder_folder, tmp_path / "run", max_steps=2, save_strategy="no", eval_strategy="no",
+                               load_best_model_at_end=False)  # fmt: skip
+    mtl_hf.train(config)
+    written = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="is finished and has no checkpoint to go on from"):
+        mtl_hf.train(config, resume=True)
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == written
+
+
+def test_overwrite_leaves_what_no_run_wrote(encoder_folder, tmp_path):
+    config = two_source_config(encoder_folder, tmp_path / "run", max_steps=2)
+    mtl_hf.train(config)
+    mtl_hf.evaluate(tmp_path / "run", config=config, split="validation")
+    kept = [tmp_path / "run" / name for name in ("checkpoint-for-paper/weights", "evaluation/notes.md", "notes.py")]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine", encoding="utf-8")
+    mtl_hf.train(config, overwrite=True)
+    assert all(path.read_text(encoding="utf-8") == "mine" for path in kept)
+    assert not (tmp_path / "run" / "evaluation" / "validation").exists()
+
+
 def test_an_overwriting_dry_run_removes_nothing(encoder_folder, tmp_path):
     config = two_source_config(encoder_folder, tmp_path / "out", num_train_epochs=1)
     mtl_hf.train(config)

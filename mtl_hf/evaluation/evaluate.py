@@ -112,7 +112,7 @@ def evaluate(
                 run = config_of_file(data, _common(checkpoints[0].heads, checkpoints), run, text, labels)
             assert run is not None
             run, sources = _load_data(run, split, checkpoints)
-        target = _folder(to, checkpoints, split)
+        target = _folder(to, checkpoints, split if data is None else Path(data).stem)
         own_folders = folder_names([checkpoint.name for checkpoint in checkpoints])
         results: dict[str, Any] = {}
         differences: dict[str, Any] = {}

@@ -336,8 +336,7 @@ def _training_section(trainer: MultiTaskTrainer, seconds: float) -> str:
     if args.load_best_model_at_end and state.best_model_checkpoint:
         step = checkpoint_step(state.best_model_checkpoint)
         chosen = f"those after step {step:,}, the best checkpoint on validation by {args.metric_for_best_model}"
-    first = trainer._initial_global_step
-    resumed = f" from step {first:,} on, where the run was resumed" if first else ""
+    resumed = f" from step {trainer.resumed_at:,} on, where the run was resumed" if trainer.resumed_at else ""
     device = f"{args.device.type} ({platform.machine()}, threads: {torch.get_num_threads()})"
     if args.device.type == "cuda":
         device = torch.cuda.get_device_name()

@@ -169,6 +169,7 @@ class MultiTaskTrainer(Trainer):
             self.batch_sampler = self._build_schedule()
         self._save_total_limit = args.save_total_limit
         self._was_over = False
+        self.resumed_at = 0  # the step of the checkpoint that training went on from
         # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_steps: dict[str, int] = {}
@@ -249,6 +250,7 @@ class MultiTaskTrainer(Trainer):
                 checkpoint = Path(resume_from_checkpoint)
             check_checkpoint(checkpoint, self.checkpoint_facts())
             log_start(checkpoint, self.checkpoint_facts())
+        self.resumed_at = checkpoint_step(checkpoint) if checkpoint else 0
         # Rotation is ours: the stock one removes old checkpoints before the new one is whole.
         self._save_total_limit, self.args.save_total_limit = self.args.save_total_limit, None
         # The start is over: evaluated once more, early stopping would count it.

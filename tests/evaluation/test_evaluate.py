@@ -84,12 +84,13 @@ def turned(runs: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def worse(runs: Path) -> Path:
-    """`first` with noise on its heads, and without the head `feeling`."""
+    """`first` with the least likely intent, a city at every word, and without the head `feeling`."""
 
     def spoil(model: MultiTaskModel) -> None:
         del model.heads["feeling"], model.config.heads["feeling"]
-        for parameter in model.heads.parameters():
-            parameter.add_(torch.randn_like(parameter))
+        for parameter in model.heads["intent"].parameters():
+            parameter.neg_()
+        model.heads["slots"].classifier.bias[model.config.heads["slots"]["labels"].index("B-city")] += 100
 
     return variant(runs, "worse", spoil)
 
@@ -421,3 +422,13 @@ def test_a_model_of_the_hub_brings_its_config_and_one_that_is_not_there_is_one_l
         "mtl-hf: me/other cannot be loaded (there is no such folder, so it was looked for on the Hub)"
     )
     assert "Traceback" not in done.stderr
+
+
+def test_scores_of_a_file_are_kept_apart_and_those_of_a_model_are_never_replaced(runs):
+    found = mtl_hf.evaluate(runs / "first", data=runs / "assistant-test.jsonl")
+    written = json.loads((runs / "first" / "evaluation" / "assistant-test" / "metrics.json").read_text("utf-8"))
+    assert written["data"] == found["data"] == str(runs / "assistant-test.jsonl")
+    own = (runs / "first" / "metrics.json").read_bytes()
+    with pytest.raises(ValueError, match="holds a model, whose own scores would be replaced"):
+        mtl_hf.evaluate(runs / "first", to=runs / "first")
+    assert (runs / "first" / "metrics.json").read_bytes() == own

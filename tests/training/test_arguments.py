@@ -115,6 +115,7 @@ def test_typed_values_survive_the_way_to_yaml_and_back(tmp_path: Path) -> None:
         ),
         ({"label_smoothing_factor": 0.1}, r"label_smoothing_factor` is not .*: set `tasks\.<name>\.label_smoothing`"),
         ({"dataloader_drop_last": True}, r"dataloader_drop_last` is not .*no row is dropped here"),
+        ({"enable_jit_checkpoint": True}, r"enable_jit_checkpoint` is not .*set `save_steps`"),
         ({"auto_find_batch_size": True}, r"auto_find_batch_size` is not .*set `sources\.<name>\.batch_size`"),
         ({"train_sampling_strategy": "group_by_length"}, r"train_sampling_strategy` is not .*`policy` says how"),
         ({"train_sampling_strategy": "sequential"}, r"train_sampling_strategy` is not"),

@@ -450,6 +450,17 @@ def test_the_best_checkpoint_of_each_task_is_kept_and_named(saving, encoder_fold
     assert [message for message in caplog.messages if "Best" in message] == [f"Best: {line}." for line in lines]
 
 
+def test_the_log_names_the_checkpoint_that_was_chosen_and_not_a_better_step_without_one(
+    encoder_folder, tmp_path, caplog
+):
+    options = {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 4, "metric_for_best_model": "score"}
+    trainer = trainer_of(encoder_folder, tmp_path, **options)
+    trainer.add_callback(Scores(trainer, {"score": [0.1, 0.2, 0.5, 0.4, 0.3, 0.2]}))
+    trainer.train()
+    assert trainer.state.best_global_step == 6
+    assert "Best: chosen by score 0.2000 at step 4." in caplog.messages
+
+
 def test_keeping_the_best_per_task_needs_evaluations_and_checkpoints(tmp_path):
     for name in ("eval_strategy", "save_strategy"):
         with pytest.raises(ValueError, match="`keep_best_per_task` needs evaluations and checkpoints"):
