@@ -5,7 +5,6 @@ Notable: everything that can be wrong is found before the first step; `dry_run` 
 
 import dataclasses
 import logging
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,14 @@ from .hub.push import CODE, push, reserve
 from .metrics import Answers
 from .modeling.modeling_multitask import MultiTaskModel
 from .training.arguments import read_arguments
-from .training.checkpoints import check_checkpoint, newest_checkpoint, write_whole
+from .training.checkpoints import (
+    check_checkpoint,
+    list_checkpoints,
+    newest_checkpoint,
+    remove_checkpoint,
+    remove_leftovers,
+    write_whole,
+)
 from .training.optimizer import parts_table
 from .training.processes import report_lost_process
 from .training.trainer import MultiTaskTrainer, train_rows_table
@@ -39,12 +45,9 @@ logger = logging.getLogger(__name__)
 WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
-    "training_args.bin", "trainer_state.json", "checkpoint-*[0-9]", CARD, *CODE,
-    "evaluation/**/", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl",
-    "evaluation/**/comparison.*",
+    "training_args.bin", "trainer_state.json", "checkpoint-*", CARD, *CODE,
+    "evaluation/**/", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl", "evaluation/**/comparison.*",
 )  # fmt: skip
-# What a killed run may leave besides: files that were to be renamed once they were written, by safetensors and by us.
-DRAFTS = (".tmp??????", ".*.draft", ".removed-checkpoint-*")
 
 
 @dataclass
@@ -169,9 +172,9 @@ def train(
 
     if trainer.is_world_process_zero():
         if overwrite:
-            _clear(folder, WRITTEN)
+            _clear(folder)
         if overwrite or resume:
-            _clear(folder, DRAFTS)
+            remove_leftovers(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / RUN_FILE, run.config.to_yaml())
     if trainer.args.device.type == "cpu":
@@ -275,13 +278,17 @@ def _check_folder(folder: Path, reuse: bool) -> None:
         )
 
 
-def _clear(folder: Path, patterns: Sequence[str]) -> None:
-    for pattern in reversed(patterns):  # what says that the folder is ours goes last
+def _clear(folder: Path) -> None:
+    """Remove what a run wrote, but not what is only called like a checkpoint or lies among its evaluations."""
+    checkpoints = list_checkpoints(folder)
+    for pattern in reversed(WRITTEN):  # what says that the folder is ours goes last
         for path in sorted(folder.glob(pattern), reverse=True):  # what is in a folder before the folder
-            if not path.is_dir() or path.is_symlink():
+            if path in checkpoints:
+                remove_checkpoint(path)
+            elif pattern == "checkpoint-*":
+                continue
+            elif not path.is_dir() or path.is_symlink():
                 path.unlink()
-            elif path.name.startswith((".removed-", "checkpoint-")):
-                shutil.rmtree(path)
             elif not any(path.iterdir()):
                 path.rmdir()
 

@@ -354,7 +354,7 @@ def test_output_folder_that_holds_a_run(config: dict[str, Any], output: Path) ->
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "checkpoint-7/mine.txt"])
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "checkpoint-notes/mine.txt", "checkpoint-7/mine.txt"])
 def test_output_folder_with_files_of_somebody_else(
     config: dict[str, Any], output: Path, name: str, overwrite: bool
 ) -> None:

@@ -280,7 +280,8 @@ def test_overwrite_leaves_what_no_run_wrote(encoder_folder, tmp_path):
     config = two_source_config(encoder_folder, tmp_path / "run", max_steps=2)
     mtl_hf.train(config)
     mtl_hf.evaluate(tmp_path / "run", config=config, split="validation")
-    kept = [tmp_path / "run" / name for name in ("checkpoint-for-paper/weights", "evaluation/notes.md", "notes.py")]
+    names = ("checkpoint-for-paper/weights", "checkpoint-paper1/weights", "evaluation/notes.md", "notes.py")
+    kept = [tmp_path / "run" / name for name in names]
     for path in kept:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine", encoding="utf-8")

@@ -26,9 +26,6 @@ from ..modeling.configuration_multitask import MultiTaskConfig
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
-_DRAFT = (
-    f".{COMPLETE}.draft"  # there from a save's first moment on, renamed in its last: what was cut short has it still
-)
 _REMOVED = ".removed-"  # begins the name of a checkpoint that is being removed
 
 # Beginnings of the names of training arguments that a resumed run may change: none decides what the weights become.
@@ -36,9 +33,8 @@ _REMOVED = ".removed-"  # begins the name of a checkpoint that is being removed
 _FREE = (
     "output_dir", "run_name", "project", "trackio_", "report_to", "disable_tqdm", "log", "debug", "skip_memory_metrics",
     "save_", "load_best_model_at_end", "keep_best_per_task", "eval_", "per_device_", "include_", "do_", "local_rank",
-    "push_to_hub", "hub_", "dataloader_", "ddp_", "use_cpu", "resume_from_checkpoint", "enable_jit_checkpoint",
+    "push_to_hub", "hub_", "dataloader_", "ddp_", "use_cpu", "resume_from_checkpoint",
 )  # fmt: skip
-
 
 # Sections of the settings that hold fields of transformers.
 _LIBRARY = ("training.", "encoder.")
@@ -137,7 +133,7 @@ def begin(checkpoint: Path) -> None:
     if checkpoint.exists():
         remove_checkpoint(checkpoint)
     checkpoint.mkdir(parents=True)
-    (checkpoint / _DRAFT).touch()
+    _draft(checkpoint / COMPLETE).touch()  # renamed in the save's last moment: what was cut short has it still
 
 
 def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
@@ -145,19 +141,33 @@ def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
     files = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path.name not in (COMPLETE, _DRAFT)
+        if path.is_file() and path not in (checkpoint / COMPLETE, _draft(checkpoint / COMPLETE))
     }
     write_whole(checkpoint / COMPLETE, json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that whoever reads it finds all of it or, if it was not there, nothing."""
-    draft = path.with_name(f".{path.name}.draft")
+    draft = _draft(path)
     with draft.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(path)
+
+
+def _draft(path: Path) -> Path:
+    """What a file is called until it is written."""
+    return path.with_name(f".{path.name}.draft")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run has left half done: drafts of files (ours, safetensors'), checkpoints half removed."""
+    for path in folder.glob(f"{_REMOVED}*"):
+        shutil.rmtree(path)
+    for pattern in (".tmp??????", ".*.draft"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def remove_checkpoint(checkpoint: Path) -> None:
@@ -178,11 +188,10 @@ def rotate_checkpoints(folder: Path, limit: int | None, keep: Collection[Path]) 
         limit: How many to keep.
         keep: Those never to remove, which count.
     """
-    for path in folder.glob(f"{_REMOVED}*"):
-        shutil.rmtree(path)
+    remove_leftovers(folder)
     whole = []
     for checkpoint in list_checkpoints(folder):
-        if (checkpoint / _DRAFT).exists():
+        if _draft(checkpoint / COMPLETE).exists():
             logger.warning("%s was cut short and is removed.", checkpoint)
             remove_checkpoint(checkpoint)
         elif fault(checkpoint) is None:
@@ -283,7 +292,9 @@ def _show(values: Mapping[str, Any], others: Mapping[str, Any], key: str) -> str
     if key not in values:
         return "absent"
     value, other = values[key], others.get(key)
-    if isinstance(value, list) and isinstance(other, list) and len(value) > 5 and set(value) != set(other):
+    if isinstance(value, list) and isinstance(other, list) and len(value) > 5:
         own = [str(item) for item in value if item not in other]
+        if not own and all(item in value for item in other):  # only their order differs
+            return json.dumps(value, ensure_ascii=False)
         return f"{len(value)} of them{', also ' + ', '.join(own[:5]) if own else ''}{' ...' if len(own) > 5 else ''}"
     return json.dumps(value, ensure_ascii=False)
