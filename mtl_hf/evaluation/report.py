@@ -31,7 +31,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
                 low, high = numbers["interval"]
                 interval, baseline = f"{100 * low:.1f} to {100 * high:.1f}", f"{100 * numbers['baseline']:.1f}"
             value = numbers[metric]
-            shown = _number(metric, value)
+            shown = show_number(metric, value)
             lines.append(f"{name if index == 0 else '':<24}{metric:<16}{shown:>8}{interval:>18}{baseline:>10}".rstrip())
         for source, own in numbers.get("per_source", {}).items():
             lines.append(f"  {source:<22}{primary:<16}{100 * own[primary]:>8.2f}")
@@ -85,12 +85,12 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     reference = comparison["models"][first]
 
     def add(task: str, metric: str, values: list[Any], differences: list[Mapping[str, Any]]) -> None:
-        cells = [f"{'-' if value is None else _number(metric, value):>{width}}" for value in values]
+        cells = [f"{'-' if value is None else show_number(metric, value):>{width}}" for value in values]
         for found in differences:
             difference = found.get("difference")
-            shown = "-" if difference is None else _number(metric, difference, sign="+")
+            shown = "-" if difference is None else show_number(metric, difference, sign="+")
             if "interval" in found:
-                shown += " ({} to {})".format(*(_number(metric, end, sign="+") for end in found["interval"]))
+                shown += " ({} to {})".format(*(show_number(metric, end, sign="+") for end in found["interval"]))
             cells.append(f"{shown:>{wide}}")
         lines.append(f"{task:<24}{metric:<16}{''.join(cells)}")
 
@@ -151,8 +151,8 @@ def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]
     yield line("score", "", results["score"], first["score"] if alike else None)
 
 
-def _number(metric: str, value: float, sign: str = "") -> str:
-    """A loss as it is, all else times 100."""
+def show_number(metric: str, value: float, sign: str = "") -> str:
+    """A metric's value as a person reads it: a loss as it is, all else times 100."""
     return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.2f}"
 
 

@@ -25,8 +25,8 @@ from ..config import RunConfig, Source, typed
 from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
 from ..data.sources import SPLITS, SourceData
+from ..evaluation.report import show_number
 from ..evaluation.saved_models import RUN_FILE, check_name, run_file
-from ..metrics import LOSS_LIKE
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..training.checkpoints import checkpoint_step
@@ -268,8 +268,9 @@ def _results_table(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> st
                 if index == 0 and None not in [*own.get("interval", [None]), own.get("baseline")]:  # null: no number
                     interval = " to ".join(f"{100 * bound:.1f}" for bound in own["interval"])
                     baseline = f"{100 * own['baseline']:.1f}"
-                shown = f"{value:.4f}" if metric in LOSS_LIKE else f"{100 * value:.2f}"
-                lines.append([split, name if index == 0 else "", metric, shown, interval, baseline])
+                lines.append(
+                    [split, name if index == 0 else "", metric, show_number(metric, value), interval, baseline]
+                )
     return _table(["split", "task", "metric", "score", "95 % interval", "majority"], lines) if lines else ""
 
 

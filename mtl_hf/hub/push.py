@@ -12,11 +12,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from .. import __version__
 from ..evaluation.saved_models import RUN_FILE, run_file
+from ..training.arguments import check_repo
 from .card import CARD, card, read_config
 
 logger = logging.getLogger(__name__)
@@ -111,14 +110,6 @@ def push_command(folder: str | Path, repo: str, private: bool | None = None, rev
     """The command that pushes a folder."""
     options = ["--private"] * bool(private) + (["--revision", revision] if revision else [])
     return shlex.join(["mtl-hf", "push", str(folder), repo, *options])
-
-
-def check_repo(repo: str, where: str) -> None:
-    """Raise `ValueError` if `repo`, the value of the parameter `where`, cannot be the name of a repository."""
-    try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
-        raise ValueError(f"`{where}` is {repo!r}; it is owner/name, or a name of your own. {error}") from None
 
 
 def files_to_send(folder: Path, repo: str) -> dict[str, Path | bytes]:

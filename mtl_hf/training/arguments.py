@@ -70,10 +70,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         super().__post_init__()
         if self.push_to_hub:
             self.hub_model_id = self.hub_model_id or Path(self.output_dir or ".").absolute().name
-            try:
-                validate_repo_id(self.hub_model_id)
-            except HFValidationError as error:
-                raise ValueError(f"`training.hub_model_id` is {self.hub_model_id!r}: {error}") from None
+            check_repo(self.hub_model_id, "training.hub_model_id")
         asked = int(os.environ.get("WORLD_SIZE", "1"))
         # `accelerate launch` sets these for several processes, but starts only one where it takes the machine for one
         # device: the run would be trained by one process in silence.
@@ -138,6 +135,14 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         if self.precision == "fp16" and on_cpu:
             raise ValueError("`training.precision` is fp16, which needs a GPU; valid here are bf16 and fp32.")
         self.bf16, self.fp16 = self.precision == "bf16", self.precision == "fp16"
+
+
+def check_repo(repo: str, where: str) -> None:
+    """Raise `ValueError` if `repo`, the value of the parameter `where`, cannot be the name of a repository."""
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ValueError(f"`{where}` is {repo!r}; it is owner/name, or a name of your own. {error}") from None
 
 
 def best_precision(on_cpu: bool) -> Literal["bf16", "fp16", "fp32"]:

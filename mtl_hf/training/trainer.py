@@ -354,11 +354,12 @@ class MultiTaskTrainer(Trainer):
         if saved.best_model_checkpoint:
             # By its name, since the folder may have been moved.
             best = Path(self._get_output_dir(trial=trial)) / Path(saved.best_model_checkpoint).name
-            self.state.best_model_checkpoint = None if fault(best) else str(best)
-            if self.args.load_best_model_at_end and fault(best):
-                logger.warning("%s, the best so far, is lost: %s.", best, fault(best))
-            if fault(best):
+            reason = fault(best)
+            self.state.best_model_checkpoint = None if reason else str(best)
+            if reason:
                 self.state.best_global_step = None  # else the next save takes it for the best one again
+            if reason and self.args.load_best_model_at_end:
+                logger.warning("%s, the best so far, is lost: %s.", best, reason)
         # The stock loop asks these only after a step, and would take one too many.
         self._was_over = self.state.global_step >= max_steps or any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
