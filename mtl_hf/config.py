@@ -81,7 +81,7 @@ class Task:
 
     type: str = option("sequence_classification, multi_label_classification, regression or token_classification")
     source: str | list[str] = option("the source, or several, whose rows it reads")
-    label: str = option("the label column")
+    label: str | None = option("the label column; none where the task type makes its labels itself", None)
     labels: list[str] | dict[str, str] | None = option(
         "the labels in order, or a map from what the column holds to their names (default: from the training rows)",
         None,

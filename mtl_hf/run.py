@@ -16,7 +16,7 @@ import torch
 from transformers import set_seed
 
 from .config import RunConfig, resolve_path, typed
-from .data.labels import TaskData, build_tasks
+from .data.labels import TaskData, build_tasks, check_tasks
 from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import encode_split, write_results
@@ -80,6 +80,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         ValueError: Anything wrong with the config or the data.
     """
     run = RunConfig.load(config, overrides)
+    check_tasks(run)
     arguments, training = read_arguments(run.training)
     run = dataclasses.replace(run, training=training)
     if arguments.process_index:

@@ -131,6 +131,14 @@ def test_unknown_task_type(config: dict[str, Any], output: Path) -> None:
     refuse(config, output, r"`tasks\.intent\.type` is .* Did you mean `sequence_classification`\? Valid are")
 
 
+def test_a_task_without_its_label_column_is_answered_before_anything_is_loaded(
+    config: dict[str, Any], output: Path
+) -> None:
+    del config["tasks"]["intent"]["label"]
+    config["sources"]["assistant"] = {"path": "nowhere", "text": "tokens"}
+    refuse(config, output, r"`tasks\.intent\.label` is missing: the column with one label a row")
+
+
 def test_task_on_an_unknown_source(config: dict[str, Any], output: Path) -> None:
     config["tasks"]["intent"]["source"] = "asistant"
     message = refuse(config, output, r"`tasks\.intent\.source` is 'asistant', which is not a source")

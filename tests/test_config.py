@@ -174,7 +174,6 @@ def test_missing_file_and_other_encodings_are_refused(tmp_path: Path) -> None:
         ("tasks:", "task:", r"unknown key `task` .*Did you mean `tasks`\?"),
         ("model: {encoder: some/encoder}", "", "`model` is missing"),
         ("encoder: some/encoder", "pooling: cls", r"`model\.encoder` is missing: pretrained encoder"),
-        (", label: sentiment", "", r"`tasks\.sentiment\.label` is missing: the label column"),
         ("encoder: some/encoder", "encoder: a, pooling: men", r"`model\.pooling` is men; valid are mean, cls"),
         ("encoder: some/encoder", "encoder: a, max_length: long", r"`model\.max_length` is long; .* whole number"),
         ("encoder: some/encoder", "encoder: a, dropout: 1.0", r"`model\.dropout` is 1\.0; it is a share"),

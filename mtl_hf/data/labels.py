@@ -29,15 +29,17 @@ class TaskType:
 
     Attributes:
         form: Which form of text it needs, None where any will do.
-        label: What its label column holds, for messages and docs.
+        label: What its label column holds, for messages and docs; None where it has none.
         has_vocabulary: Whether its labels are names.
         metrics: Names of its metrics, the primary one first.
+        alone: Whether it changes what the encoder sees, so that no other task can share its source.
     """
 
     form: str | None
-    label: str
+    label: str | None
     has_vocabulary: bool
     metrics: tuple[str, ...]
+    alone: bool = False
 
 
 TASK_TYPES: dict[str, TaskType] = {
@@ -105,7 +107,20 @@ def build_tasks(
     Raises:
         ValueError: Labels that do not suit the task's type, with the row.
     """
-    tasks = {}
+    check_tasks(config)
+    return {
+        name: _build_task(name, spec, [sources[source] for source in spec.sources], vocabularies)
+        for name, spec in config.tasks.items()
+    }
+
+
+def check_tasks(config: RunConfig) -> None:
+    """Check what can be said of tasks before any data are loaded.
+
+    Raises:
+        ValueError: A name that a head cannot have, an unknown type, no label column where the type needs one (or one
+            where it has none), a source that a task has to have alone.
+    """
     for name, spec in config.tasks.items():
         check_head_name(name)
         if spec.type not in TASK_TYPES:
@@ -113,8 +128,17 @@ def build_tasks(
                 f"`tasks.{name}.type` is {spec.type!r}.{nearest(spec.type, TASK_TYPES)} Valid are"
                 f" {', '.join(TASK_TYPES)}."
             )
-        tasks[name] = _build_task(name, spec, [sources[source] for source in spec.sources], vocabularies)
-    return tasks
+        task_type = TASK_TYPES[spec.type]
+        if spec.label is None and task_type.label is not None:
+            raise ValueError(f"`tasks.{name}.label` is missing: the column with {task_type.label}.")
+        if spec.label is not None and task_type.label is None:
+            raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} makes its labels itself.")
+        sharing = [other for other, task in config.tasks.items() if other != name and {*task.sources} & {*spec.sources}]
+        if task_type.alone and sharing:
+            raise ValueError(
+                f"`tasks.{name}` changes what the encoder sees of its source, so {', '.join(sharing)} cannot read that"
+                " source too: name the same files as a second source."
+            )
 
 
 def _build_task(

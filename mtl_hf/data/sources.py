@@ -126,7 +126,7 @@ def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str
         if not len(rows):
             raise ValueError(f"`{where}`: the split {split!r} has no rows.")
         _check_columns(rows, [(f"{where}.text", column) for column in columns], split)
-        _check_columns(rows, [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items()], split)
+        _check_columns(rows, [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label], split)
     data = SourceData(name, _find_form(loaded, columns, where), columns, dict(loaded))
     for split in list(data.splits):
         _drop_bad_rows(data, split, source.drop_bad_rows)

@@ -82,7 +82,7 @@ def _label_columns(
         _check_column(path, columns, f"--label {name}={column}", column)
     chosen = {}
     for name in heads:
-        trained = tasks[name].label if name in tasks else name
+        trained = (tasks[name].label if name in tasks else None) or name
         found = [column for column in (trained, name) if column in columns and column not in given.values()]
         if name in given:
             chosen[name] = given[name]
