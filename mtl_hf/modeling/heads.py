@@ -132,6 +132,15 @@ def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> He
     return HeadLoss(total, (labels != IGNORE_INDEX).sum())
 
 
+def by_row(head: nn.Module, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+    """What a head's logits say of each row of the data, (B, ...): what predictions are gathered and scored from.
+
+    A head whose logits are not one a row has a method of this name.
+    """
+    own: Callable[..., Tensor] | None = getattr(head, "by_row", None)
+    return logits if own is None else own(logits, labels)
+
+
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "sequence_classification": SequenceClassificationHead,
     "multi_label_classification": MultiLabelClassificationHead,

@@ -51,6 +51,7 @@ from ..metrics import (
     try_metrics,
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.heads import by_row
 from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .checkpoints import (
@@ -624,6 +625,21 @@ class MultiTaskTrainer(Trainer):
             name: read_answers(self.tasks[name], gold, predictions[name][back], starts)
             for name, gold in split.gold.items()
         }
+
+    def prediction_step(  # type: ignore[override]
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, dict[str, Tensor], None]:
+        """What each head of the batch's source says of each row (`heads.by_row`)."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.get("labels") or {}
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**inputs).logits
+        heads: Any = self.model.heads
+        return None, {name: by_row(heads[name], found, labels.get(name)) for name, found in logits.items()}, None
 
     # ---- the Hub ----
 
