@@ -187,6 +187,9 @@ class MultiTaskModel(PreTrainedModel):
         kwargs["revision"] = resolve_revision(name, kwargs.get("revision"), **access)
         loaded: Any = super().from_pretrained(name, *model_args, **kwargs)
         model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        # A file's tensors lie at multiples of 8 bytes; some CPUs round a product with one output otherwise there.
+        for parameter in model.heads.parameters():
+            parameter.data = parameter.data.clone()
         if name is not None:
             # With the configuration at hand `AutoTokenizer` need not find out what kind of model this is, which it
             # could only by running the repository's code.
