@@ -30,6 +30,7 @@ _EXPORTS = {
     "MultiTaskTrainer": ".training.trainer",
     "train": ".run",
     "evaluate": ".evaluation.evaluate",
+    "compare": ".evaluation.compare",
     "export_head": ".inference.export",
     "push": ".hub.push",
 }

@@ -22,6 +22,7 @@ _EXAMPLES = """examples:
   mtl-hf evaluate outputs/snips --split test
   mtl-hf evaluate outputs/snips outputs/snips-2 me/model --to comparison
   mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
+  mtl-hf compare configs/snips.yaml --seeds 3 --jobs 2
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
   mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
@@ -117,6 +118,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--batch-size", type=int, default=64)
     evaluate.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
     evaluate.set_defaults(function=_evaluate)
+
+    compare = verbs.add_parser(
+        "compare",
+        help="one model for all tasks against one for each, and any other variants, over several seeds",
+        description="Train each variant of a config with several seeds, score all on the same test rows, and write a"
+        " table (comparison.md, comparison.json) and plots. Variants are each task alone and all together, or sets of"
+        " a.b=c changes that a comparison's file names (configs/compare/). A comparison that was stopped goes on.",
+    )
+    compare.add_argument("config", help="a run's YAML, or a comparison's file")
+    compare.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes for every run, as data=FOLDER")
+    compare.add_argument("--seeds", type=int, metavar="N", help="seeds 13, 14, ... 12 + N (default: the file's, or 3)")
+    compare.add_argument("--variants", metavar="FILE", help="a YAML with more variants: name -> list of a.b=c")
+    compare.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the threads")
+    compare.add_argument("--to", metavar="FOLDER", help="for runs and report (default: outputs/compare/NAME)")
+    compare.add_argument("--dry-run", action="store_true", help="check every run up to its first step, then stop")
+    compare.add_argument("--no-plot", action="store_true", help="write no plots, which need matplotlib")
+    compare.set_defaults(function=_compare)
 
     export_head = verbs.add_parser(
         "export-head",
@@ -218,6 +236,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     )
     if PartialState().is_main_process:
         _say(scores_table(results) if len(models) == 1 else comparison_table(results))
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from .evaluation.compare import compare
+    from .evaluation.compare_report import comparison_markdown
+
+    result = compare(
+        arguments.config,
+        arguments.overrides,
+        seeds=arguments.seeds,
+        variants=arguments.variants,
+        to=arguments.to,
+        jobs=arguments.jobs,
+        dry_run=arguments.dry_run,
+        plot=not arguments.no_plot,
+    )
+    if arguments.dry_run:
+        for name, steps in result["steps"].items():
+            _say(f"{name:<40}{steps:>10,} steps")
+    else:
+        _say(comparison_markdown(result))
 
 
 def _export_head(arguments: argparse.Namespace) -> None:
