@@ -31,6 +31,7 @@ _EXPORTS = {
     "train": ".run",
     "evaluate": ".evaluation.evaluate",
     "export_head": ".inference.export",
+    "export_encoder": ".inference.export_encoder",
     "push": ".hub.push",
 }
 
