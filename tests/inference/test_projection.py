@@ -61,10 +61,10 @@ def test_every_label_is_in_the_legend_or_among_the_others(vectors, tmp_path):
 
 
 def test_odd_labels_are_shown_as_they_are(vectors, tmp_path):
-    labels = ["_hidden", "costs $5$", "x" * 100] * 20
+    labels = ["_hidden", "$x_{$", "x" * 100] * 20  # the second is no formula that could be set
     plot(vectors[:, :2], ["x", "y"], labels, [tmp_path / "x.svg"])
     drawn = (tmp_path / "x.svg").read_text(encoding="utf-8")
-    for text in ("_hidden", "costs \\$5\\$", "x" * 27 + "..."):
+    for text in ("_hidden", "$x_{$", "x" * 27 + "..."):
         assert text in drawn
 
 
