@@ -179,8 +179,7 @@ def embed_rows(
         (len(keep), hidden_size) float32.
 
     """
-    if missing := rows.data.column(text).null_count:
-        logger.warning("%d of %d rows have no text: they get the embedding of an empty one.", missing, len(rows))
+    column, empty = rows.select_columns([text]), 0
     wanted = np.asarray(keep, dtype=int)
     kept = np.empty((len(wanted), model.config.hidden_size), dtype=np.float32)
     started = time.perf_counter()
@@ -189,7 +188,8 @@ def embed_rows(
         tqdm(total=len(rows), unit="text", disable=not show_progress) as progress,
     ):
         for begin in range(0, len(rows), _STORED):
-            texts = [_text(value) for value in rows[begin : begin + _STORED][text]]
+            texts = [_text(value) for value in column[begin : begin + _STORED][text]]
+            empty += texts.count("")
             embeddings = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
             by_length = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
             for start in range(0, len(texts), _ENCODED):
@@ -201,6 +201,8 @@ def embed_rows(
             write(begin, embeddings)
             here = (wanted >= begin) & (wanted < begin + len(texts))
             kept[here] = embeddings[wanted[here] - begin]
+    if empty:
+        logger.warning("%d of %d texts are empty: their embedding is that of no words.", empty, len(rows))
     seconds = time.perf_counter() - started
     logger.info("%d texts x %d dimensions in %.1f s: %.0f texts a second.",
                 len(rows), model.config.hidden_size, seconds, len(rows) / seconds)  # fmt: skip

@@ -76,7 +76,7 @@ def test_words_missing_texts_and_very_long_ones_are_answered(encoder_folder, cap
     found = embed(encoder_folder, words)
     expected = one_by_one(encoder_folder, ["play some jazz", "", "", "jazz " * 20_000])
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert "1 of 4 rows have no text: they get the embedding of an empty one." in caplog.text
+    assert "2 of 4 texts are empty: their embedding is that of no words." in caplog.text
     assert "texts a second" in caplog.text
 
 
