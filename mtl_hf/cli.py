@@ -286,7 +286,7 @@ def _embed(arguments: argparse.Namespace) -> None:
             raise ValueError("give texts, `--file` or `--samples`, not several.")
         rows = sample_sentences()
         drawing = {"color": "theme"} | drawing
-    elif arguments.file and not arguments.texts and Path(arguments.file).suffix in FILE_LOADERS:
+    elif arguments.file and not arguments.texts and Path(arguments.file).suffix.lower() in FILE_LOADERS:
         rows = load_file(arguments.file)
     else:
         rows = Dataset.from_dict({"text": list(_texts(arguments))})

@@ -177,7 +177,6 @@ def embed_rows(
 
     Returns:
         (len(keep), hidden_size) float32.
-
     """
     column, empty = rows.select_columns([text]), 0
     wanted = np.asarray(keep, dtype=int)
@@ -231,14 +230,13 @@ def _writer(
             array.flush()
         else:
             arrow = rows.with_format("arrow")
-            field = pa.field(COLUMN, pa.list_(pa.float32(), hidden_size), nullable=False)
-            schema: Any = arrow[:0].schema.append(field).remove_metadata()
+            vector = datasets.List(datasets.Value("float32"), length=hidden_size)
+            schema = datasets.Features(rows.features | {COLUMN: vector}).arrow_schema  # with the names of class labels
             with parquet.ParquetWriter(part, schema) as file:
 
                 def write(begin: int, embeddings: np.ndarray) -> None:
                     column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), hidden_size)
-                    table = arrow[begin : begin + len(embeddings)].append_column(field, column)
-                    file.write_table(table.replace_schema_metadata())
+                    file.write_table(arrow[begin : begin + len(embeddings)].append_column(COLUMN, column).cast(schema))
 
                 yield write
         os.replace(part, to)

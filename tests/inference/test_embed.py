@@ -21,7 +21,8 @@ TEXTS = [" ".join(SENTENCES[row % 8].split()[: 1 + row % 5]) + f" {row}" for row
 @pytest.fixture
 def rows() -> datasets.Dataset:
     labels = [None if row == 7 else f"label {row % 3}" for row in range(50)]
-    return datasets.Dataset.from_dict({"id": list(range(50)), "text": TEXTS, "label": labels})
+    rows = datasets.Dataset.from_dict({"id": list(range(50)), "text": TEXTS, "label": labels})
+    return rows.cast_column("label", datasets.ClassLabel(names=["label 0", "label 1", "label 2"]))
 
 
 @pytest.fixture
@@ -47,6 +48,7 @@ def test_parquet_keeps_rows_columns_and_order(rows, encoder_folder, tmp_path):
     np.testing.assert_allclose(found, one_by_one(encoder_folder, TEXTS, normalize=True), atol=1e-5)
     again = datasets.Dataset.from_parquet(str(tmp_path / "new" / "x.parquet"))
     assert again.features["embedding"].length == 32
+    assert again.features["label"].names == ["label 0", "label 1", "label 2"]
 
 
 @pytest.mark.usefixtures("_small_chunks")
