@@ -32,6 +32,7 @@ _EXPORTS = {
     "evaluate": ".evaluation.evaluate",
     "compare": ".evaluation.compare",
     "export_head": ".inference.export",
+    "export_encoder": ".inference.export_encoder",
     "push": ".hub.push",
 }
 
