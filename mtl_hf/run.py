@@ -27,6 +27,7 @@ from .evaluation.start import (
     Start,
     ask_untrained,
     check_start,
+    check_tokens,
     compare_untrained,
     find_start,
     load_start,
@@ -263,6 +264,7 @@ def _score_and_write(
 def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | None = None) -> MultiTaskModel:
     """The encoder that the config names, or the model that it starts from, with a new head for each other task."""
     model = load_start(start, run) if start else _load_encoder(run.model)
+    tokens = model.tokenizer("to be")["input_ids"]
     for name, task in tasks.items():
         if name in model.heads:
             continue
@@ -272,6 +274,8 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | No
         if task.config.label_smoothing:
             options["label_smoothing"] = task.config.label_smoothing
         model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
+    if start:
+        check_tokens(start, run, tokens, model.tokenizer("to be")["input_ids"])
     return model
 
 

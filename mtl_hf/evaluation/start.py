@@ -195,6 +195,30 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
     return model
 
 
+def check_tokens(start: Start, run: RunConfig, was: list[int], now: list[int]) -> None:
+    """Say where kept heads read other tokens than before, because a new task reads lists of words.
+
+    Byte-level tokenizers then begin a text with a space too.
+
+    Args:
+        start: As `find_start` returns it.
+        run: The config.
+        was: The tokens of a text as the saved model reads it.
+        now: Those of the same text with the heads of all tasks.
+
+    Raises:
+        ValueError: Such a head is one that is only scored, whose answers would not be those of the saved model.
+    """
+    strings = [name for name, spec in start.heads.items() if spec["text"] != "words"]
+    if now == was or not strings:
+        return
+    what = (f"{_listed('head', strings)} of {start.checkpoint.name} read texts whose first word has no space before it;"
+            " the lists of words of a new task need a tokenizer that puts one there")  # fmt: skip
+    if scored := [name for name in strings if not run.tasks[name].train]:
+        raise ValueError(f"`tasks.{scored[0]}.train` is false, but {what}, so its answers would be others.")
+    logger.warning("%s.", what[0].upper() + what[1:])
+
+
 # ---- what only is scored ----
 
 

@@ -222,6 +222,29 @@ def test_from_something_else_is_refused(encoder_folder, first, tmp_path):
     _refuse(config, r"`model\.from`: .*bare cannot be loaded: ")
 
 
+def test_a_tokenizer_that_lists_of_words_would_change_is_refused_for_a_head_that_is_to_stay(
+    encoder_folders, tmp_path, caplog
+):
+    config = two_source_config(str(encoder_folders["roberta"]), tmp_path / "first", max_steps=1)
+    config["tasks"] = {"stars": config["tasks"]["stars"]}
+    del config["sources"]["assistant"]
+    mtl_hf.train(config)
+    config = two_source_config("", tmp_path / "second")
+    config["model"] = {"from": str(tmp_path / "first")}
+    mtl_hf.run.build(config)
+    assert "The head stars of " in caplog.text
+    assert (
+        "has no space before it; the lists of words of a new task need a tokenizer that puts one there" in caplog.text
+    )
+    config["tasks"]["stars"]["train"] = False
+    _refuse(config, r"`tasks\.stars\.train` is false, but the head stars of .* so its answers would be others")
+    for name in ("intent", "slots"):
+        del config["tasks"][name]
+    del config["sources"]["assistant"]
+    run = mtl_hf.run.build(config)  # lists of words are not read any more
+    assert run.trainer.tasks["stars"].form == "string"
+
+
 # ---- heads that are only scored ----
 
 
