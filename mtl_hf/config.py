@@ -71,6 +71,9 @@ class Source:
         {},
     )
     drop_bad_rows: bool = option("drop rows without text (and say so) instead of stopping", False)
+    drop_leaked: bool = option(
+        "drop training rows whose text is in the validation or test split of any source of the run", False
+    )
     dataset: Any = option("a datasets.Dataset or DatasetDict handed over in Python, instead of path", None)
     loader: dict[str, Any] = option("filled from the source's other keys: arguments of datasets.load_dataset", {})
 

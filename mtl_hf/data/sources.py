@@ -24,6 +24,7 @@ from typing import Any
 import datasets
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
+from .leaks import find_leaks, text_key
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class SourceData:
 
 
 def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str, SourceData]:
-    """Load every source, carve off missing splits, and check its texts.
+    """Load every source, carve off missing splits, check its texts, and report or drop training rows that leak.
 
     Args:
         config: The run.
@@ -87,7 +88,13 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     Raises:
         ValueError: Anything wrong with a source, with its name, file, column or row.
     """
-    return {name: _load_source(name, source, config, tuple(splits)) for name, source in config.sources.items()}
+    wanted = tuple(splits)
+    sources = {name: _load_source(name, source, config) for name, source in config.sources.items()}
+    if "train" in wanted:
+        _report_leaks(sources, config)
+    for data in sources.values():
+        data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
+    return sources
 
 
 def load_file(path: str | Path) -> datasets.Dataset:
@@ -106,7 +113,7 @@ def load_file(path: str | Path) -> datasets.Dataset:
     return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path))["train"]
 
 
-def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str, ...]) -> SourceData:
+def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     where = f"sources.{name}"
     if (source.path is None) == (source.dataset is None):
         raise ValueError(f"`{where}` needs `path` (or, in Python, `dataset`), and not both.")
@@ -137,8 +144,30 @@ def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str
         if stratify:
             _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train")
         carve(data, shares, stratify, typed(int, source.split.get("seed", 13), f"{where}.split.seed"))
-    data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return data
+
+
+def _report_leaks(sources: Mapping[str, SourceData], config: RunConfig) -> None:
+    """Say which training rows have a text that is scored in some source, and drop them where that is asked for."""
+    texts = {name: {split: data.texts(split) for split in data.splits} for name, data in sources.items()}
+    for name, rows in find_leaks(texts).items():
+        data, num_rows = sources[name], len(sources[name].splits["train"])
+        counts = collections.Counter(place for places in rows.values() for place in places)
+        found = ", ".join(f"{source} {split} ({count})" for (source, split), count in sorted(counts.items()))
+        if not config.sources[name].drop_leaked:
+            logger.warning(
+                "Source %s: %d of %d training rows have a text that is also in %s: scores there flatter;"
+                " `sources.%s.drop_leaked: true` drops these rows.", name, len(rows), num_rows, found, name,
+            )  # fmt: skip
+            continue
+        if len(rows) == num_rows:
+            raise ValueError(
+                f"`sources.{name}.drop_leaked`: every training row has a text that is also in {found}; none would stay."
+            )
+        logger.warning(
+            "Source %s: %d of %d training rows dropped, whose text is also in %s.", name, len(rows), num_rows, found
+        )
+        data.keep("train", [row for row in range(num_rows) if row not in rows])
 
 
 def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:
@@ -311,7 +340,7 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
         seed: Another seed carves other rows.
     """
     train = data.splits["train"]
-    keys = [_text_key(text) for text in data.texts("train")]
+    keys = [text_key(text) for text in data.texts("train")]
     strata = [str(value) for value in train[stratify]] if stratify else [""] * len(keys)
     groups: dict[str, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(keys):
@@ -344,11 +373,6 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
             data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
         )  # fmt: skip
     data.keep("train", [row for row in range(len(train)) if row not in gone])
-
-
-def _text_key(text: Any) -> str:
-    whole = text if isinstance(text, str) else "\n".join(text)
-    return " ".join(re.findall(r"\w+", whole.lower())) or whole
 
 
 # ---- checking ----
