@@ -362,6 +362,12 @@ _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(Plain, _represent_plain)
 
 
+def flow(value: Any) -> str:
+    """Plain data as one line of YAML that `RunConfig.load` reads as what it is."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
+    return text.removesuffix("...\n").strip()
+
+
 def _parse_yaml(text: str, name: str) -> Any:
     try:
         loader = _Loader(_VARIABLE.sub(lambda match: match[0].translate(_HIDE), text))

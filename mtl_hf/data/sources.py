@@ -409,7 +409,8 @@ def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where
     return "pair" if len(columns) == 2 else forms.pop()
 
 
-def _has_text(value: Any) -> bool:
+def has_text(value: Any) -> bool:
+    """Whether a string or a list of words holds any text; a list with something else than words does not."""
     if isinstance(value, str):
         return bool(value.strip())
     return bool(value) and all(isinstance(word, str) for word in value) and any(word.strip() for word in value)
@@ -420,7 +421,7 @@ def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
     bad = [
         row
         for row, text in enumerate(data.texts(split))
-        if not (all(map(_has_text, text)) if data.form == "pair" else _has_text(text))
+        if not (all(map(has_text, text)) if data.form == "pair" else has_text(text))
     ]
     if not bad:
         return
