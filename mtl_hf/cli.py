@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from .config import describe
 
 _EXAMPLES = """examples:
+  mtl-hf init reviews.csv tickets.csv --to config.yaml
   mtl-hf data snips --to data
   mtl-hf inspect configs/snips.yaml
   mtl-hf train configs/snips.yaml training.num_train_epochs=3
@@ -211,6 +213,23 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--dry-run", action="store_true", help="list what would be sent, then stop")
     push.set_defaults(function=_push)
 
+    init = verbs.add_parser(
+        "init",
+        help="look at data files and write a config that trains on them",
+        description="Look at files of rows and write a commented YAML: which are splits of one source (train, dev, test"
+        " in the name), what is text, what are labels and of which task type, what is left out and why.",
+    )
+    init.add_argument("files", nargs="+", metavar="FILE", help=".jsonl, .json, .csv, .tsv or .parquet")
+    init.add_argument("--to", default="config.yaml", metavar="YAML", help="the file to write (default: config.yaml)")
+    init.add_argument("--text", metavar="COLUMN", help="the text (FIRST,SECOND for pairs), if that is not clear")
+    init.add_argument(
+        "--label", action="append", default=[], metavar="COLUMN[=TYPE]",
+        help="a label column, and perhaps its task type; the others of its file are then left out",
+    )  # fmt: skip
+    init.add_argument("--encoder", help="default: all-MiniLM-L6-v2")
+    init.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    init.set_defaults(function=_init)
+
     data = verbs.add_parser("data", help="download public data sets from pinned origins and check them")
     data.add_argument("names", nargs="*", help="data sets (default: list them)")
     data.add_argument("--to", default="data", help="folder (default: data)")
@@ -367,6 +386,41 @@ def _push(arguments: argparse.Namespace) -> None:
         revision=arguments.revision,
         dry_run=arguments.dry_run,
     )
+
+
+def _init(arguments: argparse.Namespace) -> None:
+    to = Path(arguments.to)
+    if to.exists() and not arguments.overwrite:
+        raise ValueError(f"`--to`: {to} is there already; choose another file, or replace it with --overwrite.")
+    import datasets
+
+    from .data.draft import draft_config
+
+    datasets.disable_progress_bars()
+    written = draft_config(
+        arguments.files,
+        name=to.stem,
+        text=arguments.text,
+        labels=arguments.label,
+        encoder=arguments.encoder,
+        ask=_ask if sys.stdin.isatty() else None,
+    )
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(written, encoding="utf-8")
+    _say(f"{written}\nWritten to {to}. Next: mtl-hf train {shlex.quote(str(to))}")
+
+
+def _ask(question: str, options: Sequence[str]) -> str:
+    """Ask on the terminal until the answer is one of the options, or its number."""
+    _say(question)
+    for number, option in enumerate(options, start=1):
+        _say(f"  {number}  {option}")
+    while True:
+        answer = input("> ").strip()
+        if answer in options:
+            return answer
+        if answer.isdecimal() and 0 < int(answer) <= len(options):
+            return options[int(answer) - 1]
 
 
 def _data(arguments: argparse.Namespace) -> None:

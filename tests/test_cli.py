@@ -22,7 +22,8 @@ from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "export-encoder", "push", "data")
+VERBS = ("train", "evaluate", "compare", "export-head", "predict", "inspect", "embed", "export-encoder", "push", "init",
+         "data")  # fmt: skip
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 
@@ -406,3 +407,54 @@ def test_every_public_name_resolves():
     assert set(mtl_hf.__all__) <= set(dir(mtl_hf))
     with pytest.raises(AttributeError, match="has no attribute 'tarin'"):
         mtl_hf.tarin  # noqa: B018
+
+
+def test_from_two_unknown_files_to_a_model_in_two_commands(
+    out: Callable[..., str], encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mtl_hf.data.draft._default_encoder", lambda: encoder_folder)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    lines = [f"{index},the {'fine' if index % 2 else 'poor'} food of day {index},{'pos' if index % 2 else 'neg'}\n"
+             for index in range(40)]  # fmt: skip
+    (tmp_path / "a.csv").write_text("nr,remark,mood\n" + "".join(lines), encoding="utf-8")
+    lines = [f"where is my order number {index},{index % 7 + 0.5},{index % 3}\n" for index in range(40)]
+    (tmp_path / "b.csv").write_text("question,hours,desk\n" + "".join(lines), encoding="utf-8")
+    printed = out("init", "a.csv", "b.csv", "--to", "c.yaml")
+    assert printed.endswith("Written to c.yaml. Next: mtl-hf train c.yaml\n")
+    assert (tmp_path / "c.yaml").read_text(encoding="utf-8") in printed
+    cli.main(["train", "c.yaml"])
+    results = json.loads((tmp_path / "outputs" / "c" / "metrics.json").read_text(encoding="utf-8"))
+    assert set(results["tasks"]) == {"mood", "hours", "desk"}
+
+
+def test_init_replaces_nothing_and_asks_only_on_a_terminal(
+    out: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    lines = [f"the food of day {index},a long remark on {index},{'ab'[index % 2]}\n" for index in range(20)]
+    rows = tmp_path / "rows.csv"
+    rows.write_text("subject,message,queue\n" + "".join(lines), encoding="utf-8")
+    to = tmp_path / "new" / "c.yaml"
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert "`--text subject` or `--text message`" in refusal("init", rows, "--to", to)
+    assert not to.exists()
+    monkeypatch.setattr("sys.stdin", Terminal())
+    answers = iter(["", "neither", "9", "2"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    printed = out("init", rows, "--to", to)
+    assert "subject and message could all be the text" in printed
+    assert "  2  message\n" in printed
+    assert "    text: message\n" in to.read_text(encoding="utf-8")
+    assert "is there already" in refusal("init", rows, "--to", to, "--text", "subject")
+    out("init", rows, "--to", to, "--text", "subject", "--overwrite")
+    assert "    text: subject\n" in to.read_text(encoding="utf-8")
+
+
+def test_init_names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes("text,label\nfein,a\nsch\xf6n,b\n".encode("latin-1"))
+    assert "rows.csv, line 3: not UTF-8" in refusal("init", tmp_path / "rows.csv", "--to", tmp_path / "c.yaml")
+    assert not (tmp_path / "c.yaml").exists()

@@ -13,15 +13,10 @@ from typing import Any
 import datasets
 
 from ..config import Model, RunConfig, Source, Task, nearest
+from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
 from ..data.sources import load_file
 
 logger = logging.getLogger(__name__)
-
-TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
-PAIR_COLUMNS = (
-    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
-    ("question", "sentence"), ("first", "second"),
-)  # fmt: skip
 
 
 def config_of_file(
