@@ -44,7 +44,11 @@ class Model:
     trust_remote_code: bool = option(
         "allow code of the encoder's repository (its tokenizer's) to run on this machine", False
     )
-    pooling: Literal["mean", "cls", "max"] = option("how token states become one vector for sentence heads", "mean")
+    pooling: str = option(
+        "how token states become one vector for sentence heads: mean, cls, max, mean_last_<n> (over the last n layers,"
+        " then over tokens) or attention (learned weights, each head its own)",
+        "mean",
+    )
     max_length: int | None = option("longest input in tokens; longer ones are cut (default: the encoder's limit)", None)
     dropout: float = option("dropout before the last layer of each head, 0 to 1", 0.1)
     attn_implementation: str | None = option("attention kernel: sdpa, eager, ... (default: transformers' choice)", None)
@@ -79,7 +83,9 @@ class Source:
 class Task:
     """`tasks.<name>:` one head: what it learns, from which column, and how it is scored."""
 
-    type: str = option("sequence_classification, multi_label_classification, regression or token_classification")
+    type: str = option(
+        "sequence_classification, multi_label_classification, regression, token_classification or sentence_similarity"
+    )
     source: str | list[str] = option("the source, or several, whose rows it reads")
     label: str | None = option("the label column; none where the task type makes its labels itself", None)
     labels: list[str] | dict[str, str] | None = option(
@@ -94,10 +100,21 @@ class Task:
     loss_weight: float = option("factor of the task's loss", 1.0)
     score_weight: float | None = option("weight of the primary metric in the score (default: 1; 0 for a loss)", None)
     learning_rate: float | None = option("of this head (default: head_learning_rate, else learning_rate)", None)
-    pooling: Literal["mean", "cls", "max"] | None = option("instead of the model's", None)
-    dropout: float | None = option("instead of the model's", None)
+    pooling: str | None = option("instead of the model's", None)
+    dropout: float | None = option("instead of the model's (of sentence_similarity: instead of none)", None)
     label_smoothing: float | None = option("share of each label spread over all labels, 0 to 1", None)
     bio: Literal["repair", "refuse"] = option("what to do with an I- tag that continues nothing", "repair")
+    loss: Literal["cosine", "ranking"] | None = option(
+        "of sentence_similarity: squared error of the cosine against a score, or (without a label column) cross-entropy"
+        " of each first text's own second text among those of the batch (default: cosine)",
+        None,
+    )
+    score_range: list[float] | None = option(
+        "of sentence_similarity: the least and the greatest score there can be, which are read as 0 and 1"
+        " (default: [0, 1])",
+        None,
+    )
+    temperature: float | None = option("of loss ranking: what cosines are divided by (default: 0.05)", None)
 
     @property
     def sources(self) -> list[str]:
@@ -131,6 +148,9 @@ class OurTraining:
         "stop after so many evaluations without a better score (default: never)", None
     )
     keep_best_per_task: bool = option("keep the best checkpoint of each task besides that with the best score", False)
+
+
+_POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]+)"  # as `modeling/pooling.py`, which needs torch
 
 
 @dataclass(kw_only=True)
@@ -172,6 +192,15 @@ class RunConfig:
         for name, spec in self.sources.items():
             if spec.batch_size is not None and spec.batch_size < 1:
                 raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
+        for path, pooling in [
+            ("model.pooling", self.model.pooling),
+            *((f"tasks.{name}.pooling", task.pooling) for name, task in self.tasks.items()),
+        ]:
+            if pooling is not None and not re.fullmatch(_POOLING, pooling):
+                raise ValueError(
+                    f"`{path}` is {pooling!r}.{nearest(pooling, _POOLING.split('|'))} Valid are mean, cls, max,"
+                    " attention, and mean_last_<n> with n of at least 2."
+                )
         for path, value in [
             ("model.dropout", self.model.dropout),
             *((f"tasks.{name}.{key}", getattr(task, key)) for name, task in self.tasks.items()

@@ -245,11 +245,12 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
             f"`model.encoder` {spec.encoder!r} cannot be loaded: {' '.join(str(error).split())}"
         ) from error
     for name, task in tasks.items():
-        options: dict[str, Any] = {"dropout": spec.dropout if task.config.dropout is None else task.config.dropout}
-        if task.config.pooling:
-            options["pooling"] = task.config.pooling
-        if task.config.label_smoothing:
-            options["label_smoothing"] = task.config.label_smoothing
+        chosen = task.config
+        default = None if task.type == "sentence_similarity" else spec.dropout  # a cosine is not taken of noise
+        options: dict[str, Any] = {"dropout": default if chosen.dropout is None else chosen.dropout}
+        for key in ("pooling", "label_smoothing", "loss", "temperature"):
+            if getattr(chosen, key):
+                options[key] = getattr(chosen, key)
         model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
     return model
 

@@ -72,8 +72,9 @@ class Collator:
         pad_token_id: What pads `input_ids`.
 
     Returns (when called):
-        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right. In training also
-        `labels`: task → tensor in the form its head documents, only for tasks with a labelled item in these rows;
+        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right; (2B, T) of texts that
+        the encoder reads apart, where rows 2i and 2i + 1 are the two texts of row i. In training also `labels`: task →
+        tensor in the form its head documents, only for tasks with a labelled item in these rows;
         `num_items`: task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`: the
         source's tasks.
     """
@@ -87,13 +88,14 @@ class Collator:
         if isinstance(rows, list):  # a loader without __getitems__
             rows = SourceRows(rows[0].source, pa.concat_tables([row.columns for row in rows]), rows[0].with_labels)
         columns = rows.columns
-        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id)
+        second = columns["second"] if "second" in columns.column_names else None
+        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id, second)
         batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(input_ids.astype(np.int64)),
             "attention_mask": torch.from_numpy(attention_mask.astype(np.int64)),
         }
         if "token_type_ids" in columns.column_names:
-            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0)[0].astype(np.int64))
+            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, second)[0].astype(np.int64))
         if not rows.with_labels:
             return batch | {"heads": tuple(self.tasks[rows.source])}
         batch |= {"labels": {}, "num_items": {}, "num_labelled_rows": 0}
@@ -132,9 +134,15 @@ def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return array.flatten().to_numpy(zero_copy_only=False), np.diff(array.offsets.to_numpy())
 
 
-def _pad(column: pa.ChunkedArray, fill: int) -> tuple[np.ndarray, np.ndarray]:
-    """A list column as (B, T) padded on the right, with the mask of what is real."""
+def _pad(column: pa.ChunkedArray, fill: int, second: pa.ChunkedArray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as (B, T) padded on the right, with the mask of what is real.
+
+    Where `second` says at which place a row's second text begins, (2B, T): the two texts are rows one after the other.
+    """
     values, lengths = _flat(column)
+    if second is not None:  # the values are in order already
+        first = second.to_numpy()
+        lengths = np.stack([first, lengths - first], axis=1).ravel()
     mask = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
     padded = np.full(mask.shape, fill, dtype=values.dtype)
     padded[mask] = values
@@ -176,4 +184,5 @@ _LABELS = {
     "multi_label_classification": _multi_hot,
     "regression": _number_labels,
     "token_classification": _word_labels,
+    "sentence_similarity": _number_labels,
 }

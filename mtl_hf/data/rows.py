@@ -58,23 +58,28 @@ def encode_rows(
         max_length: Longest input in tokens.
 
     Returns:
-        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, and in the training
+        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, for texts that the
+        encoder reads apart `second` (where the second begins in `input_ids`, which holds both), and in the training
         split a label column a task (ids; multi-hot; numbers), `-100` or NaN where absent.
     """
     readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
     with_labels = split == "train"
     rows = source.splits[split]
+    form = next((task.form for task in readers.values()), source.form)
     int_list = datasets.List(datasets.Value("int32"))
     features: dict[str, Any] = {"input_ids": int_list, "cut": datasets.Value("bool")}
     if "token_type_ids" in tokenizer.model_input_names:
         features["token_type_ids"] = int_list
     if source.form == "words":
         features["word_starts"] = int_list
+    if form == "apart":
+        features["second"] = datasets.Value("int32")
     label_features = {
         "sequence_classification": datasets.Value("int32"),
         "multi_label_classification": datasets.List(datasets.Value("int8")),
         "regression": datasets.Value("float64"),
         "token_classification": int_list,
+        "sentence_similarity": datasets.Value("float64"),
     }
     gold = source.gold[split]
     if with_labels:
@@ -85,7 +90,7 @@ def encode_rows(
         encoded = encode(
             tokenizer,
             list(zip(*texts, strict=True)) if source.form == "pair" else texts[0],
-            form=source.form,
+            form=form,
             max_length=max_length,
         )
         if with_labels:
@@ -96,9 +101,12 @@ def encode_rows(
                 ]
         return encoded
 
-    readable = {name: [task.type, task.labels, task.config.bio, task.config.label] for name, task in readers.items()}
+    readable = {
+        name: [task.type, task.labels, task.config.bio, task.config.label, task.config.score_range]
+        for name, task in readers.items()
+    }
     key = json.dumps(
-        [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), source.form, source.columns, max_length,
+        [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), form, source.columns, max_length,
          tokenizer.truncation_side, sorted(features), readable if with_labels else None,
          [task.config.labels for task in readers.values()]]
     )  # fmt: skip
@@ -126,7 +134,7 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
 def _label_ids(task: TaskData, label: Any, text: Any) -> Any:
     """One row's label as the collator wants it; a name that a trained model does not know counts as absent."""
     ids = task.ids
-    if task.type == "regression":
+    if task.type in ("regression", "sentence_similarity"):
         return float("nan") if label is None else label
     if task.type == "sequence_classification":
         return IGNORE_INDEX if label is None else ids.get(label, IGNORE_INDEX)
@@ -152,7 +160,7 @@ def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping
             useful |= labels.flatten().to_numpy().reshape(len(encoded), -1)[:, 0] != IGNORE_INDEX
         else:
             values = labels.to_numpy(zero_copy_only=False)
-            useful |= ~np.isnan(values) if task.type == "regression" else values != IGNORE_INDEX
+            useful |= ~np.isnan(values) if values.dtype.kind == "f" else values != IGNORE_INDEX
     if useful.all():
         return encoded
     logger.warning("Source %s: %d of %d training rows have no label of any task and are left out.",

@@ -165,6 +165,7 @@ _SHOWN = (
     "recall",
     "pearson",
     "spearman",
+    "mrr",
     "mse",
     "cross_entropy",
 )

@@ -29,6 +29,7 @@ from ..evaluation.report import show_number
 from ..evaluation.saved_models import RUN_FILE, check_name, run_file
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.encoding import PAIRED
 from ..training.checkpoints import checkpoint_step
 from ..training.optimizer import parts_table
 from ..training.trainer import MultiTaskTrainer
@@ -41,6 +42,7 @@ _HUB_TASKS = {
     "multi_label_classification": "text-classification",
     "regression": "text-regression",
     "token_classification": "token-classification",
+    "sentence_similarity": "sentence-similarity",
 }
 _HUB_METRICS = {
     "macro_f1": "f1", "micro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
@@ -173,7 +175,12 @@ def _task_section(name: str, spec: Mapping[str, Any]) -> str:
         labels = sorted({label[2:] for label in labels if label != "O"})
     listed = ", ".join(f"`{_cell(label)}`" for label in labels[:50])
     listed += f" and {len(labels) - 50} more" if len(labels) > 50 else ""
-    text = {"string": "a text", "words": "a text (a string, or a list of words)", "pair": "a pair of texts"}
+    text = {
+        "string": "a text",
+        "words": "a text (a string, or a list of words)",
+        "pair": "a pair of texts",
+        "apart": "two texts",
+    }
     what, shown = {
         "sequence_classification": (f"one of {len(labels)} labels: {listed}", '{"label": ..., "score": ...}'),
         "multi_label_classification": (
@@ -181,6 +188,7 @@ def _task_section(name: str, spec: Mapping[str, Any]) -> str:
             '[{"label": ..., "score": ...}, ...]',
         ),
         "regression": ("a number", "..."),
+        "sentence_similarity": ("the cosine of their vectors, from -1 to 1", "..."),
         "token_classification": (
             f"the entities in it, of {len(labels)} types: {listed}"
             if spans
@@ -188,8 +196,13 @@ def _task_section(name: str, spec: Mapping[str, Any]) -> str:
             f'[{{"{"type" if spans else "label"}": ..., "text": ..., "start": ..., "end": ..., "score": ...}}, ...]',
         ),
     }[spec["type"]]
-    example = '("The first text.", "The second text.")' if spec["text"] == "pair" else '"The text to ask about."'
-    untrained = "" if spec.get("num_steps") else " **It has not been trained: its answers are random.**"
+    example = '("The first text.", "The second text.")' if spec["text"] in PAIRED else '"The text to ask about."'
+    # Without steps the cosine is the encoder's own.
+    untrained = (
+        ""
+        if spec.get("num_steps") or spec["type"] == "sentence_similarity"
+        else " **It has not been trained: its answers are random.**"
+    )
     snippet = f'model.predict([{example}], heads="{name}")\n# [{{"{name}": {shown}}}]'
     return f"Answers {text[spec['text']]} with {what}.{untrained}\n\n```python\n{snippet}\n```"
 
@@ -290,14 +303,18 @@ def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapp
             own = [sources[source].gold[split] for source in task.config.sources if split in sources[source].splits]
             if own:
                 gold[split] = [label for found in own for label in found[name]]
-        parts.append(f"**{name}** ({', '.join(task.config.sources)}), {TASK_TYPES[task.type].label}:")
+        told = f"**{name}** ({', '.join(task.config.sources)})"
+        if task.config.label is None:
+            parts.append(f"{told}, without a label column.")
+            continue
+        parts.append(f"{told}, {TASK_TYPES[task.type].label}:")
         parts.append(_label_table(task, gold))
     return "\n\n".join(parts)
 
 
 def _label_table(task: TaskData, gold: Mapping[str, list[Any]], most: int = 30) -> str:
     """How often each label occurs in each split; of numbers how they are spread."""
-    if task.type == "regression":
+    if not TASK_TYPES[task.type].has_vocabulary:
         lines = []
         for split, labels in gold.items():
             known = np.array([label for label in labels if label is not None])

@@ -58,6 +58,9 @@ def _show_row(
     lines += [f"  {name}: {label}" for name, label in gold.items() if tasks[name].type != "token_classification"]
     tags = {name: label for name, label in gold.items() if tasks[name].type == "token_classification"}
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    if "second" in encoded:
+        texts = (tokens[: encoded["second"]], tokens[encoded["second"] :])
+        return [*lines, *("  " + " ".join(text) for text in texts)]
     if not tags:
         return [*lines, "  " + " ".join(tokens)]
     words = source.splits[split][source.columns[0]][row]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .pooling import POOLING, check_pooling
+from .pooling import layers_read, make_pooling
 
 IGNORE_INDEX = -100  # an absent class label; also what the pads of token labels are
 
@@ -40,7 +40,8 @@ class SequenceClassificationHead(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.pool = POOLING[check_pooling(pooling)]
+        self.pool = make_pooling(pooling, hidden_size)
+        self.num_layers = layers_read(pooling)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden_size, len(labels))
         self.label_smoothing = label_smoothing
@@ -80,7 +81,8 @@ class RegressionHead(nn.Module):
 
     def __init__(self, hidden_size: int, *, pooling: str = "mean", dropout: float = 0.1) -> None:
         super().__init__()
-        self.pool = POOLING[check_pooling(pooling)]
+        self.pool = make_pooling(pooling, hidden_size)
+        self.num_layers = layers_read(pooling)
         self.dropout = nn.Dropout(dropout)
         self.regressor = nn.Linear(hidden_size, 1)
 
@@ -120,6 +122,64 @@ class TokenClassificationHead(nn.Module):
         return _cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
 
 
+class SentenceSimilarityHead(nn.Module):
+    """Pool, dropout, scale to length 1: a vector a text, whose cosine with that of another says how alike they are.
+
+    Texts of a pair go through the encoder one by one, as rows 2i and 2i + 1 of the batch. An item is a pair.
+
+    - `loss: cosine`: squared error of the cosine against a score from 0 to 1 (Reimers and Gurevych, arXiv 1908.10084,
+      section 3; `CosineSimilarityLoss` of sentence-transformers).
+    - `loss: ranking`: cross-entropy of each first text's own second text among all second texts of the batch, by their
+      cosines over `temperature` (multiple negatives, Henderson et al., arXiv 1705.00652, section 4). From first to
+      second text only, as there and as its metrics count. The negatives are those of the batch that one process sees at
+      once, so accumulated batches and processes do not add any; equal second texts are each other's negatives.
+
+    Labels: (B,) scores, for `ranking` any number; NaN where absent. Logits, the vectors: (2B, H) float32 or wider; of
+    any number of single texts as many.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        pooling: str = "mean",
+        loss: str = "cosine",
+        temperature: float = 0.05,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if loss not in ("cosine", "ranking"):
+            raise ValueError(f"`loss` is {loss!r}; valid are cosine, ranking.")
+        if temperature <= 0:
+            raise ValueError(f"`temperature` is {temperature}; it is above 0.")
+        self.pool = make_pooling(pooling, hidden_size)
+        self.num_layers = layers_read(pooling)
+        self.dropout = nn.Dropout(dropout)
+        self.ranking = loss == "ranking"
+        self.temperature = temperature
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """States (N, T, H), mask (N, T) → vectors of length 1, (N, H)."""
+        pooled = self.dropout(self.pool(states, attention_mask))
+        return F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
+        """Sum of the loss over pairs with a label, and how many these are."""
+        known = ~labels.isnan()
+        first, second = logits[0::2][known], logits[1::2][known]
+        if not self.ranking:
+            error = (first * second).sum(-1) - labels[known].to(first.dtype)
+            return HeadLoss(error.square().sum(), known.sum())
+        with torch.autocast(first.device.type, enabled=False):  # or their product would be rounded
+            scores = first @ second.T / self.temperature
+        own = torch.arange(len(scores), device=scores.device)
+        return HeadLoss(F.cross_entropy(scores, own, reduction="sum"), known.sum())
+
+    def by_row(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The two vectors of each pair, (B, 2, H)."""
+        return logits.unflatten(0, (-1, 2))
+
+
 def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> HeadLoss:
     """Logits (N, C), labels (N,) → sum over labels that are not `-100`, in float32 or wider."""
     total = F.cross_entropy(
@@ -146,7 +206,9 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "multi_label_classification": MultiLabelClassificationHead,
     "regression": RegressionHead,
     "token_classification": TokenClassificationHead,
+    "sentence_similarity": SentenceSimilarityHead,
 }
+_WITHOUT_LABELS = ("regression", "sentence_similarity")
 
 # What a head's specification holds besides the arguments of its class.
 _NOT_ARGUMENTS = ("type", "text", "num_steps")
@@ -176,7 +238,7 @@ def build_head(hidden_size: int, pooling: str, spec: dict[str, Any]) -> nn.Modul
     options = {key: value for key, value in spec.items() if key not in _NOT_ARGUMENTS and value is not None}
     if spec["type"] != "token_classification":
         options.setdefault("pooling", pooling)
-    if spec["type"] != "regression" and not options.get("labels"):
+    if spec["type"] not in _WITHOUT_LABELS and not options.get("labels"):
         raise ValueError(f"a {spec['type']} head needs `labels`, a list of names.")
     try:
         return HEADS[spec["type"]](hidden_size, **options)

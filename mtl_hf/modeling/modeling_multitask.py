@@ -7,7 +7,7 @@ heads pool for themselves; and a head that nobody has trained says so when it is
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,9 @@ from transformers.utils.hub import resolve_revision
 
 from .answers import answer
 from .configuration_multitask import MultiTaskConfig
-from .encoding import NO_TOKEN, WHERE, default_length, encode, load_tokenizer, longest_input, split_words
-from .heads import build_head, check_head_name
-from .pooling import POOLING, check_pooling
+from .encoding import NO_TOKEN, PAIRED, WHERE, default_length, encode, load_tokenizer, longest_input, split_words
+from .heads import build_head, by_row, check_head_name
+from .pooling import check_pooling, last_layers, layers_read, make_pooling
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,9 @@ class MultiTaskOutput(ModelOutput):
     Attributes:
         loss: Sum of `losses`, ().
         losses: Task → its loss: the mean over its labelled items, or their sum over `num_items[task]`, ().
-        logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification.
-        hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
+        logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
+            of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1.
+        hidden_states: The encoder's, when asked for with `output_hidden_states=True` or read by a head.
         attentions: The encoder's, when asked for with `output_attentions=True`.
     """
 
@@ -68,7 +69,8 @@ class MultiTaskModel(PreTrainedModel):
 
     def __init__(self, config: MultiTaskConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        check_pooling(config.pooling)
+        for pooling in (config.pooling, *(spec.get("pooling") for spec in (config.heads or {}).values())):
+            check_pooling(pooling or config.pooling, self._num_layers)
         if encoder is None:
             encoder = AutoModel.from_config(config.text_config, attn_implementation=config.encoder_attn_implementation)
         # Not every encoder has a pooler, and those that do make it again at each load.
@@ -101,7 +103,7 @@ class MultiTaskModel(PreTrainedModel):
 
         Args:
             name_or_path: Hub id or local folder of anything that `AutoModel` loads.
-            pooling: `mean`, `cls` or `max`; heads may choose their own.
+            pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; heads may choose their own.
             max_length: Longest input in tokens; by default what a sentence encoder was made for, else the most that
                 encoder and tokenizer can take.
             attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
@@ -155,9 +157,10 @@ class MultiTaskModel(PreTrainedModel):
         Args:
             name: The task's name.
             type: A key of `HEADS`.
-            labels: Names of the labels in the order of the logits; none for `regression`.
-            text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`.
-            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`.
+            labels: Names of the labels in the order of the logits; none for `regression` and `sentence_similarity`.
+            text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`,
+                sentence similarity always `apart`.
+            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`, `loss`, ...
 
         Raises:
             ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
@@ -165,11 +168,13 @@ class MultiTaskModel(PreTrainedModel):
         check_head_name(name)
         if name in self.heads:
             raise ValueError(f"there is a head {name!r} already.")
-        spec: dict[str, Any] = {"type": type, "text": "words" if type == "token_classification" else text}
+        own_form = {"token_classification": "words", "sentence_similarity": "apart"}
+        spec: dict[str, Any] = {"type": type, "text": own_form.get(type, text)}
         if labels is not None:
             spec["labels"] = list(labels)
         spec |= {key: value for key, value in options.items() if value is not None}
         spec["num_steps"] = 0
+        check_pooling(spec.get("pooling", self.config.pooling), self._num_layers)
         head = build_head(self.config.hidden_size, self.config.pooling, spec)
         first_of_words = not any(other["text"] == "words" for other in self.config.heads.values())
         if spec["text"] == "words" and first_of_words and self._origin is not None:
@@ -262,13 +267,16 @@ class MultiTaskModel(PreTrainedModel):
             source = input_ids if input_ids is not None else kwargs["inputs_embeds"]
             attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         kwargs["return_dict"] = True
+        if any(self._layers_read(name) > 1 for name in names):
+            kwargs["output_hidden_states"] = True
         encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
         logits: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         for name in names:
             head: Any = self.heads[name]
-            logits[name] = head(encoded.last_hidden_state, attention_mask)
+            states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), self._layers_read(name))
+            logits[name] = head(states, attention_mask)
             if name in labels:
                 total, own_items = head.loss(logits[name], labels[name])
                 losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
@@ -288,9 +296,18 @@ class MultiTaskModel(PreTrainedModel):
             raise ValueError(f"`heads` asks for {unknown}; the model has {list(self.heads)}.")
         return names
 
+    @property
+    def _num_layers(self) -> int | None:
+        return getattr(self.config.text_config, "num_hidden_layers", None)
+
+    def _layers_read(self, name: str) -> int:
+        """How many of the encoder's last layers a head reads."""
+        return getattr(self.heads[name], "num_layers", 1)
+
     def _warn_untrained(self, names: list[str]) -> None:
         for name in names:
-            if self.config.heads[name].get("num_steps", 0) == 0 and name not in self._warned_heads:
+            trained = self.config.heads[name].get("num_steps", 0) or not [*self.heads[name].parameters()]
+            if not trained and name not in self._warned_heads:
                 self._warned_heads.add(name)
                 logger.warning("Head %r has not been trained: its answers are random.", name)
 
@@ -304,6 +321,7 @@ class MultiTaskModel(PreTrainedModel):
         batch_size: int = 32,
         normalize: bool = False,
         pooling: str | None = None,
+        head: str | None = None,
         show_progress: bool = False,
     ) -> Tensor:
         """Sentence embeddings.
@@ -312,23 +330,48 @@ class MultiTaskModel(PreTrainedModel):
             texts: A string, or a sequence of strings (or of pairs, as tuples).
             batch_size: Texts a batch; texts of like length share one.
             normalize: Whether to scale each embedding to length 1.
-            pooling: Instead of the model's own.
+            pooling: Instead of the model's own; not `attention`, whose weights belong to a head.
+            head: The head whose pooling to use, which may be `attention`.
             show_progress: Whether to draw a progress bar.
 
         Returns:
             (num_texts, hidden_size) float32 on the CPU in the order of `texts`; (hidden_size,) for a single string.
+
+        Raises:
+            ValueError: An unknown pooling or head, both of them, a head that does not pool, attention without a head.
         """
-        pool = POOLING[check_pooling(pooling or self.config.pooling)]
+        pool, num_layers = self._pooling(pooling, head)
         several = [texts] if isinstance(texts, str) else list(texts)
         result = torch.empty(len(several), self.config.hidden_size)
         form = "pair" if several and isinstance(several[0], tuple) else "string"
         with self._evaluating():
             for rows, batch, _ in self._batches(several, form, batch_size, show_progress):
-                states = self.encoder(**batch, return_dict=True).last_hidden_state
+                encoded = self.encoder(**batch, return_dict=True, output_hidden_states=num_layers > 1)
+                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
                 result[rows] = pool(states, batch["attention_mask"]).float().cpu()
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
+
+    def _pooling(self, pooling: str | None, head: str | None) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
+        """What `encode` pools by, and how many of the last layers that reads."""
+        if head is not None:
+            if pooling is not None:
+                raise ValueError(f"`pooling` is {pooling!r} and `head` {head!r}: a head pools by its own; give one.")
+            self._select_heads(head)
+            own: Any = self.heads[head]
+            if not hasattr(own, "pool"):
+                raise ValueError(f"`head` is {head!r}, a {self.config.heads[head]['type']} head, which does not pool.")
+            self._warn_untrained([head] if isinstance(own.pool, nn.Module) else [])
+            return own.pool, self._layers_read(head)
+        name = check_pooling(pooling or self.config.pooling, self._num_layers)
+        if name == "attention":
+            able = [task for task, found in self.heads.items() if isinstance(getattr(found, "pool", None), nn.Module)]
+            raise ValueError(
+                "`pooling` is 'attention', whose weights belong to a head: name one with `head`"
+                f" ({', '.join(able) or 'the model has none that pools so'}), or another pooling."
+            )
+        return make_pooling(name, self.config.hidden_size), layers_read(name)
 
     @torch.no_grad()
     def predict(
@@ -370,18 +413,18 @@ class MultiTaskModel(PreTrainedModel):
         by_form: dict[str, list[str]] = {}
         for name in names:
             by_form.setdefault(self.config.heads[name]["text"], []).append(name)
-        unasked = by_form.get("pair", []) if not pairs else []
+        unasked = [name for form in PAIRED for name in by_form.get(form, [])] if not pairs else []
         if pairs and not singles:
-            unasked = [name for name in names if self.config.heads[name]["text"] != "pair"]
+            unasked = [name for name in names if self.config.heads[name]["text"] not in PAIRED]
         if texts and unasked:
             reason = "their texts are no pairs" if pairs else "their texts are pairs, given as tuples"
             logger.warning("No answer from %s: %s.", ", ".join(unasked), reason)
-        if pairs and "pair" in by_form:
-            self._answer([texts[i] for i in pairs], pairs, "pair", by_form["pair"], results, batch_size, show_progress)
+        for form in [form for form in PAIRED if pairs and form in by_form]:
+            self._answer([texts[i] for i in pairs], pairs, form, by_form[form], results, batch_size, show_progress)
         forms = [form for form in ("words", "string") if form in by_form]
         if singles and forms:
             if len(forms) == 2 and self._same_tokens([texts[i] for i in singles]):
-                by_form["words"] = [name for name in names if self.config.heads[name]["text"] != "pair"]
+                by_form["words"] = [name for name in names if self.config.heads[name]["text"] not in PAIRED]
                 forms = ["words"]
             for form in forms:
                 chosen = [texts[i] for i in singles]
@@ -401,8 +444,8 @@ class MultiTaskModel(PreTrainedModel):
         """Write the answers of heads `names` to `texts`, rows `rows` of `results`."""
         for chosen, batch, starts in self._batches(texts, form, batch_size, show_progress):
             with self._evaluating():
-                states = self.encoder(**batch, return_dict=True).last_hidden_state
-                head_logits = {name: self.heads[name](states, batch["attention_mask"]) for name in names}
+                found_logits = self(**batch, heads=names).logits
+                head_logits = {name: by_row(self.heads[name], found_logits[name]) for name in names}
             for name in names:
                 spec = self.config.heads[name]
                 logits = head_logits[name].float().cpu().numpy()
@@ -442,6 +485,7 @@ class MultiTaskModel(PreTrainedModel):
             texts = [_words_of(text)[0] for text in texts]
         encoded = encode(self.tokenizer, texts, form=form, max_length=self.config.max_length) if texts else {}
         starts = encoded.pop("word_starts", None)
+        second = encoded.pop("second", None)
         encoded.pop("cut", None)
         order = sorted(range(len(texts)), key=lambda row: -len(encoded["input_ids"][row]))
         progress = None
@@ -451,8 +495,15 @@ class MultiTaskModel(PreTrainedModel):
             progress = tqdm(total=len(texts), unit="text")
         for begin in range(0, len(order), batch_size):
             rows = order[begin : begin + batch_size]
+            columns = {key: [column[row] for row in rows] for key, column in encoded.items()}
+            if second is not None:  # the two texts of a row as two rows of the batch
+                begins = [second[row] for row in rows]
+                columns = {
+                    key: [part for ids, at in zip(column, begins, strict=True) for part in (ids[:at], ids[at:])]
+                    for key, column in columns.items()
+                }
             padded = self.tokenizer.pad(
-                {key: [column[row] for row in rows] for key, column in encoded.items()},
+                columns,
                 return_tensors="pt",
                 padding_side="right",
             )

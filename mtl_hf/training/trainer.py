@@ -165,6 +165,13 @@ class MultiTaskTrainer(Trainer):
             source: (batch_sizes or {}).get(source) or args.per_device_train_batch_size * args.world_size
             for source in train_dataset or {}
         }
+        for name, task in tasks.items():
+            few = [one for one in task.config.sources if self.batch_sizes.get(one, 2) // args.world_size < 2]
+            if task.config.loss == "ranking" and few:
+                raise ValueError(
+                    f"`sources.{few[0]}.batch_size` is {self.batch_sizes[few[0]]}; task {name!r} ranks the texts of a"
+                    " batch, so each process needs at least 2 rows of it (and learns more from many)."
+                )
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = self._build_schedule()
