@@ -52,6 +52,11 @@ class Model:
     max_length: int | None = option("longest input in tokens; longer ones are cut (default: the encoder's limit)", None)
     dropout: float = option("dropout before the last layer of each head, 0 to 1", 0.1)
     attn_implementation: str | None = option("attention kernel: sdpa, eager, ... (default: transformers' choice)", None)
+    pretrained: bool = option(
+        "whether the encoder starts with its weights; with false only with its configuration and tokenizer, so that"
+        " encoder_config may give it other sizes",
+        True,
+    )
     encoder_config: dict[str, Any] = option(
         "fields of the encoder's configuration to change, such as hidden_dropout_prob", {}
     )
@@ -84,7 +89,8 @@ class Task:
     """`tasks.<name>:` one head: what it learns, from which column, and how it is scored."""
 
     type: str = option(
-        "sequence_classification, multi_label_classification, regression, token_classification or sentence_similarity"
+        "sequence_classification, multi_label_classification, regression, token_classification, sentence_similarity or"
+        " masked_lm"
     )
     source: str | list[str] = option("the source, or several, whose rows it reads")
     label: str | None = option("the label column; none where the task type makes its labels itself", None)
@@ -115,6 +121,9 @@ class Task:
         None,
     )
     temperature: float | None = option("of loss ranking: what cosines are divided by (default: 0.05)", None)
+
+    mlm_probability: float | None = option("of masked_lm: share of the tokens that are masked (default: 0.15)", None)
+    whole_word_mask: bool | None = option("of masked_lm: mask all tokens of a word together (default: false)", None)
 
     @property
     def sources(self) -> list[str]:

@@ -154,6 +154,16 @@ class SentenceSimilarity(evaluate.Metric):
         return {"accuracy": float((found == 1).mean()), "mrr": float((1 / found).mean())}
 
 
+class MaskedLanguageModelling(evaluate.Metric):
+    """The share of the masked tokens that are right, of how many are right and how many there are in each row."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info(datasets.Value("int64"), "A number of tokens a row.")
+
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+        return {"accuracy": sum(predictions) / sum(references) if references else float("nan")}
+
+
 def _info(feature: Any, inputs: str) -> evaluate.MetricInfo:
     return evaluate.MetricInfo(
         description="",
@@ -169,6 +179,7 @@ METRICS: dict[str, type[evaluate.Metric]] = {
     "regression": Regression,
     "token_classification": SequenceLabelling,
     "sentence_similarity": SentenceSimilarity,
+    "masked_lm": MaskedLanguageModelling,
 }
 
 
@@ -263,9 +274,10 @@ class Answers:
 
     Attributes:
         rows: Which rows, (n,).
-        predicted: Names, lists of names or numbers.
-        gold: The same from the rows.
-        losses: Cross-entropy of every labelled item with a known label (row or word).
+        predicted: Names, lists of names or numbers; of masked language modelling how many tokens of a row are right.
+        gold: The same from the rows; how many tokens were masked.
+        losses: Cross-entropy of every labelled item with a known label (row or word); of masked language modelling the
+            sum of a row's.
     """
 
     rows: np.ndarray
@@ -296,13 +308,19 @@ def read_answers(
         task: The task.
         gold: Label of each row, None where it has none.
         logits: (rows, num_labels); (rows,) for regression; (rows, T, num_labels) for token classification; (rows, 2, H)
-            vectors of length 1 for sentence similarity.
+            vectors of length 1 for sentence similarity; (rows, 3) for masked language modelling: sum of -log p over the
+            masked tokens, their number, and how many are right.
         word_starts: For token classification, the position of each word's first token, `NO_TOKEN` where it has none.
     """
     rows = np.array([row for row, label in enumerate(gold) if label is not None], dtype=int)
     known = [gold[row] for row in rows]
     if task.type == "regression":
         return Answers(rows, [float(value) for value in logits[rows]], known)
+    if task.type == "masked_lm":
+        losses, counts, right = logits[rows].astype(np.float64).T
+        some = counts > 0  # a row of special and unknown tokens has nothing to mask
+        num_right, num_masked = (numbers[some].astype(int).tolist() for numbers in (right, counts))
+        return Answers(rows[some], num_right, num_masked, losses[some])
     if task.type == "sentence_similarity":
         first, second = logits[rows].astype(np.float64).transpose(1, 0, 2)
         if task.config.label is None:
@@ -418,7 +436,8 @@ def score(
         ours = primary in metric_names(task) and primary != "cross_entropy" and not np.isnan(numbers[primary])
         if intervals and len(together.rows) > 1 and ours:
             numbers["interval"] = interval(task, together)
-            numbers["baseline"] = baseline(task, together)
+            if task.type != "masked_lm":  # whose most frequent token stands for a share of all tokens
+                numbers["baseline"] = baseline(task, together)
         results["tasks"][name] = numbers
         weight = score_weight(task)
         if weight and not np.isnan(numbers[primary]):
@@ -459,7 +478,10 @@ def task_metrics(
         else metric._compute(predicted, gold, **options)
     )
     if "cross_entropy" in metric_names(task):
-        numbers["cross_entropy"] = float(answers.losses.mean()) if len(answers.losses) else float("nan")
+        num_items = sum(gold) if task.type == "masked_lm" else len(answers.losses)
+        numbers["cross_entropy"] = float(answers.losses.sum() / num_items) if num_items else float("nan")
+    if task.type == "masked_lm":
+        numbers["perplexity"] = float(np.exp(numbers["cross_entropy"]))
     if extra and task.type == "sequence_classification":  # metrics of `evaluate` want ids
         predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (predicted, gold))
     for key, compute in (extra or {}).items():
@@ -537,7 +559,8 @@ def _statistic(task: TaskData, answers: Answers) -> tuple[tuple[np.ndarray, ...]
     if counts is not None:
 
         def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> np.ndarray:
-            return top.sum(axis) / np.maximum(bottom.sum(axis), 1)
+            found = top.sum(axis) / np.maximum(bottom.sum(axis), 1)
+            return np.exp(found) if primary == "perplexity" else found
 
         return counts, ratio, True
     if task.type == "sequence_classification":
@@ -575,6 +598,9 @@ def matthews(confusion: np.ndarray) -> float:
 
 
 def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndarray, np.ndarray] | None:
+    if task.type == "masked_lm":
+        top = answers.losses if primary == "perplexity" else np.array(answers.predicted, dtype=float)
+        return top, np.array(answers.gold, dtype=float)
     single = task.type == "sequence_classification"  # whose micro F1 is the accuracy
     if (primary == "accuracy" and task.type != "token_classification") or (primary == "micro_f1" and single):
         return answers.correct.astype(float), np.ones(len(answers.rows))
@@ -608,6 +634,13 @@ def baseline(task: TaskData, answers: Answers) -> float:
         constant = [collections.Counter(gold).most_common(1)[0][0]] * len(gold)
     numbers = task_metrics(task, Answers(answers.rows, constant, gold))
     return float(numbers.get(primary_metric(task), float("nan")))
+
+
+def show_number(metric: str, value: float, sign: str = "", digits: int = 2) -> str:
+    """A metric's value as a person reads it: a loss as it is, all else times 100 with so many digits."""
+    if metric == "perplexity":  # which may have thousands before the point
+        return f"{value:{sign}.{digits}f}"
+    return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.{digits}f}"
 
 
 def logged_names(tasks: Mapping[str, TaskData], extra: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -237,6 +237,7 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
             max_length=spec.max_length,
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
+            pretrained=spec.pretrained,
             revision=spec.revision or "main",
             trust_remote_code=spec.trust_remote_code,
         )
@@ -246,7 +247,8 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
         ) from error
     for name, task in tasks.items():
         chosen = task.config
-        default = None if task.type == "sentence_similarity" else spec.dropout  # a cosine is not taken of noise
+        # A cosine is not taken of noise, and the head of masked_lm has no dropout of its own.
+        default = None if task.type in ("sentence_similarity", "masked_lm") else spec.dropout
         options: dict[str, Any] = {"dropout": default if chosen.dropout is None else chosen.dropout}
         for key in ("pooling", "label_smoothing", "loss", "temperature"):
             if getattr(chosen, key):

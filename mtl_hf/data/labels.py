@@ -65,9 +65,16 @@ TASK_TYPES: dict[str, TaskType] = {
     "sentence_similarity": TaskType(
         "apart", "a score a row, within `score_range`", False, ("spearman", "pearson"), alone=True
     ),
+    "masked_lm": TaskType(None, None, False, ("perplexity", "accuracy", "cross_entropy"), alone=True),
 }
 # Option of a task → the task type that has it.
-_OPTIONS = {"loss": "sentence_similarity", "score_range": "sentence_similarity", "temperature": "sentence_similarity"}
+_OPTIONS = {
+    "loss": "sentence_similarity",
+    "score_range": "sentence_similarity",
+    "temperature": "sentence_similarity",
+    "mlm_probability": "masked_lm",
+    "whole_word_mask": "masked_lm",
+}
 
 
 @dataclass
@@ -139,6 +146,8 @@ def check_tasks(config: RunConfig) -> None:
                 raise ValueError(f"`tasks.{name}.{key}` is an option of {owner}; {spec.type} has none such.")
         if spec.type == "sentence_similarity":
             _check_similarity(name, spec, spec.pooling or config.model.pooling)
+        if spec.type == "masked_lm":
+            _check_masked_lm(name, spec)
         if spec.label is None and task_type.label is not None and spec.loss != "ranking":
             raise ValueError(f"`tasks.{name}.label` is missing: the column with {task_type.label}.")
         if spec.label is not None and task_type.label is None:
@@ -175,11 +184,31 @@ def _check_similarity(name: str, spec: Task, pooling: str) -> None:
         )
 
 
+def _check_masked_lm(name: str, spec: Task) -> None:
+    """Check what only a task of masked language modelling has, and what it has not."""
+    if spec.mlm_probability is not None and not 0 < spec.mlm_probability < 1:
+        raise ValueError(
+            f"`tasks.{name}.mlm_probability` is {spec.mlm_probability}; it is a share of the tokens: above 0 and below"
+            " 1 (0.15 in BERT)."
+        )
+    for key in ("pooling", "dropout", "labels", "label_smoothing"):
+        if (found := getattr(spec, key)) is not None:
+            raise ValueError(f"`tasks.{name}.{key}` is {found!r}, which a masked_lm head does not have.")
+    own = TASK_TYPES["masked_lm"].metrics
+    if others := [metric for metric in spec.metrics if metric not in own]:
+        raise ValueError(
+            f"`tasks.{name}.metrics`: masked_lm has no answers that {others[0]!r} could score; its metrics are"
+            f" {', '.join(own)}."
+        )
+
+
 def _build_task(
     name: str, spec: Task, sources: list[SourceData], vocabularies: Mapping[str, list[str]] | None
 ) -> TaskData:
     task_type = TASK_TYPES[spec.type]
     forms = {source.form for source in sources}
+    if task_type.alone and task_type.form is None:  # it reads each text as it comes
+        forms = {"words" if "words" in forms else max(forms)}
     if len(forms) > 1:
         raise ValueError(f"`tasks.{name}`: the texts of its sources differ in form ({', '.join(sorted(forms))}).")
     form = forms.pop()
@@ -214,7 +243,7 @@ def _build_task(
 
 def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: datasets.Dataset) -> list[Any]:
     """A label column as names (or numbers, of scores as shares of their range), None where a row has no label."""
-    if spec.loss == "ranking":
+    if spec.loss == "ranking" or TASK_TYPES[spec.type].label is None:
         return [1.0] * len(rows)
     feature = rows.features[spec.label]
     inner = getattr(feature, "feature", None)

@@ -21,6 +21,7 @@ from ..modeling.encoding import NO_TOKEN, encode
 from ..modeling.heads import IGNORE_INDEX
 from .collator import LABEL_PREFIX
 from .labels import TaskData
+from .masking import mask_units, masking_of
 from .sources import SourceData
 
 logger = logging.getLogger(__name__)
@@ -60,12 +61,18 @@ def encode_rows(
     Returns:
         A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, for texts that the
         encoder reads apart `second` (where the second begins in `input_ids`, which holds both), and in the training
-        split a label column a task (ids; multi-hot; numbers), `-100` or NaN where absent.
+        split a label column a task (ids; multi-hot; numbers), `-100` or NaN where absent; for masked language modelling
+        in every split, and it says where there can be masks (`masking.mask_units`).
     """
     readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
     with_labels = split == "train"
     rows = source.splits[split]
-    form = next((task.form for task in readers.values()), source.form)
+    form = "apart" if any(task.form == "apart" for task in readers.values()) else source.form
+    masked = {name: task for name, task in readers.items() if task.type == "masked_lm"}
+    for task in masked.values():
+        masking_of(task, tokenizer)  # or says why not
+    whole_words = any(task.config.whole_word_mask for task in masked.values())
+    special = frozenset(tokenizer.all_special_ids)
     int_list = datasets.List(datasets.Value("int32"))
     features: dict[str, Any] = {"input_ids": int_list, "cut": datasets.Value("bool")}
     if "token_type_ids" in tokenizer.model_input_names:
@@ -80,10 +87,11 @@ def encode_rows(
         "regression": datasets.Value("float64"),
         "token_classification": int_list,
         "sentence_similarity": datasets.Value("float64"),
+        "masked_lm": datasets.List(datasets.Value("int8")),
     }
     gold = source.gold[split]
-    if with_labels:
-        features |= {LABEL_PREFIX + name: label_features[task.type] for name, task in readers.items()}
+    labelled = readers if with_labels else masked
+    features |= {LABEL_PREFIX + name: label_features[task.type] for name, task in labelled.items()}
 
     def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         texts = [batch[column] for column in source.columns]
@@ -92,13 +100,16 @@ def encode_rows(
             list(zip(*texts, strict=True)) if source.form == "pair" else texts[0],
             form=form,
             max_length=max_length,
+            word_ids=whole_words,
         )
-        if with_labels:
-            for name, task in readers.items():
-                encoded[LABEL_PREFIX + name] = [
-                    _label_ids(task, gold[name][index], batch[source.columns[0]][row])
-                    for row, index in enumerate(indices)
-                ]
+        word_ids = encoded.pop("word_ids", [None] * len(indices))
+        for name, task in labelled.items():
+            encoded[LABEL_PREFIX + name] = [
+                mask_units(encoded["input_ids"][row], word_ids[row], special)
+                if name in masked
+                else _label_ids(task, gold[name][index], batch[source.columns[0]][row])
+                for row, index in enumerate(indices)
+            ]
         return encoded
 
     readable = {
@@ -108,7 +119,7 @@ def encode_rows(
     key = json.dumps(
         [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), form, source.columns, max_length,
          tokenizer.truncation_side, sorted(features), readable if with_labels else None,
-         [task.config.labels for task in readers.values()]]
+         [task.config.labels for task in readers.values()], [whole_words, sorted(special)] if masked else None]
     )  # fmt: skip
     return rows.map(
         encode_batch,
@@ -152,9 +163,10 @@ def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping
     useful = np.zeros(len(encoded), dtype=bool)
     for name, task in readers.items():
         labels = table[LABEL_PREFIX + name].combine_chunks()
-        if task.type == "token_classification":
-            starts = table["word_starts"].combine_chunks()
-            kept = (starts.flatten().to_numpy() != NO_TOKEN) & (labels.flatten().to_numpy() != IGNORE_INDEX)
+        if task.type in ("token_classification", "masked_lm"):
+            kept = labels.flatten().to_numpy() != IGNORE_INDEX
+            if task.type == "token_classification":
+                kept &= table["word_starts"].combine_chunks().flatten().to_numpy() != NO_TOKEN
             useful |= np.bincount(np.repeat(np.arange(len(encoded)), np.diff(labels.offsets)), kept, len(encoded)) > 0
         elif task.type == "multi_label_classification":
             useful |= labels.flatten().to_numpy().reshape(len(encoded), -1)[:, 0] != IGNORE_INDEX

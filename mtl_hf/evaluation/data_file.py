@@ -14,6 +14,7 @@ from typing import Any
 import datasets
 
 from ..config import Model, RunConfig, Source, Task, nearest
+from ..data.labels import TASK_TYPES
 from ..data.sources import load_file
 from ..modeling.encoding import PAIRED
 
@@ -48,12 +49,13 @@ def config_of_file(
     rows = load_file(path)
     tasks = {} if run is None else run.tasks
     chosen = _label_columns(str(path), rows.column_names, heads, tasks, labels or {})
-    texts: dict[str | tuple[str, ...], str] = {}
+    texts: dict[tuple[str | tuple[str, ...], str], str] = {}  # text columns, and the task that has them alone
     scored = {}
     for name, column in chosen.items():
         trained = tasks.get(name)
         columns = _text_columns(str(path), rows, name, heads[name], text, run)
-        source = texts.setdefault(columns, f"data-{len(texts) + 1}" if texts else "data")
+        alone = name if TASK_TYPES[heads[name]["type"]].alone else ""
+        source = texts.setdefault((columns, alone), f"data-{len(texts) + 1}" if texts else "data")
         if trained is None:
             scored[name] = Task(type=heads[name]["type"], source=source, label=column)
         else:
@@ -63,13 +65,13 @@ def config_of_file(
     logger.info("%s: %s.", path, "; ".join(
         f"text {' and '.join([columns] if isinstance(columns, str) else columns)}, labels "
         + ", ".join(f"{task.label or 'none'} of {name}" for name, task in scored.items() if task.source == source)
-        for columns, source in texts.items()
+        for (columns, _), source in texts.items()
     ))  # fmt: skip
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
         sources={
             source: Source(dataset={"test": rows}, text=columns if isinstance(columns, str) else list(columns))
-            for columns, source in texts.items()
+            for (columns, _), source in texts.items()
         },
         tasks=scored,
         training={} if run is None else run.training,
@@ -90,7 +92,7 @@ def _label_columns(
         found = [column for column in (trained, name) if column in columns and column not in given.values()]
         if name in given:
             chosen[name] = given[name]
-        elif not found and heads[name].get("loss") == "ranking":
+        elif heads[name]["type"] == "masked_lm" or (not found and heads[name].get("loss") == "ranking"):
             chosen[name] = None
         elif not found:
             logger.warning("Head %s is not scored: %s has no column %s (`--label %s=COLUMN` names another).",

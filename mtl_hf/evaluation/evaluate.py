@@ -218,7 +218,7 @@ def _load_data(
         for checkpoint in checkpoints:
             reads_pairs = checkpoint.heads[name]["text"] in PAIRED
             for source in kept:
-                if (sources[source].form == "pair") != reads_pairs:
+                if spec.type != "masked_lm" and (sources[source].form == "pair") != reads_pairs:
                     raise ValueError(
                         f"the head {name} of {checkpoint.name} was trained on"
                         f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source}"

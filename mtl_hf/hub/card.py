@@ -43,6 +43,7 @@ _HUB_TASKS = {
     "regression": "text-regression",
     "token_classification": "token-classification",
     "sentence_similarity": "sentence-similarity",
+    "masked_lm": "fill-mask",
 }
 _HUB_METRICS = {
     "macro_f1": "f1", "micro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
@@ -111,7 +112,9 @@ def card(
     scores = _read_scores(folder, run, heads)
     encoder = _hub_id(run.model.encoder) if run else None
     named = config["text_config"]["model_type"]
-    if encoder:
+    if run and not run.model.pretrained:
+        encoder, named = None, f"{named}, trained from scratch"
+    elif encoder:
         named = f"[{encoder}](https://huggingface.co/{encoder})"
     elif run and run.model.encoder.startswith("package:"):
         named = f"`{run.model.encoder}`, {named}"
@@ -169,6 +172,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _task_section(name: str, spec: Mapping[str, Any]) -> str:
     """What a task answers, and a snippet that asks it."""
+    if spec["type"] == "masked_lm":
+        return (
+            "Has learned to fill in masked tokens, and the encoder with it; it answers no texts. Its logits over the"
+            " vocabulary:\n\n```python\n"
+            'batch = model.tokenizer(["One word is " + model.tokenizer.mask_token], return_tensors="pt")\n'
+            f'model(**batch, heads="{name}").logits["{name}"]\n```'
+        )
     labels = spec.get("labels", [])
     spans = spec["type"] == "token_classification" and is_span_scheme(labels)
     if spans:
@@ -278,9 +288,10 @@ def _results_table(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> st
             own = tasks[name]
             for index, (metric, value) in enumerate(_numbers(own, heads[name]["type"]).items()):
                 interval = baseline = ""
-                if index == 0 and None not in [*own.get("interval", [None]), own.get("baseline")]:  # null: no number
-                    interval = " to ".join(f"{100 * bound:.1f}" for bound in own["interval"])
-                    baseline = f"{100 * own['baseline']:.1f}"
+                if index == 0 and None not in own.get("interval", [None]):  # null: no number
+                    interval = " to ".join(show_number(metric, bound, digits=1) for bound in own["interval"])
+                if interval and own.get("baseline") is not None:
+                    baseline = show_number(metric, own["baseline"], digits=1)
                 lines.append(
                     [split, name if index == 0 else "", metric, show_number(metric, value), interval, baseline]
                 )

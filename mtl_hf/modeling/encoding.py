@@ -104,7 +104,7 @@ def default_length(name: str, limit: int, **kwargs: Any) -> int:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], *, form: str, max_length: int
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], *, form: str, max_length: int, word_ids: bool = False
 ) -> dict[str, list[Any]]:
     """Encode a batch of texts, unpadded.
 
@@ -113,11 +113,13 @@ def encode(
         texts: Strings, lists of words or pairs of strings, as `form` says.
         form: One of `FORMS`.
         max_length: Longer inputs are cut (of a pair, the longer text first; apart, each on its own).
+        word_ids: Whether to say of which word each token is; needs a fast tokenizer.
 
     Returns:
         `input_ids`, `token_type_ids` where the encoder reads them, `cut` (whether a row was longer), and for words
         `word_starts`: the position of each word's first token, `NO_TOKEN` where it has none. Of texts apart the ids of
-        the first and those of the second one after the other, and `second`: where the second begins.
+        the first and those of the second one after the other, and `second`: where the second begins. When asked for
+        `word_ids`: the number of each token's word in its text, None for tokens of none.
     """
     if form == "apart":
         parts = [
@@ -143,6 +145,8 @@ def encode(
         rows["cut"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
     if form == "words":
         rows["word_starts"] = [_word_starts(encoded.word_ids(row), len(words)) for row, words in enumerate(texts)]
+    if word_ids:
+        rows["word_ids"] = [encoded.word_ids(row) for row in range(len(texts))]
     return rows
 
 

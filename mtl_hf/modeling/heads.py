@@ -180,6 +180,53 @@ class SentenceSimilarityHead(nn.Module):
         return logits.unflatten(0, (-1, 2))
 
 
+class MaskedLMHead(nn.Module):
+    """Dense, GELU, LayerNorm, then every token of the vocabulary scored by its input embedding, plus a bias a token.
+
+    Devlin et al., arXiv 1810.04805, section 3.1. The output layer is tied to the input embeddings (Press and Wolf,
+    arXiv 1608.05859): the model hands their matrix over, so there is one of it in memory and in files. An item is a
+    masked token.
+
+    Labels: (B, T) with the ids that were masked, `-100` elsewhere. Logits: those of the N masked tokens alone, (N, V),
+    where there are labels; else of all, (B, T, V).
+    """
+
+    def __init__(self, hidden_size: int, *, vocab_size: int, embedding_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, embedding_size)
+        self.norm = nn.LayerNorm(embedding_size, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(
+        self, states: Tensor, attention_mask: Tensor, embeddings: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        """States (B, T, H), embeddings (V, E) → logits; the mask is not needed."""
+        if labels is not None:
+            states = states[labels != IGNORE_INDEX]
+        return F.linear(self.norm(F.gelu(self.dense(states))), embeddings, self.bias)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
+        """Sum of the cross-entropy over masked tokens, and their number."""
+        return _cross_entropy(logits, labels[labels != IGNORE_INDEX], 0.0)
+
+    def by_row(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Of each row the sum of -log p over its masked tokens, their number, and how many are right: (B, 3)."""
+        if labels is None:
+            return logits
+        hidden = labels != IGNORE_INDEX
+        scores, ids = logits.to(torch.promote_types(logits.dtype, torch.float32)), labels[hidden]
+        losses = F.cross_entropy(scores, ids, reduction="none")
+        found = torch.stack([losses, torch.ones_like(losses), (scores.argmax(-1) == ids).to(losses.dtype)], dim=1)
+        return losses.new_zeros(len(labels), 3).index_add(0, hidden.nonzero()[:, 0], found)
+
+    def resize(self, vocab_size: int) -> None:
+        """Follow a change of the vocabulary: tokens at its end are new or gone."""
+        bias = self.bias.new_zeros(vocab_size)
+        kept = min(vocab_size, len(self.bias))
+        bias[:kept] = self.bias.detach()[:kept]
+        self.bias = nn.Parameter(bias)
+
+
 def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> HeadLoss:
     """Logits (N, C), labels (N,) → sum over labels that are not `-100`, in float32 or wider."""
     total = F.cross_entropy(
@@ -207,8 +254,9 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "regression": RegressionHead,
     "token_classification": TokenClassificationHead,
     "sentence_similarity": SentenceSimilarityHead,
+    "masked_lm": MaskedLMHead,
 }
-_WITHOUT_LABELS = ("regression", "sentence_similarity")
+_WITHOUT_LABELS = ("regression", "sentence_similarity", "masked_lm")
 
 # What a head's specification holds besides the arguments of its class.
 _NOT_ARGUMENTS = ("type", "text", "num_steps")
@@ -222,13 +270,16 @@ def check_head_name(name: str) -> None:
         raise ValueError(f"a task cannot be called {name!r}: torch modules have an attribute of that name.")
 
 
-def build_head(hidden_size: int, pooling: str, spec: dict[str, Any]) -> nn.Module:
+def build_head(
+    hidden_size: int, pooling: str, spec: dict[str, Any], embeddings: tuple[int, int] | None = None
+) -> nn.Module:
     """Make the head that `spec` (a value of `MultiTaskConfig.heads`) describes.
 
     Args:
         hidden_size: Width of the encoder's states.
         pooling: The model's pooling, for heads that pool and name none of their own.
         spec: `type`, `labels` where the type has them, and options of the head's class.
+        embeddings: Shape of the input embeddings' matrix, for heads that are tied to it.
 
     Raises:
         ValueError: Unknown type or option, or labels missing where they are needed.
@@ -236,7 +287,9 @@ def build_head(hidden_size: int, pooling: str, spec: dict[str, Any]) -> nn.Modul
     if spec["type"] not in HEADS:
         raise ValueError(f"`type` is {spec['type']!r}; valid are {', '.join(HEADS)}.")
     options = {key: value for key, value in spec.items() if key not in _NOT_ARGUMENTS and value is not None}
-    if spec["type"] != "token_classification":
+    if spec["type"] == "masked_lm" and embeddings is not None:
+        options |= {"vocab_size": embeddings[0], "embedding_size": embeddings[1]}
+    elif spec["type"] not in ("token_classification", "masked_lm"):
         options.setdefault("pooling", pooling)
     if spec["type"] not in _WITHOUT_LABELS and not options.get("labels"):
         raise ValueError(f"a {spec['type']} head needs `labels`, a list of names.")

@@ -15,14 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    initialization,
+)
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
 from .answers import answer
 from .configuration_multitask import MultiTaskConfig
 from .encoding import NO_TOKEN, PAIRED, WHERE, default_length, encode, load_tokenizer, longest_input, split_words
-from .heads import build_head, by_row, check_head_name
+from .heads import MaskedLMHead, build_head, by_row, check_head_name
 from .pooling import check_pooling, last_layers, layers_read, make_pooling
 
 logger = logging.getLogger(__name__)
@@ -36,7 +43,8 @@ class MultiTaskOutput(ModelOutput):
         loss: Sum of `losses`, ().
         losses: Task → its loss: the mean over its labelled items, or their sum over `num_items[task]`, ().
         logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
-            of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1.
+            of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1, (N, V) of the N masked tokens for
+            masked language modelling, (B, T, V) of all where there are no labels.
         hidden_states: The encoder's, when asked for with `output_hidden_states=True` or read by a head.
         attentions: The encoder's, when asked for with `output_attentions=True`.
     """
@@ -77,9 +85,7 @@ class MultiTaskModel(PreTrainedModel):
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
         self.encoder = encoder
-        self.heads = nn.ModuleDict(
-            {name: build_head(config.hidden_size, config.pooling, spec) for name, spec in (config.heads or {}).items()}
-        )
+        self.heads = nn.ModuleDict({name: self._build_head(spec) for name, spec in (config.heads or {}).items()})
         self._tokenizer: PreTrainedTokenizerBase | None = None
         # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
         self._origin: tuple[str, dict[str, Any]] | None = None
@@ -87,6 +93,29 @@ class MultiTaskModel(PreTrainedModel):
         self.post_init()
 
     # ---- building ----
+
+    def _build_head(self, spec: dict[str, Any]) -> nn.Module:
+        vocab_size, width = self._input_embeddings().shape
+        return build_head(self.config.hidden_size, self.config.pooling, spec, (vocab_size, width))
+
+    def _input_embeddings(self) -> Tensor:
+        """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
+        embeddings: Any = self.encoder.get_input_embeddings()
+        return embeddings.weight
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As transformers', and the bias that no layer of torch holds."""
+        super()._init_weights(module)
+        if isinstance(module, MaskedLMHead):
+            initialization.zeros_(module.bias)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As transformers'; heads that are tied to the input embeddings follow."""
+        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        for head in self.heads.values():
+            if isinstance(head, MaskedLMHead):
+                head.resize(len(embeddings.weight))
+        return embeddings
 
     @classmethod
     def from_encoder(
@@ -97,6 +126,7 @@ class MultiTaskModel(PreTrainedModel):
         max_length: int | None = None,
         attn_implementation: str | None = None,
         encoder_config: dict[str, Any] | None = None,
+        pretrained: bool = True,
         **kwargs: Any,
     ) -> "MultiTaskModel":
         """A model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
@@ -107,7 +137,9 @@ class MultiTaskModel(PreTrainedModel):
             max_length: Longest input in tokens; by default what a sentence encoder was made for, else the most that
                 encoder and tokenizer can take.
             attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
-            encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`.
+            encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`; sizes too,
+                where it is not `pretrained`.
+            pretrained: Whether to load its weights; else they are random, and only configuration and tokenizer are its.
             **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
 
         Raises:
@@ -125,9 +157,11 @@ class MultiTaskModel(PreTrainedModel):
         if unknown := [field for field in encoder_config or {} if not hasattr(fields, field)]:
             raise ValueError(f"`encoder_config`: {unknown[0]!r} is no field of {type(fields).__name__}.")
         # float32 in spite of what the checkpoint is in: half-precision weights do not take small updates.
-        encoder = AutoModel.from_pretrained(
-            name, dtype=torch.float32, attn_implementation=attn_implementation, **(encoder_config or {}), **kwargs
-        )
+        chosen: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation}
+        if pretrained:
+            encoder = AutoModel.from_pretrained(name, **chosen, **(encoder_config or {}), **kwargs)
+        else:
+            encoder = AutoModel.from_config(_resized(fields, encoder_config or {}), **chosen)
         if type(encoder).__module__.startswith("transformers_modules."):
             raise ValueError(
                 f"{name!r} runs code of its own ({type(encoder).__name__}), which a saved model would not have: choose"
@@ -175,7 +209,7 @@ class MultiTaskModel(PreTrainedModel):
         spec |= {key: value for key, value in options.items() if value is not None}
         spec["num_steps"] = 0
         check_pooling(spec.get("pooling", self.config.pooling), self._num_layers)
-        head = build_head(self.config.hidden_size, self.config.pooling, spec)
+        head = self._build_head(spec)
         first_of_words = not any(other["text"] == "words" for other in self.config.heads.values())
         if spec["text"] == "words" and first_of_words and self._origin is not None:
             self._tokenizer = load_tokenizer(self._origin[0], words=True, **self._origin[1])
@@ -248,15 +282,16 @@ class MultiTaskModel(PreTrainedModel):
             attention_mask: 1 for real tokens, 0 for padding on the right, (B, T); all real by default.
             token_type_ids: Segment of each token, (B, T), for encoders that read it.
             labels: Task → labels in the form that its head documents. Only heads that run can have a loss.
-            heads: None for every head, a name, or several. A head that is not asked for is not run at all.
+            heads: None for every head, a name, or several. A head that is not asked for is not run at all. One of
+                masked language modelling, whose logits are as wide as the vocabulary, has to be named or have labels.
             num_items: Task → what to divide the sum of its loss by; by default the batch's number of labelled items.
             **kwargs: Handed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
 
         Raises:
             ValueError: A head or a label of a task that the model does not have.
         """
-        names = self._select_heads(heads)
         labels = labels or {}
+        names = self._select_heads(heads, labels)
         if unknown := set(labels) - set(self.heads):
             raise ValueError(f"`labels` has {sorted(unknown)}; the heads are {list(self.heads)}.")
         if not self.training and not labels:
@@ -276,7 +311,9 @@ class MultiTaskModel(PreTrainedModel):
         for name in names:
             head: Any = self.heads[name]
             states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), self._layers_read(name))
-            logits[name] = head(states, attention_mask)
+            tied = isinstance(head, MaskedLMHead)
+            own = (self._input_embeddings(), labels.get(name)) if tied else ()
+            logits[name] = head(states, attention_mask, *own)
             if name in labels:
                 total, own_items = head.loss(logits[name], labels[name])
                 losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
@@ -288,9 +325,9 @@ class MultiTaskModel(PreTrainedModel):
             attentions=encoded.get("attentions"),
         )
 
-    def _select_heads(self, heads: str | Iterable[str] | None) -> list[str]:
+    def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
         if heads is None:
-            return list(self.heads)
+            return [name for name, head in self.heads.items() if name in labels or not isinstance(head, MaskedLMHead)]
         names = [heads] if isinstance(heads, str) else list(heads)
         if unknown := [name for name in names if name not in self.heads]:
             raise ValueError(f"`heads` asks for {unknown}; the model has {list(self.heads)}.")
@@ -403,6 +440,11 @@ class MultiTaskModel(PreTrainedModel):
         if isinstance(texts, str):
             raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
         names = self._select_heads(heads)
+        if tied := [name for name in names if isinstance(self.heads[name], MaskedLMHead)]:
+            raise ValueError(
+                f"`heads` asks for {tied[0]!r}, which fills in masked tokens and says nothing about a text. Its logits"
+                f" over the vocabulary come from the model itself: `model(**batch, heads={tied[0]!r})`."
+            )
         self._warn_untrained(names)
         texts = list(texts)
         results: list[dict[str, Any]] = [{} for _ in texts]
@@ -513,6 +555,26 @@ class MultiTaskModel(PreTrainedModel):
                 progress.update(len(rows))
         if progress is not None:
             progress.close()
+
+
+def _resized(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:
+    """An encoder's configuration with other values, which make an encoder.
+
+    Raises:
+        ValueError: A size that is no whole number above 0, or a width that the attention heads do not divide.
+    """
+    for field, value in changes.items():
+        old = getattr(config, field)
+        if isinstance(old, int) and not isinstance(old, bool) and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"`encoder_config.{field}` is {value!r}; it is a whole number of at least 1.")
+        setattr(config, field, value)
+    width, num_heads = config.hidden_size, config.num_attention_heads
+    if width % num_heads:
+        raise ValueError(
+            f"`encoder_config`: `hidden_size` is {width}, which its {num_heads} attention heads"
+            " (`num_attention_heads`) do not divide."
+        )
+    return config
 
 
 def _words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:

@@ -37,6 +37,7 @@ from transformers.trainer_utils import TrainOutput, seed_worker
 from ..config import nearest
 from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
+from ..data.masking import maskings
 from ..data.rows import EncodedSplit
 from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
 from ..metrics import (
@@ -85,8 +86,8 @@ class MultiTaskTrainer(Trainer):
         eval_dataset: Source → encoded rows with what they are scored against.
         batch_sizes: Source → rows of its global batch; by default `per_device_train_batch_size` × processes.
         batch_sampler: Instead of the schedule that `args.policy` names: yields this rank's row numbers over all
-            sources, a batch of one source at a time; has `set_epoch` and `__len__`. A resumed run knows it by the name
-            of its class only.
+            sources, a batch of one source at a time (for `masked_lm` as `data.schedule.Batch`); has `set_epoch` and
+            `__len__`. A resumed run knows it by the name of its class only.
         processing_class: The tokenizer, saved with every checkpoint.
         callbacks: More callbacks.
 
@@ -124,7 +125,11 @@ class MultiTaskTrainer(Trainer):
             raise ValueError(
                 f"`training.metric_for_best_model` is {best!r}.{nearest(best, names)} Valid are: {', '.join(names)}."
             )
-        if args.metric_for_best_model == "score" and not any(score_weight(task) for task in tasks.values()):
+        no_score = args.metric_for_best_model == "score" and not any(score_weight(task) for task in tasks.values())
+        if no_score and len(tasks) == 1:
+            (only,) = tasks.values()
+            args.metric_for_best_model, args.greater_is_better = f"{only.name}_{primary_metric(only)}", False
+        elif no_score:
             raise ValueError(
                 "the primary metric of every task is a loss, so there is no score to choose a checkpoint by: set a"
                 " `score_weight`, another first metric, or `training.metric_for_best_model`."
@@ -147,7 +152,7 @@ class MultiTaskTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(sources, tokenizer.pad_token_id),
+            data_collator=Collator(sources, tokenizer.pad_token_id, maskings(tasks, tokenizer)),
             train_dataset=EncodedRows(train_dataset) if train_dataset else None,
             # Only for the check that there is one: `evaluate` goes over `eval_splits`.
             eval_dataset=dict(eval_dataset) if eval_dataset else None,
@@ -622,7 +627,8 @@ class MultiTaskTrainer(Trainer):
     def _answers(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, Any]:
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
-        loader = self.get_eval_dataloader(EncodedRows({source: split.rows.select(order)}, with_labels=False))
+        rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order)
+        loader = self.get_eval_dataloader(rows)
         output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
         predictions = cast(dict[str, np.ndarray], output.predictions)
