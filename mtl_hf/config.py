@@ -197,9 +197,10 @@ class RunConfig:
             *((f"tasks.{name}.pooling", task.pooling) for name, task in self.tasks.items()),
         ]:
             if pooling is not None and not re.fullmatch(_POOLING, pooling):
+                hint = nearest(pooling, ("mean", "attention", "mean_last_2"))
                 raise ValueError(
-                    f"`{path}` is {pooling!r}.{nearest(pooling, _POOLING.split('|'))} Valid are mean, cls, max,"
-                    " attention, and mean_last_<n> with n of at least 2."
+                    f"`{path}` is {pooling!r}.{hint} Valid are mean, cls, max, attention, and mean_last_<n> with n at"
+                    " least 2."
                 )
         for path, value in [
             ("model.dropout", self.model.dropout),

@@ -82,6 +82,12 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
     """
     head: Any = model.heads[task]
     kind = model.config.heads[task]["type"]
+    named = model.config.heads[task].get("pooling") or model.config.pooling
+    if kind in STOCK and hasattr(head, "pool") and named not in POOLING:
+        raise ValueError(
+            f"`{task}` cannot be exported: it pools by `{named}`, and stock classes of transformers by"
+            f" {', '.join(POOLING)} at most."
+        )
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     if kind not in STOCK or len(layers) != 1:
         raise ValueError(f"`{task}` cannot be exported: no stock class of transformers computes a {kind} head.")
