@@ -138,6 +138,12 @@ def test_train_score_reload_score_again_and_answer_raw_text(case, encoder_folder
         assert read_lines(written / "predictions.jsonl") == approximately(read_lines(folder / "predictions.jsonl"))
         assert json.loads((written / "metrics.json").read_text(encoding="utf-8")) == approximately(results)
 
+    if task["type"] == "sentence_similarity":
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "Answers two texts with the cosine of their vectors, from -1 to 1." in card
+        assert ("| split | rows | mean | deviation | least | most |" in card) == (case == "scored")
+        assert ("without a label column" in card) == (case == "ranked")
+
     # raw text
     lines = read_lines(folder / "predictions.jsonl")
     assert [line["row"] for line in lines] == list(range(num_rows))
