@@ -79,6 +79,9 @@ class Source:
         " stratify: a label column; seed: 13",
         {},
     )
+    max_train_rows: int | None = option(
+        "train on so many rows at most: the same ones in every run, and those of a smaller number are among them", None
+    )
     drop_bad_rows: bool = option("drop rows without text (and say so) instead of stopping", False)
     dataset: Any = option("a datasets.Dataset or DatasetDict handed over in Python, instead of path", None)
     loader: dict[str, Any] = option("filled from the source's other keys: arguments of datasets.load_dataset", {})
@@ -201,14 +204,17 @@ class RunConfig:
         for name, spec in self.sources.items():
             if spec.batch_size is not None and spec.batch_size < 1:
                 raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
+            if spec.max_train_rows is not None and spec.max_train_rows < 1:
+                raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it is at least 1.")
         for path, pooling in [
             ("model.pooling", self.model.pooling),
             *((f"tasks.{name}.pooling", task.pooling) for name, task in self.tasks.items()),
         ]:
             if pooling is not None and not re.fullmatch(_POOLING, pooling):
+                hint = nearest(pooling, ("mean", "attention", "mean_last_2"))
                 raise ValueError(
-                    f"`{path}` is {pooling!r}.{nearest(pooling, _POOLING.split('|'))} Valid are mean, cls, max,"
-                    " attention, and mean_last_<n> with n of at least 2."
+                    f"`{path}` is {pooling!r}.{hint} Valid are mean, cls, max, attention, and mean_last_<n> with n at"
+                    " least 2."
                 )
         for path, value in [
             ("model.dropout", self.model.dropout),

@@ -211,6 +211,11 @@ def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None
                 text = SENTENCES[index % len(SENTENCES)]
                 row = {column: text.split() if words else f"{text} {index}" for column in columns}
                 for task in tasks:
+                    if task.label is None:
+                        continue
+                    if task.type in ("regression", "sentence_similarity"):
+                        row[task.label] = (index % 6) / 5 * (task.score_range or [0, 1])[1]
+                        continue
                     tags = ["B-city" if word in ("paris", "rome", "oslo") else "O" for word in text.split()]
                     row[task.label] = tags if task.type == "token_classification" else f"label {index % 3}"
                 rows.append(json.dumps(row))

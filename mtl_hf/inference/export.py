@@ -53,9 +53,7 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     Raises:
         ValueError: No such model or head, the folder holds something, or the stock class cannot hold the head.
     """
-    folder = Path(to)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"`to` is {folder}, which holds something: choose a new folder, or empty it.")
+    folder = new_folder(to)
     checkpoint = find_checkpoint(model)
     if task not in checkpoint.heads:
         raise ValueError(
@@ -74,6 +72,18 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     return folder
 
 
+def new_folder(to: str | Path) -> Path:
+    """Where an export may be written: the path, once it is known that nothing is there.
+
+    Raises:
+        ValueError: A file, or a folder that holds something.
+    """
+    folder = Path(to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"`to` is {folder}, which holds something: choose a new folder, or empty it.")
+    return folder
+
+
 def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
     """The stock class of the encoder's family with the weights of the encoder and of one head, in evaluation mode.
 
@@ -82,6 +92,12 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
     """
     head: Any = model.heads[task]
     kind = model.config.heads[task]["type"]
+    named = model.config.heads[task].get("pooling") or model.config.pooling
+    if kind in STOCK and hasattr(head, "pool") and named not in POOLING:
+        raise ValueError(
+            f"`{task}` cannot be exported: it pools by `{named}`, and stock classes of transformers by"
+            f" {', '.join(POOLING)} at most."
+        )
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     if kind not in STOCK or len(layers) != 1:
         alone = "; the encoder alone can be, by `mtl-hf export-encoder`" if kind == "masked_lm" else ""

@@ -166,7 +166,8 @@ class SentenceSimilarityHead(nn.Module):
     def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
         """Sum of the loss over pairs with a label, and how many these are."""
         known = ~labels.isnan()
-        first, second = logits[0::2][known], logits[1::2][known]
+        vectors = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        first, second = vectors[0::2][known], vectors[1::2][known]
         if not self.ranking:
             error = (first * second).sum(-1) - labels[known].to(first.dtype)
             return HeadLoss(error.square().sum(), known.sum())

@@ -310,8 +310,15 @@ def test_lists_of_words_without_a_word_are_refused(texts: list[Any], bad: str) -
 
 def test_pair_with_an_empty_side_is_refused() -> None:
     rows = datasets.Dataset.from_list([{"a": "one", "b": "two", "label": "x"}, {"a": "three", "b": "", "label": "y"}])
-    with pytest.raises(ValueError, match=r"1 of 2 rows of the split 'train' have no text \(rows 2\)"):
+    with pytest.raises(
+        ValueError, match=r"1 of 2 rows of the split 'train' lack one of their texts \(a and b\) \(rows 2\)"
+    ):
         load(dataset=rows, text=["a", "b"])
+    lacking = datasets.Dataset.from_list([{"a": "one", "b": "two", "label": "x"}, {"a": "three", "label": "y"}])
+    with pytest.raises(ValueError, match=r"lack one of their texts \(a and b\) \(rows 2\)"):
+        load(dataset=lacking, text=["a", "b"])
+    splits = {"train": lacking, "validation": lacking}
+    assert len(load(dataset=splits, text=["a", "b"], drop_bad_rows=True).splits["train"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -382,3 +389,16 @@ def test_rows_keep_the_number_they_were_loaded_with(tmp_path: Path) -> None:
         for row, text in enumerate(data.splits[split]["text"]):
             number = int(text.split()[1]) + 1
             assert data.where(split, row) == f"row {number} of the split 'train' of source {data.name!r}"
+
+
+def test_a_smaller_number_of_training_rows_is_drawn_from_a_larger_one() -> None:
+    rows = datasets.Dataset.from_dict({"text": [f"text {number}" for number in range(50)], "label": ["a", "b"] * 25})
+
+    def texts(number: int | None) -> list[str]:
+        return load(dataset={"train": rows, "validation": rows}, max_train_rows=number).texts("train")
+
+    assert texts(None) == texts(50) == texts(99) == rows["text"][:]
+    assert len(texts(10)) == 10
+    assert set(texts(10)) < set(texts(30)) < set(rows["text"])
+    assert texts(10) == sorted(texts(10), key=rows["text"][:].index), "in the order of the data"
+    assert texts(10) == texts(10)
