@@ -40,7 +40,7 @@ def random_batch(num_rows: int, length: int, seed: int) -> tuple[np.ndarray, np.
 
 
 def slow_mask(ids: list[int], units: list[int], row: int, probability: float) -> tuple[list[int], list[int]]:
-    """One row, in plain Python: the numbers of its tokens are those of a generator seeded by (seed, epoch, lap, row)."""
+    """One row, in plain Python: its tokens' numbers are those of a generator seeded by (seed, epoch, lap, row)."""
     places = [place for place, unit in enumerate(units) if unit != IGNORE]
     numbers = np.random.default_rng([*DRAW, row]).random((len(places), 3)).tolist()
     groups: list[list[tuple[int, list[float]]]] = []
@@ -329,11 +329,13 @@ def test_no_other_task_reads_masked_texts() -> None:
 
 def test_sources_may_differ_in_form() -> None:
     config = masked_config(TEXTS)
-    config.sources["words"] = Source(dataset={"train": assistant_rows(8)}, text="tokens")
+    config.sources["words"] = Source(
+        dataset={"train": assistant_rows(8), "validation": assistant_rows(8)}, text="tokens"
+    )
     config.tasks["mlm"].source = ["only", "words"]
     sources = load_sources(config)
     tasks = build_tasks(config, sources)
     assert tasks["mlm"].form == "words"  # so that the tokenizer can read lists of words
     for name, rows in (("only", TEXTS["text"]), ("words", [" ".join(row) for row in assistant_rows(8)["tokens"]])):
         found = encode_rows(sources[name], "train", tasks, WORDPIECE, 32)
-        assert found["input_ids"] == WORDPIECE(list(rows))["input_ids"]
+        assert list(found["input_ids"]) == WORDPIECE(list(rows))["input_ids"]

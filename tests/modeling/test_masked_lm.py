@@ -211,9 +211,9 @@ def test_the_head_answers_no_texts(two_heads: MultiTaskModel) -> None:
 
 
 def test_labels_and_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="does not take these options: .*labels"):
+    with pytest.raises(ValueError, match=r"does not take these options: .*labels"):
         build_head(6, "mean", {"type": "masked_lm", "labels": ["a"]}, (9, 6))
-    with pytest.raises(ValueError, match="does not take these options: .*pooling"):
+    with pytest.raises(ValueError, match=r"does not take these options: .*pooling"):
         build_head(6, "mean", {"type": "masked_lm", "pooling": "cls"}, (9, 6))
 
 
