@@ -247,6 +247,21 @@ def test_an_encoder_from_scratch_has_its_own_sizes_and_seeded_weights(encoder_fo
     assert states[0].equal(states[1])
 
 
+def test_a_model_of_ours_can_lend_its_sizes_alone(encoder_folder: str, tmp_path: Path) -> None:
+    small(encoder_folder).save_pretrained(tmp_path)
+    trained = MultiTaskModel.from_encoder(tmp_path)
+    fresh = MultiTaskModel.from_encoder(tmp_path, pretrained=False)
+    wide = MultiTaskModel.from_encoder(tmp_path, pretrained=False, encoder_config={"hidden_size": 24})
+    name = "encoder.embeddings.word_embeddings.weight"
+    assert trained.get_parameter(name).shape == fresh.get_parameter(name).shape
+    assert not trained.get_parameter(name).equal(fresh.get_parameter(name))
+    assert (fresh.config.hidden_size, wide.config.hidden_size) == (16, 24)
+    assert wide.get_parameter(name).shape[1] == 24
+    assert fresh.encode(["play jazz"]).shape == (1, 16)
+    with pytest.raises(ValueError, match="`hidden_size` is 18"):
+        MultiTaskModel.from_encoder(tmp_path, pretrained=False, encoder_config={"hidden_size": 18})
+
+
 def test_an_encoder_from_scratch_reads_no_weights(tmp_path: Path) -> None:
     folder = save_encoder(tmp_path / "encoder")
     (folder / "model.safetensors").unlink()
