@@ -37,7 +37,7 @@ class MultiTaskOutput(ModelOutput):
         losses: Task → its loss: the mean over its labelled items, or their sum over `num_items[task]`, ().
         logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
             of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1.
-        hidden_states: The encoder's, when asked for with `output_hidden_states=True` or read by a head.
+        hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
         attentions: The encoder's, when asked for with `output_attentions=True`.
     """
 
@@ -267,6 +267,7 @@ class MultiTaskModel(PreTrainedModel):
             source = input_ids if input_ids is not None else kwargs["inputs_embeds"]
             attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         kwargs["return_dict"] = True
+        asked = kwargs.get("output_hidden_states", getattr(self.encoder.config, "output_hidden_states", False))
         if any(self._layers_read(name) > 1 for name in names):
             kwargs["output_hidden_states"] = True
         encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
@@ -284,7 +285,7 @@ class MultiTaskModel(PreTrainedModel):
             loss=torch.stack(list(losses.values())).sum() if losses else None,
             losses=losses or None,
             logits=logits,
-            hidden_states=encoded.get("hidden_states"),
+            hidden_states=encoded.get("hidden_states") if asked else None,
             attentions=encoded.get("attentions"),
         )
 
