@@ -45,7 +45,7 @@ class MultiTaskOutput(ModelOutput):
         logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
             of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1, (N, V) of the N masked tokens for
             masked language modelling, (B, T, V) of all where there are no labels.
-        hidden_states: The encoder's, when asked for with `output_hidden_states=True` or read by a head.
+        hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
         attentions: The encoder's, when asked for with `output_attentions=True`.
     """
 
@@ -214,9 +214,9 @@ class MultiTaskModel(PreTrainedModel):
         for head in [] if keep_heads else list(model.heads):
             model.remove_head(head)
         if not pretrained:
-            fields: Any = model.config.text_config
-            _resized(fields, encoder_config or {})
-            fresh = cls(model.config)
+            own: Any = model.config
+            _resized(own.text_config, encoder_config or {})
+            fresh = cls(own)
             fresh._tokenizer, fresh._origin = model.tokenizer, model._origin
             return fresh.eval()
         return model
@@ -370,6 +370,7 @@ class MultiTaskModel(PreTrainedModel):
             source = input_ids if input_ids is not None else kwargs["inputs_embeds"]
             attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         kwargs["return_dict"] = True
+        asked = kwargs.get("output_hidden_states", getattr(self.encoder.config, "output_hidden_states", False))
         if any(self._layers_read(name) > 1 for name in names):
             kwargs["output_hidden_states"] = True
         encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
@@ -389,7 +390,7 @@ class MultiTaskModel(PreTrainedModel):
             loss=torch.stack(list(losses.values())).sum() if losses else None,
             losses=losses or None,
             logits=logits,
-            hidden_states=encoded.get("hidden_states"),
+            hidden_states=encoded.get("hidden_states") if asked else None,
             attentions=encoded.get("attentions"),
         )
 

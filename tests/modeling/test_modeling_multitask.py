@@ -594,6 +594,7 @@ def test_layers_are_asked_for_only_when_a_head_that_runs_reads_them(
     together = model(**batch)
     assert asked == [False, True]
     assert alone.hidden_states is None
+    assert together.hidden_states is None
     for name in names:  # bit for bit, whoever else reads other layers
         assert torch.equal(alone.logits[name], before[name])
         assert torch.equal(together.logits[name], before[name])

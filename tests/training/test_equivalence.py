@@ -191,6 +191,36 @@ def test_steps_of_similarity_in_float64_are_the_same_to_1e_9(options, still_enco
         assert elements < 1e-9, name
 
 
+@pytest.mark.parametrize("loss", ["cosine", "ranking"])
+def test_pairs_are_scored_alike_on_two_processes(loss, still_encoder_folder, tmp_path, two_processes):
+    changed = similarity_config(still_encoder_folder)
+    rows = scored_rows()
+    changed["sources"]["pairs"]["dataset"]["validation"] = rows["train"].select(range(13))  # uneven for 2 x 3
+    if loss == "ranking":
+        changed["tasks"]["alike"] = {"type": "sentence_similarity", "source": "pairs", "loss": "ranking"}
+    built = build(changed)
+    built.model.double()
+
+    def score() -> dict[str, Any]:
+        answers: dict[str, Any] = {}
+        make_trainer(built, tmp_path / "run", per_device_eval_batch_size=3).score(keep_answers=answers)
+        return answers["pairs"]["alike"]
+
+    whole, halves = score(), two_processes(score)
+    texts = rows["train"].select(range(13))
+    vectors = [built.model.encode(texts[side], normalize=True, head="alike") for side in ("first", "second")]
+    cosines = (vectors[0] @ vectors[1].T).double().numpy()
+    if loss == "cosine":
+        assert whole.predicted == pytest.approx(cosines.diagonal().tolist(), abs=1e-5)
+        assert whole.gold == [row["score"] / 5 for row in texts]
+    else:
+        assert whole.predicted == [(row >= row[own] - 1e-7).sum() for own, row in enumerate(cosines)]
+    for half in halves:
+        assert half.rows.tolist() == list(range(13))
+        assert half.predicted == pytest.approx(whole.predicted, abs=1e-12)
+        assert half.gold == whole.gold
+
+
 def test_in_batch_negatives_are_those_of_the_process_and_the_micro_batch(still_encoder_folder, tmp_path):
     ranking = similarity_config(still_encoder_folder)
     ranking["tasks"]["alike"] = {"type": "sentence_similarity", "source": "pairs", "loss": "ranking"}
