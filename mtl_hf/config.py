@@ -58,8 +58,11 @@ class Model:
     trust_remote_code: bool = option(
         "allow code of the encoder's repository (its tokenizer's) to run on this machine", False
     )
-    pooling: Literal["mean", "cls", "max"] | None = option(
-        "how token states become one vector for sentence heads (default: mean, or that of the model in `from`)", None
+    pooling: str | None = option(
+        "how token states become one vector for sentence heads: mean, cls, max, mean_last_<n> (over the last n layers,"
+        " then over tokens) or attention (learned weights, each head its own) (default: mean, or that of the model in"
+        " `from`)",
+        None,
     )
     max_length: int | None = option(
         "longest input in tokens; longer ones are cut (default: the encoder's limit, or that of the model in `from`)",
@@ -67,6 +70,11 @@ class Model:
     )
     dropout: float = option("dropout before the last layer of each new head, 0 to 1", 0.1)
     attn_implementation: str | None = option("attention kernel: sdpa, eager, ... (default: transformers' choice)", None)
+    pretrained: bool = option(
+        "whether the encoder starts with its weights; with false only with its configuration and tokenizer, so that"
+        " encoder_config may give it other sizes",
+        True,
+    )
     encoder_config: dict[str, Any] = option(
         "fields of the encoder's configuration to change, such as hidden_dropout_prob", {}
     )
@@ -109,7 +117,10 @@ class Source:
 class Task:
     """`tasks.<name>:` one head: what it learns, from which column, and how it is scored."""
 
-    type: str = option("sequence_classification, multi_label_classification, regression or token_classification")
+    type: str = option(
+        "sequence_classification, multi_label_classification, regression, token_classification, sentence_similarity or"
+        " masked_lm"
+    )
     source: str | list[str] = option("the source, or several, whose rows it reads")
     label: str | None = option("the label column; none where the task type makes its labels itself", None)
     labels: list[str] | dict[str, str] | None = option(
@@ -129,10 +140,24 @@ class Task:
         "weight of the primary metric in the score (default: 1; 0 for a loss, and for a task that is only scored)", None
     )
     learning_rate: float | None = option("of this head (default: head_learning_rate, else learning_rate)", None)
-    pooling: Literal["mean", "cls", "max"] | None = option("instead of the model's", None)
-    dropout: float | None = option("instead of the model's", None)
+    pooling: str | None = option("instead of the model's", None)
+    dropout: float | None = option("instead of the model's (of sentence_similarity: instead of none)", None)
     label_smoothing: float | None = option("share of each label spread over all labels, 0 to 1", None)
     bio: Literal["repair", "refuse"] = option("what to do with an I- tag that continues nothing", "repair")
+    loss: Literal["cosine", "ranking"] | None = option(
+        "of sentence_similarity: squared error of the cosine against a score, or (without a label column) cross-entropy"
+        " of each first text's own second text among those of the batch (default: cosine)",
+        None,
+    )
+    score_range: list[float] | None = option(
+        "of sentence_similarity: the least and the greatest score there can be, which are read as 0 and 1"
+        " (default: [0, 1])",
+        None,
+    )
+    temperature: float | None = option("of loss ranking: what cosines are divided by (default: 0.05)", None)
+
+    mlm_probability: float | None = option("of masked_lm: share of the tokens that are masked (default: 0.15)", None)
+    whole_word_mask: bool | None = option("of masked_lm: mask all tokens of a word together (default: false)", None)
 
     @property
     def sources(self) -> list[str]:
@@ -166,6 +191,9 @@ class OurTraining:
         "stop after so many evaluations without a better score (default: never)", None
     )
     keep_best_per_task: bool = option("keep the best checkpoint of each task besides that with the best score", False)
+
+
+_POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]+)"  # as `modeling/pooling.py`, which needs torch
 
 
 @dataclass(kw_only=True)
@@ -210,6 +238,16 @@ class RunConfig:
                 raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
             if spec.max_train_rows is not None and spec.max_train_rows < 1:
                 raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it is at least 1.")
+        for path, pooling in [
+            ("model.pooling", self.model.pooling),
+            *((f"tasks.{name}.pooling", task.pooling) for name, task in self.tasks.items()),
+        ]:
+            if pooling is not None and not re.fullmatch(_POOLING, pooling):
+                hint = nearest(pooling, ("mean", "attention", "mean_last_2"))
+                raise ValueError(
+                    f"`{path}` is {pooling!r}.{hint} Valid are mean, cls, max, attention, and mean_last_<n> with n at"
+                    " least 2."
+                )
         for path, value in [
             ("model.dropout", self.model.dropout),
             *((f"tasks.{name}.{key}", getattr(task, key)) for name, task in self.tasks.items()
@@ -702,6 +740,8 @@ def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
         )
     elif model.revision:
         raise ValueError("`model.revision` is of an `encoder`; a commit of `from` is named with it: me/model@revision.")
+    elif not model.pretrained:
+        raise ValueError("`model.pretrained: false` is of an `encoder`; a model in `from` starts with its weights.")
     elif model.trust_remote_code:
         raise ValueError("`model.trust_remote_code`: a model in `from` needs no code of its repository.")
     scored = [name for name, task in tasks.items() if not task.train]

@@ -134,6 +134,36 @@ class Regression(evaluate.Metric):
         }
 
 
+class SentenceSimilarity(evaluate.Metric):
+    """Spearman and Pearson correlation of cosines with scores.
+
+    With `ranks=True` (pairs without scores; a prediction is the rank of a first text's own second text among those of
+    all rows, 1 for the nearest): `accuracy`, the share of ranks 1, and `mrr`, the mean of 1 / rank.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info(datasets.Value("float64"), "A cosine, or a rank, a row.")
+
+    def _compute(self, predictions: list[float], references: list[float], ranks: bool = False) -> dict[str, float]:
+        if not ranks:
+            numbers = Regression._compute(self, predictions, references)
+            return {name: numbers[name] for name in ("spearman", "pearson")}
+        if not references:
+            return dict.fromkeys(("accuracy", "mrr"), float("nan"))
+        found = np.asarray(predictions, dtype=float)
+        return {"accuracy": float((found == 1).mean()), "mrr": float((1 / found).mean())}
+
+
+class MaskedLanguageModelling(evaluate.Metric):
+    """The share of the masked tokens that are right, of how many are right and how many there are in each row."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info(datasets.Value("int64"), "A number of tokens a row.")
+
+    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
+        return {"accuracy": sum(predictions) / sum(references) if references else float("nan")}
+
+
 def _info(feature: Any, inputs: str) -> evaluate.MetricInfo:
     return evaluate.MetricInfo(
         description="",
@@ -148,6 +178,8 @@ METRICS: dict[str, type[evaluate.Metric]] = {
     "multi_label_classification": MultiLabelClassification,
     "regression": Regression,
     "token_classification": SequenceLabelling,
+    "sentence_similarity": SentenceSimilarity,
+    "masked_lm": MaskedLanguageModelling,
 }
 
 
@@ -155,6 +187,8 @@ def metric_names(task: TaskData) -> tuple[str, ...]:
     """Names of our own numbers for a task, the default primary one first."""
     if task.type == "token_classification" and not task.spans:
         return ("accuracy", "macro_f1", "cross_entropy")
+    if task.type == "sentence_similarity" and task.config.label is None:
+        return ("accuracy", "mrr")
     return TASK_TYPES[task.type].metrics
 
 
@@ -240,9 +274,10 @@ class Answers:
 
     Attributes:
         rows: Which rows, (n,).
-        predicted: Names, lists of names or numbers.
-        gold: The same from the rows.
-        losses: Cross-entropy of every labelled item with a known label (row or word).
+        predicted: Names, lists of names or numbers; of masked language modelling how many tokens of a row are right.
+        gold: The same from the rows; how many tokens were masked.
+        losses: Cross-entropy of every labelled item with a known label (row or word); of masked language modelling the
+            sum of a row's.
     """
 
     rows: np.ndarray
@@ -272,13 +307,25 @@ def read_answers(
     Args:
         task: The task.
         gold: Label of each row, None where it has none.
-        logits: (rows, num_labels); (rows,) for regression; (rows, T, num_labels) for token classification.
+        logits: (rows, num_labels); (rows,) for regression; (rows, T, num_labels) for token classification; (rows, 2, H)
+            vectors of length 1 for sentence similarity; (rows, 3) for masked language modelling: sum of -log p over the
+            masked tokens, their number, and how many are right.
         word_starts: For token classification, the position of each word's first token, `NO_TOKEN` where it has none.
     """
     rows = np.array([row for row, label in enumerate(gold) if label is not None], dtype=int)
     known = [gold[row] for row in rows]
     if task.type == "regression":
         return Answers(rows, [float(value) for value in logits[rows]], known)
+    if task.type == "masked_lm":
+        losses, counts, right = logits[rows].astype(np.float64).T
+        some = counts > 0  # a row of special and unknown tokens has nothing to mask
+        num_right, num_masked = (numbers[some].astype(int).tolist() for numbers in (right, counts))
+        return Answers(rows[some], num_right, num_masked, losses[some])
+    if task.type == "sentence_similarity":
+        first, second = logits[rows].astype(np.float64).transpose(1, 0, 2)
+        if task.config.label is None:
+            return Answers(rows, own_ranks(first, second).astype(float).tolist(), known)
+        return Answers(rows, (first * second).sum(-1).tolist(), known)
     if task.type == "sequence_classification":
         predicted = [task.labels[index] for index in logits[rows].argmax(-1)] if len(rows) else []
         ids = np.array([task.ids.get(label, -1) for label in known], dtype=int)
@@ -293,6 +340,27 @@ def read_answers(
     if word_starts is None:
         raise ValueError("token classification needs `word_starts`.")
     return _read_tags(task, rows, known, logits, [word_starts[row] for row in rows])
+
+
+def own_ranks(first: np.ndarray, second: np.ndarray, chunk: int = 1000) -> np.ndarray:
+    """How near each first vector's own second vector is among all second vectors: 1 where it is the nearest.
+
+    Equal cosines count against it, so that a model to which all texts are the same ranks nothing first.
+
+    Args:
+        first: (n, H), of length 1.
+        second: (n, H), of length 1; row i belongs to row i.
+        chunk: First vectors compared at once.
+
+    Returns:
+        (n,) whole numbers from 1 to n.
+    """
+    ranks = np.zeros(len(first), dtype=int)
+    for begin in range(0, len(first), chunk):
+        cosines = first[begin : begin + chunk] @ second.T
+        own = cosines[np.arange(len(cosines)), begin + np.arange(len(cosines))]
+        ranks[begin : begin + chunk] = (cosines >= own[:, None]).sum(1)
+    return ranks
 
 
 def _read_tags(
@@ -368,7 +436,8 @@ def score(
         ours = primary in metric_names(task) and primary != "cross_entropy" and not np.isnan(numbers[primary])
         if intervals and len(together.rows) > 1 and ours:
             numbers["interval"] = interval(task, together)
-            numbers["baseline"] = baseline(task, together)
+            if task.type != "masked_lm":  # whose most frequent token stands for a share of all tokens
+                numbers["baseline"] = baseline(task, together)
         results["tasks"][name] = numbers
         weight = score_weight(task)
         if weight and not np.isnan(numbers[primary]):
@@ -408,8 +477,11 @@ def task_metrics(
         if gold
         else metric._compute(predicted, gold, **options)
     )
-    if task.type != "regression":
-        numbers["cross_entropy"] = float(answers.losses.mean()) if len(answers.losses) else float("nan")
+    if "cross_entropy" in metric_names(task):
+        num_items = sum(gold) if task.type == "masked_lm" else len(answers.losses)
+        numbers["cross_entropy"] = float(answers.losses.sum() / num_items) if num_items else float("nan")
+    if task.type == "masked_lm":
+        numbers["perplexity"] = float(np.exp(numbers["cross_entropy"]))
     if extra and task.type == "sequence_classification":  # metrics of `evaluate` want ids
         predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (predicted, gold))
     for key, compute in (extra or {}).items():
@@ -423,6 +495,8 @@ def task_metrics(
 
 def _options(task: TaskData) -> dict[str, Any]:
     """What the metric of a task's type is told beside predictions and labels."""
+    if task.type == "sentence_similarity":
+        return {"ranks": task.config.label is None}
     return {"spans": task.spans} if task.type == "token_classification" else {}
 
 
@@ -490,7 +564,8 @@ def _statistic(task: TaskData, answers: Answers) -> tuple[tuple[np.ndarray, ...]
     if counts is not None:
 
         def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> np.ndarray:
-            return top.sum(axis) / np.maximum(bottom.sum(axis), 1)
+            found = top.sum(axis) / np.maximum(bottom.sum(axis), 1)
+            return np.exp(found) if primary == "perplexity" else found
 
         return counts, ratio, True
     if task.type == "sequence_classification":
@@ -528,6 +603,9 @@ def matthews(confusion: np.ndarray) -> float:
 
 
 def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndarray, np.ndarray] | None:
+    if task.type == "masked_lm":
+        top = answers.losses if primary == "perplexity" else np.array(answers.predicted, dtype=float)
+        return top, np.array(answers.gold, dtype=float)
     single = task.type == "sequence_classification"  # whose micro F1 is the accuracy
     if (primary == "accuracy" and task.type != "token_classification") or (primary == "micro_f1" and single):
         return answers.correct.astype(float), np.ones(len(answers.rows))
@@ -548,8 +626,9 @@ def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndar
 def baseline(task: TaskData, answers: Answers) -> float:
     """The primary metric of the best constant answer: the most frequent label (set, tag) of these rows, or the mean."""
     gold = answers.gold
-    if task.type == "regression":
-        constant: list[Any] = [float(np.mean(gold))] * len(gold)
+    if task.type in ("regression", "sentence_similarity"):
+        ranks = task.type == "sentence_similarity" and task.config.label is None  # where all are equal, the last one
+        constant: list[Any] = [float(len(gold)) if ranks else float(np.mean(gold))] * len(gold)
     elif task.type == "token_classification":
         tag = collections.Counter(tag for row in gold for tag in row).most_common(1)[0][0]
         constant = [[tag] * len(row) for row in gold]
@@ -560,6 +639,13 @@ def baseline(task: TaskData, answers: Answers) -> float:
         constant = [collections.Counter(gold).most_common(1)[0][0]] * len(gold)
     numbers = task_metrics(task, Answers(answers.rows, constant, gold))
     return float(numbers.get(primary_metric(task), float("nan")))
+
+
+def show_number(metric: str, value: float, sign: str = "", digits: int = 2) -> str:
+    """A metric's value as a person reads it: a loss as it is, all else times 100 with so many digits."""
+    if metric == "perplexity":  # which may have thousands before the point
+        return f"{value:{sign}.{digits}f}"
+    return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.{digits}f}"
 
 
 def logged_names(tasks: Mapping[str, TaskData], extra: Mapping[str, Mapping[str, Any]]) -> list[str]:

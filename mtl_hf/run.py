@@ -268,11 +268,13 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | No
     for name, task in tasks.items():
         if name in model.heads:
             continue
-        options: dict[str, Any] = {"dropout": run.model.dropout if task.config.dropout is None else task.config.dropout}
-        if task.config.pooling:
-            options["pooling"] = task.config.pooling
-        if task.config.label_smoothing:
-            options["label_smoothing"] = task.config.label_smoothing
+        chosen = task.config
+        # A cosine is not taken of noise, and the head of masked_lm has no dropout of its own.
+        default = None if task.type in ("sentence_similarity", "masked_lm") else run.model.dropout
+        options: dict[str, Any] = {"dropout": default if chosen.dropout is None else chosen.dropout}
+        for key in ("pooling", "label_smoothing", "loss", "temperature"):
+            if getattr(chosen, key):
+                options[key] = getattr(chosen, key)
         model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
     if start:
         check_tokens(start, run, tokens, model.tokenizer("to be")["input_ids"])
@@ -290,6 +292,7 @@ def _load_encoder(spec: Model) -> MultiTaskModel:
             max_length=spec.max_length,
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
+            pretrained=spec.pretrained,
             revision=spec.revision or "main",
             trust_remote_code=spec.trust_remote_code,
         )

@@ -211,12 +211,14 @@ def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None
                 text = f"{SENTENCES[index % len(SENTENCES)]} {split} {index}"  # no text in two splits
                 row = {column: text.split() if words else text for column in columns}
                 for task in tasks:
-                    row[task.label] = {
-                        "token_classification": ["B-city" if word in ("paris", "rome", "oslo") else "O"
-                                                 for word in text.split()],
-                        "multi_label_classification": [f"label {index % 3}"],
-                        "regression": float(index % 5),
-                    }.get(task.type, f"label {index % 3}")  # fmt: skip
+                    if task.label is not None:
+                        row[task.label] = {
+                            "token_classification": ["B-city" if word in ("paris", "rome", "oslo") else "O"
+                                                     for word in text.split()],
+                            "multi_label_classification": [f"label {index % 3}"],
+                            "regression": float(index % 5),
+                            "sentence_similarity": (index % 6) / 5 * (task.score_range or [0, 1])[1],
+                        }.get(task.type, f"label {index % 3}")  # fmt: skip
                 rows.append(json.dumps(row))
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text("\n".join(rows) + "\n", encoding="utf-8")

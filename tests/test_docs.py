@@ -14,7 +14,10 @@ import yaml
 import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
-from mtl_hf.config import RunConfig
+from mtl_hf.config import RunConfig, Task
+from mtl_hf.data.labels import TASK_TYPES, TaskData
+from mtl_hf.metrics import METRICS, metric_names
+from mtl_hf.modeling.heads import HEADS
 from tests.conftest import SENTENCES, write_fake_data
 
 ROOT = Path(__file__).parent.parent
@@ -192,3 +195,31 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_table_of_task_types_says_what_the_code_does() -> None:
+    text = (ROOT / "docs" / "task_types.md").read_text(encoding="utf-8")
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in re.findall(r"^\| `.*\|$", text, re.MULTILINE)
+    ]
+    found: dict[str, list[str]] = {}
+    for named, form, label, _, metrics, config in rows:
+        kind = named.split("`")[1]
+        path = ROOT / config.strip("`")
+        if path.is_file():
+            assert kind in {task.type for task in RunConfig.load(path).tasks.values()}, kind
+        if kind in found:
+            assert (named, label) == ("`sentence_similarity`, `loss: ranking`", "none")
+            found["ranking"] = metrics.replace("`", "").split(", ")
+            continue
+        found[kind] = metrics.replace("`", "").split(", ")
+        if kind in TASK_TYPES:
+            assert label == (TASK_TYPES[kind].label or "none")
+            assert {"words": "lists of words", "apart": "pairs", None: "any"}.get(TASK_TYPES[kind].form, form) == form
+    ranking = Task(type="sentence_similarity", source="s", loss="ranking")
+    assert found.pop("ranking") == list(metric_names(TaskData("task", ranking, [], "apart")))
+    assert {kind: metrics for kind, metrics in found.items() if kind in TASK_TYPES} == {
+        kind: list(task_type.metrics) for kind, task_type in TASK_TYPES.items()
+    }
+    assert set(found) <= {*TASK_TYPES, "masked_lm"}
+    assert set(TASK_TYPES) == set(METRICS) == set(HEADS)

@@ -26,6 +26,7 @@ from mtl_hf.metrics import (
     macro_f1,
     matthews,
     metric_names,
+    own_ranks,
     primary_metric,
     read_answers,
     score,
@@ -638,3 +639,97 @@ def test_the_interval_of_a_difference_draws_the_same_rows_for_both(
     np.testing.assert_allclose(several, np.quantile(means, [0.025, 0.975]), atol=0.05)
     with pytest.raises(ValueError, match="answers to other rows"):
         interval(one, better, against=Answers(np.arange(1, 61), worse.predicted, gold))
+
+
+# Sentence similarity
+
+PAIRS = "sentence_similarity"
+
+
+def pairs_task(*, scored: bool = True, **options: Any) -> TaskData:
+    """A task on pairs with scores, or without."""
+    config = Task(type=PAIRS, source="only", label="y" if scored else None, **options)
+    return TaskData("task", config, [], "apart")
+
+
+def pair_vectors(num_rows: int, noise: float, seed: int = 0) -> np.ndarray:
+    """(num_rows, 2, 5) vectors of length 1; the second is the first with noise."""
+    rng = np.random.default_rng(seed)
+    first = rng.normal(size=(num_rows, 5))
+    vectors = np.stack([first, first + noise * rng.normal(size=first.shape)], axis=1)
+    return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def test_cosines_are_correlated_with_scores() -> None:
+    vectors = pair_vectors(50, 1.5)
+    rng = np.random.default_rng(2)
+    gold = [None if row % 6 == 0 else round(float(rng.random()), 1) for row in range(50)]
+    answers = read_answers(pairs_task(), gold, vectors)
+    rows = [row for row in range(50) if row % 6]
+    assert answers.rows.tolist() == rows
+    cosines = [sum(float(a) * float(b) for a, b in zip(*vectors[row], strict=True)) for row in rows]
+    np.testing.assert_allclose(answers.predicted, cosines, rtol=1e-12)
+    numbers = task_metrics(pairs_task(), answers)
+    known = [gold[row] for row in rows]
+    ranks = scipy.stats.rankdata(cosines), scipy.stats.rankdata(known)
+    assert numbers == {
+        "spearman": pytest.approx(np.corrcoef(*ranks)[0, 1]),
+        "pearson": pytest.approx(np.corrcoef(cosines, known)[0, 1]),
+    }
+    assert tuple(numbers) == metric_names(pairs_task())
+    assert primary_metric(pairs_task()) == "spearman"
+
+
+def test_the_own_second_text_is_ranked_among_those_of_all_rows() -> None:
+    vectors = pair_vectors(40, 0.8)
+    first, second = vectors.astype(np.float64).transpose(1, 0, 2)
+    ranks = []
+    for row in range(40):
+        cosines = [sum(a * b for a, b in zip(first[row], other, strict=True)) for other in second]
+        ranks.append(1 + sum(cosine > cosines[row] for cosine in cosines))
+    assert 1 < np.mean(ranks) < 10
+    for chunk in (7, 40, 1000):
+        assert own_ranks(first, second, chunk).tolist() == ranks
+    one = pairs_task(scored=False)
+    answers = read_answers(one, [1.0] * 40, vectors)
+    assert answers.predicted == ranks
+    numbers = task_metrics(one, answers)
+    assert numbers == {"accuracy": ranks.count(1) / 40, "mrr": pytest.approx(sum(1 / rank for rank in ranks) / 40)}
+    assert tuple(numbers) == metric_names(one)
+    low, high = interval(one, answers)
+    assert low < numbers["accuracy"] < high
+    resampled = np.random.default_rng(0).binomial(40, numbers["accuracy"], size=4000) / 40
+    np.testing.assert_allclose([low, high], np.quantile(resampled, [0.025, 0.975]), atol=0.03)
+
+
+def test_texts_that_are_all_the_same_rank_nothing_first() -> None:
+    same = np.tile(np.array([1.0, 0, 0]), (4, 1))
+    assert own_ranks(same, same).tolist() == [4] * 4
+    assert own_ranks(np.zeros((0, 3)), np.zeros((0, 3))).tolist() == []
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_a_constant_answer_about_pairs_scores_nothing(scored: bool) -> None:
+    gold = [0.1, 0.9, 0.4, 0.4] if scored else [1.0] * 4
+    one = pairs_task(scored=scored)
+    results = score({"task": one}, {"only": {"task": read_answers(one, gold, pair_vectors(4, 0.5))}}, {"only": 4},
+                    intervals=True)  # fmt: skip
+    assert results["tasks"]["task"]["baseline"] == 0
+    assert results["score"] == results["tasks"]["task"]["spearman" if scored else "accuracy"]
+    assert "sim" not in results["joint"]
+    assert ("spearman" if scored else "mrr") in scores_table(results)
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_pairs_without_a_row_have_no_numbers(scored: bool) -> None:
+    one = pairs_task(scored=scored)
+    answers = read_answers(one, [None] * 2 if scored else [], pair_vectors(2 if scored else 0, 0.5))
+    assert all(math.isnan(value) for value in task_metrics(one, answers).values())
+
+
+def test_mrr_may_be_the_primary_metric_of_pairs() -> None:
+    one = pairs_task(scored=False, metrics=["mrr"])
+    answers = read_answers(one, [1.0] * 30, pair_vectors(30, 1.0))
+    low, high = interval(one, answers)
+    assert low < task_metrics(one, answers)["mrr"] < high
+    assert baseline(one, answers) == pytest.approx(1 / 30)

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,15 @@ def pair_rows(num_rows: int = 48) -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
+def scored_rows(num_rows: int = 70) -> datasets.Dataset:
+    """Pairs with a score from 0 to 5, some without one."""
+    rows = pair_rows(num_rows).to_list()
+    for index, row in enumerate(rows):
+        row["score"] = None if index % 9 == 1 else (4.0 if row.pop("same") else 0.0) + index % 3 / 2
+        row.pop("same", None)
+    return datasets.Dataset.from_list(rows)
+
+
 # Name → rows, text, and the task on them.
 CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "sequence": (review_rows, "text", {"type": "sequence_classification", "label": "sentiment"}),
@@ -38,12 +48,19 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "regression": (review_rows, "text", {"type": "regression", "label": "stars"}),
     "token": (assistant_rows, "tokens", {"type": "token_classification", "label": "slots"}),
     "pair": (pair_rows, ["first", "second"], {"type": "sequence_classification", "label": "same"}),
-}
+    "scored": (scored_rows, ["first", "second"],
+               {"type": "sentence_similarity", "label": "score", "score_range": [0, 5], "pooling": "mean_last_2"}),
+    "ranked": (pair_rows, ["first", "second"],
+               {"type": "sentence_similarity", "loss": "ranking", "pooling": "attention", "learning_rate": 1e-3}),
+}  # fmt: skip
+TWO_TEXTS = ("pair", "scored", "ranked")
 METRICS = {
     "sequence_classification": {"accuracy", "macro_f1", "micro_f1", "matthews", "cross_entropy"},
     "multi_label_classification": {"micro_f1", "macro_f1", "accuracy", "cross_entropy"},
     "regression": {"pearson", "spearman", "mse"},
     "token_classification": {"f1", "precision", "recall", "accuracy", "per_type", "cross_entropy"},
+    "sentence_similarity": {"spearman", "pearson"},
+    "ranked": {"accuracy", "mrr"},
 }
 
 
@@ -105,7 +122,7 @@ def test_train_score_reload_score_again_and_answer_raw_text(case, encoder_folder
     assert results["rows"] == {case: num_rows}
     assert results["joint"] == {}
     numbers = results["tasks"][name]
-    assert numbers.keys() == METRICS[task["type"]] | {"primary", "interval", "baseline"}
+    assert numbers.keys() == METRICS.get(case, METRICS[task["type"]]) | {"primary", "interval", "baseline"}
     assert results["score"] == numbers[numbers["primary"]]
     assert numbers["interval"][0] <= results["score"] <= numbers["interval"][1]
 
@@ -121,18 +138,28 @@ def test_train_score_reload_score_again_and_answer_raw_text(case, encoder_folder
         assert read_lines(written / "predictions.jsonl") == approximately(read_lines(folder / "predictions.jsonl"))
         assert json.loads((written / "metrics.json").read_text(encoding="utf-8")) == approximately(results)
 
+    if task["type"] == "sentence_similarity":
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        assert "Answers two texts with the cosine of their vectors, from -1 to 1." in card
+        assert ("| split | rows | mean | deviation | least | most |" in card) == (case == "scored")
+        assert ("without a label column" in card) == (case == "ranked")
+
     # raw text
     lines = read_lines(folder / "predictions.jsonl")
     assert [line["row"] for line in lines] == list(range(num_rows))
-    texts = [tuple(line["text"]) if case == "pair" else line["text"] for line in lines]
+    texts = [tuple(line["text"]) if case in TWO_TEXTS else line["text"] for line in lines]
     for line, answers in zip(lines, model.predict(texts), strict=True):
         assert answers.keys() == {name}
+        if name not in line["tasks"]:  # without a label
+            continue
         predicted, answer = line["tasks"][name]["predicted"], answers[name]
         if task["type"] == "sequence_classification":
             assert answer["label"] == predicted
         elif task["type"] == "multi_label_classification":
             assert sorted(found["label"] for found in answer) == predicted
-        elif task["type"] == "regression":
+        elif case == "ranked":  # of a pair alone there is no rank
+            assert (-1 <= answer <= 1, line["tasks"][name]["gold"]) == (True, 1.0)
+        elif task["type"] in ("regression", "sentence_similarity"):
             assert answer == pytest.approx(predicted, abs=1e-4)
         else:
             spans = [(kind, " ".join(line["text"][begin:end])) for kind, begin, end in bio_spans(predicted)]
@@ -155,6 +182,69 @@ def test_a_tiny_encoder_learns_what_can_be_learned(case, wanted, still_encoder_f
     results = mtl_hf.train(config)
     assert results["score"] >= wanted
     assert results["score"] > results["tasks"][f"{case}_task"]["baseline"]
+
+
+@pytest.mark.parametrize("case", ["scored", "ranked"])
+def test_similarity_is_resumed_exactly(case, encoder_folder, tmp_path):
+    changes = {
+        "save_strategy": "steps",
+        "save_steps": 3,
+        "eval_strategy": "steps",
+        "eval_steps": 3,
+        "save_total_limit": 9,
+    }
+    config = write_config(tmp_path, encoder_folder, {case: CASES[case], "token": CASES["token"]}, **changes)
+    mtl_hf.train(config)
+    whole = tmp_path / "out"
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    steps = sorted(int(path.name.rpartition("-")[2]) for path in cut.glob("checkpoint-*"))
+    assert len(steps) > 2
+    for step in steps[1:]:
+        shutil.rmtree(cut / f"checkpoint-{step}")
+    for name in ("metrics.json", "model.safetensors"):
+        (cut / name).unlink()
+    resumed = mtl_hf.train(config, [f"training.output_dir={cut}"], resume=True)
+    assert resumed == json.loads((whole / "metrics.json").read_text(encoding="utf-8"))
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, cut))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("loss", ["cosine", "ranking"])
+def test_a_tiny_encoder_learns_which_texts_belong_together(loss, still_encoder_folder, tmp_path):
+    verbs, things = ["play", "book", "reserve", "will"], ["jazz", "room", "table", "rain"]
+    rows = []
+    for index in range(160):
+        kind, other = index % 4, index // 4 % 4
+        score = {} if loss == "ranking" else {"score": float(kind == other)}
+        second = kind if loss == "ranking" else other
+        rows.append({"first": f"{verbs[kind]} some {index}", "second": f"the {things[second]} {index}"} | score)
+    task = {"type": "sentence_similarity", "loss": loss} | ({"label": "score"} if loss == "cosine" else {})
+    case = (lambda: datasets.Dataset.from_list(rows), ["first", "second"], task)
+    config = write_config(tmp_path, still_encoder_folder, {"pairs": case}, num_train_epochs=8,
+                          eval_strategy="no", save_strategy="no", load_best_model_at_end=False)  # fmt: skip
+    untrained = mtl_hf.MultiTaskModel.from_encoder(still_encoder_folder)
+    mtl_hf.train(config)
+    trained = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out")
+
+    def margin(model: mtl_hf.MultiTaskModel) -> float:
+        """How much nearer a verb is to its own thing than to the nearest other one."""
+        first, second = (
+            model.encode([f"{word} 7" for word in words], normalize=True) for words in (verbs, things)
+        )  # fmt: skip
+        cosines = first @ second.T
+        others = cosines.masked_fill(torch.eye(4, dtype=torch.bool), -1).max(1).values
+        return (cosines.diagonal() - others).min().item()
+
+    assert margin(trained) > 0.2 > margin(untrained)
+
+
+def test_two_rows_a_process_are_needed_to_rank(encoder_folder, tmp_path):
+    config = write_config(tmp_path, encoder_folder, {"ranked": CASES["ranked"]})
+    with pytest.raises(
+        ValueError, match=r"`sources\.ranked\.batch_size` is 1; task 'ranked_task' ranks the texts of a"
+    ):
+        mtl_hf.train(config, ["sources.ranked.batch_size=1"])
 
 
 def test_a_dict_and_a_yaml_file_give_the_same_numbers_and_weights(encoder_folder, tmp_path):

@@ -6,7 +6,7 @@ rows. A head without a labelled item in the batch gets no labels at all, so that
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 from ..modeling.encoding import NO_TOKEN
 from ..modeling.heads import IGNORE_INDEX
+from .masking import FIXED_DRAW, Masking
 
 LABEL_PREFIX = "label:"  # of the encoded label column of a task
 
@@ -29,6 +30,8 @@ class SourceRows:
     source: str
     columns: pa.Table
     with_labels: bool = True
+    numbers: Sequence[int] = ()  # of the rows
+    draw: tuple[int, ...] | None = None  # `schedule.Batch.draw`
 
 
 class EncodedRows(Dataset[SourceRows]):
@@ -37,10 +40,18 @@ class EncodedRows(Dataset[SourceRows]):
     Args:
         sources: Source → its encoded rows (`data.rows.encode_rows`).
         with_labels: Whether batches carry labels (training) or ask for every head of the source (prediction).
+        numbers: By which number of each row what is random about it is drawn; by default its place.
     """
 
-    def __init__(self, sources: Mapping[str, datasets.Dataset], *, with_labels: bool = True) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, datasets.Dataset],
+        *,
+        with_labels: bool = True,
+        numbers: Sequence[int] | np.ndarray | None = None,
+    ) -> None:
         self.with_labels = with_labels
+        self.numbers = numbers
         self.sources = {name: rows.with_format("arrow") for name, rows in sources.items()}
         self.names = list(sources)
         self.ends = np.cumsum([len(rows) for rows in sources.values()])
@@ -57,7 +68,8 @@ class EncodedRows(Dataset[SourceRows]):
         name = self.names[position]
         first = int(self.ends[position]) - len(self.sources[name])
         columns = self.sources[name][[int(index) - first for index in indices]]
-        return SourceRows(name, columns, self.with_labels)
+        numbers = [int(index if self.numbers is None else self.numbers[index]) for index in indices]
+        return SourceRows(name, columns, self.with_labels, numbers, getattr(indices, "draw", None))
 
     def lengths(self) -> dict[str, np.ndarray]:
         """Source → token length of each of its rows."""
@@ -70,40 +82,72 @@ class Collator:
     Args:
         tasks: Source → task → task type, of the tasks that read the source.
         pad_token_id: What pads `input_ids`.
+        maskings: Source → how its rows are masked, for those of `masked_lm` tasks.
 
     Returns (when called):
-        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right. In training also
-        `labels`: task → tensor in the form its head documents, only for tasks with a labelled item in these rows;
+        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right; (2B, T) of texts that
+        the encoder reads apart, where rows 2i and 2i + 1 are the two texts of row i. In training also `labels`: task →
+        tensor in the form its head documents, only for tasks with a labelled item in these rows;
         `num_items`: task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`: the
-        source's tasks.
+        source's tasks; of masked rows also `labels`, without which nothing could be predicted.
     """
 
-    def __init__(self, tasks: Mapping[str, Mapping[str, str]], pad_token_id: int) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Mapping[str, str]],
+        pad_token_id: int,
+        maskings: Mapping[str, Masking] | None = None,
+    ) -> None:
         self.tasks = tasks
         self.pad_token_id = pad_token_id
+        self.maskings = maskings or {}
 
     def __call__(self, rows: SourceRows | list[SourceRows]) -> dict[str, Any]:
         """See the class."""
         if isinstance(rows, list):  # a loader without __getitems__
-            rows = SourceRows(rows[0].source, pa.concat_tables([row.columns for row in rows]), rows[0].with_labels)
+            rows = replace(
+                rows[0],
+                columns=pa.concat_tables([row.columns for row in rows]),
+                numbers=[number for row in rows for number in row.numbers],
+            )
         columns = rows.columns
-        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id)
+        second = columns["second"] if "second" in columns.column_names else None
+        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id, second)
+        masked: dict[str, np.ndarray] = {}  # task → the ids that are hidden
+        if rows.source in self.maskings:
+            (task,) = self.tasks[rows.source]
+            units, _ = _pad(columns[LABEL_PREFIX + task], IGNORE_INDEX)
+            input_ids, masked[task] = self.maskings[rows.source](input_ids, units, self._draw(rows), rows.numbers)
         batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(input_ids.astype(np.int64)),
             "attention_mask": torch.from_numpy(attention_mask.astype(np.int64)),
         }
         if "token_type_ids" in columns.column_names:
-            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0)[0].astype(np.int64))
+            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, second)[0].astype(np.int64))
         if not rows.with_labels:
-            return batch | {"heads": tuple(self.tasks[rows.source])}
+            hidden = {task: torch.from_numpy(ids) for task, ids in masked.items()}
+            return batch | {"heads": tuple(self.tasks[rows.source])} | ({"labels": hidden} if hidden else {})
         batch |= {"labels": {}, "num_items": {}, "num_labelled_rows": 0}
         for task, task_type in self.tasks[rows.source].items():
-            labels, known = _LABELS[task_type](columns, columns[LABEL_PREFIX + task], input_ids.shape)
+            if task in masked:
+                labels, known = masked[task], masked[task] != IGNORE_INDEX
+            else:
+                labels, known = _LABELS[task_type](columns, columns[LABEL_PREFIX + task], input_ids.shape)
             if known.any():
                 batch["labels"][task] = torch.from_numpy(labels)
                 batch["num_items"][task] = int(known.sum())
                 batch["num_labelled_rows"] += int((known if known.ndim == 1 else known.any(1)).sum())
         return batch
+
+    def _draw(self, rows: SourceRows) -> tuple[int, ...]:
+        if not rows.with_labels:
+            return FIXED_DRAW
+        if rows.draw is None:
+            raise ValueError(
+                f"source {rows.source!r} is masked, and its masks are drawn by epoch: a batch sampler of your own has"
+                " to yield `mtl_hf.data.schedule.Batch`, not a plain list."
+            )
+        return rows.draw
 
 
 def row_lengths(rows: datasets.Dataset) -> np.ndarray:
@@ -132,9 +176,15 @@ def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return array.flatten().to_numpy(zero_copy_only=False), np.diff(array.offsets.to_numpy())
 
 
-def _pad(column: pa.ChunkedArray, fill: int) -> tuple[np.ndarray, np.ndarray]:
-    """A list column as (B, T) padded on the right, with the mask of what is real."""
+def _pad(column: pa.ChunkedArray, fill: int, second: pa.ChunkedArray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as (B, T) padded on the right, with the mask of what is real.
+
+    Where `second` says at which place a row's second text begins, (2B, T): the two texts are rows one after the other.
+    """
     values, lengths = _flat(column)
+    if second is not None:  # the values are in order already
+        first = second.to_numpy()
+        lengths = np.stack([first, lengths - first], axis=1).ravel()
     mask = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
     padded = np.full(mask.shape, fill, dtype=values.dtype)
     padded[mask] = values
@@ -176,4 +226,5 @@ _LABELS = {
     "multi_label_classification": _multi_hot,
     "regression": _number_labels,
     "token_classification": _word_labels,
+    "sentence_similarity": _number_labels,
 }

@@ -62,6 +62,18 @@ TASK_TYPES: dict[str, TaskType] = {
         True,
         ("f1", "precision", "recall", "accuracy", "cross_entropy"),
     ),
+    "sentence_similarity": TaskType(
+        "apart", "a score a row, within `score_range`", False, ("spearman", "pearson"), alone=True
+    ),
+    "masked_lm": TaskType(None, None, False, ("perplexity", "accuracy", "cross_entropy"), alone=True),
+}
+# Option of a task → the task type that has it.
+_OPTIONS = {
+    "loss": "sentence_similarity",
+    "score_range": "sentence_similarity",
+    "temperature": "sentence_similarity",
+    "mlm_probability": "masked_lm",
+    "whole_word_mask": "masked_lm",
 }
 
 
@@ -72,7 +84,7 @@ class TaskData:
     Attributes:
         name: Its name in the config, and its head's.
         config: Its section of the config.
-        labels: Names of its labels in the order of the logits; empty for regression.
+        labels: Names of its labels in the order of the logits; empty where the type has no vocabulary.
         form: Form of the texts it reads.
         spans: Whether its labels are tags of spans (BIO).
     """
@@ -129,7 +141,14 @@ def check_tasks(config: RunConfig) -> None:
                 f" {', '.join(TASK_TYPES)}."
             )
         task_type = TASK_TYPES[spec.type]
-        if spec.label is None and task_type.label is not None:
+        for key, owner in _OPTIONS.items():
+            if getattr(spec, key) is not None and spec.type != owner:
+                raise ValueError(f"`tasks.{name}.{key}` is an option of {owner}; {spec.type} has none such.")
+        if spec.type == "sentence_similarity":
+            _check_similarity(name, spec, spec.pooling or config.model.pooling)
+        if spec.type == "masked_lm":
+            _check_masked_lm(name, spec)
+        if spec.label is None and task_type.label is not None and spec.loss != "ranking":
             raise ValueError(f"`tasks.{name}.label` is missing: the column with {task_type.label}.")
         if spec.label is not None and task_type.label is None:
             raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} makes its labels itself.")
@@ -141,18 +160,66 @@ def check_tasks(config: RunConfig) -> None:
             )
 
 
+def _check_similarity(name: str, spec: Task, pooling: str | None) -> None:
+    """Check what only a task of sentence similarity has."""
+    if spec.loss == "ranking":
+        for key in ("label", "score_range"):
+            if (found := getattr(spec, key)) is not None:
+                raise ValueError(
+                    f"`tasks.{name}.{key}` is {found!r}, but `loss: ranking` reads no scores: the two texts of a row"
+                    " belong together."
+                )
+    elif spec.temperature is not None:
+        raise ValueError(f"`tasks.{name}.temperature` is {spec.temperature}, which only `loss: ranking` has.")
+    if spec.temperature is not None and spec.temperature <= 0:
+        raise ValueError(f"`tasks.{name}.temperature` is {spec.temperature}; it is above 0.")
+    if spec.score_range is not None and not (len(spec.score_range) == 2 and spec.score_range[0] < spec.score_range[1]):
+        raise ValueError(
+            f"`tasks.{name}.score_range` is {spec.score_range}; it is the least and the greatest score, as in [0, 5]."
+        )
+    if spec.learning_rate is not None and pooling != "attention":
+        raise ValueError(
+            f"`tasks.{name}.learning_rate` is {spec.learning_rate}, but this head has no weights of its own: only"
+            " `pooling: attention` gives it some."
+        )
+
+
+def _check_masked_lm(name: str, spec: Task) -> None:
+    """Check what only a task of masked language modelling has, and what it has not."""
+    if spec.mlm_probability is not None and not 0 < spec.mlm_probability < 1:
+        raise ValueError(
+            f"`tasks.{name}.mlm_probability` is {spec.mlm_probability}; it is a share of the tokens: above 0 and below"
+            " 1 (0.15 in BERT)."
+        )
+    for key in ("pooling", "dropout", "labels", "label_smoothing"):
+        if (found := getattr(spec, key)) is not None:
+            raise ValueError(f"`tasks.{name}.{key}` is {found!r}, which a masked_lm head does not have.")
+    own = TASK_TYPES["masked_lm"].metrics
+    if others := [metric for metric in spec.metrics if metric not in own]:
+        raise ValueError(
+            f"`tasks.{name}.metrics`: masked_lm has no answers that {others[0]!r} could score; its metrics are"
+            f" {', '.join(own)}."
+        )
+
+
 def _build_task(
     name: str, spec: Task, sources: list[SourceData], vocabularies: Mapping[str, list[str]] | None
 ) -> TaskData:
     task_type = TASK_TYPES[spec.type]
     forms = {source.form for source in sources}
+    if task_type.alone and task_type.form is None:  # it reads each text as it comes
+        forms = {"words" if "words" in forms else max(forms)}
     if len(forms) > 1:
         raise ValueError(f"`tasks.{name}`: the texts of its sources differ in form ({', '.join(sorted(forms))}).")
     form = forms.pop()
+    if task_type.form == "apart" and form == "pair":  # the same two columns, read one by one
+        form = "apart"
     if task_type.form and form != task_type.form:
+        needed = {"words": "lists of words", "apart": "pairs ([first, second])"}[task_type.form]
+        found = {"string": "a string", "words": "a list of words", "pair": "a pair"}[form]
         raise ValueError(
-            f"`tasks.{name}`: {spec.type} needs texts that are lists of words, but the text of source"
-            f" {sources[0].name!r} is {'a pair' if form == 'pair' else 'a string'}."
+            f"`tasks.{name}`: {spec.type} needs texts that are {needed}, but the text of source {sources[0].name!r} is"
+            f" {found}."
         )
     if not task_type.has_vocabulary and (spec.labels or spec.label_smoothing):
         raise ValueError(f"`tasks.{name}`: {spec.type} takes neither `labels` nor `label_smoothing`.")
@@ -176,7 +243,9 @@ def _build_task(
 
 
 def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: datasets.Dataset) -> list[Any]:
-    """A label column as names (or numbers), None where a row has no label."""
+    """A label column as names (or numbers, of scores as shares of their range), None where a row has no label."""
+    if spec.loss == "ranking" or TASK_TYPES[spec.type].label is None:
+        return [1.0] * len(rows)
     feature = rows.features[spec.label]
     inner = getattr(feature, "feature", None)
     class_label = next((item for item in (feature, inner) if isinstance(item, datasets.ClassLabel)), None)
@@ -209,11 +278,21 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
             )
         return renamed[str(value)]
 
-    if spec.type == "regression":
+    if not TASK_TYPES[spec.type].has_vocabulary:
         for row, value in enumerate(column):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise problem(row, value)
-        return [None if value is None or np.isnan(value) else float(value) for value in column]
+        numbers = [None if value is None or np.isnan(value) else float(value) for value in column]
+        if spec.type == "regression":
+            return numbers
+        least, greatest = spec.score_range or (0.0, 1.0)
+        for row, number in enumerate(numbers):
+            if number is not None and not least <= number <= greatest:
+                raise ValueError(
+                    f"`tasks.{name}`: {source.where(split, row)} has the score {number:g} in the column {spec.label!r},"
+                    f" which is not within {least:g} and {greatest:g}: mend it, or set `score_range`."
+                )
+        return [None if number is None else (number - least) / (greatest - least) for number in numbers]
     if spec.type == "sequence_classification":
         return [to_name(value, row) for row, value in enumerate(column)]
     names: list[Any] = []

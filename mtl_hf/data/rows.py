@@ -21,6 +21,7 @@ from ..modeling.encoding import NO_TOKEN, encode
 from ..modeling.heads import IGNORE_INDEX
 from .collator import LABEL_PREFIX
 from .labels import TaskData
+from .masking import mask_units, masking_of
 from .sources import SourceData
 
 logger = logging.getLogger(__name__)
@@ -58,49 +59,67 @@ def encode_rows(
         max_length: Longest input in tokens.
 
     Returns:
-        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, and in the training
-        split a label column a task (ids; multi-hot; numbers), `-100` or NaN where absent.
+        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, for texts that the
+        encoder reads apart `second` (where the second begins in `input_ids`, which holds both), and in the training
+        split a label column a task (ids; multi-hot; numbers), `-100` or NaN where absent; for masked language modelling
+        in every split, and it says where there can be masks (`masking.mask_units`).
     """
     readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
     with_labels = split == "train"
     rows = source.splits[split]
+    form = "apart" if any(task.form == "apart" for task in readers.values()) else source.form
+    masked = {name: task for name, task in readers.items() if task.type == "masked_lm"}
+    for task in masked.values():
+        masking_of(task, tokenizer)  # or says why not
+    whole_words = any(task.config.whole_word_mask for task in masked.values())
+    special = frozenset(tokenizer.all_special_ids)
     int_list = datasets.List(datasets.Value("int32"))
     features: dict[str, Any] = {"input_ids": int_list, "cut": datasets.Value("bool")}
     if "token_type_ids" in tokenizer.model_input_names:
         features["token_type_ids"] = int_list
     if source.form == "words":
         features["word_starts"] = int_list
+    if form == "apart":
+        features["second"] = datasets.Value("int32")
     label_features = {
         "sequence_classification": datasets.Value("int32"),
         "multi_label_classification": datasets.List(datasets.Value("int8")),
         "regression": datasets.Value("float64"),
         "token_classification": int_list,
+        "sentence_similarity": datasets.Value("float64"),
+        "masked_lm": datasets.List(datasets.Value("int8")),
     }
     gold = source.gold[split]
-    if with_labels:
-        features |= {LABEL_PREFIX + name: label_features[task.type] for name, task in readers.items()}
+    labelled = readers if with_labels else masked
+    features |= {LABEL_PREFIX + name: label_features[task.type] for name, task in labelled.items()}
 
     def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
         texts = [batch[column] for column in source.columns]
         encoded = encode(
             tokenizer,
             list(zip(*texts, strict=True)) if source.form == "pair" else texts[0],
-            form=source.form,
+            form=form,
             max_length=max_length,
+            word_ids=whole_words,
         )
-        if with_labels:
-            for name, task in readers.items():
-                encoded[LABEL_PREFIX + name] = [
-                    _label_ids(task, gold[name][index], batch[source.columns[0]][row])
-                    for row, index in enumerate(indices)
-                ]
+        word_ids = encoded.pop("word_ids", [None] * len(indices))
+        for name, task in labelled.items():
+            encoded[LABEL_PREFIX + name] = [
+                mask_units(encoded["input_ids"][row], word_ids[row], special)
+                if name in masked
+                else _label_ids(task, gold[name][index], batch[source.columns[0]][row])
+                for row, index in enumerate(indices)
+            ]
         return encoded
 
-    readable = {name: [task.type, task.labels, task.config.bio, task.config.label] for name, task in readers.items()}
+    readable = {
+        name: [task.type, task.labels, task.config.bio, task.config.label, task.config.score_range]
+        for name, task in readers.items()
+    }
     key = json.dumps(
-        [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), source.form, source.columns, max_length,
+        [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), form, source.columns, max_length,
          tokenizer.truncation_side, sorted(features), readable if with_labels else None,
-         [task.config.labels for task in readers.values()]]
+         [task.config.labels for task in readers.values()], [whole_words, sorted(special)] if masked else None]
     )  # fmt: skip
     return rows.map(
         encode_batch,
@@ -126,7 +145,7 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
 def _label_ids(task: TaskData, label: Any, text: Any) -> Any:
     """One row's label as the collator wants it; a name that a trained model does not know counts as absent."""
     ids = task.ids
-    if task.type == "regression":
+    if task.type in ("regression", "sentence_similarity"):
         return float("nan") if label is None else label
     if task.type == "sequence_classification":
         return IGNORE_INDEX if label is None else ids.get(label, IGNORE_INDEX)
@@ -144,15 +163,16 @@ def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping
     useful = np.zeros(len(encoded), dtype=bool)
     for name, task in readers.items():
         labels = table[LABEL_PREFIX + name].combine_chunks()
-        if task.type == "token_classification":
-            starts = table["word_starts"].combine_chunks()
-            kept = (starts.flatten().to_numpy() != NO_TOKEN) & (labels.flatten().to_numpy() != IGNORE_INDEX)
+        if task.type in ("token_classification", "masked_lm"):
+            kept = labels.flatten().to_numpy() != IGNORE_INDEX
+            if task.type == "token_classification":
+                kept &= table["word_starts"].combine_chunks().flatten().to_numpy() != NO_TOKEN
             useful |= np.bincount(np.repeat(np.arange(len(encoded)), np.diff(labels.offsets)), kept, len(encoded)) > 0
         elif task.type == "multi_label_classification":
             useful |= labels.flatten().to_numpy().reshape(len(encoded), -1)[:, 0] != IGNORE_INDEX
         else:
             values = labels.to_numpy(zero_copy_only=False)
-            useful |= ~np.isnan(values) if task.type == "regression" else values != IGNORE_INDEX
+            useful |= ~np.isnan(values) if values.dtype.kind == "f" else values != IGNORE_INDEX
     if useful.all():
         return encoded
     logger.warning("Source %s: %d of %d training rows have no label of any task and are left out.",

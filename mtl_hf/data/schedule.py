@@ -9,13 +9,26 @@ The samplers have no `batch_size`, `drop_last` or `sampler` attribute on purpose
 deal the batches out a second time.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from torch.utils.data import Sampler
 
 WINDOW = 50  # batches whose rows are sorted by length together: long enough to save padding, short enough to mix
+
+
+class Batch(list[int]):
+    """Row numbers of a batch, with what else decides what is drawn at random for each of them.
+
+    Args:
+        rows: The row numbers.
+        draw: Seed, epoch, and lap: which time in the epoch the source is gone through.
+    """
+
+    def __init__(self, rows: Iterable[int], draw: tuple[int, int, int]) -> None:
+        super().__init__(rows)
+        self.draw = draw
 
 
 class _SourceBatchSampler(Sampler[list[int]]):
@@ -103,9 +116,12 @@ class _SourceBatchSampler(Sampler[list[int]]):
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[list[int]]:
-        for _, batch in self.global_batches(self.epoch):
+        num_seen = dict.fromkeys(self.lengths, 0)
+        for source, batch in self.global_batches(self.epoch):
+            lap = num_seen[source] // self.num_batches(source)
+            num_seen[source] += 1
             # Every n-th row, so that ranks get like lengths.
-            yield batch[self.rank :: self.world_size].tolist()
+            yield Batch(batch[self.rank :: self.world_size].tolist(), (self.seed, self.epoch, lap))
 
 
 class RoundRobinBatchSampler(_SourceBatchSampler):

@@ -438,13 +438,14 @@ def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
     if not bad:
         return
     listed = ", ".join(str(row + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
+    lack = f"lack one of their texts ({' and '.join(data.columns)})" if data.form == "pair" else "have no text"
     if not drop:
         raise ValueError(
-            f"`sources.{data.name}`: {len(bad)} of {len(rows)} rows of the split {split!r} have no text (rows"
+            f"`sources.{data.name}`: {len(bad)} of {len(rows)} rows of the split {split!r} {lack} (rows"
             f" {listed}): mend them, or set `drop_bad_rows: true`."
         )
-    logger.warning("Source %s, %s: %d of %d rows have no text and are dropped (rows %s).",
-                   data.name, split, len(bad), len(rows), listed)  # fmt: skip
+    logger.warning("Source %s, %s: %d of %d rows %s and are dropped (rows %s).",
+                   data.name, split, len(bad), len(rows), lack, listed)  # fmt: skip
     if len(bad) == len(rows):
         raise ValueError(f"`sources.{data.name}`: no row of the split {split!r} has text.")
     gone = set(bad)

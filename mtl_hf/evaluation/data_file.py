@@ -6,6 +6,7 @@ are called as the head is (labels) or as texts usually are; what stays open is a
 
 import dataclasses
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import datasets
 
 from ..config import Model, RunConfig, Source, Task, nearest
 from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
+from ..data.labels import TASK_TYPES
 from ..data.sources import load_file
+from ..modeling.encoding import PAIRED
 
 logger = logging.getLogger(__name__)
 
@@ -41,26 +44,29 @@ def config_of_file(
     rows = load_file(path)
     tasks = {} if run is None else run.tasks
     chosen = _label_columns(str(path), rows.column_names, heads, tasks, labels or {})
-    texts: dict[str | tuple[str, ...], str] = {}
+    texts: dict[tuple[str | tuple[str, ...], str], str] = {}  # text columns, and the task that has them alone
     scored = {}
     for name, column in chosen.items():
         trained = tasks.get(name)
         columns = _text_columns(str(path), rows, name, heads[name], text, run)
-        source = texts.setdefault(columns, f"data-{len(texts) + 1}" if texts else "data")
+        alone = name if TASK_TYPES[heads[name]["type"]].alone else ""
+        source = texts.setdefault((columns, alone), f"data-{len(texts) + 1}" if texts else "data")
         if trained is None:
             scored[name] = Task(type=heads[name]["type"], source=source, label=column)
         else:
             scored[name] = dataclasses.replace(trained, source=source, label=column, train=True)
+        if heads[name]["type"] == "sentence_similarity":
+            scored[name] = dataclasses.replace(scored[name], **_similarity(rows, trained, column))
     logger.info("%s: %s.", path, "; ".join(
         f"text {' and '.join([columns] if isinstance(columns, str) else columns)}, labels "
-        + ", ".join(f"{task.label} of {name}" for name, task in scored.items() if task.source == source)
-        for columns, source in texts.items()
+        + ", ".join(f"{task.label or 'none'} of {name}" for name, task in scored.items() if task.source == source)
+        for (columns, _), source in texts.items()
     ))  # fmt: skip
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
         sources={
             source: Source(dataset={"test": rows}, text=columns if isinstance(columns, str) else list(columns))
-            for columns, source in texts.items()
+            for (columns, _), source in texts.items()
         },
         tasks=scored,
         training={} if run is None else run.training,
@@ -69,18 +75,20 @@ def config_of_file(
 
 def _label_columns(
     path: str, columns: list[str], heads: Mapping[str, Any], tasks: Mapping[str, Task], given: Mapping[str, str]
-) -> dict[str, str]:
-    """Head → its label column; heads without one are left out, and the log says so."""
+) -> dict[str, str | None]:
+    """Head → its label column, None where it needs none; heads that lack one are left out, and the log says so."""
     for name, column in given.items():
         if name not in heads:
             raise ValueError(f"`--label {name}={column}`: the heads are {', '.join(heads)}.{nearest(name, heads)}")
         _check_column(path, columns, f"--label {name}={column}", column)
-    chosen = {}
+    chosen: dict[str, str | None] = {}
     for name in heads:
         trained = (tasks[name].label if name in tasks else None) or name
         found = [column for column in (trained, name) if column in columns and column not in given.values()]
         if name in given:
             chosen[name] = given[name]
+        elif heads[name]["type"] == "masked_lm" or (not found and heads[name].get("loss") == "ranking"):
+            chosen[name] = None
         elif not found:
             logger.warning("Head %s is not scored: %s has no column %s (`--label %s=COLUMN` names another).",
                            name, path, " or ".join(dict.fromkeys((trained, name))), name)  # fmt: skip
@@ -100,6 +108,20 @@ def _label_columns(
     return chosen
 
 
+def _similarity(rows: datasets.Dataset, trained: Task | None, column: str | None) -> dict[str, Any]:
+    """How the pairs of a file are read: by their scores where there is a column of them, else as belonging together.
+
+    Where no config says what range scores have, it is that of the column: correlations do not depend on it.
+    """
+    if column is None:
+        return {"loss": "ranking", "score_range": None, "temperature": None}
+    if trained is not None and trained.label is not None:
+        return {}
+    scores = [score for score in rows[column] if isinstance(score, int | float) and not math.isnan(score)]
+    known = [float(min(scores)), float(max(scores))] if len(set(scores)) > 1 else None
+    return {"loss": None, "score_range": known, "temperature": None}
+
+
 def _text_columns(
     path: str, rows: datasets.Dataset, name: str, spec: Mapping[str, Any], given: str | None, run: RunConfig | None
 ) -> str | tuple[str, ...]:
@@ -114,7 +136,7 @@ def _text_columns(
         columns = (text,) if isinstance(text, str) else tuple(text)
         if set(columns) <= set(rows.column_names):
             return columns if len(columns) > 1 else columns[0]
-    if spec["text"] == "pair":
+    if spec["text"] in PAIRED:
         found: list[Any] = [pair for pair in PAIR_COLUMNS if set(pair) <= set(rows.column_names)]
         known = ", ".join(map(" and ".join, PAIR_COLUMNS))
     else:

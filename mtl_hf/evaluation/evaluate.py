@@ -21,6 +21,7 @@ from ..data.labels import TaskData, build_tasks
 from ..data.rows import EncodedSplit, encode_rows, report_cut
 from ..data.sources import SourceData, load_sources
 from ..metrics import Answers, interval, join_answers
+from ..modeling.encoding import PAIRED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
@@ -215,9 +216,9 @@ def _load_data(
             del run.tasks[name]
         spec.source = kept
         for checkpoint in checkpoints:
-            reads_pairs = checkpoint.heads[name]["text"] == "pair"
+            reads_pairs = checkpoint.heads[name]["text"] in PAIRED
             for source in kept:
-                if (sources[source].form == "pair") != reads_pairs:
+                if spec.type != "masked_lm" and (sources[source].form == "pair") != reads_pairs:
                     raise ValueError(
                         f"the head {name} of {checkpoint.name} was trained on"
                         f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source}"

@@ -5,11 +5,12 @@ Notable: tables are times 100, files hold fractions.
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..metrics import LOSS_LIKE
+from ..metrics import show_number as show_number  # others look for it here
 
 
 def scores_table(results: Mapping[str, Any]) -> str:
@@ -28,18 +29,19 @@ def scores_table(results: Mapping[str, Any]) -> str:
         for index, metric in enumerate([primary, *others]):
             interval = baseline = ""
             if index == 0 and "interval" in numbers:
-                low, high = numbers["interval"]
-                interval, baseline = f"{100 * low:.1f} to {100 * high:.1f}", f"{100 * numbers['baseline']:.1f}"
+                interval = " to ".join(show_number(metric, end, digits=1) for end in numbers["interval"])
+                baseline = show_number(metric, numbers["baseline"], digits=1) if "baseline" in numbers else ""
             value = numbers[metric]
             shown = show_number(metric, value)
             lines.append(f"{name if index == 0 else '':<24}{metric:<16}{shown:>8}{interval:>18}{baseline:>10}".rstrip())
         if "unchanged" in numbers:
             lines.append(_unchanged_line(numbers))
         for source, own in numbers.get("per_source", {}).items():
-            lines.append(f"  {source:<22}{primary:<16}{100 * own[primary]:>8.2f}")
+            lines.append(f"  {source:<22}{primary:<16}{show_number(primary, own[primary]):>8}")
     for source, value in results["joint"].items():
         lines.append(f"{'all tasks right':<24}{source:<16}{100 * value:>8.2f}")
-    lines.append(f"{'score':<40}{100 * results['score']:>8.2f}")
+    if not math.isnan(results["score"]):
+        lines.append(f"{'score':<40}{100 * results['score']:>8.2f}")
     rows = ", ".join(f"{source} {number}" for source, number in results["rows"].items())
     lines.append(f"({results.get('split', 'scored')} rows: {rows})")
     return "\n".join(lines)
@@ -164,11 +166,6 @@ def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]
     yield line("score", "", results["score"], first["score"] if alike else None)
 
 
-def show_number(metric: str, value: float, sign: str = "") -> str:
-    """A metric's value as a person reads it: a loss as it is, all else times 100."""
-    return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.2f}"
-
-
 _SHOWN = (
     "accuracy",
     "f1",
@@ -178,6 +175,8 @@ _SHOWN = (
     "recall",
     "pearson",
     "spearman",
+    "mrr",
     "mse",
+    "perplexity",
     "cross_entropy",
 )

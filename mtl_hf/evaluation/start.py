@@ -162,6 +162,7 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
             `pooling` is not that of its head.
     """
     checkpoint, spec = start.checkpoint, run.model
+    where: dict[str, Any] = {"revision": checkpoint.revision} if checkpoint.revision else {}
     try:
         model = MultiTaskModel.from_encoder(
             checkpoint.path,
@@ -170,7 +171,7 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
             max_length=spec.max_length,
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
-            **({"revision": checkpoint.revision} if checkpoint.revision else {}),
+            **where,
         )
     except (OSError, ImportError) as error:
         raise ValueError(f"`model.from`: {checkpoint.name} cannot be loaded: {' '.join(str(error).split())}") from error

@@ -28,6 +28,7 @@ from ..evaluation.report import show_number
 from ..evaluation.saved_models import RUN_FILE, check_name, num_parameters, run_file
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.encoding import PAIRED
 from ..training.checkpoints import checkpoint_step
 from ..training.optimizer import parts_table
 from ..training.trainer import MultiTaskTrainer
@@ -40,6 +41,8 @@ _HUB_TASKS = {
     "multi_label_classification": "text-classification",
     "regression": "text-regression",
     "token_classification": "token-classification",
+    "sentence_similarity": "sentence-similarity",
+    "masked_lm": "fill-mask",
 }
 _HUB_METRICS = {
     "macro_f1": "f1", "micro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
@@ -109,7 +112,9 @@ def card(
     origin = _origin(run) if run else ""
     encoder = _hub_id(origin) if origin else None
     named = config["text_config"]["model_type"]
-    if encoder:
+    if run and not run.model.pretrained:
+        encoder, named = None, f"{named}, trained from scratch"
+    elif encoder:
         named = f"[{encoder}](https://huggingface.co/{encoder})"
     elif origin.startswith("package:"):
         named = f"`{origin}`, {named}"
@@ -187,13 +192,25 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _task_section(name: str, spec: Mapping[str, Any]) -> str:
     """What a task answers, and a snippet that asks it."""
+    if spec["type"] == "masked_lm":
+        return (
+            "Has learned to fill in masked tokens, and the encoder with it; it answers no texts. Its logits over the"
+            " vocabulary:\n\n```python\n"
+            'batch = model.tokenizer(["One word is " + model.tokenizer.mask_token], return_tensors="pt")\n'
+            f'model(**batch, heads="{name}").logits["{name}"]\n```'
+        )
     labels = spec.get("labels", [])
     spans = spec["type"] == "token_classification" and is_span_scheme(labels)
     if spans:
         labels = sorted({label[2:] for label in labels if label != "O"})
     listed = ", ".join(f"`{_cell(label)}`" for label in labels[:50])
     listed += f" and {len(labels) - 50} more" if len(labels) > 50 else ""
-    text = {"string": "a text", "words": "a text (a string, or a list of words)", "pair": "a pair of texts"}
+    text = {
+        "string": "a text",
+        "words": "a text (a string, or a list of words)",
+        "pair": "a pair of texts",
+        "apart": "two texts",
+    }
     what, shown = {
         "sequence_classification": (f"one of {len(labels)} labels: {listed}", '{"label": ..., "score": ...}'),
         "multi_label_classification": (
@@ -201,6 +218,7 @@ def _task_section(name: str, spec: Mapping[str, Any]) -> str:
             '[{"label": ..., "score": ...}, ...]',
         ),
         "regression": ("a number", "..."),
+        "sentence_similarity": ("the cosine of their vectors, from -1 to 1", "..."),
         "token_classification": (
             f"the entities in it, of {len(labels)} types: {listed}"
             if spans
@@ -208,8 +226,13 @@ def _task_section(name: str, spec: Mapping[str, Any]) -> str:
             f'[{{"{"type" if spans else "label"}": ..., "text": ..., "start": ..., "end": ..., "score": ...}}, ...]',
         ),
     }[spec["type"]]
-    example = '("The first text.", "The second text.")' if spec["text"] == "pair" else '"The text to ask about."'
-    untrained = "" if spec.get("num_steps") else " **It has not been trained: its answers are random.**"
+    example = '("The first text.", "The second text.")' if spec["text"] in PAIRED else '"The text to ask about."'
+    # Without steps the cosine is the encoder's own.
+    untrained = (
+        ""
+        if spec.get("num_steps") or spec["type"] == "sentence_similarity"
+        else " **It has not been trained: its answers are random.**"
+    )
     snippet = f'model.predict([{example}], heads="{name}")\n# [{{"{name}": {shown}}}]'
     return f"Answers {text[spec['text']]} with {what}.{untrained}\n\n```python\n{snippet}\n```"
 
@@ -285,9 +308,10 @@ def _results_table(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> st
             own = tasks[name]
             for index, (metric, value) in enumerate(_numbers(own, heads[name]["type"]).items()):
                 interval = baseline = ""
-                if index == 0 and None not in [*own.get("interval", [None]), own.get("baseline")]:  # null: no number
-                    interval = " to ".join(f"{100 * bound:.1f}" for bound in own["interval"])
-                    baseline = f"{100 * own['baseline']:.1f}"
+                if index == 0 and None not in own.get("interval", [None]):  # null: no number
+                    interval = " to ".join(show_number(metric, bound, digits=1) for bound in own["interval"])
+                if interval and own.get("baseline") is not None:
+                    baseline = show_number(metric, own["baseline"], digits=1)
                 lines.append(
                     [split, name if index == 0 else "", metric, show_number(metric, value), interval, baseline]
                 )
@@ -310,14 +334,18 @@ def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapp
             own = [sources[source].gold[split] for source in task.config.sources if split in sources[source].splits]
             if own:
                 gold[split] = [label for found in own for label in found[name]]
-        parts.append(f"**{name}** ({', '.join(task.config.sources)}), {TASK_TYPES[task.type].label}:")
+        told = f"**{name}** ({', '.join(task.config.sources)})"
+        if task.config.label is None:
+            parts.append(f"{told}, without a label column.")
+            continue
+        parts.append(f"{told}, {TASK_TYPES[task.type].label}:")
         parts.append(_label_table(task, gold))
     return "\n\n".join(parts)
 
 
 def _label_table(task: TaskData, gold: Mapping[str, list[Any]], most: int = 30) -> str:
     """How often each label occurs in each split; of numbers how they are spread."""
-    if task.type == "regression":
+    if not TASK_TYPES[task.type].has_vocabulary:
         lines = []
         for split, labels in gold.items():
             known = np.array([label for label in labels if label is not None])

@@ -92,9 +92,16 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
     """
     head: Any = model.heads[task]
     kind = model.config.heads[task]["type"]
+    named = model.config.heads[task].get("pooling") or model.config.pooling
+    if kind in STOCK and hasattr(head, "pool") and named not in POOLING:
+        raise ValueError(
+            f"`{task}` cannot be exported: it pools by `{named}`, and stock classes of transformers by"
+            f" {', '.join(POOLING)} at most."
+        )
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     if kind not in STOCK or len(layers) != 1:
-        raise ValueError(f"`{task}` cannot be exported: no stock class of transformers computes a {kind} head.")
+        alone = "; the encoder alone can be, by `mtl-hf export-encoder`" if kind == "masked_lm" else ""
+        raise ValueError(f"`{task}` cannot be exported: no stock class of transformers computes a {kind} head{alone}.")
     (layer,) = layers
     pooling = next((name for name, pool in POOLING.items() if pool is getattr(head, "pool", None)), None)
     batches = list(_batches(model))

@@ -64,11 +64,14 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
 def _show_row(
     source: SourceData, split: str, row: int, encoded: dict[str, Any], tasks: dict[str, TaskData], tokenizer: Any
 ) -> list[str]:
-    gold = {name: labels[row] for name, labels in source.gold[split].items()}
+    gold = {name: labels[row] for name, labels in source.gold[split].items() if tasks[name].config.label is not None}
     lines = [f"  row {row + 1}" + ("  (cut at max_length)" if encoded["cut"] else "")]
     lines += [f"  {name}: {label}" for name, label in gold.items() if tasks[name].type != "token_classification"]
     tags = {name: label for name, label in gold.items() if tasks[name].type == "token_classification"}
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
+    if "second" in encoded:
+        texts = (tokens[: encoded["second"]], tokens[encoded["second"] :])
+        return [*lines, *("  " + " ".join(text) for text in texts)]
     if not tags:
         return [*lines, "  " + " ".join(tokens)]
     words = source.splits[split][source.columns[0]][row]

@@ -39,19 +39,21 @@ def answer(
     Args:
         spec: The head's specification (a value of `MultiTaskConfig.heads`).
         logits: (num_labels,), () for regression, (num_words, num_labels) for token classification with NaN for words
-            that have no token.
+            that have no token, (2, H) vectors of length 1 for sentence similarity.
         text: The raw text, for the text of entities.
         words: Character span of each word in `text`.
 
     Returns:
         `{"label", "score"}` for classification; a list of them (every label of at least 0.5) for multi-label;
-        a number for regression; for token classification a list of entities
+        a number for regression, the cosine for sentence similarity; for token classification a list of entities
         (`{"type", "text", "start", "end", "score"}`, character offsets, score the mean over words) or, where labels are
         not BIO, a list with one `{"label", "text", "start", "end", "score"}` a word.
     """
     kind = spec["type"]
     if kind == "regression":
         return float(logits)
+    if kind == "sentence_similarity":
+        return float(np.clip(logits[0].astype(np.float64) @ logits[1], -1, 1))
     labels = spec["labels"]
     if kind == "multi_label_classification":
         scores = (1 + np.tanh(logits.astype(np.float64) / 2)) / 2  # the sigmoid, which cannot overflow in this form

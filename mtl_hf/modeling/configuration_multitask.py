@@ -19,9 +19,11 @@ class MultiTaskConfig(PreTrainedConfig):
     Args:
         text_config: Configuration of the shared encoder.
         heads: Head name → its specification: `type` (a key of `HEADS`), `labels` (list of names, where the type has
-            them), `text` (`string`, `words` or `pair`: what its training texts were), `num_steps` (optimiser steps in
-            which it had labels) and its options (`pooling`, `dropout`, `label_smoothing`).
-        pooling: How token states become one vector: `mean` over real tokens, `cls` (the first token) or `max`.
+            them), `text` (`string`, `words`, `pair` or `apart`: what its training texts were), `num_steps` (optimiser
+            steps in which it had labels) and its options (`pooling`, `dropout`, `label_smoothing`, `loss`, ...).
+        pooling: How token states become one vector: `mean` over real tokens, `cls` (the first token), `max`,
+            `mean_last_<n>` (the mean over the last n layers, then over real tokens) or `attention` (a weighted mean,
+            with learned weights in each head).
         max_length: Longest input in tokens, special tokens included; longer ones are cut.
         encoder_attn_implementation: Attention kernel of the encoder (`sdpa`, `eager`, ...); None is transformers' own
             choice. Kept here because the encoder's own setting does not survive being nested.

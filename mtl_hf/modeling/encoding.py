@@ -1,8 +1,9 @@
 """Text → ids, with words kept aligned to tokens. The same code serves training, prediction and pulled models.
 
-A text has one of three forms: `string`, `words` (a list that the data has split) or `pair` (two strings). Notable:
-`words` needs a tokenizer that starts every word of a list as it would inside a sentence; byte-level BPE does so only
-with `add_prefix_space`, which `load_tokenizer` sees to.
+A text has one of four forms: `string`, `words` (a list that the data has split), `pair` (two strings that the encoder
+reads together) or `apart` (two strings that it reads one by one). Notable: `words` needs a tokenizer that starts every
+word of a list as it would inside a sentence; byte-level BPE does so only with `add_prefix_space`, which
+`load_tokenizer` sees to.
 """
 
 import json
@@ -13,7 +14,8 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-FORMS = ("string", "words", "pair")
+FORMS = ("string", "words", "pair", "apart")
+PAIRED = ("pair", "apart")  # those of two texts
 # Arguments of `from_pretrained` that say where to look, and at what commit.
 WHERE = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder")
 NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
@@ -102,7 +104,7 @@ def default_length(name: str, limit: int, **kwargs: Any) -> int:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], *, form: str, max_length: int
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], *, form: str, max_length: int, word_ids: bool = False
 ) -> dict[str, list[Any]]:
     """Encode a batch of texts, unpadded.
 
@@ -110,12 +112,22 @@ def encode(
         tokenizer: As `load_tokenizer` returns it.
         texts: Strings, lists of words or pairs of strings, as `form` says.
         form: One of `FORMS`.
-        max_length: Longer inputs are cut (of a pair, the longer text first).
+        max_length: Longer inputs are cut (of a pair, the longer text first; apart, each on its own).
+        word_ids: Whether to say of which word each token is; needs a fast tokenizer.
 
     Returns:
         `input_ids`, `token_type_ids` where the encoder reads them, `cut` (whether a row was longer), and for words
-        `word_starts`: the position of each word's first token, `NO_TOKEN` where it has none.
+        `word_starts`: the position of each word's first token, `NO_TOKEN` where it has none. Of texts apart the ids of
+        the first and those of the second one after the other, and `second`: where the second begins. When asked for
+        `word_ids`: the number of each token's word in its text, None for tokens of none.
     """
+    if form == "apart":
+        parts = [
+            encode(tokenizer, [pair[part] for pair in texts], form="string", max_length=max_length) for part in (0, 1)
+        ]
+        both = {key: [one + other for one, other in zip(parts[0][key], parts[1][key], strict=True)] for key in parts[0]}
+        cut = [bool(number) for number in both["cut"]]
+        return both | {"cut": cut, "second": [len(ids) for ids in parts[0]["input_ids"]]}
     if form == "pair":
         encoded = tokenizer(
             [first for first, _ in texts], [second for _, second in texts], truncation=True, max_length=max_length
@@ -133,6 +145,8 @@ def encode(
         rows["cut"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
     if form == "words":
         rows["word_starts"] = [_word_starts(encoded.word_ids(row), len(words)) for row, words in enumerate(texts)]
+    if word_ids:
+        rows["word_ids"] = [encoded.word_ids(row) for row in range(len(texts))]
     return rows
 
 

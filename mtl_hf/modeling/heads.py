@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .pooling import POOLING, check_pooling
+from .pooling import layers_read, make_pooling
 
 IGNORE_INDEX = -100  # an absent class label; also what the pads of token labels are
 
@@ -40,7 +40,8 @@ class SequenceClassificationHead(nn.Module):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.pool = POOLING[check_pooling(pooling)]
+        self.pool = make_pooling(pooling, hidden_size)
+        self.num_layers = layers_read(pooling)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(hidden_size, len(labels))
         self.label_smoothing = label_smoothing
@@ -80,7 +81,8 @@ class RegressionHead(nn.Module):
 
     def __init__(self, hidden_size: int, *, pooling: str = "mean", dropout: float = 0.1) -> None:
         super().__init__()
-        self.pool = POOLING[check_pooling(pooling)]
+        self.pool = make_pooling(pooling, hidden_size)
+        self.num_layers = layers_read(pooling)
         self.dropout = nn.Dropout(dropout)
         self.regressor = nn.Linear(hidden_size, 1)
 
@@ -120,6 +122,112 @@ class TokenClassificationHead(nn.Module):
         return _cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
 
 
+class SentenceSimilarityHead(nn.Module):
+    """Pool, dropout, scale to length 1: a vector a text, whose cosine with that of another says how alike they are.
+
+    Texts of a pair go through the encoder one by one, as rows 2i and 2i + 1 of the batch. An item is a pair.
+
+    - `loss: cosine`: squared error of the cosine against a score from 0 to 1 (Reimers and Gurevych, arXiv 1908.10084,
+      section 3; `CosineSimilarityLoss` of sentence-transformers).
+    - `loss: ranking`: cross-entropy of each first text's own second text among all second texts of the batch, by their
+      cosines over `temperature` (multiple negatives, Henderson et al., arXiv 1705.00652, section 4). From first to
+      second text only, as there and as its metrics count. The negatives are those of the batch that one process sees at
+      once, so accumulated batches and processes do not add any; equal second texts are each other's negatives.
+
+    Labels: (B,) scores, for `ranking` any number; NaN where absent. Logits, the vectors: (2B, H) float32 or wider; of
+    any number of single texts as many.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        pooling: str = "mean",
+        loss: str = "cosine",
+        temperature: float = 0.05,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if loss not in ("cosine", "ranking"):
+            raise ValueError(f"`loss` is {loss!r}; valid are cosine, ranking.")
+        if temperature <= 0:
+            raise ValueError(f"`temperature` is {temperature}; it is above 0.")
+        self.pool = make_pooling(pooling, hidden_size)
+        self.num_layers = layers_read(pooling)
+        self.dropout = nn.Dropout(dropout)
+        self.ranking = loss == "ranking"
+        self.temperature = temperature
+
+    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+        """States (N, T, H), mask (N, T) → vectors of length 1, (N, H)."""
+        pooled = self.dropout(self.pool(states, attention_mask))
+        return F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
+        """Sum of the loss over pairs with a label, and how many these are."""
+        known = ~labels.isnan()
+        vectors = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        first, second = vectors[0::2][known], vectors[1::2][known]
+        if not self.ranking:
+            error = (first * second).sum(-1) - labels[known].to(first.dtype)
+            return HeadLoss(error.square().sum(), known.sum())
+        with torch.autocast(first.device.type, enabled=False):  # or their product would be rounded
+            scores = first @ second.T / self.temperature
+        own = torch.arange(len(scores), device=scores.device)
+        return HeadLoss(F.cross_entropy(scores, own, reduction="sum"), known.sum())
+
+    def by_row(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The two vectors of each pair, (B, 2, H)."""
+        return logits.unflatten(0, (-1, 2))
+
+
+class MaskedLMHead(nn.Module):
+    """Dense, GELU, LayerNorm, then every token of the vocabulary scored by its input embedding, plus a bias a token.
+
+    Devlin et al., arXiv 1810.04805, section 3.1. The output layer is tied to the input embeddings (Press and Wolf,
+    arXiv 1608.05859): the model hands their matrix over, so there is one of it in memory and in files. An item is a
+    masked token.
+
+    Labels: (B, T) with the ids that were masked, `-100` elsewhere. Logits: those of the N masked tokens alone, (N, V),
+    where there are labels; else of all, (B, T, V).
+    """
+
+    def __init__(self, hidden_size: int, *, vocab_size: int, embedding_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, embedding_size)
+        self.norm = nn.LayerNorm(embedding_size, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(vocab_size))
+
+    def forward(
+        self, states: Tensor, attention_mask: Tensor, embeddings: Tensor, labels: Tensor | None = None
+    ) -> Tensor:
+        """States (B, T, H), embeddings (V, E) → logits; the mask is not needed."""
+        if labels is not None:
+            states = states[labels != IGNORE_INDEX]
+        return F.linear(self.norm(F.gelu(self.dense(states))), embeddings, self.bias)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
+        """Sum of the cross-entropy over masked tokens, and their number."""
+        return _cross_entropy(logits, labels[labels != IGNORE_INDEX], 0.0)
+
+    def by_row(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Of each row the sum of -log p over its masked tokens, their number, and how many are right: (B, 3)."""
+        if labels is None:
+            return logits
+        hidden = labels != IGNORE_INDEX
+        scores, ids = logits.to(torch.promote_types(logits.dtype, torch.float32)), labels[hidden]
+        losses = F.cross_entropy(scores, ids, reduction="none")
+        found = torch.stack([losses, torch.ones_like(losses), (scores.argmax(-1) == ids).to(losses.dtype)], dim=1)
+        return losses.new_zeros(len(labels), 3).index_add(0, hidden.nonzero()[:, 0], found)
+
+    def resize(self, vocab_size: int) -> None:
+        """Follow a change of the vocabulary: tokens at its end are new or gone."""
+        bias = self.bias.new_zeros(vocab_size)
+        kept = min(vocab_size, len(self.bias))
+        bias[:kept] = self.bias.detach()[:kept]
+        self.bias = nn.Parameter(bias)
+
+
 def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> HeadLoss:
     """Logits (N, C), labels (N,) → sum over labels that are not `-100`, in float32 or wider."""
     total = F.cross_entropy(
@@ -146,7 +254,10 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "multi_label_classification": MultiLabelClassificationHead,
     "regression": RegressionHead,
     "token_classification": TokenClassificationHead,
+    "sentence_similarity": SentenceSimilarityHead,
+    "masked_lm": MaskedLMHead,
 }
+_WITHOUT_LABELS = ("regression", "sentence_similarity", "masked_lm")
 
 # What a head's specification holds besides the arguments of its class.
 _NOT_ARGUMENTS = ("type", "text", "num_steps")
@@ -160,13 +271,16 @@ def check_head_name(name: str) -> None:
         raise ValueError(f"a task cannot be called {name!r}: torch modules have an attribute of that name.")
 
 
-def build_head(hidden_size: int, pooling: str, spec: dict[str, Any]) -> nn.Module:
+def build_head(
+    hidden_size: int, pooling: str, spec: dict[str, Any], embeddings: tuple[int, int] | None = None
+) -> nn.Module:
     """Make the head that `spec` (a value of `MultiTaskConfig.heads`) describes.
 
     Args:
         hidden_size: Width of the encoder's states.
         pooling: The model's pooling, for heads that pool and name none of their own.
         spec: `type`, `labels` where the type has them, and options of the head's class.
+        embeddings: Shape of the input embeddings' matrix, for heads that are tied to it.
 
     Raises:
         ValueError: Unknown type or option, or labels missing where they are needed.
@@ -174,9 +288,11 @@ def build_head(hidden_size: int, pooling: str, spec: dict[str, Any]) -> nn.Modul
     if spec["type"] not in HEADS:
         raise ValueError(f"`type` is {spec['type']!r}; valid are {', '.join(HEADS)}.")
     options = {key: value for key, value in spec.items() if key not in _NOT_ARGUMENTS and value is not None}
-    if spec["type"] != "token_classification":
+    if spec["type"] == "masked_lm" and embeddings is not None:
+        options |= {"vocab_size": embeddings[0], "embedding_size": embeddings[1]}
+    elif spec["type"] not in ("token_classification", "masked_lm"):
         options.setdefault("pooling", pooling)
-    if spec["type"] != "regression" and not options.get("labels"):
+    if spec["type"] not in _WITHOUT_LABELS and not options.get("labels"):
         raise ValueError(f"a {spec['type']} head needs `labels`, a list of names.")
     try:
         return HEADS[spec["type"]](hidden_size, **options)

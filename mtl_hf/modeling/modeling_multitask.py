@@ -7,7 +7,7 @@ heads pool for themselves; and a head that nobody has trained says so when it is
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +15,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    initialization,
+)
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
 from .answers import answer
 from .configuration_multitask import MultiTaskConfig
-from .encoding import NO_TOKEN, WHERE, default_length, encode, load_tokenizer, longest_input, split_words
-from .heads import build_head, check_head_name
-from .pooling import POOLING, check_pooling
+from .encoding import NO_TOKEN, PAIRED, WHERE, default_length, encode, load_tokenizer, longest_input, split_words
+from .heads import MaskedLMHead, build_head, by_row, check_head_name
+from .pooling import check_pooling, last_layers, layers_read, make_pooling
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +42,9 @@ class MultiTaskOutput(ModelOutput):
     Attributes:
         loss: Sum of `losses`, ().
         losses: Task → its loss: the mean over its labelled items, or their sum over `num_items[task]`, ().
-        logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification.
+        logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
+            of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1, (N, V) of the N masked tokens for
+            masked language modelling, (B, T, V) of all where there are no labels.
         hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
         attentions: The encoder's, when asked for with `output_attentions=True`.
     """
@@ -68,16 +77,15 @@ class MultiTaskModel(PreTrainedModel):
 
     def __init__(self, config: MultiTaskConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        check_pooling(config.pooling)
+        for pooling in (config.pooling, *(spec.get("pooling") for spec in (config.heads or {}).values())):
+            check_pooling(pooling or config.pooling, self._num_layers)
         if encoder is None:
             encoder = AutoModel.from_config(config.text_config, attn_implementation=config.encoder_attn_implementation)
         # Not every encoder has a pooler, and those that do make it again at each load.
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
         self.encoder = encoder
-        self.heads = nn.ModuleDict(
-            {name: build_head(config.hidden_size, config.pooling, spec) for name, spec in (config.heads or {}).items()}
-        )
+        self.heads = nn.ModuleDict({name: self._build_head(spec) for name, spec in (config.heads or {}).items()})
         self._tokenizer: PreTrainedTokenizerBase | None = None
         # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
         self._origin: tuple[str, dict[str, Any]] | None = None
@@ -85,6 +93,29 @@ class MultiTaskModel(PreTrainedModel):
         self.post_init()
 
     # ---- building ----
+
+    def _build_head(self, spec: dict[str, Any]) -> nn.Module:
+        vocab_size, width = self._input_embeddings().shape
+        return build_head(self.config.hidden_size, self.config.pooling, spec, (vocab_size, width))
+
+    def _input_embeddings(self) -> Tensor:
+        """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
+        embeddings: Any = self.encoder.get_input_embeddings()
+        return embeddings.weight
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As transformers', and the bias that no layer of torch holds."""
+        super()._init_weights(module)
+        if isinstance(module, MaskedLMHead):
+            initialization.zeros_(module.bias)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As transformers'; heads that are tied to the input embeddings follow."""
+        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        for head in self.heads.values():
+            if isinstance(head, MaskedLMHead):
+                head.resize(len(embeddings.weight))
+        return embeddings
 
     @classmethod
     def from_encoder(
@@ -95,6 +126,7 @@ class MultiTaskModel(PreTrainedModel):
         max_length: int | None = None,
         attn_implementation: str | None = None,
         encoder_config: dict[str, Any] | None = None,
+        pretrained: bool = True,
         keep_heads: bool = False,
         **kwargs: Any,
     ) -> "MultiTaskModel":
@@ -103,12 +135,14 @@ class MultiTaskModel(PreTrainedModel):
         Args:
             name_or_path: Hub id or local folder of anything that `AutoModel` loads, or of a multi-task model, of which
                 the encoder is taken.
-            pooling: `mean`, `cls` or `max`; heads may choose their own. By default that of a multi-task model, else
-                `mean`.
+            pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; heads may choose their own. By default that
+                of a multi-task model, else `mean`.
             max_length: Longest input in tokens; by default that of a multi-task model, what a sentence encoder was made
                 for, else the most that encoder and tokenizer can take.
             attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
-            encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`.
+            encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`; sizes too,
+                where it is not `pretrained`.
+            pretrained: Whether to load its weights; else they are random, and only configuration and tokenizer are its.
             keep_heads: Of a multi-task model, keep the heads too, as `from_pretrained` does.
             **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
 
@@ -120,17 +154,22 @@ class MultiTaskModel(PreTrainedModel):
         name = os.fspath(name_or_path)
         found, _ = PreTrainedConfig.get_config_dict(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
         if found.get("model_type") == MultiTaskConfig.model_type:
-            return cls._from_own(name, pooling, max_length, attn_implementation, encoder_config, keep_heads, kwargs)
+            return cls._from_own(
+                name, pooling, max_length, attn_implementation, encoder_config, pretrained, keep_heads, kwargs
+            )
         if keep_heads:
             raise ValueError(f"{name!r} is no multi-task model: it has no heads to keep.")
         tokenizer = load_tokenizer(name, **kwargs)
         if tokenizer.pad_token_id is None:
             raise ValueError(f"the tokenizer of {name!r} has no padding token, so it cannot make batches.")
-        _check_fields(encoder_config, AutoConfig.from_pretrained(name, **kwargs))
+        fields = AutoConfig.from_pretrained(name, **kwargs)
+        _check_fields(encoder_config, fields)
         # float32 in spite of what the checkpoint is in: half-precision weights do not take small updates.
-        encoder = AutoModel.from_pretrained(
-            name, dtype=torch.float32, attn_implementation=attn_implementation, **(encoder_config or {}), **kwargs
-        )
+        chosen: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation}
+        if pretrained:
+            encoder = AutoModel.from_pretrained(name, **chosen, **(encoder_config or {}), **kwargs)
+        else:
+            encoder = AutoModel.from_config(_resized(fields, encoder_config or {}), **chosen)
         if type(encoder).__module__.startswith("transformers_modules."):
             raise ValueError(
                 f"{name!r} runs code of its own ({type(encoder).__name__}), which a saved model would not have: choose"
@@ -158,13 +197,14 @@ class MultiTaskModel(PreTrainedModel):
         max_length: int | None,
         attn_implementation: str | None,
         encoder_config: dict[str, Any] | None,
+        pretrained: bool,
         keep_heads: bool,
         kwargs: dict[str, Any],
     ) -> "MultiTaskModel":
         """`from_encoder` of a multi-task model."""
         config = MultiTaskConfig.from_pretrained(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
         _check_fields(encoder_config, config.text_config)
-        for field, value in (encoder_config or {}).items():
+        for field, value in (encoder_config or {}).items() if pretrained else ():
             setattr(config.text_config, field, value)
         config.pooling = pooling or config.pooling
         config.encoder_attn_implementation = attn_implementation or config.encoder_attn_implementation
@@ -173,6 +213,12 @@ class MultiTaskModel(PreTrainedModel):
         model.config.max_length = max_length or config.max_length
         for head in [] if keep_heads else list(model.heads):
             model.remove_head(head)
+        if not pretrained:
+            own: Any = model.config
+            _resized(own.text_config, encoder_config or {})
+            fresh = cls(own)
+            fresh._tokenizer, fresh._origin = model.tokenizer, model._origin
+            return fresh.eval()
         return model
 
     def add_head(
@@ -183,9 +229,10 @@ class MultiTaskModel(PreTrainedModel):
         Args:
             name: The task's name.
             type: A key of `HEADS`.
-            labels: Names of the labels in the order of the logits; none for `regression`.
-            text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`.
-            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`.
+            labels: Names of the labels in the order of the logits; none for `regression` and `sentence_similarity`.
+            text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`,
+                sentence similarity always `apart`.
+            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`, `loss`, ...
 
         Raises:
             ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
@@ -193,12 +240,14 @@ class MultiTaskModel(PreTrainedModel):
         check_head_name(name)
         if name in self.heads:
             raise ValueError(f"there is a head {name!r} already.")
-        spec: dict[str, Any] = {"type": type, "text": "words" if type == "token_classification" else text}
+        own_form = {"token_classification": "words", "sentence_similarity": "apart"}
+        spec: dict[str, Any] = {"type": type, "text": own_form.get(type, text)}
         if labels is not None:
             spec["labels"] = list(labels)
         spec |= {key: value for key, value in options.items() if value is not None}
         spec["num_steps"] = 0
-        head = build_head(self.config.hidden_size, self.config.pooling, spec)
+        check_pooling(spec.get("pooling", self.config.pooling), self._num_layers)
+        head = self._build_head(spec)
         first_of_words = not any(other["text"] == "words" for other in self.config.heads.values())
         if spec["text"] == "words" and first_of_words and self._origin is not None:
             self._tokenizer = load_tokenizer(self._origin[0], words=True, **self._origin[1])
@@ -301,15 +350,16 @@ class MultiTaskModel(PreTrainedModel):
             attention_mask: 1 for real tokens, 0 for padding on the right, (B, T); all real by default.
             token_type_ids: Segment of each token, (B, T), for encoders that read it.
             labels: Task → labels in the form that its head documents. Only heads that run can have a loss.
-            heads: None for every head, a name, or several. A head that is not asked for is not run at all.
+            heads: None for every head, a name, or several. A head that is not asked for is not run at all. One of
+                masked language modelling, whose logits are as wide as the vocabulary, has to be named or have labels.
             num_items: Task → what to divide the sum of its loss by; by default the batch's number of labelled items.
             **kwargs: Handed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
 
         Raises:
             ValueError: A head or a label of a task that the model does not have.
         """
-        names = self._select_heads(heads)
         labels = labels or {}
+        names = self._select_heads(heads, labels)
         if unknown := set(labels) - set(self.heads):
             raise ValueError(f"`labels` has {sorted(unknown)}; the heads are {list(self.heads)}.")
         if not self.training and not labels:
@@ -320,13 +370,19 @@ class MultiTaskModel(PreTrainedModel):
             source = input_ids if input_ids is not None else kwargs["inputs_embeds"]
             attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         kwargs["return_dict"] = True
+        asked = kwargs.get("output_hidden_states", getattr(self.encoder.config, "output_hidden_states", False))
+        if any(self._layers_read(name) > 1 for name in names):
+            kwargs["output_hidden_states"] = True
         encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
         logits: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         for name in names:
             head: Any = self.heads[name]
-            logits[name] = head(encoded.last_hidden_state, attention_mask)
+            states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), self._layers_read(name))
+            tied = isinstance(head, MaskedLMHead)
+            own = (self._input_embeddings(), labels.get(name)) if tied else ()
+            logits[name] = head(states, attention_mask, *own)
             if name in labels:
                 total, own_items = head.loss(logits[name], labels[name])
                 losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
@@ -334,21 +390,30 @@ class MultiTaskModel(PreTrainedModel):
             loss=torch.stack(list(losses.values())).sum() if losses else None,
             losses=losses or None,
             logits=logits,
-            hidden_states=encoded.get("hidden_states"),
+            hidden_states=encoded.get("hidden_states") if asked else None,
             attentions=encoded.get("attentions"),
         )
 
-    def _select_heads(self, heads: str | Iterable[str] | None) -> list[str]:
+    def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
         if heads is None:
-            return list(self.heads)
+            return [name for name, head in self.heads.items() if name in labels or not isinstance(head, MaskedLMHead)]
         names = [heads] if isinstance(heads, str) else list(heads)
         if unknown := [name for name in names if name not in self.heads]:
             raise ValueError(f"`heads` asks for {unknown}; the model has {list(self.heads)}.")
         return names
 
+    @property
+    def _num_layers(self) -> int | None:
+        return getattr(self.config.text_config, "num_hidden_layers", None)
+
+    def _layers_read(self, name: str) -> int:
+        """How many of the encoder's last layers a head reads."""
+        return getattr(self.heads[name], "num_layers", 1)
+
     def _warn_untrained(self, names: list[str]) -> None:
         for name in names:
-            if self.config.heads[name].get("num_steps", 0) == 0 and name not in self._warned_heads:
+            trained = self.config.heads[name].get("num_steps", 0) or not [*self.heads[name].parameters()]
+            if not trained and name not in self._warned_heads:
                 self._warned_heads.add(name)
                 logger.warning("Head %r has not been trained: its answers are random.", name)
 
@@ -362,6 +427,7 @@ class MultiTaskModel(PreTrainedModel):
         batch_size: int = 32,
         normalize: bool = False,
         pooling: str | None = None,
+        head: str | None = None,
         show_progress: bool = False,
     ) -> Tensor:
         """Sentence embeddings.
@@ -370,23 +436,48 @@ class MultiTaskModel(PreTrainedModel):
             texts: A string, or a sequence of strings (or of pairs, as tuples).
             batch_size: Texts a batch; texts of like length share one.
             normalize: Whether to scale each embedding to length 1.
-            pooling: Instead of the model's own.
+            pooling: Instead of the model's own; not `attention`, whose weights belong to a head.
+            head: The head whose pooling to use, which may be `attention`.
             show_progress: Whether to draw a progress bar.
 
         Returns:
             (num_texts, hidden_size) float32 on the CPU in the order of `texts`; (hidden_size,) for a single string.
+
+        Raises:
+            ValueError: An unknown pooling or head, both of them, a head that does not pool, attention without a head.
         """
-        pool = POOLING[check_pooling(pooling or self.config.pooling)]
+        pool, num_layers = self._pooling(pooling, head)
         several = [texts] if isinstance(texts, str) else list(texts)
         result = torch.empty(len(several), self.config.hidden_size)
         form = "pair" if several and isinstance(several[0], tuple) else "string"
         with self._evaluating():
             for rows, batch, _ in self._batches(several, form, batch_size, show_progress):
-                states = self.encoder(**batch, return_dict=True).last_hidden_state
+                encoded = self.encoder(**batch, return_dict=True, output_hidden_states=num_layers > 1)
+                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
                 result[rows] = pool(states, batch["attention_mask"]).float().cpu()
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
+
+    def _pooling(self, pooling: str | None, head: str | None) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
+        """What `encode` pools by, and how many of the last layers that reads."""
+        if head is not None:
+            if pooling is not None:
+                raise ValueError(f"`pooling` is {pooling!r} and `head` {head!r}: a head pools by its own; give one.")
+            self._select_heads(head)
+            own: Any = self.heads[head]
+            if not hasattr(own, "pool"):
+                raise ValueError(f"`head` is {head!r}, a {self.config.heads[head]['type']} head, which does not pool.")
+            self._warn_untrained([head] if isinstance(own.pool, nn.Module) else [])
+            return own.pool, self._layers_read(head)
+        name = check_pooling(pooling or self.config.pooling, self._num_layers)
+        if name == "attention":
+            able = [task for task, found in self.heads.items() if isinstance(getattr(found, "pool", None), nn.Module)]
+            raise ValueError(
+                "`pooling` is 'attention', whose weights belong to a head: name one with `head`"
+                f" ({', '.join(able) or 'the model has none that pools so'}), or another pooling."
+            )
+        return make_pooling(name, self.config.hidden_size), layers_read(name)
 
     @torch.no_grad()
     def predict(
@@ -418,6 +509,11 @@ class MultiTaskModel(PreTrainedModel):
         if isinstance(texts, str):
             raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
         names = self._select_heads(heads)
+        if tied := [name for name in names if isinstance(self.heads[name], MaskedLMHead)]:
+            raise ValueError(
+                f"`heads` asks for {tied[0]!r}, which fills in masked tokens and says nothing about a text. Its logits"
+                f" over the vocabulary come from the model itself: `model(**batch, heads={tied[0]!r})`."
+            )
         self._warn_untrained(names)
         texts = list(texts)
         results: list[dict[str, Any]] = [{} for _ in texts]
@@ -428,18 +524,18 @@ class MultiTaskModel(PreTrainedModel):
         by_form: dict[str, list[str]] = {}
         for name in names:
             by_form.setdefault(self.config.heads[name]["text"], []).append(name)
-        unasked = by_form.get("pair", []) if not pairs else []
+        unasked = [name for form in PAIRED for name in by_form.get(form, [])] if not pairs else []
         if pairs and not singles:
-            unasked = [name for name in names if self.config.heads[name]["text"] != "pair"]
+            unasked = [name for name in names if self.config.heads[name]["text"] not in PAIRED]
         if texts and unasked:
             reason = "their texts are no pairs" if pairs else "their texts are pairs, given as tuples"
             logger.warning("No answer from %s: %s.", ", ".join(unasked), reason)
-        if pairs and "pair" in by_form:
-            self._answer([texts[i] for i in pairs], pairs, "pair", by_form["pair"], results, batch_size, show_progress)
+        for form in [form for form in PAIRED if pairs and form in by_form]:
+            self._answer([texts[i] for i in pairs], pairs, form, by_form[form], results, batch_size, show_progress)
         forms = [form for form in ("words", "string") if form in by_form]
         if singles and forms:
             if len(forms) == 2 and self._same_tokens([texts[i] for i in singles]):
-                by_form["words"] = [name for name in names if self.config.heads[name]["text"] != "pair"]
+                by_form["words"] = [name for name in names if self.config.heads[name]["text"] not in PAIRED]
                 forms = ["words"]
             for form in forms:
                 chosen = [texts[i] for i in singles]
@@ -459,8 +555,8 @@ class MultiTaskModel(PreTrainedModel):
         """Write the answers of heads `names` to `texts`, rows `rows` of `results`."""
         for chosen, batch, starts in self._batches(texts, form, batch_size, show_progress):
             with self._evaluating():
-                states = self.encoder(**batch, return_dict=True).last_hidden_state
-                head_logits = {name: self.heads[name](states, batch["attention_mask"]) for name in names}
+                found_logits = self(**batch, heads=names).logits
+                head_logits = {name: by_row(self.heads[name], found_logits[name]) for name in names}
             for name in names:
                 spec = self.config.heads[name]
                 logits = head_logits[name].float().cpu().numpy()
@@ -500,6 +596,7 @@ class MultiTaskModel(PreTrainedModel):
             texts = [_words_of(text)[0] for text in texts]
         encoded = encode(self.tokenizer, texts, form=form, max_length=self.config.max_length) if texts else {}
         starts = encoded.pop("word_starts", None)
+        second = encoded.pop("second", None)
         encoded.pop("cut", None)
         order = sorted(range(len(texts)), key=lambda row: -len(encoded["input_ids"][row]))
         progress = None
@@ -509,8 +606,15 @@ class MultiTaskModel(PreTrainedModel):
             progress = tqdm(total=len(texts), unit="text")
         for begin in range(0, len(order), batch_size):
             rows = order[begin : begin + batch_size]
+            columns = {key: [column[row] for row in rows] for key, column in encoded.items()}
+            if second is not None:  # the two texts of a row as two rows of the batch
+                begins = [second[row] for row in rows]
+                columns = {
+                    key: [part for ids, at in zip(column, begins, strict=True) for part in (ids[:at], ids[at:])]
+                    for key, column in columns.items()
+                }
             padded = self.tokenizer.pad(
-                {key: [column[row] for row in rows] for key, column in encoded.items()},
+                columns,
                 return_tensors="pt",
                 padding_side="right",
             )
@@ -520,6 +624,26 @@ class MultiTaskModel(PreTrainedModel):
                 progress.update(len(rows))
         if progress is not None:
             progress.close()
+
+
+def _resized(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:
+    """An encoder's configuration, changed in place to values that make an encoder.
+
+    Raises:
+        ValueError: A size that is no whole number above 0, or a width that the attention heads do not divide.
+    """
+    for field, value in changes.items():
+        old = getattr(config, field)
+        if isinstance(old, int) and not isinstance(old, bool) and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"`encoder_config.{field}` is {value!r}; it is a whole number of at least 1.")
+        setattr(config, field, value)
+    width, num_heads = config.hidden_size, config.num_attention_heads
+    if width % num_heads:
+        raise ValueError(
+            f"`encoder_config`: `hidden_size` is {width}, which its {num_heads} attention heads"
+            " (`num_attention_heads`) do not divide."
+        )
+    return config
 
 
 def _check_fields(changes: dict[str, Any] | None, encoder_config: Any) -> None:

@@ -228,7 +228,7 @@ def run_settings(
             name: {key: value for key, value in (config.heads or {})[name].items() if key != "num_steps"}
             | {"sources": task.config.sources, "loss_weight": task.config.loss_weight}
             | {"learning_rate": task.config.learning_rate, "score_weight": score_weight(task)}
-            | {"metrics": task.config.metrics}
+            | {"metrics": task.config.metrics, "mlm_probability": task.config.mlm_probability}
             | ({} if task.config.train else {"train": False})
             for name, task in tasks.items()
         },

@@ -1,9 +1,12 @@
 """What a person sees while a run goes on: a progress bar, and one short line a log and an evaluation."""
 
 import logging
+import math
 from typing import Any
 
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..metrics import show_number
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +87,7 @@ class ScoreProgressCallback(ProgressCallback):
             )
         if "eval_score" in logs:
             scores = "  ".join(
-                f"{task} {metric} {100 * logs[f'eval_{task}_{metric}']:.2f}"
+                f"{task} {metric} {show_number(metric, logs[f'eval_{task}_{metric}'])}"
                 for task, metric in self.primary.items()
                 if f"eval_{task}_{metric}" in logs
             )
@@ -93,5 +96,6 @@ class ScoreProgressCallback(ProgressCallback):
                 for key, value in logs.items()
                 if key.startswith("eval_joint_")
             )
-            return f"{epoch}  score {100 * logs['eval_score']:.2f}  {scores}  {joint}".rstrip()
+            score = "" if math.isnan(logs["eval_score"]) else f"  score {100 * logs['eval_score']:.2f}"
+            return f"{epoch}{score}  {scores}  {joint}".rstrip()
         return ""

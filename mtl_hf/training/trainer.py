@@ -38,6 +38,7 @@ from transformers.trainer_utils import TrainOutput, seed_worker
 from ..config import nearest
 from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
+from ..data.masking import maskings
 from ..data.rows import EncodedSplit
 from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
 from ..metrics import (
@@ -86,8 +87,8 @@ class MultiTaskTrainer(Trainer):
         eval_dataset: Source → encoded rows with what they are scored against.
         batch_sizes: Source → rows of its global batch; by default `per_device_train_batch_size` × processes.
         batch_sampler: Instead of the schedule that `args.policy` names: yields this rank's row numbers over all
-            sources, a batch of one source at a time; has `set_epoch` and `__len__`. A resumed run knows it by the name
-            of its class only.
+            sources, a batch of one source at a time (for `masked_lm` as `data.schedule.Batch`); has `set_epoch` and
+            `__len__`. A resumed run knows it by the name of its class only.
         processing_class: The tokenizer, saved with every checkpoint.
         callbacks: More callbacks.
 
@@ -126,7 +127,11 @@ class MultiTaskTrainer(Trainer):
                 f"`training.metric_for_best_model` is {best!r}.{nearest(best, names)} Valid are: {', '.join(names)}."
             )
         counted = any(score_weight(task) for task in tasks.values())
-        if args.metric_for_best_model == "score" and not counted and train_dataset:
+        no_score = args.metric_for_best_model == "score" and not counted and bool(train_dataset)
+        if no_score and len(tasks) == 1:
+            (only,) = tasks.values()
+            args.metric_for_best_model, args.greater_is_better = f"{only.name}_{primary_metric(only)}", False
+        elif no_score:
             raise ValueError(
                 "the primary metric of every task is a loss (or it is not trained), so there is no score to choose a"
                 " checkpoint by: set a `score_weight`, another first metric, or `training.metric_for_best_model`."
@@ -150,7 +155,7 @@ class MultiTaskTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=Collator(sources, tokenizer.pad_token_id),
+            data_collator=Collator(sources, tokenizer.pad_token_id, maskings(tasks, tokenizer)),
             train_dataset=EncodedRows(train_dataset) if train_dataset else None,
             # Only for the check that there is one: `evaluate` goes over `eval_splits`.
             eval_dataset=dict(eval_dataset) if eval_dataset else None,
@@ -168,6 +173,13 @@ class MultiTaskTrainer(Trainer):
             source: (batch_sizes or {}).get(source) or args.per_device_train_batch_size * args.world_size
             for source in train_dataset or {}
         }
+        for name, task in tasks.items():
+            few = [one for one in task.config.sources if self.batch_sizes.get(one, 2) // args.world_size < 2]
+            if task.config.loss == "ranking" and few:
+                raise ValueError(
+                    f"`sources.{few[0]}.batch_size` is {self.batch_sizes[few[0]]}; task {name!r} ranks the texts of a"
+                    " batch, so each process needs at least 2 rows of it (and learns more from many)."
+                )
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = self._build_schedule()
@@ -635,7 +647,8 @@ class MultiTaskTrainer(Trainer):
         """Task → what its head says of each row, in the order of the rows."""
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
-        loader = self.get_eval_dataloader(EncodedRows({source: split.rows.select(order)}, with_labels=False))
+        rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order)
+        loader = self.get_eval_dataloader(rows)
         output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
         predictions = cast(dict[str, np.ndarray], output.predictions)

@@ -168,6 +168,37 @@ def test_token_types_are_absent_where_the_tokenizer_has_none() -> None:
     assert "token_type_ids" not in Collator(TASKS, PAD)(encoded.__getitems__([0, 1]))
 
 
+def test_texts_apart_are_rows_of_the_batch_one_after_the_other() -> None:
+    ints, value = datasets.List(datasets.Value("int32")), datasets.Value
+    features = {"input_ids": ints, "token_type_ids": ints, "cut": value("bool"), "second": value("int32"),
+                "label:alike": value("float64")}  # fmt: skip
+    rng = np.random.default_rng(1)
+    texts = [[rng.integers(10, 99, rng.integers(2, 9)).tolist() for _ in range(2)] for _ in range(9)]
+    scores = [float("nan") if row % 3 == 1 else row / 8 for row in range(9)]
+    rows = datasets.Dataset.from_list(
+        [{"input_ids": first + second, "token_type_ids": [1] * len(first + second), "cut": False, "second": len(first),
+          "label:alike": score} for (first, second), score in zip(texts, scores, strict=True)],
+        features=datasets.Features(features),
+    )  # fmt: skip
+    collator = Collator({"pairs": {"alike": "sentence_similarity"}}, PAD)
+    for chosen in ([4, 0, 7, 8], [1], [5, 3]):
+        batch = collator(EncodedRows({"pairs": rows}).__getitems__(chosen))
+        single = [text for row in chosen for text in texts[row]]
+        longest = max(map(len, single))
+        assert batch["input_ids"].tolist() == [text + [PAD] * (longest - len(text)) for text in single]
+        assert batch["attention_mask"].sum(1).tolist() == list(map(len, single))
+        assert batch["token_type_ids"].tolist() == batch["attention_mask"].tolist()
+        known = [row for row in chosen if scores[row] == scores[row]]
+        assert batch["num_items"] == ({"alike": len(known)} if known else {})
+        assert batch["num_labelled_rows"] == len(known)
+        if known:
+            np.testing.assert_allclose(batch["labels"]["alike"], [scores[row] for row in chosen])
+    asked = collator(EncodedRows({"pairs": rows}, with_labels=False).__getitems__([2, 6]))
+    assert asked["input_ids"].shape[0] == 4
+    assert asked["heads"] == ("alike",)
+    assert row_lengths(rows).tolist() == [len(first) + len(second) for first, second in texts]
+
+
 def test_lengths_follow_a_selection_of_rows() -> None:
     rows = random_rows(9, 4)
     chosen = dataset(rows).select([7, 1, 4])

@@ -339,3 +339,88 @@ def test_sources_of_other_form_are_refused() -> None:
     })  # fmt: skip
     with pytest.raises(ValueError, match=r"the texts of its sources differ in form \(string, words\)"):
         build_tasks(config, load_sources(config))
+
+
+# Sentence similarity
+
+PAIRS = "sentence_similarity"
+
+
+def similarity(scores: list[Any] | None, *, text: Any = ("a", "b"), model: Any = None, **task: Any) -> list[Any]:
+    """The labels of the training rows of a task on pairs."""
+    columns = {"a": [f"text {row}" for row in range(4)], "b": [f"other {row}" for row in range(4)]}
+    rows = datasets.Dataset.from_dict(columns | ({} if scores is None else {"y": scores}))
+    config = RunConfig.load({
+        "model": {"encoder": "unused"} | (model or {}),
+        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": text}},
+        "tasks": {"task": {"type": PAIRS, "source": "only"} | ({} if scores is None else {"label": "y"}) | task},
+    })  # fmt: skip
+    sources = load_sources(config)
+    built = build_tasks(config, sources)["task"]
+    assert (built.form, built.labels, sources["only"].form) == ("apart", [], "pair")
+    return sources["only"].gold["train"]["task"]
+
+
+def test_scores_are_shares_of_their_range() -> None:
+    assert similarity([0.0, 0.25, None, 1.0]) == [0.0, 0.25, None, 1.0]
+    assert similarity([0, 1, float("nan"), 5], score_range=[0, 5]) == [0.0, 0.2, None, 1.0]
+    assert similarity([-1.0, 0.0, None, 0.5], score_range=[-1, 1]) == [0.0, 0.5, None, 0.75]
+
+
+def test_ranking_reads_no_scores() -> None:
+    assert similarity(None, loss="ranking", temperature=0.1) == [1.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("scores", "task", "expected"),
+    [
+        ([0, 0.5, 1.2, 1], {}, r"row 3 of the split 'train' of source 'only' has the score 1.2 in the column 'y',"
+                               r" which is not within 0 and 1: mend it, or set `score_range`"),
+        ([0, 3, 5, -0.1], {"score_range": [0, 5]}, "row 4 .* has the score -0.1 .* not within 0 and 5"),
+        ([0, float("inf"), 1, 1], {}, "row 2 .* has the score inf"),
+        (["0", "1", "x", "1"], {}, "row 1 .* has '0' in the column 'y'; sentence_similarity takes a score a row"),
+        ([0, 1, 1, 1], {"score_range": [5, 0]}, r"`tasks\.task\.score_range` is \[5.0, 0.0\]; it is the least and the"),
+        ([0, 1, 1, 1], {"score_range": [1]}, r"score_range` is \[1.0\]"),
+        ([0, 1, 1, 1], {"temperature": 0.1}, "`tasks.task.temperature` is 0.1, which only `loss: ranking` has"),
+        ([0, 1, 1, 1], {"loss": "ranking"}, "`tasks.task.label` is 'y', but `loss: ranking` reads no scores"),
+        (None, {"loss": "ranking", "score_range": [0, 5]}, r"score_range` is \[0.0, 5.0\], but `loss: ranking`"),
+        (None, {"loss": "ranking", "temperature": 0}, "temperature` is 0.0; it is above 0"),
+        (None, {}, "`tasks.task.label` is missing: the column with a score a row"),
+        (None, {"loss": "cosin"}, "`tasks.task.loss` is .*cosin.*; valid are cosine, ranking"),
+        ([0, 1, 1, 1], {"labels": ["a"]}, "sentence_similarity takes neither `labels` nor `label_smoothing`"),
+        ([0, 1, 1, 1], {"learning_rate": 1e-3}, "this head has no weights of its own: only `pooling: attention`"),
+        ([0, 1, 1, 1], {"text": "a"}, r"sentence_similarity needs texts that are pairs \(\[first, second\]\), but the"
+                                      " text of source 'only' is a string"),
+    ],
+)  # fmt: skip
+def test_similarity_that_cannot_be_is_refused(scores: Any, task: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        similarity(scores, **task)
+
+
+def test_a_head_that_pools_by_attention_has_a_learning_rate() -> None:
+    similarity([0, 1, 1, 1], learning_rate=1e-3, pooling="attention")
+    similarity([0, 1, 1, 1], learning_rate=1e-3, model={"pooling": "attention"})
+
+
+@pytest.mark.parametrize("option", [{"loss": "ranking"}, {"score_range": [0, 5]}, {"temperature": 0.1}])
+def test_options_of_similarity_are_refused_by_name_elsewhere(option: dict[str, Any]) -> None:
+    (key,) = option
+    with pytest.raises(
+        ValueError, match=f"`tasks.task.{key}` is an option of sentence_similarity; regression has none"
+    ):
+        build(NUMBERS, [1.0, 2.0], **option)
+
+
+def test_no_other_task_shares_a_source_with_similarity() -> None:
+    rows = datasets.Dataset.from_dict({"a": ["one", "two"], "b": ["three", "four"], "y": [0.0, 1.0]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]}},
+        "tasks": {"one": {"type": PAIRS, "source": "only", "label": "y"},
+                  "other": {"type": NUMBERS, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    with pytest.raises(
+        ValueError, match=r"`tasks\.one` changes what the encoder sees of its source, so other cannot read"
+    ):
+        build_tasks(config, load_sources(config))

@@ -99,6 +99,32 @@ def test_numbers_and_sets_of_labels() -> None:
     assert stars[2:] == [0.0, 2.0]
 
 
+def test_pairs_of_a_similarity_task_are_encoded_apart_and_scores_are_shares_of_their_range() -> None:
+    tokenizer = wordpiece_tokenizer()
+    rows = datasets.Dataset.from_list(
+        [{"a": SENTENCES[0], "b": SENTENCES[1], "y": 5.0}, {"a": "play", "b": SENTENCES[2], "y": None},
+         {"a": SENTENCES[3], "b": "rome", "y": 2.0}]
+    )  # fmt: skip
+    task = {"type": "sentence_similarity", "score_range": [1, 5]}
+    source, tasks = build({"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]}, {"y": task})
+    encoded = encode_rows(source, "train", tasks, tokenizer, 64)
+    for row, found in zip(rows, encoded, strict=True):
+        first, second = tokenizer(row["a"])["input_ids"], tokenizer(row["b"])["input_ids"]
+        assert found["input_ids"] == first + second
+        assert found["second"] == len(first)
+    labels = encoded["label:y"][:]
+    assert labels[0] == 1.0
+    assert labels[1] != labels[1]
+    assert labels[2] == 0.25
+    assert len(trainable_rows(source, encoded, tasks)) == 2
+    other, other_tasks = build({"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]},
+                               {"y": task | {"score_range": [0, 5]}})  # fmt: skip
+    assert encode_rows(other, "train", other_tasks, tokenizer, 64)["label:y"][2] == 0.4  # not what the cache holds
+    together, of_regression = build({"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]},
+                                    {"y": {"type": "regression"}})  # fmt: skip
+    assert "second" not in encode_rows(together, "train", of_regression, tokenizer, 64).column_names
+
+
 def test_pairs_are_encoded_together() -> None:
     tokenizer = wordpiece_tokenizer()
     rows = datasets.Dataset.from_list([{"a": SENTENCES[0], "b": SENTENCES[1], "y": label} for label in ("x", "z")])

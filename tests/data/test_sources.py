@@ -310,8 +310,15 @@ def test_lists_of_words_without_a_word_are_refused(texts: list[Any], bad: str) -
 
 def test_pair_with_an_empty_side_is_refused() -> None:
     rows = datasets.Dataset.from_list([{"a": "one", "b": "two", "label": "x"}, {"a": "three", "b": "", "label": "y"}])
-    with pytest.raises(ValueError, match=r"1 of 2 rows of the split 'train' have no text \(rows 2\)"):
+    with pytest.raises(
+        ValueError, match=r"1 of 2 rows of the split 'train' lack one of their texts \(a and b\) \(rows 2\)"
+    ):
         load(dataset=rows, text=["a", "b"])
+    lacking = datasets.Dataset.from_list([{"a": "one", "b": "two", "label": "x"}, {"a": "three", "label": "y"}])
+    with pytest.raises(ValueError, match=r"lack one of their texts \(a and b\) \(rows 2\)"):
+        load(dataset=lacking, text=["a", "b"])
+    splits = {"train": lacking, "validation": lacking}
+    assert len(load(dataset=splits, text=["a", "b"], drop_bad_rows=True).splits["train"]) == 1
 
 
 @pytest.mark.parametrize(

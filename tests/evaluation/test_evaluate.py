@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 import mtl_hf
@@ -362,6 +364,34 @@ def test_a_head_for_pairs_is_not_scored_on_single_texts_nor_the_reverse(
     right = "text,other" if trained_on == "pair" else "text"
     found = mtl_hf.evaluate(tmp_path / trained_on, data=path, text=right, to=tmp_path / "to")
     assert found["rows"] == {"data": 3}
+
+
+@pytest.mark.parametrize("loss", [None, "ranking"])
+def test_pairs_of_a_file_are_scored_by_their_scores_or_else_by_ranks(loss, encoder_folder, tmp_path, caplog):
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("alike", type="sentence_similarity", loss=loss)
+    model.save_pretrained(tmp_path / "model")
+    texts = [
+        (f"play {word} {row}", f"book {row} {word}") for row, word in enumerate(("jazz", "rome", "table", "river") * 3)
+    ]
+    rows = [
+        {"text": first, "text_pair": second, "score": 10 * row % 7 - 2} for row, (first, second) in enumerate(texts)
+    ]
+    path = write_rows(tmp_path / "rows.jsonl", datasets.Dataset.from_list(rows))
+    first, second = (model.encode([pair[side] for pair in texts], normalize=True) for side in (0, 1))
+    cosines = (first @ second.T).numpy()
+    found = mtl_hf.evaluate(tmp_path / "model", data=path, labels={"alike": "score"}, to=tmp_path / "scored",
+                            precision="fp32")  # fmt: skip
+    expected = scipy.stats.spearmanr(cosines.diagonal(), [row["score"] for row in rows]).statistic
+    assert found["tasks"]["alike"]["spearman"] == pytest.approx(expected, abs=1e-6)
+    if loss is None:
+        with pytest.raises(ValueError, match="no head is called like one of them"):
+            mtl_hf.evaluate(tmp_path / "model", data=path, to=tmp_path / "ranked")
+        return
+    found = mtl_hf.evaluate(tmp_path / "model", data=path, to=tmp_path / "ranked", precision="fp32")
+    ranks = [sum(cosine > row[own] - 1e-6 for cosine in row) for own, row in enumerate(cosines)]
+    assert found["tasks"]["alike"]["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)), abs=1e-6)
+    assert "text text and text_pair, labels none of alike." in caplog.text
 
 
 @pytest.mark.parametrize(("task", "nothing"), [("intent", None), ("slots", None), ("slots", [None, None])])

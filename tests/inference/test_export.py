@@ -149,6 +149,8 @@ def save(config, tokenizer, folder: Path) -> None:
         ("distilbert", "mean", 3, "pools by `cls` and this head by `mean`; one trained with `pooling: cls` can be"),
         ("modernbert", "max", 3, "pools by `cls` and this head by `max`; one trained with `pooling: cls` can be"),
         ("distilbert", "cls", 17, "at most 16 labels may fit"),
+        ("distilbert", "attention", 3, "it pools by `attention`, and stock classes of transformers by mean, cls, max"),
+        ("distilbert", "mean_last_2", 3, "it pools by `mean_last_2`, and stock classes"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_held_says_what_stands_between(family, pooling, num_labels, reason, encoder_folders, tmp_path):
@@ -158,6 +160,12 @@ def test_what_cannot_be_held_says_what_stands_between(family, pooling, num_label
     with pytest.raises(ValueError, match="`sort` cannot be exported: .*" + re.escape(reason)):
         mtl_hf.export_head(tmp_path / "model", "sort", tmp_path / "stock")
     assert not (tmp_path / "stock").exists()
+
+
+def test_a_head_that_answers_with_cosines_has_no_stock_class(encoder_folders, tmp_path):
+    trained(encoder_folders["bert"], tmp_path / "model", alike={"type": "sentence_similarity"})
+    with pytest.raises(ValueError, match="no stock class of transformers computes a sentence_similarity head"):
+        mtl_hf.export_head(tmp_path / "model", "alike", tmp_path / "stock")
 
 
 def test_exporting_leaves_the_model_as_it_was(encoder_folders, tmp_path):

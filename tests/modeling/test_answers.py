@@ -127,3 +127,11 @@ def test_labels_that_are_no_spans_are_answered_a_word() -> None:
 @pytest.mark.parametrize("labels", [BIO, ["NOUN", "VERB"]])
 def test_text_without_words_has_no_tags(labels: list[str]) -> None:
     assert answer({"type": "token_classification", "labels": labels}, np.zeros((0, len(labels)), np.float32)) == []
+
+
+def test_two_vectors_become_their_cosine() -> None:
+    found = answer({"type": "sentence_similarity"}, np.array([[0.6, 0.8], [0.0, 1.0]], dtype=np.float32))
+    assert type(found) is float
+    assert found == pytest.approx(0.8)
+    rounded_up = np.array([[1.0000001, 0.0]] * 2, dtype=np.float32)
+    assert answer({"type": "sentence_similarity"}, rounded_up) == 1.0  # an angle can be taken of it

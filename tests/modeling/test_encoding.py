@@ -148,6 +148,22 @@ def test_pairs_are_two_texts_in_one_row(tokenizer: PreTrainedTokenizerBase) -> N
         assert rows["token_type_ids"] == [[0] * first + [1] * second]
 
 
+def test_texts_apart_are_encoded_one_by_one(tokenizer: PreTrainedTokenizerBase) -> None:
+    texts = [(SENTENCES[0], SENTENCES[3]), (SENTENCES[2], "play"), ("", "play")]
+    for limit in (64, 7):
+        rows = encode(tokenizer, texts, form="apart", max_length=limit)
+        alone = [encode(tokenizer, [pair[side] for pair in texts], form="string", max_length=limit) for side in (0, 1)]
+        for row in range(3):
+            first, second = (side["input_ids"][row] for side in alone)
+            assert rows["input_ids"][row] == first + second
+            assert rows["second"][row] == len(first) <= limit
+            assert rows["cut"][row] is (alone[0]["cut"][row] or alone[1]["cut"][row])
+            if "token_type_ids" in rows:
+                assert rows["token_type_ids"][row] == [0] * len(first + second)
+        assert any(rows["cut"]) == (limit == 7)
+        assert not all(rows["cut"])
+
+
 def test_of_a_pair_the_longer_text_is_cut_first(tokenizer: PreTrainedTokenizerBase) -> None:
     short, long = "play jazz", "book a table for two in rome near the river"
     full = len(tokenizer(short, long)["input_ids"])

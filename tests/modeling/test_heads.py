@@ -12,11 +12,14 @@ from mtl_hf.modeling.pooling import POOLING
 
 HIDDEN, NUM_LABELS, NUM_ROWS, NUM_TOKENS = 6, 4, 10, 7
 SMOOTHED = ("sequence_classification", "multi_label_classification", "token_classification")
-KINDS = [(kind, 0.0) for kind in HEADS] + [(kind, 0.2) for kind in SMOOTHED]
+PAIRS = "sentence_similarity"  # whose logits are vectors, two a row
+TIED = "masked_lm"  # whose head needs the embeddings: test_masked_lm.py
+LINEAR = [kind for kind in HEADS if kind not in (PAIRS, TIED)]
+KINDS = [(kind, 0.0) for kind in HEADS if kind != TIED] + [(kind, 0.2) for kind in SMOOTHED]
 
 
 def make_head(kind: str, **options: Any) -> nn.Module:
-    labels = {} if kind == "regression" else {"labels": [f"label{index}" for index in range(NUM_LABELS)]}
+    labels = {} if kind in ("regression", PAIRS) else {"labels": [f"label{index}" for index in range(NUM_LABELS)]}
     return build_head(HIDDEN, "mean", {"type": kind, "text": "string", "num_steps": 3, **labels, **options})
 
 
@@ -34,6 +37,11 @@ def make_logits_and_labels(kind: str, *, labelled: bool = True) -> tuple[Tensor,
         labels = torch.randn(NUM_ROWS, dtype=torch.float64)
         labels[absent] = math.nan
         return torch.randn(NUM_ROWS, dtype=torch.float64), labels
+    if kind == PAIRS:
+        labels = torch.rand(NUM_ROWS, dtype=torch.float64)
+        labels[absent] = math.nan
+        vectors = torch.randn(2 * NUM_ROWS, HIDDEN, dtype=torch.float64)
+        return vectors / vectors.norm(dim=-1, keepdim=True), labels
     logits = 3 * torch.randn(NUM_ROWS, NUM_LABELS, dtype=torch.float64)
     if kind == "multi_label_classification":
         labels = torch.randint(2, (NUM_ROWS, NUM_LABELS))
@@ -56,10 +64,19 @@ def binary_cross_entropy_by_hand(logit: float, label: int, smoothing: float) -> 
     return -target * math.log(probability) - (1 - target) * math.log(1 - probability)
 
 
+def cosine_by_hand(first: list[float], second: list[float]) -> float:
+    """Of vectors of length 1."""
+    return sum(a * b for a, b in zip(first, second, strict=True))
+
+
 def loss_by_hand(kind: str, logits: Tensor, labels: Tensor, smoothing: float) -> tuple[float, int]:
     """The sum over items and their number, one item at a time."""
     if kind == "token_classification":
         logits, labels = logits.flatten(0, 1), labels.flatten()
+    if kind == PAIRS:
+        cosines = [cosine_by_hand(*logits[2 * row : 2 * row + 2].tolist()) for row in range(len(labels))]
+        losses = [(own - score) ** 2 for own, score in zip(cosines, labels.tolist(), strict=True) if score == score]
+        return sum(losses), len(losses)
     total, num_items = 0.0, 0
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         if kind == "regression":
@@ -98,7 +115,11 @@ def test_losses_of_two_halves_over_all_items_are_the_loss_of_the_whole(kind: str
     logits, labels = make_logits_and_labels(kind)
     whole = loss_of(kind, smoothing, logits, labels)
     cut = 3  # halves that differ in size and in the number of items
-    halves = [loss_of(kind, smoothing, logits[part], labels[part]) for part in (slice(cut), slice(cut, None))]
+    per_row = len(logits) // NUM_ROWS
+    halves = [
+        loss_of(kind, smoothing, logits[part], labels[rows])
+        for part, rows in [(slice(cut * per_row), slice(cut)), (slice(cut * per_row, None), slice(cut, None))]
+    ]
     assert halves[0].num_items != halves[1].num_items
     num_items = sum(half.num_items for half in halves)
     mean = sum(half.total for half in halves) / num_items
@@ -119,7 +140,8 @@ def test_batch_without_labels_has_no_items_and_a_loss_of_zero(kind: str, smoothi
 def test_rows_without_labels_get_no_gradient(kind: str, smoothing: float) -> None:
     logits, labels = make_logits_and_labels(kind)
     loss_of(kind, smoothing, logits.requires_grad_(), labels).total.backward()
-    absent = labels.isnan() if kind == "regression" else labels == IGNORE_INDEX
+    absent = labels.isnan() if labels.is_floating_point() else labels == IGNORE_INDEX
+    absent = absent.repeat_interleave(2) if kind == PAIRS else absent
     assert logits.grad[absent].abs().sum() == 0
     assert (logits.grad[~absent] != 0).all()
 
@@ -128,15 +150,71 @@ def test_rows_without_labels_get_no_gradient(kind: str, smoothing: float) -> Non
 def test_bf16_logits_give_a_float32_loss(kind: str, smoothing: float) -> None:
     logits, labels = make_logits_and_labels(kind)
     logits = logits.bfloat16()
-    labels = labels.float() if kind == "regression" else labels
+    labels = labels.float() if labels.is_floating_point() else labels
     loss = loss_of(kind, smoothing, logits, labels)
     assert loss.total.dtype == torch.float32
     total, _ = loss_by_hand(kind, logits, labels, smoothing)
     assert loss.total.item() == pytest.approx(total, rel=1e-5)  # bf16 itself would be off by about 4e-3
 
 
+# Sentence similarity
+
+
+def unit_vectors(num_pairs: int, *, dtype: torch.dtype = torch.float64) -> Tensor:
+    vectors = torch.randn(2 * num_pairs, HIDDEN, dtype=dtype)
+    return vectors / vectors.norm(dim=-1, keepdim=True)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_ranking_is_the_cross_entropy_of_the_own_second_text(temperature: float) -> None:
+    vectors = unit_vectors(7)
+    loss = make_head(PAIRS, loss="ranking", temperature=temperature).loss(vectors, torch.ones(7))
+    rows, total = vectors.tolist(), 0.0
+    for own in range(7):
+        cosines = [cosine_by_hand(rows[2 * own], rows[2 * other + 1]) / temperature for other in range(7)]
+        total += cross_entropy_by_hand(cosines, own, 0.0)
+    assert loss.total.item() == pytest.approx(total, rel=1e-12)
+    assert loss.num_items.item() == 7
+
+
+def test_rows_without_a_label_are_no_negatives_either() -> None:
+    vectors, labels = unit_vectors(4), torch.tensor([1.0, math.nan, 1.0, 1.0])
+    head = make_head(PAIRS, loss="ranking")
+    loss = head.loss(vectors, labels)
+    alone = head.loss(torch.cat([vectors[:2], vectors[4:]]), torch.ones(3))
+    assert loss.total.item() == pytest.approx(alone.total.item(), rel=1e-12)
+    assert loss.num_items.item() == 3
+    assert head.loss(vectors, torch.full((4,), math.nan)).total.item() == 0
+
+
+def test_ranking_is_computed_in_float32_under_autocast() -> None:
+    vectors = unit_vectors(6, dtype=torch.float32)
+    head = make_head(PAIRS, loss="ranking")
+    exact = head.loss(vectors, torch.ones(6)).total
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(head.loss(vectors, torch.ones(6)).total, exact)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "attention"])
+def test_vectors_are_the_pooled_states_at_length_one(pooling: str) -> None:
+    head = make_head(PAIRS, pooling=pooling).double().train()  # without dropout unless it is asked for
+    states, mask = torch.randn(3, NUM_TOKENS, HIDDEN, dtype=torch.float64), torch.ones(3, NUM_TOKENS)
+    pooled = head.pool(states, mask)
+    vectors = head(states, mask)
+    for row in range(3):
+        length = math.sqrt(sum(value**2 for value in pooled[row].tolist()))
+        assert vectors[row].tolist() == pytest.approx([value / length for value in pooled[row].tolist()], rel=1e-12)
+
+
+def test_of_a_pair_a_row_of_predictions_holds_both_vectors() -> None:
+    vectors = unit_vectors(3)
+    by_row = make_head(PAIRS).by_row(vectors)
+    assert by_row.shape == (3, 2, HIDDEN)
+    assert all(torch.equal(by_row[row, side], vectors[2 * row + side]) for row in range(3) for side in (0, 1))
+
+
 @pytest.mark.parametrize("pooling", POOLING)
-@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "token_classification"])
+@pytest.mark.parametrize("kind", [kind for kind in LINEAR if kind != "token_classification"])
 def test_logits_are_a_linear_map_of_the_pooled_states(kind: str, pooling: str) -> None:
     head = make_head(kind, pooling=pooling).double().eval()
     states = torch.randn(3, NUM_TOKENS, HIDDEN, dtype=torch.float64)
@@ -163,7 +241,7 @@ def test_token_logits_are_a_linear_map_of_each_state() -> None:
             torch.testing.assert_close(logits[row, position], by_hand, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != TIED])
 def test_dropout_acts_only_in_training(kind: str) -> None:
     head = make_head(kind, dropout=0.5)
     states, mask = torch.randn(2, NUM_TOKENS, HIDDEN), torch.ones(2, NUM_TOKENS)
@@ -173,22 +251,28 @@ def test_dropout_acts_only_in_training(kind: str) -> None:
     assert torch.equal(head(states, mask), head(states, mask))
 
 
-@pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != TIED])
 def test_heads_in_bf16_take_bf16_states(kind: str) -> None:
     head = make_head(kind).eval()
     states, mask = torch.randn(2, NUM_TOKENS, HIDDEN), torch.ones(2, NUM_TOKENS)
     exact = head(states, mask)
     logits = head.bfloat16()(states.bfloat16(), mask)
-    assert logits.dtype == torch.bfloat16
+    assert logits.dtype == (torch.float32 if kind == PAIRS else torch.bfloat16)
     torch.testing.assert_close(logits.float(), exact, rtol=0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "token_classification"])
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind not in ("token_classification", TIED)])
 def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
-    spec = {"type": kind} | ({} if kind == "regression" else {"labels": ["a", "b"]})
+    spec = {"type": kind} | ({} if kind in ("regression", PAIRS) else {"labels": ["a", "b"]})
     assert build_head(HIDDEN, "max", spec).pool is POOLING["max"]
     assert build_head(HIDDEN, "max", spec | {"pooling": "cls"}).pool is POOLING["cls"]
     assert build_head(HIDDEN, "max", spec | {"pooling": None}).pool is POOLING["max"]
+    over_layers = build_head(HIDDEN, "max", spec | {"pooling": "mean_last_3"})
+    assert (over_layers.pool, over_layers.num_layers) == (POOLING["mean"], 3)
+    assert build_head(HIDDEN, "mean_last_2", spec | {"pooling": "cls"}).num_layers == 1
+    one, other = (build_head(HIDDEN, "attention", spec).pool for _ in range(2))
+    assert one.score.weight.shape == (1, HIDDEN)
+    assert one is not other
 
 
 @pytest.mark.parametrize(
@@ -202,6 +286,10 @@ def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
         ({"type": "token_classification", "labels": ["a"], "pooling": "cls"}, "does not take these options: .*pooling"),
         ({"type": "sequence_classification", "labels": ["a"], "pooling": "sum"}, "`pooling` is 'sum'; valid are mean"),
         ({"type": "sequence_classification", "labels": ["a"], "hidden_size": 9}, "does not take these options"),
+        ({"type": "regression", "loss": "ranking"}, "does not take these options: .*loss"),
+        ({"type": PAIRS, "labels": ["a"]}, "does not take these options: .*labels"),
+        ({"type": PAIRS, "loss": "rank"}, "`loss` is 'rank'; valid are cosine, ranking"),
+        ({"type": PAIRS, "loss": "ranking", "temperature": 0}, "`temperature` is 0; it is above 0"),
     ],
 )
 def test_wrong_specification_is_refused(spec: dict, message: str) -> None:

@@ -151,6 +151,15 @@ def test_max_length_is_at_most_what_the_encoder_takes(
 def test_unknown_pooling_is_refused(encoder_folder: str) -> None:
     with pytest.raises(ValueError, match="`pooling` is 'sum'; valid are mean, cls, max"):
         MultiTaskModel.from_encoder(encoder_folder, pooling="sum")
+    with pytest.raises(ValueError, match="'mean_last_4'; the number of layers is at least 2 and at most 3"):
+        MultiTaskModel.from_encoder(encoder_folder, pooling="mean_last_4")
+
+
+def test_head_that_reads_more_layers_than_there_are_changes_nothing(bert: MultiTaskModel) -> None:
+    before = list(bert.heads), copy.deepcopy(bert.config.heads)
+    with pytest.raises(ValueError, match="'mean_last_4'; the number of layers is at least 2 and at most 3"):
+        bert.add_head("new", type="regression", pooling="mean_last_4")
+    assert (list(bert.heads), bert.config.heads) == before
 
 
 # ---- heads ----
@@ -183,9 +192,9 @@ def test_new_head_is_initialised_as_the_encoder_is(encoder_folder: str) -> None:
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_every_head_type_can_be_added(bert: MultiTaskModel, kind: str) -> None:
-    labels = {} if kind == "regression" else {"labels": ["O", "B-x"]}
+    labels = {} if kind in ("regression", "sentence_similarity", "masked_lm") else {"labels": ["O", "B-x"]}
     bert.add_head("new", type=kind, **labels)
-    assert "new" in bert(**make_batch(bert)).logits
+    assert "new" in bert(**make_batch(bert), heads="new").logits
 
 
 # ---- forward ----
@@ -550,6 +559,119 @@ def test_pooling_of_embeddings_is_the_models_or_the_one_asked_for(encoder_folder
     assert torch.equal(model.encode(SENTENCES, pooling="max"), model.encode(SENTENCES))
 
 
+@pytest.mark.parametrize("number", [2, 3])
+def test_embeddings_of_the_last_layers_are_those_of_all_families(model: MultiTaskModel, number: int) -> None:
+    batch = make_batch(model)
+    encoded = model.encoder(**batch, output_hidden_states=True)
+    layers = [*encoded.hidden_states[:-1], encoded.last_hidden_state][-number:]
+    by_hand = sum(POOLING["mean"](layer, batch["attention_mask"]) for layer in layers) / number
+    pooled = model.encode(SENTENCES[:4], pooling=f"mean_last_{number}")
+    torch.testing.assert_close(pooled, by_hand, rtol=1e-4, atol=1e-5)
+    assert (pooled - model.encode(SENTENCES[:4])).abs().max() > 1e-3
+
+
+def add_pooling_heads(model: MultiTaskModel) -> MultiTaskModel:
+    model.add_head("layers", type="regression", pooling="mean_last_2")
+    model.add_head("look", type="sequence_classification", labels=["a", "b"], pooling="attention")
+    model.add_head("alike", type="sentence_similarity", pooling="attention")
+    for name in ("layers", "look", "alike"):
+        for parameter in model.heads[name].parameters():
+            nn.init.normal_(parameter)
+    return trained(model)
+
+
+def test_layers_are_asked_for_only_when_a_head_that_runs_reads_them(
+    model: MultiTaskModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, names = make_batch(model), list(model.heads)
+    before = model(**batch).logits
+    add_pooling_heads(model)
+    asked = []
+    forward = model.encoder.forward
+    monkeypatch.setattr(model.encoder, "forward", lambda *args, **options: (
+        asked.append(options.get("output_hidden_states", False)), forward(*args, **options))[1])  # fmt: skip
+    alone = model(**batch, heads=names)
+    together = model(**batch)
+    assert asked == [False, True]
+    assert alone.hidden_states is None
+    assert together.hidden_states is None
+    for name in names:  # bit for bit, whoever else reads other layers
+        assert torch.equal(alone.logits[name], before[name])
+        assert torch.equal(together.logits[name], before[name])
+    encoded = model.encoder(**batch, output_hidden_states=True)
+    mean = (encoded.hidden_states[-2] + encoded.last_hidden_state) / 2
+    pooled = POOLING["mean"](mean, batch["attention_mask"])
+    by_hand = model.heads["layers"].regressor(pooled).squeeze(-1)
+    torch.testing.assert_close(together.logits["layers"], by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_embeddings_by_the_pooling_of_a_head(bert: MultiTaskModel) -> None:
+    add_pooling_heads(bert)
+    batch = make_batch(bert)
+    states = bert.encoder(**batch).last_hidden_state
+    by_hand = bert.heads["look"].pool(states, batch["attention_mask"])
+    torch.testing.assert_close(bert.encode(SENTENCES[:4], head="look"), by_hand, rtol=1e-4, atol=1e-5)
+    assert torch.equal(bert.encode(SENTENCES, head="layers"), bert.encode(SENTENCES, pooling="mean_last_2"))
+    assert torch.equal(bert.encode(SENTENCES, head="topics"), bert.encode(SENTENCES, pooling="max"))
+    vectors = bert(**batch, heads="alike").logits["alike"]  # single texts: one vector each
+    torch.testing.assert_close(bert.encode(SENTENCES[:4], head="alike", normalize=True), vectors, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"pooling": "attention"}, r"weights belong to a head: name one with `head` \(look, alike\)"),
+        ({"pooling": "mean", "head": "look"}, "a head pools by its own; give one"),
+        ({"head": "slots"}, "a token_classification head, which does not pool"),
+        ({"head": "lok"}, "the model has"),
+        ({"pooling": "mean_last_9"}, "at least 2 and at most 3"),
+    ],
+)
+def test_embeddings_that_cannot_be_are_refused(bert: MultiTaskModel, options: dict, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        add_pooling_heads(bert).encode(SENTENCES, **options)
+
+
+def test_a_model_that_pools_by_attention_asks_whose(encoder_folder: str) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder, pooling="attention")
+    with pytest.raises(ValueError, match="the model has none that pools so"):
+        model.encode(SENTENCES)
+    model.add_head("alike", type="sentence_similarity")
+    with pytest.raises(ValueError, match=r"name one with `head` \(alike\)"):
+        model.encode(SENTENCES)
+    assert model.encode(SENTENCES, head="alike").shape == (8, 32)
+
+
+def test_heads_with_poolings_of_their_own_are_saved_and_loaded(model: MultiTaskModel, tmp_path: Path) -> None:
+    add_pooling_heads(model).save_pretrained(tmp_path)
+    loaded, info = MultiTaskModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    batch = make_batch(model)
+    for name, logits in model(**batch).logits.items():
+        assert torch.equal(loaded(**batch).logits[name], logits), name
+    attentions = {name for name in loaded.state_dict() if "pool.score" in name}
+    assert attentions == {"heads.look.pool.score.weight", "heads.alike.pool.score.weight"}
+    half = MultiTaskModel.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    for name, logits in half(**batch).logits.items():
+        assert torch.isfinite(logits).all(), name
+
+
+def test_attention_that_a_checkpoint_lacks_is_initialised_as_the_encoder_is(
+    encoder_folder: str, tmp_path: Path
+) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.save_pretrained(tmp_path)
+    spec = {"type": "sentence_similarity", "text": "apart", "pooling": "attention", "num_steps": 0}
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"heads": {f"h{number}": spec for number in range(40)}}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    loaded, info = MultiTaskModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert len(info["missing_keys"]) == 40
+    weights = torch.cat([head.pool.score.weight.flatten() for head in loaded.heads.values()])
+    assert weights.std().item() == pytest.approx(model.config.text_config.initializer_range, rel=0.1)
+
+
 def test_pairs_are_embedded_together(bert: MultiTaskModel) -> None:
     batch = dict(bert.tokenizer("play jazz", "in rome", return_tensors="pt"))
     by_hand = bert.encoder(**batch).last_hidden_state.mean(1)
@@ -694,6 +816,46 @@ def test_pairs_are_answered_by_heads_for_pairs_and_only_by_them(model: MultiTask
     assert both == {"same": {"label": label, "score": pytest.approx(score, abs=1e-4)}}
     assert model.predict([pair], heads="intent") == [{}]
     assert model.predict(["play"], heads="same") == [{}]
+
+
+def test_the_cosine_of_a_pair_is_that_of_its_embeddings(model: MultiTaskModel) -> None:
+    model.add_head("alike", type="sentence_similarity")
+    model.add_head("near", type="sentence_similarity", pooling="max", loss="ranking")
+    model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
+    assert model.config.heads["alike"]["text"] == "apart"
+    trained(model)
+    pairs = [*zip(SENTENCES, reversed(SENTENCES), strict=True), ("play", "play"), ("a", "")]
+    answers = model.predict(pairs, batch_size=3)
+    assert [list(found) for found in answers] == [["alike", "near", "same"]] * 10
+    for name, pooling in (("alike", "mean"), ("near", "max")):
+        first, second = (
+            model.encode([pair[side] for pair in pairs], normalize=True, pooling=pooling) for side in (0, 1)
+        )
+        for row, found in enumerate(answers):
+            assert type(found[name]) is float
+            assert found[name] == pytest.approx((first[row] @ second[row]).item(), abs=1e-5)
+        assert answers[8][name] == pytest.approx(1)
+    mixed = model.predict(["play jazz", pairs[0]], heads=["alike", "intent"])
+    assert [list(found) for found in mixed] == [["intent"], ["alike"]]
+
+
+def test_a_similarity_head_without_weights_is_not_called_untrained(
+    encoder_folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("alike", type="sentence_similarity")
+    model.add_head("look", type="sentence_similarity", pooling="attention")
+    model.predict([("play", "jazz")])
+    assert caplog.messages == ["Head 'look' has not been trained: its answers are random."]
+
+
+def test_loss_of_pairs_is_that_of_their_cosines(bert: MultiTaskModel) -> None:
+    bert.add_head("alike", type="sentence_similarity")
+    batch = make_batch(bert, SENTENCES[:6])
+    output = bert(**batch, heads="alike", labels={"alike": torch.tensor([0.2, float("nan"), 1.0])})
+    vectors = bert.encode(SENTENCES[:6], normalize=True)
+    by_hand = [((vectors[0] @ vectors[1]).item() - 0.2) ** 2, ((vectors[4] @ vectors[5]).item() - 1.0) ** 2]
+    assert output.loss.item() == pytest.approx(sum(by_hand) / 2, rel=1e-4)
 
 
 def test_a_single_string_is_refused(bert: MultiTaskModel) -> None:

@@ -54,6 +54,34 @@ def text_rows(num_rows: int = 40) -> datasets.DatasetDict:
     return datasets.DatasetDict(train=datasets.Dataset.from_list(rows), validation=datasets.Dataset.from_list(rows[:8]))
 
 
+def scored_rows(num_rows: int = 60) -> datasets.DatasetDict:
+    """Pairs with a score."""
+    rows = [
+        {
+            "first": " ".join(SENTENCES[index % 8].split()[: 2 + index % 5]),
+            "second": SENTENCES[(3 * index + 1) % 8] + f" {index}",
+            "score": index % 6,
+        }
+        for index in range(num_rows)
+    ]
+    return datasets.DatasetDict(train=datasets.Dataset.from_list(rows), validation=datasets.Dataset.from_list(rows[:8]))
+
+
+def similarity_config(encoder: str) -> dict[str, Any]:
+    """Pairs, each text of which goes through the encoder on its own, instead of the first source of `config`."""
+    found = config(encoder)
+    found["sources"] = {
+        "pairs": {"dataset": scored_rows(), "text": ["first", "second"]}, "texts": found["sources"]["texts"]
+    }  # fmt: skip
+    found["tasks"] = {
+        "alike": {"type": "sentence_similarity", "source": "pairs", "label": "score", "score_range": [0, 5],
+                  "pooling": "attention", "loss_weight": 3.0},
+        "grade": found["tasks"]["grade"] | {"pooling": "mean_last_2"},
+        "topics": found["tasks"]["topics"],
+    }  # fmt: skip
+    return found
+
+
 def config(encoder: str, **model: Any) -> dict[str, Any]:
     """Two sources and six tasks, without any dropout."""
     return {
@@ -126,9 +154,11 @@ def all_splits(
             found[name] = first
     one = found["one"]
     assert len(one[0]) == NUM_STEPS
-    assert set().union(*one[0][::2]) == {"intent", "slots", "stars", "tone"}
-    assert set().union(*one[0][1::2]) == {"grade", "topics"}
-    assert any("intent" not in step for step in one[0][::2]), "some step should have no label of a rare task"
+    second = {"grade", "topics"}
+    assert set().union(*one[0][::2]) == set(built.tasks) - second
+    assert set().union(*one[0][1::2]) == second
+    if "intent" in built.tasks:
+        assert any("intent" not in step for step in one[0][::2]), "some step should have no label of a rare task"
     unmoved = {name for name, tensor in weights(built.model).items() if torch.equal(tensor, one[1][name])}
     assert not unmoved, "every tensor should have been trained"
     return found
@@ -148,6 +178,73 @@ def test_steps_in_float64_are_the_same_to_1e_9(options, still_encoder_folder, tm
         losses, elements, _ = compare(found["one"], steps)
         assert losses < 1e-9, name
         assert elements < 1e-9, name
+
+
+@pytest.mark.parametrize("options", [{}, {"optim": "sgd", "learning_rate": 0.01, "max_grad_norm": 0.0}], ids=str)
+def test_steps_of_similarity_in_float64_are_the_same_to_1e_9(options, still_encoder_folder, tmp_path, two_processes):
+    built = build(similarity_config(still_encoder_folder))
+    built.model.double()
+    found = all_splits(built, tmp_path / "run", two_processes, **options)
+    for name, steps in found.items():
+        losses, elements, _ = compare(found["one"], steps)
+        assert losses < 1e-9, name
+        assert elements < 1e-9, name
+
+
+@pytest.mark.parametrize("loss", ["cosine", "ranking"])
+def test_pairs_are_scored_alike_on_two_processes(loss, still_encoder_folder, tmp_path, two_processes):
+    changed = similarity_config(still_encoder_folder)
+    rows = scored_rows()
+    changed["sources"]["pairs"]["dataset"]["validation"] = rows["train"].select(range(13))  # uneven for 2 x 3
+    if loss == "ranking":
+        changed["tasks"]["alike"] = {"type": "sentence_similarity", "source": "pairs", "loss": "ranking"}
+    built = build(changed)
+    built.model.double()
+
+    def score() -> dict[str, Any]:
+        answers: dict[str, Any] = {}
+        make_trainer(built, tmp_path / "run", per_device_eval_batch_size=3).score(keep_answers=answers)
+        return answers["pairs"]["alike"]
+
+    whole, halves = score(), two_processes(score)
+    texts = rows["train"].select(range(13))
+    vectors = [built.model.encode(texts[side], normalize=True, head="alike") for side in ("first", "second")]
+    cosines = (vectors[0] @ vectors[1].T).double().numpy()
+    if loss == "cosine":
+        assert whole.predicted == pytest.approx(cosines.diagonal().tolist(), abs=1e-5)
+        assert whole.gold == [row["score"] / 5 for row in texts]
+    else:
+        assert whole.predicted == [(row >= row[own] - 1e-7).sum() for own, row in enumerate(cosines)]
+    for half in halves:
+        assert half.rows.tolist() == list(range(13))
+        assert half.predicted == pytest.approx(whole.predicted, abs=1e-12)
+        assert half.gold == whole.gold
+
+
+def test_in_batch_negatives_are_those_of_the_process_and_the_micro_batch(still_encoder_folder, tmp_path):
+    ranking = similarity_config(still_encoder_folder)
+    ranking["tasks"]["alike"] = {"type": "sentence_similarity", "source": "pairs", "loss": "ranking"}
+    built = build(ranking)
+    built.model.double()
+    (whole, *_), (cut, *_) = (take_steps(built, tmp_path / f"run {pieces}", pieces)[0] for pieces in (1, 4))
+    model = built.model.eval()
+    rows = [built.train["pairs"][index] for index in fixed_batches()[0]]
+    texts = [(row["input_ids"][: row["second"]], row["input_ids"][row["second"] :]) for row in rows]
+
+    def vector(ids: list[int]) -> torch.Tensor:
+        pooled = model.encoder(torch.tensor([ids])).last_hidden_state[0].mean(0)
+        return pooled / pooled.norm()
+
+    def loss(pairs: list[Any]) -> float:
+        firsts, seconds = ([vector(pair[side]) for pair in pairs] for side in (0, 1))
+        total = 0.0
+        for own, first in enumerate(firsts):
+            cosines = [(first @ second).item() / 0.05 for second in seconds]
+            total += math.log(sum(map(math.exp, cosines))) - cosines[own]
+        return total
+
+    assert whole["alike"] == pytest.approx(loss(texts) / 8, rel=1e-6)
+    assert cut["alike"] == pytest.approx(sum(loss(texts[piece::4]) for piece in range(4)) / 8, rel=1e-6)
 
 
 @pytest.mark.slow
