@@ -30,7 +30,9 @@ _EXPORTS = {
     "MultiTaskTrainer": ".training.trainer",
     "train": ".run",
     "evaluate": ".evaluation.evaluate",
+    "compare": ".evaluation.compare",
     "export_head": ".inference.export",
+    "export_encoder": ".inference.export_encoder",
     "push": ".hub.push",
 }
 

@@ -24,9 +24,12 @@ _EXAMPLES = """examples:
   mtl-hf evaluate outputs/snips --split test
   mtl-hf evaluate outputs/snips outputs/snips-2 me/model --to comparison
   mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
+  mtl-hf compare configs/snips.yaml --seeds 3 --jobs 2
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
   mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
+  mtl-hf embed outputs/snips --file rows.csv --to rows.parquet --plot rows.png --color label
+  mtl-hf export-encoder outputs/snips --to encoder
   mtl-hf push outputs/snips my-name/snips --dry-run
 """
 
@@ -120,6 +123,23 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
     evaluate.set_defaults(function=_evaluate)
 
+    compare = verbs.add_parser(
+        "compare",
+        help="one model for all tasks against one for each, and any other variants, over several seeds",
+        description="Train each variant of a config with several seeds, score all on the same test rows, and write a"
+        " table (comparison.md, comparison.json) and plots. Variants are each task alone and all together, or sets of"
+        " a.b=c changes that a comparison's file names (configs/compare/). A comparison that was stopped goes on.",
+    )
+    compare.add_argument("config", help="a run's YAML, or a comparison's file")
+    compare.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes for every run, as data=FOLDER")
+    compare.add_argument("--seeds", type=int, metavar="N", help="seeds 13, 14, ... 12 + N (default: the file's, or 3)")
+    compare.add_argument("--variants", metavar="FILE", help="a YAML with more variants: name -> list of a.b=c")
+    compare.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the threads")
+    compare.add_argument("--to", metavar="FOLDER", help="for runs and report (default: outputs/compare/NAME)")
+    compare.add_argument("--dry-run", action="store_true", help="check every run up to its first step, then stop")
+    compare.add_argument("--no-plot", action="store_true", help="write no plots, which need matplotlib")
+    compare.set_defaults(function=_compare)
+
     export_head = verbs.add_parser(
         "export-head",
         help="one head as a stock transformers model, for those who have not this package",
@@ -150,15 +170,40 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("--split", default="train", choices=["train", "validation", "test"])
     inspect.set_defaults(function=_inspect)
 
-    embed = verbs.add_parser("embed", help="sentence embeddings: a cosine table, or a file of them")
+    embed = verbs.add_parser(
+        "embed",
+        help="sentence embeddings: a cosine table, a file of them, a picture",
+        description="Turn sentences into vectors: shown as a table of cosines, written with --to, drawn with --plot.",
+    )
     embed.add_argument("model", help="a run's folder, a Hub id, or package:<python package>/<folder>")
-    embed.add_argument("texts", nargs="*", help="sentences to compare")
-    embed.add_argument("--file", help="a text file, one text a line")
-    embed.add_argument("--to", help="an .npy file for the embeddings")
+    embed.add_argument("texts", nargs="*", help="sentences (default: --file, or lines of stdin)")
+    embed.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet), or a text file, one text a line")
+    embed.add_argument("--samples", action="store_true", help="twelve sentences of four themes that come with us")
+    embed.add_argument("--text", metavar="COLUMN", help="the texts of --file, if not called as usual")
+    embed.add_argument("--to", metavar="FILE", help=".parquet (columns of --file and `embedding`) or .npy")
     embed.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
-    embed.add_argument("--pooling", choices=["mean", "cls", "max"], help="default: the model's")
+    embed.add_argument("--pooling", help="mean, cls, max, ... (default: the model's)")
     embed.add_argument("--batch-size", type=int, default=32)
+    embed.add_argument("--plot", action="append", default=[], metavar="FILE", help="a picture: .png or .svg, or twice")
+    embed.add_argument("--projection", choices=["pca", "tsne"], help="how vectors become points (default: pca)")
+    embed.add_argument("--color", metavar="COLUMN", help="a label of each text, to colour points by")
+    embed.add_argument("--sample", type=int, metavar="N", help="draw at most N texts (default: 5000)")
+    embed.add_argument("--overwrite", action="store_true", help="replace files that are there")
     embed.set_defaults(function=_embed)
+
+    export_encoder = verbs.add_parser(
+        "export-encoder",
+        help="the encoder alone, for AutoModel and sentence-transformers",
+        description="Write the encoder with its tokenizer and pooling as a folder that AutoModel, SentenceTransformer"
+        " and `model.encoder` of a config load, with the embeddings of `mtl-hf embed`.",
+    )
+    export_encoder.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
+    export_encoder.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
+    export_encoder.add_argument("--pooling", choices=["mean", "cls", "max"], help="default: the model's")
+    export_encoder.add_argument(
+        "--normalize", action="store_true", help="SentenceTransformer gives vectors of length 1"
+    )
+    export_encoder.set_defaults(function=_export_encoder)
 
     push = verbs.add_parser("push", help="send a saved model to the Hub, with its code, card and scores")
     push.add_argument("model", help="a run's folder, or a checkpoint-N in it")
@@ -239,6 +284,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         _say(scores_table(results) if len(models) == 1 else comparison_table(results))
 
 
+def _compare(arguments: argparse.Namespace) -> None:
+    from .evaluation.compare import compare
+    from .evaluation.compare_report import comparison_markdown
+
+    result = compare(
+        arguments.config,
+        arguments.overrides,
+        seeds=arguments.seeds,
+        variants=arguments.variants,
+        to=arguments.to,
+        jobs=arguments.jobs,
+        dry_run=arguments.dry_run,
+        plot=not arguments.no_plot,
+    )
+    if arguments.dry_run:
+        for name, steps in result["steps"].items():
+            _say(f"{name:<40}{steps:>10,} steps")
+    else:
+        _say(comparison_markdown(result))
+
+
 def _export_head(arguments: argparse.Namespace) -> None:
     from .inference.export import export_head
 
@@ -263,24 +329,51 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _embed(arguments: argparse.Namespace) -> None:
-    from .inference.embed import cosine_table, load_model, save_embeddings
+    import torch
+    from datasets import Dataset
 
-    texts = _texts(arguments)
-    model = load_model(arguments.model)
-    show = len(texts) > 256 and sys.stderr.isatty()
-    embeddings = model.encode(
-        texts,
+    from .data.sources import FILE_LOADERS, load_file
+    from .inference.embed import cosine_table, embed, sample_sentences, text_column
+
+    drawing = {name: getattr(arguments, name) for name in ("projection", "color", "sample")}
+    drawing = {name: value for name, value in drawing.items() if value is not None}
+    if drawing and not arguments.plot:
+        raise ValueError(f"`--{next(iter(drawing))}` is for a picture: say where with `--plot`.")
+    if arguments.samples:
+        if arguments.texts or arguments.file:
+            raise ValueError("give texts, `--file` or `--samples`, not several.")
+        rows = sample_sentences()
+        drawing = {"color": "theme"} | drawing
+    elif arguments.file and not arguments.texts and Path(arguments.file).suffix.lower() in FILE_LOADERS:
+        rows = load_file(arguments.file)
+    else:
+        rows = Dataset.from_dict({"text": list(_texts(arguments))})
+    written = arguments.to or arguments.plot
+    if not written and len(rows) > 30:
+        raise ValueError(
+            f"there are {len(rows)} texts, too many for a table: say what to write with `--to` or `--plot`."
+        )
+    embeddings = embed(
+        arguments.model,
+        rows,
+        text=arguments.text,
+        to=arguments.to,
+        plots=arguments.plot,
+        overwrite=arguments.overwrite,
         batch_size=arguments.batch_size,
         normalize=arguments.normalize,
         pooling=arguments.pooling,
-        show_progress=show,
+        show_progress=len(rows) > 256 and sys.stderr.isatty(),
+        **drawing,
     )
-    _say(f"{embeddings.shape[0]} texts x {embeddings.shape[1]} dimensions")
-    if arguments.to:
-        save_embeddings(embeddings, Path(arguments.to))
-        _say(f"Written to {arguments.to}.")
-    else:
-        _say(cosine_table(texts, embeddings))
+    if not written:
+        _say(cosine_table(rows[text_column(rows, arguments.text)], torch.from_numpy(embeddings)))
+
+
+def _export_encoder(arguments: argparse.Namespace) -> None:
+    from .inference.export_encoder import export_encoder
+
+    export_encoder(arguments.model, arguments.to, pooling=arguments.pooling, normalize=arguments.normalize)
 
 
 def _push(arguments: argparse.Namespace) -> None:

@@ -393,7 +393,7 @@ def score_weight(task: TaskData) -> float:
     """Weight of a task's primary metric in the score."""
     if task.config.score_weight is not None:
         return task.config.score_weight
-    return 0.0 if primary_metric(task) in LOSS_LIKE else 1.0
+    return 0.0 if primary_metric(task) in LOSS_LIKE or not task.config.train else 1.0
 
 
 def task_metrics(
@@ -440,7 +440,11 @@ def _joint(answers: list[Answers], num_rows: int) -> float:
 
 
 def interval(
-    task: TaskData, answers: Answers, confidence: float = 0.95, *, against: Answers | None = None
+    task: TaskData,
+    answers: Answers | Sequence[Answers],
+    confidence: float = 0.95,
+    *,
+    against: Answers | Sequence[Answers] = (),
 ) -> list[float]:
     """Bootstrap interval (percentile, rows resampled) of a task's primary metric.
 
@@ -449,29 +453,30 @@ def interval(
 
     Args:
         task: The task.
-        answers: Its answers.
+        answers: Its answers; of several models (such as those of several seeds) the interval is that of their mean.
         confidence: Share of the resamples inside.
         against: Other answers to the same rows: the interval is then that of how much more `answers` score, with the
-            same rows drawn for both, so that rows that are hard for both do not widen it.
+            same rows drawn for all, so that rows that are hard for all do not widen it. It speaks of other rows, not of
+            other seeds.
     """
-    data, statistic, by_counts = _statistic(task, answers)
-    if against is not None:
-        if not np.array_equal(answers.rows, against.rows):
-            raise ValueError("`against` holds answers to other rows.")
-        other_data, other, _ = _statistic(task, against)
-        one, size = statistic, len(data)
-        if by_counts:
-            data = (*data, *other_data)
+    sides = [[side] if isinstance(side, Answers) else list(side) for side in (answers, against)]
+    everything = sides[0] + sides[1]
+    if any(not np.array_equal(found.rows, everything[0].rows) for found in everything):
+        raise ValueError("`against` holds answers to other rows.")
+    weights = [sign / len(side) for sign, side in zip((1, -1), sides, strict=True) for _ in side]
+    parts = [_statistic(task, found) for found in everything]
+    by_counts = parts[0][2]
+    data = tuple(column for columns, _, _ in parts for column in columns) if by_counts else parts[0][0]
 
-            def statistic(*counts: np.ndarray, axis: int = -1) -> np.ndarray:
-                return one(*counts[:size], axis=axis) - other(*counts[size:], axis=axis)
-        else:
-
-            def statistic(index: np.ndarray) -> float:
-                return one(index) - other(index)
+    def weighted(*columns: np.ndarray, **axis: int) -> Any:
+        size = len(columns) // len(parts) if by_counts else 0
+        return sum(
+            weight * statistic(*(columns[place * size : (place + 1) * size] if by_counts else columns), **axis)
+            for place, (weight, (_, statistic, _)) in enumerate(zip(weights, parts, strict=True))
+        )
 
     found = scipy.stats.bootstrap(
-        data, statistic, n_resamples=NUM_RESAMPLES, paired=by_counts, vectorized=by_counts, batch=100,
+        data, weighted, n_resamples=NUM_RESAMPLES, paired=by_counts, vectorized=by_counts, batch=100,
         confidence_level=confidence, method="percentile", rng=np.random.default_rng(13),
     ).confidence_interval  # fmt: skip
     return [float(found.low), float(found.high)]

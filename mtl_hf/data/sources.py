@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from .leaks import find_leaks, text_key
@@ -92,7 +93,8 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     sources = {name: _load_source(name, source, config) for name, source in config.sources.items()}
     if "train" in wanted:
         _report_leaks(sources, config)
-    for data in sources.values():
+    for name, data in sources.items():
+        _cap(data, config.sources[name].max_train_rows)
         data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return sources
 
@@ -168,6 +170,15 @@ def _report_leaks(sources: Mapping[str, SourceData], config: RunConfig) -> None:
             "Source %s: %d of %d training rows dropped, whose text is also in %s.", name, len(rows), num_rows, found
         )
         data.keep("train", [row for row in range(num_rows) if row not in rows])
+
+
+def _cap(data: SourceData, max_train_rows: int | None) -> None:
+    """Keep so many training rows: those that are left when the ones that leak are dropped."""
+    total = len(data.splits.get("train", ()))
+    if max_train_rows is not None and total > max_train_rows:
+        drawn = np.random.default_rng(13).permutation(total)[:max_train_rows]
+        data.keep("train", sorted(drawn.tolist()))
+        logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", data.name, len(drawn), total)
 
 
 def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:

@@ -50,7 +50,7 @@ def config_of_file(
         if trained is None:
             scored[name] = Task(type=heads[name]["type"], source=source, label=column)
         else:
-            scored[name] = dataclasses.replace(trained, source=source, label=column)
+            scored[name] = dataclasses.replace(trained, source=source, label=column, train=True)
     logger.info("%s: %s.", path, "; ".join(
         f"text {' and '.join([columns] if isinstance(columns, str) else columns)}, labels "
         + ", ".join(f"{task.label} of {name}" for name, task in scored.items() if task.source == source)

@@ -4,12 +4,14 @@ Notable: everything but the weights is read at once, so that what several models
 a name that can only be a mistyped folder is answered without asking the Hub; no code of a repository is ever run.
 """
 
+import math
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
 from transformers import PreTrainedConfig
 from transformers.utils.hub import cached_file
 
@@ -117,3 +119,12 @@ def _find_run(path: str, options: dict[str, str]) -> Path | None:
         **options,
     )  # fmt: skip
     return Path(found) if found else None
+
+
+def num_parameters(folder: Path) -> int:
+    """How many numbers the weights in a folder hold, read from the heads of their files."""
+    total = 0
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    return total

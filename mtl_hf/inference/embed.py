@@ -1,17 +1,39 @@
-"""Embeddings for the command line: a model from anywhere, a cosine table, a file."""
+"""Embeddings for the command line: a model from anywhere; a cosine table, a file of vectors, a picture of them.
 
+Notable: a file is read through Arrow, encoded and written in chunks, so its size is that of the disk, not of memory;
+what is asked for is checked before the first text is encoded, and an output has its name only once it is whole.
+"""
+
+import logging
 import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize as unit_length
+from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
-from ..config import resolve_path
+from ..config import nearest, resolve_path
+from ..data.describe_file import TEXT_COLUMNS
+from ..data.sources import load_file
 from ..evaluation.saved_models import check_name
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
+from .projection import ENDINGS, PROJECTIONS, check_plots, label_column, plot, project, sample_rows
+
+logger = logging.getLogger(__name__)
+
+COLUMN = "embedding"  # of a parquet file
+_STORED = 8192  # rows that are read, encoded and written at a time: a row group of parquet
+_ENCODED = 512  # texts between two movements of the progress bar
 
 
 def load_model(name_or_path: str) -> MultiTaskModel:
@@ -33,9 +55,198 @@ def load_model(name_or_path: str) -> MultiTaskModel:
         raise ValueError(f"no model can be loaded from {name_or_path!r}: {' '.join(str(error).split())}") from error
 
 
+def sample_sentences() -> datasets.Dataset:
+    """Twelve sentences of four themes that ship with the package: columns `text` and `theme`."""
+    return load_file("package:mtl_hf/data/samples/themes/themes.jsonl")
+
+
+def embed(
+    name: str,
+    rows: datasets.Dataset,
+    *,
+    text: str | None = None,
+    to: str | Path | None = None,
+    plots: Sequence[str | Path] = (),
+    projection: str = "pca",
+    color: str | None = None,
+    sample: int = 5000,
+    overwrite: bool = False,
+    **options: Any,
+) -> np.ndarray:
+    """Embed rows, write the vectors, draw them.
+
+    Args:
+        name: A run's folder, any encoder's, or a Hub id.
+        rows: The rows.
+        text: Their column with the texts, if it is not called as usual.
+        to: What `embed_rows` writes.
+        plots: `.png` and `.svg` files with the vectors as points.
+        projection: One of `PROJECTIONS`.
+        color: A column with a label for each row.
+        sample: At most so many rows, chosen at random, are drawn.
+        overwrite: Whether files that are there already may be replaced.
+        **options: Of `embed_rows`: `batch_size`, `normalize`, `pooling`, `show_progress`.
+
+    Returns:
+        The embeddings of the rows that are drawn, of all if no picture is asked for and nothing is written, float32.
+
+    Raises:
+        ValueError: Something of this cannot be done, found before the first text is encoded.
+        ImportError: A picture, and no matplotlib.
+    """
+    pictures = [Path(path) for path in plots]
+    if to is not None:
+        _check_output(Path(to), "--to", (".parquet", ".npy"), overwrite)
+    for path in pictures:
+        _check_output(path, "--plot", ENDINGS, overwrite)
+    if plots:
+        check_plots()
+    if projection not in PROJECTIONS:
+        raise ValueError(f"`--projection` is {projection!r}; valid are {', '.join(PROJECTIONS)}.")
+    if sample < 3:
+        raise ValueError(f"`--sample` is {sample}; a picture takes at least 3 texts.")
+    if not len(rows) or (plots and len(rows) < 3):
+        raise ValueError(f"there are {len(rows) or 'no'} texts to embed{', and a picture takes 3' * bool(plots)}.")
+    column = text_column(rows, text)
+    if to is not None and Path(to).suffix == ".parquet" and COLUMN in rows.column_names:
+        raise ValueError(f"the rows have a column {COLUMN!r} already: rename it, or write to a .npy file.")
+    keep = sample_rows(len(rows), sample) if plots else np.arange(0 if to is not None else len(rows))
+    labels = None if color is None else label_column(rows, color)
+    embeddings = embed_rows(load_model(name), rows, column, to=to, keep=keep, **options)
+    if to is not None:
+        logger.info("Written to %s.", to)
+    if plots:
+        if len(keep) < len(rows):
+            logger.info("%d of %d texts, chosen at random, are drawn (`--sample`).", len(keep), len(rows))
+        plot(*project(embeddings, projection), labels and [labels[row] for row in keep], pictures)
+        logger.info("Drawn in %s.", " and ".join(map(str, plots)))
+    return embeddings
+
+
+def text_column(rows: datasets.Dataset, given: str | None = None) -> str:
+    """The column with the texts: the one given, else the one that is called as usual or alone holds texts.
+
+    Raises:
+        ValueError: There is no such column, it does not hold texts, or which one is meant cannot be told.
+    """
+    columns = ", ".join(rows.column_names)
+    if given is not None:
+        if given not in rows.column_names:
+            hint = nearest(given, rows.column_names)
+            raise ValueError(f"`--text {given}`: there is no such column.{hint} There are: {columns}.")
+        if not _holds_text(rows.features[given]):
+            raise ValueError(
+                f"`--text {given}`: it holds {rows.features[given]}; it should hold strings or lists of words."
+            )
+        return given
+    texts = [column for column in rows.column_names if _holds_text(rows.features[column])]
+    found = [column for column in texts if column in TEXT_COLUMNS] or texts
+    if len(found) != 1:
+        raise ValueError(
+            f"the file has the columns {columns}, and {' and '.join(found) or 'none of them'} could be the texts: say"
+            " which with `--text COLUMN`."
+        )
+    return found[0]
+
+
+def embed_rows(
+    model: MultiTaskModel,
+    rows: datasets.Dataset,
+    text: str,
+    *,
+    to: str | Path | None = None,
+    keep: Sequence[int] | np.ndarray = (),
+    batch_size: int = 32,
+    normalize: bool = False,
+    pooling: str | None = None,
+    show_progress: bool = False,
+) -> np.ndarray:
+    """Encode a column of texts and write the embeddings as they come, in the order of the rows.
+
+    Args:
+        model: The model.
+        rows: The rows.
+        text: Their column with the texts: strings or lists of words.
+        to: `.parquet` for the rows with a column `embedding` (fixed-size list of float32), or `.npy` for an array
+            (num_rows, hidden_size) of float32; None to write nothing.
+        keep: Numbers of the rows whose embeddings are returned, rising.
+        batch_size: Texts a batch; texts of like length share one.
+        normalize: Whether to scale each embedding to length 1.
+        pooling: Instead of the model's own.
+        show_progress: Whether to draw a progress bar.
+
+    Returns:
+        (len(keep), hidden_size) float32.
+    """
+    column, empty = rows.select_columns([text]), 0
+    wanted = np.asarray(keep, dtype=int)
+    kept = np.empty((len(wanted), model.config.hidden_size), dtype=np.float32)
+    started = time.perf_counter()
+    with (
+        _writer(to, rows, model.config.hidden_size) as write,
+        tqdm(total=len(rows), unit="text", disable=not show_progress) as progress,
+    ):
+        for begin in range(0, len(rows), _STORED):
+            texts = [_text(value) for value in column[begin : begin + _STORED][text]]
+            empty += texts.count("")
+            embeddings = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+            by_length = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+            for start in range(0, len(texts), _ENCODED):
+                chosen = by_length[start : start + _ENCODED]
+                embeddings[chosen] = model.encode(
+                    [texts[row] for row in chosen], batch_size=batch_size, normalize=normalize, pooling=pooling
+                ).numpy()
+                progress.update(len(chosen))
+            write(begin, embeddings)
+            here = (wanted >= begin) & (wanted < begin + len(texts))
+            kept[here] = embeddings[wanted[here] - begin]
+    if empty:
+        logger.warning("%d of %d texts are empty: their embedding is that of no words.", empty, len(rows))
+    seconds = time.perf_counter() - started
+    logger.info("%d texts x %d dimensions in %.1f s: %.0f texts a second.",
+                len(rows), model.config.hidden_size, seconds, len(rows) / seconds)  # fmt: skip
+    return kept
+
+
+@contextmanager
+def _writer(
+    to: str | Path | None, rows: datasets.Dataset, hidden_size: int
+) -> Iterator[Callable[[int, np.ndarray], None]]:
+    """A function that takes the number of a first row and the embeddings from there on; the file stands at the end."""
+    if to is None:
+        yield lambda begin, embeddings: None
+        return
+    to = Path(to)
+    part = to.with_name(to.name + ".part")
+    to.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if to.suffix == ".npy":
+            array = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(len(rows), hidden_size))
+
+            def write(begin: int, embeddings: np.ndarray) -> None:
+                array[begin : begin + len(embeddings)] = embeddings
+
+            yield write
+            array.flush()
+        else:
+            arrow = rows.with_format("arrow")
+            vector = datasets.List(datasets.Value("float32"), length=hidden_size)
+            schema = datasets.Features(rows.features | {COLUMN: vector}).arrow_schema  # with the names of class labels
+            with parquet.ParquetWriter(part, schema) as file:
+
+                def write(begin: int, embeddings: np.ndarray) -> None:
+                    column = pa.FixedSizeListArray.from_arrays(pa.array(embeddings.ravel()), hidden_size)
+                    file.write_table(arrow[begin : begin + len(embeddings)].append_column(COLUMN, column).cast(schema))
+
+                yield write
+        os.replace(part, to)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def cosine_table(texts: list[str], embeddings: Tensor) -> str:
     """The cosine of each pair of texts, as a table with the texts beside it."""
-    unit = normalize(embeddings, dim=-1)
+    unit = unit_length(embeddings, dim=-1)
     cosines = (unit @ unit.T).tolist()
     lines = ["     " + "".join(f"{number:>7}" for number in range(1, len(texts) + 1))]
     for number, (text, row) in enumerate(zip(texts, cosines, strict=True), start=1):
@@ -44,13 +255,16 @@ def cosine_table(texts: list[str], embeddings: Tensor) -> str:
     return "\n".join(lines)
 
 
-def save_embeddings(embeddings: Tensor, path: Path) -> None:
-    """Write (num_texts, hidden_size) float32 as `.npy`.
+def _holds_text(feature: Any) -> bool:
+    return getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string")
 
-    Raises:
-        ValueError: Another ending.
-    """
-    if path.suffix != ".npy":
-        raise ValueError(f"`--to` is {path}; embeddings are written as .npy.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, embeddings.numpy())
+
+def _text(value: str | Sequence[str | None] | None) -> str:
+    return value if isinstance(value, str) else " ".join(word for word in value or () if word)
+
+
+def _check_output(path: Path, argument: str, endings: Sequence[str], overwrite: bool) -> None:
+    if path.suffix not in endings:
+        raise ValueError(f"`{argument}` is {path}; its ending should be {' or '.join(endings)}.")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise ValueError(f"`{argument}` is {path}, which is there already: choose another name, or `--overwrite`.")

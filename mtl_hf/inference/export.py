@@ -53,9 +53,7 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     Raises:
         ValueError: No such model or head, the folder holds something, or the stock class cannot hold the head.
     """
-    folder = Path(to)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"`to` is {folder}, which holds something: choose a new folder, or empty it.")
+    folder = new_folder(to)
     checkpoint = find_checkpoint(model)
     if task not in checkpoint.heads:
         raise ValueError(
@@ -71,6 +69,18 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     # The stock pipeline for tokens cuts by itself, that for sequences fails on texts that are longer than the encoder.
     cut = "" if loaded.config.heads[task]["type"] == "token_classification" else _CUT % folder
     logger.info("%s: written to %s.%s", task, folder, cut)
+    return folder
+
+
+def new_folder(to: str | Path) -> Path:
+    """Where an export may be written: the path, once it is known that nothing is there.
+
+    Raises:
+        ValueError: A file, or a folder that holds something.
+    """
+    folder = Path(to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"`to` is {folder}, which holds something: choose a new folder, or empty it.")
     return folder
 
 

@@ -382,3 +382,16 @@ def test_rows_keep_the_number_they_were_loaded_with(tmp_path: Path) -> None:
         for row, text in enumerate(data.splits[split]["text"]):
             number = int(text.split()[1]) + 1
             assert data.where(split, row) == f"row {number} of the split 'train' of source {data.name!r}"
+
+
+def test_a_smaller_number_of_training_rows_is_drawn_from_a_larger_one() -> None:
+    rows = datasets.Dataset.from_dict({"text": [f"text {number}" for number in range(50)], "label": ["a", "b"] * 25})
+
+    def texts(number: int | None) -> list[str]:
+        return load(dataset={"train": rows, "validation": rows}, max_train_rows=number).texts("train")
+
+    assert texts(None) == texts(50) == texts(99) == rows["text"][:]
+    assert len(texts(10)) == 10
+    assert set(texts(10)) < set(texts(30)) < set(rows["text"])
+    assert texts(10) == sorted(texts(10), key=rows["text"][:].index), "in the order of the data"
+    assert texts(10) == texts(10)

@@ -1,0 +1,162 @@
+"""A comparison as people read it: a page of tables in Markdown, and two plots.
+
+Notable: scores are times 100, losses as they are; a difference stands beside the interval that tests it.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from ..metrics import LOSS_LIKE
+from .report import show_number
+
+_INTERVALS = (
+    "Values: mean ± standard deviation over seeds; then the difference to the reference (first column) and in brackets"
+    " its 95 % interval, by a paired bootstrap that draws the same test rows for both variants and all seeds. It says"
+    " how the difference might come out on other rows of the same kind; how much seeds matter, the deviations say."
+)
+
+
+def comparison_markdown(result: Mapping[str, Any]) -> str:
+    """The whole page: what was compared, scores, costs, and what answering takes.
+
+    Args:
+        result: As `compare.collect` returns it.
+    """
+    lines = [f"# {result['name']}", "", f"`{result['config']}`, seeds {', '.join(map(str, result['seeds']))}."]
+    if result["overrides"]:
+        lines += ["For every run: " + ", ".join(f"`{text}`" for text in result["overrides"]) + "."]
+    lines += ["", *_scores(result), "", _INTERVALS, "", *_costs(result)]
+    if "answering" in result:
+        lines += ["", *_answering(result)]
+    return "\n".join(lines) + "\n"
+
+
+def _scores(result: Mapping[str, Any]) -> Iterator[str]:
+    """A row a task, a column a variant; differences to the reference below each value."""
+    reference = result["reference"]
+    names = [reference, *(name for name in result["variants"] if name != reference)]
+    yield f"| task | metric | {' | '.join(names)} |"
+    yield "|---" * (2 + len(names)) + "|"
+    for section, title in (("tasks", "{}"), ("joint", "all right on a row of {}")):
+        known: dict[str, str] = {}
+        for name in names:
+            for task, numbers in result["variants"][name][section].items():
+                known.setdefault(task, numbers["metric"])
+        for task, metric in known.items():
+            cells = [_cell(result["variants"][name][section].get(task)) for name in names]
+            yield f"| {title.format(task)} | {metric} | {' | '.join(cells)} |"
+    gains = [result["variants"][name].get("gain") for name in names]
+    if any(gains):
+        cells = [f"{mean(gain):+.2f} %{_spread(gain, '.2f')}" if gain else "" for gain in gains]
+        yield f"| average relative gain Δm | | {' | '.join(cells)} |"
+
+
+def _cell(numbers: Mapping[str, Any] | None) -> str:
+    if numbers is None or numbers["mean"] is None:
+        return "-"
+    metric = numbers["metric"]
+    text = show_number(metric, numbers["mean"])
+    if numbers["deviation"] is not None:
+        text += f" ± {show_number(metric, numbers['deviation'])}"
+    if "difference" in numbers:
+        text += f"; {show_number(metric, numbers['difference'], sign='+')}"
+    if "interval" in numbers:
+        text += " ({} to {})".format(*(show_number(metric, end, sign="+") for end in numbers["interval"]))
+    return text
+
+
+def _spread(values: list[float], form: str) -> str:
+    return f" ± {stdev(values):{form}}" if len(values) > 1 else ""
+
+
+def _costs(result: Mapping[str, Any]) -> Iterator[str]:
+    yield "| variant | changes | models | parameters | steps | training, s | peak memory, MB |"
+    yield "|---" * 7 + "|"
+    entries = [(f"first: {name}", numbers) for name, numbers in result["first"].items()]
+    for name, numbers in [*entries, *result["variants"].items()]:
+        changes = ", ".join(f"`{text}`" for text in numbers.get("overrides", []))
+        steps = sorted(set(numbers["steps"]))
+        shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+        seconds, peak = numbers["seconds"], max(numbers["peak_memory"]) / 1e6
+        yield (
+            f"| {name} | {changes} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M | {shown} |"
+            f" {mean(seconds):.0f}{_spread(seconds, '.0f')} | {peak:,.0f} |"
+        )
+    yield ""
+    yield "Parameters, steps and training time are sums over a variant's models; training time includes evaluations."
+
+
+def _answering(result: Mapping[str, Any]) -> Iterator[str]:
+    found = result["answering"]
+    several = result["variants"]["alone"]["models"]
+    yield f"To answer all {several} tasks on {found['texts']} test texts, in batches of {found['batch_size']}:"
+    yield ""
+    yield "| | seconds | weights, MB |"
+    yield "|---|---|---|"
+    for way, title in (("one", "one model"), ("several", f"{several} models")):
+        yield f"| {title} | {found['seconds'][way]:.2f} | {found['bytes'][way] / 1e6:.1f} |"
+    yield f"| ratio | {found['ratio']:.2f} | {found['bytes']['several'] / found['bytes']['one']:.2f} |"
+
+
+# ---- plots ----
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+
+
+def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
+    """Write `scores.png` and `.svg`: a panel a task, a line a variant, a dot a seed and a bar at the mean."""
+    import matplotlib.pyplot as plt
+
+    variants = result["variants"]
+    tasks = list(dict.fromkeys(task for numbers in variants.values() for task in numbers["tasks"]))
+    size = (1 + 3.4 * len(tasks), 1.1 + 0.34 * len(variants))
+    figure, axes = plt.subplots(1, len(tasks), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for place, numbers in enumerate(variants.values()):
+            found = numbers["tasks"].get(task)
+            if found is None or found["mean"] is None:
+                continue
+            scale = 1 if found["metric"] in LOSS_LIKE else 100
+            colour = _COLOURS[place % len(_COLOURS)]
+            values = [scale * value for value in found["values"] if value is not None]
+            axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.5, markersize=5)
+            axis.plot([scale * found["mean"]], [place], "|", color=colour, markersize=18, markeredgewidth=2.5)
+            axis.set_xlabel(found["metric"])
+        axis.set_title(task, fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0][0].set_yticks(range(len(variants)), list(variants))
+    axes[0][0].set_ylim(len(variants) - 0.5, -0.5)
+    _save(figure, folder / "scores")
+
+
+def plot_curves(result: Mapping[str, Any], folder: Path) -> None:
+    """Write `curves.png` and `.svg`: validation metric by step, a panel a task, a colour a variant, a line a seed."""
+    import matplotlib.pyplot as plt
+
+    groups = {**{f"first: {name}": numbers for name, numbers in result["first"].items()}, **result["variants"]}
+    tasks = list(dict.fromkeys(task for numbers in groups.values() for task in numbers["curves"]))
+    figure, axes = plt.subplots(1, len(tasks), figsize=(1 + 3.6 * len(tasks), 3.2), squeeze=False, layout="constrained")
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for place, (name, numbers) in enumerate(groups.items()):
+            for number, curve in enumerate(numbers["curves"].get(task, [])):
+                metric = numbers["tasks"][task]["metric"] if task in numbers["tasks"] else ""
+                scale = 1 if metric in LOSS_LIKE else 100
+                steps, values = [step for step, _ in curve], [scale * value for _, value in curve]
+                label = name if number == 0 else None
+                axis.plot(steps, values, color=_COLOURS[place % len(_COLOURS)], alpha=0.7, linewidth=1.2, label=label)
+                axis.set_ylabel(metric)
+        axis.set_title(f"{task}, validation", fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    _save(figure, folder / "curves")
+
+
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    for ending in (".png", ".svg"):
+        figure.savefig(path.with_suffix(ending), dpi=150)
+    plt.close(figure)

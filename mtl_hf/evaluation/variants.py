@@ -1,0 +1,240 @@
+"""What a comparison is made of: its file, its variants, and the runs that they take.
+
+Notable: a comparison is of runs that differ in nothing but what is named. `alone` gives each task a model of its own
+and `together` one model to all, from the same config; any other variant is a set of `a.b=c` overrides. Every run is
+written out as a YAML of its own, so that one of them can be looked at, or trained by hand.
+"""
+
+import copy
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig, nearest, option, read_yaml, typed
+
+ALONE, TOGETHER = "alone", "together"
+FIRST_SEED = 13
+_FIRST = re.compile(r"\$\{first\.([^}]*)\}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(kw_only=True)
+class Variant:
+    """`variants.<name>:` and `first.<name>:` what is trained."""
+
+    config: str | None = option("a run's YAML, relative to this file (default: that of the comparison)", None)
+    overrides: list[str] = option("a.b=c changes to it", [])
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """A comparison's file."""
+
+    config: str = option("a run's YAML, relative to this file")
+    seeds: list[int] = option(
+        "training.seed of the runs of a variant; a number n means 13, 14, ... 12 + n", [13, 14, 15]
+    )
+    overrides: list[str] = option("a.b=c changes for every run but those of `first`", [])
+    first: dict[str, Variant] = option("runs done once before the others, which find them as ${first.<name>}", {})
+    variants: dict[str, Variant] = option("name -> overrides, a list, or {config, overrides}", {})
+    alone: bool | None = option("whether each task alone is a variant (default: if no others are named)", None)
+    together: bool | None = option("whether the config as it is is a variant (default: if no others are named)", None)
+    reference: str | None = option("the variant that differences are taken to (default: alone, else the first)", None)
+
+    @property
+    def names(self) -> list[str]:
+        """The variants, in the order of the table."""
+        own = [
+            name
+            for name, asked in ((ALONE, self.alone), (TOGETHER, self.together))
+            if (not self.variants if asked is None else asked)
+        ]
+        return [*own, *self.variants]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One model to be trained.
+
+    Attributes:
+        variant: Its variant; empty for a run of `first`.
+        model: Which of the variant's models: for `alone` the task, else empty.
+        seed: Its seed.
+        config: Its config, with its output folder.
+        needs: Runs of `first` that have to be done before.
+    """
+
+    variant: str
+    model: str
+    seed: int
+    config: RunConfig
+    needs: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Its output folder; beside it lie its YAML, its log and what it took."""
+        return Path(self.config.training["output_dir"])
+
+    def beside(self, suffix: str) -> Path:
+        """A file beside the output folder."""
+        return self.folder.with_name(self.folder.name + suffix)
+
+    @property
+    def name(self) -> str:
+        """As progress and messages call it."""
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+
+def read_comparison(
+    config: str | Path, variants: str | Path | None = None, seeds: int | Sequence[int] | None = None
+) -> Comparison:
+    """Read a comparison's file, or make one of a run's YAML.
+
+    Args:
+        config: A comparison's file, or a run's YAML.
+        variants: A YAML with more of them: a mapping like a comparison's `variants`, or one with `variants`, `first`
+            and `reference`.
+        seeds: Instead of its own.
+
+    Raises:
+        ValueError: Unknown keys, values that do not fit, or files that are not there.
+    """
+    path = Path(config)
+    tree = read_yaml(path)
+    folder = path.parent
+    if "tasks" in tree and "model" in tree:
+        tree = {"config": path.name}
+    if variants is not None:
+        more = read_yaml(Path(variants))
+        more = more if "variants" in more else {"variants": more}
+        for section in ("variants", "first"):
+            given = _sections(more.get(section) or {}, f"{variants}: {section}")
+            here = Path(variants).parent
+            for item in given.values():  # its configs are relative to the file that they are named in
+                if item.get("config") is not None:
+                    item["config"] = str((here / str(item["config"])).absolute())
+            more[section] = given
+        tree |= {key: more[key] for key in more if key not in ("variants", "first")}
+        for section in ("variants", "first"):
+            tree[section] = {**(tree.get(section) or {}), **more[section]}
+    if seeds is not None:
+        tree["seeds"] = seeds
+    for section in ("variants", "first"):
+        tree[section] = _sections(tree.get(section) or {}, section)
+    number = tree.get("seeds", 3)
+    if not isinstance(number, list | tuple):
+        number = typed(int, number, "seeds")
+        tree["seeds"] = [FIRST_SEED + place for place in range(number)]
+    comparison = typed(Comparison, tree, "")
+    if not comparison.seeds or len(set(comparison.seeds)) < len(comparison.seeds):
+        raise ValueError(f"`seeds` is {comparison.seeds}; it names at least one, and none twice.")
+    names = comparison.names
+    if len(names) < 2:
+        raise ValueError(f"a comparison needs two variants; {path} has {', '.join(names) or 'none'}.")
+    for name in [*comparison.variants, *comparison.first]:
+        if not _NAME.fullmatch(name) or name in (ALONE, TOGETHER):
+            raise ValueError(f"a variant cannot be called {name!r}: use letters, digits, `_`, `.` and `-`, and neither"
+                             f" {ALONE} nor {TOGETHER}, which the keys of that name ask for.")  # fmt: skip
+    if comparison.reference is not None and comparison.reference not in names:
+        raise ValueError(
+            f"`reference` is {comparison.reference!r}.{nearest(comparison.reference, names)} The variants are"
+            f" {', '.join(names)}."
+        )
+    configs = [comparison, *comparison.variants.values(), *comparison.first.values()]
+    for item in configs:
+        if item.config is not None:
+            item.config = os.path.normpath(folder / item.config)
+    return comparison
+
+
+def _sections(found: Any, where: str) -> dict[str, dict[str, Any]]:
+    """Variants, of which one may be just a list of overrides."""
+    if not isinstance(found, Mapping):
+        raise ValueError(f"`{where}` should be a mapping from names to lists of overrides.")
+    sections = {}
+    for name, item in found.items():
+        if not isinstance(item, Mapping | list):
+            raise ValueError(f"`{where}.{name}` should be a list of overrides, or have the keys config and overrides.")
+        sections[str(name)] = {"overrides": item} if isinstance(item, list) else dict(item)
+    return sections
+
+
+def plan_runs(
+    comparison: Comparison, to: Path, overrides: Sequence[str] = ()
+) -> tuple[list[PlannedRun], list[PlannedRun]]:
+    """The runs of `first`, and all others, variant by variant and seed by seed.
+
+    Args:
+        comparison: As `read_comparison` returns it.
+        to: The comparison's folder.
+        overrides: For every run, those of `first` too.
+
+    Raises:
+        ValueError: A config that is not valid, with the variant.
+    """
+    places = {name: to / "first" / name for name in comparison.first}
+    first = [
+        _planned(comparison, "", spec, comparison.seeds[0], places[name], overrides, places, of_first=True)
+        for name, spec in comparison.first.items()
+    ]
+    runs = []
+    for seed in comparison.seeds:
+        for name in comparison.names:
+            spec = comparison.variants.get(name, Variant())
+            folder = to / "runs" / name / f"seed-{seed}"
+            run = _planned(comparison, name, spec, seed, folder, overrides, places)
+            runs += _alone(run, to) if name == ALONE else [run]
+    return first, runs
+
+
+def _planned(
+    comparison: Comparison,
+    variant: str,
+    spec: Variant,
+    seed: int,
+    folder: Path,
+    overrides: Sequence[str],
+    places: Mapping[str, Path],
+    of_first: bool = False,
+) -> PlannedRun:
+    title = f"first.{folder.name}" if of_first else f"variant {variant}"
+    given = [*([] if of_first else comparison.overrides), *spec.overrides, *overrides]
+    needs = list(dict.fromkeys(name for text in given for name in _FIRST.findall(text)))
+    if unknown := [name for name in needs if of_first or name not in places]:
+        raise ValueError(
+            f"{title}: `${{first.{unknown[0]}}}` is no run of `first`, which has {', '.join(places) or 'none'}."
+        )
+    given = [_FIRST.sub(lambda match: str(places[match[1]]), text) for text in given]
+    given += [f"training.seed={seed}", f"training.output_dir={json.dumps(str(folder))}"]
+    path = spec.config or comparison.config
+    try:
+        return PlannedRun(variant, "", seed, RunConfig.load(path, given), tuple(needs))
+    except ValueError as error:
+        raise ValueError(f"{title} ({path}): {error}") from error
+
+
+def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
+    """Each task of a run with a model of its own, that reads only the task's sources."""
+    runs = []
+    for name, task in run.config.tasks.items():
+        if not task.train:  # there is nothing to compare
+            continue
+        training: dict[str, Any] = dict(run.config.training)
+        training["output_dir"] = str(to / "runs" / f"{ALONE}-{name}" / f"seed-{run.seed}")
+        if not re.match(rf"(eval_)?({re.escape(name)}_|score$)", str(training.get("metric_for_best_model", "score"))):
+            del training["metric_for_best_model"]  # the number of another task
+        config = dataclasses.replace(
+            copy.deepcopy(run.config),
+            tasks={name: task},
+            sources={source: run.config.sources[source] for source in run.config.sources if source in task.sources},
+            training=training,
+            variables={},
+            template=None,
+        )
+        runs.append(dataclasses.replace(run, model=name, config=config))
+    return runs

@@ -1,0 +1,183 @@
+"""Tests of `mtl_hf.evaluation.compare`: a comparison in processes of its own, gone on with, and its numbers by hand."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import mtl_hf
+from mtl_hf import cli
+from mtl_hf.evaluation import compare as module
+from mtl_hf.evaluation.compare import compare
+from tests.conftest import TRAINING, assistant_rows
+
+
+@pytest.fixture
+def config(tmp_path: Path, still_encoder_folder: str) -> Path:
+    """A run's YAML: two tasks on one source of files."""
+    rows = assistant_rows()
+    for split in ("train", "validation", "test"):
+        rows.to_json(tmp_path / f"{split}.jsonl")
+    tree = {
+        "model": {"encoder": still_encoder_folder},
+        "sources": {
+            "assistant": {
+                "path": "json",
+                "data_files": {split: str(tmp_path / f"{split}.jsonl") for split in ("train", "validation", "test")},
+                "text": "tokens",
+            }
+        },
+        "tasks": {
+            "intent": {"type": "sequence_classification", "source": "assistant", "label": "intent"},
+            "slots": {"type": "token_classification", "source": "assistant", "label": "slots"},
+        },
+        "training": TRAINING | {"learning_rate": 1e-3, "num_train_epochs": 1},
+    }
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs are trained in this process, unchecked; the list fills with their names."""
+    trained: list[str] = []
+
+    def train(run: Any, jobs: int) -> str | None:
+        trained.append(run.name)
+        mtl_hf.train(run.beside(".yaml"), resume=True)
+        run.beside(".json").write_text(json.dumps({"peak_memory": 1e9}), encoding="utf-8")
+        return None
+
+    monkeypatch.setattr(module, "_train", train)
+    monkeypatch.setattr(module, "_check_runs", lambda runs, jobs: {})
+    return trained
+
+
+def test_runs_are_processes_and_one_that_fails_keeps_no_other_from_being_finished(config: Path, tmp_path: Path) -> None:
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("fine: []\nbroken: [training.learning_rate=1e30]\n", encoding="utf-8")  # found only in training
+    out = tmp_path / "out"
+    with pytest.raises(
+        ChildProcessError, match=r"1 of 2 runs failed(.|\n)*broken/seed-13: .*all of it in .*seed-13.log"
+    ):
+        compare(config, seeds=1, variants=variants, to=out, plot=False, jobs=2)
+    assert not (out / "comparison.md").exists(), "no half table"
+    fine = out / "runs" / "fine"
+    assert json.loads((fine / "seed-13.json").read_text(encoding="utf-8"))["peak_memory"] > 1e8
+    assert (fine / "seed-13" / "model.safetensors").is_file()
+    assert list(fine.glob("seed-13/checkpoint-*")) == []
+
+
+def test_a_comparison_is_written_and_gone_on_with(
+    config: Path, tmp_path: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out"
+    cli.main(["compare", str(config), "--seeds", "1", "--to", str(folder)])
+    assert in_process == ["alone-intent/seed-13", "alone-slots/seed-13", "together/seed-13"]
+    shown = capsys.readouterr().out
+    result = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    assert shown.strip() == (folder / "comparison.md").read_text(encoding="utf-8").strip()
+    assert {path.name for path in folder.glob("*.*")} == {
+        "comparison.json", "comparison.md", "scores.png", "scores.svg", "curves.png", "curves.svg",
+    }  # fmt: skip
+    assert result["answering"]["ratio"] > 1
+
+    in_process.clear()
+    (folder / "runs" / "together" / "seed-13.json").unlink()  # as if stopped while its results were written
+    (folder / "runs" / "together" / "seed-13" / "metrics.json").unlink()
+    again = compare(config, seeds=1, to=folder, plot=False)
+    assert in_process == ["together/seed-13"], "what is finished is not trained again"
+    for variant in ("alone", "together"):
+        assert again["variants"][variant]["tasks"] == result["variants"][variant]["tasks"]
+    with pytest.raises(ValueError, match=r"a comparison of other settings .*learning_rate: 0\.5"):
+        compare(config, ["training.learning_rate=0.5"], seeds=1, to=folder, plot=False)
+
+
+def test_a_mistake_in_a_variant_is_found_before_anything_is_trained(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_train", lambda run, jobs: pytest.fail("training began"))
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("fine: []\nbroken: [tasks.intent.label=intnt]\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"broken: `tasks\.intent\.label` is 'intnt'"):
+        compare(config, seeds=1, variants=variants, to=tmp_path / "out", plot=False)
+
+
+def test_numbers_of_a_comparison_are_those_of_its_runs(config: Path, tmp_path: Path, in_process: list[str]) -> None:
+    result = compare(config, ["training.learning_rate=2e-2"], seeds=[3, 5, 8], to=tmp_path / "out", plot=False)
+    assert len(in_process) == 9
+    assert result["reference"] == "alone"
+    assert result["overrides"] == ["training.learning_rate=2e-2"]
+    alone, together = result["variants"]["alone"], result["variants"]["together"]
+    assert (alone["models"], together["models"]) == (2, 1)
+
+    def metrics(run: str, seed: int) -> dict[str, Any]:
+        return json.loads((tmp_path / "out" / "runs" / run / f"seed-{seed}" / "metrics.json").read_text())
+
+    def rows(run: str, seed: int) -> list[dict[str, Any]]:
+        lines = (tmp_path / "out" / "runs" / run / f"seed-{seed}" / "predictions.jsonl").read_text().splitlines()
+        return [json.loads(line)["tasks"] for line in lines]
+
+    gains = []
+    for seed in (3, 5, 8):
+        one = {task: numbers[numbers["primary"]] for task, numbers in metrics("together", seed)["tasks"].items()}
+        two = {task: metrics(f"alone-{task}", seed)["tasks"][task][numbers["primary"]]
+               for task, numbers in metrics("together", seed)["tasks"].items()}  # fmt: skip
+        gains.append(statistics.mean(100 * (one[task] - two[task]) / two[task] for task in one if two[task]))
+    assert together["gain"] == pytest.approx(gains)
+    for task in ("intent", "slots"):
+        values = [metrics("together", seed)["tasks"][task] for seed in (3, 5, 8)]
+        values = [numbers[numbers["primary"]] for numbers in values]
+        found = together["tasks"][task]
+        assert found["values"] == values
+        assert found["mean"] == pytest.approx(np.mean(values))
+        assert found["deviation"] == pytest.approx(np.std(values, ddof=1))
+        assert found["difference"] == pytest.approx(np.mean(values) - np.mean(alone["tasks"][task]["values"]))
+        assert found["interval"][0] <= found["difference"] <= found["interval"][1]
+        assert len(together["curves"][task]) == 3
+        assert "difference" not in alone["tasks"][task]
+
+    def right(one: dict[str, Any]) -> bool:
+        return one["predicted"] == one["gold"]
+
+    joint = [np.mean([right(row["intent"]) and right(row["slots"]) for row in rows("together", seed)])
+             for seed in (3, 5, 8)]  # fmt: skip
+    apart = [
+        np.mean([right(one["intent"]) and right(two["slots"])
+                 for one, two in zip(rows("alone-intent", seed), rows("alone-slots", seed), strict=True)])
+        for seed in (3, 5, 8)
+    ]  # fmt: skip
+    assert together["joint"]["assistant"]["values"] == pytest.approx(joint)
+    assert alone["joint"]["assistant"]["values"] == pytest.approx(apart)
+
+    # the interval, by resampling rows one by one
+    correct = np.array([[right(row["intent"]) for row in rows("together", seed)] for seed in (3, 5, 8)], dtype=float)
+    other = np.array([[right(row["intent"]) for row in rows("alone-intent", seed)] for seed in (3, 5, 8)], dtype=float)
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(correct.shape[1], size=correct.shape[1]) for _ in range(2000)]
+    expected = np.quantile([(correct[:, draw] - other[:, draw]).mean() for draw in draws], [0.025, 0.975])
+    np.testing.assert_allclose(together["tasks"]["intent"]["interval"], expected, atol=0.03)
+
+
+def test_a_loss_that_falls_is_a_gain_and_another_metric_is_not_compared() -> None:
+    def tasks(metric: str, *values: float) -> dict[str, Any]:
+        return {"t": {"metric": metric, "values": list(values)}}
+
+    assert module._gains(tasks("perplexity", 8.0, 12.0), tasks("perplexity", 10.0, 10.0)) == pytest.approx([20, -20])
+    assert module._gains(tasks("accuracy", 0.6), tasks("accuracy", 0.5)) == pytest.approx([20])
+    assert module._gains(tasks("accuracy", 0.6), tasks("f1", 0.5)) == []
+
+
+def test_plots_without_matplotlib_are_refused_before_anything_runs(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'mtl_hf\[plots\]', or leave them out with --no-plot"):
+        compare(config, to=tmp_path / "out")
+    with pytest.raises(ValueError, match="`jobs` is 0"):
+        compare(config, to=tmp_path / "out", plot=False, jobs=0)
