@@ -31,6 +31,7 @@ _SPLIT_WORDS = {
 }  # fmt: skip
 _ID = re.compile(r"(?i)(.*[_ -])?(id|ids|uuid|guid|idx|index|url|uri|hash)|unnamed: ?\d+|\w*[a-z]I[dD]")
 _SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|value|y|similarity|relatedness)")
+_CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([_ -]?id)?")
 _PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # say nothing of what is learnt
 MAX_LABELS = 200  # more different values than this are no labels
 MAX_NUMBERS = 20  # more different whole numbers than this are a quantity
@@ -107,6 +108,12 @@ def draft_config(
     for source in sources:
         has_text = bool(texts) and set(texts) <= source.first.columns.keys()
         source.text = texts if has_text else choose_text(source.first, exclude=given, ask=ask)
+        for column in source.text:
+            if source.first.columns[column].kind not in ("string", "words"):
+                raise ValueError(
+                    f"`--text {text}`: the column {column!r} of {source.first.path} holds neither strings nor lists of"
+                    " words."
+                )
         chosen = {column: kind for column, kind in given.items() if column in source.first.columns}
         source.tasks = _choose_labels(source, chosen, ask)
         _check_splits(source)
@@ -129,11 +136,11 @@ def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     groups: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
     for path in map(Path, paths):
         folder = path.absolute().parent
-        parts = re.split(r"[^A-Za-z0-9]+", path.stem)
+        parts = re.split(r"[\W_]+", path.stem)
         split = next((_SPLIT_WORDS[part.lower()] for part in parts if part.lower() in _SPLIT_WORDS), None)
         if split is not None:  # a shard's number, as in train-00000-of-00002, is no name
             rest = re.sub(r"[-_]?\d+-of-\d+$", "", path.stem)
-            rest = "_".join(part for part in re.split(r"[^A-Za-z0-9]+", rest) if part.lower() not in _SPLIT_WORDS)
+            rest = "_".join(part for part in re.split(r"[\W_]+", rest) if part.lower() not in _SPLIT_WORDS)
         elif folder.name.lower() in _SPLIT_WORDS:
             split, rest, folder = _SPLIT_WORDS[folder.name.lower()], "_".join(parts), folder.parent
         else:
@@ -149,6 +156,12 @@ def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
             )
         if len({repr(FILE_LOADERS.get(Path(path).suffix)) for path in files}) > 1:
             raise ValueError(f"{', '.join(files)} are splits of one source, and so should be files of one kind.")
+        for split, held in splits.items():
+            if len({re.sub(r"\d+", "", Path(path).stem) for path in held}) > 1:
+                raise ValueError(
+                    f"{', '.join(held)}: by their names all are the {split} split of one source; rename those that are"
+                    " not, or name one at a time."
+                )
         name = _plain_name(rest or Path(folder_name).name) or "data"
         if name in sources:
             name = _plain_name(f"{Path(folder_name).name}_{name}")
@@ -259,13 +272,14 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
         return None, f"always {_quoted(column.common[0][0])}"
     if column.kind == "truth":
         return "sequence_classification", ""
-    if _ID.fullmatch(column.name) or (
+    named = bool(_CLASS.fullmatch(column.name))
+    if (_ID.fullmatch(column.name) and not named) or (
         column.num_distinct == column.num_values > 2 and not _SCORE.fullmatch(column.name)
         and (column.whole if column.kind == "number" else int(column.lengths.max()) == 1)
     ):  # fmt: skip
         return None, "an id: its values say nothing of the text"
     if column.kind == "number":
-        if not column.whole or column.num_distinct > MAX_NUMBERS:
+        if not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS):
             return _number_type(file, text), ""
         return (
             "sequence_classification",
@@ -307,6 +321,7 @@ def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: As
             left_out.append((column.name, "not among `--label`" if found else why))
         elif given:
             chosen[column.name] = given[column.name] or found or _forced_type(column)
+            _check_type(column, chosen[column.name], file)
         elif found is None:
             left_out.append((column.name, why))
         else:
@@ -335,6 +350,22 @@ def _forced_type(column: Column) -> str:
         return "multi_label_classification"
     number = column.kind == "number" and not (column.whole and column.num_distinct <= MAX_NUMBERS)
     return "regression" if number else "sequence_classification"
+
+
+def _check_type(column: Column, kind: str, file: FileDescription) -> None:
+    """Whether a column that someone says holds labels can hold those of a task type."""
+    kinds = {
+        "sequence_classification": ("string", "number", "truth"),
+        "multi_label_classification": ("words", "numbers"),
+        "token_classification": ("words", "numbers"),
+    }.get(kind, ("number",))
+    if column.kind not in kinds or not column.num_values or TASK_TYPES[kind].label is None:
+        takes = TASK_TYPES[kind].label or "no label column"
+        shown = ", ".join(_quoted(value) for value, _ in column.common[:3]) or "nothing of use"
+        raise ValueError(
+            f"`--label {column.name}={kind}`: {kind} takes {takes}, and the column {column.name!r} of {file.path} holds"
+            f" {shown}."
+        )
 
 
 def _parse_label(label: str) -> tuple[str, str | None]:

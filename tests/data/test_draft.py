@@ -87,6 +87,7 @@ def test_shards_are_files_of_one_split_and_names_of_sources_differ() -> None:
         "x": {"train": ["/one/x.csv"]},
         "two_x": {"train": ["/two/x.csv"]},
     }
+    assert list(group_files(["/d/ä.csv", "/d/ö.csv"])) == ["data", "d_data"]
     assert list(group_files(["/d/latest.csv", "/d/trainer.csv"])) == ["latest", "trainer"]  # no words for splits
 
 
@@ -96,6 +97,7 @@ def test_shards_are_files_of_one_split_and_names_of_sources_differ() -> None:
         (["/d/a-test.csv"], "by the name this is test, and no file beside it is for training"),
         (["/d/a-train.csv", "/d/a-test.tsv"], "files of one kind"),
         (["/d/a.csv", "/d/a.csv"], "named twice"),
+        (["/d/a-b.csv", "/d/a_b.csv"], "by their names all are the train split of one source"),
     ],
 )
 def test_files_that_make_no_source_are_refused(paths: list[str], message: str) -> None:
@@ -185,6 +187,26 @@ def test_labels_that_are_called_alike_get_names_of_their_sources(tmp_path: Path)
     assert "left out: stars, not among `--label`" in yaml
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "kind"),
+    [
+        ("label", range(40), "sequence_classification"),  # numbers of classes
+        ("intent_id", range(40), "sequence_classification"),
+        ("minutes", range(40), "regression"),
+        ("minutes", range(20), "sequence_classification"),
+        ("minutes", [number / 2 for number in range(4)], "regression"),
+        ("user_id", range(4), None),
+        ("nr", range(120), None),  # another number in each row
+        ("rating", range(120), "regression"),
+    ],
+)
+def test_numbers(tmp_path: Path, column: str, values: Any, kind: str | None) -> None:
+    rows = [{"text": row["body"], "mood": row["mood"], column: values[number % len(values)]}
+            for number, row in enumerate(review_rows(num_rows=120))]  # fmt: skip
+    config = runs(draft_config([write(tmp_path / "rows.csv", rows)]), tmp_path)
+    assert {label: kind for kind, label in tasks_of(config).values()}.get(column) == kind
+
+
 def test_names_that_no_task_can_have(tmp_path: Path) -> None:
     rows = [{"text": row["body"], "train": row["mood"], "loss": row["mood"], "größe!": row["mood"]}
             for row in review_rows()]  # fmt: skip
@@ -231,8 +253,8 @@ def test_odd_names_and_values_stay_valid_yaml(tmp_path: Path) -> None:
 
 def two_texts(tmp_path: Path) -> str:
     generator = random.Random(0)
-    rows = [{"subject": some_text(generator), "message": some_text(generator), "queue": ("a", "b")[number % 2]}
-            for number in range(30)]  # fmt: skip
+    rows = [{"subject": some_text(generator), "message": some_text(generator), "queue": ("a", "b")[number % 2],
+             "nr": number} for number in range(30)]  # fmt: skip
     return write(tmp_path / "tickets.csv", rows)
 
 
@@ -272,6 +294,9 @@ def test_no_labels_are_refused_with_the_flag_or_asked_for(tmp_path: Path) -> Non
         ({"labels": ["queues"]}, r"`--label`: no file has a column 'queues'. Did you mean `queue`\?"),
         ({"text": "subject,massage"}, r"`--text`: no file has a column 'massage'. Did you mean `message`\?"),
         ({"text": "message", "labels": ["message"]}, "this column of .* is its text"),
+        ({"text": "nr", "labels": ["queue"]}, "the column 'nr' of .* holds neither strings nor lists of words"),
+        ({"text": "message", "labels": ["queue=regression"]}, "regression takes a number a row, and .* holds 'a', 'b'"),
+        ({"text": "message", "labels": ["queue=token_classification"]}, "takes a list with one label for each word"),
     ],
 )
 def test_flags_that_fit_no_file_are_refused(tmp_path: Path, flags: dict[str, Any], message: str) -> None:

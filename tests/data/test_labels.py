@@ -28,7 +28,7 @@ def build(
     words = kind == TAGS
     rows = {}
     for split, column in splits.items():
-        texts: list[Any] = [["w"] * len(value or [0]) if words else "some text" for value in column]
+        texts: list[Any] = [[split] * len(value or [0]) if words else f"{split} text" for value in column]
         features = (
             Features({"text": List(Value("string")) if words else Value("string"), "y": feature}) if feature else None
         )

@@ -243,6 +243,7 @@ def test_rows_without_any_label_are_left_out_and_counted(caplog: pytest.LogCaptu
     source, tasks = assistant(datasets.Dataset.from_list(rows))
     tokenizer = wordpiece_tokenizer()
     encoded = encode_rows(source, "train", tasks, tokenizer, 64)
+    caplog.clear()  # that both splits have the same rows has been said
     with caplog.at_level(logging.WARNING, "mtl_hf"):
         kept = trainable_rows(source, encoded, tasks)
     assert kept["input_ids"][:] == [encoded["input_ids"][row] for row in (0, 2, 3, 5, 6, 7)]
@@ -255,6 +256,7 @@ def test_rows_without_any_label_are_left_out_and_counted(caplog: pytest.LogCaptu
 def test_rows_that_all_have_a_label_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     source, tasks = reviews()
     encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
+    caplog.clear()
     assert trainable_rows(source, encoded, tasks) is encoded
     assert not warnings_of(caplog)
 
@@ -303,5 +305,6 @@ def test_what_is_cut_is_counted(caplog: pytest.LogCaptureFixture) -> None:
 def test_nothing_cut_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     source, tasks = reviews()
     encoded = encode_rows(source, "validation", tasks, wordpiece_tokenizer(), 64)
+    caplog.clear()
     assert report_cut(source, "validation", encoded, tasks) == {"rows_cut": 0, "words_lost": 0, "entities_lost": 0}
     assert not warnings_of(caplog)
