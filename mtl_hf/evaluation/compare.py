@@ -151,6 +151,7 @@ def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
     due = [run for run in runs if not _finished(run)]
     if len(due) < len(runs):
         logger.info("%d of %d runs are finished already.", len(runs) - len(due), len(runs))
+    jobs = max(1, min(jobs, len(due)))  # a run that is alone has all threads
     failed = [problem for problem in _each(lambda run: _train(run, jobs), due, jobs, "Training") if problem]
     if failed:
         raise ChildProcessError(
