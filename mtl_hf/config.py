@@ -33,28 +33,51 @@ def option(help: str, default: Any = dataclasses.MISSING) -> Any:
 # ---- the sections ----
 
 
+# A field that is called like a word of Python has a `_` after it here, and none in YAML.
+
+
 @dataclass(kw_only=True)
 class Model:
-    """`model:` the shared encoder and what every head starts from."""
+    """`model:` the shared encoder and what every head starts from: an `encoder`, or `from` a model of ours."""
 
-    encoder: str = option(
-        "pretrained encoder: a Hub id, a local folder, or package:<python package>/<folder inside it>"
+    encoder: str | None = option(
+        "pretrained encoder: a Hub id, a local folder, or package:<python package>/<folder inside it>", None
+    )
+    from_: str | None = option(
+        "instead of `encoder`, a multi-task model to go on from: a run's folder, one of its checkpoints, or a Hub id"
+        " such as me/model or me/model@revision",
+        None,
+    )
+    keep: Literal["encoder", "matching"] | None = option(
+        "of the model in `from`: its encoder alone, or also the heads of the config's tasks (default: matching)", None
+    )
+    rename: dict[str, str] | None = option(
+        "heads of the model in `from` to call otherwise before they are matched: {old: new}", None
     )
     revision: str | None = option("branch, tag or commit of the encoder on the Hub", None)
     trust_remote_code: bool = option(
         "allow code of the encoder's repository (its tokenizer's) to run on this machine", False
     )
-    pooling: str = option(
+    pooling: str | None = option(
         "how token states become one vector for sentence heads: mean, cls, max, mean_last_<n> (over the last n layers,"
-        " then over tokens) or attention (learned weights, each head its own)",
-        "mean",
+        " then over tokens) or attention (learned weights, each head its own) (default: mean, or that of the model in"
+        " `from`)",
+        None,
     )
-    max_length: int | None = option("longest input in tokens; longer ones are cut (default: the encoder's limit)", None)
-    dropout: float = option("dropout before the last layer of each head, 0 to 1", 0.1)
+    max_length: int | None = option(
+        "longest input in tokens; longer ones are cut (default: the encoder's limit, or that of the model in `from`)",
+        None,
+    )
+    dropout: float = option("dropout before the last layer of each new head, 0 to 1", 0.1)
     attn_implementation: str | None = option("attention kernel: sdpa, eager, ... (default: transformers' choice)", None)
     encoder_config: dict[str, Any] = option(
         "fields of the encoder's configuration to change, such as hidden_dropout_prob", {}
     )
+
+    @property
+    def keeps_heads(self) -> bool:
+        """Whether heads of the model in `from` are kept."""
+        return self.from_ is not None and self.keep != "encoder"
 
 
 @dataclass(kw_only=True)
@@ -100,8 +123,13 @@ class Task:
         " the first is the primary one",
         [],
     )
+    train: bool = option(
+        "false: a head of the model in `from` that stays as it is and is only scored, before training and after", True
+    )
     loss_weight: float = option("factor of the task's loss", 1.0)
-    score_weight: float | None = option("weight of the primary metric in the score (default: 1; 0 for a loss)", None)
+    score_weight: float | None = option(
+        "weight of the primary metric in the score (default: 1; 0 for a loss, and for a task that is only scored)", None
+    )
     learning_rate: float | None = option("of this head (default: head_learning_rate, else learning_rate)", None)
     pooling: str | None = option("instead of the model's", None)
     dropout: float | None = option("instead of the model's (of sentence_similarity: instead of none)", None)
@@ -189,6 +217,7 @@ class RunConfig:
                     )
         if not self.tasks:
             raise ValueError("`tasks` is empty: name at least one task.")
+        _check_start(self.model, self.tasks)
         for name in self.sources:
             if not any(name in task.sources for task in self.tasks.values()):
                 raise ValueError(f"`sources.{name}` is read by no task: use it or remove it.")
@@ -530,14 +559,19 @@ def _typed_dataclass(hint: Any, value: Any, path: str) -> Any:
             f"`{path}` is {_show(value)}; it should be a mapping with the keys of a {hint.__name__.lower()}."
         )
     hints = typing.get_type_hints(hint)
-    names = [item.name for item in dataclasses.fields(hint) if item.init]
+    names = {_key(item): item.name for item in dataclasses.fields(hint) if item.init}
     check_keys(value, names, path)
     prefix = f"{path}." if path else ""
     for item in dataclasses.fields(hint):
         required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-        if required and item.name not in value:
-            raise ValueError(f"`{prefix}{item.name}` is missing: {item.metadata.get('help', 'it has no default')}.")
-    return hint(**{key: typed(hints[key], item, f"{prefix}{key}") for key, item in value.items()})
+        if required and _key(item) not in value:
+            raise ValueError(f"`{prefix}{_key(item)}` is missing: {item.metadata.get('help', 'it has no default')}.")
+    return hint(**{names[key]: typed(hints[names[key]], item, f"{prefix}{key}") for key, item in value.items()})
+
+
+def _key(item: dataclasses.Field[Any]) -> str:
+    """What a field is called in YAML."""
+    return item.name.removesuffix("_")
 
 
 def check_keys(found: Iterable[str], known: Iterable[str], path: str) -> None:
@@ -667,13 +701,48 @@ def _check_name(what: str, name: str) -> None:
         raise ValueError(f"a task cannot be called {name!r}: `eval_{name}` already means something else.")
 
 
+def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
+    """What can be said of `model.from` and of tasks that are only scored before anything is loaded."""
+    if (model.encoder is None) == (model.from_ is None):
+        raise ValueError(
+            "`model` has both `encoder` and `from`: choose one (`model.encoder=` on the command line takes it out)."
+            if model.encoder
+            else "`model.encoder` is missing: pretrained encoder (or, instead, `model.from`: a multi-task model)."
+        )
+    if model.from_ is None:
+        for key in ("keep", "rename"):
+            if getattr(model, key):
+                raise ValueError(f"`model.{key}` is about the heads of the model in `model.from`, and there is none.")
+    elif model.rename and not model.keeps_heads:
+        raise ValueError("`model.rename` renames heads, and with `model.keep: encoder` none is kept.")
+    elif model.pooling and model.keeps_heads:
+        raise ValueError(
+            "`model.pooling`: the heads of the model in `from` keep the pooling that they were trained with; give a new"
+            " task its own `pooling`, or set `model.keep: encoder`."
+        )
+    elif model.revision:
+        raise ValueError("`model.revision` is of an `encoder`; a commit of `from` is named with it: me/model@revision.")
+    elif model.trust_remote_code:
+        raise ValueError("`model.trust_remote_code`: a model in `from` needs no code of its repository.")
+    scored = [name for name, task in tasks.items() if not task.train]
+    if scored and not model.keeps_heads:
+        raise ValueError(
+            f"`tasks.{scored[0]}.train` is false, but no model is there that has its head: name one in `model.from`"
+            " (with `keep: matching`)."
+        )
+    if len(scored) == len(tasks):
+        raise ValueError(
+            "`train` is false for every task: nothing would be trained (`mtl-hf evaluate` scores a model)."
+        )
+
+
 def _without_defaults(section: Any) -> dict[str, Any]:
     keys = {}
     for item in dataclasses.fields(section):
         value = getattr(section, item.name)
         default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
         if value != default:
-            keys[item.name] = value
+            keys[_key(item)] = value
     return keys
 
 
@@ -696,6 +765,6 @@ def describe() -> str:
                 default = ""
             else:
                 default = f" [{item.default}]"
-            lines.append(f"  {item.name}: {item.metadata['help']}{default}")
+            lines.append(f"  {_key(item)}: {item.metadata['help']}{default}")
     lines.append("anything else at the top level: a variable, used as ${name}")
     return "\n".join(lines)

@@ -443,7 +443,7 @@ def score_weight(task: TaskData) -> float:
     """Weight of a task's primary metric in the score."""
     if task.config.score_weight is not None:
         return task.config.score_weight
-    return 0.0 if primary_metric(task) in LOSS_LIKE else 1.0
+    return 0.0 if primary_metric(task) in LOSS_LIKE or not task.config.train else 1.0
 
 
 def task_metrics(

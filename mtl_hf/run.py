@@ -15,13 +15,24 @@ import datasets
 import torch
 from transformers import set_seed
 
-from .config import RunConfig, resolve_path, typed
+from .config import Model, RunConfig, resolve_path, typed
 from .data.labels import TaskData, build_tasks, check_tasks
 from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
 from .evaluation.saved_models import RUN_FILE
+from .evaluation.start import (
+    Answered,
+    Start,
+    ask_untrained,
+    check_start,
+    check_tokens,
+    compare_untrained,
+    find_start,
+    load_start,
+    warn_of_drift,
+)
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
 from .metrics import Answers
@@ -88,10 +99,18 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
     set_seed(arguments.seed)
     with arguments.main_process_first(desc="loading and encoding"):
+        start = find_start(run)
         sources = load_sources(run)
-        tasks = build_tasks(run, sources)
-        model = build_model(run, tasks)
-        train_rows = {name: _encode_training(source, tasks, model) for name, source in sources.items()}
+        tasks = build_tasks(run, sources, start.vocabularies if start else None)
+        if start:
+            check_start(start, tasks, sources)
+        model = build_model(run, tasks, start)
+        trained = {name: task for name, task in tasks.items() if task.config.train}
+        train_rows = {
+            name: _encode_training(source, trained, model)
+            for name, source in sources.items()
+            if any(name in task.config.sources for task in trained.values())
+        }
         splits = {
             split: {
                 name: encode_split(source, split, tasks, model)
@@ -100,6 +119,11 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             }
             for split in ("validation", "test")
         }
+        final = final_split(splits)
+        for name, task in tasks.items():
+            if name not in trained and not any(source in splits[final] for source in task.config.sources):
+                raise ValueError(f"`tasks.{name}.train` is false, but none of its sources has a {final} split, on which"
+                                 " it would be scored.")  # fmt: skip
     try:
         trainer = MultiTaskTrainer(
             model,
@@ -115,6 +139,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     trainer.publish = push
     logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
+    warn_of_drift(trainer)
     return Run(run, sources, train_rows, splits, trainer)
 
 
@@ -187,6 +212,7 @@ def train(
             reserve(str(hub.hub_model_id), private=hub.hub_private_repo, token=hub.hub_token)
         except OSError as error:
             logger.warning("%s Training goes on; the push is tried again at its end.", error)
+    before = ask_untrained(trainer, run.splits[final_split(run.splits)])  # the weights are those of `model.from` still
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -194,7 +220,7 @@ def train(
     trainer.save_model()
     trainer.save_state()
     name = trainer.args.hub_model_id or folder.absolute().name
-    results = _score_and_write(run, folder, name, seconds)
+    results = _score_and_write(run, folder, name, seconds, before)
     # Without the wait a process may leave while another still talks to it.
     trainer.accelerator.wait_for_everyone()
     if hub:  # after the wait, which others give up before a slow upload is through
@@ -208,15 +234,26 @@ def train(
     return results
 
 
-def _score_and_write(run: Run, folder: Path, name: str, seconds: float) -> dict[str, Any]:
+def final_split(splits: Mapping[str, Mapping[str, EncodedSplit]]) -> str:
+    """The split that a run is scored on at its end: `test` where a source has one, else `validation`."""
+    return "test" if splits["test"] else "validation"
+
+
+def _score_and_write(
+    run: Run, folder: Path, name: str, seconds: float, before: Answered | None = None
+) -> dict[str, Any]:
     """Score the trained model, on the test split where there is one, and write scores, predictions and the card."""
     trainer = run.trainer
-    split = "test" if run.splits["test"] else "validation"
+    split = final_split(run.splits)
     for task_name, task in trainer.tasks.items():
         if not any(source in run.splits[split] for source in task.config.sources):
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", task_name, split)
     answers: dict[str, dict[str, Answers]] = {}
-    results = {"split": split} | trainer.score(run.splits[split], intervals=True, keep_answers=answers)
+    logits: dict[str, dict[str, Any]] | None = {} if before else None
+    scores = trainer.score(run.splits[split], intervals=True, keep_answers=answers, keep_logits=logits)
+    results = {"split": split} | scores
+    if before and logits is not None:
+        compare_untrained(results, before, Answered(results, answers, logits))
     if trainer.is_world_process_zero():
         write_results(folder, results, run.sources, split, answers)
         write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
@@ -224,14 +261,31 @@ def _score_and_write(run: Run, folder: Path, name: str, seconds: float) -> dict[
     return results
 
 
-def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel:
-    """The encoder that the config names, with a new head for each task."""
-    spec = run.model
-    encoder = resolve_path(spec.encoder)
+def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | None = None) -> MultiTaskModel:
+    """The encoder that the config names, or the model that it starts from, with a new head for each other task."""
+    model = load_start(start, run) if start else _load_encoder(run.model)
+    tokens = model.tokenizer("to be")["input_ids"]
+    for name, task in tasks.items():
+        if name in model.heads:
+            continue
+        chosen = task.config
+        default = None if task.type == "sentence_similarity" else run.model.dropout  # a cosine is not taken of noise
+        options: dict[str, Any] = {"dropout": default if chosen.dropout is None else chosen.dropout}
+        for key in ("pooling", "label_smoothing", "loss", "temperature"):
+            if getattr(chosen, key):
+                options[key] = getattr(chosen, key)
+        model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
+    if start:
+        check_tokens(start, run, tokens, model.tokenizer("to be")["input_ids"])
+    return model
+
+
+def _load_encoder(spec: Model) -> MultiTaskModel:
+    encoder = resolve_path(str(spec.encoder))
     if Path(encoder).is_dir() and not (Path(encoder) / "config.json").is_file():
         raise ValueError(f"`model.encoder` {spec.encoder!r}: there is no model in that folder (no config.json).")
     try:
-        model = MultiTaskModel.from_encoder(
+        return MultiTaskModel.from_encoder(
             encoder,
             pooling=spec.pooling,
             max_length=spec.max_length,
@@ -244,15 +298,6 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData]) -> MultiTaskModel
         raise ValueError(
             f"`model.encoder` {spec.encoder!r} cannot be loaded: {' '.join(str(error).split())}"
         ) from error
-    for name, task in tasks.items():
-        chosen = task.config
-        default = None if task.type == "sentence_similarity" else spec.dropout  # a cosine is not taken of noise
-        options: dict[str, Any] = {"dropout": default if chosen.dropout is None else chosen.dropout}
-        for key in ("pooling", "label_smoothing", "loss", "temperature"):
-            if getattr(chosen, key):
-                options[key] = getattr(chosen, key)
-        model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
-    return model
 
 
 def _encode_training(source: SourceData, tasks: Mapping[str, TaskData], model: MultiTaskModel) -> datasets.Dataset:

@@ -178,6 +178,17 @@ def test_missing_file_and_other_encodings_are_refused(tmp_path: Path) -> None:
          r"`model\.pooling` is 'men'\. Did you mean `mean`\? Valid are mean, cls, max, attention, and mean_last_<n>"),
         ("label: sentiment", "label: sentiment, pooling: mean_last_1", r"`tasks\.sentiment\.pooling` is 'mean_last_1'"),
         ("encoder: some/encoder", "encoder: a, max_length: long", r"`model\.max_length` is long; .* whole number"),
+        ("encoder: some/encoder", "encoder: a, from: b", r"`model` has both `encoder` and `from`: choose one"),
+        ("encoder: some/encoder", "from_: b", r"unknown key `from_` in `model`\. Did you mean `from`\?"),
+        ("encoder: some/encoder", "from: [b]", r"`model\.from` is a list of 1; it should be text"),
+        ("encoder: some/encoder", "encoder: a, keep: encoder", r"`model\.keep` is about the heads .* there is none"),
+        ("encoder: some/encoder", "encoder: a, rename: {b: c}", r"`model\.rename` is about the heads"),
+        ("encoder: some/encoder", "from: b, keep: all", r"`model\.keep` is all; valid are encoder, matching"),
+        ("encoder: some/encoder", "from: b, keep: encoder, rename: {b: c}", r"`model\.rename` .* none is kept"),
+        ("encoder: some/encoder", "from: b, pooling: cls", r"`model\.pooling`: .* keep the pooling .*`model\.keep"),
+        ("encoder: some/encoder", "from: b, revision: v1", r"`model\.revision` .* me/model@revision"),
+        ("encoder: some/encoder", "from: b, trust_remote_code: true", r"`model\.trust_remote_code`: .* no code"),
+        ("label: sentiment", "label: sentiment, train: false", r"`tasks\.sentiment\.train` is false, but no model"),
         ("encoder: some/encoder", "encoder: a, dropout: 1.0", r"`model\.dropout` is 1\.0; it is a share"),
         ("label: sentiment", "label: sentiment, label_smoothing: 2", r"`tasks\.sentiment\.label_smoothing` is 2\.0"),
         ("label: sentiment", "label: sentiment, bio: fix", r"`tasks\.sentiment\.bio` is fix; valid are repair, refuse"),
@@ -329,6 +340,26 @@ def test_run_config_passes_through_but_takes_no_overrides() -> None:
         RunConfig.load(run, ["model.pooling=max"])
 
 
+def test_from_is_read_and_written_by_that_name() -> None:
+    tree = minimal(model={"from": "me/model@v1", "rename": {"a": "b"}})
+    for given, overrides in ((tree, []), (minimal(), ["model.encoder=", "model.from=me/model@v1", "model.rename.a=b"])):
+        run = RunConfig.load(given, overrides)
+        assert (run.model.from_, run.model.encoder, run.model.keeps_heads) == ("me/model@v1", None, True)
+        assert run.to_dict()["model"] == {"from": "me/model@v1", "rename": {"a": "b"}}
+        assert RunConfig.load(yaml.safe_load(run.to_yaml())) == run
+    back = RunConfig.load(tree, ["model.from=null", "model.rename=null", "model.encoder=some/encoder"])
+    assert (back.model.from_, back.model.encoder, back.model.keeps_heads) == (None, "some/encoder", False)
+    assert not RunConfig.load(tree, ["model.keep=encoder", "model.rename=null"]).model.keeps_heads
+
+
+def test_a_run_trains_at_least_one_task() -> None:
+    config = minimal(model={"from": "a"})
+    for task in config["tasks"].values():
+        task["train"] = False
+    with pytest.raises(ValueError, match="`train` is false for every task"):
+        RunConfig.load(config)
+
+
 # Python and back
 
 CONFIGS: list[dict[str, Any]] = [
@@ -443,9 +474,9 @@ def test_help_names_every_field_of_ours_with_its_meaning() -> None:
     for section in (Model, Source, Task, OurTraining):
         for item in dataclasses.fields(section):
             if item.name not in ("loader", "dataset"):  # not keys of the YAML
-                assert f"  {item.name}: {item.metadata['help']}" in text
+                assert f"  {item.name.removesuffix('_')}: {item.metadata['help']}" in text
     assert "\n  encoder: " in text
-    assert "[mean]" in text
+    assert "[round_robin]" in text
     assert "(required)" in text
     assert "${name}" in text
 

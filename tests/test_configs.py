@@ -19,15 +19,26 @@ def test_the_five_recipes_are_there() -> None:
     assert names >= {"quickstart", "snips", "conll_sst2", "hate_sentiment", "arxiv_sciie"}
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_a_config_trains_and_is_scored(config: Path, encoder_folder: str, tmp_path: Path) -> None:
+def train_short(config: Path, encoder_folder: str, tmp_path: Path, output: str) -> dict:
+    """Train a config for two steps on tiny data, after the config of ours that it starts from."""
     if config.stem != "quickstart":  # whose data ship with the package
         write_fake_data(RunConfig.load(config, [f"data={tmp_path / 'data'}"]), tmp_path)
-    overrides = [f"model.encoder={encoder_folder}", "model.max_length=48", f"training.output_dir={tmp_path / 'run'}",
+    overrides = [f"training.output_dir={tmp_path / output}", "model.max_length=48",
                  "training.max_steps=2", "training.use_cpu=true", "training.disable_tqdm=true"]  # fmt: skip
     if config.stem != "quickstart":
         overrides.append(f"data={tmp_path / 'data'}")
-    results = mtl_hf.train(config, overrides)
+    if start := RunConfig.load(config).model.from_:
+        (first,) = [path for path in CONFIGS if RunConfig.load(path).training["output_dir"] == start]
+        train_short(first, encoder_folder, tmp_path, "first")
+        overrides.append(f"model.from={tmp_path / 'first'}")
+    else:
+        overrides.append(f"model.encoder={encoder_folder}")
+    return mtl_hf.train(config, overrides)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_trains_and_is_scored(config: Path, encoder_folder: str, tmp_path: Path) -> None:
+    results = train_short(config, encoder_folder, tmp_path, "run")
     assert results["split"] == "test"
     assert set(results["tasks"]) == set(RunConfig.load(config).tasks)
     assert math.isfinite(results["score"])

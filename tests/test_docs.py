@@ -49,7 +49,8 @@ def opens_with(chapter: Path, language: str) -> bool:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with our configs and tiny data in `data/`, where every run takes two steps."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    write_fake_data(RunConfig.load(ROOT / "configs" / "snips.yaml"), tmp_path)
+    for name in ("snips", "transfer_first", "transfer"):
+        write_fake_data(RunConfig.load(ROOT / "configs" / f"{name}.yaml"), tmp_path)
     monkeypatch.chdir(tmp_path)
     load = RunConfig.load.__func__
 
@@ -172,6 +173,21 @@ def test_embeddings_benchmark_runs(
         differences = torch.tensor(cosines).argsort().argsort() - torch.arange(7)
         assert float(spearman) == pytest.approx(100 - 600 * int((differences**2).sum()) / (7 * 48), abs=0.051)
     assert [line[0] for line in shown] == ["mean", "max"]
+
+
+def test_the_chapter_on_transfer_adds_a_head_and_proves_the_old_one_unchanged(
+    project: Path, encoder_folder: str
+) -> None:
+    mtl_hf.train("configs/transfer_first.yaml", [f"model.encoder={encoder_folder}", "model.max_length=48"])
+    text = (ROOT / "docs" / "transfer_learning.md").read_text(encoding="utf-8")
+    _, config = blocks(text, "yaml")
+    results = mtl_hf.train(yaml.safe_load(config))
+    assert results["tasks"]["sentiment"]["unchanged"]
+    assert results["tasks"]["sentiment"]["drift"]["logits"] == 0
+    (snippet,) = blocks(text, "python")
+    scope: dict = {"mtl_hf": mtl_hf}
+    exec(snippet, scope)
+    assert list(mtl_hf.MultiTaskModel.from_pretrained("outputs/by_hand").heads) == ["emotion"]
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *CHAPTERS], ids=lambda path: path.stem)

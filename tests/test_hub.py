@@ -336,11 +336,6 @@ def test_a_folder_with_code_is_loaded_by_the_installed_classes(trained):
         assert copy.deepcopy(model).tokenizer("jazz")["input_ids"] == trained.model.tokenizer("jazz")["input_ids"]
 
 
-def test_a_multi_task_model_is_no_encoder(trained):
-    with pytest.raises(ValueError, match="is a multi-task model, not an encoder"):
-        mtl_hf.MultiTaskModel.from_encoder(trained.folder)
-
-
 # ---- what is wrong ----
 
 

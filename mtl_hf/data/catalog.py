@@ -302,10 +302,19 @@ def convert_sst2(files: Files) -> Splits:
 
 def convert_tweeteval_hate(files: Files) -> Splits:
     """Text and label lines joined; rows without text are dropped."""
+    return _convert_tweeteval(files, ("not-hate", "hate"))
+
+
+def convert_tweeteval_emotion(files: Files) -> Splits:
+    """Text and label lines joined."""
+    return _convert_tweeteval(files, ("anger", "joy", "optimism", "sadness"))
+
+
+def _convert_tweeteval(files: Files, labels: Sequence[str]) -> Splits:
     return {
         split: [
             {"text": text.strip(), "label": label}
-            for text, label in read_tweeteval(files, part, ("not-hate", "hate"))
+            for text, label in read_tweeteval(files, part, labels)
             if text.strip()
         ]
         for split, part in (("train", "train"), ("validation", "val"), ("test", "test"))
@@ -456,6 +465,30 @@ CATALOG: dict[str, DataSet] = {
             "train": "dc62618c05fd48c1a55d3995f84485e2801446b7082926d67b47c19c783766ba",
             "validation": "c6a66a3acc89f8b68d4cab9ebda38ab07befe1605661e795ea230e5455c7b26b",
             "test": "a7102ffa58a1b96f69a26bbbd1a16b065c81a952e752669ef9d946a8a7328279",
+        },
+    ),
+    "tweeteval_emotion": DataSet(
+        origins=(
+            Origin(
+                repository="cardiffnlp/tweeteval",
+                commit="4fbd22cd78421f05b1ecdb4fc5725bc7a7bd8f66",
+                folder="datasets/emotion",
+                files=(
+                    "train_text.txt",
+                    "train_labels.txt",
+                    "val_text.txt",
+                    "val_labels.txt",
+                    "test_text.txt",
+                    "test_labels.txt",
+                ),
+            ),
+        ),
+        license=_TWEETEVAL_LICENSE,
+        convert=convert_tweeteval_emotion,
+        sha256={
+            "train": "3fae43a08a1c6413413b3569b8dc72a0e029f26f6962eebd1e3d48eeb0f165cd",
+            "validation": "8e463b19461cf2c1fadf50b4011eac000117b27155c0e2197c38f4ec76498613",
+            "test": "c8e7f9945e354f645dae7086791df4456177ec5970d0af52f465c8313b5a8b2f",
         },
     ),
     "twitter_sentiment": DataSet(

@@ -8,7 +8,7 @@ import collections
 import functools
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,8 @@ def check_tasks(config: RunConfig) -> None:
             if getattr(spec, key) is not None and spec.type != owner:
                 raise ValueError(f"`tasks.{name}.{key}` is an option of {owner}; {spec.type} has none such.")
         if spec.type == "sentence_similarity":
-            _check_similarity(name, spec, spec.pooling or config.model.pooling)
+            known = spec.pooling or config.model.pooling or (None if config.model.from_ else "mean")
+            _check_similarity(name, spec, known)
         if spec.label is None and task_type.label is not None and spec.loss != "ranking":
             raise ValueError(f"`tasks.{name}.label` is missing: the column with {task_type.label}.")
         if spec.label is not None and task_type.label is None:
@@ -151,8 +152,8 @@ def check_tasks(config: RunConfig) -> None:
             )
 
 
-def _check_similarity(name: str, spec: Task, pooling: str) -> None:
-    """Check what only a task of sentence similarity has."""
+def _check_similarity(name: str, spec: Task, pooling: str | None) -> None:
+    """Check what only a task of sentence similarity has; its pooling is None where a saved model decides."""
     if spec.loss == "ranking":
         for key in ("label", "score_range"):
             if (found := getattr(spec, key)) is not None:
@@ -168,7 +169,7 @@ def _check_similarity(name: str, spec: Task, pooling: str) -> None:
         raise ValueError(
             f"`tasks.{name}.score_range` is {spec.score_range}; it is the least and the greatest score, as in [0, 5]."
         )
-    if spec.learning_rate is not None and pooling != "attention":
+    if spec.learning_rate is not None and pooling not in (None, "attention"):
         raise ValueError(
             f"`tasks.{name}.learning_rate` is {spec.learning_rate}, but this head has no weights of its own: only"
             " `pooling: attention` gives it some."
@@ -198,16 +199,17 @@ def _build_task(
         for split, rows in source.splits.items():
             source.gold[split][name] = _read_labels(name, spec, source, split, rows)
     training = [label for source in sources for label in source.gold["train"].get(name, []) if label is not None]
-    if "train" in sources[0].splits and not training:
+    if "train" in sources[0].splits and not training and spec.train:
         raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
     if not task_type.has_vocabulary:
         return TaskData(name, spec, [], form)
-    labels = (vocabularies or {}).get(name) or _vocabulary(name, spec, sources, training)
+    given = (vocabularies or {}).get(name)
+    labels = given or _vocabulary(name, spec, sources, training)
     task = TaskData(name, spec, labels, form, spans=spec.type == "token_classification" and is_span_scheme(labels))
     for source in sources:
         for split in source.splits:
             if task.spans:
-                _check_bio(task, source, split)
+                _check_bio(task, source, split, may_grow=split == "train" and not given)
             _report_unknown(task, source, split)
     return task
 
@@ -284,8 +286,13 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
     return names
 
 
+def label_names(labels: Iterable[Any]) -> set[str]:
+    """The names that occur in labels: in strings, and in lists of them."""
+    return {tag for label in labels for tag in ([label] if isinstance(label, str) else label or ()) if tag is not None}
+
+
 def _vocabulary(name: str, spec: Task, sources: list[SourceData], training: list[Any]) -> list[str]:
-    found = {tag for label in training for tag in ([label] if isinstance(label, str) else label) if tag is not None}
+    found = label_names(training)
     if not found:  # empty lists, or lists of nothing
         for source in sources:
             if "train" not in source.splits:
@@ -317,8 +324,11 @@ def _tag_order(label: str) -> tuple[bool, str, str]:
     return (label != "O", label[2:], label[:2]) if label[1:2] == "-" else (label != "O", label, "")
 
 
-def _check_bio(task: TaskData, source: SourceData, split: str) -> None:
-    """Find I- tags that continue nothing; repair or refuse them as the task says."""
+def _check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool) -> None:
+    """Find I- tags that continue nothing; repair or refuse them as the task says.
+
+    A B- tag that only a repair makes joins the vocabulary where that `may_grow`; a trained model's may not.
+    """
     broken, first = 0, None
     for row, tags in enumerate(source.gold[split][task.name]):
         previous = "O"
@@ -328,7 +338,7 @@ def _check_bio(task: TaskData, source: SourceData, split: str) -> None:
                 first = first if first is not None else (row, index, tag)
                 if task.config.bio == "repair":
                     tags[index] = f"B-{tag[2:]}"
-                    if split == "train" and tags[index] not in task.labels:
+                    if may_grow and tags[index] not in task.labels:
                         task.labels.append(tags[index])
             previous = tags[index] or "O"
     if not broken or first is None:

@@ -57,7 +57,7 @@ def config_of_file(
         if trained is None:
             scored[name] = Task(type=heads[name]["type"], source=source, label=column)
         else:
-            scored[name] = dataclasses.replace(trained, source=source, label=column)
+            scored[name] = dataclasses.replace(trained, source=source, label=column, train=True)
         if heads[name]["type"] == "sentence_similarity":
             scored[name] = dataclasses.replace(scored[name], **_similarity(rows, trained, column))
     logger.info("%s: %s.", path, "; ".join(

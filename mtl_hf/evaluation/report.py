@@ -33,6 +33,8 @@ def scores_table(results: Mapping[str, Any]) -> str:
             value = numbers[metric]
             shown = show_number(metric, value)
             lines.append(f"{name if index == 0 else '':<24}{metric:<16}{shown:>8}{interval:>18}{baseline:>10}".rstrip())
+        if "unchanged" in numbers:
+            lines.append(_unchanged_line(numbers))
         for source, own in numbers.get("per_source", {}).items():
             lines.append(f"  {source:<22}{primary:<16}{100 * own[primary]:>8.2f}")
     for source, value in results["joint"].items():
@@ -41,6 +43,17 @@ def scores_table(results: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{source} {number}" for source, number in results["rows"].items())
     lines.append(f"({results.get('split', 'scored')} rows: {rows})")
     return "\n".join(lines)
+
+
+def _unchanged_line(numbers: Mapping[str, Any]) -> str:
+    """Before → after of a task that was only scored, and whether its answers are the same."""
+    primary, drift = numbers["primary"], numbers["drift"]
+    before, after = (show_number(primary, found[primary]) for found in (numbers["before"], numbers))
+    what = f"unchanged, all {drift['rows']:,} answers"
+    if not numbers["unchanged"]:
+        what = f"CHANGED, {drift['changed']:,} of {drift['rows']:,} answers"
+    bits = ", bit for bit" if drift["logits"] == 0 else f", logits by at most {drift['logits']:.2g}"
+    return f"  not trained: {before} \u2192 {after}, {what}{bits}"
 
 
 def short_names(models: Sequence[str]) -> dict[str, str]:

@@ -222,6 +222,8 @@ def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
     """Each task of a run with a model of its own, that reads only the task's sources."""
     runs = []
     for name, task in run.config.tasks.items():
+        if not task.train:  # there is nothing to compare
+            continue
         training: dict[str, Any] = dict(run.config.training)
         training["output_dir"] = str(to / "runs" / f"{ALONE}-{name}" / f"seed-{run.seed}")
         if not re.match(rf"(eval_)?({re.escape(name)}_|score$)", str(training.get("metric_for_best_model", "score"))):

@@ -81,7 +81,7 @@ def write_card(
         name,
         run,
         data=_data_section(run, sources, trainer.tasks),
-        training=_training_section(trainer, seconds),
+        training=_training_section(run, trainer, seconds),
         cut=", ".join(cut),
     )
     (folder / CARD).write_text(text, encoding="utf-8")
@@ -108,12 +108,15 @@ def card(
     # JSON has sorted them; the run has them in the order in which they were written.
     heads: dict[str, dict[str, Any]] = {name: config["heads"][name] for name in tasks | config["heads"]}
     scores = _read_scores(folder, run, heads)
-    encoder = _hub_id(run.model.encoder) if run else None
+    origin = _origin(run) if run else ""
+    encoder = _hub_id(origin) if origin else None
     named = config["text_config"]["model_type"]
     if encoder:
         named = f"[{encoder}](https://huggingface.co/{encoder})"
-    elif run and run.model.encoder.startswith("package:"):
-        named = f"`{run.model.encoder}`, {named}"
+    elif origin.startswith("package:"):
+        named = f"`{origin}`, {named}"
+    if run and run.model.from_:
+        named += ", by way of another multi-task model"
     title = name.split("/")[-1]
     card_data = ModelCardData(
         base_model=encoder,
@@ -147,6 +150,24 @@ def card(
         ),
     )
     return str(made)
+
+
+def _origin(run: RunConfig) -> str:
+    """Where a run's encoder comes from, back through models of this machine to one that others can find as well.
+
+    Empty where that is not known.
+    """
+    seen: set[str] = set()
+    while run.model.from_ and run.model.from_ not in seen:
+        seen.add(run.model.from_)
+        on_hub = run.model.from_.partition("@")[0]
+        if run.model.from_.startswith("package:") or _hub_id(on_hub):
+            return on_hub
+        yaml = run_file(Path(run.model.from_))
+        if yaml is None:
+            return ""
+        run = RunConfig.load(yaml)
+    return run.model.encoder or ""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -344,7 +365,7 @@ def _occurrences(task: TaskData, labels: Iterable[Any]) -> Iterable[str]:
             yield from (tag for tag in label if tag is not None)
 
 
-def _training_section(trainer: MultiTaskTrainer, seconds: float) -> str:
+def _training_section(run: RunConfig, trainer: MultiTaskTrainer, seconds: float) -> str:
     args, state = trainer.args, trainer.state
     plain = args.to_dict()
     turns = f"{args.policy}, {args.stopping_rule}" if args.policy == "round_robin" else args.policy
@@ -357,7 +378,10 @@ def _training_section(trainer: MultiTaskTrainer, seconds: float) -> str:
     device = f"{args.device.type} ({platform.machine()}, threads: {torch.get_num_threads()})"
     if args.device.type == "cuda":
         device = torch.cuda.get_device_name()
-    lines = {
+    scored = [name for name, task in trainer.tasks.items() if not task.config.train]
+    lines = {"Started from": _started_from(run)} if run.model.from_ else {}
+    lines |= {"Heads that were not trained, only scored": ", ".join(scored)} if scored else {}
+    lines |= {
         "Turns of the sources": f"{turns}; a batch holds rows of one source",
         "Rows a batch": f"{batches} (of all processes together); batches a step: {args.gradient_accumulation_steps}",
         "Length": f"{state.global_step:,} optimiser steps, {state.epoch or 0:.2f} epochs",
@@ -369,6 +393,15 @@ def _training_section(trainer: MultiTaskTrainer, seconds: float) -> str:
     }
     listed = "\n".join(f"- {key}: {value}" for key, value in lines.items())
     return f"{listed}\n\n```\n{parts_table(trainer.parts, args.weight_decay)}\n```"
+
+
+def _started_from(run: RunConfig) -> str:
+    """The model that a run started from, without folders of this machine."""
+    name = str(run.model.from_)
+    kept = "its encoder and the heads of the same tasks" if run.model.keeps_heads else "its encoder"
+    if found := _hub_id(name.partition("@")[0]):
+        return f"[{name}](https://huggingface.co/{found}): {kept}"
+    return f"`{name if name.startswith('package:') else Path(name).name}`: {kept}"
 
 
 # ---- names and tables ----

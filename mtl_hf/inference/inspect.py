@@ -7,6 +7,8 @@ from ..config import RunConfig, resolve_path
 from ..data.labels import TaskData, build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import SourceData, load_sources
+from ..evaluation.start import find_start
+from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.encoding import NO_TOKEN, default_length, load_tokenizer, longest_input
 
 
@@ -22,18 +24,27 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
     Returns:
         Text: vocabularies, then each row's tokens with the labels of word tasks beside them and its other labels above.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig, PreTrainedConfig
 
     run = RunConfig.load(config, overrides)
+    start = find_start(run)
     sources = load_sources(run)
-    tasks = build_tasks(run, sources)
-    encoder = resolve_path(run.model.encoder)
-    options = {"revision": run.model.revision or "main", "trust_remote_code": run.model.trust_remote_code}
+    tasks = build_tasks(run, sources, start.vocabularies if start else None)
     words = any(task.form == "words" for task in tasks.values())
-    tokenizer = load_tokenizer(encoder, words=words, **options)
-    encoder_config = AutoConfig.from_pretrained(encoder, **run.model.encoder_config, **options)
-    limit = longest_input(tokenizer, encoder_config)
-    max_length = run.model.max_length or default_length(encoder, limit, **options)
+    options: dict[str, Any] = {"revision": run.model.revision or "main"}
+    if start:
+        encoder, options["revision"] = start.checkpoint.path, start.checkpoint.revision or "main"
+    else:
+        encoder, options["trust_remote_code"] = resolve_path(str(run.model.encoder)), run.model.trust_remote_code
+    found, _ = PreTrainedConfig.get_config_dict(encoder, **options)
+    if found.get("model_type") == MultiTaskConfig.model_type:
+        own = MultiTaskConfig.from_dict(found)
+        tokenizer = load_tokenizer(encoder, words=words, config=own, **options)
+        max_length = run.model.max_length or own.max_length
+    else:
+        tokenizer = load_tokenizer(encoder, words=words, **options)
+        limit = longest_input(tokenizer, AutoConfig.from_pretrained(encoder, **run.model.encoder_config, **options))
+        max_length = run.model.max_length or default_length(encoder, limit, **options)
     lines = []
     for name, task in tasks.items():
         shown = ", ".join(task.labels[:20]) + (f", ... ({len(task.labels)})" if len(task.labels) > 20 else "")

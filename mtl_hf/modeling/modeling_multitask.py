@@ -93,37 +93,42 @@ class MultiTaskModel(PreTrainedModel):
         cls,
         name_or_path: str | os.PathLike[str],
         *,
-        pooling: str = "mean",
+        pooling: str | None = None,
         max_length: int | None = None,
         attn_implementation: str | None = None,
         encoder_config: dict[str, Any] | None = None,
+        keep_heads: bool = False,
         **kwargs: Any,
     ) -> "MultiTaskModel":
         """A model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
 
         Args:
-            name_or_path: Hub id or local folder of anything that `AutoModel` loads.
-            pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; heads may choose their own.
-            max_length: Longest input in tokens; by default what a sentence encoder was made for, else the most that
-                encoder and tokenizer can take.
+            name_or_path: Hub id or local folder of anything that `AutoModel` loads, or of a multi-task model, of which
+                the encoder is taken.
+            pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; heads may choose their own. By default that
+                of a multi-task model, else `mean`.
+            max_length: Longest input in tokens; by default that of a multi-task model, what a sentence encoder was made
+                for, else the most that encoder and tokenizer can take.
             attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
             encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`.
+            keep_heads: Of a multi-task model, keep the heads too, as `from_pretrained` does.
             **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
 
         Raises:
             ValueError: `max_length` beyond what the encoder can take, an unknown `pooling` or field of the encoder's
-                configuration, a tokenizer without padding, an encoder that runs code of its own, or no encoder at all.
+                configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all, or
+                `keep_heads` of what is no multi-task model.
         """
         name = os.fspath(name_or_path)
         found, _ = PreTrainedConfig.get_config_dict(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
         if found.get("model_type") == MultiTaskConfig.model_type:
-            raise ValueError(f"{name!r} is a multi-task model, not an encoder: load it with `from_pretrained`.")
+            return cls._from_own(name, pooling, max_length, attn_implementation, encoder_config, keep_heads, kwargs)
+        if keep_heads:
+            raise ValueError(f"{name!r} is no multi-task model: it has no heads to keep.")
         tokenizer = load_tokenizer(name, **kwargs)
         if tokenizer.pad_token_id is None:
             raise ValueError(f"the tokenizer of {name!r} has no padding token, so it cannot make batches.")
-        fields = AutoConfig.from_pretrained(name, **kwargs)
-        if unknown := [field for field in encoder_config or {} if not hasattr(fields, field)]:
-            raise ValueError(f"`encoder_config`: {unknown[0]!r} is no field of {type(fields).__name__}.")
+        _check_fields(encoder_config, AutoConfig.from_pretrained(name, **kwargs))
         # float32 in spite of what the checkpoint is in: half-precision weights do not take small updates.
         encoder = AutoModel.from_pretrained(
             name, dtype=torch.float32, attn_implementation=attn_implementation, **(encoder_config or {}), **kwargs
@@ -133,21 +138,44 @@ class MultiTaskModel(PreTrainedModel):
                 f"{name!r} runs code of its own ({type(encoder).__name__}), which a saved model would not have: choose"
                 " an encoder that transformers knows."
             )
-        limit = longest_input(tokenizer, encoder.config)
-        if max_length is not None and not 3 <= max_length <= limit:
-            raise ValueError(f"`max_length` is {max_length}; {name!r} takes 3 to {limit} tokens.")
+        limit = _check_length(name, max_length, tokenizer, encoder.config)
         text_config = encoder.config.to_dict()
         if os.path.isdir(name):
             text_config.pop("_name_or_path", None)  # a path of this machine says nothing to those who load the model
         config = MultiTaskConfig(
             text_config=text_config,
-            pooling=pooling,
+            pooling=pooling or "mean",
             max_length=max_length or default_length(name, limit, **kwargs),
             encoder_attn_implementation=encoder.config._attn_implementation,
         )
         model = cls(config, encoder=encoder)
         model._tokenizer, model._origin = tokenizer, (name, kwargs)
         return model.eval()  # as `from_pretrained` does
+
+    @classmethod
+    def _from_own(
+        cls,
+        name: str,
+        pooling: str | None,
+        max_length: int | None,
+        attn_implementation: str | None,
+        encoder_config: dict[str, Any] | None,
+        keep_heads: bool,
+        kwargs: dict[str, Any],
+    ) -> "MultiTaskModel":
+        """`from_encoder` of a multi-task model."""
+        config = MultiTaskConfig.from_pretrained(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
+        _check_fields(encoder_config, config.text_config)
+        for field, value in (encoder_config or {}).items():
+            setattr(config.text_config, field, value)
+        config.pooling = pooling or config.pooling
+        config.encoder_attn_implementation = attn_implementation or config.encoder_attn_implementation
+        model: MultiTaskModel = cls.from_pretrained(name, config=config, dtype=torch.float32, **kwargs)
+        _check_length(name, max_length, model.tokenizer, config.text_config)
+        model.config.max_length = max_length or config.max_length
+        for head in [] if keep_heads else list(model.heads):
+            model.remove_head(head)
+        return model
 
     def add_head(
         self, name: str, *, type: str, labels: Sequence[str] | None = None, text: str = "string", **options: Any
@@ -183,6 +211,36 @@ class MultiTaskModel(PreTrainedModel):
         self.heads[name] = head.to(self.device, self.dtype).train(self.training)
         self.config.heads[name] = spec
         return head
+
+    def remove_head(self, name: str) -> nn.Module:
+        """Remove a head and return it.
+
+        Raises:
+            ValueError: There is no such head.
+        """
+        self._check_head(name)
+        head = self.heads.pop(name)
+        del self.config.heads[name]
+        self._warned_heads.discard(name)
+        return head
+
+    def rename_head(self, old: str, new: str) -> None:
+        """Call a head otherwise; it keeps its weights, its place among the heads and what it was trained for.
+
+        Raises:
+            ValueError: There is no head `old`, `new` is taken, or it cannot be a head's name.
+        """
+        self._check_head(old)
+        check_head_name(new)
+        if new in self.heads:
+            raise ValueError(f"there is a head {new!r} already.")
+        self.heads = nn.ModuleDict({new if name == old else name: head for name, head in self.heads.items()})
+        self.config.heads = {new if name == old else name: spec for name, spec in self.config.heads.items()}
+        self._warned_heads.discard(old)
+
+    def _check_head(self, name: str) -> None:
+        if name not in self.heads:
+            raise ValueError(f"there is no head {name!r}; the model has {', '.join(self.heads) or 'none'}.")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
@@ -514,6 +572,19 @@ class MultiTaskModel(PreTrainedModel):
                 progress.update(len(rows))
         if progress is not None:
             progress.close()
+
+
+def _check_fields(changes: dict[str, Any] | None, encoder_config: Any) -> None:
+    if unknown := [field for field in changes or {} if not hasattr(encoder_config, field)]:
+        raise ValueError(f"`encoder_config`: {unknown[0]!r} is no field of {type(encoder_config).__name__}.")
+
+
+def _check_length(name: str, max_length: int | None, tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> int:
+    """The most tokens that encoder and tokenizer can take, which `max_length` may not exceed."""
+    limit = longest_input(tokenizer, encoder_config)
+    if max_length is not None and not 3 <= max_length <= limit:
+        raise ValueError(f"`max_length` is {max_length}; {name!r} takes 3 to {limit} tokens.")
+    return limit
 
 
 def _words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:

@@ -229,6 +229,7 @@ def run_settings(
             | {"sources": task.config.sources, "loss_weight": task.config.loss_weight}
             | {"learning_rate": task.config.learning_rate, "score_weight": score_weight(task)}
             | {"metrics": task.config.metrics}
+            | ({} if task.config.train else {"train": False})
             for name, task in tasks.items()
         },
         "order": {"sources": list(train_rows), "tasks": list(tasks)},  # of turns, and of the optimiser's groups

@@ -7,13 +7,14 @@ from ..config import nearest
 from .optimizer import Part
 
 
-def freeze(parts: Iterable[Part], patterns: Iterable[str]) -> list[str]:
+def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable[str] = ()) -> list[str]:
     """Freeze the parts that the patterns name, in place.
 
     Args:
         parts: As `find_parts` returns them.
         patterns: `embeddings`, `encoder` (all of it, embeddings too), `encoder.layers.<k>`, `encoder.layers.<a>-<b>`
             (from 0, both ends in), `encoder.top`, `heads.<task>`.
+        only_scored: Tasks with `train: false`, whose heads are frozen too.
 
     Returns:
         Names of the frozen parts.
@@ -22,6 +23,7 @@ def freeze(parts: Iterable[Part], patterns: Iterable[str]) -> list[str]:
         ValueError: A pattern that matches nothing, or nothing left to train.
     """
     parts = list(parts)
+    patterns = [*patterns, *(part.name for part in parts if part.name in {f"heads.{name}" for name in only_scored})]
     frozen = set()
     for pattern in patterns:
         matched = [part for part in parts if _matches(pattern, part.name)]

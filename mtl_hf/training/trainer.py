@@ -6,6 +6,7 @@ schedule reaches the loader without accelerate dealing it out a second time; a c
 and going on from one is exact; evaluation goes over sources, predicts each row once and scores every task from that.
 """
 
+import copy
 import functools
 import logging
 import math
@@ -124,10 +125,11 @@ class MultiTaskTrainer(Trainer):
             raise ValueError(
                 f"`training.metric_for_best_model` is {best!r}.{nearest(best, names)} Valid are: {', '.join(names)}."
             )
-        if args.metric_for_best_model == "score" and not any(score_weight(task) for task in tasks.values()):
+        counted = any(score_weight(task) for task in tasks.values())
+        if args.metric_for_best_model == "score" and not counted and train_dataset:
             raise ValueError(
-                "the primary metric of every task is a loss, so there is no score to choose a checkpoint by: set a"
-                " `score_weight`, another first metric, or `training.metric_for_best_model`."
+                "the primary metric of every task is a loss (or it is not trained), so there is no score to choose a"
+                " checkpoint by: set a `score_weight`, another first metric, or `training.metric_for_best_model`."
             )
         self.parts = find_parts(model)
         set_learning_rates(
@@ -137,8 +139,9 @@ class MultiTaskTrainer(Trainer):
             head_learning_rate=args.head_learning_rate,
             task_learning_rates={name: task.config.learning_rate for name, task in tasks.items()},
         )
-        if args.freeze:
-            freeze(self.parts, args.freeze)
+        only_scored = [name for name, task in tasks.items() if not task.config.train]
+        if args.freeze or only_scored:
+            freeze(self.parts, args.freeze, only_scored)
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources:
@@ -207,10 +210,15 @@ class MultiTaskTrainer(Trainer):
         """
         if self.train_dataset is None:
             raise ValueError("training needs a `train_dataset`.")
+        collator = copy.copy(cast(Collator, self.data_collator))
+        collator.tasks = {
+            source: {name: kind for name, kind in tasks.items() if self.tasks[name].config.train}
+            for source, tasks in collator.tasks.items()
+        }
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=self.batch_sampler,
-            collate_fn=self.data_collator,
+            collate_fn=collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
@@ -403,6 +411,8 @@ class MultiTaskTrainer(Trainer):
         """Task → the step at which its primary metric was best so far (the first such step), and its value there."""
         peaks: dict[str, tuple[int, float]] = {}
         for name, task in self.tasks.items():
+            if not task.config.train:
+                continue
             primary = primary_metric(task)
             sign = -1 if primary in LOSS_LIKE else 1
             for entry in self.state.log_history:
@@ -596,6 +606,7 @@ class MultiTaskTrainer(Trainer):
         intervals: bool = False,
         metric_key_prefix: str = "eval",
         keep_answers: dict[str, Any] | None = None,
+        keep_logits: dict[str, dict[str, np.ndarray]] | None = None,
     ) -> dict[str, Any]:
         """Predict every source once and score every task from that.
 
@@ -604,6 +615,7 @@ class MultiTaskTrainer(Trainer):
             intervals: Whether to add intervals and baselines.
             metric_key_prefix: Of the Trainer's own numbers.
             keep_answers: If given, filled with source → task → `metrics.Answers`.
+            keep_logits: If given, filled with source → task with `train: false` → its logits, an entry a row.
 
         Returns:
             As `metrics.score`.
@@ -611,15 +623,23 @@ class MultiTaskTrainer(Trainer):
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
+        answers: dict[str, dict[str, Any]] = {}
         # Loaders draw a seed when they start: evaluating must not change what training draws.
         with torch.random.fork_rng(devices=[]):
-            answers = {source: self._answers(source, split, metric_key_prefix) for source, split in splits.items()}
+            for source, split in splits.items():
+                logits = self._logits(source, split, metric_key_prefix)
+                answers[source] = self._answers(split, logits)
+                if keep_logits is not None:
+                    keep_logits[source] = {
+                        name: found for name, found in logits.items() if not self.tasks[name].config.train
+                    }
         if keep_answers is not None:
             keep_answers.update(answers)
         num_rows = {source: len(split.rows) for source, split in splits.items()}
         return score(self.tasks, answers, num_rows, self.extra_metrics, intervals)
 
-    def _answers(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, Any]:
+    def _logits(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
+        """Task → what its head says of each row, in the order of the rows."""
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         loader = self.get_eval_dataloader(EncodedRows({source: split.rows.select(order)}, with_labels=False))
@@ -627,11 +647,11 @@ class MultiTaskTrainer(Trainer):
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
         predictions = cast(dict[str, np.ndarray], output.predictions)
         back = np.argsort(order)
+        return {name: predictions[name][back] for name in split.gold}
+
+    def _answers(self, split: EncodedSplit, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
         starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None
-        return {
-            name: read_answers(self.tasks[name], gold, predictions[name][back], starts)
-            for name, gold in split.gold.items()
-        }
+        return {name: read_answers(self.tasks[name], gold, logits[name], starts) for name, gold in split.gold.items()}
 
     def prediction_step(  # type: ignore[override]
         self,

@@ -399,6 +399,11 @@ CASES: dict[str, tuple[Callable[[Files], Splits], dict[str, bytes], list[dict[st
         in_each_part("train val test", {"{part}_text.txt": "@user  hi \n \nbye\n", "{part}_labels.txt": "0\n1\n1\n"}),
         [{"text": "@user  hi", "label": "not-hate"}, {"text": "bye", "label": "hate"}],
     ),
+    "tweeteval_emotion": (
+        catalog.convert_tweeteval_emotion,
+        in_each_part("train val test", {"{part}_text.txt": "hi \nbye\nso\n", "{part}_labels.txt": "2\n3\n0\n"}),
+        [{"text": "hi", "label": "optimism"}, {"text": "bye", "label": "sadness"}, {"text": "so", "label": "anger"}],
+    ),
 }
 
 

@@ -488,6 +488,68 @@ def test_normalised_embeddings_have_length_one(bert: MultiTaskModel) -> None:
     assert raw.norm(dim=1).min() > 1.5
 
 
+# ---- from a model of ours ----
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_from_encoder_takes_the_encoder_of_a_multi_task_model(model: MultiTaskModel, tmp_path: Path) -> None:
+    model.config.pooling = "max"
+    model.save_pretrained(tmp_path)
+    taken = MultiTaskModel.from_encoder(tmp_path)
+    assert list(taken.heads) == list(taken.config.heads) == []
+    assert not taken.training
+    assert (taken.config.pooling, taken.config.max_length) == ("max", model.config.max_length)
+    state = model.encoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in taken.encoder.state_dict().items())
+    assert taken.tokenizer(["to", "be"], is_split_into_words=True) == model.tokenizer(
+        ["to", "be"], is_split_into_words=True
+    )
+    changed = MultiTaskModel.from_encoder(tmp_path, pooling="cls", max_length=20, attn_implementation="eager")
+    assert (changed.config.pooling, changed.config.max_length) == ("cls", 20)
+    assert changed.encoder.config._attn_implementation == "eager"
+    with pytest.raises(ValueError, match=r"`max_length` is 1000; .* takes 3 to"):
+        MultiTaskModel.from_encoder(tmp_path, max_length=1000)
+    with pytest.raises(ValueError, match="`encoder_config`: 'hiden' is no field of"):
+        MultiTaskModel.from_encoder(tmp_path, encoder_config={"hiden": 1})
+
+
+def test_from_encoder_keeps_heads_where_asked(bert: MultiTaskModel, encoder_folder: str, tmp_path: Path) -> None:
+    bert.save_pretrained(tmp_path)
+    kept = MultiTaskModel.from_encoder(tmp_path, keep_heads=True)
+    assert kept.config.heads == bert.config.heads
+    state = bert.state_dict()
+    assert kept.state_dict().keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in kept.state_dict().items())
+    assert not kept.training
+    with pytest.raises(ValueError, match="is no multi-task model: it has no heads to keep"):
+        MultiTaskModel.from_encoder(encoder_folder, keep_heads=True)
+
+
+def test_heads_are_renamed_and_removed_and_saved_so(bert: MultiTaskModel, tmp_path: Path) -> None:
+    names, state = list(bert.heads), bert.state_dict()
+    bert.rename_head("intent", "wish")
+    removed = bert.remove_head("stars")
+    expected = ["wish" if name == "intent" else name for name in names if name != "stars"]
+    assert list(bert.heads) == list(bert.config.heads) == expected
+    assert removed.regressor.weight.shape == (1, bert.config.hidden_size)
+    bert.save_pretrained(tmp_path)
+    loaded = MultiTaskModel.from_pretrained(tmp_path)
+    assert {name.split(".")[1] for name in loaded.state_dict() if name.startswith("heads.")} == set(expected)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, state[name.replace("heads.wish.", "heads.intent.")])
+    assert set(loaded.predict(["play jazz"])[0]) == set(expected)
+    assert loaded.config.heads["wish"]["labels"] == ["music", "booking", "weather"]
+    loaded.add_head("stars", type="regression")  # the name is free again
+    with pytest.raises(ValueError, match="there is no head 'intent'; the model has"):
+        loaded.rename_head("intent", "x")
+    with pytest.raises(ValueError, match="there is no head 'intent'"):
+        loaded.remove_head("intent")
+    with pytest.raises(ValueError, match="there is a head 'stars' already"):
+        loaded.rename_head("wish", "stars")
+    with pytest.raises(ValueError, match="cannot be called 'a b'"):
+        loaded.rename_head("wish", "a b")
+
+
 @pytest.mark.parametrize("pooling", POOLING)
 def test_pooling_of_embeddings_is_the_models_or_the_one_asked_for(encoder_folder: str, pooling: str) -> None:
     model = MultiTaskModel.from_encoder(encoder_folder, pooling="max")

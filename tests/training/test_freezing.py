@@ -81,6 +81,15 @@ def test_freezing_everything_is_refused_and_names_what_to_use_instead(encoder_fo
         make_trainer(built, tmp_path, freeze=["encoder", "heads.intent", "heads.slots"])
 
 
+def test_heads_of_tasks_that_are_only_scored_are_frozen_too(encoder_folder):
+    model = build(assistant_config(encoder_folder)).model
+    parts = find_parts(model)
+    assert freeze(parts, ["embeddings"], ["slots"]) == ["embeddings", "heads.slots"]
+    assert [part.name for part in parts if part.frozen] == ["embeddings", "heads.slots"]
+    with pytest.raises(ValueError, match="nothing to train"):
+        freeze(parts, ["encoder"], ["intent"])
+
+
 def test_freeze_as_text_is_refused(encoder_folder, tmp_path):
     built = build(assistant_config(encoder_folder))
     with pytest.raises(ValueError, match=r"`freeze` is 'encoder'; it should be a list"):
