@@ -7,25 +7,28 @@ heads pool for themselves; and a head that nobody has trained says so when it is
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
-from .answers import answer
+from .answers import answer, logits_of_words
 from .configuration_multitask import MultiTaskConfig
-from .encoding import NO_TOKEN, WHERE, default_length, encode, load_tokenizer, longest_input, split_words
+from .encoding import FORMS, WHERE, check_text, default_length, encode, load_tokenizer, longest_input, words_of
 from .heads import build_head, check_head_name
 from .pooling import POOLING, check_pooling
 
 logger = logging.getLogger(__name__)
+
+EMBEDDING = "embedding"  # what `predict` answers embeddings as, beside the tasks
+MOST_CHARACTERS = 2**22  # read at once: a tokenizer keeps what it cuts off until a chunk is done
 
 
 @dataclass
@@ -317,111 +320,179 @@ class MultiTaskModel(PreTrainedModel):
 
         Returns:
             (num_texts, hidden_size) float32 on the CPU in the order of `texts`; (hidden_size,) for a single string.
+
+        Raises:
+            ValueError: Something that is no text, or pairs and single texts together.
         """
         pool = POOLING[check_pooling(pooling or self.config.pooling)]
-        several = [texts] if isinstance(texts, str) else list(texts)
-        result = torch.empty(len(several), self.config.hidden_size)
-        form = "pair" if several and isinstance(several[0], tuple) else "string"
-        with self._evaluating():
-            for rows, batch, _ in self._batches(several, form, batch_size, show_progress):
+        several = [texts] if isinstance(texts, str) else texts
+        checked = [check_text(text, number) for number, text in enumerate(several, start=1)]
+        forms = {"pair" if isinstance(text, tuple) else "string" for text in checked} or {"string"}
+        if len(forms) > 1:
+            raise ValueError("`texts` are pairs and single texts: embed them apart.")
+        form = forms.pop()
+        encoded = self._encode(checked if form == "pair" else [words_of(text)[0] for text in checked], form)
+        result = torch.empty(len(checked), self.config.hidden_size)
+        with self._evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
+            for rows, batch in self._batches(encoded, batch_size):
                 states = self.encoder(**batch, return_dict=True).last_hidden_state
                 result[rows] = pool(states, batch["attention_mask"]).float().cpu()
+                bar.update(len(rows))
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
 
-    @torch.no_grad()
-    def predict(
-        self,
-        texts: Sequence[Any],
-        *,
-        heads: str | Iterable[str] | None = None,
-        batch_size: int = 32,
-        show_progress: bool = False,
-    ) -> list[dict[str, Any]]:
+    def predict(self, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
         """Answers of every head, or of those asked for, to raw texts: one encoder pass a way of reading the text.
 
-        Heads read a text as they were trained to: whole, or split into words (which for most tokenizers gives the same
+        Heads read a text as they were trained to: whole, or split into words (which for most texts gives the same
         tokens, and then the same pass serves both).
 
         Args:
-            texts: Strings, lists of words, or tuples of two strings (pairs).
-            heads: None for every head, a name, or several.
-            batch_size: Texts a batch; texts of like length share one.
-            show_progress: Whether to draw a progress bar.
+            texts: Strings, lists of words, or tuples of two strings (pairs). What is longer than `max_length` is cut.
+            **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as of `predict_stream`.
 
         Returns:
             For each text, task → answer, as `answers.answer` describes. Heads for pairs answer only pairs, and only
             they do.
 
         Raises:
-            ValueError: A single string, or a head that the model does not have.
+            ValueError: A single string, something that is no text, or a head that the model does not have.
         """
         if isinstance(texts, str):
             raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
-        names = self._select_heads(heads)
-        self._warn_untrained(names)
-        texts = list(texts)
-        results: list[dict[str, Any]] = [{} for _ in texts]
-        if not names:
-            raise ValueError("the model has no heads to answer with: `add_head` first.")
-        pairs = [index for index, text in enumerate(texts) if isinstance(text, tuple)]
-        singles = [index for index, text in enumerate(texts) if not isinstance(text, tuple)]
-        by_form: dict[str, list[str]] = {}
-        for name in names:
-            by_form.setdefault(self.config.heads[name]["text"], []).append(name)
-        unasked = by_form.get("pair", []) if not pairs else []
-        if pairs and not singles:
-            unasked = [name for name in names if self.config.heads[name]["text"] != "pair"]
-        if texts and unasked:
-            reason = "their texts are no pairs" if pairs else "their texts are pairs, given as tuples"
-            logger.warning("No answer from %s: %s.", ", ".join(unasked), reason)
-        if pairs and "pair" in by_form:
-            self._answer([texts[i] for i in pairs], pairs, "pair", by_form["pair"], results, batch_size, show_progress)
-        forms = [form for form in ("words", "string") if form in by_form]
-        if singles and forms:
-            if len(forms) == 2 and self._same_tokens([texts[i] for i in singles]):
-                by_form["words"] = [name for name in names if self.config.heads[name]["text"] != "pair"]
-                forms = ["words"]
-            for form in forms:
-                chosen = [texts[i] for i in singles]
-                self._answer(chosen, singles, form, by_form[form], results, batch_size, show_progress)
-        return [{name: result[name] for name in names if name in result} for result in results]
+        return list(self.predict_stream(texts, **options))
 
-    def _answer(
+    def predict_stream(
         self,
-        texts: list[Any],
-        rows: list[int],
-        form: str,
-        names: list[str],
-        results: list[dict[str, Any]],
-        batch_size: int,
-        show_progress: bool,
-    ) -> None:
-        """Write the answers of heads `names` to `texts`, rows `rows` of `results`."""
-        for chosen, batch, starts in self._batches(texts, form, batch_size, show_progress):
-            with self._evaluating():
-                states = self.encoder(**batch, return_dict=True).last_hidden_state
-                head_logits = {name: self.heads[name](states, batch["attention_mask"]) for name in names}
-            for name in names:
-                spec = self.config.heads[name]
-                logits = head_logits[name].float().cpu().numpy()
-                for position, row in enumerate(chosen):
-                    if spec["type"] != "token_classification":
-                        results[rows[row]][name] = answer(spec, logits[position])
-                        continue
-                    text, spans = _words_of(texts[row])
-                    by_word = np.full((len(spans), logits.shape[-1]), np.nan, dtype=np.float32)
-                    found = np.asarray(starts[position], dtype=int)
-                    by_word[found != NO_TOKEN] = logits[position, found[found != NO_TOKEN]]
-                    results[rows[row]][name] = answer(spec, by_word, text, spans)
+        texts: Iterable[Any],
+        *,
+        heads: str | Iterable[str] | None = None,
+        batch_size: int = 32,
+        top_k: int | None = 1,
+        embeddings: bool = False,
+        show_progress: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """`predict` for any number of texts: answers come in the order of the texts, while these are still read.
 
-    def _same_tokens(self, texts: list[Any]) -> bool:
-        """Whether reading these texts whole or word by word gives the same tokens."""
-        limit = self.config.max_length
-        words = encode(self.tokenizer, [_word_list(text) for text in texts], form="words", max_length=limit)
-        whole = encode(self.tokenizer, [_words_of(text)[0] for text in texts], form="string", max_length=limit)
-        return words["input_ids"] == whole["input_ids"]
+        Args:
+            texts: As of `predict`.
+            heads: None for every head, a name, or several.
+            batch_size: Texts a batch. Up to 64 batches are read ahead, so that texts of like length share one (but the
+                first answers come after one batch); with 1 each text is answered as it comes.
+            top_k: How many labels of a text to answer: 1 the best, n a list of the n best, None a list of all.
+            embeddings: Whether to answer `"embedding"`, too: what `encode` gives, as a list of numbers.
+            show_progress: Whether to draw a progress bar.
+
+        Raises:
+            ValueError: As of `predict`; at once, but for what is wrong with a text.
+        """
+        names = self._select_heads(heads)
+        if not names and not embeddings:
+            raise ValueError("the model has no heads to answer with: `add_head` first.")
+        if embeddings and EMBEDDING in names:
+            raise ValueError(f"a head is called {EMBEDDING!r}, as `embeddings` are: leave it out of `heads`.")
+        for argument, value in (("batch_size", batch_size), ("top_k", 1 if top_k is None else top_k)):
+            if value < 1:
+                raise ValueError(f"`{argument}` is {value}; it is at least 1.")
+        self._warn_untrained(names)
+        readers = {form: [name for name in names if self.config.heads[name]["text"] == form] for form in FORMS}
+        if embeddings:
+            for form in ("string", "pair"):
+                readers[form].append(EMBEDDING)
+        bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
+        return self._answer_chunks(_chunks(texts, batch_size), names, readers, batch_size, top_k, bar)
+
+    def _answer_chunks(
+        self,
+        chunks: Iterable[list[Any]],
+        names: list[str],
+        readers: dict[str, list[str]],
+        batch_size: int,
+        top_k: int | None,
+        bar: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the answers to chunk after chunk; at the end say which heads had nothing to answer."""
+        silent, pairs = set(names), set()
+        with bar:
+            for chunk in chunks:
+                pairs |= {isinstance(text, tuple) for text in chunk}
+                for found in self._answer(chunk, readers, batch_size, top_k, bar):
+                    silent -= found.keys()
+                    yield {name: found[name] for name in (*names, EMBEDDING) if name in found}
+        if pairs and silent:
+            reason = "their texts are no pairs" if True in pairs else "their texts are pairs, given as tuples"
+            logger.warning("No answer from %s: %s.", ", ".join(name for name in names if name in silent), reason)
+
+    @torch.no_grad()
+    def _answer(
+        self, texts: list[Any], readers: dict[str, list[str]], batch_size: int, top_k: int | None, bar: Any
+    ) -> list[dict[str, Any]]:
+        """The answers to one chunk of texts, one encoder pass a reading."""
+        found: list[dict[str, Any]] = [{} for _ in texts]
+        words = {row: words_of(text) for row, text in enumerate(texts) if not isinstance(text, tuple)}
+        for rows, encoded, names in self._readings(texts, words, readers):
+            for positions, batch in self._batches(encoded, batch_size):
+                chosen = [rows[position] for position in positions]
+                bar.update(sum(not found[row] for row in chosen))
+                with self._evaluating():
+                    states = self.encoder(**batch, return_dict=True).last_hidden_state
+                    outputs = {
+                        name: (POOLING[self.config.pooling] if name == EMBEDDING else self.heads[name])(
+                            states, batch["attention_mask"]
+                        )
+                        for name in names
+                    }
+                for name, output in outputs.items():
+                    by_row = output.float().cpu().numpy()
+                    if name == EMBEDDING:
+                        answers: Any = by_row.tolist()
+                    elif self.config.heads[name]["type"] == "token_classification":
+                        starts = [encoded["word_starts"][position] for position in positions]
+                        answers = (
+                            answer(self.config.heads[name], logits_of_words(logits, places), *words[row])
+                            for row, logits, places in zip(chosen, by_row, starts, strict=True)
+                        )
+                    else:
+                        answers = (answer(self.config.heads[name], logits, top_k=top_k) for logits in by_row)
+                    for row, one in zip(chosen, answers, strict=True):
+                        found[row][name] = one
+        return found
+
+    def _readings(
+        self, texts: list[Any], words: dict[int, tuple[str, Any]], readers: dict[str, list[str]]
+    ) -> Iterator[tuple[list[int], dict[str, list[Any]], list[str]]]:
+        """Yield (row numbers, these rows encoded, who reads them).
+
+        Args:
+            texts: One chunk.
+            words: Row → its text with the spans of its words, of all that are no pairs.
+            readers: Form → names of heads.
+        """
+        pairs = [row for row in range(len(texts)) if row not in words]
+        if pairs and readers["pair"]:
+            yield pairs, self._encode([texts[row] for row in pairs], "pair"), readers["pair"]
+        rows, read = list(words), {}
+        if readers["words"]:
+            split = [[text[start:end] for start, end in spans] for text, spans in words.values()]
+            read["words"] = self._encode(split, "words")
+        if readers["string"]:
+            read["string"] = self._encode([text for text, _ in words.values()], "string")
+        if len(read) == 2:  # most texts have the same tokens either way: one pass does for both
+            ids = zip(read["words"]["input_ids"], read["string"]["input_ids"], strict=True)
+            equal = [one == other for one, other in ids]
+            both = [row for row, same in zip(rows, equal, strict=True) if same]
+            yield both, _pick(read["words"], equal), readers["words"] + readers["string"]
+            differ = [not same for same in equal]
+            rows = [row for row, same in zip(rows, equal, strict=True) if not same]
+            read = {form: _pick(encoded, differ) for form, encoded in read.items()}
+        for form, encoded in read.items():
+            yield rows, encoded, readers[form]
+
+    def _encode(self, texts: list[Any], form: str) -> dict[str, list[Any]]:
+        if not texts:
+            return {"input_ids": []}
+        return encode(self.tokenizer, texts, form=form, max_length=self.config.max_length)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -434,50 +505,35 @@ class MultiTaskModel(PreTrainedModel):
             for module in training:
                 module.training = True
 
-    def _batches(self, texts: list[Any], form: str, batch_size: int, show_progress: bool) -> Iterable[Any]:
-        """Yield (row numbers, padded batch on the model's device, word starts), longest texts first."""
-        if form == "words":
-            texts = [_word_list(text) for text in texts]
-        elif form == "string":
-            texts = [_words_of(text)[0] for text in texts]
-        encoded = encode(self.tokenizer, texts, form=form, max_length=self.config.max_length) if texts else {}
-        starts = encoded.pop("word_starts", None)
-        encoded.pop("cut", None)
-        order = sorted(range(len(texts)), key=lambda row: -len(encoded["input_ids"][row]))
-        progress = None
-        if show_progress:
-            from tqdm.auto import tqdm
-
-            progress = tqdm(total=len(texts), unit="text")
+    def _batches(self, encoded: dict[str, list[Any]], batch_size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Yield (positions in `encoded`, padded batch on the model's device), longest texts first."""
+        keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
+        order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
         for begin in range(0, len(order), batch_size):
-            rows = order[begin : begin + batch_size]
-            padded = self.tokenizer.pad(
-                {key: [column[row] for row in rows] for key, column in encoded.items()},
-                return_tensors="pt",
-                padding_side="right",
-            )
-            batch = {key: value.to(self.device) for key, value in padded.items()}
-            yield rows, batch, None if starts is None else [starts[row] for row in rows]
-            if progress is not None:
-                progress.update(len(rows))
-        if progress is not None:
-            progress.close()
+            positions = order[begin : begin + batch_size]
+            rows = {key: [encoded[key][position] for position in positions] for key in keys}
+            padded = self.tokenizer.pad(rows, return_tensors="pt", padding_side="right")
+            yield positions, {key: value.to(self.device) for key, value in padded.items()}
 
 
-def _words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """A text (string or list of words) as a string, with the character span of each of its words."""
-    if isinstance(text, str):
-        return text, split_words(text)
-    spans, position = [], 0
-    for word in text:
-        spans.append((position, position + len(word)))
-        position += len(word) + 1
-    return " ".join(text), spans
+def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
+    """Cut a stream into chunks of checked texts: the first a batch long, then longer, few where texts are very long."""
+    chunk: list[Any] = []
+    limit, size = batch_size, 0
+    for number, text in enumerate(texts, start=1):
+        chunk.append(check_text(text, number))
+        size += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(chunk) == limit or size > MOST_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+            limit = min(2 * limit, 64 * batch_size) if batch_size > 1 else 1
+    if chunk:
+        yield chunk
 
 
-def _word_list(text: str | Sequence[str]) -> list[str]:
-    whole, spans = _words_of(text)
-    return [whole[start:end] for start, end in spans]
+def _pick(encoded: dict[str, list[Any]], wanted: list[bool]) -> dict[str, list[Any]]:
+    """Some rows of encoded ones."""
+    return {key: [row for row, yes in zip(rows, wanted, strict=True) if yes] for key, rows in encoded.items()}
 
 
 # Every save then brings this file and those that it imports along, for `trust_remote_code` where we are not installed.
