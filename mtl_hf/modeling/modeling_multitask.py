@@ -85,6 +85,7 @@ class MultiTaskModel(PreTrainedModel):
         # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
         self._origin: tuple[str, dict[str, Any]] | None = None
         self._warned_heads: set[str] = set()
+        self._warned_silent: set[str] = set()
         self.post_init()
 
     # ---- building ----
@@ -215,6 +216,11 @@ class MultiTaskModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
         """Save configuration, weights with every head, and the tokenizer if the model has one or came with one."""
+        from .pipeline import TASK, MultiTaskPipeline  # here, so that loading a model need not load pipelines
+
+        # Where we are not installed, `pipeline` finds its class by this.
+        impl = f"pipeline.{MultiTaskPipeline.__name__}"
+        self.config.custom_pipelines = {TASK: {"impl": impl, "pt": ["AutoModel"], "type": "text"}}
         # Some encoders would be written by other names than they have in memory, by which a resumed run looks for them.
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
@@ -412,7 +418,7 @@ class MultiTaskModel(PreTrainedModel):
         top_k: int | None,
         bar: Any,
     ) -> Iterator[dict[str, Any]]:
-        """Yield the answers to chunk after chunk; at the end say which heads had nothing to answer."""
+        """Yield the answers to chunk after chunk; at the end say, once, which heads had nothing to answer."""
         silent, pairs = set(names), set()
         with bar:
             for chunk in chunks:
@@ -420,7 +426,8 @@ class MultiTaskModel(PreTrainedModel):
                 for found in self._answer(chunk, readers, batch_size, top_k, bar):
                     silent -= found.keys()
                     yield {name: found[name] for name in (*names, EMBEDDING) if name in found}
-        if pairs and silent:
+        if pairs and silent - self._warned_silent:
+            self._warned_silent |= silent
             reason = "their texts are no pairs" if True in pairs else "their texts are pairs, given as tuples"
             logger.warning("No answer from %s: %s.", ", ".join(name for name in names if name in silent), reason)
 
