@@ -50,7 +50,7 @@ def config_of_file(
     scored = {}
     for name, column in chosen.items():
         trained = tasks.get(name)
-        columns = _text_columns(str(path), rows, name, heads[name], text, run)
+        columns = text_columns(str(path), rows, name, heads[name], text, run)
         source = texts.setdefault(columns, f"data-{len(texts) + 1}" if texts else "data")
         if trained is None:
             scored[name] = Task(type=heads[name]["type"], source=source, label=column)
@@ -105,10 +105,22 @@ def _label_columns(
     return chosen
 
 
-def _text_columns(
+def text_columns(
     path: str, rows: datasets.Dataset, name: str, spec: Mapping[str, Any], given: str | None, run: RunConfig | None
 ) -> str | tuple[str, ...]:
-    """The column with the text of a head, or two for pairs."""
+    """The column with the text of a head, or two for pairs.
+
+    Args:
+        path: Of the file, for messages.
+        rows: Of the file.
+        name: The head.
+        spec: Its specification.
+        given: The argument `--text`.
+        run: What the model was trained by.
+
+    Raises:
+        ValueError: There is none, or more than one that could be it.
+    """
     if given is not None:
         columns = tuple(column.strip() for column in given.split(","))
         for column in columns:

@@ -118,9 +118,8 @@ def encode(
         `word_starts`: the position of each word's first token, `NO_TOKEN` where it has none.
     """
     if form == "pair":
-        encoded = tokenizer(
-            [first for first, _ in texts], [second for _, second in texts], truncation=True, max_length=max_length
-        )
+        first, second = ([_shorten(tokenizer, pair[side], 2 * max_length) for pair in texts] for side in (0, 1))
+        encoded = tokenizer(first, second, truncation=True, max_length=max_length)
     else:
         encoded = tokenizer(list(texts), is_split_into_words=form == "words", truncation=True, max_length=max_length)
     rows: dict[str, list[Any]] = {"input_ids": encoded["input_ids"]}
@@ -135,6 +134,20 @@ def encode(
     if form == "words":
         rows["word_starts"] = [_word_starts(encoded.word_ids(row), len(words)) for row, words in enumerate(texts)]
     return rows
+
+
+def _shorten(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> str:
+    """A very long text of a pair up to its token `num_tokens`.
+
+    What a fast tokenizer cuts off a pair it keeps as every piece of the one text with every piece of the other.
+    """
+    if len(text) <= 4 * num_tokens or not tokenizer.is_fast:
+        return text
+    found = tokenizer(
+        text, truncation=True, max_length=num_tokens, add_special_tokens=False, return_offsets_mapping=True
+    )
+    ends = [end for _, end in found["offset_mapping"]]
+    return text[: ends[-1]] if len(ends) == num_tokens else text
 
 
 def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:

@@ -28,7 +28,7 @@ from .pooling import POOLING, check_pooling
 logger = logging.getLogger(__name__)
 
 EMBEDDING = "embedding"  # what `predict` answers embeddings as, beside the tasks
-MOST_CHARACTERS = 2**22  # read at once: a tokenizer keeps what it cuts off until a chunk is done
+MOST_CHARACTERS = 2**20  # read at once: a tokenizer keeps what it cuts off until a chunk is done
 
 
 @dataclass
