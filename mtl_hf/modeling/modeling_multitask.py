@@ -402,10 +402,12 @@ class MultiTaskModel(PreTrainedModel):
             if value < 1:
                 raise ValueError(f"`{argument}` is {value}; it is at least 1.")
         self._warn_untrained(names)
-        readers = {form: [name for name in names if self.config.heads[name]["text"] == form] for form in FORMS}
+        readers: dict[str, list[str | None]] = {form: [] for form in FORMS}  # None reads it for the embedding
+        for name in names:
+            readers[self.config.heads[name]["text"]].append(name)
         if embeddings:
             for form in ("string", "pair"):
-                readers[form].append(EMBEDDING)
+                readers[form].append(None)
         bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
         return self._answer_chunks(_chunks(texts, batch_size), names, readers, batch_size, top_k, bar)
 
@@ -413,7 +415,7 @@ class MultiTaskModel(PreTrainedModel):
         self,
         chunks: Iterable[list[Any]],
         names: list[str],
-        readers: dict[str, list[str]],
+        readers: dict[str, list[str | None]],
         batch_size: int,
         top_k: int | None,
         bar: Any,
@@ -433,7 +435,7 @@ class MultiTaskModel(PreTrainedModel):
 
     @torch.no_grad()
     def _answer(
-        self, texts: list[Any], readers: dict[str, list[str]], batch_size: int, top_k: int | None, bar: Any
+        self, texts: list[Any], readers: dict[str, list[str | None]], batch_size: int, top_k: int | None, bar: Any
     ) -> list[dict[str, Any]]:
         """The answers to one chunk of texts, one encoder pass a reading."""
         found: list[dict[str, Any]] = [{} for _ in texts]
@@ -445,14 +447,14 @@ class MultiTaskModel(PreTrainedModel):
                 with self._evaluating():
                     states = self.encoder(**batch, return_dict=True).last_hidden_state
                     outputs = {
-                        name: (POOLING[self.config.pooling] if name == EMBEDDING else self.heads[name])(
+                        name: (POOLING[self.config.pooling] if name is None else self.heads[name])(
                             states, batch["attention_mask"]
                         )
                         for name in names
                     }
                 for name, output in outputs.items():
                     by_row = output.float().cpu().numpy()
-                    if name == EMBEDDING:
+                    if name is None:
                         answers: Any = by_row.tolist()
                     elif self.config.heads[name]["type"] == "token_classification":
                         starts = [encoded["word_starts"][position] for position in positions]
@@ -463,18 +465,18 @@ class MultiTaskModel(PreTrainedModel):
                     else:
                         answers = (answer(self.config.heads[name], logits, top_k=top_k) for logits in by_row)
                     for row, one in zip(chosen, answers, strict=True):
-                        found[row][name] = one
+                        found[row][name or EMBEDDING] = one
         return found
 
     def _readings(
-        self, texts: list[Any], words: dict[int, tuple[str, Any]], readers: dict[str, list[str]]
-    ) -> Iterator[tuple[list[int], dict[str, list[Any]], list[str]]]:
+        self, texts: list[Any], words: dict[int, tuple[str, Any]], readers: dict[str, list[str | None]]
+    ) -> Iterator[tuple[list[int], dict[str, list[Any]], list[str | None]]]:
         """Yield (row numbers, these rows encoded, who reads them).
 
         Args:
             texts: One chunk.
             words: Row → its text with the spans of its words, of all that are no pairs.
-            readers: Form → names of heads.
+            readers: Form → names of heads, None for the embedding.
         """
         pairs = [row for row in range(len(texts)) if row not in words]
         if pairs and readers["pair"]:

@@ -681,7 +681,7 @@ def test_streams_are_answered_in_chunks_that_grow(bert: MultiTaskModel) -> None:
 def test_very_long_texts_are_read_a_few_at_a_time(bert: MultiTaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[MultiTaskModel.__module__], "MOST_CHARACTERS", 30)
     read: list[str] = []
-    stream = bert.predict_stream((read.append(text) or text for text in ["jazz" * 10, "jazz", "a" * 27, "b"]))
+    stream = bert.predict_stream(read.append(text) or text for text in ["jazz" * 10, "jazz", "a" * 27, "b"])
     next(stream)
     assert len(read) == 1
     next(stream)
