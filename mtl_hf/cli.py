@@ -4,15 +4,13 @@ Notable: nothing heavy is imported before a verb needs it, so `--help` is quick;
 """
 
 import argparse
-import json
 import logging
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from .config import describe
 
@@ -26,6 +24,7 @@ _EXAMPLES = """examples:
   mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
   mtl-hf compare configs/snips.yaml --seeds 3 --jobs 2
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
+  mtl-hf predict outputs/snips --file texts.csv --text utterance --to answers.jsonl
   mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
   mtl-hf embed outputs/snips --file rows.csv --to rows.parquet --plot rows.png --color label
@@ -153,14 +152,31 @@ def _parser() -> argparse.ArgumentParser:
     export_head.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
     export_head.set_defaults(function=_export_head)
 
-    predict = verbs.add_parser("predict", help="answer raw text from every head, as JSON lines")
-    predict.add_argument("model", help="a run's folder, or a checkpoint-N in it")
-    predict.add_argument(
-        "texts", nargs="*", help="texts, or pairs with a tab between them (default: lines of --file or stdin)"
+    predict = verbs.add_parser(
+        "predict",
+        help="answer raw text from every head, as JSON lines",
+        description="Answer raw text from every head: a JSON line a text, in their order, written as they come.",
     )
-    predict.add_argument("--file", help="a text file, one text a line")
+    predict.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
+    predict.add_argument(
+        "texts", nargs="*", help="texts, or pairs with a tab between them (default: --file, or lines of standard input)"
+    )
+    predict.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet), or else lines of text")
+    predict.add_argument(
+        "--text",
+        metavar="COLUMN",
+        help="the text of rows (FIRST,SECOND for pairs), if not called as usual; without --file the lines of standard"
+        " input are then JSON objects",
+    )
+    predict.add_argument("--to", metavar="FILE", help="default: standard output")
     predict.add_argument("--heads", nargs="+", help="only these heads")
-    predict.add_argument("--batch-size", type=int, default=32)
+    predict.add_argument(
+        "--top-k", type=_top_k, default=1, metavar="K", help="labels a text: a number, or all (default: the best)"
+    )
+    predict.add_argument("--embeddings", action="store_true", help="the text's embedding, too")
+    predict.add_argument(
+        "--batch-size", type=int, default=32, help="1 answers each line as it comes, without waiting for others"
+    )
     predict.set_defaults(function=_predict)
 
     inspect = verbs.add_parser("inspect", help="show rows of each task as the model will see them")
@@ -311,15 +327,15 @@ def _export_head(arguments: argparse.Namespace) -> None:
     export_head(arguments.model, arguments.task, arguments.to)
 
 
-def _predict(arguments: argparse.Namespace) -> None:
-    from .inference.embed import load_model
+def _top_k(text: str) -> int | None:
+    return None if text == "all" else int(text)
 
-    texts = _texts(arguments)
-    model = load_model(arguments.model)
-    show = len(texts) > 256 and sys.stderr.isatty()
-    pairs = [tuple(text.split("\t", 1)) if "\t" in text else text for text in texts]
-    found = model.predict(pairs, heads=arguments.heads, batch_size=arguments.batch_size, show_progress=show)
-    _write({"text": text} | answers for text, answers in zip(texts, found, strict=True))
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from .inference.predict import predict
+
+    names = ("texts", "file", "text", "to", "heads", "top_k", "embeddings", "batch_size")
+    predict(arguments.model, **{name: getattr(arguments, name) for name in names})
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -448,11 +464,6 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
         except UnicodeDecodeError as error:
             raise ValueError(f"{arguments.file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
     return texts
-
-
-def _write(rows: Iterable[dict[str, Any]]) -> None:
-    for row in rows:
-        _say(json.dumps(row, ensure_ascii=False))
 
 
 def _say(text: str) -> None:

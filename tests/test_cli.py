@@ -216,6 +216,66 @@ def test_predict_asks_only_the_heads_that_are_named(folder, out):
     assert answer.keys() == {"text", "slots"}
 
 
+def test_predict_reads_rows_and_keeps_their_order_and_ids(folder, tmp_path, out, caplog):
+    rows = [{"id": number, "tokens": text.split(), "text": text} for number, text in enumerate(TEXTS * 40)]
+    expected = read_answers(out("predict", folder, *TEXTS))
+    frame = datasets.Dataset.from_list(rows)
+    frame.to_json(tmp_path / "rows.jsonl")
+    frame.to_parquet(tmp_path / "rows.parquet")
+    frame.select_columns(["id", "text"]).to_csv(tmp_path / "rows.csv", index=False)
+    for name, column, argv in [
+        ("rows.jsonl", "tokens", []),  # what the model was trained on
+        ("rows.parquet", "tokens", []),
+        ("rows.csv", "text", []),
+        ("rows.jsonl", "text", ["--text", "text"]),
+    ]:
+        caplog.clear()
+        to = tmp_path / "new" / "answers.jsonl"
+        assert out("predict", folder, "--file", tmp_path / name, "--to", to, "--batch-size", 4, *argv) == ""
+        answers = read_answers(to.read_text(encoding="utf-8"))
+        assert [answer["id"] for answer in answers] == list(range(80))
+        assert [answer["text"] for answer in answers] == [row[column] for row in rows]
+        assert [answer["intent"]["label"] for answer in answers] == [one["intent"]["label"] for one in expected] * 40
+        assert "80 texts in " in caplog.text
+        assert f"a second. Written to {to}." in caplog.text
+
+
+def test_predict_answers_rows_without_a_text_as_empty_ones_and_says_so(folder, tmp_path, out, caplog):
+    (tmp_path / "rows.csv").write_text("id,sentence\na,play jazz\nb,\n", encoding="utf-8")
+    answers = read_answers(out("predict", folder, "--file", tmp_path / "rows.csv"))
+    assert [(answer["id"], answer["text"], answer["slots"]) for answer in answers][1] == ("b", "", [])
+    assert "rows.csv: 1 texts in sentence are missing; they are answered as empty ones." in caplog.text
+
+
+def test_predict_reads_json_lines_from_standard_input_if_told_the_column(folder, out, monkeypatch):
+    lines = b'{"q": "play jazz today", "id": 7}\n{"q": ["will", "it", "\\ud83d"]}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    first, second = read_answers(out("predict", folder, "--text", "q"))
+    assert (first["id"], first["text"]) == (7, TEXTS[0])
+    assert (list(second), second["text"]) == (["text", "intent", "slots"], ["will", "it", "\ufffd"])
+
+
+def test_predict_answers_labels_and_embeddings_as_asked(folder, out):
+    (answer,) = read_answers(out("predict", folder, TEXTS[0], "--top-k", "all", "--embeddings"))
+    assert {one["label"] for one in answer["intent"]} == {"music", "booking", "weather"}
+    assert len(answer["embedding"]) == 32
+    (two,) = read_answers(out("predict", folder, TEXTS[0], "--top-k", 2, "--heads", "intent"))
+    assert [one["label"] for one in two["intent"]] == [one["label"] for one in answer["intent"][:2]]
+
+
+def test_predict_answers_while_standard_input_is_still_open(folder):
+    command = [sys.executable, "-m", "mtl_hf", "predict", str(folder), "--batch-size", "1"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        for text in TEXTS:
+            running.stdin.write(text + "\n")
+            running.stdin.flush()
+            assert json.loads(running.stdout.readline())["text"] == text
+        running.stdin.close()
+        assert running.wait(60) == 0
+
+
 def test_inspect_shows_words_tokens_and_the_label_of_each_word(config, out):
     shown = out("inspect", config, "--rows", 2)
     assert "task intent: sequence_classification, labels: booking, music, weather" in shown
@@ -337,6 +397,11 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["predict", "{folder}", "text", "--heads", "intnt"], "`heads` asks for"),
         (["predict", "{folder}", "text", "--file", "texts.txt"], "not both"),
         (["predict", "{folder}", "--file", "/nowhere.txt"], "/nowhere.txt"),
+        (["predict", "{folder}", "text", "--text", "q"], "`--text q`: the command line has lines of text"),
+        (["predict", "{folder}", "--file", "{config}", "--to", "{config}"], "the file with the texts"),
+        (["predict", "{folder}", "--file", "{rows}", "--text", "toks"], "Did you mean `tokens`?"),
+        (["predict", "{folder}", "--file", "{rows}", "--text", "stars"], "the column 'stars' holds"),
+        (["predict", "{folder}", "text", "--top-k", "0"], "`top_k` is 0; it is at least 1"),
         (["inspect", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["embed", "{folder}", "text", "--to", "embeddings.csv"], "its ending should be .parquet or .npy"),
         (["embed", "{folder}", "text", "--plot", "embeddings"], "its ending should be .png or .svg"),
@@ -355,13 +420,28 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else None,
 )
 def test_what_is_wrong_is_said_in_one_line(argv, expected, config, folder):
-    places = {"{config}": config, "{folder}": folder}
+    places = {"{config}": config, "{folder}": folder, "{rows}": config.parent / "rows.jsonl"}
+    places["{rows}"].write_text('{"tokens": ["play"], "stars": 3}\n', encoding="utf-8")
     assert expected in refusal(*(places.get(part, part) for part in argv))
 
 
 def test_a_file_that_is_not_utf8_is_refused_with_its_line(folder, tmp_path):
     (tmp_path / "texts.txt").write_bytes(b"good\nb\xe4d\n")
     assert "texts.txt, line 2: not UTF-8" in refusal("predict", folder, "--file", tmp_path / "texts.txt")
+
+
+@pytest.mark.parametrize(
+    ("lines", "argv", "expected"),
+    [
+        (b"good\nb\xe4d\n", [], "standard input, line 2: not UTF-8"),
+        (b'{"q": "a"}\n{"q": \n', ["--text", "q"], "standard input, line 2: not JSON"),
+        (b'{"q": "a"}\n{"p": "b"}\n', ["--text", "q"], "standard input, line 2: no object with q"),
+        (b'{"q": 3}\n', ["--text", "q"], "text 1 is 3: a text is a string"),
+    ],
+)
+def test_a_wrong_line_of_standard_input_is_named(lines, argv, expected, folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert expected in refusal("predict", folder, *argv)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_command_in_one_line(config, tmp_path):

@@ -207,7 +207,7 @@ def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
             raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know.") from None
         if arguments.get("encoding_errors") in (None, "strict"):
             for path in files:
-                _check_encoding(path, encoding)
+                check_encoding(path, encoding)
     if source.path == "csv" and not {"keep_default_na", "na_values"} & arguments.keys():
         # pandas would take labels such as None, NA or null for missing ones.
         arguments |= {"keep_default_na": False, "na_values": [""]}
@@ -281,7 +281,8 @@ def _find_file(path: str, where: str) -> str:
     return path
 
 
-def _check_encoding(path: str, encoding: str) -> None:
+def check_encoding(path: str, encoding: str) -> None:
+    """Raise `ValueError` with the first line of a file that is not in `encoding`."""
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) or path.endswith(_COMPRESSED):
         return  # no lines to be found in its bytes
     with open(path, "rb") as file:
