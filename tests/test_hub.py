@@ -671,6 +671,13 @@ def test_the_commands_and_snippets_of_the_chapter_run(hub, tmp_path, monkeypatch
     snippets = re.findall(r"```python\n(.*?)```", chapter, flags=re.DOTALL)
     (load,) = [snippet for snippet in snippets if "trust_remote_code" in snippet]
     assert repo in load
+    (ask,) = [snippet for snippet in snippets if "pipeline" in snippet]
+    scope: dict[str, Any] = {}
+    exec(ask, scope)
+    assert scope["found"].keys() == {"intent", "slots"}
+    assert [len(one["intent"]) for one in scope["best"]] == [3, 3]
+    assert len(list(scope["stream"])) == 2
+    assert len((tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()) > 10
     home = tmp_path / "home"
     home.mkdir()
     assert "intent" in run_python(WITHOUT_US + load, hub, home)
