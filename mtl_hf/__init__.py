@@ -1,10 +1,15 @@
 """`mtl_hf`: multi-task fine-tuning for Hugging Face. One pretrained encoder, many task heads, one Trainer.
 
 Names resolve on first use, so importing the package costs nothing; touching one of them registers the model with
-transformers' `AutoConfig` and `AutoModel`.
+transformers' `AutoConfig`, `AutoModel` and `pipeline`. So does importing `transformers.pipeline`, before or after us.
 """
 
 import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -12,6 +17,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "MultiTaskConfig": ".modeling.configuration_multitask",
     "MultiTaskModel": ".modeling.modeling_multitask",
+    "MultiTaskPipeline": ".modeling.pipeline",
     "MultiTaskOutput": ".modeling.modeling_multitask",
     "HEADS": ".modeling.heads",
     "POOLING": ".modeling.pooling",
@@ -53,11 +59,43 @@ def __dir__() -> list[str]:
 
 
 def register() -> None:
-    """Make `AutoConfig` and `AutoModel` know the model."""
+    """Make `AutoConfig` and `AutoModel` know the model, and `pipeline` the task `multi-task`."""
     from transformers import AutoConfig, AutoModel
+    from transformers.pipelines import PIPELINE_REGISTRY
 
     from .modeling.configuration_multitask import MultiTaskConfig
     from .modeling.modeling_multitask import MultiTaskModel
 
     AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig, exist_ok=True)
     AutoModel.register(MultiTaskConfig, MultiTaskModel, exist_ok=True)
+    # By name, as transformers holds its own: that module may be just being imported.
+    pipeline = f"{__name__}.modeling.pipeline.MultiTaskPipeline"
+    PIPELINE_REGISTRY.supported_tasks["multi-task"] = {"impl": pipeline, "pt": (AutoModel,), "type": "text"}
+
+
+class _WithPipelines(importlib.abc.MetaPathFinder):
+    """Registers us once `transformers.pipelines` is imported, so that `import mtl_hf` is enough and costs nothing."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Have `register` called at the end of that import; all others are left alone."""
+        if fullname != "transformers.pipelines":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module: ModuleType) -> None:
+                execute(module)
+                register()
+
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+if "transformers.pipelines" in sys.modules:
+    register()
+else:
+    sys.meta_path.insert(0, _WithPipelines())

@@ -4,18 +4,18 @@ Notable: nothing heavy is imported before a verb needs it, so `--help` is quick;
 """
 
 import argparse
-import json
 import logging
 import os
 import re
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from .config import describe
 
 _EXAMPLES = """examples:
+  mtl-hf init reviews.csv tickets.csv --to config.yaml
   mtl-hf data snips --to data
   mtl-hf inspect configs/snips.yaml
   mtl-hf train configs/snips.yaml training.num_train_epochs=3
@@ -24,6 +24,7 @@ _EXAMPLES = """examples:
   mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
   mtl-hf compare configs/snips.yaml --seeds 3 --jobs 2
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
+  mtl-hf predict outputs/snips --file texts.csv --text utterance --to answers.jsonl
   mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
   mtl-hf embed outputs/snips --file rows.csv --to rows.parquet --plot rows.png --color label
@@ -151,14 +152,31 @@ def _parser() -> argparse.ArgumentParser:
     export_head.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
     export_head.set_defaults(function=_export_head)
 
-    predict = verbs.add_parser("predict", help="answer raw text from every head, as JSON lines")
-    predict.add_argument("model", help="a run's folder, or a checkpoint-N in it")
-    predict.add_argument(
-        "texts", nargs="*", help="texts, or pairs with a tab between them (default: lines of --file or stdin)"
+    predict = verbs.add_parser(
+        "predict",
+        help="answer raw text from every head, as JSON lines",
+        description="Answer raw text from every head: a JSON line a text, in their order, written as they come.",
     )
-    predict.add_argument("--file", help="a text file, one text a line")
+    predict.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
+    predict.add_argument(
+        "texts", nargs="*", help="texts, or pairs with a tab between them (default: --file, or lines of standard input)"
+    )
+    predict.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet), or else lines of text")
+    predict.add_argument(
+        "--text",
+        metavar="COLUMN",
+        help="the text of rows (FIRST,SECOND for pairs), if not called as usual; without --file the lines of standard"
+        " input are then JSON objects",
+    )
+    predict.add_argument("--to", metavar="FILE", help="default: standard output")
     predict.add_argument("--heads", nargs="+", help="only these heads")
-    predict.add_argument("--batch-size", type=int, default=32)
+    predict.add_argument(
+        "--top-k", type=_top_k, default=1, metavar="K", help="labels a text: a number, or all (default: the best)"
+    )
+    predict.add_argument("--embeddings", action="store_true", help="the text's embedding, too")
+    predict.add_argument(
+        "--batch-size", type=int, default=32, help="1 answers each line as it comes, without waiting for others"
+    )
     predict.set_defaults(function=_predict)
 
     inspect = verbs.add_parser("inspect", help="show rows of each task as the model will see them")
@@ -210,6 +228,23 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--revision", help="branch, made if there is none (default: main)")
     push.add_argument("--dry-run", action="store_true", help="list what would be sent, then stop")
     push.set_defaults(function=_push)
+
+    init = verbs.add_parser(
+        "init",
+        help="look at data files and write a config that trains on them",
+        description="Look at files of rows and write a commented YAML: which are splits of one source (train, dev, test"
+        " in the name), what is text, what are labels and of which task type, what is left out and why.",
+    )
+    init.add_argument("files", nargs="+", metavar="FILE", help=".jsonl, .json, .csv, .tsv or .parquet")
+    init.add_argument("--to", default="config.yaml", metavar="YAML", help="the file to write (default: config.yaml)")
+    init.add_argument("--text", metavar="COLUMN", help="the text (FIRST,SECOND for pairs), if that is not clear")
+    init.add_argument(
+        "--label", action="append", default=[], metavar="COLUMN[=TYPE]",
+        help="a label column, and perhaps its task type; the others of its file are then left out",
+    )  # fmt: skip
+    init.add_argument("--encoder", help="default: all-MiniLM-L6-v2")
+    init.add_argument("--overwrite", action="store_true", help="replace a file that is there")
+    init.set_defaults(function=_init)
 
     data = verbs.add_parser("data", help="download public data sets from pinned origins and check them")
     data.add_argument("names", nargs="*", help="data sets (default: list them)")
@@ -292,15 +327,15 @@ def _export_head(arguments: argparse.Namespace) -> None:
     export_head(arguments.model, arguments.task, arguments.to)
 
 
-def _predict(arguments: argparse.Namespace) -> None:
-    from .inference.embed import load_model
+def _top_k(text: str) -> int | None:
+    return None if text == "all" else int(text)
 
-    texts = _texts(arguments)
-    model = load_model(arguments.model)
-    show = len(texts) > 256 and sys.stderr.isatty()
-    pairs = [tuple(text.split("\t", 1)) if "\t" in text else text for text in texts]
-    found = model.predict(pairs, heads=arguments.heads, batch_size=arguments.batch_size, show_progress=show)
-    _write({"text": text} | answers for text, answers in zip(texts, found, strict=True))
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from .inference.predict import predict
+
+    names = ("texts", "file", "text", "to", "heads", "top_k", "embeddings", "batch_size")
+    predict(arguments.model, **{name: getattr(arguments, name) for name in names})
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -369,6 +404,41 @@ def _push(arguments: argparse.Namespace) -> None:
     )
 
 
+def _init(arguments: argparse.Namespace) -> None:
+    to = Path(arguments.to)
+    if to.exists() and not arguments.overwrite:
+        raise ValueError(f"`--to`: {to} is there already; choose another file, or replace it with --overwrite.")
+    import datasets
+
+    from .data.draft import draft_config
+
+    datasets.disable_progress_bars()
+    written = draft_config(
+        arguments.files,
+        name=to.stem,
+        text=arguments.text,
+        labels=arguments.label,
+        encoder=arguments.encoder,
+        ask=_ask if sys.stdin.isatty() else None,
+    )
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(written, encoding="utf-8")
+    _say(f"{written}\nWritten to {to}. Next: mtl-hf train {shlex.quote(str(to))}")
+
+
+def _ask(question: str, options: Sequence[str]) -> str:
+    """Ask on the terminal until the answer is one of the options, or its number."""
+    _say(question)
+    for number, option in enumerate(options, start=1):
+        _say(f"  {number}  {option}")
+    while True:
+        answer = input("> ").strip()
+        if answer in options:
+            return answer
+        if answer.isdecimal() and 0 < int(answer) <= len(options):
+            return options[int(answer) - 1]
+
+
 def _data(arguments: argparse.Namespace) -> None:
     from .data.catalog import CATALOG, download
 
@@ -394,11 +464,6 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
         except UnicodeDecodeError as error:
             raise ValueError(f"{arguments.file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
     return texts
-
-
-def _write(rows: Iterable[dict[str, Any]]) -> None:
-    for row in rows:
-        _say(json.dumps(row, ensure_ascii=False))
 
 
 def _say(text: str) -> None:

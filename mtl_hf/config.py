@@ -106,6 +106,9 @@ class Source:
         "train on so many rows at most: the same ones in every run, and those of a smaller number are among them", None
     )
     drop_bad_rows: bool = option("drop rows without text (and say so) instead of stopping", False)
+    drop_leaked: bool = option(
+        "drop training rows whose text is in the validation or test split of any source of the run", False
+    )
     dataset: Any = option("a datasets.Dataset or DatasetDict handed over in Python, instead of path", None)
     loader: dict[str, Any] = option("filled from the source's other keys: arguments of datasets.load_dataset", {})
 
@@ -430,6 +433,12 @@ def _represent_plain(dumper: _Dumper, text: Plain) -> yaml.ScalarNode:
 
 _Dumper.add_representer(str, _represent_text)
 _Dumper.add_representer(Plain, _represent_plain)
+
+
+def flow(value: Any) -> str:
+    """Plain data as one line of YAML that `RunConfig.load` reads as what it is."""
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
+    return text.removesuffix("...\n").strip()
 
 
 def _parse_yaml(text: str, name: str) -> Any:

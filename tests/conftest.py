@@ -205,19 +205,25 @@ def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None
         columns = [source.text] if isinstance(source.text, str) else source.text
         tasks = [task for task in config.tasks.values() if name in task.sources]
         words = any(task.type == "token_classification" for task in tasks)
-        for path in source.data_files.values():
+        for split, path in source.data_files.items():
             rows = []
             for index in range(num_rows):
-                text = SENTENCES[index % len(SENTENCES)]
-                row = {column: text.split() if words else f"{text} {index}" for column in columns}
+                text = f"{SENTENCES[index % len(SENTENCES)]} {split} {index}"  # no text in two splits
+                row = {column: text.split() if words else text for column in columns}
                 for task in tasks:
-                    if task.label is None:
-                        continue
-                    if task.type in ("regression", "sentence_similarity"):
-                        row[task.label] = (index % 6) / 5 * (task.score_range or [0, 1])[1]
-                        continue
-                    tags = ["B-city" if word in ("paris", "rome", "oslo") else "O" for word in text.split()]
-                    row[task.label] = tags if task.type == "token_classification" else f"label {index % 3}"
+                    if task.label is not None:
+                        row[task.label] = {
+                            "token_classification": ["B-city" if word in ("paris", "rome", "oslo") else "O"
+                                                     for word in text.split()],
+                            "multi_label_classification": [f"label {index % 3}"],
+                            "regression": float(index % 5),
+                            "sentence_similarity": (index % 6) / 5 * (task.score_range or [0, 1])[1],
+                        }.get(task.type, f"label {index % 3}")  # fmt: skip
                 rows.append(json.dumps(row))
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was warned of, but that the splits of tiny data share their texts."""
+    return [message for message in caplog.messages if "drop_leaked" not in message]

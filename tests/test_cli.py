@@ -22,7 +22,8 @@ from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "export-head", "predict", "inspect", "embed", "export-encoder", "push", "data")
+VERBS = ("train", "evaluate", "compare", "export-head", "predict", "inspect", "embed", "export-encoder", "push", "init",
+         "data")  # fmt: skip
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 
@@ -215,6 +216,66 @@ def test_predict_asks_only_the_heads_that_are_named(folder, out):
     assert answer.keys() == {"text", "slots"}
 
 
+def test_predict_reads_rows_and_keeps_their_order_and_ids(folder, tmp_path, out, caplog):
+    rows = [{"id": number, "tokens": text.split(), "text": text} for number, text in enumerate(TEXTS * 40)]
+    expected = read_answers(out("predict", folder, *TEXTS))
+    frame = datasets.Dataset.from_list(rows)
+    frame.to_json(tmp_path / "rows.jsonl")
+    frame.to_parquet(tmp_path / "rows.parquet")
+    frame.select_columns(["id", "text"]).to_csv(tmp_path / "rows.csv", index=False)
+    for name, column, argv in [
+        ("rows.jsonl", "tokens", []),  # what the model was trained on
+        ("rows.parquet", "tokens", []),
+        ("rows.csv", "text", []),
+        ("rows.jsonl", "text", ["--text", "text"]),
+    ]:
+        caplog.clear()
+        to = tmp_path / "new" / "answers.jsonl"
+        assert out("predict", folder, "--file", tmp_path / name, "--to", to, "--batch-size", 4, *argv) == ""
+        answers = read_answers(to.read_text(encoding="utf-8"))
+        assert [answer["id"] for answer in answers] == list(range(80))
+        assert [answer["text"] for answer in answers] == [row[column] for row in rows]
+        assert [answer["intent"]["label"] for answer in answers] == [one["intent"]["label"] for one in expected] * 40
+        assert "80 texts in " in caplog.text
+        assert f"a second. Written to {to}." in caplog.text
+
+
+def test_predict_answers_rows_without_a_text_as_empty_ones_and_says_so(folder, tmp_path, out, caplog):
+    (tmp_path / "rows.csv").write_text("id,sentence\na,play jazz\nb,\n", encoding="utf-8")
+    answers = read_answers(out("predict", folder, "--file", tmp_path / "rows.csv"))
+    assert [(answer["id"], answer["text"], answer["slots"]) for answer in answers][1] == ("b", "", [])
+    assert "rows.csv: 1 texts in sentence are missing; they are answered as empty ones." in caplog.text
+
+
+def test_predict_reads_json_lines_from_standard_input_if_told_the_column(folder, out, monkeypatch):
+    lines = b'{"q": "play jazz today", "id": 7}\n{"q": ["will", "it", "\\ud83d"]}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    first, second = read_answers(out("predict", folder, "--text", "q"))
+    assert (first["id"], first["text"]) == (7, TEXTS[0])
+    assert (list(second), second["text"]) == (["text", "intent", "slots"], ["will", "it", "\ufffd"])
+
+
+def test_predict_answers_labels_and_embeddings_as_asked(folder, out):
+    (answer,) = read_answers(out("predict", folder, TEXTS[0], "--top-k", "all", "--embeddings"))
+    assert {one["label"] for one in answer["intent"]} == {"music", "booking", "weather"}
+    assert len(answer["embedding"]) == 32
+    (two,) = read_answers(out("predict", folder, TEXTS[0], "--top-k", 2, "--heads", "intent"))
+    assert [one["label"] for one in two["intent"]] == [one["label"] for one in answer["intent"][:2]]
+
+
+def test_predict_answers_while_standard_input_is_still_open(folder):
+    command = [sys.executable, "-m", "mtl_hf", "predict", str(folder), "--batch-size", "1"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        for text in TEXTS:
+            running.stdin.write(text + "\n")
+            running.stdin.flush()
+            assert json.loads(running.stdout.readline())["text"] == text
+        running.stdin.close()
+        assert running.wait(60) == 0
+
+
 def test_inspect_shows_words_tokens_and_the_label_of_each_word(config, out):
     shown = out("inspect", config, "--rows", 2)
     assert "task intent: sequence_classification, labels: booking, music, weather" in shown
@@ -336,6 +397,11 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["predict", "{folder}", "text", "--heads", "intnt"], "`heads` asks for"),
         (["predict", "{folder}", "text", "--file", "texts.txt"], "not both"),
         (["predict", "{folder}", "--file", "/nowhere.txt"], "/nowhere.txt"),
+        (["predict", "{folder}", "text", "--text", "q"], "`--text q`: the command line has lines of text"),
+        (["predict", "{folder}", "--file", "{config}", "--to", "{config}"], "the file with the texts"),
+        (["predict", "{folder}", "--file", "{rows}", "--text", "toks"], "Did you mean `tokens`?"),
+        (["predict", "{folder}", "--file", "{rows}", "--text", "stars"], "the column 'stars' holds"),
+        (["predict", "{folder}", "text", "--top-k", "0"], "`top_k` is 0; it is at least 1"),
         (["inspect", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["embed", "{folder}", "text", "--to", "embeddings.csv"], "its ending should be .parquet or .npy"),
         (["embed", "{folder}", "text", "--plot", "embeddings"], "its ending should be .png or .svg"),
@@ -354,13 +420,28 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else None,
 )
 def test_what_is_wrong_is_said_in_one_line(argv, expected, config, folder):
-    places = {"{config}": config, "{folder}": folder}
+    places = {"{config}": config, "{folder}": folder, "{rows}": config.parent / "rows.jsonl"}
+    places["{rows}"].write_text('{"tokens": ["play"], "stars": 3}\n', encoding="utf-8")
     assert expected in refusal(*(places.get(part, part) for part in argv))
 
 
 def test_a_file_that_is_not_utf8_is_refused_with_its_line(folder, tmp_path):
     (tmp_path / "texts.txt").write_bytes(b"good\nb\xe4d\n")
     assert "texts.txt, line 2: not UTF-8" in refusal("predict", folder, "--file", tmp_path / "texts.txt")
+
+
+@pytest.mark.parametrize(
+    ("lines", "argv", "expected"),
+    [
+        (b"good\nb\xe4d\n", [], "standard input, line 2: not UTF-8"),
+        (b'{"q": "a"}\n{"q": \n', ["--text", "q"], "standard input, line 2: not JSON"),
+        (b'{"q": "a"}\n{"p": "b"}\n', ["--text", "q"], "standard input, line 2: no object with q"),
+        (b'{"q": 3}\n', ["--text", "q"], "text 1 is 3: a text is a string"),
+    ],
+)
+def test_a_wrong_line_of_standard_input_is_named(lines, argv, expected, folder, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert expected in refusal("predict", folder, *argv)
 
 
 def test_a_loss_that_is_not_a_number_stops_the_command_in_one_line(config, tmp_path):
@@ -406,3 +487,54 @@ def test_every_public_name_resolves():
     assert set(mtl_hf.__all__) <= set(dir(mtl_hf))
     with pytest.raises(AttributeError, match="has no attribute 'tarin'"):
         mtl_hf.tarin  # noqa: B018
+
+
+def test_from_two_unknown_files_to_a_model_in_two_commands(
+    out: Callable[..., str], encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mtl_hf.data.draft._default_encoder", lambda: encoder_folder)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    lines = [f"{index},the {'fine' if index % 2 else 'poor'} food of day {index},{'pos' if index % 2 else 'neg'}\n"
+             for index in range(40)]  # fmt: skip
+    (tmp_path / "a.csv").write_text("nr,remark,mood\n" + "".join(lines), encoding="utf-8")
+    lines = [f"where is my order number {index},{index % 7 + 0.5},{index % 3}\n" for index in range(40)]
+    (tmp_path / "b.csv").write_text("question,hours,desk\n" + "".join(lines), encoding="utf-8")
+    printed = out("init", "a.csv", "b.csv", "--to", "c.yaml")
+    assert printed.endswith("Written to c.yaml. Next: mtl-hf train c.yaml\n")
+    assert (tmp_path / "c.yaml").read_text(encoding="utf-8") in printed
+    cli.main(["train", "c.yaml"])
+    results = json.loads((tmp_path / "outputs" / "c" / "metrics.json").read_text(encoding="utf-8"))
+    assert set(results["tasks"]) == {"mood", "hours", "desk"}
+
+
+def test_init_replaces_nothing_and_asks_only_on_a_terminal(
+    out: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    lines = [f"the food of day {index},a long remark on {index},{'ab'[index % 2]}\n" for index in range(20)]
+    rows = tmp_path / "rows.csv"
+    rows.write_text("subject,message,queue\n" + "".join(lines), encoding="utf-8")
+    to = tmp_path / "new" / "c.yaml"
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert "`--text subject` or `--text message`" in refusal("init", rows, "--to", to)
+    assert not to.exists()
+    monkeypatch.setattr("sys.stdin", Terminal())
+    answers = iter(["", "neither", "9", "2"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(answers))
+    printed = out("init", rows, "--to", to)
+    assert "subject and message could all be the text" in printed
+    assert "  2  message\n" in printed
+    assert "    text: message\n" in to.read_text(encoding="utf-8")
+    assert "is there already" in refusal("init", rows, "--to", to, "--text", "subject")
+    out("init", rows, "--to", to, "--text", "subject", "--overwrite")
+    assert "    text: subject\n" in to.read_text(encoding="utf-8")
+
+
+def test_init_names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes("text,label\nfein,a\nsch\xf6n,b\n".encode("latin-1"))
+    assert "rows.csv, line 3: not UTF-8" in refusal("init", tmp_path / "rows.csv", "--to", tmp_path / "c.yaml")
+    assert not (tmp_path / "c.yaml").exists()

@@ -80,6 +80,16 @@ found["answers"] = model.predict(asked["texts"] + pairs)
 model.save_pretrained(asked["again"])
 again = AutoModel.from_pretrained(asked["again"], trust_remote_code=True)
 found["answers_again"] = again.predict(asked["texts"] + pairs)
+from transformers import pipeline
+try:
+    pipeline("multi-task", model=asked["repo"])
+    found["refusals"].append("")
+except ValueError as error:
+    found["refusals"].append(str(error))
+pipe = pipeline("multi-task", model=asked["repo"], trust_remote_code=True)
+found["pipeline"] = [type(pipe).__module__, pipe(asked["texts"] + pairs), pipe(asked["texts"][0], top_k=None)]
+pipe.save_pretrained(asked["again"])
+found["pipeline_again"] = pipeline("multi-task", model=asked["again"], trust_remote_code=True)(asked["texts"] + pairs)
 batch = model.tokenizer(asked["texts"], padding=True, return_tensors="pt")
 with torch.no_grad():
     logits = dict(model(**batch).logits) | {"encode": model.encode(asked["texts"])}
@@ -205,7 +215,7 @@ def test_a_pulled_model_gives_the_trained_ones_logits_and_answers_where_we_are_n
     home = tmp_path / "home"
     home.mkdir()
     found = json.loads(run_python(WITHOUT_US + PULL, hub, home, json.dumps(asked)).splitlines()[-1])
-    assert len(found["refusals"]) == 2
+    assert len(found["refusals"]) == 3
     assert all("trust_remote_code=True" in refusal for refusal in found["refusals"]), "never without being told to"
     assert found["module"].startswith("transformers_modules.")
 
@@ -219,6 +229,10 @@ def test_a_pulled_model_gives_the_trained_ones_logits_and_answers_where_we_are_n
         assert (pulled[name] - logits).abs().max().item() == 0, name
     answers = json.loads(json.dumps(model.predict(texts + PAIRS)))
     assert found["answers"] == found["answers_again"] == answers
+    where, answered, ranked = found["pipeline"]
+    assert where.startswith("transformers_modules.")
+    assert answered == found["pipeline_again"] == answers
+    assert ranked == json.loads(json.dumps(model.predict(texts[:1], top_k=None)))[0]
     assert answers[0].keys() == {"intent", "slots", "stars", "topics", "sentiment"}
     assert answers[-1].keys() == {"same"}
     # What is saved over there carries all that it was pulled with.

@@ -1,13 +1,14 @@
 """Public data sets by pinned origin and checksum: what `mtl-hf data NAME --to data` downloads.
 
 Each data set is read from a public GitHub repository at one commit and turned into JSON lines,
-`<to>/<name>/{train,validation,test}.jsonl`: one row a line with a string `id`, string labels and BIO tags.
+`<to>/<name>/{train,validation,test}.jsonl`: one row a line with a string `id`, labels as names (a score is a number)
+and BIO tags.
 The catalog holds the SHA-256 of every resulting file, so a figure measured on them can be measured anywhere.
 
 Notable: the rows are checked, not only the transfer, so a converter cannot change a byte unnoticed. Nothing
-is sampled or shuffled; every split is the one of its origin. A folder appears whole or not at all. The data
-are not part of this package: read `DataSet.license` before any use beyond research. The tweets contain
-abusive language.
+is sampled or shuffled; every split is the one of its origin, but for the validation rows of mrpc, which its
+origin does not set apart. A folder appears whole or not at all. The data are not part of this package: read
+`DataSet.license` before any use beyond research. The tweets contain abusive language.
 """
 
 import csv
@@ -34,7 +35,7 @@ RAW_GITHUB = "https://raw.githubusercontent.com"
 SPLITS = ("train", "validation", "test")
 
 Files = Mapping[str, bytes]  # path inside the folder of its origin -> content
-Row = Mapping[str, str | list[str]]  # column -> value
+Row = Mapping[str, str | list[str] | float]  # column -> value
 Splits = dict[str, list[Row]]  # train, validation and test -> rows
 
 
@@ -47,7 +48,7 @@ class Origin:
     commit: str
     """Full hash (40 hexadecimal digits), so that the files cannot change."""
     folder: str
-    """Path inside the repository that all `files` share."""
+    """Path inside the repository that all `files` share; empty where they lie at its top."""
     files: tuple[str, ...]
     """Paths inside `folder`; a converter gets the contents under these names."""
 
@@ -154,7 +155,7 @@ def _unexpected(name: str, data_set: DataSet, found: str) -> str:
 
 
 def _to_json_lines(rows: Iterable[Row]) -> bytes:
-    """One compact object a line; `id` is the place of the row in its split."""
+    """One compact object a line; `id` is the place of the row in its split, where the origin gives it none."""
     lines = (
         json.dumps({"id": str(number), **row}, ensure_ascii=False, separators=(",", ":")) + "\n"
         for number, row in enumerate(rows)
@@ -173,7 +174,8 @@ def _fetch_all(name: str, data_set: DataSet, base_url: str) -> dict[str, bytes]:
     with httpx2.Client(follow_redirects=True, timeout=30.0, headers=headers) as client:
         for origin in data_set.origins:
             for file in origin.files:
-                url = f"{base_url.rstrip('/')}/{origin.repository}/{origin.commit}/{origin.folder}/{file}"
+                parts = (base_url.rstrip("/"), origin.repository, origin.commit, origin.folder, file)
+                url = "/".join(filter(None, parts))
                 files[file] = _fetch(client, url, f"{name}: {file}")
     return files
 
@@ -369,6 +371,83 @@ def _clean_tweet(text: str) -> str:
     return " ".join(word for word in text.split() if not word.startswith("http"))
 
 
+def convert_mrpc(files: Files) -> Splits:
+    """Pairs of news sentences that say the same or do not; a tenth of the training pairs becomes validation.
+
+    Dropped from train: rows without an id, which the origin has added. Within each label the rows whose words have the
+    smallest SHA-256 are the validation; no two rows have the same words.
+    """
+    splits: Splits = {}
+    for split in ("train", "test"):
+        rows: list[Row] = []
+        for line in files[f"msr_paraphrase_{split}.txt"].decode("utf-8-sig").splitlines()[1:]:
+            same, first_id, _, text, text_pair = line.split("\t")
+            if first_id != "-1":
+                label = ("not_equivalent", "equivalent")[int(same)]
+                rows.append({"text": text.strip(), "text_pair": text_pair.strip(), "label": label})
+        splits[split] = rows
+    carved: set[int] = set()
+    for label in ("equivalent", "not_equivalent"):
+        ordered = sorted(
+            (hashlib.sha256(_words(f"{row['text']} {row['text_pair']}").encode()).digest(), number)
+            for number, row in enumerate(splits["train"])
+            if row["label"] == label
+        )
+        carved |= {number for _, number in ordered[: round(len(ordered) / 10)]}
+    train = list(enumerate(splits["train"]))
+    return {
+        "train": [row for number, row in train if number not in carved],
+        "validation": [row for number, row in train if number in carved],
+        "test": splits["test"],
+    }
+
+
+def convert_stsb(files: Files) -> Splits:
+    """Genre, file, year, id, score and two sentences, separated by tabs; some rows name their origins after that."""
+    return {
+        split: [
+            {"text": text.strip(), "text_pair": text_pair.strip(), "score": float(score)}
+            for score, text, text_pair in (line.split("\t")[4:7] for line in read_lines(files[f"sts-{part}.csv"]))
+        ]
+        for split, part in (("train", "train"), ("validation", "dev"), ("test", "test"))
+    }
+
+
+def convert_goemotions(files: Files) -> Splits:
+    """Text, numbers of its labels with commas between, and the id of the comment; `labels.txt` names the labels."""
+    names = read_lines(files["labels.txt"])
+    splits: Splits = {}
+    for split, part in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        columns = (line.split("\t") for line in read_lines(files[f"{part}.tsv"]))
+        splits[split] = [
+            {"id": comment, "text": text.strip(), "labels": [names[int(number)] for number in numbers.split(",")]}
+            for text, numbers, comment in columns
+        ]
+    return splits
+
+
+def convert_sib200(files: Files) -> Splits:
+    """Number, topic and sentence, separated by tabs; a number is the same sentence in every language."""
+    splits: Splits = {}
+    for split, part in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        table = csv.DictReader(io.StringIO(files[f"{part}.tsv"].decode(), newline=""), delimiter="\t")
+        splits[split] = [
+            {"id": row["index_id"], "text": " ".join(row["text"].split()), "label": row["category"]} for row in table
+        ]
+    return splits
+
+
+def convert_wikiann(files: Files) -> Splits:
+    """One row a sentence; each word comes with its language and a colon before it."""
+    return {
+        split: [
+            {"tokens": [word.split(":", 1)[1] for word in words], "ner_tags": tags}
+            for words, tags in read_conll(files[part])
+        ]
+        for split, part in (("train", "train"), ("validation", "dev"), ("test", "test"))
+    }
+
+
 def _words(text: str) -> str:
     return "".join(re.findall(r"\w+", text.lower()))
 
@@ -558,6 +637,128 @@ CATALOG: dict[str, DataSet] = {
             "train": "084b851fbacdb62b49c92b451feeb1d4600ff5569240f63de7e01958c4d70d20",
             "validation": "c2976812d23322b4b23ab5b86f5c15d8ae0c044e4e3040d28e0cf7c8fb6cf919",
             "test": "3a53d84697c2f165964b0ac50bf96362e6edc5a2511b5013bf3d16028494faf8",
+        },
+    ),
+    "mrpc": DataSet(
+        origins=(
+            Origin(
+                repository="Pzeyang/Paraphrase_Identification",
+                commit="dc1755eb1a4755ca310f97209391f1f5c06e2fd1",
+                folder="",
+                files=("msr_paraphrase_train.txt", "msr_paraphrase_test.txt"),
+            ),
+        ),
+        license="GPL-3.0 (repository); none stated for the data, which comes from Microsoft Research",
+        convert=convert_mrpc,
+        sha256={
+            "train": "76ca3e7411c4aba14c85e16b0a07a06e7368cfbe28676b4d44ddd4530d05e866",
+            "validation": "4c38683f920876ba61bb877e12b46bf9af6a7ccaf7e365e15b7c5d17a57f0012",
+            "test": "d0d059baf9966e6d634fea68b1d0185610b66b9c5163f2f2a128bbec6f475d18",
+        },
+    ),
+    "stsb": DataSet(
+        origins=(
+            Origin(
+                repository="zhangzhenhu/Semantic-Texual-Similarity-Toolkits",
+                commit="c55a72f51bd15a8bd75114247c06984b432050f9",
+                folder="data/stsbenchmark",
+                files=("sts-train.csv", "sts-dev.csv", "sts-test.csv"),
+            ),
+        ),
+        license=(
+            "scores CC BY-SA 4.0; each text source keeps its own licence (data/stsbenchmark/LICENSE.txt there); "
+            "MSR sources need Microsoft Research terms"
+        ),
+        convert=convert_stsb,
+        sha256={
+            "train": "42e7f5c15c6e41e61d550d56ea02080c08439c4d60621bb960518ee18770194a",
+            "validation": "c124ddc619ac6d0cddd2b58bdcd65a04c2ae9bff71888c12428b796b2d86d7e4",
+            "test": "7eaae440bcf0c459b45f497b8438ce904c2bb6cdb9d713e9d7e3d441d5289042",
+        },
+    ),
+    "goemotions": DataSet(
+        origins=(
+            Origin(
+                repository="monologg/GoEmotions-pytorch",
+                commit="b75f9d3a8b76bc1060687925b04ca98a1b8ea66b",
+                folder="data/original",
+                files=("train.tsv", "dev.tsv", "test.tsv", "labels.txt"),
+            ),
+        ),
+        license="Apache-2.0 (repository)",
+        convert=convert_goemotions,
+        sha256={
+            "train": "00904d85445ea6fe04681531571fab9c24edbece395e4baeafc42a37b2fda351",
+            "validation": "e77c68357c91ea514c558a826bce3b9cc5bdd4f7652a29f8461a2ff75342d6e7",
+            "test": "491d85d6740715da0802a536a805437c89ad3c12e29265c16aeea20b844acd38",
+        },
+    ),
+    "sib200_de": DataSet(
+        origins=(
+            Origin(
+                repository="dadelani/sib-200",
+                commit="593cea88519930f776c1a4a1980b6a35b39dca57",
+                folder="data/annotated/deu_Latn",
+                files=("train.tsv", "dev.tsv", "test.tsv"),
+            ),
+        ),
+        license="Apache-2.0 (repository)",
+        convert=convert_sib200,
+        sha256={
+            "train": "9d48b10fb52d53a5e72e4529571822f7ebb76df7e7572b21b43a33a468909ef8",
+            "validation": "59a86376f119412d9e29f9902f6109e7546cccafebbf61c67bccbd580c66c612",
+            "test": "62613e8b84580bd5f13542f484f37e1d384a9c634961ddcfb49efac4c8015149",
+        },
+    ),
+    "sib200_fr": DataSet(
+        origins=(
+            Origin(
+                repository="dadelani/sib-200",
+                commit="593cea88519930f776c1a4a1980b6a35b39dca57",
+                folder="data/annotated/fra_Latn",
+                files=("train.tsv", "dev.tsv", "test.tsv"),
+            ),
+        ),
+        license="Apache-2.0 (repository)",
+        convert=convert_sib200,
+        sha256={
+            "train": "11844ce6d0d82894c230f07583aa61ef416afc57d2754b05aa3c172259e0a634",
+            "validation": "88f15779ce1949d4cadf49e7e07ee2b0a1149d5adaec4e782d9b3a53af4b565a",
+            "test": "be106f518fbcb7c367e4c86012c38a4631801022bd5227c4636d591dd48a1ffd",
+        },
+    ),
+    "wikiann_de": DataSet(
+        origins=(
+            Origin(
+                repository="davidsbatista/NER-datasets",
+                commit="db7ff3ca4ba1df39907f8bdc036a556fed5ecde7",
+                folder="WikiANN/de",
+                files=("train", "dev", "test"),
+            ),
+        ),
+        license="not stated",
+        convert=convert_wikiann,
+        sha256={
+            "train": "ddd556f96432700481eabe2c78583b591cb60e84a98650fbe12f8fd87f25ef31",
+            "validation": "091c8c706093cc252f6047d1eb927baf72a9c5ce5e632d89b75daccd3c549da6",
+            "test": "d3622887543abbb462ffd353f80fd0a451b5fc9c00a5f83d662b0803f5f349ef",
+        },
+    ),
+    "wikiann_fr": DataSet(
+        origins=(
+            Origin(
+                repository="davidsbatista/NER-datasets",
+                commit="db7ff3ca4ba1df39907f8bdc036a556fed5ecde7",
+                folder="WikiANN/fr",
+                files=("train", "dev", "test"),
+            ),
+        ),
+        license="not stated",
+        convert=convert_wikiann,
+        sha256={
+            "train": "d205069c229fa092906ee97ad27ff603ed3ac15e62b3e0f9023bdc3de67fc178",
+            "validation": "77a6808eaa440cc197fabde106fd0373e2e45aabf72b1618542109b95f942291",
+            "test": "ee47b27b3a005bb8800214890bfe45d42e93ade964ef920e4bb1d8015845fe31",
         },
     ),
 }

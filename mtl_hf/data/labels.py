@@ -145,7 +145,8 @@ def check_tasks(config: RunConfig) -> None:
             if getattr(spec, key) is not None and spec.type != owner:
                 raise ValueError(f"`tasks.{name}.{key}` is an option of {owner}; {spec.type} has none such.")
         if spec.type == "sentence_similarity":
-            _check_similarity(name, spec, spec.pooling or config.model.pooling)
+            known = spec.pooling or config.model.pooling or (None if config.model.from_ else "mean")
+            _check_similarity(name, spec, known)
         if spec.type == "masked_lm":
             _check_masked_lm(name, spec)
         if spec.label is None and task_type.label is not None and spec.loss != "ranking":
@@ -161,7 +162,7 @@ def check_tasks(config: RunConfig) -> None:
 
 
 def _check_similarity(name: str, spec: Task, pooling: str | None) -> None:
-    """Check what only a task of sentence similarity has."""
+    """Check what only a task of sentence similarity has; its pooling is None where a saved model decides."""
     if spec.loss == "ranking":
         for key in ("label", "score_range"):
             if (found := getattr(spec, key)) is not None:
@@ -177,7 +178,7 @@ def _check_similarity(name: str, spec: Task, pooling: str | None) -> None:
         raise ValueError(
             f"`tasks.{name}.score_range` is {spec.score_range}; it is the least and the greatest score, as in [0, 5]."
         )
-    if spec.learning_rate is not None and pooling != "attention":
+    if spec.learning_rate is not None and pooling not in (None, "attention"):
         raise ValueError(
             f"`tasks.{name}.learning_rate` is {spec.learning_rate}, but this head has no weights of its own: only"
             " `pooling: attention` gives it some."

@@ -25,6 +25,7 @@ import datasets
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
+from .leaks import find_leaks, text_key
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class SourceData:
 
 
 def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str, SourceData]:
-    """Load every source, carve off missing splits, and check its texts.
+    """Load every source, carve off missing splits, check its texts, and report or drop training rows that leak.
 
     Args:
         config: The run.
@@ -88,7 +89,14 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     Raises:
         ValueError: Anything wrong with a source, with its name, file, column or row.
     """
-    return {name: _load_source(name, source, config, tuple(splits)) for name, source in config.sources.items()}
+    wanted = tuple(splits)
+    sources = {name: _load_source(name, source, config) for name, source in config.sources.items()}
+    if "train" in wanted:
+        _report_leaks(sources, config)
+    for name, data in sources.items():
+        _draw_train_rows(data, config.sources[name].max_train_rows)
+        data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
+    return sources
 
 
 def load_file(path: str | Path) -> datasets.Dataset:
@@ -107,7 +115,7 @@ def load_file(path: str | Path) -> datasets.Dataset:
     return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path))["train"]
 
 
-def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str, ...]) -> SourceData:
+def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     where = f"sources.{name}"
     if (source.path is None) == (source.dataset is None):
         raise ValueError(f"`{where}` needs `path` (or, in Python, `dataset`), and not both.")
@@ -138,13 +146,40 @@ def _load_source(name: str, source: Source, config: RunConfig, wanted: tuple[str
         if stratify:
             _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train")
         carve(data, shares, stratify, typed(int, source.split.get("seed", 13), f"{where}.split.seed"))
-    total = len(data.splits.get("train", ()))
-    if source.max_train_rows is not None and total > source.max_train_rows:
-        drawn = np.random.default_rng(13).permutation(total)[: source.max_train_rows]
-        data.keep("train", sorted(drawn.tolist()))
-        logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", name, len(drawn), total)
-    data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return data
+
+
+def _report_leaks(sources: Mapping[str, SourceData], config: RunConfig) -> None:
+    """Say which training rows have a text that is scored in some source, and drop them where that is asked for."""
+    texts = {name: {split: data.texts(split) for split in data.splits} for name, data in sources.items()}
+    for name, rows in find_leaks(texts).items():
+        data, num_rows = sources[name], len(sources[name].splits["train"])
+        counts = collections.Counter(place for places in rows.values() for place in places)
+        found = ", ".join(f"{source} {split} ({count})" for (source, split), count in sorted(counts.items()))
+        if not config.sources[name].drop_leaked:
+            logger.warning(
+                "Source %s: %d of %d training rows have a text that is also in %s: scores there flatter;"
+                " `sources.%s.drop_leaked: true` drops these rows.", name, len(rows), num_rows, found, name,
+            )  # fmt: skip
+            continue
+        if len(rows) == num_rows:
+            raise ValueError(
+                f"`sources.{name}.drop_leaked`: every training row has a text that is also in {found}; none would stay."
+            )
+        logger.warning(
+            "Source %s: %d of %d training rows dropped, whose text is also in %s.", name, len(rows), num_rows, found
+        )
+        data.keep("train", [row for row in range(num_rows) if row not in rows])
+
+
+def _draw_train_rows(data: SourceData, number: int | None) -> None:
+    """Keep `number` training rows: the same ones in every run, and of a smaller number some of these."""
+    total = len(data.splits.get("train", ()))
+    if number is None or number >= total:
+        return
+    drawn = np.random.default_rng(13).permutation(total)[:number]
+    data.keep("train", sorted(drawn.tolist()))
+    logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", data.name, number, total)
 
 
 def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:
@@ -172,7 +207,7 @@ def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
             raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know.") from None
         if arguments.get("encoding_errors") in (None, "strict"):
             for path in files:
-                _check_encoding(path, encoding)
+                check_encoding(path, encoding)
     if source.path == "csv" and not {"keep_default_na", "na_values"} & arguments.keys():
         # pandas would take labels such as None, NA or null for missing ones.
         arguments |= {"keep_default_na": False, "na_values": [""]}
@@ -246,7 +281,8 @@ def _find_file(path: str, where: str) -> str:
     return path
 
 
-def _check_encoding(path: str, encoding: str) -> None:
+def check_encoding(path: str, encoding: str) -> None:
+    """Raise `ValueError` with the first line of a file that is not in `encoding`."""
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) or path.endswith(_COMPRESSED):
         return  # no lines to be found in its bytes
     with open(path, "rb") as file:
@@ -317,7 +353,7 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
         seed: Another seed carves other rows.
     """
     train = data.splits["train"]
-    keys = [_text_key(text) for text in data.texts("train")]
+    keys = [text_key(text) for text in data.texts("train")]
     strata = [str(value) for value in train[stratify]] if stratify else [""] * len(keys)
     groups: dict[str, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(keys):
@@ -350,11 +386,6 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
             data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
         )  # fmt: skip
     data.keep("train", [row for row in range(len(train)) if row not in gone])
-
-
-def _text_key(text: Any) -> str:
-    whole = text if isinstance(text, str) else "\n".join(text)
-    return " ".join(re.findall(r"\w+", whole.lower())) or whole
 
 
 # ---- checking ----
@@ -391,7 +422,8 @@ def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where
     return "pair" if len(columns) == 2 else forms.pop()
 
 
-def _has_text(value: Any) -> bool:
+def has_text(value: Any) -> bool:
+    """Whether a string or a list of words holds any text; a list with something else than words does not."""
     if isinstance(value, str):
         return bool(value.strip())
     return bool(value) and all(isinstance(word, str) for word in value) and any(word.strip() for word in value)
@@ -402,7 +434,7 @@ def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
     bad = [
         row
         for row, text in enumerate(data.texts(split))
-        if not (all(map(_has_text, text)) if data.form == "pair" else _has_text(text))
+        if not (all(map(has_text, text)) if data.form == "pair" else has_text(text))
     ]
     if not bad:
         return

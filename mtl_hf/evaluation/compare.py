@@ -151,6 +151,7 @@ def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
     due = [run for run in runs if not _finished(run)]
     if len(due) < len(runs):
         logger.info("%d of %d runs are finished already.", len(runs) - len(due), len(runs))
+    jobs = max(1, min(jobs, len(due)))  # a run that is alone has all threads
     failed = [problem for problem in _each(lambda run: _train(run, jobs), due, jobs, "Training") if problem]
     if failed:
         raise ChildProcessError(
@@ -221,25 +222,23 @@ def collect(
     """The comparison of finished runs.
 
     Returns:
-        `name`, `config`, `seeds`, `overrides`, `reference`; `variants`: name → `overrides`, `models` (how many),
-        `parameters` (of all of them), `steps`, `seconds` and `peak_memory` (an entry a seed: sums over models, and the
-        largest), `tasks`: task → `metric`, `values` (an entry a seed), `mean`, `deviation`, and but for the reference
-        `difference` and `interval` (95 %, of the mean over seeds, by a paired bootstrap over test rows); `joint`: the
-        same for the share of a source's rows on which all tasks are right; `gain`: Δm, an entry a seed; `curves`: task
-        → an entry a seed, of pairs of step and validation metric. `first`: the same for those runs. `answering`, where
-        `alone` and `together` are compared: see `measure_answering`.
+        `name`, `config`, `seeds`, `overrides`; `variants`: name → `overrides`, `against` (the variant that its
+        differences are taken to), `models` (how many), `parameters` (of all of them), `steps`, `seconds` and
+        `peak_memory` (an entry a seed: sums over models, and the largest), `tasks`: task → `metric`, `values` (an entry
+        a seed), `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over seeds, by a paired bootstrap
+        over test rows); `joint`: the same for the share of a source's rows on which all tasks are right; `gain`: Δm, an
+        entry a seed; `curves`: task → an entry a seed, of pairs of step and validation metric. `first`: the same for
+        those runs. `answering`, where `alone` and `together` are compared: see `measure_answering`.
     """
     by_variant: dict[str, list[list[PlannedRun]]] = {variant: [] for variant in comparison.names}
     for variant, groups in by_variant.items():
         for seed in comparison.seeds:
             groups.append([run for run in runs if run.variant == variant and run.seed == seed])
-    reference = comparison.reference or comparison.names[0]
     result: dict[str, Any] = {
         "name": name,
         "config": comparison.config,
         "seeds": comparison.seeds,
         "overrides": _last_of_each([*comparison.overrides, *overrides]),
-        "reference": reference,
         "variants": {},
         "first": {run.folder.name: _summary([[run]])[0] for run in first},
     }
@@ -248,14 +247,16 @@ def collect(
         result["variants"][variant], answers[variant] = _summary(groups)
         spec = comparison.variants.get(variant)
         result["variants"][variant]["overrides"] = [] if spec is None else spec.overrides
-    base = result["variants"][reference]
     for variant, summary in result["variants"].items():
-        if variant == reference:
+        other = comparison.against(variant)
+        if other == variant:
             continue
+        summary["against"] = other
+        base = result["variants"][other]
         for section in ("tasks", "joint"):
             for task, numbers in summary[section].items():
                 numbers |= _difference(
-                    numbers, base[section].get(task), answers[variant].get(task), answers[reference].get(task)
+                    numbers, base[section].get(task), answers[variant].get(task), answers[other].get(task)
                 )
         summary["gain"] = _gains(summary["tasks"], base["tasks"])
     if {ALONE, TOGETHER} <= set(by_variant):

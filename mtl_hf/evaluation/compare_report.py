@@ -1,6 +1,7 @@
 """A comparison as people read it: a page of tables in Markdown, and two plots.
 
-Notable: scores are times 100, losses as they are; a difference stands beside the interval that tests it.
+Notable: scores are times 100, losses as they are; a difference stands beside the interval that tests it. Δm is the
+average relative gain over tasks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from ..metrics import LOSS_LIKE
 from .report import show_number
 
 _INTERVALS = (
-    "Values: mean ± standard deviation over seeds; then the difference to the reference (first column) and in brackets"
+    "Values: mean ± standard deviation over seeds; then the difference to the variant that is named, and in brackets"
     " its 95 % interval, by a paired bootstrap that draws the same test rows for both variants and all seeds. It says"
     " how the difference might come out on other rows of the same kind; how much seeds matter, the deviations say."
 )
@@ -34,23 +35,23 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
 
 
 def _scores(result: Mapping[str, Any]) -> Iterator[str]:
-    """A row a task, a column a variant; differences to the reference below each value."""
-    reference = result["reference"]
-    names = [reference, *(name for name in result["variants"] if name != reference)]
-    yield f"| task | metric | {' | '.join(names)} |"
-    yield "|---" * (2 + len(names)) + "|"
+    """A row a variant, a column a task."""
+    variants = result["variants"]
+    columns: dict[tuple[str, str], str] = {}
     for section, title in (("tasks", "{}"), ("joint", "all right on a row of {}")):
-        known: dict[str, str] = {}
-        for name in names:
-            for task, numbers in result["variants"][name][section].items():
-                known.setdefault(task, numbers["metric"])
-        for task, metric in known.items():
-            cells = [_cell(result["variants"][name][section].get(task)) for name in names]
-            yield f"| {title.format(task)} | {metric} | {' | '.join(cells)} |"
-    gains = [result["variants"][name].get("gain") for name in names]
-    if any(gains):
-        cells = [f"{mean(gain):+.2f} %{_spread(gain, '.2f')}" if gain else "" for gain in gains]
-        yield f"| average relative gain Δm | | {' | '.join(cells)} |"
+        for numbers in variants.values():
+            for task, found in numbers[section].items():
+                columns.setdefault((section, task), f"{title.format(task)}, {found['metric']}")
+    gains = any(numbers.get("gain") for numbers in variants.values())
+    yield f"| | {' | '.join([*columns.values(), *(['Δm'] if gains else [])])} |"
+    yield "|---" * (1 + len(columns) + gains) + "|"
+    for name, numbers in variants.items():
+        cells = [_cell(numbers[section].get(task)) for section, task in columns]
+        if gains:
+            gain = numbers.get("gain")
+            cells.append(f"{mean(gain):+.2f} %{_spread(gain, '.2f')}" if gain else "")
+        against = f" (against {numbers['against']})" if "against" in numbers else ""
+        yield f"| **{name}**{against} | {' | '.join(cells)} |"
 
 
 def _cell(numbers: Mapping[str, Any] | None) -> str:

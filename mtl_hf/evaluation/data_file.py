@@ -14,17 +14,12 @@ from typing import Any
 import datasets
 
 from ..config import Model, RunConfig, Source, Task, nearest
+from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
 from ..data.labels import TASK_TYPES
 from ..data.sources import load_file
 from ..modeling.encoding import PAIRED
 
 logger = logging.getLogger(__name__)
-
-TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
-PAIR_COLUMNS = (
-    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
-    ("question", "sentence"), ("first", "second"), ("text", "text_pair"),
-)  # fmt: skip
 
 
 def config_of_file(
@@ -53,7 +48,7 @@ def config_of_file(
     scored = {}
     for name, column in chosen.items():
         trained = tasks.get(name)
-        columns = _text_columns(str(path), rows, name, heads[name], text, run)
+        columns = text_columns(str(path), rows, name, heads[name], text, run)
         alone = name if TASK_TYPES[heads[name]["type"]].alone else ""
         source = texts.setdefault((columns, alone), f"data-{len(texts) + 1}" if texts else "data")
         if trained is None:
@@ -127,10 +122,22 @@ def _similarity(rows: datasets.Dataset, trained: Task | None, column: str | None
     return {"loss": None, "score_range": known, "temperature": None}
 
 
-def _text_columns(
+def text_columns(
     path: str, rows: datasets.Dataset, name: str, spec: Mapping[str, Any], given: str | None, run: RunConfig | None
 ) -> str | tuple[str, ...]:
-    """The column with the text of a head, or two for pairs."""
+    """The column with the text of a head, or two for pairs.
+
+    Args:
+        path: Of the file, for messages.
+        rows: Of the file.
+        name: The head.
+        spec: Its specification.
+        given: The argument `--text`.
+        run: What the model was trained by.
+
+    Raises:
+        ValueError: There is none, or more than one that could be it.
+    """
     if given is not None:
         columns = tuple(column.strip() for column in given.split(","))
         for column in columns:

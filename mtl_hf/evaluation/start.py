@@ -187,7 +187,12 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
             raise ValueError(
                 f"`tasks.{name}.pooling` is {task.pooling}; the head of {checkpoint.name} was trained with {was}."
             )
-        changed = {key: getattr(task, key) for key in ("dropout", "label_smoothing") if getattr(task, key) is not None}
+        keys = ("dropout", "label_smoothing", "loss", "temperature")
+        changed = {key: getattr(task, key) for key in keys if getattr(task, key) is not None}
+        if (
+            task.type == "sentence_similarity" and task.train
+        ):  # what a config does not say is not what the head was told
+            changed = {"loss": "cosine"} | changed
         if changed:
             own = model.config.heads[name] | changed
             head = build_head(model.config.hidden_size, model.config.pooling, own)

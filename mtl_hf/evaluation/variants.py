@@ -29,6 +29,7 @@ class Variant:
 
     config: str | None = option("a run's YAML, relative to this file (default: that of the comparison)", None)
     overrides: list[str] = option("a.b=c changes to it", [])
+    against: str | None = option("the variant that its differences are taken to (default: the reference)", None)
 
 
 @dataclass(kw_only=True)
@@ -41,7 +42,7 @@ class Comparison:
     )
     overrides: list[str] = option("a.b=c changes for every run but those of `first`", [])
     first: dict[str, Variant] = option("runs done once before the others, which find them as ${first.<name>}", {})
-    variants: dict[str, Variant] = option("name -> overrides, a list, or {config, overrides}", {})
+    variants: dict[str, Variant] = option("name -> overrides, a list, or {config, overrides, against}", {})
     alone: bool | None = option("whether each task alone is a variant (default: if no others are named)", None)
     together: bool | None = option("whether the config as it is is a variant (default: if no others are named)", None)
     reference: str | None = option("the variant that differences are taken to (default: alone, else the first)", None)
@@ -55,6 +56,11 @@ class Comparison:
             if (not self.variants if asked is None else asked)
         ]
         return [*own, *self.variants]
+
+    def against(self, name: str) -> str:
+        """The variant that the differences of another are taken to."""
+        own = self.variants[name].against if name in self.variants else None
+        return own or self.reference or self.names[0]
 
 
 @dataclass(frozen=True)
@@ -140,11 +146,10 @@ def read_comparison(
         if not _NAME.fullmatch(name) or name in (ALONE, TOGETHER):
             raise ValueError(f"a variant cannot be called {name!r}: use letters, digits, `_`, `.` and `-`, and neither"
                              f" {ALONE} nor {TOGETHER}, which the keys of that name ask for.")  # fmt: skip
-    if comparison.reference is not None and comparison.reference not in names:
-        raise ValueError(
-            f"`reference` is {comparison.reference!r}.{nearest(comparison.reference, names)} The variants are"
-            f" {', '.join(names)}."
-        )
+    wanted = {f"variants.{name}.against": spec.against for name, spec in comparison.variants.items()}
+    for key, name in {"reference": comparison.reference, **wanted}.items():
+        if name is not None and name not in names:
+            raise ValueError(f"`{key}` is {name!r}.{nearest(name, names)} The variants are {', '.join(names)}.")
     configs = [comparison, *comparison.variants.values(), *comparison.first.values()]
     for item in configs:
         if item.config is not None:

@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedConfig
 
 from ..config import nearest, resolve_path
+from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
-from ..evaluation.data_file import TEXT_COLUMNS
 from ..evaluation.saved_models import check_name
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel

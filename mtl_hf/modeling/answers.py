@@ -9,11 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from .encoding import NO_TOKEN
+
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
     return shifted / shifted.sum(-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Sigmoid, in float64, in a form that cannot overflow."""
+    return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2
 
 
 def bio_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -31,8 +38,25 @@ def bio_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     return spans
 
 
+def logits_of_words(logits: np.ndarray, starts: Sequence[int]) -> np.ndarray:
+    """Logits by token (num_tokens, num_labels) → by word (num_words, num_labels), NaN where a word has no token.
+
+    Args:
+        logits: Of one row.
+        starts: Position of each word's first token, `NO_TOKEN` where it has none.
+    """
+    places = np.asarray(starts, dtype=int)
+    by_word = logits[places]
+    by_word[places == NO_TOKEN] = np.nan
+    return by_word
+
+
 def answer(
-    spec: dict[str, Any], logits: np.ndarray, text: str = "", words: Sequence[tuple[int, int]] = ()
+    spec: dict[str, Any],
+    logits: np.ndarray,
+    text: str = "",
+    words: Sequence[tuple[int, int]] = (),
+    top_k: int | None = 1,
 ) -> dict[str, Any] | list[dict[str, Any]] | float:
     """One head's answer for one row.
 
@@ -42,9 +66,11 @@ def answer(
             that have no token, (2, H) vectors of length 1 for sentence similarity.
         text: The raw text, for the text of entities.
         words: Character span of each word in `text`.
+        top_k: How many labels of a text are wanted, None for all.
 
     Returns:
-        `{"label", "score"}` for classification; a list of them (every label of at least 0.5) for multi-label;
+        `{"label", "score"}` for classification; a list of them (every label of at least 0.5) for multi-label; for both,
+        where `top_k` is not 1, a list of the `top_k` best, best first;
         a number for regression, the cosine for sentence similarity; for token classification a list of entities
         (`{"type", "text", "start", "end", "score"}`, character offsets, score the mean over words) or, where labels are
         not BIO, a list with one `{"label", "text", "start", "end", "score"}` a word.
@@ -55,13 +81,14 @@ def answer(
     if kind == "sentence_similarity":
         return float(np.clip(logits[0].astype(np.float64) @ logits[1], -1, 1))
     labels = spec["labels"]
-    if kind == "multi_label_classification":
-        scores = (1 + np.tanh(logits.astype(np.float64) / 2)) / 2  # the sigmoid, which cannot overflow in this form
-        return [{"label": labels[index], "score": float(scores[index])} for index in np.flatnonzero(scores >= 0.5)]
-    if kind == "sequence_classification":
-        scores = softmax(logits)
-        best = int(scores.argmax())
-        return {"label": labels[best], "score": float(scores[best])}
+    if kind in ("sequence_classification", "multi_label_classification"):
+        several = kind == "multi_label_classification"
+        scores = sigmoid(logits) if several else softmax(logits)
+        chosen = np.argsort(-scores, kind="stable")[:top_k]
+        if top_k == 1 and several:
+            chosen = np.flatnonzero(scores >= 0.5)
+        found = [{"label": labels[index], "score": float(scores[index])} for index in chosen]
+        return found if several or top_k != 1 else found[0]
 
     scores = softmax(logits)
     lost = np.asarray(np.isnan(scores).any(-1))

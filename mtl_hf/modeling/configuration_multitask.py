@@ -41,6 +41,9 @@ class MultiTaskConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.heads = self.heads or {}
+        if not type(self).__module__.startswith("transformers_modules."):
+            # The pipeline is that of the installed package; transformers would ask leave to run the folder's own.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     @property

@@ -27,6 +27,7 @@ _POSITIONS_AFTER_PADDING = (
 
 # Runs of letters and digits, joined by inner apostrophes, hyphens, dots and the like; any other sign is its own word.
 _WORD = re.compile(r"\w+(?:[-'’.,:/@_&]\w+)*|[^\w\s]")
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> PreTrainedTokenizerBase:
@@ -129,9 +130,8 @@ def encode(
         cut = [bool(number) for number in both["cut"]]
         return both | {"cut": cut, "second": [len(ids) for ids in parts[0]["input_ids"]]}
     if form == "pair":
-        encoded = tokenizer(
-            [first for first, _ in texts], [second for _, second in texts], truncation=True, max_length=max_length
-        )
+        first, second = ([_shorten(tokenizer, pair[side], 2 * max_length) for pair in texts] for side in (0, 1))
+        encoded = tokenizer(first, second, truncation=True, max_length=max_length)
     else:
         encoded = tokenizer(list(texts), is_split_into_words=form == "words", truncation=True, max_length=max_length)
     rows: dict[str, list[Any]] = {"input_ids": encoded["input_ids"]}
@@ -150,6 +150,20 @@ def encode(
     return rows
 
 
+def _shorten(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> str:
+    """A very long text of a pair up to its token `num_tokens`.
+
+    What a fast tokenizer cuts off a pair it keeps as every piece of the one text with every piece of the other.
+    """
+    if len(text) <= 4 * num_tokens or not tokenizer.is_fast:
+        return text
+    found = tokenizer(
+        text, truncation=True, max_length=num_tokens, add_special_tokens=False, return_offsets_mapping=True
+    )
+    ends = [end for _, end in found["offset_mapping"]]
+    return text[: ends[-1]] if len(ends) == num_tokens else text
+
+
 def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:
     starts = [NO_TOKEN] * num_words
     for position in range(len(word_ids) - 1, -1, -1):  # from the right, so that a word's first token is written last
@@ -162,3 +176,34 @@ def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:
 def split_words(text: str) -> list[tuple[int, int]]:
     """Character spans (start, end) of the words of a raw text; punctuation around a word is a word of its own."""
     return [match.span() for match in _WORD.finditer(text)]
+
+
+def words_of(text: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
+    """A text (string or list of words) as a string, with the character span of each of its words."""
+    if isinstance(text, str):
+        return text, split_words(text)
+    spans, position = [], 0
+    for word in text:
+        spans.append((position, position + len(word)))
+        position += len(word) + 1
+    return " ".join(text), spans
+
+
+def check_text(text: Any, number: int) -> Any:
+    """A text as tokenizers take it: halves of surrogate pairs, which JSON can hold, become the sign for what is lost.
+
+    Args:
+        text: A string, a list of words, or a tuple of two strings (a pair).
+        number: Its place, for the message.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(text, str):
+        return text if text.isascii() else _HALF.sub("\ufffd", text)
+    kinds = [isinstance(part, str) for part in text] if isinstance(text, list | tuple) else [False]
+    if not all(kinds) or (isinstance(text, tuple) and len(text) != 2):
+        raise ValueError(
+            f"text {number} is {repr(text)[:100]}: a text is a string, a list of words, or a tuple of two strings."
+        )
+    return type(text)(check_text(part, number) for part in text)

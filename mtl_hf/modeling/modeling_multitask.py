@@ -7,14 +7,14 @@ heads pool for themselves; and a head that nobody has trained says so when it is
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -26,13 +26,26 @@ from transformers import (
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
-from .answers import answer
+from .answers import answer, logits_of_words
 from .configuration_multitask import MultiTaskConfig
-from .encoding import NO_TOKEN, PAIRED, WHERE, default_length, encode, load_tokenizer, longest_input, split_words
+from .encoding import (
+    FORMS,
+    PAIRED,
+    WHERE,
+    check_text,
+    default_length,
+    encode,
+    load_tokenizer,
+    longest_input,
+    words_of,
+)
 from .heads import MaskedLMHead, build_head, by_row, check_head_name
 from .pooling import check_pooling, last_layers, layers_read, make_pooling
 
 logger = logging.getLogger(__name__)
+
+EMBEDDING = "embedding"  # what `predict` answers embeddings as, beside the tasks
+MOST_CHARACTERS = 2**20  # read at once: a tokenizer keeps what it cuts off until a chunk is done
 
 
 @dataclass
@@ -90,6 +103,7 @@ class MultiTaskModel(PreTrainedModel):
         # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
         self._origin: tuple[str, dict[str, Any]] | None = None
         self._warned_heads: set[str] = set()
+        self._warned_silent: set[str] = set()
         self.post_init()
 
     # ---- building ----
@@ -319,6 +333,11 @@ class MultiTaskModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
         """Save configuration, weights with every head, and the tokenizer if the model has one or came with one."""
+        from .pipeline import TASK, MultiTaskPipeline  # here, so that loading a model need not load pipelines
+
+        # Where we are not installed, `pipeline` finds its class by this.
+        impl = f"pipeline.{MultiTaskPipeline.__name__}"
+        self.config.custom_pipelines = {TASK: {"impl": impl, "pt": ["AutoModel"], "type": "text"}}
         # Some encoders would be written by other names than they have in memory, by which a resumed run looks for them.
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
@@ -444,17 +463,24 @@ class MultiTaskModel(PreTrainedModel):
             (num_texts, hidden_size) float32 on the CPU in the order of `texts`; (hidden_size,) for a single string.
 
         Raises:
-            ValueError: An unknown pooling or head, both of them, a head that does not pool, attention without a head.
+            ValueError: Something that is no text, or pairs and single texts together; an unknown pooling or head, both
+                of them, a head that does not pool, attention without a head.
         """
         pool, num_layers = self._pooling(pooling, head)
-        several = [texts] if isinstance(texts, str) else list(texts)
-        result = torch.empty(len(several), self.config.hidden_size)
-        form = "pair" if several and isinstance(several[0], tuple) else "string"
-        with self._evaluating():
-            for rows, batch, _ in self._batches(several, form, batch_size, show_progress):
+        several = [texts] if isinstance(texts, str) else texts
+        checked = [check_text(text, number) for number, text in enumerate(several, start=1)]
+        forms = {"pair" if isinstance(text, tuple) else "string" for text in checked} or {"string"}
+        if len(forms) > 1:
+            raise ValueError("`texts` are pairs and single texts: embed them apart.")
+        form = forms.pop()
+        read = self._encode(checked if form == "pair" else [words_of(text)[0] for text in checked], form)
+        result = torch.empty(len(checked), self.config.hidden_size)
+        with self._evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
+            for rows, batch in self._batches(read, batch_size):
                 encoded = self.encoder(**batch, return_dict=True, output_hidden_states=num_layers > 1)
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
                 result[rows] = pool(states, batch["attention_mask"]).float().cpu()
+                bar.update(len(rows))
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
@@ -479,103 +505,174 @@ class MultiTaskModel(PreTrainedModel):
             )
         return make_pooling(name, self.config.hidden_size), layers_read(name)
 
-    @torch.no_grad()
-    def predict(
-        self,
-        texts: Sequence[Any],
-        *,
-        heads: str | Iterable[str] | None = None,
-        batch_size: int = 32,
-        show_progress: bool = False,
-    ) -> list[dict[str, Any]]:
+    def predict(self, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
         """Answers of every head, or of those asked for, to raw texts: one encoder pass a way of reading the text.
 
-        Heads read a text as they were trained to: whole, or split into words (which for most tokenizers gives the same
+        Heads read a text as they were trained to: whole, or split into words (which for most texts gives the same
         tokens, and then the same pass serves both).
 
         Args:
-            texts: Strings, lists of words, or tuples of two strings (pairs).
-            heads: None for every head, a name, or several.
-            batch_size: Texts a batch; texts of like length share one.
-            show_progress: Whether to draw a progress bar.
+            texts: Strings, lists of words, or tuples of two strings (pairs). What is longer than `max_length` is cut.
+            **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as of `predict_stream`.
 
         Returns:
             For each text, task → answer, as `answers.answer` describes. Heads for pairs answer only pairs, and only
             they do.
 
         Raises:
-            ValueError: A single string, or a head that the model does not have.
+            ValueError: A single string, something that is no text, or a head that the model does not have.
         """
         if isinstance(texts, str):
             raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
+        return list(self.predict_stream(texts, **options))
+
+    def predict_stream(
+        self,
+        texts: Iterable[Any],
+        *,
+        heads: str | Iterable[str] | None = None,
+        batch_size: int = 32,
+        top_k: int | None = 1,
+        embeddings: bool = False,
+        show_progress: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """`predict` for any number of texts: answers come in the order of the texts, while these are still read.
+
+        Args:
+            texts: As of `predict`.
+            heads: None for every head, a name, or several.
+            batch_size: Texts a batch. Up to 64 batches are read ahead, so that texts of like length share one (but the
+                first answers come after one batch); with 1 each text is answered as it comes.
+            top_k: How many labels of a text to answer: 1 the best, n a list of the n best, None a list of all.
+            embeddings: Whether to answer `"embedding"`, too: what `encode` gives, as a list of numbers.
+            show_progress: Whether to draw a progress bar.
+
+        Raises:
+            ValueError: As of `predict`; at once, but for what is wrong with a text.
+        """
         names = self._select_heads(heads)
         if tied := [name for name in names if isinstance(self.heads[name], MaskedLMHead)]:
             raise ValueError(
                 f"`heads` asks for {tied[0]!r}, which fills in masked tokens and says nothing about a text. Its logits"
                 f" over the vocabulary come from the model itself: `model(**batch, heads={tied[0]!r})`."
             )
-        self._warn_untrained(names)
-        texts = list(texts)
-        results: list[dict[str, Any]] = [{} for _ in texts]
-        if not names:
+        if not names and not embeddings:
             raise ValueError("the model has no heads to answer with: `add_head` first.")
-        pairs = [index for index, text in enumerate(texts) if isinstance(text, tuple)]
-        singles = [index for index, text in enumerate(texts) if not isinstance(text, tuple)]
-        by_form: dict[str, list[str]] = {}
+        if embeddings and EMBEDDING in names:
+            raise ValueError(f"a head is called {EMBEDDING!r}, as `embeddings` are: leave it out of `heads`.")
+        for argument, value in (("batch_size", batch_size), ("top_k", 1 if top_k is None else top_k)):
+            if value < 1:
+                raise ValueError(f"`{argument}` is {value}; it is at least 1.")
+        self._warn_untrained(names)
+        readers: dict[str, list[str | None]] = {form: [] for form in FORMS}  # None reads it for the embedding
         for name in names:
-            by_form.setdefault(self.config.heads[name]["text"], []).append(name)
-        unasked = [name for form in PAIRED for name in by_form.get(form, [])] if not pairs else []
-        if pairs and not singles:
-            unasked = [name for name in names if self.config.heads[name]["text"] not in PAIRED]
-        if texts and unasked:
-            reason = "their texts are no pairs" if pairs else "their texts are pairs, given as tuples"
-            logger.warning("No answer from %s: %s.", ", ".join(unasked), reason)
-        for form in [form for form in PAIRED if pairs and form in by_form]:
-            self._answer([texts[i] for i in pairs], pairs, form, by_form[form], results, batch_size, show_progress)
-        forms = [form for form in ("words", "string") if form in by_form]
-        if singles and forms:
-            if len(forms) == 2 and self._same_tokens([texts[i] for i in singles]):
-                by_form["words"] = [name for name in names if self.config.heads[name]["text"] not in PAIRED]
-                forms = ["words"]
-            for form in forms:
-                chosen = [texts[i] for i in singles]
-                self._answer(chosen, singles, form, by_form[form], results, batch_size, show_progress)
-        return [{name: result[name] for name in names if name in result} for result in results]
+            readers[self.config.heads[name]["text"]].append(name)
+        if embeddings:
+            self._pooling(None, None)  # or say at once that there is none without a head
+            for form in ("string", "pair"):
+                readers[form].append(None)
+        bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
+        return self._answer_chunks(_chunks(texts, batch_size), names, readers, batch_size, top_k, bar)
 
-    def _answer(
+    def _answer_chunks(
         self,
-        texts: list[Any],
-        rows: list[int],
-        form: str,
+        chunks: Iterable[list[Any]],
         names: list[str],
-        results: list[dict[str, Any]],
+        readers: dict[str, list[str | None]],
         batch_size: int,
-        show_progress: bool,
-    ) -> None:
-        """Write the answers of heads `names` to `texts`, rows `rows` of `results`."""
-        for chosen, batch, starts in self._batches(texts, form, batch_size, show_progress):
-            with self._evaluating():
-                found_logits = self(**batch, heads=names).logits
-                head_logits = {name: by_row(self.heads[name], found_logits[name]) for name in names}
-            for name in names:
-                spec = self.config.heads[name]
-                logits = head_logits[name].float().cpu().numpy()
-                for position, row in enumerate(chosen):
-                    if spec["type"] != "token_classification":
-                        results[rows[row]][name] = answer(spec, logits[position])
-                        continue
-                    text, spans = _words_of(texts[row])
-                    by_word = np.full((len(spans), logits.shape[-1]), np.nan, dtype=np.float32)
-                    found = np.asarray(starts[position], dtype=int)
-                    by_word[found != NO_TOKEN] = logits[position, found[found != NO_TOKEN]]
-                    results[rows[row]][name] = answer(spec, by_word, text, spans)
+        top_k: int | None,
+        bar: Any,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the answers to chunk after chunk; at the end say, once, which heads had nothing to answer."""
+        silent, pairs = set(names), set()
+        with bar:
+            for chunk in chunks:
+                pairs |= {isinstance(text, tuple) for text in chunk}
+                for found in self._answer(chunk, readers, batch_size, top_k, bar):
+                    silent -= found.keys()
+                    yield {name: found[name] for name in (*names, EMBEDDING) if name in found}
+        if pairs and silent - self._warned_silent:
+            self._warned_silent |= silent
+            reason = "their texts are no pairs" if True in pairs else "their texts are pairs, given as tuples"
+            logger.warning("No answer from %s: %s.", ", ".join(name for name in names if name in silent), reason)
 
-    def _same_tokens(self, texts: list[Any]) -> bool:
-        """Whether reading these texts whole or word by word gives the same tokens."""
-        limit = self.config.max_length
-        words = encode(self.tokenizer, [_word_list(text) for text in texts], form="words", max_length=limit)
-        whole = encode(self.tokenizer, [_words_of(text)[0] for text in texts], form="string", max_length=limit)
-        return words["input_ids"] == whole["input_ids"]
+    @torch.no_grad()
+    def _answer(
+        self, texts: list[Any], readers: dict[str, list[str | None]], batch_size: int, top_k: int | None, bar: Any
+    ) -> list[dict[str, Any]]:
+        """The answers to one chunk of texts, one encoder pass a reading."""
+        found: list[dict[str, Any]] = [{} for _ in texts]
+        words = {row: words_of(text) for row, text in enumerate(texts) if not isinstance(text, tuple)}
+        for rows, encoded, names in self._readings(texts, words, readers):
+            for positions, batch in self._batches(encoded, batch_size):
+                chosen = [rows[position] for position in positions]
+                bar.update(sum(not found[row] for row in chosen))
+                with self._evaluating():
+                    outputs = self._outputs(batch, names)
+                for name, output in outputs.items():
+                    by_row = output.float().cpu().numpy()
+                    if name is None:
+                        answers: Any = by_row.tolist()
+                    elif self.config.heads[name]["type"] == "token_classification":
+                        starts = [encoded["word_starts"][position] for position in positions]
+                        answers = (
+                            answer(self.config.heads[name], logits_of_words(logits, places), *words[row])
+                            for row, logits, places in zip(chosen, by_row, starts, strict=True)
+                        )
+                    else:
+                        answers = (answer(self.config.heads[name], logits, top_k=top_k) for logits in by_row)
+                    for row, one in zip(chosen, answers, strict=True):
+                        found[row][name or EMBEDDING] = one
+        return found
+
+    def _outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:
+        """What heads say of each row of a batch; for None its embedding."""
+        ways = {name: self._pooling(None, None) if name is None else (self.heads[name], self._layers_read(name))
+                for name in names}  # fmt: skip
+        deep = any(num_layers > 1 for _, num_layers in ways.values())
+        encoded = self.encoder(**batch, return_dict=True, output_hidden_states=deep)
+        outputs = {}
+        for name, (module, num_layers) in ways.items():
+            states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
+            found = module(states, batch["attention_mask"])
+            outputs[name] = found if name is None else by_row(self.heads[name], found)
+        return outputs
+
+    def _readings(
+        self, texts: list[Any], words: dict[int, tuple[str, Any]], readers: dict[str, list[str | None]]
+    ) -> Iterator[tuple[list[int], dict[str, list[Any]], list[str | None]]]:
+        """Yield (row numbers, these rows encoded, who reads them).
+
+        Args:
+            texts: One chunk.
+            words: Row → its text with the spans of its words, of all that are no pairs.
+            readers: Form → names of heads, None for the embedding.
+        """
+        pairs = [row for row in range(len(texts)) if row not in words]
+        for form in PAIRED:
+            if pairs and readers[form]:
+                yield pairs, self._encode([texts[row] for row in pairs], form), readers[form]
+        rows, read = list(words), {}
+        if readers["words"]:
+            split = [[text[start:end] for start, end in spans] for text, spans in words.values()]
+            read["words"] = self._encode(split, "words")
+        if readers["string"]:
+            read["string"] = self._encode([text for text, _ in words.values()], "string")
+        if len(read) == 2:  # most texts have the same tokens either way: one pass does for both
+            ids = zip(read["words"]["input_ids"], read["string"]["input_ids"], strict=True)
+            equal = [one == other for one, other in ids]
+            both = [row for row, same in zip(rows, equal, strict=True) if same]
+            yield both, _pick(read["words"], equal), readers["words"] + readers["string"]
+            differ = [not same for same in equal]
+            rows = [row for row, same in zip(rows, equal, strict=True) if not same]
+            read = {form: _pick(encoded, differ) for form, encoded in read.items()}
+        for form, encoded in read.items():
+            yield rows, encoded, readers[form]
+
+    def _encode(self, texts: list[Any], form: str) -> dict[str, list[Any]]:
+        if not texts:
+            return {"input_ids": []}
+        return encode(self.tokenizer, texts, form=form, max_length=self.config.max_length)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -588,42 +685,41 @@ class MultiTaskModel(PreTrainedModel):
             for module in training:
                 module.training = True
 
-    def _batches(self, texts: list[Any], form: str, batch_size: int, show_progress: bool) -> Iterable[Any]:
-        """Yield (row numbers, padded batch on the model's device, word starts), longest texts first."""
-        if form == "words":
-            texts = [_word_list(text) for text in texts]
-        elif form == "string":
-            texts = [_words_of(text)[0] for text in texts]
-        encoded = encode(self.tokenizer, texts, form=form, max_length=self.config.max_length) if texts else {}
-        starts = encoded.pop("word_starts", None)
-        second = encoded.pop("second", None)
-        encoded.pop("cut", None)
-        order = sorted(range(len(texts)), key=lambda row: -len(encoded["input_ids"][row]))
-        progress = None
-        if show_progress:
-            from tqdm.auto import tqdm
-
-            progress = tqdm(total=len(texts), unit="text")
+    def _batches(self, encoded: dict[str, list[Any]], batch_size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+        """Yield (positions in `encoded`, padded batch on the model's device), longest texts first."""
+        keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
+        order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
         for begin in range(0, len(order), batch_size):
-            rows = order[begin : begin + batch_size]
-            columns = {key: [column[row] for row in rows] for key, column in encoded.items()}
-            if second is not None:  # the two texts of a row as two rows of the batch
-                begins = [second[row] for row in rows]
-                columns = {
+            positions = order[begin : begin + batch_size]
+            rows = {key: [encoded[key][position] for position in positions] for key in keys}
+            if "second" in encoded:  # the two texts of a row as two rows of the batch
+                begins = [encoded["second"][position] for position in positions]
+                rows = {
                     key: [part for ids, at in zip(column, begins, strict=True) for part in (ids[:at], ids[at:])]
-                    for key, column in columns.items()
+                    for key, column in rows.items()
                 }
-            padded = self.tokenizer.pad(
-                columns,
-                return_tensors="pt",
-                padding_side="right",
-            )
-            batch = {key: value.to(self.device) for key, value in padded.items()}
-            yield rows, batch, None if starts is None else [starts[row] for row in rows]
-            if progress is not None:
-                progress.update(len(rows))
-        if progress is not None:
-            progress.close()
+            padded = self.tokenizer.pad(rows, return_tensors="pt", padding_side="right")
+            yield positions, {key: value.to(self.device) for key, value in padded.items()}
+
+
+def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
+    """Cut a stream into chunks of checked texts: the first a batch long, then longer, few where texts are very long."""
+    chunk: list[Any] = []
+    limit, size = batch_size, 0
+    for number, text in enumerate(texts, start=1):
+        chunk.append(check_text(text, number))
+        size += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(chunk) == limit or size > MOST_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+            limit = min(2 * limit, 64 * batch_size) if batch_size > 1 else 1
+    if chunk:
+        yield chunk
+
+
+def _pick(encoded: dict[str, list[Any]], wanted: list[bool]) -> dict[str, list[Any]]:
+    """Some rows of encoded ones."""
+    return {key: [row for row, yes in zip(rows, wanted, strict=True) if yes] for key, rows in encoded.items()}
 
 
 def _resized(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:
@@ -657,22 +753,6 @@ def _check_length(name: str, max_length: int | None, tokenizer: PreTrainedTokeni
     if max_length is not None and not 3 <= max_length <= limit:
         raise ValueError(f"`max_length` is {max_length}; {name!r} takes 3 to {limit} tokens.")
     return limit
-
-
-def _words_of(text: str | Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-    """A text (string or list of words) as a string, with the character span of each of its words."""
-    if isinstance(text, str):
-        return text, split_words(text)
-    spans, position = [], 0
-    for word in text:
-        spans.append((position, position + len(word)))
-        position += len(word) + 1
-    return " ".join(text), spans
-
-
-def _word_list(text: str | Sequence[str]) -> list[str]:
-    whole, spans = _words_of(text)
-    return [whole[start:end] for start, end in spans]
 
 
 # Every save then brings this file and those that it imports along, for `trust_remote_code` where we are not installed.

@@ -174,7 +174,8 @@ class MultiTaskTrainer(Trainer):
             for source in train_dataset or {}
         }
         for name, task in tasks.items():
-            few = [one for one in task.config.sources if self.batch_sizes.get(one, 2) // args.world_size < 2]
+            sizes = {one: self.batch_sizes[one] for one in task.config.sources if one in self.batch_sizes}
+            few = [one for one, size in sizes.items() if size // args.world_size < 2]
             if task.config.loss == "ranking" and few:
                 raise ValueError(
                     f"`sources.{few[0]}.batch_size` is {self.batch_sizes[few[0]]}; task {name!r} ranks the texts of a"

@@ -37,7 +37,8 @@ def test_entry_is_well_formed(name: str) -> None:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", origin.repository)
         assert re.fullmatch(r"[0-9a-f]{40}", origin.commit)
         for file in origin.files:
-            assert re.fullmatch(r"[\w.-]+(/[\w.-]+)+", f"{origin.folder}/{file}")  # needs no quoting in a URL
+            path = f"{origin.folder}/{file}" if origin.folder else file
+            assert re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path)  # needs no quoting in a URL
 
 
 def test_checksums_are_all_different() -> None:
@@ -146,6 +147,14 @@ def test_download(server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert os.listdir(to) == ["tiny"]
     assert server.requests == [PATH]
     assert caplog.messages == [f"{folder}: 1 train, 1 validation, 1 test rows. Licence: CC0-1.0."]
+
+
+def test_files_at_the_top_of_a_repository(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checksums = {split: hashlib.sha256(lines.encode()).hexdigest() for split, lines in JSON_LINES.items()}
+    top = DataSet((Origin("owner/tiny", COMMIT, "", ("rows.txt",)),), "CC0-1.0", convert_tiny, checksums)
+    monkeypatch.setattr(catalog, "CATALOG", {"tiny": top})
+    server.answers[f"/owner/tiny/{COMMIT}/rows.txt"] = (200, ROWS)
+    assert read_folder(download("tiny", tmp_path, base_url=server.url)) == JSON_LINES
 
 
 @pytest.mark.usefixtures("tiny")
@@ -404,6 +413,36 @@ CASES: dict[str, tuple[Callable[[Files], Splits], dict[str, bytes], list[dict[st
         in_each_part("train val test", {"{part}_text.txt": "hi \nbye\nso\n", "{part}_labels.txt": "2\n3\n0\n"}),
         [{"text": "hi", "label": "optimism"}, {"text": "bye", "label": "sadness"}, {"text": "so", "label": "anger"}],
     ),
+    "stsb": (
+        catalog.convert_stsb,
+        in_each_part(
+            "train dev test",
+            {
+                "sts-{part}.csv": 'main-captions\tMSRvid\t2012\t0001\t3.750\tHe "left.\tHe went. \n'
+                "news\tMSR\t2012\t7\t0\tA\tB\tMSRpar\thttp://b\n"
+            },
+        ),
+        [{"text": 'He "left.', "text_pair": "He went.", "score": 3.75}, {"text": "A", "text_pair": "B", "score": 0.0}],
+    ),
+    "goemotions": (
+        catalog.convert_goemotions,
+        in_each_part("train dev test", {"{part}.tsv": "So good! \t1,0\ted1\nHm\t2\ted2\n"})
+        | {"labels.txt": b"joy\nlove\nneutral\n"},
+        [
+            {"id": "ed1", "text": "So good!", "labels": ["love", "joy"]},
+            {"id": "ed2", "text": "Hm", "labels": ["neutral"]},
+        ],
+    ),
+    "sib200_de": (
+        catalog.convert_sib200,
+        in_each_part("train dev test", {"{part}.tsv": 'index_id\tcategory\ttext\n7\tsports\t"Ein  ""Tor""."\n'}),
+        [{"id": "7", "text": 'Ein "Tor".', "label": "sports"}],
+    ),
+    "wikiann_de": (
+        catalog.convert_wikiann,
+        in_each_part("train dev test", {"{part}": "de:Anton\tB-PER\nde::\tO\n\nde:Hinzu\tO\n\n"}),
+        [{"tokens": ["Anton", ":"], "ner_tags": ["B-PER", "O"]}, {"tokens": ["Hinzu"], "ner_tags": ["O"]}],
+    ),
 }
 
 
@@ -413,6 +452,26 @@ def test_converter(name: str) -> None:
     assert CATALOG[name].convert is convert
     assert set(files) == {file for origin in CATALOG[name].origins for file in origin.files}
     assert convert(files) == {"train": rows, "validation": rows, "test": rows}
+
+
+def test_convert_mrpc() -> None:
+    rows = [(number % 2, f"first {number} ", f"second {number}") for number in range(30)]
+    header = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"
+
+    def table(rows: list[tuple[int, str, str]], *more: str) -> bytes:
+        return "\r\n".join([header, *(f"{same}\t5\t6\t{a}\t{b}" for same, a, b in rows), *more, ""]).encode()
+
+    found = catalog.convert_mrpc(
+        {
+            "msr_paraphrase_train.txt": table(rows, "1\t-1\t-1\tadded\tby the origin"),
+            "msr_paraphrase_test.txt": table(rows[:1]),
+        }
+    )
+    assert found["test"] == [{"text": "first 0", "text_pair": "second 0", "label": "not_equivalent"}]
+    numbers = {split: [int(row["text"].split()[1]) for row in found[split]] for split in ("train", "validation")}
+    hashes = {number: hashlib.sha256(f"first{number}second{number}".encode()).hexdigest() for number in range(30)}
+    least = {*sorted(range(0, 30, 2), key=hashes.get)[:2], *sorted(range(1, 30, 2), key=hashes.get)[:2]}
+    assert numbers == {"train": [n for n in range(30) if n not in least], "validation": sorted(least)}
 
 
 def test_convert_arxiv_category() -> None:

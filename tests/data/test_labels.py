@@ -12,6 +12,7 @@ from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks
 from mtl_hf.data.sources import SourceData, load_sources
 from mtl_hf.metrics import METRICS
 from mtl_hf.modeling.heads import HEADS
+from tests.conftest import warnings_of
 
 CLASSES = "sequence_classification"
 SETS = "multi_label_classification"
@@ -27,7 +28,7 @@ def build(
     words = kind == TAGS
     rows = {}
     for split, column in splits.items():
-        texts: list[Any] = [["w"] * len(value or [0]) if words else "some text" for value in column]
+        texts: list[Any] = [[split] * len(value or [0]) if words else f"{split} text" for value in column]
         features = (
             Features({"text": List(Value("string")) if words else Value("string"), "y": feature}) if feature else None
         )
@@ -179,7 +180,7 @@ def test_labels_that_training_does_not_have_are_reported(caplog: pytest.LogCaptu
         task, source = build(CLASSES, {"train": ["a", "b"], "validation": ["c", "c", "a"], "test": ["d"]})
     assert task.labels == ["a", "b"]
     assert source.gold["validation"]["task"] == ["c", "c", "a"]
-    assert caplog.messages == [
+    assert warnings_of(caplog) == [
         "Task task: only validation has labels that training does not have; they count as errors: c (2).",
         "Task task: only test has labels that training does not have; they count as errors: d (1).",
     ]
@@ -206,11 +207,11 @@ def test_inner_tags_that_continue_nothing_are_counted_and_repaired(caplog: pytes
     ]  # fmt: skip
     assert source.gold["validation"]["task"] == source.gold["train"]["task"]
     assert task.labels == ["O", "B-a", "I-a", "B-b", "I-b"]
-    assert [message.split(" continue")[0] for message in caplog.messages] == [
+    assert [message.split(" continue")[0] for message in warnings_of(caplog)] == [
         "Task task: 4 I- tags of only train",
         "Task task: 4 I- tags of only validation",
     ]
-    assert "row 1 of the split 'train' of source 'only', word 2: I-a" in caplog.messages[0]
+    assert "row 1 of the split 'train' of source 'only', word 2: I-a" in warnings_of(caplog)[0]
 
 
 def test_repair_adds_the_tag_that_it_needs() -> None:
@@ -222,7 +223,7 @@ def test_repair_adds_the_tag_that_it_needs() -> None:
 def test_correct_tags_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "mtl_hf"):
         build(TAGS, [["B-a", "I-a", "I-a", "B-a", "O", "B-b", "I-b"]], bio="refuse")
-    assert not caplog.messages
+    assert not warnings_of(caplog)
 
 
 def test_inner_tags_that_continue_nothing_are_refused_where_asked() -> None:

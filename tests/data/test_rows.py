@@ -16,7 +16,7 @@ from mtl_hf.data.labels import TaskData, build_tasks
 from mtl_hf.data.rows import encode_rows, report_cut, trainable_rows
 from mtl_hf.data.sources import SourceData, load_sources
 from mtl_hf.modeling.encoding import load_tokenizer
-from tests.conftest import SENTENCES, assistant_rows, review_rows, wordpiece_tokenizer
+from tests.conftest import SENTENCES, assistant_rows, review_rows, warnings_of, wordpiece_tokenizer
 
 Built = tuple[SourceData, dict[str, TaskData]]
 
@@ -243,10 +243,11 @@ def test_rows_without_any_label_are_left_out_and_counted(caplog: pytest.LogCaptu
     source, tasks = assistant(datasets.Dataset.from_list(rows))
     tokenizer = wordpiece_tokenizer()
     encoded = encode_rows(source, "train", tasks, tokenizer, 64)
+    caplog.clear()  # that both splits have the same rows has been said
     with caplog.at_level(logging.WARNING, "mtl_hf"):
         kept = trainable_rows(source, encoded, tasks)
     assert kept["input_ids"][:] == [encoded["input_ids"][row] for row in (0, 2, 3, 5, 6, 7)]
-    assert caplog.messages == ["Source only: 2 of 8 training rows have no label of any task and are left out."]
+    assert warnings_of(caplog) == ["Source only: 2 of 8 training rows have no label of any task and are left out."]
     # Row 5 is cut before its only labelled word, so nothing of it reaches a loss.
     short = encode_rows(source, "train", tasks, tokenizer, 4)
     assert len(trainable_rows(source, short, tasks)) == 5
@@ -255,8 +256,9 @@ def test_rows_without_any_label_are_left_out_and_counted(caplog: pytest.LogCaptu
 def test_rows_that_all_have_a_label_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     source, tasks = reviews()
     encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
+    caplog.clear()
     assert trainable_rows(source, encoded, tasks) is encoded
-    assert not caplog.messages
+    assert not warnings_of(caplog)
 
 
 def test_null_numbers_and_null_sets_count_as_no_label() -> None:
@@ -303,5 +305,6 @@ def test_what_is_cut_is_counted(caplog: pytest.LogCaptureFixture) -> None:
 def test_nothing_cut_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     source, tasks = reviews()
     encoded = encode_rows(source, "validation", tasks, wordpiece_tokenizer(), 64)
+    caplog.clear()
     assert report_cut(source, "validation", encoded, tasks) == {"rows_cut": 0, "words_lost": 0, "entities_lost": 0}
-    assert not caplog.messages
+    assert not warnings_of(caplog)

@@ -111,10 +111,11 @@ def test_a_mistake_in_a_variant_is_found_before_anything_is_trained(
 def test_numbers_of_a_comparison_are_those_of_its_runs(config: Path, tmp_path: Path, in_process: list[str]) -> None:
     result = compare(config, ["training.learning_rate=2e-2"], seeds=[3, 5, 8], to=tmp_path / "out", plot=False)
     assert len(in_process) == 9
-    assert result["reference"] == "alone"
     assert result["overrides"] == ["training.learning_rate=2e-2"]
     alone, together = result["variants"]["alone"], result["variants"]["together"]
     assert (alone["models"], together["models"]) == (2, 1)
+    assert "against" not in alone
+    assert together["against"] == "alone"
 
     def metrics(run: str, seed: int) -> dict[str, Any]:
         return json.loads((tmp_path / "out" / "runs" / run / f"seed-{seed}" / "metrics.json").read_text())

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -108,6 +109,22 @@ def test_options_of_a_kept_head(first, tmp_path):
     assert model.encoder.config.hidden_dropout_prob == 0.4
     assert model.encoder.config._attn_implementation == "eager"
     assert model.heads["intent"].training == model.heads["stars"].training
+
+
+def test_a_kept_head_of_similarity_has_the_loss_of_its_task(encoder_folder, tmp_path):
+    model = mtl_hf.MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("alike", type="sentence_similarity", loss="ranking", temperature=0.2)
+    model.save_pretrained(tmp_path / "saved")
+    rows = [{"a": f"play {row}", "b": f"jazz {row}", "score": row % 2} for row in range(20)]
+    for task, ranking in [({"label": "score"}, False), ({"loss": "ranking"}, True)]:
+        config = {
+            "model": {"from": str(tmp_path / "saved")},
+            "sources": {"pairs": {"dataset": datasets.Dataset.from_list(rows), "text": ["a", "b"]}},
+            "tasks": {"alike": {"type": "sentence_similarity", "source": "pairs"} | task},
+            "training": TRAINING | {"output_dir": str(tmp_path / "out")},
+        }
+        head = mtl_hf.run.build(config).trainer.model.heads["alike"]
+        assert (head.ranking, head.temperature) == (ranking, 0.2)
 
 
 def test_rename(first, tmp_path):

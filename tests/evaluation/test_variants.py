@@ -70,9 +70,14 @@ def test_named_variants_and_what_they_need_first(folder: Path) -> None:
         seeds=[7, 3],
         overrides=["training.num_train_epochs=2"],
         first={"base": {"config": "other.yaml", "overrides": ["training.max_steps=5"]}},
-        variants={"plain": [], "warm": ["model.encoder=${first.base}"], "other": {"config": "other.yaml"}},
+        variants={
+            "plain": [],
+            "warm": ["model.encoder=${first.base}"],
+            "other": {"config": "other.yaml", "against": "warm"},
+        },
     )
     comparison = read_comparison(path)
+    assert [comparison.against(name) for name in comparison.names] == ["plain", "plain", "warm"]
     assert comparison.names == ["plain", "warm", "other"], "alone and together only where they are asked for"
     (base,), runs = plan_runs(comparison, folder / "out", ["folder=elsewhere"])
     assert base.folder == folder / "out" / "first" / "base"
@@ -112,6 +117,7 @@ def test_variants_of_a_file_beside_those_of_the_config(folder: Path) -> None:
         ({"seeds": 0}, r"`seeds` is \[\]"),
         ({"seeds": "many"}, "`seeds` is .*whole number"),
         ({"reference": "allone"}, "`reference` is 'allone'. Did you mean `alone`"),
+        ({"variants": {"x": [], "y": {"against": "z"}}}, r"`variants\.y\.against` is 'z'.* The variants are x, y"),
         ({"config": "nowhere.yaml"}, "there is no config file"),
         ({"variants": {"x": [], "y": ["model.encoder=${first.no}"]}}, r"variant y: .*first\.no.* is no run of `first`"),
         ({"variants": {"x": [], "y": ["training.seed"]}}, "variant y .*is not an override"),

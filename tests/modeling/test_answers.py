@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mtl_hf.modeling.answers import answer, bio_spans, is_span_scheme, softmax
+from mtl_hf.modeling.answers import answer, bio_spans, is_span_scheme, logits_of_words, softmax
 
 BIO = ["O", "B-city", "I-city", "B-when", "I-when"]
 
@@ -85,6 +85,27 @@ def test_multi_label_answers_every_label_of_at_least_one_half() -> None:
     found = answer(spec, np.array([0.0, -1e-3, 1.5, -1e5], dtype=np.float32))
     assert found == [{"label": "a", "score": 0.5}, {"label": "c", "score": pytest.approx(1 / (1 + math.exp(-1.5)))}]
     assert answer(spec, np.full(4, -1e5, dtype=np.float32)) == []
+
+
+@pytest.mark.parametrize(("top_k", "expected"), [(2, ["c", "a"]), (None, ["c", "a", "b"]), (9, ["c", "a", "b"])])
+@pytest.mark.parametrize("kind", ["sequence_classification", "multi_label_classification"])
+def test_more_labels_come_as_a_list_the_best_first(kind: str, top_k: int | None, expected: list[str]) -> None:
+    logits = [-1.0, -3.0, 2.0]
+    found = answer({"type": kind, "labels": ["a", "b", "c"]}, np.array(logits, dtype=np.float32), top_k=top_k)
+    total = sum(map(math.exp, logits))
+    chance = {
+        label: math.exp(value) / total if kind == "sequence_classification" else 1 / (1 + math.exp(-value))
+        for label, value in zip("abc", logits, strict=True)
+    }
+    assert found == [{"label": label, "score": pytest.approx(chance[label], rel=1e-6)} for label in expected]
+
+
+def test_logits_of_words_are_those_of_their_first_tokens() -> None:
+    logits = np.arange(8, dtype=np.float32).reshape(4, 2)
+    found = logits_of_words(logits, [1, -1, 3])
+    np.testing.assert_array_equal(found, [[2, 3], [np.nan, np.nan], [6, 7]])
+    assert logits_of_words(logits, []).shape == (0, 2)
+    assert logits.tolist() == np.arange(8).reshape(4, 2).tolist()
 
 
 def test_regression_answers_a_number() -> None:

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mtl_hf.modeling.encoding import NO_TOKEN, encode, load_tokenizer, longest_input, split_words
+from mtl_hf.modeling.encoding import NO_TOKEN, check_text, encode, load_tokenizer, longest_input, split_words
 from tests.conftest import FAMILIES, SENTENCES, byte_level_tokenizer, wordpiece_tokenizer
 
 WORDS = ["play", "unseenword", "in", "paris", ",", "tomorrow"]
@@ -254,3 +254,21 @@ def test_longest_input_is_512_where_nobody_says(config: dict) -> None:
 def test_words_of_a_raw_text(text: str, words: list[str]) -> None:
     spans = split_words(text)
     assert [text[start:end] for start, end in spans] == words
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_very_long_pair_is_cut_as_a_shorter_one(family: str, encoder_folders: dict[str, Path]) -> None:
+    tokenizer = load_tokenizer(str(encoder_folders[family]))
+    long, short = "play some jazz in paris " * 60, "book a table"
+    for pair in ((long, long), (long, short), (short, long)):
+        found = encode(tokenizer, [pair], form="pair", max_length=20)
+        whole = tokenizer(*pair, truncation=True, max_length=20)["input_ids"]
+        tokenizer.backend_tokenizer.no_truncation()
+        assert found["input_ids"] == [whole]
+        assert found["cut"] == [True]
+
+
+def test_halves_of_surrogate_pairs_become_a_sign_of_the_same_length() -> None:
+    assert check_text("a\ud83db", 1) == "a\ufffdb"
+    assert check_text(["\ude00", "jazz"], 1) == ["\ufffd", "jazz"]
+    assert check_text(("naïve 🙂", "x"), 1) == ("naïve 🙂", "x")

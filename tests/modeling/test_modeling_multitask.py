@@ -877,18 +877,118 @@ def test_heads_read_a_text_as_they_were_trained_to(bert: MultiTaskModel) -> None
     check_answer(bert, found, logits)
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\u200b", "a" * 100_000, "play jazz " * 10_000, "!?" * 1_000, []])
+def test_a_text_with_other_tokens_costs_only_itself_a_second_pass(bert: MultiTaskModel) -> None:
+    sizes = []
+    bert.encoder.register_forward_pre_hook(
+        lambda _module, _arguments, options: sizes.append(len(options["input_ids"])), with_kwargs=True
+    )
+    texts = [*SENTENCES, "play ja\u200bzz"]
+    answers = bert.predict(texts, batch_size=16)
+    assert sizes == [8, 1, 1]
+    for text, found in zip(texts, answers, strict=True):
+        check_answer(bert, found, bert(**make_batch(bert, [text])).logits)
+
+
+def test_streams_are_answered_in_chunks_that_grow(bert: MultiTaskModel) -> None:
+    texts = [f"{SENTENCES[number % 8]} {number}" for number in range(50)]
+    read: list[str] = []
+    stream = bert.predict_stream((read.append(text) or text for text in texts), batch_size=2)
+    counts = []
+    for _ in texts:
+        next(stream)
+        counts.append(len(read))
+    assert counts == [2] * 2 + [6] * 4 + [14] * 8 + [30] * 16 + [50] * 20
+    for found, text in zip(bert.predict(texts, batch_size=2), texts, strict=True):
+        check_answer(bert, found, bert(**make_batch(bert, [text])).logits)
+
+
+def test_very_long_texts_are_read_a_few_at_a_time(bert: MultiTaskModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[MultiTaskModel.__module__], "MOST_CHARACTERS", 30)
+    read: list[str] = []
+    stream = bert.predict_stream(read.append(text) or text for text in ["jazz" * 10, "jazz", "a" * 27, "b"])
+    next(stream)
+    assert len(read) == 1
+    next(stream)
+    assert len(read) == 3
+
+
+def test_embeddings_beside_answers_are_those_of_encode(model: MultiTaskModel) -> None:
+    model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
+    trained(model)
+    pair = ("play jazz", "in rome")
+    texts = [*SENTENCES, "", "play ja\u200bzz", ["play", "jazz"]]
+    answers = model.predict([*texts, pair], embeddings=True)
+    expected = torch.cat([model.encode(texts), model.encode([pair])])
+    torch.testing.assert_close(torch.tensor([one["embedding"] for one in answers]), expected, rtol=1e-4, atol=1e-5)
+    assert list(answers[0]) == ["slots", "intent", "topics", "stars", "embedding"]
+    assert list(answers[-1]) == ["same", "embedding"]
+    assert list(model.predict(["play"], heads=[], embeddings=True)[0]) == ["embedding"]
+
+
+def test_all_labels_are_answered_on_request(bert: MultiTaskModel) -> None:
+    [found] = bert.predict(["play jazz"], top_k=None)
+    [best_one] = bert.predict(["play jazz"])
+    assert {one["label"] for one in found["intent"]} == {"music", "booking", "weather"}
+    assert sum(one["score"] for one in found["intent"]) == pytest.approx(1)
+    assert found["intent"][0] == best_one["intent"]
+    assert (found["slots"], found["stars"]) == (best_one["slots"], best_one["stars"])
+    assert [one["score"] for one in found["topics"]] == sorted((one["score"] for one in found["topics"]), reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (
+            lambda model: model.predict(["play", None]),
+            "text 2 is None: a text is a string, a list of words, or a tuple",
+        ),
+        (lambda model: model.predict([("a", "b", "c")]), "text 1 is"),
+        (lambda model: model.predict([["play", 3]]), "text 1 is"),
+        (lambda model: model.encode([3.5]), "text 1 is 3.5"),
+        (lambda model: model.encode(["play", ("a", "b")]), "`texts` are pairs and single texts: embed them apart"),
+        (lambda model: model.predict_stream(["play"], heads="mood"), "`heads` asks for"),
+        (lambda model: model.predict_stream(["play"], heads=[]), "no heads"),
+        (lambda model: model.predict_stream(["play"], batch_size=0), "`batch_size` is 0; it is at least 1"),
+        (lambda model: model.predict_stream(["play"], top_k=0), "`top_k` is 0"),
+    ],
+)
+def test_what_is_no_text_or_cannot_be_asked_is_refused(
+    bert: MultiTaskModel, run: Callable[[MultiTaskModel], object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run(bert)
+
+
+def test_embeddings_do_not_hide_a_head_of_that_name(bert: MultiTaskModel) -> None:
+    bert.add_head("embedding", type="regression")
+    with pytest.raises(ValueError, match="a head is called 'embedding'"):
+        bert.predict(["play"], embeddings=True)
+    assert isinstance(bert.predict(["play"], heads="embedding")[0]["embedding"], float)
+
+
+@pytest.mark.timeout(60)  # every piece of the one with every piece of the other would take hours
+@pytest.mark.parametrize("pair", [("play " * 20_000, "!" * 100_000), ("", "a" * 100_000), ("jazz " * 20_000, "")])
+def test_very_long_pairs_are_answered(model: MultiTaskModel, pair: tuple[str, str]) -> None:
+    model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
+    trained(model)
+    [found] = model.predict([pair])
+    assert found["same"]["label"] in ("no", "yes")
+    assert torch.isfinite(model.encode([pair])).all()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "   ", "\u200b", "\ud800", "a" * 100_000, "play jazz " * 10_000, "!?" * 1_000, [], [""]]
+)
 def test_strange_texts_are_answered(model: MultiTaskModel, text: str | list[str]) -> None:
     [found, beside] = model.predict([text, "play jazz"])
     assert list(found) == ["slots", "intent", "topics", "stars"]
     assert isinstance(found["stars"], float)
     assert found["stars"] == found["stars"]
-    whole = text if isinstance(text, str) else " ".join(text)
+    whole = (text if isinstance(text, str) else " ".join(text)).replace("\ud800", "\ufffd")
     assert all(entity["text"] == whole[entity["start"] : entity["end"]] for entity in found["slots"])
     assert beside["stars"] == pytest.approx(model.predict(["play jazz"])[0]["stars"], abs=1e-4)
     assert model.predict([text])[0]["intent"]["label"] == found["intent"]["label"]
-    if isinstance(text, str):
-        assert torch.isfinite(model.encode(text)).all()
+    assert torch.isfinite(model.encode([text])).all()
 
 
 # ---- training ----

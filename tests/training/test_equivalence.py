@@ -200,6 +200,7 @@ def test_pairs_are_scored_alike_on_two_processes(loss, still_encoder_folder, tmp
         changed["tasks"]["alike"] = {"type": "sentence_similarity", "source": "pairs", "loss": "ranking"}
     built = build(changed)
     built.model.double()
+    built.train = {}  # as `evaluate` has it
 
     def score() -> dict[str, Any]:
         answers: dict[str, Any] = {}

@@ -1,0 +1,140 @@
+"""What a file of rows holds: of every column its kind, lengths, values, range and what is missing.
+
+Notable: it only looks. What a column is good for is decided in `draft.py`.
+"""
+
+import collections
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+
+from .sources import has_text, load_file
+
+# Columns called like this hold text, or pairs of texts.
+TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
+PAIR_COLUMNS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
+    ("question", "sentence"), ("first", "second"), ("text", "text_pair"),
+)  # fmt: skip
+
+
+@dataclass
+class Column:
+    """What one column holds.
+
+    Attributes:
+        name: Its name.
+        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers), `number`, `truth` or `other`.
+        num_missing: Rows without a value: null, NaN, an empty or blank string.
+        num_blank: Of strings and lists of strings, the rows that a source could not read as text.
+        num_values: Values that are there; of lists, items.
+        num_distinct: Different ones among them.
+        common: The five most frequent of them, as text, with their counts.
+        lengths: Words of each row, shape (rows,); of lists, items; -1 where the value is missing. Empty for numbers.
+        longest: Characters that one row in a hundred exceeds.
+        bounds: Least and greatest number; None where it holds none.
+        whole: Whether its numbers are all whole.
+    """
+
+    name: str
+    kind: Literal["string", "words", "numbers", "number", "truth", "other"]
+    num_missing: int = 0
+    num_blank: int = 0
+    num_values: int = 0
+    num_distinct: int = 0
+    common: list[tuple[str, int]] = field(default_factory=list)
+    lengths: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
+    longest: int = 0
+    bounds: tuple[float, float] | None = None
+    whole: bool = False
+
+
+@dataclass
+class FileDescription:
+    """What a file holds: its path, its number of rows, and its columns by name."""
+
+    path: str
+    num_rows: int
+    columns: dict[str, Column]
+
+
+def describe_file(path: str | Path) -> FileDescription:
+    """Look at every column of a file.
+
+    Args:
+        path: A file of `sources.FILE_LOADERS`.
+
+    Raises:
+        ValueError: It cannot be read, with the line; or it has no rows.
+    """
+    rows = load_file(path)
+    if not len(rows):
+        raise ValueError(f"{path} has no rows.")
+    columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
+    return FileDescription(str(path), len(rows), columns)
+
+
+def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
+    inner = getattr(feature, "feature", None)
+    labels = next((item for item in (feature, inner) if isinstance(item, datasets.ClassLabel)), None)
+    if labels is not None:  # -1 is no label
+        values = [_names(value, labels) for value in values]
+        kind = "string" if inner is None else "words"
+    elif inner is None:
+        kind = _KINDS.get(str(getattr(feature, "dtype", "")).rstrip("0123456789"), "other")
+    else:
+        kind = {"string": "words", "number": "numbers"}.get(
+            _KINDS.get(str(getattr(inner, "dtype", "")).rstrip("0123456789"), ""), "other"
+        )
+    present = [value for value in values if not _is_missing(value)]
+    column = Column(name, kind, num_missing=len(values) - len(present))  # type: ignore[arg-type]
+    if kind == "other":
+        return column
+    if kind in ("string", "words"):
+        column.num_blank = sum(not has_text(value) for value in values)
+    items: Iterable[Any] = present
+    if kind in ("words", "numbers"):
+        items = [item for value in present for item in value]
+        column.lengths = np.array([-1 if _is_missing(value) else len(value) for value in values])
+        characters = [sum(len(str(item)) + 1 for item in value) for value in present]
+    else:
+        if kind == "string":
+            column.lengths = np.array([-1 if _is_missing(value) else len(value.split()) for value in values])
+        characters = [len(str(value)) for value in present]
+    counts = collections.Counter(_show(item) for item in items if item is not None)
+    column.num_values = sum(counts.values())
+    column.num_distinct = len(counts)
+    column.common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5]
+    column.longest = int(np.percentile(characters, 99)) if characters else 0
+    if kind == "number" and present:
+        column.bounds = (float(min(present)), float(max(present)))
+        column.whole = all(float(value).is_integer() for value in present)
+    return column
+
+
+_KINDS = {
+    "string": "string", "large_string": "string", "bool": "truth", "int": "number", "uint": "number", "float": "number",
+}  # fmt: skip
+
+
+def _names(value: Any, labels: datasets.ClassLabel) -> Any:
+    if isinstance(value, list):
+        return [_names(item, labels) for item in value]
+    return None if value is None or value == -1 else labels.int2str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or (isinstance(value, float) and bool(np.isnan(value)))
+
+
+def _show(value: Any) -> str:
+    """A value as labels are named: CSV makes 1.0 of whole numbers beside empty cells."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

