@@ -155,13 +155,21 @@ class SentenceSimilarity(evaluate.Metric):
 
 
 class MaskedLanguageModelling(evaluate.Metric):
-    """The share of the masked tokens that are right, of how many are right and how many there are in each row."""
+    """Perplexity, accuracy and cross-entropy over masked tokens, of three numbers a row.
+
+    A prediction is [sum of -log p over the row's masked tokens, how many of them are right], a reference their number.
+    """
 
     def _info(self) -> evaluate.MetricInfo:
-        return _info(datasets.Value("int64"), "A number of tokens a row.")
+        found = _info(datasets.List(datasets.Value("float64")), "Sums over the masked tokens of a row.")
+        found.features["references"] = datasets.Value("int64")
+        return found
 
-    def _compute(self, predictions: list[int], references: list[int]) -> dict[str, float]:
-        return {"accuracy": sum(predictions) / sum(references) if references else float("nan")}
+    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
+        if not references:
+            return dict.fromkeys(("perplexity", "accuracy", "cross_entropy"), float("nan"))
+        loss, right = np.sum(predictions, axis=0) / sum(references)
+        return {"perplexity": float(np.exp(loss)), "accuracy": float(right), "cross_entropy": float(loss)}
 
 
 def _info(feature: Any, inputs: str) -> evaluate.MetricInfo:
@@ -274,10 +282,9 @@ class Answers:
 
     Attributes:
         rows: Which rows, (n,).
-        predicted: Names, lists of names or numbers; of masked language modelling how many tokens of a row are right.
-        gold: The same from the rows; how many tokens were masked.
-        losses: Cross-entropy of every labelled item with a known label (row or word); of masked language modelling the
-            sum of a row's.
+        predicted: Names, lists of names or numbers; of masked language modelling [sum of -log p, number right].
+        gold: The same from the rows; of masked language modelling the number of masked tokens.
+        losses: Cross-entropy of every labelled item with a known label (row or word).
     """
 
     rows: np.ndarray
@@ -317,10 +324,8 @@ def read_answers(
     if task.type == "regression":
         return Answers(rows, [float(value) for value in logits[rows]], known)
     if task.type == "masked_lm":
-        losses, counts, right = logits[rows].astype(np.float64).T
-        some = counts > 0  # a row of special and unknown tokens has nothing to mask
-        num_right, num_masked = (numbers[some].astype(int).tolist() for numbers in (right, counts))
-        return Answers(rows[some], num_right, num_masked, losses[some])
+        rows = rows[logits[rows, 1] > 0]  # a row of special and unknown tokens has nothing to mask
+        return Answers(rows, logits[rows][:, [0, 2]].astype(float).tolist(), logits[rows, 1].astype(int).tolist())
     if task.type == "sentence_similarity":
         first, second = logits[rows].astype(np.float64).transpose(1, 0, 2)
         if task.config.label is None:
@@ -477,11 +482,8 @@ def task_metrics(
         if gold
         else metric._compute(predicted, gold, **options)
     )
-    if "cross_entropy" in metric_names(task):
-        num_items = sum(gold) if task.type == "masked_lm" else len(answers.losses)
-        numbers["cross_entropy"] = float(answers.losses.sum() / num_items) if num_items else float("nan")
-    if task.type == "masked_lm":
-        numbers["perplexity"] = float(np.exp(numbers["cross_entropy"]))
+    if "cross_entropy" in metric_names(task) and "cross_entropy" not in numbers:
+        numbers["cross_entropy"] = float(answers.losses.mean()) if len(answers.losses) else float("nan")
     if extra and task.type == "sequence_classification":  # metrics of `evaluate` want ids
         predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (predicted, gold))
     for key, compute in (extra or {}).items():
@@ -604,8 +606,8 @@ def matthews(confusion: np.ndarray) -> float:
 
 def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndarray, np.ndarray] | None:
     if task.type == "masked_lm":
-        top = answers.losses if primary == "perplexity" else np.array(answers.predicted, dtype=float)
-        return top, np.array(answers.gold, dtype=float)
+        sums = np.array(answers.predicted, dtype=float)
+        return sums[:, 1 if primary == "accuracy" else 0], np.array(answers.gold, dtype=float)
     single = task.type == "sequence_classification"  # whose micro F1 is the accuracy
     if (primary == "accuracy" and task.type != "token_classification") or (primary == "micro_f1" and single):
         return answers.correct.astype(float), np.ones(len(answers.rows))

@@ -733,3 +733,53 @@ def test_mrr_may_be_the_primary_metric_of_pairs() -> None:
     low, high = interval(one, answers)
     assert low < task_metrics(one, answers)["mrr"] < high
     assert baseline(one, answers) == pytest.approx(1 / 30)
+
+
+# Masked language modelling
+
+
+def masked(num_rows: int = 30) -> tuple[TaskData, np.ndarray]:
+    """A task, and for each row the sum of its losses, the number of masked tokens and of the right ones."""
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 5, num_rows)
+    found = np.stack([rng.gamma(2, size=num_rows) * counts, counts, rng.binomial(counts, 0.4)], axis=1)
+    return task("masked_lm"), found.astype(np.float32)
+
+
+def test_perplexity_is_over_all_masked_tokens() -> None:
+    mlm, found = masked()
+    answers = read_answers(mlm, [1.0] * len(found), found)
+    assert answers.rows.tolist() == [row for row in range(len(found)) if found[row, 1] > 0] != list(range(len(found)))
+    loss = sum(row[0] for row in found.tolist()) / sum(row[1] for row in found.tolist())
+    numbers = task_metrics(mlm, answers)
+    assert list(numbers) == list(metric_names(mlm)) == ["perplexity", "accuracy", "cross_entropy"]
+    assert numbers["cross_entropy"] == pytest.approx(loss, rel=1e-6)
+    assert numbers["perplexity"] == pytest.approx(math.exp(loss), rel=1e-6)
+    assert numbers["accuracy"] == pytest.approx(found[:, 2].sum() / found[:, 1].sum())
+    assert score_weight(mlm) == 0
+    nothing = task_metrics(mlm, read_answers(mlm, [1.0] * 4, np.zeros((4, 3), dtype=np.float32)))
+    assert all(map(math.isnan, nothing.values()))
+
+
+@pytest.mark.parametrize("primary", ["perplexity", "accuracy"])
+def test_interval_of_masked_language_modelling_is_that_of_a_loop(primary: str) -> None:
+    mlm, found = masked()
+    mlm.config.metrics = [primary]
+    answers = read_answers(mlm, [1.0] * len(found), found)
+    rng, values, rows = np.random.default_rng(0), [], found[found[:, 1] > 0].astype(float)
+    for _ in range(4000):
+        total = rows[rng.integers(len(rows), size=len(rows))].sum(0)
+        values.append(math.exp(total[0] / total[1]) if primary == "perplexity" else total[2] / total[1])
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert interval(mlm, answers) == pytest.approx([low, high], rel=0.06)
+
+
+def test_what_is_shown_of_perplexity() -> None:
+    mlm, found = masked()
+    results = score({"mlm": mlm}, {"only": {"mlm": read_answers(mlm, [1.0] * len(found), found)}}, {"only": 30},
+                    intervals=True)  # fmt: skip
+    assert math.isnan(results["score"])
+    assert "baseline" not in results["tasks"]["mlm"]
+    table = scores_table(results)
+    assert f"perplexity{results['tasks']['mlm']['perplexity']:>14.2f}" in table
+    assert "\nscore" not in table

@@ -17,6 +17,8 @@ import torch
 import mtl_hf
 from mtl_hf.data.masking import FIXED_DRAW, masking_of
 from mtl_hf.data.schedule import Batch
+from mtl_hf.inference.export import export_head
+from mtl_hf.inference.inspect import inspect_rows
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import SENTENCES, TRAINING, assistant_rows
 from tests.training.conftest import (
@@ -174,6 +176,17 @@ def test_masked_lm_alone_is_chosen_by_its_lowest_perplexity(encoder_folder: str,
     again = mtl_hf.evaluate(str(tmp_path / "run"), config=alone, batch_size=5, precision="fp32")["tasks"]["mlm"]
     assert again["perplexity"] == pytest.approx(numbers["perplexity"], rel=1e-4)
     assert again["accuracy"] == numbers["accuracy"]
+    lines = [json.dumps({"text": text}) for text in text_rows()["test"]["text"]]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    of_file = mtl_hf.evaluate(str(tmp_path / "run"), data=tmp_path / "texts.jsonl", text="text", precision="fp32")
+    assert of_file["tasks"]["mlm"]["perplexity"] == pytest.approx(
+        numbers["per_source"]["plain"]["perplexity"], rel=1e-4
+    )
+    shown = inspect_rows(alone, num_rows=1)
+    assert "task mlm: masked_lm" in shown
+    assert "mlm: 1.0" not in shown
+    with pytest.raises(ValueError, match="no stock class of transformers computes a masked_lm head; the encoder alone"):
+        export_head(tmp_path / "run", "mlm", tmp_path / "stock")
     assert "fill-mask" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 
 
