@@ -350,7 +350,8 @@ def read_answers(
 def own_ranks(first: np.ndarray, second: np.ndarray, chunk: int = 1000) -> np.ndarray:
     """How near each first vector's own second vector is among all second vectors: 1 where it is the nearest.
 
-    Equal cosines count against it, so that a model to which all texts are the same ranks nothing first.
+    Equal cosines (within what rounding does to them) count against it, so that a model to which all texts are the same
+    ranks nothing first.
 
     Args:
         first: (n, H), of length 1.
@@ -364,7 +365,7 @@ def own_ranks(first: np.ndarray, second: np.ndarray, chunk: int = 1000) -> np.nd
     for begin in range(0, len(first), chunk):
         cosines = first[begin : begin + chunk] @ second.T
         own = cosines[np.arange(len(cosines)), begin + np.arange(len(cosines))]
-        ranks[begin : begin + chunk] = (cosines >= own[:, None]).sum(1)
+        ranks[begin : begin + chunk] = (cosines >= own[:, None] - 1e-6).sum(1)
     return ranks
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import datasets
@@ -20,6 +21,8 @@ from transformers import (
 )
 
 from mtl_hf.config import RunConfig
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 
 SENTENCES = [
     "play some jazz in paris",

@@ -298,7 +298,7 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
 
 def _number_type(file: FileDescription, text: Sequence[str]) -> str:
     """Pairs with a number: how alike they are, where no other task wants them read as one text."""
-    if len(text) == 2 and "sentence_similarity" in TASK_TYPES:
+    if len(text) == 2:
         others = [column for column in file.columns.values() if column.name not in text]
         numbers = [column for column in others if column.kind == "number" and not _ID.fullmatch(column.name)]
         if len(numbers) == 1 and not any(column.kind == "string" and _is_label(column) for column in others):

@@ -11,7 +11,7 @@ import pytest
 from mtl_hf.config import RunConfig
 from mtl_hf.data import draft
 from mtl_hf.data.draft import draft_config, group_files
-from mtl_hf.data.labels import TASK_TYPES, TaskType, build_tasks, check_tasks
+from mtl_hf.data.labels import build_tasks, check_tasks
 from mtl_hf.data.sources import load_sources
 
 WORDS = ["good", "bad", "food", "room", "service", "nice", "slow", "staff", "price", "view", "clean", "noisy"]
@@ -148,7 +148,7 @@ def test_words_with_tags_and_an_intent_and_lists_of_labels(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("second", [None, "label"])
-def test_pairs_with_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: str | None) -> None:
+def test_pairs_with_a_number(tmp_path: Path, second: str | None) -> None:
     generator = random.Random(0)
     rows = [
         {
@@ -160,19 +160,15 @@ def test_pairs_with_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, se
         for number in range(40)
     ]
     path = write(tmp_path / "pairs.csv", rows)
-    monkeypatch.delitem(TASK_TYPES, "sentence_similarity", raising=False)
-    config = runs(draft_config([path]), tmp_path)
-    assert config.sources["pairs"].text == ["sentence1", "sentence2"]
-    name = "pairs" if second is None else "pairs_score"
-    assert tasks_of(config)[name] == ("regression", "score")
-    # Scored pairs have a task type of their own, which shares its source with no other task.
-    kind = TaskType(None, "a score a row", False, ("spearman",), alone=True)
-    monkeypatch.setitem(TASK_TYPES, "sentence_similarity", kind)
     yaml = draft_config([path])
+    config = runs(yaml, tmp_path)
+    assert config.sources["pairs"].text == ["sentence1", "sentence2"]
+    # Scored pairs have a task type of their own, which shares its source with no other task.
     if second is None:
+        assert tasks_of(config)["pairs"] == ("sentence_similarity", "score")
         assert "pairs: {type: sentence_similarity, source: pairs, label: score, score_range: [0, 5]}" in yaml
     else:
-        assert "sentence_similarity" not in yaml
+        assert tasks_of(config)["pairs_score"] == ("regression", "score")
 
 
 def test_labels_that_are_called_alike_get_names_of_their_sources(tmp_path: Path) -> None:

@@ -178,7 +178,6 @@ def test_a_saved_pipeline_is_a_saved_model(pipe, tmp_path: Path) -> None:
     [
         "import mtl_hf; from transformers import pipeline",
         "from transformers import pipeline; import mtl_hf",
-        "import mtl_hf.modeling.pipeline; from transformers import pipeline",
         "import mtl_hf.training.trainer; from transformers import pipeline",
     ],
 )
