@@ -1,15 +1,10 @@
 """`mtl_hf`: multi-task fine-tuning for Hugging Face. One pretrained encoder, many task heads, one Trainer.
 
 Names resolve on first use, so importing the package costs nothing; touching one of them registers the model with
-transformers' `AutoConfig`, `AutoModel` and `pipeline`. So does importing `transformers.pipeline`, before or after us.
+transformers' `AutoConfig`, `AutoModel` and `pipeline`.
 """
 
 import importlib
-import importlib.abc
-import importlib.machinery
-import sys
-from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -65,37 +60,9 @@ def register() -> None:
 
     from .modeling.configuration_multitask import MultiTaskConfig
     from .modeling.modeling_multitask import MultiTaskModel
+    from .modeling.pipeline import TASK, MultiTaskPipeline
 
     AutoConfig.register(MultiTaskConfig.model_type, MultiTaskConfig, exist_ok=True)
     AutoModel.register(MultiTaskConfig, MultiTaskModel, exist_ok=True)
-    # By name, as transformers holds its own: that module may be just being imported.
-    pipeline = f"{__name__}.modeling.pipeline.MultiTaskPipeline"
-    PIPELINE_REGISTRY.supported_tasks["multi-task"] = {"impl": pipeline, "pt": (AutoModel,), "type": "text"}
-
-
-class _WithPipelines(importlib.abc.MetaPathFinder):
-    """Registers us once `transformers.pipelines` is imported, so that `import mtl_hf` is enough and costs nothing."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Have `register` called at the end of that import; all others are left alone."""
-        if fullname != "transformers.pipelines":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module: ModuleType) -> None:
-                execute(module)
-                register()
-
-            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
-        return spec
-
-
-if "transformers.pipelines" in sys.modules:
-    register()
-else:
-    sys.meta_path.insert(0, _WithPipelines())
+    if TASK not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(TASK, pipeline_class=MultiTaskPipeline, pt_model=AutoModel, type="text")

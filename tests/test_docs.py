@@ -32,6 +32,8 @@ ELSEWHERE = {
     "accelerate": "test_launch.py",
     "python benchmarks/embeddings.py": "test_embeddings_benchmark_runs, below",
     "mtl-hf data": "data/test_catalog.py, against a loopback server",
+    "mtl-hf init": "test_cli.py",
+    "mtl-hf compare": "evaluation/test_compare.py",
 }
 
 
@@ -123,7 +125,7 @@ def test_a_chapter_opens_with_a_snippet_that_runs(
 def test_a_chapter_opens_with_commands_that_run(chapter: Path, project: Path) -> None:
     text = chapter.read_text(encoding="utf-8")
     assert text.split("```console")[0].count("\n") <= 3, "the commands open the chapter"
-    assert run_commands(text) > 0
+    assert run_commands(text) > 0 or chapter.stem == "one_model_or_several"
 
 
 def test_commands_of_the_chapter_on_scoring_run(
