@@ -189,10 +189,8 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
             )
         keys = ("dropout", "label_smoothing", "loss", "temperature")
         changed = {key: getattr(task, key) for key in keys if getattr(task, key) is not None}
-        if (
-            task.type == "sentence_similarity" and task.train
-        ):  # what a config does not say is not what the head was told
-            changed = {"loss": "cosine"} | changed
+        if task.type == "sentence_similarity" and task.train:
+            changed = {"loss": "cosine"} | changed  # the task's default, whatever the head was trained by
         if changed:
             own = model.config.heads[name] | changed
             head = build_head(model.config.hidden_size, model.config.pooling, own)
