@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 
 import datasets
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tqdm import tqdm
 from transformers import (
     AutoModel,
     BertConfig,
@@ -23,6 +25,9 @@ from transformers import (
 from mtl_hf.config import RunConfig
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+# By default bars share one lock with all forked processes: one that a test kills would never give it back.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 
 SENTENCES = [
     "play some jazz in paris",
