@@ -32,6 +32,7 @@ class SourceRows:
     with_labels: bool = True
     numbers: Sequence[int] = ()  # of the rows
     draw: tuple[int, ...] | None = None  # `schedule.Batch.draw`
+    heads: tuple[str, ...] = ()  # those that are asked in prediction
 
 
 class EncodedRows(Dataset[SourceRows]):
@@ -39,8 +40,9 @@ class EncodedRows(Dataset[SourceRows]):
 
     Args:
         sources: Source → its encoded rows (`data.rows.encode_rows`).
-        with_labels: Whether batches carry labels (training) or ask for every head of the source (prediction).
+        with_labels: Whether batches carry labels (training) or ask heads of the source (prediction).
         numbers: By which number of each row what is random about it is drawn; by default its place.
+        heads: Those that are asked in prediction; by default those of all tasks that the collator knows of the source.
     """
 
     def __init__(
@@ -49,9 +51,11 @@ class EncodedRows(Dataset[SourceRows]):
         *,
         with_labels: bool = True,
         numbers: Sequence[int] | np.ndarray | None = None,
+        heads: Sequence[str] = (),
     ) -> None:
         self.with_labels = with_labels
         self.numbers = numbers
+        self.heads = tuple(heads)
         self.sources = {name: rows.with_format("arrow") for name, rows in sources.items()}
         self.names = list(sources)
         self.ends = np.cumsum([len(rows) for rows in sources.values()])
@@ -69,7 +73,7 @@ class EncodedRows(Dataset[SourceRows]):
         first = int(self.ends[position]) - len(self.sources[name])
         columns = self.sources[name][[int(index) - first for index in indices]]
         numbers = [int(index if self.numbers is None else self.numbers[index]) for index in indices]
-        return SourceRows(name, columns, self.with_labels, numbers, getattr(indices, "draw", None))
+        return SourceRows(name, columns, self.with_labels, numbers, getattr(indices, "draw", None), self.heads)
 
     def lengths(self) -> dict[str, np.ndarray]:
         """Source → token length of each of its rows."""
@@ -80,7 +84,7 @@ class Collator:
     """Make one padded batch of one source's rows.
 
     Args:
-        tasks: Source → task → task type, of the tasks that read the source.
+        tasks: Source → task → task type, of the tasks that are trained on the source.
         pad_token_id: What pads `input_ids`.
         maskings: Source → how its rows are masked, for those of `masked_lm` tasks.
 
@@ -88,8 +92,8 @@ class Collator:
         `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right; (2B, T) of texts that
         the encoder reads apart, where rows 2i and 2i + 1 are the two texts of row i. In training also `labels`: task →
         tensor in the form its head documents, only for tasks with a labelled item in these rows;
-        `num_items`: task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`: the
-        source's tasks; of masked rows also `labels`, without which nothing could be predicted.
+        `num_items`: task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`:
+        those that are asked; of masked rows also `labels`, without which nothing could be predicted.
     """
 
     def __init__(
@@ -111,11 +115,12 @@ class Collator:
                 numbers=[number for row in rows for number in row.numbers],
             )
         columns = rows.columns
+        names = rows.heads or tuple(self.tasks[rows.source])
         second = columns["second"] if "second" in columns.column_names else None
         input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id, second)
         masked: dict[str, np.ndarray] = {}  # task → the ids that are hidden
         if rows.source in self.maskings:
-            (task,) = self.tasks[rows.source]
+            (task,) = names
             units, _ = _pad(columns[LABEL_PREFIX + task], IGNORE_INDEX)
             input_ids, masked[task] = self.maskings[rows.source](input_ids, units, self._draw(rows), rows.numbers)
         batch: dict[str, Any] = {
@@ -126,7 +131,7 @@ class Collator:
             batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, second)[0].astype(np.int64))
         if not rows.with_labels:
             hidden = {task: torch.from_numpy(ids) for task, ids in masked.items()}
-            return batch | {"heads": tuple(self.tasks[rows.source])} | ({"labels": hidden} if hidden else {})
+            return batch | {"heads": names} | ({"labels": hidden} if hidden else {})
         batch |= {"labels": {}, "num_items": {}, "num_labelled_rows": 0}
         for task, task_type in self.tasks[rows.source].items():
             if task in masked:

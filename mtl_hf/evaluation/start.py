@@ -5,17 +5,15 @@ in their order, because its logits do. A head that is kept but not trained is as
 same rows, so that the run itself proves whether it has stayed as it was.
 """
 
-import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ..config import RunConfig, nearest
-from ..data.collator import Collator
 from ..data.labels import TaskData, label_names
 from ..data.rows import EncodedSplit
 from ..data.sources import SourceData
@@ -263,14 +261,7 @@ def ask_untrained(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit])
     logger.info("Asking %s before training.", _listed("head", untrained))
     answers: dict[str, Any] = {}
     logits: dict[str, dict[str, np.ndarray]] = {}
-    collator = cast(Collator, trainer.data_collator)
-    asking = copy.copy(collator)  # no other head, which would say that it is not trained yet
-    asking.tasks = {source: dict.fromkeys(split.gold, "") for source, split in chosen.items()}
-    trainer.data_collator = asking
-    try:
-        results = trainer.score(chosen, keep_answers=answers, keep_logits=logits)
-    finally:
-        trainer.data_collator = collator
+    results = trainer.score(chosen, keep_answers=answers, keep_logits=logits)
     return Answered(results, answers, logits)
 
 

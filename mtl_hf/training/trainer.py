@@ -6,7 +6,6 @@ schedule reaches the loader without accelerate dealing it out a second time; a c
 and going on from one is exact; evaluation goes over sources, predicts each row once and scores every task from that.
 """
 
-import copy
 import functools
 import logging
 import math
@@ -149,7 +148,7 @@ class MultiTaskTrainer(Trainer):
             freeze(self.parts, args.freeze, only_scored)
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
-            for source in task.config.sources:
+            for source in task.config.sources if task.config.train else ():
                 sources.setdefault(source, {})[name] = task.type
         tokenizer = processing_class if processing_class is not None else model.tokenizer
         super().__init__(
@@ -216,15 +215,10 @@ class MultiTaskTrainer(Trainer):
         """
         if self.train_dataset is None:
             raise ValueError("training needs a `train_dataset`.")
-        collator = copy.copy(cast(Collator, self.data_collator))
-        collator.tasks = {
-            source: {name: kind for name, kind in tasks.items() if self.tasks[name].config.train}
-            for source, tasks in collator.tasks.items()
-        }
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=self.batch_sampler,
-            collate_fn=collator,
+            collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
@@ -648,7 +642,7 @@ class MultiTaskTrainer(Trainer):
         """Task → what its head says of each row, in the order of the rows."""
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
-        rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order)
+        rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
         loader = self.get_eval_dataloader(rows)
         output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
