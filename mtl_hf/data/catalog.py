@@ -5,8 +5,8 @@ Each data set is read from a public GitHub repository at one commit and turned i
 and BIO tags.
 The catalog holds the SHA-256 of every resulting file, so a figure measured on them can be measured anywhere.
 
-Notable: the rows are checked, not only the transfer, so a converter cannot change a byte unnoticed. Nothing
-is sampled or shuffled; every split is the one of its origin, but for the validation rows of mrpc, which its
+Notable: the rows are checked, not only the transfer, so a converter (`converters.py`) cannot change a byte unnoticed.
+Nothing is sampled or shuffled; every split is the one of its origin, but for the validation rows of mrpc, which its
 origin does not set apart. A folder appears whole or not at all. The data are not part of this package: read
 `DataSet.license` before any use beyond research. The tweets contain abusive language.
 """
@@ -14,14 +14,11 @@ origin does not set apart. A folder appears whole or not at all. The data are no
 import csv
 import difflib
 import hashlib
-import html
-import io
 import json
 import logging
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,14 +26,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import httpx2
 
+from . import converters
+from .converters import SPLITS, Files, Row, Splits
+
 logger = logging.getLogger(__name__)
 
 RAW_GITHUB = "https://raw.githubusercontent.com"
-SPLITS = ("train", "validation", "test")
-
-Files = Mapping[str, bytes]  # path inside the folder of its origin -> content
-Row = Mapping[str, str | list[str] | float]  # column -> value
-Splits = dict[str, list[Row]]  # train, validation and test -> rows
 
 
 @dataclass(frozen=True)
@@ -214,248 +209,31 @@ def _fetch(client: "httpx2.Client", url: str, description: str) -> bytes:
     return bytes(content)
 
 
-# Formats
-
-
-def read_lines(data: bytes) -> list[str]:
-    """The lines of a UTF-8 text, ended by line feeds only: tweets contain other line separators."""
-    return data.decode().removesuffix("\n").split("\n")
-
-
-def read_conll(data: bytes) -> Iterator[list[list[str]]]:
-    """Yields the columns of each sentence of a file with one token a line and blank lines between sentences.
-
-    Document markers (`-DOCSTART-`) are dropped.
-    """
-    for block in re.split(r"\n\s*\n", data.decode().strip()):
-        lines = [line.split() for line in block.split("\n") if not line.startswith("-DOCSTART-")]
-        if lines:
-            yield [list(column) for column in zip(*lines, strict=True)]
-
-
-def iob1_to_bio(tags: Iterable[str]) -> list[str]:
-    """Writes `B-` at the start of every span; IOB1 does so only between two neighbours of the same type."""
-    bio = []
-    previous = "O"
-    for tag in tags:
-        starts = tag.startswith("I-") and previous[2:] != tag[2:]
-        bio.append(f"B-{tag[2:]}" if starts else tag)
-        previous = tag
-    return bio
-
-
-def read_tweeteval(files: Files, part: str, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields text and label of each tweet of `part`; `labels` are in the order of their numbers."""
-    texts, numbers = read_lines(files[f"{part}_text.txt"]), read_lines(files[f"{part}_labels.txt"])
-    for text, number in zip(texts, numbers, strict=True):
-        yield text, labels[int(number)]
-
-
-# Data sets
-
-
-def convert_snips(files: Files) -> Splits:
-    """Joins words, slots and intents, which are lines of three files."""
-    return {
-        split: [
-            {"tokens": tokens.split(), "slots": slots.split(), "intent": intent}
-            for tokens, slots, intent in zip(
-                *(read_lines(files[f"{part}/{file}"]) for file in ("seq.in", "seq.out", "label")), strict=True
-            )
-        ]
-        for split, part in (("train", "train"), ("validation", "dev"), ("test", "test"))
-    }
-
-
-def convert_conll2003(files: Files) -> Splits:
-    """One row a sentence with part of speech, chunks and names; the latter two from IOB1 to BIO."""
-    return {
-        split: [
-            {
-                "tokens": tokens,
-                "pos_tags": pos_tags,
-                "chunk_tags": iob1_to_bio(chunk_tags),
-                "ner_tags": iob1_to_bio(ner_tags),
-            }
-            for tokens, pos_tags, chunk_tags, ner_tags in read_conll(files[file])
-        ]
-        for split, file in (("train", "eng.train"), ("validation", "eng.testa"), ("test", "eng.testb"))
-    }
-
-
-def convert_scierc_ner(files: Files) -> Splits:
-    """One row a sentence; part of speech and chunks are placeholders in this source and are dropped."""
-    return {
-        split: [
-            {"tokens": tokens, "ner_tags": iob1_to_bio(ner_tags)} for tokens, _, _, ner_tags in read_conll(files[file])
-        ]
-        for split, file in (("train", "train.txt"), ("validation", "dev.txt"), ("test", "test.txt"))
-    }
-
-
-def convert_sst2(files: Files) -> Splits:
-    """Sentence and 0 or 1, separated by a tab; the sentences are tokenised and in lower case already."""
-    splits: Splits = {}
-    for split, file in (("train", "train.tsv"), ("validation", "dev.tsv"), ("test", "test.tsv")):
-        columns = (line.split("\t") for line in read_lines(files[file]))
-        splits[split] = [{"text": text, "label": ("negative", "positive")[int(label)]} for text, label in columns]
-    return splits
-
-
-def convert_tweeteval_hate(files: Files) -> Splits:
-    """Text and label lines joined; rows without text are dropped."""
-    return _convert_tweeteval(files, ("not-hate", "hate"))
-
-
-def convert_tweeteval_emotion(files: Files) -> Splits:
-    """Text and label lines joined."""
-    return _convert_tweeteval(files, ("anger", "joy", "optimism", "sadness"))
-
-
-def _convert_tweeteval(files: Files, labels: Sequence[str]) -> Splits:
-    return {
-        split: [
-            {"text": text.strip(), "label": label}
-            for text, label in read_tweeteval(files, part, labels)
-            if text.strip()
-        ]
-        for split, part in (("train", "train"), ("validation", "val"), ("test", "test"))
-    }
-
-
-def convert_arxiv_category(files: Files) -> Splits:
-    """Title and abstract of a table whose last column names the split; authors and comment are dropped."""
-    splits: Splits = {split: [] for split in SPLITS}
-    for paper in csv.DictReader(io.StringIO(files["arxiv_lite.csv"].decode(), newline="")):
-        split = {"val": "validation"}.get(paper["split"], paper["split"])
-        title, abstract = (" ".join(paper[column].split()) for column in ("title", "summary"))
-        splits[split].append({"text": title, "text_pair": abstract, "label": paper["category"]})
-    return splits
-
-
-def convert_twitter_sentiment(files: Files) -> Splits:
-    """All tweets of SemEval 2013 to 2016 as train; validation and test are those of TweetEval.
-
-    Dropped from train, taking the files in the order of their names: tweets with the words of a tweet in
-    validation, test or earlier in train, and tweets with the id of an earlier one.
-    """
-    splits: Splits = {
-        split: [
-            {"text": _clean_tweet(text), "label": label}
-            for text, label in read_tweeteval(files, part, ("negative", "neutral", "positive"))
-        ]
-        for split, part in (("validation", "val"), ("test", "test"))
-    }
-    seen_words = {_words(str(row["text"])) for rows in splits.values() for row in rows}
-    seen_ids: set[str] = set()
-    train: list[Row] = []
-    for file in sorted(files):
-        if not file.endswith(".tsv"):
-            continue
-        for line in read_lines(files[file]):
-            identifier, label, tweet = line.split("\t")[:3]  # one file has an empty fourth column
-            text = _clean_tweet(tweet)
-            words = _words(text)
-            if words in seen_words or identifier in seen_ids:
-                continue
-            seen_words.add(words)
-            seen_ids.add(identifier)
-            train.append({"text": text, "label": label})
-    return {"train": train, **splits}
-
-
-def _clean_tweet(text: str) -> str:
-    """Decodes Unicode and HTML escapes, writes @names as @user, drops links, collapses white space."""
-    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), text)
-    text = re.sub(r"@\w+", "@user", html.unescape(text))
-    return " ".join(word for word in text.split() if not word.startswith("http"))
-
-
-def convert_mrpc(files: Files) -> Splits:
-    """Pairs of news sentences that say the same or do not; a tenth of the training pairs becomes validation.
-
-    Dropped from train: rows without an id, which the origin has added. Within each label the rows whose words have the
-    smallest SHA-256 are the validation; no two rows have the same words.
-    """
-    splits: Splits = {}
-    for split in ("train", "test"):
-        rows: list[Row] = []
-        for line in files[f"msr_paraphrase_{split}.txt"].decode("utf-8-sig").splitlines()[1:]:
-            same, first_id, _, text, text_pair = line.split("\t")
-            if first_id != "-1":
-                label = ("not_equivalent", "equivalent")[int(same)]
-                rows.append({"text": text.strip(), "text_pair": text_pair.strip(), "label": label})
-        splits[split] = rows
-    carved: set[int] = set()
-    for label in ("equivalent", "not_equivalent"):
-        ordered = sorted(
-            (hashlib.sha256(_words(f"{row['text']} {row['text_pair']}").encode()).digest(), number)
-            for number, row in enumerate(splits["train"])
-            if row["label"] == label
-        )
-        carved |= {number for _, number in ordered[: round(len(ordered) / 10)]}
-    train = list(enumerate(splits["train"]))
-    return {
-        "train": [row for number, row in train if number not in carved],
-        "validation": [row for number, row in train if number in carved],
-        "test": splits["test"],
-    }
-
-
-def convert_stsb(files: Files) -> Splits:
-    """Genre, file, year, id, score and two sentences, separated by tabs; some rows name their origins after that."""
-    return {
-        split: [
-            {"text": text.strip(), "text_pair": text_pair.strip(), "score": float(score)}
-            for score, text, text_pair in (line.split("\t")[4:7] for line in read_lines(files[f"sts-{part}.csv"]))
-        ]
-        for split, part in (("train", "train"), ("validation", "dev"), ("test", "test"))
-    }
-
-
-def convert_goemotions(files: Files) -> Splits:
-    """Text, numbers of its labels with commas between, and the id of the comment; `labels.txt` names the labels."""
-    names = read_lines(files["labels.txt"])
-    splits: Splits = {}
-    for split, part in (("train", "train"), ("validation", "dev"), ("test", "test")):
-        columns = (line.split("\t") for line in read_lines(files[f"{part}.tsv"]))
-        splits[split] = [
-            {"id": comment, "text": text.strip(), "labels": [names[int(number)] for number in numbers.split(",")]}
-            for text, numbers, comment in columns
-        ]
-    return splits
-
-
-def convert_sib200(files: Files) -> Splits:
-    """Number, topic and sentence, separated by tabs; a number is the same sentence in every language."""
-    splits: Splits = {}
-    for split, part in (("train", "train"), ("validation", "dev"), ("test", "test")):
-        table = csv.DictReader(io.StringIO(files[f"{part}.tsv"].decode(), newline=""), delimiter="\t")
-        splits[split] = [
-            {"id": row["index_id"], "text": " ".join(row["text"].split()), "label": row["category"]} for row in table
-        ]
-    return splits
-
-
-def convert_wikiann(files: Files) -> Splits:
-    """One row a sentence; each word comes with its language and a colon before it."""
-    return {
-        split: [
-            {"tokens": [word.split(":", 1)[1] for word in words], "ner_tags": tags}
-            for words, tags in read_conll(files[part])
-        ]
-        for split, part in (("train", "train"), ("validation", "dev"), ("test", "test"))
-    }
-
-
-def _words(text: str) -> str:
-    return "".join(re.findall(r"\w+", text.lower()))
-
-
 _TWEETEVAL_LICENSE = (
     "released without any restrictions but restrictions may apply to individual tasks (which are derived "
     "from existing datasets) or Twitter (main data source)"
 )
+
+
+def _tweeteval(task: str, parts: tuple[str, ...] = ("train", "val", "test")) -> Origin:
+    files = tuple(f"{part}_{kind}.txt" for part in parts for kind in ("text", "labels"))
+    return Origin("cardiffnlp/tweeteval", "4fbd22cd78421f05b1ecdb4fc5725bc7a7bd8f66", f"datasets/{task}", files)
+
+
+def _sib200(language: str) -> Origin:
+    files = ("train.tsv", "dev.tsv", "test.tsv")
+    return Origin("dadelani/sib-200", "593cea88519930f776c1a4a1980b6a35b39dca57", f"data/annotated/{language}", files)
+
+
+def _wikiann(language: str) -> Origin:
+    commit = "db7ff3ca4ba1df39907f8bdc036a556fed5ecde7"
+    return Origin("davidsbatista/NER-datasets", commit, f"WikiANN/{language}", ("train", "dev", "test"))
+
+
+def _sha256(*checksums: str) -> dict[str, str]:
+    """Those of train, validation and test by their split."""
+    return dict(zip(SPLITS, checksums, strict=True))
+
 
 CATALOG: dict[str, DataSet] = {
     "snips": DataSet(
@@ -478,12 +256,12 @@ CATALOG: dict[str, DataSet] = {
             ),
         ),
         license="Apache-2.0 (repository); none stated for the data by itself",
-        convert=convert_snips,
-        sha256={
-            "train": "468c7d5685b828c92ecce781698f67cacc04f7e9ba3d5eb844472f20c3bcac63",
-            "validation": "0dbf246090c5e3bf5b5bc75559238456e287eddb97da6be977a85ca4df8bc86f",
-            "test": "4a31857536cdda4d8c7f454ee59369320c343202d1159a48828bbea8e492b897",
-        },
+        convert=converters.convert_snips,
+        sha256=_sha256(
+            "468c7d5685b828c92ecce781698f67cacc04f7e9ba3d5eb844472f20c3bcac63",
+            "0dbf246090c5e3bf5b5bc75559238456e287eddb97da6be977a85ca4df8bc86f",
+            "4a31857536cdda4d8c7f454ee59369320c343202d1159a48828bbea8e492b897",
+        ),
     ),
     "conll2003": DataSet(
         origins=(
@@ -498,12 +276,12 @@ CATALOG: dict[str, DataSet] = {
             "not stated for the data (CeCILL-C covers the software); "
             "the text is Reuters news: treat as research use only"
         ),
-        convert=convert_conll2003,
-        sha256={
-            "train": "aa1208d2f06bc11610d0d9527af175e282ca0f4092a06a5a9381240e1dfece6a",
-            "validation": "91c3c12a9140e03ca679f24dc0437cdbae033babea946388677e46f9a52a78c2",
-            "test": "bbdf60c2c1c3fbd1e7cb6a865d9d4dfd9df0110dff115de49f972175df7d3882",
-        },
+        convert=converters.convert_conll2003,
+        sha256=_sha256(
+            "aa1208d2f06bc11610d0d9527af175e282ca0f4092a06a5a9381240e1dfece6a",
+            "91c3c12a9140e03ca679f24dc0437cdbae033babea946388677e46f9a52a78c2",
+            "bbdf60c2c1c3fbd1e7cb6a865d9d4dfd9df0110dff115de49f972175df7d3882",
+        ),
     ),
     "sst2": DataSet(
         origins=(
@@ -515,60 +293,32 @@ CATALOG: dict[str, DataSet] = {
             ),
         ),
         license="not stated",
-        convert=convert_sst2,
-        sha256={
-            "train": "e562ed896d692a520750bc0fcd8ea9a95dc8cbb46ce79271747823a71e0dc008",
-            "validation": "6c5bd3c2095c06b1e51c053719c155a57b1364d03625fb90704c472a16fcf3df",
-            "test": "f4ab392c881222a77b3d1dfde7bdaaf5b24ce8a5190621237d8feec9d7739804",
-        },
+        convert=converters.convert_sst2,
+        sha256=_sha256(
+            "e562ed896d692a520750bc0fcd8ea9a95dc8cbb46ce79271747823a71e0dc008",
+            "6c5bd3c2095c06b1e51c053719c155a57b1364d03625fb90704c472a16fcf3df",
+            "f4ab392c881222a77b3d1dfde7bdaaf5b24ce8a5190621237d8feec9d7739804",
+        ),
     ),
     "tweeteval_hate": DataSet(
-        origins=(
-            Origin(
-                repository="cardiffnlp/tweeteval",
-                commit="4fbd22cd78421f05b1ecdb4fc5725bc7a7bd8f66",
-                folder="datasets/hate",
-                files=(
-                    "train_text.txt",
-                    "train_labels.txt",
-                    "val_text.txt",
-                    "val_labels.txt",
-                    "test_text.txt",
-                    "test_labels.txt",
-                ),
-            ),
-        ),
+        origins=(_tweeteval("hate"),),
         license=_TWEETEVAL_LICENSE,
-        convert=convert_tweeteval_hate,
-        sha256={
-            "train": "dc62618c05fd48c1a55d3995f84485e2801446b7082926d67b47c19c783766ba",
-            "validation": "c6a66a3acc89f8b68d4cab9ebda38ab07befe1605661e795ea230e5455c7b26b",
-            "test": "a7102ffa58a1b96f69a26bbbd1a16b065c81a952e752669ef9d946a8a7328279",
-        },
+        convert=converters.convert_tweeteval_hate,
+        sha256=_sha256(
+            "dc62618c05fd48c1a55d3995f84485e2801446b7082926d67b47c19c783766ba",
+            "c6a66a3acc89f8b68d4cab9ebda38ab07befe1605661e795ea230e5455c7b26b",
+            "a7102ffa58a1b96f69a26bbbd1a16b065c81a952e752669ef9d946a8a7328279",
+        ),
     ),
     "tweeteval_emotion": DataSet(
-        origins=(
-            Origin(
-                repository="cardiffnlp/tweeteval",
-                commit="4fbd22cd78421f05b1ecdb4fc5725bc7a7bd8f66",
-                folder="datasets/emotion",
-                files=(
-                    "train_text.txt",
-                    "train_labels.txt",
-                    "val_text.txt",
-                    "val_labels.txt",
-                    "test_text.txt",
-                    "test_labels.txt",
-                ),
-            ),
-        ),
+        origins=(_tweeteval("emotion"),),
         license=_TWEETEVAL_LICENSE,
-        convert=convert_tweeteval_emotion,
-        sha256={
-            "train": "3fae43a08a1c6413413b3569b8dc72a0e029f26f6962eebd1e3d48eeb0f165cd",
-            "validation": "8e463b19461cf2c1fadf50b4011eac000117b27155c0e2197c38f4ec76498613",
-            "test": "c8e7f9945e354f645dae7086791df4456177ec5970d0af52f465c8313b5a8b2f",
-        },
+        convert=converters.convert_tweeteval_emotion,
+        sha256=_sha256(
+            "3fae43a08a1c6413413b3569b8dc72a0e029f26f6962eebd1e3d48eeb0f165cd",
+            "8e463b19461cf2c1fadf50b4011eac000117b27155c0e2197c38f4ec76498613",
+            "c8e7f9945e354f645dae7086791df4456177ec5970d0af52f465c8313b5a8b2f",
+        ),
     ),
     "twitter_sentiment": DataSet(
         origins=(
@@ -590,20 +340,15 @@ CATALOG: dict[str, DataSet] = {
                     "twitter-2016train-A.tsv",
                 ),
             ),
-            Origin(
-                repository="cardiffnlp/tweeteval",
-                commit="4fbd22cd78421f05b1ecdb4fc5725bc7a7bd8f66",
-                folder="datasets/sentiment",
-                files=("val_text.txt", "val_labels.txt", "test_text.txt", "test_labels.txt"),
-            ),
+            _tweeteval("sentiment", ("val", "test")),
         ),
         license=(f"train: MIT (repository), none stated for the tweets; validation and test: {_TWEETEVAL_LICENSE}"),
-        convert=convert_twitter_sentiment,
-        sha256={
-            "train": "43da446462e58b12ebd921b3593881fe1a43d5cc79f9a1fbdb10aafd9cd0c883",
-            "validation": "9d24eaedd206e1e266f736dc5d784d02f6a7e6668ffc4d86dbf090b6c00f5995",
-            "test": "94ee295122a8a455937f7107fb600bbbe7fe21a1a21b65ff19c263591e75d38b",
-        },
+        convert=converters.convert_twitter_sentiment,
+        sha256=_sha256(
+            "43da446462e58b12ebd921b3593881fe1a43d5cc79f9a1fbdb10aafd9cd0c883",
+            "9d24eaedd206e1e266f736dc5d784d02f6a7e6668ffc4d86dbf090b6c00f5995",
+            "94ee295122a8a455937f7107fb600bbbe7fe21a1a21b65ff19c263591e75d38b",
+        ),
     ),
     "arxiv_category": DataSet(
         origins=(
@@ -615,12 +360,12 @@ CATALOG: dict[str, DataSet] = {
             ),
         ),
         license="not stated",
-        convert=convert_arxiv_category,
-        sha256={
-            "train": "6c0a5e6659a7d5ece84f9c12939cf8952d0ff8bdd51120568954e6bf6fa91a42",
-            "validation": "c0263d19f331dd36c88d1f98354874f6571911c3b10a135ab08e9dd36e9989c5",
-            "test": "6de890cb8f02df541d18895d8f811eadf57e38b541a333de9033b2085cdce497",
-        },
+        convert=converters.convert_arxiv_category,
+        sha256=_sha256(
+            "6c0a5e6659a7d5ece84f9c12939cf8952d0ff8bdd51120568954e6bf6fa91a42",
+            "c0263d19f331dd36c88d1f98354874f6571911c3b10a135ab08e9dd36e9989c5",
+            "6de890cb8f02df541d18895d8f811eadf57e38b541a333de9033b2085cdce497",
+        ),
     ),
     "scierc_ner": DataSet(
         origins=(
@@ -632,12 +377,12 @@ CATALOG: dict[str, DataSet] = {
             ),
         ),
         license="Apache-2.0 (repository); none stated for the data by itself",
-        convert=convert_scierc_ner,
-        sha256={
-            "train": "084b851fbacdb62b49c92b451feeb1d4600ff5569240f63de7e01958c4d70d20",
-            "validation": "c2976812d23322b4b23ab5b86f5c15d8ae0c044e4e3040d28e0cf7c8fb6cf919",
-            "test": "3a53d84697c2f165964b0ac50bf96362e6edc5a2511b5013bf3d16028494faf8",
-        },
+        convert=converters.convert_scierc_ner,
+        sha256=_sha256(
+            "084b851fbacdb62b49c92b451feeb1d4600ff5569240f63de7e01958c4d70d20",
+            "c2976812d23322b4b23ab5b86f5c15d8ae0c044e4e3040d28e0cf7c8fb6cf919",
+            "3a53d84697c2f165964b0ac50bf96362e6edc5a2511b5013bf3d16028494faf8",
+        ),
     ),
     "mrpc": DataSet(
         origins=(
@@ -649,12 +394,12 @@ CATALOG: dict[str, DataSet] = {
             ),
         ),
         license="GPL-3.0 (repository); none stated for the data, which comes from Microsoft Research",
-        convert=convert_mrpc,
-        sha256={
-            "train": "76ca3e7411c4aba14c85e16b0a07a06e7368cfbe28676b4d44ddd4530d05e866",
-            "validation": "4c38683f920876ba61bb877e12b46bf9af6a7ccaf7e365e15b7c5d17a57f0012",
-            "test": "d0d059baf9966e6d634fea68b1d0185610b66b9c5163f2f2a128bbec6f475d18",
-        },
+        convert=converters.convert_mrpc,
+        sha256=_sha256(
+            "76ca3e7411c4aba14c85e16b0a07a06e7368cfbe28676b4d44ddd4530d05e866",
+            "4c38683f920876ba61bb877e12b46bf9af6a7ccaf7e365e15b7c5d17a57f0012",
+            "d0d059baf9966e6d634fea68b1d0185610b66b9c5163f2f2a128bbec6f475d18",
+        ),
     ),
     "stsb": DataSet(
         origins=(
@@ -669,12 +414,12 @@ CATALOG: dict[str, DataSet] = {
             "scores CC BY-SA 4.0; each text source keeps its own licence (data/stsbenchmark/LICENSE.txt there); "
             "MSR sources need Microsoft Research terms"
         ),
-        convert=convert_stsb,
-        sha256={
-            "train": "42e7f5c15c6e41e61d550d56ea02080c08439c4d60621bb960518ee18770194a",
-            "validation": "c124ddc619ac6d0cddd2b58bdcd65a04c2ae9bff71888c12428b796b2d86d7e4",
-            "test": "7eaae440bcf0c459b45f497b8438ce904c2bb6cdb9d713e9d7e3d441d5289042",
-        },
+        convert=converters.convert_stsb,
+        sha256=_sha256(
+            "42e7f5c15c6e41e61d550d56ea02080c08439c4d60621bb960518ee18770194a",
+            "c124ddc619ac6d0cddd2b58bdcd65a04c2ae9bff71888c12428b796b2d86d7e4",
+            "7eaae440bcf0c459b45f497b8438ce904c2bb6cdb9d713e9d7e3d441d5289042",
+        ),
     ),
     "goemotions": DataSet(
         origins=(
@@ -686,79 +431,51 @@ CATALOG: dict[str, DataSet] = {
             ),
         ),
         license="Apache-2.0 (repository)",
-        convert=convert_goemotions,
-        sha256={
-            "train": "00904d85445ea6fe04681531571fab9c24edbece395e4baeafc42a37b2fda351",
-            "validation": "e77c68357c91ea514c558a826bce3b9cc5bdd4f7652a29f8461a2ff75342d6e7",
-            "test": "491d85d6740715da0802a536a805437c89ad3c12e29265c16aeea20b844acd38",
-        },
+        convert=converters.convert_goemotions,
+        sha256=_sha256(
+            "00904d85445ea6fe04681531571fab9c24edbece395e4baeafc42a37b2fda351",
+            "e77c68357c91ea514c558a826bce3b9cc5bdd4f7652a29f8461a2ff75342d6e7",
+            "491d85d6740715da0802a536a805437c89ad3c12e29265c16aeea20b844acd38",
+        ),
     ),
     "sib200_de": DataSet(
-        origins=(
-            Origin(
-                repository="dadelani/sib-200",
-                commit="593cea88519930f776c1a4a1980b6a35b39dca57",
-                folder="data/annotated/deu_Latn",
-                files=("train.tsv", "dev.tsv", "test.tsv"),
-            ),
-        ),
+        origins=(_sib200("deu_Latn"),),
         license="Apache-2.0 (repository)",
-        convert=convert_sib200,
-        sha256={
-            "train": "9d48b10fb52d53a5e72e4529571822f7ebb76df7e7572b21b43a33a468909ef8",
-            "validation": "59a86376f119412d9e29f9902f6109e7546cccafebbf61c67bccbd580c66c612",
-            "test": "62613e8b84580bd5f13542f484f37e1d384a9c634961ddcfb49efac4c8015149",
-        },
+        convert=converters.convert_sib200,
+        sha256=_sha256(
+            "9d48b10fb52d53a5e72e4529571822f7ebb76df7e7572b21b43a33a468909ef8",
+            "59a86376f119412d9e29f9902f6109e7546cccafebbf61c67bccbd580c66c612",
+            "62613e8b84580bd5f13542f484f37e1d384a9c634961ddcfb49efac4c8015149",
+        ),
     ),
     "sib200_fr": DataSet(
-        origins=(
-            Origin(
-                repository="dadelani/sib-200",
-                commit="593cea88519930f776c1a4a1980b6a35b39dca57",
-                folder="data/annotated/fra_Latn",
-                files=("train.tsv", "dev.tsv", "test.tsv"),
-            ),
-        ),
+        origins=(_sib200("fra_Latn"),),
         license="Apache-2.0 (repository)",
-        convert=convert_sib200,
-        sha256={
-            "train": "11844ce6d0d82894c230f07583aa61ef416afc57d2754b05aa3c172259e0a634",
-            "validation": "88f15779ce1949d4cadf49e7e07ee2b0a1149d5adaec4e782d9b3a53af4b565a",
-            "test": "be106f518fbcb7c367e4c86012c38a4631801022bd5227c4636d591dd48a1ffd",
-        },
+        convert=converters.convert_sib200,
+        sha256=_sha256(
+            "11844ce6d0d82894c230f07583aa61ef416afc57d2754b05aa3c172259e0a634",
+            "88f15779ce1949d4cadf49e7e07ee2b0a1149d5adaec4e782d9b3a53af4b565a",
+            "be106f518fbcb7c367e4c86012c38a4631801022bd5227c4636d591dd48a1ffd",
+        ),
     ),
     "wikiann_de": DataSet(
-        origins=(
-            Origin(
-                repository="davidsbatista/NER-datasets",
-                commit="db7ff3ca4ba1df39907f8bdc036a556fed5ecde7",
-                folder="WikiANN/de",
-                files=("train", "dev", "test"),
-            ),
-        ),
+        origins=(_wikiann("de"),),
         license="not stated",
-        convert=convert_wikiann,
-        sha256={
-            "train": "ddd556f96432700481eabe2c78583b591cb60e84a98650fbe12f8fd87f25ef31",
-            "validation": "091c8c706093cc252f6047d1eb927baf72a9c5ce5e632d89b75daccd3c549da6",
-            "test": "d3622887543abbb462ffd353f80fd0a451b5fc9c00a5f83d662b0803f5f349ef",
-        },
+        convert=converters.convert_wikiann,
+        sha256=_sha256(
+            "ddd556f96432700481eabe2c78583b591cb60e84a98650fbe12f8fd87f25ef31",
+            "091c8c706093cc252f6047d1eb927baf72a9c5ce5e632d89b75daccd3c549da6",
+            "d3622887543abbb462ffd353f80fd0a451b5fc9c00a5f83d662b0803f5f349ef",
+        ),
     ),
     "wikiann_fr": DataSet(
-        origins=(
-            Origin(
-                repository="davidsbatista/NER-datasets",
-                commit="db7ff3ca4ba1df39907f8bdc036a556fed5ecde7",
-                folder="WikiANN/fr",
-                files=("train", "dev", "test"),
-            ),
-        ),
+        origins=(_wikiann("fr"),),
         license="not stated",
-        convert=convert_wikiann,
-        sha256={
-            "train": "d205069c229fa092906ee97ad27ff603ed3ac15e62b3e0f9023bdc3de67fc178",
-            "validation": "77a6808eaa440cc197fabde106fd0373e2e45aabf72b1618542109b95f942291",
-            "test": "ee47b27b3a005bb8800214890bfe45d42e93ade964ef920e4bb1d8015845fe31",
-        },
+        convert=converters.convert_wikiann,
+        sha256=_sha256(
+            "d205069c229fa092906ee97ad27ff603ed3ac15e62b3e0f9023bdc3de67fc178",
+            "77a6808eaa440cc197fabde106fd0373e2e45aabf72b1618542109b95f942291",
+            "ee47b27b3a005bb8800214890bfe45d42e93ade964ef920e4bb1d8015845fe31",
+        ),
     ),
 }
