@@ -19,13 +19,12 @@ from pyarrow import parquet
 from torch import Tensor
 from torch.nn.functional import normalize as unit_length
 from tqdm.auto import tqdm
-from transformers import PreTrainedConfig
 
 from ..config import nearest, resolve_path
 from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
 from ..evaluation.saved_models import check_name
-from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.configuration_multitask import own_config
 from ..modeling.modeling_multitask import MultiTaskModel
 from .projection import ENDINGS, PROJECTIONS, check_plots, label_column, plot, project, sample_rows
 
@@ -46,9 +45,7 @@ def load_model(name_or_path: str) -> MultiTaskModel:
     if "/" in path and not os.path.exists(path):  # a bare name may be an encoder of the Hub, as bert-base-uncased
         check_name(name_or_path, path)
     try:
-        # Not by `AutoConfig`, which knows our models only once they are registered.
-        config, _ = PreTrainedConfig.get_config_dict(path)
-        if config.get("model_type") == MultiTaskConfig.model_type:
+        if own_config(path) is not None:
             return MultiTaskModel.from_pretrained(path)
         return MultiTaskModel.from_encoder(path)
     except OSError as error:

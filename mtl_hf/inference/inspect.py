@@ -8,7 +8,7 @@ from ..data.labels import TaskData, build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import SourceData, load_sources
 from ..evaluation.start import find_start
-from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.configuration_multitask import own_config
 from ..modeling.encoding import NO_TOKEN, default_length, load_tokenizer, longest_input
 
 
@@ -24,7 +24,7 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
     Returns:
         Text: vocabularies, then each row's tokens with the labels of word tasks beside them and its other labels above.
     """
-    from transformers import AutoConfig, PreTrainedConfig
+    from transformers import AutoConfig
 
     run = RunConfig.load(config, overrides)
     start = find_start(run)
@@ -36,9 +36,8 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
         encoder, options["revision"] = start.checkpoint.path, start.checkpoint.revision or "main"
     else:
         encoder, options["trust_remote_code"] = resolve_path(str(run.model.encoder)), run.model.trust_remote_code
-    found, _ = PreTrainedConfig.get_config_dict(encoder, **options)
-    if found.get("model_type") == MultiTaskConfig.model_type:
-        own = MultiTaskConfig.from_dict(found)
+    own = own_config(encoder, **options)
+    if own is not None:
         tokenizer = load_tokenizer(encoder, words=words, config=own, **options)
         max_length = run.model.max_length or own.max_length
     else:

@@ -52,5 +52,22 @@ class MultiTaskConfig(PreTrainedConfig):
         return int(self.text_config.hidden_size)  # type: ignore[union-attr]
 
 
+def own_config(name_or_path: str, **where: Any) -> MultiTaskConfig | None:
+    """The configuration of a saved multi-task model; None of any other model.
+
+    Not by `AutoConfig`, which knows our models only once they are registered.
+
+    Args:
+        name_or_path: Hub id or folder.
+        **where: Of `from_pretrained` (`revision`, `token`, ...).
+
+    Raises:
+        OSError: There is no model.
+    """
+    found, _ = PreTrainedConfig.get_config_dict(name_or_path, **where)
+    own = found.get("model_type") == MultiTaskConfig.model_type
+    return MultiTaskConfig.from_dict(found) if own else None
+
+
 # Every save then brings this file along and says in `auto_map` where to find the class.
 MultiTaskConfig.register_for_auto_class()

@@ -27,7 +27,7 @@ from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
 from .answers import answer, logits_of_words
-from .configuration_multitask import MultiTaskConfig
+from .configuration_multitask import MultiTaskConfig, own_config
 from .encoding import (
     FORMS,
     PAIRED,
@@ -166,10 +166,10 @@ class MultiTaskModel(PreTrainedModel):
                 `keep_heads` of what is no multi-task model.
         """
         name = os.fspath(name_or_path)
-        found, _ = PreTrainedConfig.get_config_dict(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
-        if found.get("model_type") == MultiTaskConfig.model_type:
+        own = own_config(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
+        if own is not None:
             return cls._from_own(
-                name, pooling, max_length, attn_implementation, encoder_config, pretrained, keep_heads, kwargs
+                name, own, pooling, max_length, attn_implementation, encoder_config, pretrained, keep_heads, kwargs
             )
         if keep_heads:
             raise ValueError(f"{name!r} is no multi-task model: it has no heads to keep.")
@@ -207,6 +207,7 @@ class MultiTaskModel(PreTrainedModel):
     def _from_own(
         cls,
         name: str,
+        config: MultiTaskConfig,
         pooling: str | None,
         max_length: int | None,
         attn_implementation: str | None,
@@ -216,7 +217,6 @@ class MultiTaskModel(PreTrainedModel):
         kwargs: dict[str, Any],
     ) -> "MultiTaskModel":
         """`from_encoder` of a multi-task model."""
-        config = MultiTaskConfig.from_pretrained(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
         _check_fields(encoder_config, config.text_config)
         for field, value in (encoder_config or {}).items() if pretrained else ():
             setattr(config.text_config, field, value)
