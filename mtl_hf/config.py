@@ -33,9 +33,6 @@ def option(help: str, default: Any = dataclasses.MISSING) -> Any:
 # ---- the sections ----
 
 
-# A field that is called like a word of Python has a `_` after it here, and none in YAML.
-
-
 @dataclass(kw_only=True)
 class Model:
     """`model:` the shared encoder and what every head starts from: an `encoder`, or `from` a model of ours."""
@@ -155,7 +152,6 @@ class Task:
         None,
     )
     temperature: float | None = option("of loss ranking: what cosines are divided by (default: 0.05)", None)
-
     mlm_probability: float | None = option("of masked_lm: share of the tokens that are masked (default: 0.15)", None)
     whole_word_mask: bool | None = option("of masked_lm: mask all tokens of a word together (default: false)", None)
 
@@ -210,9 +206,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in self.sources:
-            _check_name("source", name)
+            check_name("source", name)
         for name, task in self.tasks.items():
-            _check_name("task", name)
+            check_name("task", name)
             if not task.sources:
                 raise ValueError(f"`tasks.{name}.source` is empty; it names a source, or several.")
             if task.loss_weight <= 0:
@@ -588,7 +584,7 @@ def _typed_dataclass(hint: Any, value: Any, path: str) -> Any:
 
 
 def _key(item: dataclasses.Field[Any]) -> str:
-    """What a field is called in YAML."""
+    """What a field is called in YAML: here it has a `_` after it where it is called like a word of Python."""
     return item.name.removesuffix("_")
 
 
@@ -711,7 +707,7 @@ def nearest(key: Any, known: Iterable[str]) -> str:
     return f" Did you mean `{match[0]}`?" if match else ""
 
 
-def _check_name(what: str, name: str) -> None:
+def check_name(what: str, name: str) -> None:
     """Names of sources and tasks become parts of metric names, overrides and file names."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ValueError(f"a {what} cannot be called {name!r}: use letters, digits, `_` and `-`, no sign first.")

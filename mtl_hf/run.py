@@ -193,6 +193,8 @@ def train(
     if dry_run:
         if trainer.is_world_process_zero():
             for path in missing:  # transformers' Trainer has made them
+                if any(path.iterdir()):
+                    break
                 path.rmdir()
         return {"rows": {name: len(rows) for name, rows in run.train_rows.items()}, "steps": trainer.num_steps()}
 

@@ -321,6 +321,18 @@ def test_dry_run_says_what_would_be_trained_trains_nothing_and_writes_nothing(
     assert "20 optimiser steps" in caplog.text
 
 
+def test_a_dry_run_leaves_a_folder_that_something_has_come_into_meanwhile(encoder_folder, tmp_path, monkeypatch):
+    config = write_config(tmp_path, encoder_folder, {"words": CASES["words"]})
+
+    def write_beside(self: MultiTaskTrainer) -> int:
+        (tmp_path / "runs" / "another").touch()
+        return 1
+
+    monkeypatch.setattr(MultiTaskTrainer, "num_steps", write_beside)
+    train(config, [f"training.output_dir={tmp_path / 'runs' / 'one'}"], dry_run=True)
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["another"]
+
+
 def test_bf16_trains_and_scores_in_fp32_weights(encoder_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO, "mtl_hf")
     results = mtl_hf.train(two_source_config(encoder_folder, tmp_path / "out", precision="bf16"))

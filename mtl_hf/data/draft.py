@@ -7,17 +7,18 @@ Whatever is left out is named in a comment, with the reason.
 
 import collections
 import importlib.util
+import itertools
 import math
 import re
 import shlex
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import RunConfig, flow, nearest
+from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
 from .labels import TASK_TYPES
@@ -165,11 +166,15 @@ def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
         name = _plain_name(rest or Path(folder_name).name) or "data"
         if name in sources:
             name = _plain_name(f"{Path(folder_name).name}_{name}")
-        number = 1
-        while (unique := name if number == 1 else f"{name}_{number}") in sources:
-            number += 1
+        unique = next(candidate for candidate in _numbered(name) if candidate not in sources)
         sources[unique] = {split: splits[split] for split in SPLITS if split in splits}
     return sources
+
+
+def _numbered(name: str) -> Iterator[str]:
+    """A name, then the same with 2, 3, ... behind it."""
+    yield name
+    yield from (f"{name}_{number}" for number in itertools.count(2))
 
 
 def _plain_name(name: str) -> str:
@@ -499,20 +504,18 @@ def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:
                 name = source.name
             elif columns[name.lower()] > 1 or name.lower() in _PLAIN_NAMES or not _is_task_name(name):
                 name = f"{source.name}_{name}"
-            number = 1
-            while (unique := name if number == 1 else f"{name}_{number}") in names.values() or not _is_task_name(
-                unique
-            ):
-                number += 1
-            names[source.name, column] = unique
+            names[source.name, column] = next(
+                candidate
+                for candidate in _numbered(name)
+                if candidate not in names.values() and _is_task_name(candidate)
+            )
     return names
 
 
 def _is_task_name(name: str) -> bool:
     try:
         check_head_name(name)
-        RunConfig.load({"model": {"encoder": ""}, "sources": {"source": {"text": "text"}},
-                        "tasks": {name: {"type": "regression", "source": "source"}}})  # fmt: skip
+        check_name("task", name)
     except ValueError:
         return False
     return True

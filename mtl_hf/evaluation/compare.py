@@ -5,6 +5,7 @@ several can go side by side, and a comparison that was stopped goes on where it 
 draws the same test rows for both variants and all seeds. Time and memory to answer are measured on the saved models.
 """
 
+import dataclasses
 import difflib
 import importlib.util
 import json
@@ -29,6 +30,7 @@ from ..metrics import LOSS_LIKE, Answers, interval
 from ..modeling.answers import is_span_scheme
 from ..training.checkpoints import list_checkpoints, remove_checkpoint, write_whole
 from .compare_report import comparison_markdown, plot_curves, plot_scores
+from .report import json_value
 from .saved_models import find_checkpoint, num_parameters
 from .variants import ALONE, TOGETHER, Comparison, PlannedRun, plan_runs, read_comparison
 
@@ -87,7 +89,7 @@ def compare(
     _train_all(first, jobs)
     _train_all(runs, jobs)
     result = collect(comparison, first, runs, Path(config).stem, overrides)
-    write_whole(folder / "comparison.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "comparison.json", json.dumps(json_value(result), indent=2, ensure_ascii=False) + "\n")
     write_whole(folder / "comparison.md", comparison_markdown(result))
     if plot:
         plot_scores(result, folder)
@@ -125,8 +127,11 @@ def _check_runs(runs: Sequence[PlannedRun], jobs: int) -> dict[str, int]:
             chosen.setdefault(run.folder.parent.name if run.variant else run.name, run)
 
     def check(name: str) -> tuple[str, str]:
-        path = Path(scratch) / f"{name.replace('/', '-')}.yaml"
-        path.write_text(chosen[name].config.to_yaml(), encoding="utf-8")
+        run, path = chosen[name], Path(scratch) / f"{name.replace('/', '-')}.yaml"
+        config = run.config
+        if not run.folder.exists():  # a check makes folders and removes them: not where others do the same
+            config = dataclasses.replace(config, training={**config.training, "output_dir": str(path.with_suffix(""))})
+        path.write_text(config.to_yaml(), encoding="utf-8")
         code = "import json, sys, mtl_hf; print(json.dumps(mtl_hf.train(sys.argv[1], dry_run=True, resume=True)))"
         command = [sys.executable, "-c", code, str(path)]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(jobs), check=False)

@@ -26,7 +26,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
 from .data_file import config_of_file
-from .report import folder_names, write_comparison
+from .report import folder_names, json_value, write_comparison
 from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def evaluate(
         comparison = {"split": split, "models": results, "differences": differences}
         if trainer.is_world_process_zero():
             if len(checkpoints) > 1:
-                write_comparison(target, _json_value(comparison))
+                write_comparison(target, json_value(comparison))
             logger.info("Written to %s.", target)
         trainer.accelerator.wait_for_everyone()
     return comparison if len(checkpoints) > 1 else scores
@@ -309,7 +309,7 @@ def write_results(
 ) -> None:
     """Write `metrics.json` and `predictions.jsonl` (a line a row: text, and what each task said and should have)."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_json_value(results), indent=2, ensure_ascii=False)
+    text = json.dumps(json_value(results), indent=2, ensure_ascii=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
     with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
@@ -321,14 +321,3 @@ def write_results(
                 for row, predicted, gold in zip(found.rows.tolist(), found.predicted, found.gold, strict=True):
                     lines[row]["tasks"][task] = {"predicted": predicted, "gold": gold}
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-
-
-def _json_value(value: Any) -> Any:
-    """The value as JSON has it: arrays as lists, and null for what is not a number."""
-    if isinstance(value, Mapping):
-        return {key: _json_value(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_json_value(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

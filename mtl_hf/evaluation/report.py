@@ -145,6 +145,17 @@ def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
             writer.writerows(_lines(model, results, comparison))
 
 
+def json_value(value: Any) -> Any:
+    """The value as JSON has it: arrays as lists, and null for what is not a number."""
+    if isinstance(value, Mapping):
+        return {key: json_value(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [json_value(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Iterator[list[Any]]:
     """Lines of the CSV: differences are those to the first model, low and high the ends of their interval."""
     first = next(iter(comparison["models"].values()))

@@ -5,7 +5,6 @@ and `together` one model to all, from the same config; any other variant is a se
 written out as a YAML of its own, so that one of them can be looked at, or trained by hand.
 """
 
-import copy
 import dataclasses
 import json
 import os
@@ -20,6 +19,7 @@ from ..config import RunConfig, nearest, option, read_yaml, typed
 ALONE, TOGETHER = "alone", "together"
 FIRST_SEED = 13
 _FIRST = re.compile(r"\$\{first\.([^}]*)\}")
+_SECTIONS = ("variants", "first")  # whose values are variants
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -112,26 +112,13 @@ def read_comparison(
     """
     path = Path(config)
     tree = read_yaml(path)
-    folder = path.parent
-    if "tasks" in tree and "model" in tree:
-        tree = {"config": path.name}
+    tree = _own({"config": path.name} if "tasks" in tree and "model" in tree else tree, path)
     if variants is not None:
         more = read_yaml(Path(variants))
-        more = more if "variants" in more else {"variants": more}
-        for section in ("variants", "first"):
-            given = _sections(more.get(section) or {}, f"{variants}: {section}")
-            here = Path(variants).parent
-            for item in given.values():  # its configs are relative to the file that they are named in
-                if item.get("config") is not None:
-                    item["config"] = str((here / str(item["config"])).absolute())
-            more[section] = given
-        tree |= {key: more[key] for key in more if key not in ("variants", "first")}
-        for section in ("variants", "first"):
-            tree[section] = {**(tree.get(section) or {}), **more[section]}
+        more = _own(more if "variants" in more else {"variants": more}, Path(variants), f"{variants}: ")
+        tree |= {key: tree[key] | value if key in _SECTIONS else value for key, value in more.items()}
     if seeds is not None:
         tree["seeds"] = seeds
-    for section in ("variants", "first"):
-        tree[section] = _sections(tree.get(section) or {}, section)
     number = tree.get("seeds", 3)
     if not isinstance(number, list | tuple):
         number = typed(int, number, "seeds")
@@ -150,23 +137,30 @@ def read_comparison(
     for key, name in {"reference": comparison.reference, **wanted}.items():
         if name is not None and name not in names:
             raise ValueError(f"`{key}` is {name!r}.{nearest(name, names)} The variants are {', '.join(names)}.")
-    configs = [comparison, *comparison.variants.values(), *comparison.first.values()]
-    for item in configs:
-        if item.config is not None:
-            item.config = os.path.normpath(folder / item.config)
     return comparison
 
 
-def _sections(found: Any, where: str) -> dict[str, dict[str, Any]]:
-    """Variants, of which one may be just a list of overrides."""
-    if not isinstance(found, Mapping):
-        raise ValueError(f"`{where}` should be a mapping from names to lists of overrides.")
-    sections = {}
-    for name, item in found.items():
-        if not isinstance(item, Mapping | list):
-            raise ValueError(f"`{where}.{name}` should be a list of overrides, or have the keys config and overrides.")
-        sections[str(name)] = {"overrides": item} if isinstance(item, list) else dict(item)
-    return sections
+def _own(tree: dict[str, Any], path: Path, where: str = "") -> dict[str, Any]:
+    """What a file says, its configs found from where it lies; a variant may be just a list of overrides there."""
+
+    def at_home(item: Mapping[str, Any]) -> dict[str, Any]:
+        own = item.get("config")
+        return {**item} if own is None else {**item, "config": os.path.normpath(path.parent / str(own))}
+
+    tree = at_home(tree)
+    for section in _SECTIONS:
+        found = tree.get(section) or {}
+        if not isinstance(found, Mapping):
+            raise ValueError(f"`{where}{section}` should be a mapping from names to lists of overrides.")
+        for name, item in found.items():
+            if not isinstance(item, Mapping | list):
+                raise ValueError(
+                    f"`{where}{section}.{name}` should be a list of overrides, or have the keys config and overrides."
+                )
+        tree[section] = {
+            str(name): {"overrides": item} if isinstance(item, list) else at_home(item) for name, item in found.items()
+        }
+    return tree
 
 
 def plan_runs(
@@ -234,7 +228,7 @@ def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
         if not re.match(rf"(eval_)?({re.escape(name)}_|score$)", str(training.get("metric_for_best_model", "score"))):
             del training["metric_for_best_model"]  # the number of another task
         config = dataclasses.replace(
-            copy.deepcopy(run.config),
+            run.config,
             tasks={name: task},
             sources={source: run.config.sources[source] for source in run.config.sources if source in task.sources},
             training=training,

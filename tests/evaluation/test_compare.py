@@ -106,6 +106,7 @@ def test_a_mistake_in_a_variant_is_found_before_anything_is_trained(
     variants.write_text("fine: []\nbroken: [tasks.intent.label=intnt]\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"broken: `tasks\.intent\.label` is 'intnt'"):
         compare(config, seeds=1, variants=variants, to=tmp_path / "out", plot=False, jobs=2)
+    assert not (tmp_path / "out").exists(), "checks leave nothing behind"
 
 
 def test_numbers_of_a_comparison_are_those_of_its_runs(config: Path, tmp_path: Path, in_process: list[str]) -> None:
