@@ -333,6 +333,27 @@ def test_the_tokenizer_comes_from_the_commit_of_the_weights_also_when_the_branch
     assert not list(home.rglob("*.safetensors")), "cache_dir holds for the weights and the tokenizer"
 
 
+def test_a_run_starts_from_a_model_of_the_hub_with_the_heads_that_match(trained, hub, monkeypatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    push(trained.folder, "ada/assistant")
+    config = make_config("", tmp_path / "out", max_steps=2)
+    config["model"] = {"from": "ada/assistant"}
+    config["tasks"] = {name: config["tasks"][name] for name in ("intent", "slots")}
+    config["tasks"]["intent"]["train"] = False
+    config["tasks"]["mood"] = {"type": "sequence_classification", "source": "reviews", "label": "sentiment"}
+    del config["sources"]["pairs"]
+    config["training"]["freeze"] = ["encoder"]
+    results = mtl_hf.train(config)
+    assert results["tasks"]["intent"]["unchanged"] is True
+    then, now = load_file(trained.folder / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    heads = {name.split(".")[1] for name in now if name.startswith("heads.")}
+    assert heads == {"intent", "slots", "mood"}
+    for name in now:
+        if name.startswith(("encoder.", "heads.intent.")):
+            assert torch.equal(now[name], then[name]), name
+    assert any(not torch.equal(now[name], then[name]) for name in now if name.startswith("heads.slots."))
+
+
 def test_the_commands_ask_nothing_and_warn_of_nothing_about_a_folder_with_code(trained):
     done = subprocess.run(
         [sys.executable, "-m", "mtl_hf", "predict", str(trained.folder), "play some jazz"],

@@ -5,7 +5,6 @@ several can go side by side, and a comparison that was stopped goes on where it 
 draws the same test rows for both variants and all seeds. Time and memory to answer are measured on the saved models.
 """
 
-import dataclasses
 import difflib
 import importlib.util
 import json
@@ -80,7 +79,7 @@ def compare(
     first, runs = plan_runs(comparison, folder, overrides)
     for run in [*first, *runs]:
         _check_plan(run)
-    steps = _check_runs([*first, *runs], jobs)
+    steps = _check_runs(first, runs, jobs)
     if dry_run:
         return {"steps": steps}
     for run in [*first, *runs]:
@@ -119,21 +118,26 @@ def _check_plan(run: PlannedRun) -> None:
         )
 
 
-def _check_runs(runs: Sequence[PlannedRun], jobs: int) -> dict[str, int]:
-    """Check one run of each model up to its first step (but for what has to wait for `first`); model → its steps."""
-    chosen: dict[str, PlannedRun] = {}
-    for run in runs:
-        if not run.needs and not _finished(run):
-            chosen.setdefault(run.folder.parent.name if run.variant else run.name, run)
+def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: int) -> dict[str, int]:
+    """Check one run of each model up to its first step; model → its steps."""
+    origins = {run.folder.name: run.config.model.encoder for run in first}
+    chosen: dict[str, tuple[PlannedRun, list[str]]] = {}
+    for run in [*first, *runs]:
+        changes = _to_check(run, origins)
+        if changes is not None and not _finished(run):
+            chosen.setdefault(run.folder.parent.name if run.variant else run.name, (run, changes))
 
     def check(name: str) -> tuple[str, str]:
-        run, path = chosen[name], Path(scratch) / f"{name.replace('/', '-')}.yaml"
-        config = run.config
+        run, changes = chosen[name]
+        path = Path(scratch) / f"{name.replace('/', '-')}.yaml"
+        path.write_text(run.config.to_yaml(), encoding="utf-8")
         if not run.folder.exists():  # a check makes folders and removes them: not where others do the same
-            config = dataclasses.replace(config, training={**config.training, "output_dir": str(path.with_suffix(""))})
-        path.write_text(config.to_yaml(), encoding="utf-8")
-        code = "import json, sys, mtl_hf; print(json.dumps(mtl_hf.train(sys.argv[1], dry_run=True, resume=True)))"
-        command = [sys.executable, "-c", code, str(path)]
+            changes = [*changes, f"training.output_dir={json.dumps(str(path.with_suffix('')))}"]
+        code = (
+            "import json, sys, mtl_hf;"
+            " print(json.dumps(mtl_hf.train(sys.argv[1], sys.argv[2:], dry_run=True, resume=True)))"
+        )
+        command = [sys.executable, "-c", code, str(path), *changes]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment(jobs), check=False)
         lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
         return name, lines[-1] if lines else f"exit code {done.returncode}"
@@ -145,6 +149,19 @@ def _check_runs(runs: Sequence[PlannedRun], jobs: int) -> dict[str, int]:
                 raise ValueError(f"{name}: {output.removeprefix('ValueError: ')}")
             steps[name] = json.loads(output)["steps"]
     return steps
+
+
+def _to_check(run: PlannedRun, origins: Mapping[str, str | None]) -> list[str] | None:
+    """Overrides by which a run can be checked now; None if it cannot.
+
+    What waits for `first` is checked with the encoder that its model will have come from, in place of that model.
+    """
+    if not run.needs:
+        return []
+    encoder = origins[run.needs[0]]
+    if encoder is None or not all(task.train for task in run.config.tasks.values()):
+        return None
+    return ["model.from=null", "model.keep=null", "model.rename=null", f"model.encoder={json.dumps(encoder)}"]
 
 
 def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:

@@ -148,6 +148,8 @@ def plot_curves(result: Mapping[str, Any], folder: Path) -> None:
                 label = name if number == 0 else None
                 axis.plot(steps, values, color=_COLOURS[place % len(_COLOURS)], alpha=0.7, linewidth=1.2, label=label)
                 axis.set_ylabel(metric)
+                if metric in LOSS_LIKE:  # the first of them are often a hundred times the last
+                    axis.set_yscale("log")
         axis.set_title(f"{task}, validation", fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)

@@ -1,8 +1,11 @@
 """Tests of `mtl_hf.evaluation.compare`: a comparison in processes of its own, gone on with, and its numbers by hand."""
 
 import json
+import re
 import statistics
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,7 +57,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return None
 
     monkeypatch.setattr(module, "_train", train)
-    monkeypatch.setattr(module, "_check_runs", lambda runs, jobs: {})
+    monkeypatch.setattr(module, "_check_runs", lambda first, runs, jobs: {})
     return trained
 
 
@@ -107,6 +110,38 @@ def test_a_mistake_in_a_variant_is_found_before_anything_is_trained(
     with pytest.raises(ValueError, match=r"broken: `tasks\.intent\.label` is 'intnt'"):
         compare(config, seeds=1, variants=variants, to=tmp_path / "out", plot=False, jobs=2)
     assert not (tmp_path / "out").exists(), "checks leave nothing behind"
+
+
+def test_checks_share_no_folder_and_reach_what_waits_for_a_first_run(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_train", lambda run, jobs: pytest.fail("training began"))
+    comparison = tmp_path / "comparison.yaml"
+    tree = {
+        "config": "run.yaml",
+        "first": {"base": {"config": "run.yaml", "overrides": ["training.max_steps=2"]}},
+        "variants": {"plain": [], "warm": ["model.encoder=null", "model.from=${first.base}", "training.max_steps=3"]},
+    }
+    comparison.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    checked: list[str] = []
+
+    def run(command: list[str], **options: Any) -> Any:
+        checked.append(command[-1])
+        return subprocess.run(command, **options)
+
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run))
+    steps = compare(comparison, seeds=1, to=tmp_path / "out", plot=False, jobs=2, dry_run=True)["steps"]
+    assert steps["first/base"] == 2
+    assert steps["warm"] == 3
+    assert set(steps) == {"first/base", "plain", "warm"}
+    assert all(re.fullmatch(r'training\.output_dir=".*"', given) for given in checked)
+    assert len(set(checked)) == 3
+    assert not (tmp_path / "out").exists()
+
+    tree["variants"]["warm"].append("tasks.intent.label=intnt")
+    comparison.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"warm: `tasks\.intent\.label` is 'intnt'"):
+        compare(comparison, seeds=1, to=tmp_path / "out", plot=False, jobs=2)
 
 
 def test_numbers_of_a_comparison_are_those_of_its_runs(config: Path, tmp_path: Path, in_process: list[str]) -> None:
