@@ -51,7 +51,7 @@ def opens_with(chapter: Path, language: str) -> bool:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with our configs and tiny data in `data/`, where every run takes two steps."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    for name in ("snips", "transfer_first", "transfer"):
+    for name in ("pretrain_mlm", "snips", "transfer_first", "transfer"):  # of the same files the last are kept
         write_fake_data(RunConfig.load(ROOT / "configs" / f"{name}.yaml"), tmp_path)
     monkeypatch.chdir(tmp_path)
     load = RunConfig.load.__func__
