@@ -348,7 +348,7 @@ def _embed(arguments: argparse.Namespace) -> None:
     import torch
     from datasets import Dataset
 
-    from .data.sources import FILE_LOADERS, load_file
+    from .data.sources import has_rows, load_file
     from .inference.embed import cosine_table, embed, sample_sentences, text_column
 
     drawing = {name: getattr(arguments, name) for name in ("projection", "color", "sample")}
@@ -360,7 +360,7 @@ def _embed(arguments: argparse.Namespace) -> None:
             raise ValueError("give texts, `--file` or `--samples`, not several.")
         rows = sample_sentences()
         drawing = {"color": "theme"} | drawing
-    elif arguments.file and not arguments.texts and Path(arguments.file).suffix.lower() in FILE_LOADERS:
+    elif arguments.file and not arguments.texts and has_rows(arguments.file):
         rows = load_file(arguments.file)
     else:
         rows = Dataset.from_dict({"text": list(_texts(arguments))})
@@ -456,14 +456,9 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
         return list(arguments.texts)
     if not arguments.file and sys.stdin.isatty():
         raise ValueError("there is no text: give some, or `--file`, or pipe lines in.")
-    data = Path(arguments.file).read_bytes() if arguments.file else sys.stdin.buffer.read()
-    texts = []
-    for number, line in enumerate(data.splitlines(), start=1):
-        try:
-            texts.append(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{arguments.file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
-    return texts
+    from .data.sources import read_lines
+
+    return list(read_lines(arguments.file))
 
 
 def _say(text: str) -> None:

@@ -255,6 +255,41 @@ def test_predict_reads_json_lines_from_standard_input_if_told_the_column(folder,
     assert (list(second), second["text"]) == (["text", "intent", "slots"], ["will", "it", "\ufffd"])
 
 
+def test_predict_takes_null_for_empty_everywhere_and_capitals_for_an_ending(folder, tmp_path, out, monkeypatch, caplog):
+    lines = b'{"q": null}\n{"q": ["play", null, "today"]}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    piped = read_answers(out("predict", folder, "--text", "q"))
+    assert [line["text"] for line in piped] == ["", ["play", "", "today"]]
+    assert "standard input: 1 texts in q are missing" in caplog.text
+    (tmp_path / "rows.JSONL").write_bytes(lines.splitlines()[1] + b'\n{"q": null}\n')
+    of_file = read_answers(out("predict", folder, "--file", tmp_path / "rows.JSONL", "--text", "q"))
+    assert [line["text"] for line in of_file] == [["play", "", "today"], []]
+    assert of_file[0]["slots"] == piped[1]["slots"]
+
+
+def test_a_tab_makes_a_pair_only_for_heads_that_read_pairs(folder, tmp_path, out):
+    (answer,) = read_answers(out("predict", folder, "play jazz\ttoday"))
+    assert answer["text"] == "play jazz\ttoday"
+    assert {"intent", "slots"} < answer.keys()
+    model = mtl_hf.MultiTaskModel.from_pretrained(folder)
+    model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
+    model.add_head("mlm", type="masked_lm")
+    model.save_pretrained(tmp_path / "pairs")
+    (answer,) = read_answers(out("predict", tmp_path / "pairs", "play jazz\ttoday"))
+    assert answer["text"] == ["play jazz", "today"]
+    # a head that answers no text does not ask for a column
+    (tmp_path / "rows.csv").write_text("utterance\nplay jazz\n", encoding="utf-8")
+    argv = ("--file", tmp_path / "rows.csv", "--text", "utterance", "--heads", "intent", "mlm")
+    assert "fills in masked tokens" in refusal("predict", tmp_path / "pairs", *argv)
+
+
+def test_a_mark_of_byte_order_is_no_part_of_the_first_text(folder, tmp_path, out):
+    (tmp_path / "texts.txt").write_bytes(b"\xef\xbb\xbfplay jazz\n")
+    (answer,) = read_answers(out("predict", folder, "--file", tmp_path / "texts.txt"))
+    assert answer["text"] == "play jazz"
+    assert out("embed", folder, "--file", tmp_path / "texts.txt").rstrip().endswith("  play jazz")
+
+
 def test_predict_answers_labels_and_embeddings_as_asked(folder, out):
     (answer,) = read_answers(out("predict", folder, TEXTS[0], "--top-k", "all", "--embeddings"))
     assert {one["label"] for one in answer["intent"]} == {"music", "booking", "weather"}

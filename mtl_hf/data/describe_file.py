@@ -90,7 +90,7 @@ def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
         kind = {"string": "words", "number": "numbers"}.get(
             _KINDS.get(str(getattr(inner, "dtype", "")).rstrip("0123456789"), ""), "other"
         )
-    present = [value for value in values if not _is_missing(value)]
+    present = [value for value in values if not is_missing(value)]
     column = Column(name, kind, num_missing=len(values) - len(present))  # type: ignore[arg-type]
     if kind == "other":
         return column
@@ -99,13 +99,13 @@ def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
     items: Iterable[Any] = present
     if kind in ("words", "numbers"):
         items = [item for value in present for item in value]
-        column.lengths = np.array([-1 if _is_missing(value) else len(value) for value in values])
+        column.lengths = np.array([-1 if is_missing(value) else len(value) for value in values])
         characters = [sum(len(str(item)) + 1 for item in value) for value in present]
     else:
         if kind == "string":
-            column.lengths = np.array([-1 if _is_missing(value) else len(value.split()) for value in values])
+            column.lengths = np.array([-1 if is_missing(value) else len(value.split()) for value in values])
         characters = [len(str(value)) for value in present]
-    counts = collections.Counter(_show(item) for item in items if item is not None)
+    counts = collections.Counter(label_name(item) for item in items if item is not None)
     column.num_values = sum(counts.values())
     column.num_distinct = len(counts)
     column.common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5]
@@ -127,13 +127,14 @@ def _names(value: Any, labels: datasets.ClassLabel) -> Any:
     return None if value is None or value == -1 else labels.int2str(value)
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty: nothing, blanks, or not a number."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and bool(np.isnan(value)))
 
 
-def _show(value: Any) -> str:
+def label_name(value: Any) -> str:
     """A value as labels are named: CSV makes 1.0 of whole numbers beside empty cells."""
     if isinstance(value, bool):
         return str(value).lower()

@@ -16,7 +16,9 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,12 +93,30 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     """
     wanted = tuple(splits)
     sources = {name: _load_source(name, source, config) for name, source in config.sources.items()}
-    if "train" in wanted:
-        _report_leaks(sources, config)
+    leaked = _report_leaks(sources, config) if "train" in wanted else {}
     for name, data in sources.items():
-        _draw_train_rows(data, config.sources[name].max_train_rows)
+        _draw_train_rows(data, config.sources[name].max_train_rows, leaked.get(name, ()))
         data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return sources
+
+
+def has_rows(path: str | Path) -> bool:
+    """Whether a file is one of rows with columns, by its ending; any other is one of lines."""
+    return Path(path).suffix.lower() in FILE_LOADERS
+
+
+def read_lines(file: str | None) -> Iterator[str]:
+    """Lines of a file, or of standard input, as they come.
+
+    Raises:
+        ValueError: A line that is not UTF-8, with its number.
+    """
+    with open(file, "rb") if file else nullcontext(sys.stdin.buffer) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
 
 
 def load_file(path: str | Path) -> datasets.Dataset:
@@ -109,9 +129,9 @@ def load_file(path: str | Path) -> datasets.Dataset:
     if not path.is_file():
         hint = nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else [])
         raise ValueError(f"there is no file {path}.{hint}")
-    if path.suffix not in FILE_LOADERS:
+    if not has_rows(path):
         raise ValueError(f"{path} ends in {path.suffix!r}; files of rows end in {', '.join(FILE_LOADERS)}.")
-    loader, arguments = FILE_LOADERS[path.suffix]
+    loader, arguments = FILE_LOADERS[path.suffix.lower()]
     return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path))["train"]
 
 
@@ -149,8 +169,13 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     return data
 
 
-def _report_leaks(sources: Mapping[str, SourceData], config: RunConfig) -> None:
-    """Say which training rows have a text that is scored in some source, and drop them where that is asked for."""
+def _report_leaks(sources: Mapping[str, SourceData], config: RunConfig) -> dict[str, Collection[int]]:
+    """Say which training rows have a text that is scored in some source, and drop them where that is asked for.
+
+    Returns:
+        Source → numbers of the training rows that were dropped.
+    """
+    dropped: dict[str, Collection[int]] = {}
     texts = {name: {split: data.texts(split) for split in data.splits} for name, data in sources.items()}
     for name, rows in find_leaks(texts).items():
         data, num_rows = sources[name], len(sources[name].splits["train"])
@@ -170,16 +195,27 @@ def _report_leaks(sources: Mapping[str, SourceData], config: RunConfig) -> None:
             "Source %s: %d of %d training rows dropped, whose text is also in %s.", name, len(rows), num_rows, found
         )
         data.keep("train", [row for row in range(num_rows) if row not in rows])
+        dropped[name] = rows
+    return dropped
 
 
-def _draw_train_rows(data: SourceData, number: int | None) -> None:
-    """Keep `number` training rows: the same ones in every run, and of a smaller number some of these."""
-    total = len(data.splits.get("train", ()))
-    if number is None or number >= total:
+def _draw_train_rows(data: SourceData, number: int | None, leaked: Collection[int]) -> None:
+    """Keep `number` training rows: the same ones in every run, and of a smaller number some of these.
+
+    Args:
+        data: The source.
+        number: How many; None for all.
+        leaked: Training rows that were dropped as leaks. Which these are depends on the other sources of the run, so
+            they have their place in the draw all the same.
+    """
+    left = len(data.splits.get("train", ()))
+    if number is None or number >= left:
         return
-    drawn = np.random.default_rng(13).permutation(total)[:number]
-    data.keep("train", sorted(drawn.tolist()))
-    logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", data.name, number, total)
+    order = np.random.default_rng(13).permutation(left + len(leaked)).tolist()
+    here = {row: place for place, row in enumerate(row for row in range(len(order)) if row not in leaked)}
+    drawn = [here[row] for row in order if row in here][:number]
+    data.keep("train", sorted(drawn))
+    logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", data.name, number, left)
 
 
 def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:

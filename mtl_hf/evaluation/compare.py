@@ -13,29 +13,27 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..config import Task
+from ..config import RunConfig, Task
 from ..data.labels import TASK_TYPES, TaskData
 from ..metrics import LOSS_LIKE, Answers, interval
 from ..modeling.answers import is_span_scheme
-from ..training.checkpoints import list_checkpoints, remove_checkpoint, write_whole
+from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint, write_whole
+from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores
 from .report import json_value
 from .saved_models import find_checkpoint, num_parameters
 from .variants import ALONE, TOGETHER, Comparison, PlannedRun, plan_runs, read_comparison
 
 logger = logging.getLogger(__name__)
-
-NUM_TEXTS, BATCH_SIZE, ROUNDS = 512, 32, 3  # of the measurement of answering
 
 
 def compare(
@@ -88,13 +86,22 @@ def compare(
     _train_all(first, jobs)
     _train_all(runs, jobs)
     result = collect(comparison, first, runs, Path(config).stem, overrides)
-    write_whole(folder / "comparison.json", json.dumps(json_value(result), indent=2, ensure_ascii=False) + "\n")
-    write_whole(folder / "comparison.md", comparison_markdown(result))
+    _write(result, folder)
+    if {ALONE, TOGETHER} <= set(comparison.names):
+        (one,) = (run for run in runs if run.variant == TOGETHER and run.seed == comparison.seeds[0])
+        several = [run for run in runs if run.variant == ALONE and run.seed == comparison.seeds[0]]
+        result["answering"] = measure_answering(one.folder, {run.model: run.folder for run in several})
+        _write(result, folder)
     if plot:
         plot_scores(result, folder)
         plot_curves(result, folder)
     logger.info("Written to %s.", folder)
     return result
+
+
+def _write(result: Mapping[str, Any], folder: Path) -> None:
+    write_whole(folder / "comparison.json", json.dumps(json_value(result), indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "comparison.md", comparison_markdown(result))
 
 
 # ---- running ----
@@ -185,7 +192,7 @@ def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
 def _train(run: PlannedRun, jobs: int) -> str | None:
     """Train one run in a process of its own, going on where it was; return what went wrong."""
     (run.folder / "metrics.json").unlink(missing_ok=True)  # of a run that was stopped while it wrote its results
-    log = run.beside(".log")
+    log, resumed = run.beside(".log"), newest_checkpoint(run.folder) is not None
     command = [sys.executable, "-m", "mtl_hf", "train", str(run.beside(".yaml")), "--resume"]
     with log.open("a", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(jobs))
@@ -194,8 +201,8 @@ def _train(run: PlannedRun, jobs: int) -> str | None:
     if process.returncode:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"  {run.name}: {lines[-1] if lines else f'exit code {process.returncode}'} (all of it in {log})"
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    write_whole(run.beside(".json"), json.dumps({"peak_memory": peak}) + "\n")
+    peak = usage.ru_maxrss * MAXRSS
+    write_whole(run.beside(".json"), json.dumps({"peak_memory": peak, "resumed": resumed}) + "\n")
     for checkpoint in list_checkpoints(run.folder):  # the best is the model itself, and nothing goes on from here
         remove_checkpoint(checkpoint)
     return None
@@ -246,11 +253,12 @@ def collect(
     Returns:
         `name`, `config`, `seeds`, `overrides`; `variants`: name → `overrides`, `against` (the variant that its
         differences are taken to), `models` (how many), `parameters` (of all of them), `steps`, `seconds` and
-        `peak_memory` (an entry a seed: sums over models, and the largest), `tasks`: task → `metric`, `values` (an entry
-        a seed), `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over seeds, by a paired bootstrap
-        over test rows); `joint`: the same for the share of a source's rows on which all tasks are right; `gain`: Δm, an
-        entry a seed; `curves`: task → an entry a seed, of pairs of step and validation metric. `first`: the same for
-        those runs. `answering`, where `alone` and `together` are compared: see `measure_answering`.
+        `peak_memory` (an entry a seed: sums over models, and the largest), `resumed` (whether a run was stopped and
+        went on, from where its seconds count), `budget` (epochs or steps, and training rows), `tasks`: task → `metric`,
+        `values` (an entry a seed), `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over seeds, by a
+        paired bootstrap over test rows); `joint`: the same for the share of a source's rows on which all tasks are
+        right; `gain`: Δm, an entry a seed; `curves`: task → an entry a seed, of pairs of step and validation metric.
+        `first`: the same for those runs.
     """
     by_variant: dict[str, list[list[PlannedRun]]] = {variant: [] for variant in comparison.names}
     for variant, groups in by_variant.items():
@@ -264,7 +272,7 @@ def collect(
         "variants": {},
         "first": {run.folder.name: _summary([[run]])[0] for run in first},
     }
-    answers: dict[str, dict[str, Any]] = {}
+    answers: dict[str, dict[tuple[str, str], Any]] = {}
     for variant, groups in by_variant.items():
         result["variants"][variant], answers[variant] = _summary(groups)
         spec = comparison.variants.get(variant)
@@ -277,14 +285,9 @@ def collect(
         base = result["variants"][other]
         for section in ("tasks", "joint"):
             for task, numbers in summary[section].items():
-                numbers |= _difference(
-                    numbers, base[section].get(task), answers[variant].get(task), answers[other].get(task)
-                )
+                own, others = (answers[name].get((section, task)) for name in (variant, other))
+                numbers |= _difference(numbers, base[section].get(task), own, others)
         summary["gain"] = _gains(summary["tasks"], base["tasks"])
-    if {ALONE, TOGETHER} <= set(by_variant):
-        result["answering"] = measure_answering(by_variant[TOGETHER][0][0].folder, {
-            run.model: run.folder for run in by_variant[ALONE][0]
-        })  # fmt: skip
     return result
 
 
@@ -293,14 +296,18 @@ def _last_of_each(overrides: Sequence[str]) -> list[str]:
     return list({text.partition("=")[0]: text for text in overrides}.values())
 
 
-def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of one variant (an entry of `groups` a seed, of one model or several) its numbers, and its answers by task."""
+def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
+    """Of one variant (an entry of `groups` a seed, of one model or several) its numbers, and the answers behind them.
+
+    Answers are by section (`tasks` or `joint`) and name, with the task that they are scored by, an entry a seed.
+    """
     summary: dict[str, Any] = {
         "models": len(groups[0]),
         "parameters": sum(num_parameters(run.folder) for run in groups[0]),
-        "steps": [], "seconds": [], "peak_memory": [], "tasks": {}, "joint": {}, "curves": {},
+        "budget": "; ".join(dict.fromkeys(_budget(run.config) for run in groups[0])),
+        "steps": [], "seconds": [], "peak_memory": [], "resumed": False, "tasks": {}, "joint": {}, "curves": {},
     }  # fmt: skip
-    found: dict[str, list[tuple[TaskData, Answers]]] = {}
+    found: dict[tuple[str, str], list[tuple[TaskData, Answers]]] = {}
     for group in groups:
         steps, seconds, peaks = 0, 0.0, [0.0]
         by_source: dict[str, dict[str, Answers]] = {}
@@ -309,7 +316,9 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
             steps += state["global_step"]
             seconds += next((entry["train_runtime"] for entry in reversed(state["log_history"])
                              if "train_runtime" in entry), float("nan"))  # fmt: skip
-            peaks.append(json.loads(run.beside(".json").read_text(encoding="utf-8"))["peak_memory"])
+            took = json.loads(run.beside(".json").read_text(encoding="utf-8"))
+            peaks.append(took["peak_memory"])
+            summary["resumed"] |= took.get("resumed", False)
             metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
             tasks = _tasks(run)
             for source, by_task in read_predictions(run.folder).items():
@@ -322,7 +331,8 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
                 together = [by_source[source][task] for source in tasks[task].config.sources
                             if task in by_source.get(source, {})]  # fmt: skip
                 if together:
-                    found.setdefault(task, []).append((tasks[task], sum(together[1:], start=together[0])))
+                    answers = sum(together[1:], start=together[0])
+                    found.setdefault(("tasks", task), []).append((tasks[task], answers))
                 curve = [(line["step"], line[f"eval_{task}_{primary}"]) for line in state["log_history"]
                          if f"eval_{task}_{primary}" in line]  # fmt: skip
                 summary["curves"].setdefault(task, []).append(curve)
@@ -335,14 +345,25 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
             chosen = {task: answers for task, answers in by_task.items() if task in labelled}
             if len(chosen) > 1:
                 task_data, answers = _all_right(source, chosen)
+                if not len(answers.rows):  # no row is labelled for all of them
+                    continue
                 entry = summary["joint"].setdefault(source, {"metric": "accuracy", "values": [], "bounded": True})
                 entry["values"].append(float(answers.correct.mean()))
-                found.setdefault(source, []).append((task_data, answers))
+                entry["bounded"] &= len(answers.rows) > 1
+                found.setdefault(("joint", source), []).append((task_data, answers))
     for entry in [*summary["tasks"].values(), *summary["joint"].values()]:
         values = [value for value in entry["values"] if value is not None]
         entry["mean"] = mean(values) if values else None
         entry["deviation"] = stdev(values) if len(values) > 1 else None
     return summary, found
+
+
+def _budget(config: RunConfig) -> str:
+    """What a run may spend, in words: epochs or steps, and which sources are cut to how many training rows."""
+    steps, epochs = config.training.get("max_steps"), config.training.get("num_train_epochs", 3)
+    cut = [f"{spec.max_train_rows:,} of {name}" for name, spec in config.sources.items() if spec.max_train_rows]
+    length = f"{steps:,} steps" if isinstance(steps, int) and steps > 0 else f"{float(epochs):g} epochs"
+    return f"{length}, rows: {', '.join(cut) or 'all'}"
 
 
 def _tasks(run: PlannedRun) -> dict[str, TaskData]:
@@ -405,74 +426,16 @@ def _gains(tasks: Mapping[str, Any], base: Mapping[str, Any]) -> list[float]:
     """Δm of each seed, in percent: the mean over tasks of the relative change against the reference.
 
     Source: Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks", section 4; a loss that falls is a gain.
+    None at all where a task of both has no such change, since the reference scores 0: it would be that of the others.
     """
     shared = [task for task in tasks if task in base and tasks[task]["metric"] == base[task]["metric"]]
     gains = []
-    for values in zip(
-        *(zip(tasks[task]["values"], base[task]["values"], strict=False) for task in shared), strict=True
-    ):
-        changes = [
-            (-1 if tasks[task]["metric"] in LOSS_LIKE else 1) * 100 * (value - other) / abs(other)
-            for task, (value, other) in zip(shared, values, strict=True)
-            if value is not None and other
-        ]
-        if changes:
-            gains.append(mean(changes))
+    for number in range(min((len(side[task]["values"]) for task in shared for side in (tasks, base)), default=0)):
+        changes = []
+        for task in shared:
+            value, other = (side[task]["values"][number] for side in (tasks, base))
+            if value is None or not other:
+                return []
+            changes.append((-1 if tasks[task]["metric"] in LOSS_LIKE else 1) * 100 * (value - other) / abs(other))
+        gains.append(mean(changes))
     return gains
-
-
-# ---- answering ----
-
-
-def measure_answering(one: Path, several: Mapping[str, Path]) -> dict[str, Any]:
-    """What answering every task takes with one model for all and with one for each, on the same test texts.
-
-    Args:
-        one: Folder of the model with all heads.
-        several: Task → folder of its own model.
-
-    Returns:
-        `texts`, `batch_size`; `seconds` and `bytes` (of weights) by `one` and `several`; `ratio` of the seconds.
-        Medians of alternating rounds.
-    """
-    models = {name: find_checkpoint(folder).load() for name, folder in {"": one, **several}.items()}
-    texts = _test_texts(one, {name: spec["text"] for name, spec in models[""].config.heads.items()})
-    by_form: dict[str, list[str]] = {}
-    for task in several:
-        by_form.setdefault("pair" if isinstance(texts[task][0], tuple) else "single", []).append(task)
-
-    def answer_all(chosen: Mapping[str, Any]) -> float:
-        started = time.perf_counter()
-        for tasks in by_form.values():
-            for model, heads in [(chosen[""], tasks)] if "" in chosen else [(chosen[task], [task]) for task in tasks]:
-                model.predict(texts[tasks[0]], heads=heads, batch_size=BATCH_SIZE)
-        return time.perf_counter() - started
-
-    ways = {"one": {"": models.pop("")}, "several": models}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(ROUNDS + 1):
-        for way, chosen in ways.items():
-            seconds[way].append(answer_all(chosen))
-    medians = {way: median(times[1:]) for way, times in seconds.items()}  # without the round that warms up
-    sizes = {
-        way: sum(
-            value.numel() * value.element_size() for model in chosen.values() for value in model.state_dict().values()
-        )
-        for way, chosen in ways.items()
-    }
-    return {
-        "texts": sum(len(texts[tasks[0]]) for tasks in by_form.values()), "batch_size": BATCH_SIZE,
-        "seconds": medians, "bytes": sizes, "ratio": medians["several"] / medians["one"],
-    }  # fmt: skip
-
-
-def _test_texts(folder: Path, forms: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Task → up to `NUM_TEXTS` texts that it was scored on, as `predict` takes them."""
-    texts: dict[str, list[Any]] = {task: [] for task in forms}
-    with (folder / "predictions.jsonl").open(encoding="utf-8") as file:
-        for line in map(json.loads, file):
-            for task in line["tasks"]:
-                if len(texts[task]) < NUM_TEXTS:
-                    single = isinstance(line["text"], str) or forms[task] == "words"
-                    texts[task].append(line["text"] if single else tuple(line["text"]))
-    return texts

@@ -29,7 +29,7 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
     if result["overrides"]:
         lines += ["For every run: " + ", ".join(f"`{text}`" for text in result["overrides"]) + "."]
     lines += ["", *_scores(result), "", _INTERVALS, "", *_costs(result)]
-    if "answering" in result:
+    if result.get("answering", {}).get("tasks"):
         lines += ["", *_answering(result)]
     return "\n".join(lines) + "\n"
 
@@ -73,32 +73,41 @@ def _spread(values: list[float], form: str) -> str:
 
 
 def _costs(result: Mapping[str, Any]) -> Iterator[str]:
-    yield "| variant | changes | models | parameters | steps | training, s | peak memory, MB |"
-    yield "|---" * 7 + "|"
+    yield "| variant | changes | budget | models | parameters | steps | training, s | peak memory, MB |"
+    yield "|---" * 8 + "|"
     entries = [(f"first: {name}", numbers) for name, numbers in result["first"].items()]
-    for name, numbers in [*entries, *result["variants"].items()]:
+    entries += result["variants"].items()
+    for name, numbers in entries:
         changes = ", ".join(f"`{text}`" for text in numbers.get("overrides", []))
         steps = sorted(set(numbers["steps"]))
         shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         seconds, peak = numbers["seconds"], max(numbers["peak_memory"]) / 1e6
         yield (
-            f"| {name} | {changes} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M | {shown} |"
-            f" {mean(seconds):.0f}{_spread(seconds, '.0f')} | {peak:,.0f} |"
+            f"| {name} | {changes} | {numbers['budget']} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M |"
+            f" {shown} | {mean(seconds):.0f}{_spread(seconds, '.0f')}{' *' * numbers['resumed']} | {peak:,.0f} |"
         )
     yield ""
     yield "Parameters, steps and training time are sums over a variant's models; training time includes evaluations."
+    if any(numbers["resumed"] for _, numbers in entries):
+        yield "\\* Some run was stopped and went on: its time and memory are those from there on."
 
 
 def _answering(result: Mapping[str, Any]) -> Iterator[str]:
     found = result["answering"]
-    several = result["variants"]["alone"]["models"]
-    yield f"To answer all {several} tasks on {found['texts']} test texts, in batches of {found['batch_size']}:"
+    number = len(found["tasks"])
+    yield (
+        f"To answer {', '.join(found['tasks'])} on {found['texts']} test texts, in batches of {found['batch_size']}:"
+    )
     yield ""
-    yield "| | seconds | weights, MB |"
-    yield "|---|---|---|"
-    for way, title in (("one", "one model"), ("several", f"{several} models")):
-        yield f"| {title} | {found['seconds'][way]:.2f} | {found['bytes'][way] / 1e6:.1f} |"
-    yield f"| ratio | {found['ratio']:.2f} | {found['bytes']['several'] / found['bytes']['one']:.2f} |"
+    yield "| | seconds | weights, MB | peak memory, MB |"
+    yield "|---|---|---|---|"
+    for way, title in (("one", "one model"), ("several", f"{number} models" if number > 1 else "a model of its own")):
+        yield (
+            f"| {title} | {found['seconds'][way]:.2f} | {found['bytes'][way] / 1e6:.1f} |"
+            f" {found['memory'][way] / 1e6:,.0f} |"
+        )
+    ratios = (found[key]["several"] / found[key]["one"] for key in ("bytes", "memory"))
+    yield f"| ratio | {found['ratio']:.2f} | {' | '.join(f'{ratio:.2f}' for ratio in ratios)} |"
 
 
 # ---- plots ----

@@ -18,6 +18,7 @@ from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
 from ..data.labels import TASK_TYPES
 from ..data.sources import load_file
 from ..modeling.encoding import PAIRED
+from ..modeling.heads import answers_texts
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,13 @@ def config_of_file(
     scored = {}
     for name, column in chosen.items():
         trained = tasks.get(name)
-        columns = text_columns(str(path), rows, name, heads[name], text, run)
+        try:
+            columns = text_columns(str(path), rows, name, heads[name], text, run)
+        except ValueError as error:
+            if answers_texts(heads[name]) or len(chosen) == 1:
+                raise
+            logger.warning("Head %s is not scored: %s", name, error)  # it needs no labels, so nobody asked for it
+            continue
         alone = name if TASK_TYPES[heads[name]["type"]].alone else ""
         source = texts.setdefault((columns, alone), f"data-{len(texts) + 1}" if texts else "data")
         if trained is None:

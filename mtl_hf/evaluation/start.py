@@ -17,7 +17,7 @@ from ..config import RunConfig, nearest
 from ..data.labels import TaskData, label_names
 from ..data.rows import EncodedSplit
 from ..data.sources import SourceData
-from ..modeling.heads import build_head
+from ..modeling.heads import answers_texts, build_head
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.trainer import MultiTaskTrainer
 from .saved_models import Checkpoint, find_checkpoint
@@ -125,7 +125,7 @@ def check_start(start: Start, tasks: Mapping[str, TaskData], sources: Mapping[st
     """
     for name, spec in start.heads.items():
         task, where = tasks[name], f"`tasks.{name}`: the head {name} of {start.checkpoint.name}"
-        if task.form != spec["text"]:
+        if task.form != spec["text"] and answers_texts(spec):  # masked tokens are those of any text
             raise ValueError(f"{where} was trained on texts of the form {spec['text']!r}; its source has {task.form!r}."
                              f" {_WAYS_OUT}")  # fmt: skip
         own, declared = spec.get("labels"), task.config.labels

@@ -225,10 +225,21 @@ def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
             continue
         training: dict[str, Any] = dict(run.config.training)
         training["output_dir"] = str(to / "runs" / f"{ALONE}-{name}" / f"seed-{run.seed}")
-        if not re.match(rf"(eval_)?({re.escape(name)}_|score$)", str(training.get("metric_for_best_model", "score"))):
-            del training["metric_for_best_model"]  # the number of another task
+        best = str(training.get("metric_for_best_model", "score")).removeprefix("eval_")
+        owners = [task_name for task_name in run.config.tasks if best.startswith(f"{task_name}_")]
+        if best != "score" and max(owners, key=len, default="") != name:  # the number of another task
+            for key in ("metric_for_best_model", "greater_is_better"):
+                training.pop(key, None)
+        others = {f"heads.{other}" for other in run.config.tasks if other != name}
+        if isinstance(frozen := training.get("freeze"), list):
+            training["freeze"] = [pattern for pattern in frozen if pattern not in others]
+        model, renaming = run.config.model, run.config.model.rename
+        if renaming:
+            kept = {old: new for old, new in renaming.items() if new == name}
+            model = dataclasses.replace(model, rename=kept or None)
         config = dataclasses.replace(
             run.config,
+            model=model,
             tasks={name: task},
             sources={source: run.config.sources[source] for source in run.config.sources if source in task.sources},
             training=training,

@@ -25,7 +25,7 @@ from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
 from ..evaluation.saved_models import check_name
 from ..modeling.configuration_multitask import own_config
-from ..modeling.modeling_multitask import MultiTaskModel
+from ..modeling.modeling_multitask import MOST_CHARACTERS, MultiTaskModel
 from .projection import ENDINGS, PROJECTIONS, check_plots, label_column, plot, project, sample_rows
 
 logger = logging.getLogger(__name__)
@@ -188,8 +188,7 @@ def embed_rows(
             empty += texts.count("")
             embeddings = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
             by_length = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
-            for start in range(0, len(texts), _ENCODED):
-                chosen = by_length[start : start + _ENCODED]
+            for chosen in _chunks(by_length, [len(text) for text in texts]):
                 embeddings[chosen] = model.encode(
                     [texts[row] for row in chosen], batch_size=batch_size, normalize=normalize, pooling=pooling
                 ).numpy()
@@ -203,6 +202,20 @@ def embed_rows(
     logger.info("%d texts x %d dimensions in %.1f s: %.0f texts a second.",
                 len(rows), model.config.hidden_size, seconds, len(rows) / seconds)  # fmt: skip
     return kept
+
+
+def _chunks(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Cut rows into chunks of `_ENCODED`, of fewer where the texts are very long.
+
+    Args:
+        order: Row numbers, the longest text first.
+        lengths: Characters of each row.
+    """
+    start = 0
+    while start < len(order):
+        number = max(1, min(_ENCODED, MOST_CHARACTERS // max(1, lengths[order[start]])))
+        yield list(order[start : start + number])
+        start += number
 
 
 @contextmanager

@@ -19,10 +19,11 @@ import datasets
 from tqdm.auto import tqdm
 
 from ..config import RunConfig, resolve_path
-from ..data.sources import FILE_LOADERS, check_encoding, load_file
+from ..data.sources import check_encoding, has_rows, load_file, read_lines
 from ..evaluation.data_file import text_columns
 from ..evaluation.saved_models import run_file
-from ..modeling.encoding import check_text
+from ..modeling.encoding import PAIRED, check_text
+from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
 from .embed import load_model
 
@@ -43,7 +44,8 @@ def predict(
 
     Args:
         model: As `load_model` takes it.
-        texts: Texts, or pairs with a tab between them. Without any and without `file` standard input is read.
+        texts: Texts; where a head that is asked reads pairs, pairs with a tab between them. Without any and without
+            `file` standard input is read.
         file: Rows (its ending one of `FILE_LOADERS`), or else lines of text.
         text: The column of the text, or two for pairs with a comma between; by default that of training, or one called
             as texts usually are. On standard input it says that the lines are JSON objects.
@@ -58,13 +60,13 @@ def predict(
         raise ValueError("give texts or `--file`, not both.")
     if not texts and not file and sys.stdin.isatty():
         raise ValueError("there is no text: give some, or `--file`, or pipe lines in.")
-    has_rows = file is not None and Path(file).suffix in FILE_LOADERS
-    if text and (texts or (file and not has_rows)):
+    of_rows = file is not None and has_rows(file)
+    if text and (texts or (file and not of_rows)):
         raise ValueError(f"`--text {text}`: {file or 'the command line'} has lines of text, and no columns.")
     if to and file and os.path.exists(to) and os.path.samefile(to, file):
         raise ValueError(f"`--to` is {to}, the file with the texts.")
-    rows = load_file(file) if file and has_rows else None
-    if file and not has_rows:
+    rows = load_file(file) if file and of_rows else None
+    if file and not of_rows:
         check_encoding(file, "utf-8")
     answerer = load_model(model)
     found: Iterable[tuple[Any, Any]]  # (id, text) of each
@@ -73,8 +75,10 @@ def predict(
     elif text:
         found = _of_objects(text)
     else:
-        lines = texts or _lines(file)
-        found = ((None, tuple(line.split("\t", 1)) if "\t" in line else line) for line in lines)
+        lines = texts or read_lines(file)
+        asked = [spec for name, spec in answerer.config.heads.items() if not heads or name in heads]
+        pairs = any(spec["text"] in PAIRED for spec in asked)
+        found = ((None, tuple(line.split("\t", 1)) if pairs and "\t" in line else line) for line in lines)
     checked = ((name, check_text(one, number)) for number, (name, one) in enumerate(found, start=1))
     kept, given = itertools.tee(checked)
     answers = answerer.predict_stream((one for _, one in given), heads=heads, **options)
@@ -97,20 +101,10 @@ def predict(
         logger.info("%d texts in %.1f s, %.0f a second.%s", number, seconds, number / seconds, written)
 
 
-def _lines(file: str | None) -> Iterator[str]:
-    """Lines of a file or of standard input, as they come."""
-    with open(file, "rb") if file else nullcontext(sys.stdin.buffer) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
-
-
 def _of_objects(text: str) -> Iterator[tuple[Any, Any]]:
     """Ids and texts of standard input, a JSON object a line."""
-    columns = [column.strip() for column in text.split(",")]
-    for number, line in enumerate(_lines(None), start=1):
+    columns, missing = [column.strip() for column in text.split(",")], 0
+    for number, line in enumerate(read_lines(None), start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -119,7 +113,24 @@ def _of_objects(text: str) -> Iterator[tuple[Any, Any]]:
             ) from None
         if not isinstance(row, dict) or not set(columns) <= row.keys():
             raise ValueError(f"standard input, line {number}: no object with {' and '.join(columns)}: {line[:100]}")
-        yield row.get("id"), row[columns[0]] if len(columns) == 1 else tuple(row[column] for column in columns)
+        values = [row[column] for column in columns]
+        missing += values.count(None)
+        found = tuple(_present(value, "") for value in values)
+        yield row.get("id"), found[0] if len(found) == 1 else found
+    _report_missing("standard input", missing, columns)
+
+
+def _present(value: Any, empty: Any) -> Any:
+    """A text with empty ones for what is missing: the text itself, or some of its words."""
+    if isinstance(value, list):
+        return ["" if word is None else word for word in value]
+    return empty if value is None else value
+
+
+def _report_missing(where: str, number: int, columns: Sequence[str]) -> None:
+    if number:
+        logger.warning("%s: %d texts in %s are missing; they are answered as empty ones.",
+                       where, number, " and ".join(columns))  # fmt: skip
 
 
 def _of_rows(path: str, rows: datasets.Dataset, columns: Sequence[str]) -> Iterator[tuple[Any, Any]]:
@@ -132,16 +143,13 @@ def _of_rows(path: str, rows: datasets.Dataset, columns: Sequence[str]) -> Itera
             raise ValueError(
                 f"{path}: the column {column!r} holds {feature}; texts are strings or lists of words (pairs: strings)."
             )
-    missing = sum(rows.data.column(column).null_count for column in columns)
-    if missing:
-        logger.warning("%s: %d texts in %s are missing; they are answered as empty ones.",
-                       path, missing, " and ".join(columns))  # fmt: skip
+    _report_missing(path, sum(rows.data.column(column).null_count for column in columns), columns)
     empty: Any = [] if words[0] else ""
     ids = ["id"] if "id" in rows.column_names else []
 
     def read() -> Iterator[tuple[Any, Any]]:
         for some in rows.select_columns([*dict.fromkeys((*columns, *ids))]).iter(batch_size=1000):
-            texts = [[empty if one is None else one for one in some[column]] for column in columns]
+            texts = [[_present(one, empty) for one in some[column]] for column in columns]
             names = some["id"] if ids else [None] * len(texts[0])
             yield from zip(names, texts[0] if len(columns) == 1 else zip(*texts, strict=True), strict=True)
 
@@ -157,7 +165,11 @@ def _columns(
     heads: Sequence[str] | None,
 ) -> tuple[str, ...]:
     """The column of the text, or two for pairs: the same for every head, or `--text` has to say."""
-    specs = {name: spec for name, spec in answerer.config.heads.items() if not heads or name in heads}
+    specs = {
+        name: spec
+        for name, spec in answerer.config.heads.items()
+        if answers_texts(spec) and (not heads or name in heads)
+    }
     run = run_file(Path(resolve_path(model))) if os.path.isdir(resolve_path(model)) else None
     config = RunConfig.load(run) if run and not text else None
     found = {

@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from ..config import nearest
+from ..data.describe_file import is_missing, label_name
 
 PROJECTIONS = ("pca", "tsne")
 ENDINGS = (".png", ".svg")
@@ -55,11 +56,13 @@ def label_column(rows: datasets.Dataset, column: str) -> list[str | None]:
             f" {', '.join(rows.column_names)}."
         )
     feature: Any = rows.features[column]
-    if not str(getattr(feature, "dtype", "")).removeprefix("large_").startswith(("string", "int", "uint", "bool")):
-        held = getattr(feature, "dtype", None) or feature
+    held = str(getattr(feature, "dtype", None) or feature).removeprefix("large_")
+    values = [None if is_missing(value) else value for value in rows[column]]
+    whole = held.startswith("float") and all(value is None or float(value).is_integer() for value in values)
+    if not (whole or held.startswith(("string", "int", "uint", "bool"))):
         raise ValueError(f"`--color {column}`: it holds {held}; it should hold one label a row, as names or integers.")
     names = getattr(feature, "names", None)  # of a ClassLabel
-    return [None if value is None else str(names[value] if names else value) for value in rows[column]]
+    return [None if value is None else label_name(names[value] if names else value) for value in values]
 
 
 def project(embeddings: np.ndarray, method: str) -> tuple[np.ndarray, list[str]]:

@@ -5,7 +5,7 @@ over items together with their number. Who calls it decides what to divide by: a
 ranks of an optimiser step. Labels that are absent are marked inside the tensor and add nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -257,6 +257,13 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
     "sentence_similarity": SentenceSimilarityHead,
     "masked_lm": MaskedLMHead,
 }
+
+
+def answers_texts(spec: Mapping[str, Any]) -> bool:
+    """Whether a head of this specification says anything about a text; one of masked_lm fills in masked tokens."""
+    return spec["type"] != "masked_lm"
+
+
 _WITHOUT_LABELS = ("regression", "sentence_similarity", "masked_lm")
 
 # What a head's specification holds besides the arguments of its class.

@@ -218,6 +218,11 @@ class MultiTaskModel(PreTrainedModel):
     ) -> "MultiTaskModel":
         """`from_encoder` of a multi-task model."""
         _check_fields(encoder_config, config.text_config)
+        if keep_heads and pooling not in (None, config.pooling):
+            raise ValueError(
+                f"`pooling` is {pooling!r}, and the heads of {name!r}, which are kept, were trained with"
+                f" {config.pooling!r}: leave it out, or `keep_heads`."
+            )
         for field, value in (encoder_config or {}).items() if pretrained else ():
             setattr(config.text_config, field, value)
         config.pooling = pooling or config.pooling
@@ -557,7 +562,8 @@ class MultiTaskModel(PreTrainedModel):
                 f" over the vocabulary come from the model itself: `model(**batch, heads={tied[0]!r})`."
             )
         if not names and not embeddings:
-            raise ValueError("the model has no heads to answer with: `add_head` first.")
+            found = "no heads" if not self.heads else f"only {', '.join(self.heads)}, which says nothing about a text"
+            raise ValueError(f"there is no head to answer with (the model has {found}): `add_head` first.")
         if embeddings and EMBEDDING in names:
             raise ValueError(f"a head is called {EMBEDDING!r}, as `embeddings` are: leave it out of `heads`.")
         for argument, value in (("batch_size", batch_size), ("top_k", 1 if top_k is None else top_k)):
@@ -698,7 +704,9 @@ class MultiTaskModel(PreTrainedModel):
                     key: [part for ids, at in zip(column, begins, strict=True) for part in (ids[:at], ids[at:])]
                     for key, column in rows.items()
                 }
-            padded = self.tokenizer.pad(rows, return_tensors="pt", padding_side="right")
+            # A text without any token, not even special ones, is a row of padding: that takes one place at least.
+            least = {} if rows["input_ids"] and rows["input_ids"][0] else {"padding": "max_length", "max_length": 1}
+            padded = self.tokenizer.pad(rows, return_tensors="pt", padding_side="right", **least)
             yield positions, {key: value.to(self.device) for key, value in padded.items()}
 
 

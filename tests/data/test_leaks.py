@@ -75,7 +75,9 @@ def test_what_has_no_letters_is_compared_as_it_is() -> None:
     assert text_key("!!!") != text_key("???")
 
 
-def load(first: dict[str, Any], second: dict[str, Any], splits: tuple[str, ...] = ("train", "test")) -> dict[str, Any]:
+def load(
+    first: dict[str, Any], second: dict[str, Any], splits: tuple[str, ...] = ("train", "test"), **keys: Any
+) -> dict[str, Any]:
     """Two sources of pairs; a row's number is its label, so that it can be followed."""
 
     def rows(texts: list[tuple[str, str]]) -> datasets.Dataset:
@@ -87,7 +89,7 @@ def load(first: dict[str, Any], second: dict[str, Any], splits: tuple[str, ...] 
         "model": {"encoder": "unused"},
         "sources": {
             name: {"dataset": {split: rows(spec[split]) for split in ("train", "validation", "test")},
-                   "text": ["a", "b"], "drop_leaked": spec.get("drop_leaked", False)}
+                   "text": ["a", "b"], "drop_leaked": spec.get("drop_leaked", False), **keys}
             for name, spec in (("first", first), ("second", second))
         },
         "tasks": {name: {"type": "regression", "source": name, "label": "n"} for name in ("first", "second")},
@@ -161,3 +163,20 @@ def test_carving_keeps_a_pair_and_its_reverse_on_one_side(caplog: pytest.LogCapt
         int(n) // 2 for n in sources["s"].splits["validation"]["n"]
     )
     assert len(caplog.messages) == 1  # that of carving
+
+
+def test_max_train_rows_draws_the_same_rows_whatever_leaks_were_dropped() -> None:
+    train = [(f"one {row}", f"two {row}") for row in range(60)]
+    first = {"train": train, "validation": [("v", "1")], "test": [("t", "1")], "drop_leaked": True}
+
+    def drawn(leaking: list[int], number: int) -> set[float]:
+        other = SECOND | {"test": [train[row] for row in leaking] or [("x", "y")]}
+        return set(load(first, other, max_train_rows=number)["first"].splits["train"]["n"])
+
+    without = drawn([], 20)
+    assert len(without) == 20
+    leaking = [int(row) for row in sorted(without)[:3]] + [int(min(set(range(60)) - without))]
+    dropped = drawn(leaking, 20)
+    assert len(dropped) == 20
+    assert dropped & without == without - set(leaking), "only rows that leak are replaced"
+    assert drawn(leaking, 10) < dropped

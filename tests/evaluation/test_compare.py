@@ -16,6 +16,7 @@ import mtl_hf
 from mtl_hf import cli
 from mtl_hf.evaluation import compare as module
 from mtl_hf.evaluation.compare import compare
+from mtl_hf.evaluation.compare_report import _costs
 from tests.conftest import TRAINING, assistant_rows
 
 
@@ -208,6 +209,48 @@ def test_a_loss_that_falls_is_a_gain_and_another_metric_is_not_compared() -> Non
     assert module._gains(tasks("perplexity", 8.0, 12.0), tasks("perplexity", 10.0, 10.0)) == pytest.approx([20, -20])
     assert module._gains(tasks("accuracy", 0.6), tasks("accuracy", 0.5)) == pytest.approx([20])
     assert module._gains(tasks("accuracy", 0.6), tasks("f1", 0.5)) == []
+    two, base = ({"t": tasks("f1", one)["t"], "u": tasks("f1", other)["t"]} for one, other in ((0.6, 0.1), (0.5, 0.0)))
+    assert module._gains(two, base) == [], "Δm of one task of two would be shown as that of both"
+
+
+def test_tasks_that_cannot_be_answered_or_are_never_labelled_together_are_left_out(
+    config: Path, tmp_path: Path, in_process: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    tree = yaml.safe_load(config.read_text(encoding="utf-8"))
+    source = tree["sources"].pop("assistant")
+    for split, path in source["data_files"].items():
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        for row, line in enumerate(rows):
+            line["intent" if row % 2 else "slots"] = None  # no row is labelled for both
+        Path(path).write_text("".join(json.dumps(line) + "\n" for line in rows), encoding="utf-8")
+        (tmp_path / f"more-{split}.jsonl").write_text(Path(path).read_text(encoding="utf-8"), encoding="utf-8")
+    tree["sources"] = {
+        "intent": source,  # called as a task is
+        "plain": source | {"data_files": {key: str(tmp_path / f"more-{key}.jsonl") for key in ("train", "test")}},
+        "untested": source | {"data_files": {key: source["data_files"][key] for key in ("train", "validation")}},
+    }
+    for task in tree["tasks"].values():
+        task["source"] = "intent"
+    tree["tasks"]["mlm"] = {"type": "masked_lm", "source": "plain"}
+    tree["tasks"]["kind"] = {"type": "sequence_classification", "source": "untested", "label": "intent"}
+    config.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    result = compare(config, seeds=1, to=tmp_path / "out", plot=False)
+    together = result["variants"]["together"]
+    assert together["joint"] == {}
+    assert set(together["tasks"]) == {"intent", "slots", "mlm"}
+    assert len(together["tasks"]["intent"]["interval"]) == 2
+    assert together["budget"] == "1 epochs, rows: all"
+    assert result["answering"]["tasks"] == ["intent", "slots"]
+    assert result["answering"]["memory"]["several"] > 1e8
+    assert "without mlm, kind: there are no texts that it answers" in caplog.text
+
+
+def test_a_run_that_went_on_has_a_mark_at_its_time() -> None:
+    numbers = {"budget": "3 epochs, rows: all", "models": 1, "parameters": 5, "steps": [2], "seconds": [7.0],
+               "peak_memory": [1], "resumed": True}  # fmt: skip
+    lines = list(_costs({"first": {}, "variants": {"plain": numbers, "other": numbers | {"resumed": False}}}))
+    assert [line.split("|")[7].strip() for line in lines[2:4]] == ["7 *", "7"]
+    assert lines[-1].startswith("\\* Some run was stopped and went on")
 
 
 def test_plots_without_matplotlib_are_refused_before_anything_runs(

@@ -17,10 +17,14 @@ import scipy.stats
 import torch
 
 import mtl_hf
+from mtl_hf.config import RunConfig, Task
+from mtl_hf.data.labels import TaskData
 from mtl_hf.evaluation import saved_models
+from mtl_hf.evaluation.data_file import config_of_file
 from mtl_hf.evaluation.evaluate import _compare
 from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
 from mtl_hf.evaluation.saved_models import find_checkpoint
+from mtl_hf.metrics import Answers
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import TRAINING, assistant_rows, review_rows
 
@@ -464,3 +468,31 @@ def test_scores_of_a_file_are_kept_apart_and_those_of_a_model_are_never_replaced
     with pytest.raises(ValueError, match="holds a model, whose own scores would be replaced"):
         mtl_hf.evaluate(runs / "first", to=runs / "first")
     assert (runs / "first" / "metrics.json").read_bytes() == own
+
+
+def test_models_that_mask_other_tokens_have_no_interval_of_their_difference():
+    task = TaskData("mlm", Task(type="masked_lm", source="plain"), [], "string")
+    scores = {"score": NAN, "joint": {}, "tasks": {
+        "mlm": {"primary": "perplexity", "perplexity": 9.0, "interval": [8.0, 10.0]}
+    }}  # fmt: skip
+    first, second = (
+        {"plain": {"mlm": Answers(np.array(rows), [[1.0, 1.0]] * len(rows), [2] * len(rows))}}
+        for rows in ([0, 1, 2], [0, 2])
+    )
+    found = _compare(scores, scores, {"mlm": task}, first, {"mlm": task}, second)
+    assert found["tasks"]["mlm"] == {"metric": "perplexity", "difference": 0.0}
+    assert "interval" in _compare(scores, scores, {"mlm": task}, first, {"mlm": task}, first)["tasks"]["mlm"]
+
+
+def test_a_head_that_needs_no_labels_is_not_scored_where_its_text_is_not_found(runs, tmp_path, caplog):
+    model = mtl_hf.MultiTaskModel.from_pretrained(runs / "first")
+    model.add_head("mlm", type="masked_lm")
+    model.save_pretrained(tmp_path / "more")
+    rows = [{"what they said": "play some jazz", "also": "book a room", "intent": "music"}] * 4
+    datasets.Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
+    heads = {name: model.config.heads[name] for name in ("intent", "mlm")}
+    run = RunConfig.load(runs / "first" / "run.yaml")
+    run.sources[run.tasks["intent"].source].text = "what they said"
+    config = config_of_file(tmp_path / "rows.jsonl", heads, run)
+    assert list(config.tasks) == ["intent"]
+    assert "Head mlm is not scored: " in caplog.text

@@ -399,3 +399,18 @@ def test_the_base_model_of_a_chain_is_that_of_its_first_run(first, tmp_path):
     assert origin("you/model@v2") == "you/model"
     assert origin("package:some/model") == "package:some/model"
     assert origin(str(tmp_path / "nothing")) == ""
+
+
+def test_a_kept_head_of_masked_words_reads_any_form_of_text(encoder_folder, tmp_path):
+    def config(text: str, model: dict[str, Any], output: str) -> dict[str, Any]:
+        rows = assistant_rows().map(lambda row: {"sentence": " ".join(row["tokens"])})
+        return {
+            "model": model,
+            "sources": {"plain": {"dataset": rows.train_test_split(0.2, seed=0), "text": text}},
+            "tasks": {"mlm": {"type": "masked_lm", "source": "plain"}},
+            "training": TRAINING | {"output_dir": str(tmp_path / output), "max_steps": 2},
+        }
+
+    mtl_hf.train(config("tokens", {"encoder": encoder_folder}, "words"))
+    results = mtl_hf.train(config("sentence", {"from": str(tmp_path / "words")}, "strings"))
+    assert results["tasks"]["mlm"]["perplexity"] > 1

@@ -140,3 +140,24 @@ def test_a_shipped_comparison_makes_runs(path: Path, tmp_path: Path) -> None:
     assert len(comparison.seeds) == 3
     assert {run.variant for run in runs} == set(comparison.names)
     assert len({run.folder for run in runs}) == len(runs)
+
+
+def test_alone_keeps_no_setting_that_is_about_other_tasks(folder: Path) -> None:
+    tree = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+    spec = {"type": "sequence_classification", "source": next(iter(tree["sources"])), "label": "label"}
+    tree["tasks"] = {"a": spec, "a_b": spec}
+    tree["sources"] = {spec["source"]: tree["sources"][spec["source"]]}
+    tree["model"] = {"from": "saved", "rename": {"old": "a", "older": "a_b"}}
+    tree["training"] = {"metric_for_best_model": "a_b_cross_entropy", "greater_is_better": False,
+                        "freeze": ["embeddings", "heads.a_b"]}  # fmt: skip
+    (folder / "run.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    _, runs = plan_runs(read_comparison(write(folder, alone=True, seeds=1)), folder / "out")
+    configs = {run.model: run.config for run in runs if run.variant == "alone"}
+    assert "greater_is_better" not in configs["a"].training
+    assert "metric_for_best_model" not in configs["a"].training
+    assert configs["a"].training["freeze"] == ["embeddings"]
+    assert configs["a"].model.rename == {"old": "a"}
+    assert configs["a_b"].training["metric_for_best_model"] == "a_b_cross_entropy"
+    assert configs["a_b"].training["greater_is_better"] == "false"  # typed by `training/arguments.py`
+    assert configs["a_b"].training["freeze"] == ["embeddings", "heads.a_b"]
+    assert configs["a_b"].model.rename == {"older": "a_b"}

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from mtl_hf.config import resolve_path
 from mtl_hf.inference import embed as module
-from mtl_hf.inference.embed import embed, embed_rows, load_model, sample_sentences, text_column
+from mtl_hf.inference.embed import _chunks, embed, embed_rows, load_model, sample_sentences, text_column
 from tests.conftest import SENTENCES
 
 TEXTS = [" ".join(SENTENCES[row % 8].split()[: 1 + row % 5]) + f" {row}" for row in range(50)]
@@ -170,3 +170,10 @@ def test_samples_are_nearer_to_their_theme_than_to_any_other():
     assert len(within) == 24
     assert len(across) == 108
     assert within.min() > across.max() + 0.3  # 0.49 and 0.15
+
+
+def test_very_long_texts_are_encoded_a_few_at_a_time():
+    long, short = 600_000, 10
+    assert list(_chunks([2, 0, 1], [short, short, long])) == [[2], [0, 1]]
+    assert [len(chunk) for chunk in _chunks(range(1100), [short] * 1100)] == [512, 512, 76]
+    assert list(_chunks([1, 0], [3 * long, 3 * long])) == [[1], [0]]

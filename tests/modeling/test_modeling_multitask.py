@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers import processors
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -1094,3 +1095,33 @@ def test_heads_that_get_no_text_of_their_form_say_so(encoder_folder: str, caplog
         assert model.predict(["play"]) == [{}]
     assert "No answer from same: their texts are pairs, given as tuples." in caplog.messages
     assert set(model.predict([("play", "jazz")])[0]) == {"same"}
+
+
+def test_texts_without_any_token_are_answered_as_beside_others(encoder_folder: str) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.tokenizer.backend_tokenizer.post_processor = processors.Sequence([])  # adds no special tokens
+    model.add_head("intent", type="sequence_classification", labels=["play", "book"])
+    model.add_head("slots", type="token_classification", labels=["O", "B-city"])
+    empty = ["", " ", "\u200b"]
+    alone, beside = model.encode(empty), model.encode([*empty, "play some jazz"])
+    assert torch.isfinite(alone).all()
+    torch.testing.assert_close(alone, beside[:3])
+    for answer, other in zip(model.predict(empty), model.predict([*empty, "play some jazz"]), strict=False):
+        assert answer["slots"] == other["slots"] == []
+        assert answer["intent"]["score"] == pytest.approx(other["intent"]["score"])
+
+
+def test_a_model_that_only_fills_in_tokens_says_so_when_asked_for_answers(encoder_folder: str) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("mlm", type="masked_lm")
+    with pytest.raises(ValueError, match="the model has only mlm, which says nothing about a text"):
+        model.predict(["play some jazz"])
+
+
+def test_heads_that_are_kept_keep_their_pooling(encoder_folder: str, tmp_path: Path) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("intent", type="sequence_classification", labels=["play", "book"])
+    model.save_pretrained(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"`pooling` is 'cls', and the heads .* were trained with 'mean'"):
+        MultiTaskModel.from_encoder(tmp_path / "mine", keep_heads=True, pooling="cls")
+    assert MultiTaskModel.from_encoder(tmp_path / "mine", pooling="cls").config.pooling == "cls"
