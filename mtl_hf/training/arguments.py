@@ -20,6 +20,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..config import OurTraining, check_keys, option, plain, typed
 from ..metrics import LOSS_LIKE
+from .balancing import check_balancing
 
 
 @dataclass
@@ -57,6 +58,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             raise ValueError(
                 "`keep_best_per_task` needs evaluations and checkpoints: `eval_strategy` or `save_strategy` is no."
             )
+        check_balancing(self.loss_balancing)
         self._refuse()
         self._set_precision()
         self.remove_unused_columns = False  # it would drop what the collator needs
