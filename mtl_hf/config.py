@@ -192,6 +192,11 @@ class OurTraining:
         " torchjd.scalarization such as UW; with options {type: gradnorm, alpha: 1.5, learning_rate: 0.025}",
         "static",
     )
+    gradient_aggregation: str | dict[str, Any] | None = option(
+        "a class of torchjd.aggregation such as UPGrad, by which the tasks' gradients of what they share are combined"
+        " (with options {type: CAGrad, c: 0.5}); a step is then one round of round_robin (default: they are added up)",
+        None,
+    )
 
 
 _POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]+)"  # as `modeling/pooling.py`, which needs torch

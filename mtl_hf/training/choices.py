@@ -33,7 +33,7 @@ def read_choice(setting: str, value: str | Mapping[str, Any]) -> tuple[str, dict
 
 
 def find_class(
-    setting: str, name: str, module: str, base: str, refused: Mapping[str, str], own: tuple[str, ...]
+    setting: str, name: str, module: str, base: str, refused: Mapping[str, str], own: tuple[str, ...] = ()
 ) -> Any:
     """A class of torchjd by its name.
 

@@ -56,6 +56,7 @@ from .arguments import MultiTaskTrainingArguments
 from .balancing import GROUP, STATE_FILE, make_balancer
 from .checkpoints import checkpoint_step, run_settings
 from .freezing import freeze
+from .gradients import make_aggregation, steps_of_a_round
 from .optimizer import find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
 from .progress import ScoreProgressCallback
@@ -82,7 +83,7 @@ class MultiTaskTrainer(ResumableTrainer):
 
     Raises:
         ValueError: `args.freeze` matches nothing or everything; no task counts for the score; an unknown metric;
-            `args.loss_balancing` does not fit the tasks.
+            `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks.
     """
 
     # Losses arrive as means over the whole step, so that nothing is left to divide.
@@ -140,6 +141,8 @@ class MultiTaskTrainer(ResumableTrainer):
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
                 sources.setdefault(source, {})[name] = task.type
+        if args.gradient_aggregation is not None and train_dataset:
+            args.gradient_accumulation_steps = steps_of_a_round(len(train_dataset), args.gradient_accumulation_steps)
         tokenizer = processing_class if processing_class is not None else model.tokenizer
         super().__init__(
             model=model,
@@ -182,8 +185,13 @@ class MultiTaskTrainer(ResumableTrainer):
             device=args.device,
             dtype=model.dtype,
         )
-        if self.balancer and (self.is_fsdp_enabled or args.fp16):
-            raise ValueError("`training.loss_balancing` needs whole gradients: neither FSDP nor fp16 goes with it.")
+        self.aggregation = make_aggregation(args.gradient_aggregation, model, seed=args.seed)
+        for setting, used in {"loss_balancing": self.balancer, "gradient_aggregation": self.aggregation}.items():
+            if used and (self.is_fsdp_enabled or args.fp16):
+                raise ValueError(
+                    f"`training.{setting}` goes neither with FSDP, which keeps parts of gradients, nor with fp16, which"
+                    " scales them: use configs/accelerate/multi_gpu.yaml, and `precision: bf16` or fp32."
+                )
         self._step_tasks: list[str] = []  # with a labelled item in the step that goes on
         # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
         self._loss_sums: dict[str, Tensor] = {}
@@ -366,6 +374,8 @@ class MultiTaskTrainer(ResumableTrainer):
                 if not math.isfinite(weight):
                     self._stop(f"the weight of task {name!r} is {weight} in step {self.state.global_step + 1}")
                 self.loss_weights[name] = weight * self.tasks[name].config.loss_weight
+        if self.aggregation:
+            self.aggregation.begin_step(self._step_tasks)
         return batches, None
 
     def compute_loss(
@@ -376,8 +386,10 @@ class MultiTaskTrainer(ResumableTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
+        if self.aggregation:
+            model = self.model  # not within DDP
         outputs = model(**inputs, heads=tuple(inputs["labels"]))
-        weighted = []
+        weighted = {}
         for name, loss in outputs.losses.items():
             if not torch.isfinite(loss):
                 self._stop(f"the loss of task {name!r} is {loss.item()} in step {self.state.global_step + 1}")
@@ -385,8 +397,11 @@ class MultiTaskTrainer(ResumableTrainer):
             self._loss_sums[name] = self._loss_sums[name] + detached if name in self._loss_sums else detached.clone()
             if self.balancer:
                 self.balancer.add(name, loss)
-            weighted.append(self.loss_weights[name] * loss)
-        total = torch.stack(weighted).sum()
+            weighted[name] = self.loss_weights[name] * loss
+        total = torch.stack(list(weighted.values())).sum()
+        if self.aggregation:
+            self.aggregation.add(weighted, self.accelerator.backward)
+            total = total.detach().requires_grad_()  # nothing is left for the stock step to backpropagate
         return (total, outputs) if return_outputs else total
 
     def training_step(
@@ -394,8 +409,12 @@ class MultiTaskTrainer(ResumableTrainer):
     ) -> Tensor:
         """One micro-batch, forward and backward; after the last one of a step, what looks at all of it."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.balancer and self.accelerator.sync_gradients:
+        if self.accelerator.sync_gradients and self.balancer:
             self.balancer.end_step(self._step_tasks)
+        if self.accelerator.sync_gradients and self.aggregation:
+            step = self.state.global_step + 1
+            if problem := self.aggregation.end_step(step):
+                self._stop(f"{problem} in step {step}")
         return loss
 
     def _check_weights(self) -> None:
@@ -476,7 +495,8 @@ class MultiTaskTrainer(ResumableTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add each task's unweighted loss, each part's rate and our labelled rows a second to a training log.
 
-        Where losses are balanced, also what each is multiplied by.
+        Where losses are balanced, also what each is multiplied by; where gradients are aggregated, the same on what
+        tasks share.
         """
         if "loss" in logs:
             rates = self.learning_rates()
@@ -497,6 +517,9 @@ class MultiTaskTrainer(ResumableTrainer):
                     logs[f"{name}_loss"] = loss / self.accelerator.num_processes / steps
             if self.balancer:
                 logs |= {f"{name}_weight": self.loss_weights[name] for name in self.balancer.tasks}
+            if self.aggregation:
+                own = self.aggregation.weights.items()
+                logs |= {f"{name}_weight": weight * self.loss_weights[name] for name, weight in own}
             logs["labelled_rows_per_second"] = labelled_rows / max(self._seconds, 1e-9)
             self._loss_sums, self._loss_steps, self._labelled_rows, self._seconds = {}, {}, 0, 0.0
         super().log(logs, start_time)
