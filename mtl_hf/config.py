@@ -197,6 +197,10 @@ class OurTraining:
         " (with options {type: CAGrad, c: 0.5}); a step is then one round of round_robin (default: they are added up)",
         None,
     )
+    log_gradient_conflicts: int | None = option(
+        "steps from one line of gradient_conflicts.jsonl to the next: how the tasks' gradients meet (default: none)",
+        None,
+    )
 
 
 _POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]+)"  # as `modeling/pooling.py`, which needs torch

@@ -21,6 +21,7 @@ from transformers.trainer_utils import HubStrategy
 from ..config import OurTraining, check_keys, option, plain, typed
 from ..metrics import LOSS_LIKE
 from .balancing import check_balancing
+from .conflicts import check_conflicts
 from .gradients import check_aggregation
 
 
@@ -62,6 +63,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         check_balancing(self.loss_balancing)
         if self.gradient_aggregation is not None:
             check_aggregation(self.gradient_aggregation, self.policy, self.loss_balancing)
+        check_conflicts(self.log_gradient_conflicts or 0)
         self._refuse()
         self._set_precision()
         self.remove_unused_columns = False  # it would drop what the collator needs

@@ -55,6 +55,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .balancing import GROUP, STATE_FILE, make_balancer
 from .checkpoints import checkpoint_step, run_settings
+from .conflicts import ConflictLog
 from .freezing import freeze
 from .gradients import make_aggregation, steps_of_a_round
 from .optimizer import find_parts, parameter_groups, set_learning_rates
@@ -186,7 +187,18 @@ class MultiTaskTrainer(ResumableTrainer):
             dtype=model.dtype,
         )
         self.aggregation = make_aggregation(args.gradient_aggregation, model, seed=args.seed)
-        for setting, used in {"loss_balancing": self.balancer, "gradient_aggregation": self.aggregation}.items():
+        self.conflicts: ConflictLog | None = None
+        if args.log_gradient_conflicts and train_dataset:
+            a_round = math.ceil(len(train_dataset) / args.gradient_accumulation_steps)
+            folder = Path(str(args.output_dir))
+            self.conflicts = ConflictLog(args.log_gradient_conflicts, self.parts, a_round, folder)
+            self.add_callback(self.conflicts)
+        features = {
+            "loss_balancing": self.balancer,
+            "gradient_aggregation": self.aggregation,
+            "log_gradient_conflicts": self.conflicts,
+        }
+        for setting, used in features.items():
             if used and (self.is_fsdp_enabled or args.fp16):
                 raise ValueError(
                     f"`training.{setting}` goes neither with FSDP, which keeps parts of gradients, nor with fp16, which"
@@ -376,6 +388,8 @@ class MultiTaskTrainer(ResumableTrainer):
                 self.loss_weights[name] = weight * self.tasks[name].config.loss_weight
         if self.aggregation:
             self.aggregation.begin_step(self._step_tasks)
+        if self.conflicts:
+            self.conflicts.begin_step(self.state.global_step + 1, self._step_tasks)
         return batches, None
 
     def compute_loss(
@@ -397,6 +411,8 @@ class MultiTaskTrainer(ResumableTrainer):
             self._loss_sums[name] = self._loss_sums[name] + detached if name in self._loss_sums else detached.clone()
             if self.balancer:
                 self.balancer.add(name, loss)
+            if self.conflicts:
+                self.conflicts.add(name, loss)
             weighted[name] = self.loss_weights[name] * loss
         total = torch.stack(list(weighted.values())).sum()
         if self.aggregation:
@@ -409,12 +425,15 @@ class MultiTaskTrainer(ResumableTrainer):
     ) -> Tensor:
         """One micro-batch, forward and backward; after the last one of a step, what looks at all of it."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if self.accelerator.sync_gradients and self.balancer:
+        if not self.accelerator.sync_gradients:
+            return loss
+        step = self.state.global_step + 1
+        if self.balancer:
             self.balancer.end_step(self._step_tasks)
-        if self.accelerator.sync_gradients and self.aggregation:
-            step = self.state.global_step + 1
-            if problem := self.aggregation.end_step(step):
-                self._stop(f"{problem} in step {step}")
+        if self.aggregation and (problem := self.aggregation.end_step(step)):
+            self._stop(f"{problem} in step {step}")
+        if self.conflicts:
+            self.conflicts.end_step(self.is_world_process_zero())
         return loss
 
     def _check_weights(self) -> None:
