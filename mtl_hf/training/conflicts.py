@@ -56,12 +56,11 @@ class ConflictLog(TrainerCallback):
     def begin_step(self, step: int, tasks: Sequence[str]) -> None:
         """Note which tasks have a labelled item in the step, on whatever process."""
         self._step, self._tasks = step, list(tasks)
-        self._due = -step % self.every < self.round_steps
+        shared = list(self._shared())
+        self._due = bool(shared) and -step % self.every < self.round_steps
         if self._due and len(tasks) > 1:
             for name in tasks:
-                self._gradients[name] = torch.cat(
-                    [parameter.new_zeros(parameter.numel()) for parameter in self._shared()]
-                )
+                self._gradients[name] = _flat(shared, [None] * len(shared))
 
     def add(self, task: str, loss: Tensor) -> None:
         """Take note of a task's loss in a micro-batch of this process, not backpropagated yet."""
@@ -111,6 +110,8 @@ class ConflictLog(TrainerCallback):
     ) -> None:
         """Cut off the lines behind the step that training begins at."""
         self._gradients, self._steps = {}, {}
+        if not list(self._shared()):
+            logger.warning("Nothing that tasks share is trained: %s gets no lines before that is.", self.file)
         if state.is_world_process_zero and self.file.is_file():
             kept = [line for line in read_conflicts(self.file.parent) if line["step"] <= state.global_step]
             write_whole(self.file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
