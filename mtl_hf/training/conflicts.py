@@ -15,6 +15,7 @@ Below 0, a step that helps one task hurts the other (Yu et al., arXiv 2001.06782
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +27,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from .checkpoints import write_whole
 from .conflict_report import CONFLICTS_FILE, conflict_sentences, read_conflicts
+from .gradients import inner_products
 from .optimizer import Part
 from .processes import mean_over_processes
 
@@ -90,15 +92,14 @@ class ConflictLog(TrainerCallback):
         size = sum(parameter.numel() for parameter in shared)  # more than before, where something was thawed
         names = [name for name, gradient in self._gradients.items() if len(gradient) == size]
         if is_main and len(names) > 1:
+            cosines = self._cosines([self._gradients[name] for name in names])
+            pairs = combinations(range(len(names)), 2)
             line = {
                 "step": self._step,
                 "steps": {name: self._steps[name] for name in names},
                 "pairs": [
-                    {
-                        "tasks": [first, second],
-                        "cosines": self._cosines(self._gradients[first], self._gradients[second]),
-                    }
-                    for first, second in combinations(names, 2)
+                    {"tasks": [names[a], names[b]], "cosines": {part: found[a][b] for part, found in cosines.items()}}
+                    for a, b in pairs
                 ],
             }
             with self.file.open("a", encoding="utf-8") as file:
@@ -128,21 +129,21 @@ class ConflictLog(TrainerCallback):
         for part in self.parts:
             yield from (parameter for parameter in part.parameters.values() if parameter.requires_grad)
 
-    def _cosines(self, first: Tensor, second: Tensor) -> dict[str, float | None]:
-        """Part → cosine, None where one of the gradients is 0."""
-        sizes = {
-            part.name: sum(parameter.numel() for parameter in part.parameters.values() if parameter.requires_grad)
-            for part in self.parts
-        }
-        products = {
-            name: torch.stack([a @ b, a @ a, b @ b]).double()
-            for name, a, b in zip(sizes, first.split([*sizes.values()]), second.split([*sizes.values()]), strict=True)
-            if len(a)
-        }
+    def _cosines(self, gradients: Sequence[Tensor]) -> dict[str, list[list[float | None]]]:
+        """Part → cosine of each two gradients, None where one of them is 0."""
+        products, begin = {}, 0
+        for part in self.parts:
+            size = sum(parameter.numel() for parameter in part.parameters.values() if parameter.requires_grad)
+            if size:
+                rows = torch.stack([gradient[begin : begin + size] for gradient in gradients])
+                products[part.name] = inner_products(rows).double().cpu()
+            begin += size
         products[TOGETHER] = torch.stack([*products.values()]).sum(0)
         cosines = {}
-        for name, (both, one, other) in ((name, found.tolist()) for name, found in products.items()):
-            cosines[name] = both / (one * other) ** 0.5 if one * other > 0 else None
+        for name, found in products.items():
+            norms = found.diagonal().sqrt()
+            cells = (found / torch.outer(norms, norms)).tolist()
+            cosines[name] = [[cell if math.isfinite(cell) else None for cell in row] for row in cells]
         return cosines
 
 
