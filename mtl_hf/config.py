@@ -187,6 +187,20 @@ class OurTraining:
         "stop after so many evaluations without a better score (default: never)", None
     )
     keep_best_per_task: bool = option("keep the best checkpoint of each task besides that with the best score", False)
+    loss_balancing: str | dict[str, Any] = option(
+        "what losses are multiplied by besides loss_weight: static (nothing), gradnorm, or a class of"
+        " torchjd.scalarization such as UW; with options {type: gradnorm, alpha: 1.5, learning_rate: 0.025}",
+        "static",
+    )
+    gradient_aggregation: str | dict[str, Any] | None = option(
+        "a class of torchjd.aggregation such as UPGrad, by which the tasks' gradients of what they share are combined"
+        " (with options {type: CAGrad, c: 0.5}); a step is then one round of round_robin (default: they are added up)",
+        None,
+    )
+    log_gradient_conflicts: int | None = option(
+        "steps from one line of gradient_conflicts.jsonl to the next: how the tasks' gradients meet (default: none)",
+        None,
+    )
 
 
 _POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]+)"  # as `modeling/pooling.py`, which needs torch

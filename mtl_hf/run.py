@@ -57,6 +57,7 @@ WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
     "training_args.bin", "trainer_state.json", "checkpoint-*", CARD, *CODE,
+    "gradient_conflicts.*", "weights.png", "weights.svg",
     "evaluation/**/", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl", "evaluation/**/comparison.*",
 )  # fmt: skip
 

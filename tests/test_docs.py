@@ -18,6 +18,7 @@ from mtl_hf.config import RunConfig, Task
 from mtl_hf.data.labels import TASK_TYPES, TaskData
 from mtl_hf.metrics import METRICS, metric_names
 from mtl_hf.modeling.heads import HEADS
+from mtl_hf.training.arguments import read_arguments
 from tests.conftest import SENTENCES, write_fake_data
 
 ROOT = Path(__file__).parent.parent
@@ -192,6 +193,17 @@ def test_the_chapter_on_transfer_adds_a_head_and_proves_the_old_one_unchanged(
     scope: dict = {"mtl_hf": mtl_hf}
     exec(snippet, scope)
     assert list(mtl_hf.MultiTaskModel.from_pretrained("outputs/by_hand").heads) == ["emotion"]
+
+
+def test_settings_of_the_chapter_on_unequal_tasks_are_taken() -> None:
+    text = (ROOT / "docs" / "unequal_tasks.md").read_text(encoding="utf-8")
+    (block,) = blocks(text, "yaml")
+    shown = yaml.safe_load(block)["training"]
+    assert set(shown) == {"loss_balancing", "log_gradient_conflicts"}
+    read_arguments(shown | {"output_dir": "unused", "use_cpu": True, "precision": "fp32"})
+    for row in re.findall(r"^\| `(?:gradnorm|UW|DWA|Geo|Random).*$", text, re.MULTILINE):
+        for name in re.findall(r"`([A-Za-z]+)`", row.split("|")[1]):
+            read_arguments({"output_dir": "unused", "use_cpu": True, "precision": "fp32", "loss_balancing": name})
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *CHAPTERS], ids=lambda path: path.stem)

@@ -20,6 +20,9 @@ from transformers.trainer_utils import HubStrategy
 
 from ..config import OurTraining, check_keys, option, plain, typed
 from ..metrics import LOSS_LIKE
+from .balancing import check_balancing
+from .conflicts import check_conflicts
+from .gradients import check_aggregation
 
 
 @dataclass
@@ -57,6 +60,10 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             raise ValueError(
                 "`keep_best_per_task` needs evaluations and checkpoints: `eval_strategy` or `save_strategy` is no."
             )
+        check_balancing(self.loss_balancing)
+        if self.gradient_aggregation is not None:
+            check_aggregation(self.gradient_aggregation, self.policy, self.loss_balancing)
+        check_conflicts(self.log_gradient_conflicts or 0)
         self._refuse()
         self._set_precision()
         self.remove_unused_columns = False  # it would drop what the collator needs

@@ -1,4 +1,4 @@
-"""What is said when another process of the run dies: one clear exception instead of a backend's own.
+"""Several processes: means over them, and one clear exception instead of a backend's own when another one dies.
 
 Notable: no handler of SIGTERM, which a launcher sends to the processes that are left: Python would not get to it while
 a collective operation waits for the dead one, and the process would hang where it now stops.
@@ -8,7 +8,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import distributed
+from torch import Tensor, distributed
+
+
+def mean_over_processes(tensor: Tensor) -> Tensor:
+    """The mean of a tensor over all processes of the run, the same on each; the tensor itself becomes it."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(tensor)
+        tensor /= distributed.get_world_size()
+    return tensor
 
 
 @contextmanager

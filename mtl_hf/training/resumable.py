@@ -51,6 +51,9 @@ class ResumableTrainer(Trainer):
         """What a checkpoint says about the run that saves it, and what a run that goes on from it must agree with."""
         raise NotImplementedError
 
+    def save_more(self, checkpoint: Path) -> None:
+        """Write what else a run needs to go on from a checkpoint; called on the main process."""
+
     def steps_to_keep(self) -> set[int]:
         """Steps whose checkpoints are never rotated away, besides the best one."""
         return set()
@@ -103,6 +106,7 @@ class ResumableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
+                self.save_more(checkpoint)
                 mark_complete(checkpoint, self.checkpoint_facts())
         except (OSError, RuntimeError) as error:
             # torch's own writer has no exception class for a full disk

@@ -1,0 +1,99 @@
+"""What aggregated gradients and the log of conflicts cost on SNIPS, measured alternately in one process.
+
+    python benchmarks/aggregation.py --data data
+
+1. Seconds a step of UPGrad against those of the sum over the same rounds: two and eight tasks, each on a source of its
+   own, and two tasks on one source.
+2. Seconds of training with the log of conflicts every 50 steps against those without; two tasks, a step a source.
+
+Of each pair two trainers run in threads of their own and take turns in blocks of steps (`throughput.TakeTurns`). Quoted
+are medians of the ratios of neighbouring blocks.
+"""
+
+import argparse
+import logging
+import tempfile
+import threading
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from throughput import CONFIG, WARM_UP, TakeTurns, make_trainer
+
+from mtl_hf.config import RunConfig
+
+EVERY = 50  # steps between two lines of the log
+BOUNDS = {"2 tasks, 2 sources": 1.3, "8 tasks, 8 sources": 1.5, "2 tasks, 1 source": 1.8}
+
+
+def on_own_sources(config: dict[str, Any], copies: int) -> dict[str, Any]:
+    """Each task, so many times, on a source of its own with the same rows."""
+    source = config["sources"]["snips"]
+    names = {f"{name}_{copy}": name for copy in range(copies) for name in config["tasks"]}
+    return {
+        "sources": {f"snips_{one}": source for one in names},
+        "tasks": {one: config["tasks"][name] | {"source": f"snips_{one}"} for one, name in names.items()},
+    }
+
+
+def ratio(
+    data: Path, blocks: int, block: int, folder: str, changes: dict[str, Any], *training: dict[str, Any]
+) -> float:
+    """Seconds of the second of two runs over those of the first.
+
+    Args:
+        data: Folder that holds `snips/*.jsonl`.
+        blocks: Blocks of each run.
+        block: Steps a block.
+        folder: Where both may write.
+        changes: To the config of both.
+        *training: To the training section of the first and of the second.
+    """
+    base = RunConfig.load(CONFIG, [f"data={data}"]).to_dict()["training"]
+    turns = threading.Semaphore(1), threading.Semaphore(0)
+    sides, threads = [], []
+    for own, (mine, other) in zip(training, (turns, turns[::-1]), strict=True):
+        trainer = make_trainer(data, blocks * block, folder, changes | {"training": base | own})
+        sides.append(TakeTurns(mine, other, block))
+        trainer.add_callback(sides[-1])
+        threads.append(threading.Thread(target=trainer.train))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    plain, measured = (side.seconds[WARM_UP:] for side in sides)
+    return median(b / a for a, b in zip(plain, measured, strict=True))
+
+
+def main() -> None:
+    """Measure and print both tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds snips/*.jsonl")
+    parser.add_argument("--blocks", type=int, default=11, help="blocks, the first of which is not counted")
+    parser.add_argument("--block", type=int, default=10, help="steps a block")
+    parser.add_argument("--only", choices=[*BOUNDS, "log"])
+    arguments = parser.parse_args()
+    logging.getLogger("mtl_hf").setLevel(logging.ERROR)
+    torch.set_flush_denormal(True)  # for both sides
+    config = RunConfig.load(CONFIG, [f"data={arguments.data}"]).to_dict()
+    two = on_own_sources(config, 1)
+    cases = dict(zip(BOUNDS, (two, on_own_sources(config, 4), {}), strict=True))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, changes in cases.items():
+            if arguments.only not in (None, name):
+                continue
+            found = ratio(
+                arguments.data, arguments.blocks, arguments.block, folder, changes,
+                {"gradient_aggregation": "Sum"}, {"gradient_aggregation": "UPGrad"},
+            )  # fmt: skip
+            print(f"| UPGrad against the sum, {name} | {found:.2f} times the time (bound {BOUNDS[name]}) |")
+        if arguments.only in (None, "log"):
+            found = ratio(
+                arguments.data, arguments.blocks, EVERY, folder, two, {}, {"log_gradient_conflicts": EVERY}
+            )  # fmt: skip
+            print(f"| log of conflicts every {EVERY} steps | {100 * (found - 1):+.1f} % (bound 3 %) |")
+
+
+if __name__ == "__main__":
+    main()

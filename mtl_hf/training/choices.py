@@ -1,0 +1,87 @@
+"""A method by the name of its class in torchjd, with or without options: `UPGrad`, `{type: CAGrad, c: 0.5}`.
+
+torchjd is the extra `balancing`, imported only where a setting names one of its classes.
+"""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..config import nearest
+
+
+def read_choice(setting: str, value: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and options of a method.
+
+    Args:
+        setting: Where it stands, for messages.
+        value: A name, or a mapping with the name as its `type` and options beside it.
+
+    Raises:
+        ValueError: A mapping without `type`.
+    """
+    if isinstance(value, str):
+        return value, {}
+    options = dict(value)
+    name = options.pop("type", None)
+    if not isinstance(name, str):
+        raise ValueError(f"`{setting}` is a mapping without a name as its `type`; write {{type: NAME, option: value}}.")
+    return name, options
+
+
+def find_class(
+    setting: str, name: str, module: str, base: str, refused: Mapping[str, str], own: tuple[str, ...] = ()
+) -> Any:
+    """A class of torchjd by its name.
+
+    Args:
+        setting: Where the name stands, for messages.
+        name: Of the class.
+        module: `scalarization` or `aggregation`.
+        base: Name of the class of which it is a kind.
+        refused: Class → why it cannot be used here.
+        own: Names that are valid besides, for messages.
+
+    Raises:
+        ValueError: torchjd is not installed, has no such class, or the class is one of those refused.
+    """
+    try:
+        found = importlib.import_module(f"torchjd.{module}")
+    except ImportError as error:
+        raise ValueError(f"`{setting}` {name!r} needs torchjd: pip install 'mtl_hf[balancing]'") from error
+    if name in refused:
+        raise ValueError(f"`{setting}` is {name!r}, which cannot be used here: {refused[name]}.")
+    kind = getattr(found, base)
+    classes = {item: getattr(found, item) for item in found.__all__}
+    valid = [
+        item
+        for item, one in classes.items()
+        if issubclass(one, kind) and not inspect.isabstract(one) and not item.endswith(base) and item not in refused
+    ]
+    if name not in valid:
+        names = [*own, *valid]
+        raise ValueError(f"`{setting}` is {name!r}.{nearest(name, names)} Valid are: {', '.join(names)}.")
+    return classes[name]
+
+
+def make(setting: str, kind: Any, options: Mapping[str, Any]) -> Any:
+    """An instance of a class of torchjd; a list of numbers becomes a tensor.
+
+    Raises:
+        ValueError: The class does not take these options, lacks one, or needs a package that is not installed.
+    """
+    given = {
+        key: torch.tensor(value, dtype=torch.get_default_dtype()) if isinstance(value, list) else value
+        for key, value in options.items()
+    }
+    try:
+        inspect.signature(kind).bind(**given)
+        return kind(**given)
+    except (TypeError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"`{setting}`: {kind.__name__}: {error}. Its options stand beside its name: {{type: {kind.__name__},"
+            " option: value}."
+        ) from error

@@ -1,0 +1,163 @@
+"""A log of how well tasks get along: the cosines of their gradients, for each layer of what they share.
+
+Below 0, a step that helps one task hurts the other (Yu et al., arXiv 2001.06782, definition 1). Every N steps a line of
+`gradient_conflicts.jsonl` holds, of each pair of tasks, the cosine a part of the model and over all parts. Notable:
+
+- Compared are the gradients of one round: of the N-th step and, where a step is less than a round, of those just before
+  it, at weights that are a few updates apart. Each is the gradient of the task's mean loss over all items of its step,
+  of all processes. (`proportional` has no rounds: there it is as many steps as there are sources, and pairs that do not
+  meet in them are left out.)
+- Where a step has one task, its gradient is there anyway. Where it has several, each costs one more backward pass.
+- Training is not changed: nothing is drawn at random, and no gradient that it uses is touched.
+- A run that goes on from a checkpoint first cuts off the lines behind it. Gradients are not saved: a round that a
+  checkpoint cuts in two is left out after it (none is, where checkpoints come at multiples of N or of a round).
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .checkpoints import write_whole
+from .conflict_report import CONFLICTS_FILE, conflict_sentences, read_conflicts
+from .gradients import inner_products
+from .optimizer import Part
+from .processes import mean_over_processes
+
+logger = logging.getLogger(__name__)
+
+TOGETHER = "all"  # what the cosine over all parts is called
+
+
+class ConflictLog(TrainerCallback):
+    """Collects gradients of tasks and writes how they meet.
+
+    Args:
+        every: Steps from one line to the next.
+        parts: Of the model, as `find_parts` returns them.
+        round_steps: Steps of a round.
+        folder: Where the log is written.
+    """
+
+    def __init__(self, every: int, parts: Sequence[Part], round_steps: int, folder: Path) -> None:
+        self.every, self.round_steps = every, min(round_steps, every)
+        self.parts = [part for part in parts if not part.name.startswith("heads.")]
+        self.file = folder / CONFLICTS_FILE
+        self._step, self._due = 0, False
+        self._tasks: list[str] = []  # of the step
+        self._gradients: dict[str, Tensor] = {}  # task → its latest gradient, (number of shared numbers,)
+        self._steps: dict[str, int] = {}  # task → the step that this is of
+
+    def begin_step(self, step: int, tasks: Sequence[str]) -> None:
+        """Note which tasks have a labelled item in the step, on whatever process."""
+        self._step, self._tasks = step, list(tasks)
+        shared = list(self._shared())
+        self._due = bool(shared) and -step % self.every < self.round_steps
+        if self._due and len(tasks) > 1:
+            for name in tasks:
+                self._gradients[name] = _flat(shared, [None] * len(shared))
+
+    def add(self, task: str, loss: Tensor) -> None:
+        """Take note of a task's loss in a micro-batch of this process, not backpropagated yet."""
+        if not self._due or len(self._tasks) == 1:
+            return
+        shared = list(self._shared())
+        gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
+        self._gradients[task] += _flat(shared, gradients)
+
+    def end_step(self, is_main: bool) -> None:
+        """Compare, when a round is over; called between the last backward pass of a step and the optimiser.
+
+        Args:
+            is_main: Whether this process writes.
+        """
+        if not self._due:
+            return
+        shared = list(self._shared())
+        for name in self._tasks:
+            if len(self._tasks) == 1:
+                self._gradients[name] = _flat(shared, [parameter.grad for parameter in shared])
+            else:
+                mean_over_processes(self._gradients[name])
+            self._steps[name] = self._step
+        if self._step % self.every:
+            return
+        size = sum(parameter.numel() for parameter in shared)  # more than before, where something was thawed
+        names = [name for name, gradient in self._gradients.items() if len(gradient) == size]
+        if is_main and len(names) > 1:
+            cosines = self._cosines([self._gradients[name] for name in names])
+            pairs = combinations(range(len(names)), 2)
+            line = {
+                "step": self._step,
+                "steps": {name: self._steps[name] for name in names},
+                "pairs": [
+                    {"tasks": [names[a], names[b]], "cosines": {part: found[a][b] for part, found in cosines.items()}}
+                    for a, b in pairs
+                ],
+            }
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._gradients, self._steps = {}, {}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Cut off the lines behind the step that training begins at."""
+        self._gradients, self._steps = {}, {}
+        if not list(self._shared()):
+            logger.warning("Nothing that tasks share is trained: %s gets no lines before that is.", self.file)
+        if state.is_world_process_zero and self.file.is_file():
+            kept = [line for line in read_conflicts(self.file.parent) if line["step"] <= state.global_step]
+            write_whole(self.file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say how tasks got along."""
+        if state.is_world_process_zero and self.file.is_file():
+            for sentence in conflict_sentences(read_conflicts(self.file.parent)):
+                logger.info("%s", sentence)
+
+    def _shared(self) -> Iterator[nn.Parameter]:
+        for part in self.parts:
+            yield from (parameter for parameter in part.parameters.values() if parameter.requires_grad)
+
+    def _cosines(self, gradients: Sequence[Tensor]) -> dict[str, list[list[float | None]]]:
+        """Part → cosine of each two gradients, None where one of them is 0."""
+        products, begin = {}, 0
+        for part in self.parts:
+            size = sum(parameter.numel() for parameter in part.parameters.values() if parameter.requires_grad)
+            if size:
+                rows = torch.stack([gradient[begin : begin + size] for gradient in gradients])
+                products[part.name] = inner_products(rows).double().cpu()
+            begin += size
+        products[TOGETHER] = torch.stack([*products.values()]).sum(0)
+        cosines = {}
+        for name, found in products.items():
+            norms = found.diagonal().sqrt()
+            cells = (found / torch.outer(norms, norms)).tolist()
+            cosines[name] = [[cell if math.isfinite(cell) else None for cell in row] for row in cells]
+        return cosines
+
+
+def _flat(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> Tensor:
+    """Gradients one after the other, 0 where there is none."""
+    pairs = zip(parameters, gradients, strict=True)
+    return torch.cat([(torch.zeros_like(one) if grad is None else grad).detach().flatten() for one, grad in pairs])
+
+
+def check_conflicts(every: int) -> None:
+    """Check `log_gradient_conflicts`.
+
+    Raises:
+        ValueError: Less than 0.
+    """
+    if every < 0:
+        raise ValueError(f"`training.log_gradient_conflicts` is {every}; it is a number of steps, or 0 for no log.")
