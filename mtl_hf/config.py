@@ -172,9 +172,23 @@ class OurTraining:
     freeze: list[str] = option(
         "parts that stay as they are: embeddings, encoder, encoder.layers.0-3 (counted from 0), heads.<task>", []
     )
-    policy: Literal["round_robin", "proportional"] = option(
-        "how sources take turns: whole rounds in the order of the YAML, or every batch of every source once, shuffled",
+    policy: Literal["round_robin", "proportional", "temperature", "fixed"] = option(
+        "how sources take turns: whole rounds in the order of the YAML; every batch of every source once, shuffled; or"
+        " as many batches, of which each source has a share by sampling_temperature, or by sampling_probabilities",
         "round_robin",
+    )
+    sampling_temperature: float | dict[str, float] | None = option(
+        "of policy temperature: shares in proportion to (number of batches)^(1/T): 1 is proportional, .inf equal; or"
+        " {from: 5, to: 1}, from the first epoch to the last in equal steps of 1/T",
+        None,
+    )
+    sampling_probabilities: dict[str, float] = option(
+        "of policy fixed: the share of each source in an epoch's batches, as in {ner: 0.7, sentiment: 0.3}", {}
+    )
+    examples_cap: int | None = option(
+        "of policies proportional and temperature: shares are computed as if no source had more rows than this (all of"
+        " them are still shown in turn)",
+        None,
     )
     stopping_rule: Literal["all_exhausted", "first_exhausted"] = option(
         "when an epoch of round_robin ends: with the longest source (shorter ones start over) or with the shortest",

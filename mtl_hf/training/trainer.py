@@ -36,7 +36,6 @@ from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.masking import maskings
 from ..data.rows import EncodedSplit
-from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
 from ..metrics import (
     LOSS_LIKE,
     flatten,
@@ -58,6 +57,7 @@ from .optimizer import find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
 from .progress import ScoreProgressCallback
 from .resumable import ResumableTrainer
+from .sampling import build_schedule, rows_table
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class MultiTaskTrainer(ResumableTrainer):
                 )
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
-            self.batch_sampler = self._build_schedule()
+            self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
         # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_steps: dict[str, int] = {}
@@ -178,18 +178,6 @@ class MultiTaskTrainer(ResumableTrainer):
         self._step_started = 0.0
 
     # ---- the schedule ----
-
-    def _build_schedule(self) -> Sampler[list[int]]:
-        assert isinstance(self.train_dataset, EncodedRows)
-        shared: dict[str, Any] = {
-            "seed": self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            "rank": self.args.process_index,
-            "world_size": self.args.world_size,
-        }
-        lengths = self.train_dataset.lengths()
-        if self.args.policy == "proportional":
-            return ProportionalBatchSampler(lengths, self.batch_sizes, **shared)
-        return RoundRobinBatchSampler(lengths, self.batch_sizes, stopping_rule=self.args.stopping_rule, **shared)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The schedule's batches, of which each rank already yields its slice.
@@ -580,14 +568,6 @@ class MultiTaskTrainer(ResumableTrainer):
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:
-    """What each source contributes to an epoch: rows, rows of its global batch, batches, times its rows are seen."""
-    assert isinstance(trainer.train_dataset, EncodedRows)
-    sampler = trainer.batch_sampler
-    lines = [f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'laps an epoch':>16}"]
-    for source, rows in trainer.train_dataset.sources.items():
-        batches = laps = ""
-        if isinstance(sampler, RoundRobinBatchSampler | ProportionalBatchSampler):
-            lap = sampler.epoch_laps()[source]
-            batches, laps = f"{round(lap * sampler.num_batches(source)):,}", f"{lap:.2f}"
-        lines.append(f"{source:<24}{len(rows):>10,}{trainer.batch_sizes[source]:>8}{batches:>10}{laps:>16}")
-    return "\n".join(lines)
+    """What each source contributes to the run (`sampling.rows_table`)."""
+    rows = cast(EncodedRows, trainer.train_dataset).sources
+    return rows_table(trainer.batch_sampler, {name: len(own) for name, own in rows.items()}, trainer.batch_sizes)
