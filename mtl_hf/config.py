@@ -169,8 +169,15 @@ class OurTraining:
     layerwise_lr_decay: float = option(
         "layer k of L (1 is nearest the input) trains at learning_rate x decay^(L-k), the embeddings at x decay^L", 1.0
     )
+    learning_rates: dict[str, float] = option(
+        "explicit rates, named as in freeze, as {heads: 1e-3, encoder.layers.3-5: 1e-4, embeddings: 1e-5}: the closest"
+        " name counts, and comes before learning_rate, its decay and head_learning_rate",
+        {},
+    )
     freeze: list[str] = option(
-        "parts that stay as they are: embeddings, encoder, encoder.layers.0-3 (counted from 0), heads.<task>", []
+        "parts that stay as they are: embeddings, encoder, encoder.layers.0-3 (counted from 0), encoder.top (what"
+        " follows the layers), heads, heads.<task>",
+        [],
     )
     policy: Literal["round_robin", "proportional", "temperature", "fixed"] = option(
         "how sources take turns: whole rounds in the order of the YAML; every batch of every source once, shuffled; or"

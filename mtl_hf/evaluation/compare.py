@@ -228,8 +228,10 @@ def collect(
 
     Returns:
         `name`, `config`, `seeds`, `overrides`; `variants`: name → `overrides`, `against` (the variant that its
-        differences are taken to), `models` (how many), `parameters` (of all of them), `steps`, `seconds` and
-        `peak_memory` (an entry a seed: sums over models, and the largest), `tasks`: task → `metric`, `values` (an entry
+        differences are taken to), `models` (how many), `parameters` (of all of them), `steps`, `best_steps` (up to the
+        checkpoints that were chosen; None without one), `seconds` and `peak_memory` (an entry a seed: sums over models,
+        and the largest), `validation`: task → `metric`, `values` (the validation loss at the chosen checkpoint, an
+        entry a seed), `mean` and `deviation`, `tasks`: task → `metric`, `values` (an entry
         a seed), `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over seeds, by a paired bootstrap
         over test rows); `joint`: the same for the share of a source's rows on which all tasks are right; `gain`: Δm, an
         entry a seed; `curves`: task → an entry a seed, of pairs of step and validation metric. `first`: the same for
@@ -281,15 +283,18 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
     summary: dict[str, Any] = {
         "models": len(groups[0]),
         "parameters": sum(num_parameters(run.folder) for run in groups[0]),
-        "steps": [], "seconds": [], "peak_memory": [], "tasks": {}, "joint": {}, "curves": {},
+        "steps": [], "best_steps": [], "seconds": [], "peak_memory": [],
+        "tasks": {}, "joint": {}, "validation": {}, "curves": {},
     }  # fmt: skip
     found: dict[str, list[tuple[TaskData, Answers]]] = {}
     for group in groups:
         steps, seconds, peaks = 0, 0.0, [0.0]
+        best_steps: list[int | None] = []
         by_source: dict[str, dict[str, Answers]] = {}
         for run in group:
             state = json.loads((run.folder / "trainer_state.json").read_text(encoding="utf-8"))
             steps += state["global_step"]
+            best_steps.append(state["best_global_step"])
             seconds += next((entry["train_runtime"] for entry in reversed(state["log_history"])
                              if "train_runtime" in entry), float("nan"))  # fmt: skip
             peaks.append(json.loads(run.beside(".json").read_text(encoding="utf-8"))["peak_memory"])
@@ -309,7 +314,11 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
                 curve = [(line["step"], line[f"eval_{task}_{primary}"]) for line in state["log_history"]
                          if f"eval_{task}_{primary}" in line]  # fmt: skip
                 summary["curves"].setdefault(task, []).append(curve)
+                for metric, loss in _validation_loss(state, task):
+                    entry = summary["validation"].setdefault(task, {"metric": metric, "values": []})
+                    entry["values"].append(loss)
         summary["steps"].append(steps)
+        summary["best_steps"].append(None if None in best_steps else sum(step or 0 for step in best_steps))
         summary["seconds"].append(seconds)
         summary["peak_memory"].append(max(peaks))
         labelled = {task for run in group for task, spec in run.config.tasks.items()
@@ -321,11 +330,20 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
                 entry = summary["joint"].setdefault(source, {"metric": "accuracy", "values": [], "bounded": True})
                 entry["values"].append(float(answers.correct.mean()))
                 found.setdefault(source, []).append((task_data, answers))
-    for entry in [*summary["tasks"].values(), *summary["joint"].values()]:
+    for entry in (entry for section in ("tasks", "joint", "validation") for entry in summary[section].values()):
         values = [value for value in entry["values"] if value is not None]
         entry["mean"] = mean(values) if values else None
         entry["deviation"] = stdev(values) if len(values) > 1 else None
     return summary, found
+
+
+def _validation_loss(state: Mapping[str, Any], task: str) -> Iterator[tuple[str, float]]:
+    """A task's validation loss at the checkpoint that was chosen, with its name; nothing where there is none."""
+    for line in state["log_history"]:
+        found = [metric for metric in LOSS_LIKE if f"eval_{task}_{metric}" in line]
+        if found and line["step"] == state["best_global_step"]:
+            yield found[0], line[f"eval_{task}_{found[0]}"]
+            return
 
 
 def _tasks(run: PlannedRun) -> dict[str, TaskData]:

@@ -4,7 +4,7 @@ Notable: scores are times 100, losses as they are; a difference stands beside th
 average relative gain over tasks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -29,6 +29,8 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
     if result["overrides"]:
         lines += ["For every run: " + ", ".join(f"`{text}`" for text in result["overrides"]) + "."]
     lines += ["", *_scores(result), "", _INTERVALS, "", *_costs(result)]
+    if any(numbers["validation"] for numbers in result["variants"].values()):
+        lines += ["", *_validation(result)]
     if "answering" in result:
         lines += ["", *_answering(result)]
     return "\n".join(lines) + "\n"
@@ -73,20 +75,40 @@ def _spread(values: list[float], form: str) -> str:
 
 
 def _costs(result: Mapping[str, Any]) -> Iterator[str]:
-    yield "| variant | changes | models | parameters | steps | training, s | peak memory, MB |"
-    yield "|---" * 7 + "|"
+    yield "| variant | changes | models | parameters | steps | best step | training, s | peak memory, MB |"
+    yield "|---" * 8 + "|"
     entries = [(f"first: {name}", numbers) for name, numbers in result["first"].items()]
     for name, numbers in [*entries, *result["variants"].items()]:
         changes = ", ".join(f"`{text}`" for text in numbers.get("overrides", []))
-        steps = sorted(set(numbers["steps"]))
-        shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         seconds, peak = numbers["seconds"], max(numbers["peak_memory"]) / 1e6
         yield (
-            f"| {name} | {changes} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M | {shown} |"
+            f"| {name} | {changes} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M |"
+            f" {_span(numbers['steps'])} | {_span(numbers['best_steps'])} |"
             f" {mean(seconds):.0f}{_spread(seconds, '.0f')} | {peak:,.0f} |"
         )
     yield ""
-    yield "Parameters, steps and training time are sums over a variant's models; training time includes evaluations."
+    yield (
+        "Parameters, steps and training time are sums over a variant's models; training time includes evaluations. The"
+        " best step is that of the checkpoint that was chosen."
+    )
+
+
+def _span(steps: Sequence[int | None]) -> str:
+    """Steps of all seeds: one number, or the least and the most."""
+    found = sorted({step for step in steps if step is not None})
+    if not found:
+        return "-"
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
+
+
+def _validation(result: Mapping[str, Any]) -> Iterator[str]:
+    """A row a variant, a column a task: its loss on the validation split at the checkpoint that was chosen."""
+    variants = result["variants"]
+    columns = {task: found["metric"] for numbers in variants.values() for task, found in numbers["validation"].items()}
+    yield f"| validation loss | {' | '.join(f'{task}, {metric}' for task, metric in columns.items())} |"
+    yield "|---" * (1 + len(columns)) + "|"
+    for name, numbers in variants.items():
+        yield f"| {name} | {' | '.join(_cell(numbers['validation'].get(task)) for task in columns)} |"
 
 
 def _answering(result: Mapping[str, Any]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..config import OurTraining, check_keys, option, plain, typed
 from ..metrics import LOSS_LIKE
+from .optimizer import check_rates
 from .sampling import check_sampling
 
 
@@ -42,6 +43,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             raise ValueError(f"`freeze` is {self.freeze!r}; it should be a list, such as [{self.freeze}].")
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"`layerwise_lr_decay` is {self.layerwise_lr_decay}; it is above 0 and at most 1.")
+        check_rates(self.learning_rates, self.head_learning_rate)
         check_sampling(self)
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:

@@ -53,7 +53,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .checkpoints import checkpoint_step, run_settings
 from .freezing import freeze
-from .optimizer import find_parts, parameter_groups, set_learning_rates
+from .optimizer import check_frozen_rates, find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
 from .progress import ScoreProgressCallback
 from .resumable import ResumableTrainer
@@ -129,10 +129,12 @@ class MultiTaskTrainer(ResumableTrainer):
             layerwise_lr_decay=args.layerwise_lr_decay,
             head_learning_rate=args.head_learning_rate,
             task_learning_rates={name: task.config.learning_rate for name, task in tasks.items()},
+            learning_rates=args.learning_rates,
         )
         only_scored = [name for name, task in tasks.items() if not task.config.train]
         if args.freeze or only_scored:
             freeze(self.parts, args.freeze, only_scored)
+        check_frozen_rates(self.parts, args.learning_rates)
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
