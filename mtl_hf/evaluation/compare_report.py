@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from ..metrics import LOSS_LIKE
+from .figures import COLOURS, save_figure, scale_axis
 from .report import show_number
 
 _INTERVALS = (
@@ -125,8 +126,6 @@ def _answering(result: Mapping[str, Any]) -> Iterator[str]:
 
 # ---- plots ----
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
-
 
 def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
     """Write `scores.png` and `.svg`: a panel a task, a line a variant, a dot a seed and a bar at the mean."""
@@ -142,7 +141,7 @@ def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
             if found is None or found["mean"] is None:
                 continue
             scale = 1 if found["metric"] in LOSS_LIKE else 100
-            colour = _COLOURS[place % len(_COLOURS)]
+            colour = COLOURS[place % len(COLOURS)]
             values = [scale * value for value in found["values"] if value is not None]
             axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.5, markersize=5)
             axis.plot([scale * found["mean"]], [place], "|", color=colour, markersize=18, markeredgewidth=2.5)
@@ -151,35 +150,33 @@ def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(variants)), list(variants))
     axes[0][0].set_ylim(len(variants) - 0.5, -0.5)
-    _save(figure, folder / "scores")
+    save_figure(figure, folder / "scores")
 
 
 def plot_curves(result: Mapping[str, Any], folder: Path) -> None:
-    """Write `curves.png` and `.svg`: validation metric by step, a panel a task, a colour a variant, a line a seed."""
+    """Write `curves.png` and `.svg`: validation metric by step, a panel a task, a colour a variant, a line a seed.
+
+    Losses are on a logarithmic axis where they span more than a factor of 10.
+    """
     import matplotlib.pyplot as plt
 
     groups = {**{f"first: {name}": numbers for name, numbers in result["first"].items()}, **result["variants"]}
     tasks = list(dict.fromkeys(task for numbers in groups.values() for task in numbers["curves"]))
     figure, axes = plt.subplots(1, len(tasks), figsize=(1 + 3.6 * len(tasks), 3.2), squeeze=False, layout="constrained")
     for axis, task in zip(axes[0], tasks, strict=True):
+        losses: list[float] = []
         for place, (name, numbers) in enumerate(groups.items()):
             for number, curve in enumerate(numbers["curves"].get(task, [])):
                 metric = numbers["tasks"][task]["metric"] if task in numbers["tasks"] else ""
                 scale = 1 if metric in LOSS_LIKE else 100
                 steps, values = [step for step, _ in curve], [scale * value for _, value in curve]
+                losses += values if metric in LOSS_LIKE else []
                 label = name if number == 0 else None
-                axis.plot(steps, values, color=_COLOURS[place % len(_COLOURS)], alpha=0.7, linewidth=1.2, label=label)
+                axis.plot(steps, values, color=COLOURS[place % len(COLOURS)], alpha=0.7, linewidth=1.2, label=label)
                 axis.set_ylabel(metric)
+        scale_axis(axis, losses)
         axis.set_title(f"{task}, validation", fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-    _save(figure, folder / "curves")
-
-
-def _save(figure: Any, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    for ending in (".png", ".svg"):
-        figure.savefig(path.with_suffix(ending), dpi=150)
-    plt.close(figure)
+    save_figure(figure, folder / "curves")
