@@ -66,6 +66,11 @@ class Model:
         None,
     )
     dropout: float = option("dropout before the last layer of each new head, 0 to 1", 0.1)
+    experts: dict[str, int] | None = option(
+        "networks between encoder and heads that all tasks share, which a gate mixes for each: {num: 4, hidden: 512}"
+        " (default: none, or those of the model in `from`)",
+        None,
+    )
     attn_implementation: str | None = option("attention kernel: sdpa, eager, ... (default: transformers' choice)", None)
     pretrained: bool = option(
         "whether the encoder starts with its weights; with false only with its configuration and tokenizer, so that"
@@ -255,6 +260,8 @@ class RunConfig:
                 raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
             if spec.max_train_rows is not None and spec.max_train_rows < 1:
                 raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it is at least 1.")
+        if self.model.experts is not None:
+            _check_experts(self.model.experts)
         for path, pooling in [
             ("model.pooling", self.model.pooling),
             *((f"tasks.{name}.pooling", task.pooling) for name, task in self.tasks.items()),
@@ -771,6 +778,15 @@ def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
         raise ValueError(
             "`train` is false for every task: nothing would be trained (`mtl-hf evaluate` scores a model)."
         )
+
+
+def _check_experts(experts: Mapping[str, int]) -> None:
+    """As `modeling/experts.py`, which needs torch."""
+    check_keys(experts, ("num", "hidden"), "model.experts")
+    for key, least in (("num", 2), ("hidden", 1)):
+        if experts.get(key, 0) < least:
+            found = f"is {experts[key]}" if key in experts else "is missing"
+            raise ValueError(f"`model.experts.{key}` {found}; it is a whole number of at least {least}.")
 
 
 def _without_defaults(section: Any) -> dict[str, Any]:

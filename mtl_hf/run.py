@@ -295,6 +295,7 @@ def _load_encoder(spec: Model) -> MultiTaskModel:
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
             pretrained=spec.pretrained,
+            experts=spec.experts,
             revision=spec.revision or "main",
             trust_remote_code=spec.trust_remote_code,
         )

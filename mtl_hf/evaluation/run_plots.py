@@ -113,6 +113,7 @@ def _draw_rates(rates: Mapping[str, Curve]) -> Any:
     depth = [name for name in rates if name == "embeddings" or name.startswith("encoder.")]  # from the input up
     others = [name for name in rates if name not in depth]
     for name, points in rates.items():
+        look: dict[str, Any]
         if name in depth:
             look = {"color": plt.get_cmap("viridis")(0.9 * depth.index(name) / max(1, len(depth) - 1))}
         else:

@@ -20,8 +20,8 @@ class Part:
     """Some parameters of a model that are trained alike.
 
     Attributes:
-        name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer) or
-            `heads.<task>`.
+        name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer), `experts` or
+            `heads.<task>` (with its gate over experts).
         parameters: Full name → parameter.
         learning_rate: Peak learning rate.
     """
@@ -57,13 +57,16 @@ def find_layers(encoder: nn.Module) -> tuple[str, int]:
 def find_parts(model: MultiTaskModel) -> list[Part]:
     """The model's parts from the input to the heads, each parameter in exactly one."""
     layers, num_layers = find_layers(model.encoder)
-    names = ["embeddings", *(f"encoder.layers.{k}" for k in range(num_layers)), "encoder.top"]
+    names = ["embeddings", *(f"encoder.layers.{k}" for k in range(num_layers)), "encoder.top", "experts"]
     parts = {name: Part(name, {}) for name in names + [f"heads.{task}" for task in model.heads]}
     embedding_names = {f"{name}." for name, module in model.encoder.named_modules() if isinstance(module, nn.Embedding)}
     in_front = True
     for name, parameter in model.named_parameters():
         if name.startswith("heads."):
             parts[".".join(name.split(".")[:2])].parameters[name] = parameter
+            continue
+        if name.startswith("experts."):
+            parts["experts"].parameters[name] = parameter
             continue
         inside = name.removeprefix("encoder.")
         if inside.startswith(layers):
@@ -87,7 +90,7 @@ def matching(parts: Iterable[Part], pattern: str, field: str) -> list[Part]:
     Args:
         parts: As `find_parts` returns them.
         pattern: `embeddings`, `encoder` (all of it, embeddings too), `encoder.layers.<k>`, `encoder.layers.<a>-<b>`
-            (from 0, both ends in), `encoder.top`, `heads` (all of them), `heads.<task>`.
+            (from 0, both ends in), `encoder.top`, `experts`, `heads` (all of them), `heads.<task>`.
         field: Of the training arguments, where the pattern stands.
 
     Raises:
@@ -197,8 +200,9 @@ def set_learning_rates(
 ) -> None:
     """Give each part its rate: layer k of L (1 is nearest the input) `learning_rate × decay^(L−k)`, the embeddings
     `× decay^L`, what follows the layers `learning_rate`, a head its task's own, else `head_learning_rate`, else
-    `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer). An explicit rate comes
-    before all of these, but for a task's own before that of all `heads`.
+    `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer). Experts, which are new as
+    heads are, have a head's. An explicit rate comes before all of these, but for a task's own before that of all
+    `heads`.
 
     Args:
         parts: As `find_parts` returns them; changed in place.
@@ -225,7 +229,7 @@ def set_learning_rates(
             )
         if own is None and rate is not None:
             part.learning_rate = rate
-        elif kind == "heads":
+        elif kind == "heads" or part.name == "experts":
             part.learning_rate = next(rate for rate in (own, head_learning_rate, learning_rate) if rate is not None)
         elif kind == "encoder.layers":
             part.learning_rate = learning_rate * layerwise_lr_decay ** (num_layers - 1 - int(last))

@@ -61,6 +61,8 @@ from .sampling import build_schedule, rows_table
 
 logger = logging.getLogger(__name__)
 
+_GATES = ".gates"  # after a task's name: its mixtures of experts among the predictions
+
 
 class MultiTaskTrainer(ResumableTrainer):
     """Train a `MultiTaskModel` on several sources that take turns, and score every task.
@@ -480,16 +482,21 @@ class MultiTaskTrainer(ResumableTrainer):
             keep_logits: If given, filled with source → task with `train: false` → its logits, an entry a row.
 
         Returns:
-            As `metrics.score`.
+            As `metrics.score`; of a model with experts also `experts`: task → the mean weight of each expert in its
+            mixtures, over all rows.
         """
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
         answers: dict[str, dict[str, Any]] = {}
+        gates: dict[str, list[np.ndarray]] = {}
         # Loaders draw a seed when they start: evaluating must not change what training draws.
         with torch.random.fork_rng(devices=[]):
             for source, split in splits.items():
-                logits = self._logits(source, split, metric_key_prefix)
+                predictions = self._predictions(source, split, metric_key_prefix)
+                logits = {name: predictions[name] for name in split.gold}
+                for name in split.gold if self.model.config.experts else ():
+                    gates.setdefault(name, []).append(predictions[name + _GATES])
                 answers[source] = self._answers(split, logits)
                 if keep_logits is not None:
                     keep_logits[source] = {
@@ -498,10 +505,16 @@ class MultiTaskTrainer(ResumableTrainer):
         if keep_answers is not None:
             keep_answers.update(answers)
         num_rows = {source: len(split.rows) for source, split in splits.items()}
-        return score(self.tasks, answers, num_rows, self.extra_metrics, intervals)
+        results = score(self.tasks, answers, num_rows, self.extra_metrics, intervals)
+        if gates:
+            results["experts"] = {
+                name: np.concatenate(found).reshape(-1, found[0].shape[-1]).mean(0, dtype=float).tolist()
+                for name, found in gates.items()
+            }
+        return results
 
-    def _logits(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
-        """Task → what its head says of each row, in the order of the rows."""
+    def _predictions(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
+        """Task → what its head says of each row, in the order of the rows; `<task>.gates` → its mixtures of experts."""
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
@@ -510,7 +523,7 @@ class MultiTaskTrainer(ResumableTrainer):
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
         predictions = cast(dict[str, np.ndarray], output.predictions)
         back = np.argsort(order)
-        return {name: predictions[name][back] for name in split.gold}
+        return {name: found[back] for name, found in predictions.items()}
 
     def _answers(self, split: EncodedSplit, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
         starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None
@@ -523,13 +536,15 @@ class MultiTaskTrainer(ResumableTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, dict[str, Tensor], None]:
-        """What each head of the batch's source says of each row (`heads.by_row`)."""
+        """What each head of the batch's source says of each row (`heads.by_row`), and its mixture of experts there."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels") or {}
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(**inputs).logits
+            outputs = model(**inputs)
         heads: Any = self.model.heads
-        return None, {name: by_row(heads[name], found, labels.get(name)) for name, found in logits.items()}, None
+        found = {name: by_row(heads[name], logits, labels.get(name)) for name, logits in outputs.logits.items()}
+        found |= {name + _GATES: by_row(heads[name], gates) for name, gates in (outputs.gates or {}).items()}
+        return None, found, None
 
     # ---- the Hub ----
 
