@@ -23,6 +23,7 @@ _EXAMPLES = """examples:
   mtl-hf evaluate outputs/snips outputs/snips-2 me/model --to comparison
   mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
   mtl-hf compare configs/snips.yaml --seeds 3 --jobs 2
+  mtl-hf plot outputs/snips
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
   mtl-hf predict outputs/snips --file texts.csv --text utterance --to answers.jsonl
   mtl-hf export-head outputs/snips slots --to slots
@@ -138,6 +139,16 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--dry-run", action="store_true", help="check every run up to its first step, then stop")
     compare.add_argument("--no-plot", action="store_true", help="write no plots, which need matplotlib")
     compare.set_defaults(function=_compare)
+
+    plot = verbs.add_parser(
+        "plot",
+        help="draw a run's learning rates, losses and validation metrics over its steps",
+        description="Draw what a run has logged into plots/ in its folder, as PNG and SVG: the learning rate of each"
+        " part, each task's loss in training and on the validation split, its primary metric there, and loss weights"
+        " where they move. A run that is not finished is drawn up to its newest checkpoint.",
+    )
+    plot.add_argument("folder", help="a run's folder, or a checkpoint-N in it")
+    plot.set_defaults(function=_plot)
 
     export_head = verbs.add_parser(
         "export-head",
@@ -319,6 +330,12 @@ def _compare(arguments: argparse.Namespace) -> None:
             _say(f"{name:<40}{steps:>10,} steps")
     else:
         _say(comparison_markdown(result))
+
+
+def _plot(arguments: argparse.Namespace) -> None:
+    from .evaluation.run_plots import plot_run
+
+    plot_run(arguments.folder)
 
 
 def _export_head(arguments: argparse.Namespace) -> None:

@@ -66,6 +66,11 @@ class Model:
         None,
     )
     dropout: float = option("dropout before the last layer of each new head, 0 to 1", 0.1)
+    experts: dict[str, int] | None = option(
+        "networks between encoder and heads that all tasks share, which a gate mixes for each: {num: 4, hidden: 512}"
+        " (default: none, or those of the model in `from`)",
+        None,
+    )
     attn_implementation: str | None = option("attention kernel: sdpa, eager, ... (default: transformers' choice)", None)
     pretrained: bool = option(
         "whether the encoder starts with its weights; with false only with its configuration and tokenizer, so that"
@@ -169,12 +174,33 @@ class OurTraining:
     layerwise_lr_decay: float = option(
         "layer k of L (1 is nearest the input) trains at learning_rate x decay^(L-k), the embeddings at x decay^L", 1.0
     )
-    freeze: list[str] = option(
-        "parts that stay as they are: embeddings, encoder, encoder.layers.0-3 (counted from 0), heads.<task>", []
+    learning_rates: dict[str, float] = option(
+        "explicit rates, named as in freeze, as {heads: 1e-3, encoder.layers.3-5: 1e-4, embeddings: 1e-5}: the closest"
+        " name counts, and comes before learning_rate, its decay and head_learning_rate",
+        {},
     )
-    policy: Literal["round_robin", "proportional"] = option(
-        "how sources take turns: whole rounds in the order of the YAML, or every batch of every source once, shuffled",
+    freeze: list[str] = option(
+        "parts that stay as they are: embeddings, encoder, encoder.layers.0-3 (counted from 0), encoder.top (what"
+        " follows the layers), heads, heads.<task>",
+        [],
+    )
+    policy: Literal["round_robin", "proportional", "temperature", "fixed"] = option(
+        "how sources take turns: whole rounds in the order of the YAML; every batch of every source once, shuffled; or"
+        " as many batches, of which each source has a share by sampling_temperature, or by sampling_probabilities",
         "round_robin",
+    )
+    sampling_temperature: float | dict[str, float] | None = option(
+        "of policy temperature: shares in proportion to (number of batches)^(1/T): 1 is proportional, .inf equal; or"
+        " {from: 5, to: 1}, from the first epoch to the last in equal steps of 1/T",
+        None,
+    )
+    sampling_probabilities: dict[str, float] = option(
+        "of policy fixed: the share of each source in an epoch's batches, as in {ner: 0.7, sentiment: 0.3}", {}
+    )
+    examples_cap: int | None = option(
+        "of policies proportional and temperature: shares are computed as if no source had more rows than this (all of"
+        " them are still shown in turn)",
+        None,
     )
     stopping_rule: Literal["all_exhausted", "first_exhausted"] = option(
         "when an epoch of round_robin ends: with the longest source (shorter ones start over) or with the shortest",
@@ -248,6 +274,8 @@ class RunConfig:
                 raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
             if spec.max_train_rows is not None and spec.max_train_rows < 1:
                 raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it is at least 1.")
+        if self.model.experts is not None:
+            _check_experts(self.model.experts)
         for path, pooling in [
             ("model.pooling", self.model.pooling),
             *((f"tasks.{name}.pooling", task.pooling) for name, task in self.tasks.items()),
@@ -764,6 +792,15 @@ def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
         raise ValueError(
             "`train` is false for every task: nothing would be trained (`mtl-hf evaluate` scores a model)."
         )
+
+
+def _check_experts(experts: Mapping[str, int]) -> None:
+    """As `modeling/experts.py`, which needs torch."""
+    check_keys(experts, ("num", "hidden"), "model.experts")
+    for key, least in (("num", 2), ("hidden", 1)):
+        if experts.get(key, 0) < least:
+            found = f"is {experts[key]}" if key in experts else "is missing"
+            raise ValueError(f"`model.experts.{key}` {found}; it is a whole number of at least {least}.")
 
 
 def _without_defaults(section: Any) -> dict[str, Any]:

@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
-    "training_args.bin", "trainer_state.json", "checkpoint-*", CARD, *CODE,
+    "training_args.bin", "trainer_state.json", "checkpoint-*", CARD, *CODE, "plots", "plots/*.png", "plots/*.svg",
     "gradient_conflicts.*", "weights.png", "weights.svg",
     "evaluation/**/", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl", "evaluation/**/comparison.*",
 )  # fmt: skip
@@ -296,6 +296,7 @@ def _load_encoder(spec: Model) -> MultiTaskModel:
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
             pretrained=spec.pretrained,
+            experts=spec.experts,
             revision=spec.revision or "main",
             trust_remote_code=spec.trust_remote_code,
         )

@@ -1,19 +1,23 @@
 """Which source feeds each batch, and which rows are in it: index arithmetic only, no data and no torch state.
 
 A schedule is a pure function of (token length of every row, policy, stopping rule, batch size of each source, seed,
-epoch). Rows of all sources are numbered one after the other. Notable: it yields *global* batches, and each rank takes
-its slice of each, so that all ranks train the same source at the same step and any number of processes with the same
-global batch sees the same rows. Nothing has to be stored to resume: skip what was done.
+epoch; of an annealed temperature also the number of epochs). Rows of all sources are numbered one after the other.
+Notable: it yields *global* batches, and each rank takes its slice of each, so that all ranks train the same source at
+the same step and any number of processes with the same global batch sees the same rows. Nothing has to be stored to
+resume: skip what was done.
 
 The samplers have no `batch_size`, `drop_last` or `sampler` attribute on purpose: accelerate looks for these and would
 deal the batches out a second time.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch.utils.data import Sampler
+
+from ..config import nearest
 
 WINDOW = 50  # batches whose rows are sorted by length together: long enough to save padding, short enough to mix
 
@@ -31,8 +35,8 @@ class Batch(list[int]):
         self.draw = draw
 
 
-class _SourceBatchSampler(Sampler[list[int]]):
-    """What both policies share: the batches of one source, and a rank's slice of them.
+class SourceBatchSampler(Sampler[list[int]]):
+    """What all policies share: the batches of one source, and a rank's slice of them.
 
     Args:
         lengths: Source → token length of each of its rows, in the order in which sources take turns.
@@ -108,7 +112,7 @@ class _SourceBatchSampler(Sampler[list[int]]):
         """Yield (source, row numbers over all sources) of every global batch of an epoch."""
         raise NotImplementedError
 
-    def epoch_laps(self) -> dict[str, float]:
+    def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
         """Source → how many times an epoch goes through it."""
         raise NotImplementedError
 
@@ -124,7 +128,7 @@ class _SourceBatchSampler(Sampler[list[int]]):
             yield Batch(batch[self.rank :: self.world_size].tolist(), (self.seed, self.epoch, lap))
 
 
-class RoundRobinBatchSampler(_SourceBatchSampler):
+class RoundRobinBatchSampler(SourceBatchSampler):
     """Sources take turns in whole rounds, one batch of each.
 
     With the stopping rule `all_exhausted` an epoch ends when the longest source has been gone through; shorter ones
@@ -165,8 +169,8 @@ class RoundRobinBatchSampler(_SourceBatchSampler):
     def __len__(self) -> int:
         return self.num_rounds * len(self.lengths)
 
-    def epoch_laps(self) -> dict[str, float]:
-        """Source → how many times an epoch goes through it."""
+    def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
+        """Source → how many times an epoch goes through it, the same in all epochs."""
         return {name: self.num_rounds / self.num_batches(name) for name in self.lengths}
 
     def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -183,22 +187,168 @@ class RoundRobinBatchSampler(_SourceBatchSampler):
             lap += 1
 
 
-class ProportionalBatchSampler(_SourceBatchSampler):
+class _SharedEpochBatchSampler(SourceBatchSampler):
+    """An epoch of as many batches as all sources have together, shared out among them and shuffled.
+
+    Notable: nothing is drawn by chance but the order. A source gets its share of the epoch's batches to within one
+    batch (`apportion`), so that epochs differ in which of its rows they show, not in how many. Where its share is more
+    than it has, it starts over, reshuffled, once all its rows have been shown; where it is less, it shows other rows
+    each epoch.
+    """
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Source → what its share of an epoch is in proportion to."""
+        raise NotImplementedError
+
+    def quotas(self, epoch: int) -> dict[str, int]:
+        """Source → its batches in an epoch."""
+        return apportion(self.weights(epoch), len(self))
+
+    def __len__(self) -> int:
+        return sum(self.num_batches(name) for name in self.lengths)
+
+    def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
+        """Source → how many times an epoch goes through it."""
+        return {name: quota / self.num_batches(name) for name, quota in self.quotas(epoch).items()}
+
+    def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (source, row numbers) of every global batch of an epoch, shuffled over sources."""
+        quotas = self.quotas(epoch)
+        turns = [(name, place) for name, quota in quotas.items() for place in range(quota)]
+        shuffled = np.random.default_rng([self.seed, epoch, len(self.lengths)]).permutation(len(turns))
+        order = [turns[index] for index in shuffled]
+        places: dict[str, Iterator[int]] = {}
+        batches: dict[str, list[np.ndarray]] = {}
+        for name, quota in quotas.items():
+            a_lap = self.num_batches(name)
+            # A lap after the other; inside a lap in the shuffled order.
+            own = sorted((place for other, place in order if other == name), key=lambda place: place // a_lap)
+            places[name] = iter(own)
+            batches[name] = [
+                batch for lap in range(-(-quota // a_lap)) for batch in self.source_batches(name, epoch, lap)
+            ]
+        for name, _ in order:
+            yield name, batches[name][next(places[name])]
+
+
+class ProportionalBatchSampler(_SharedEpochBatchSampler):
     """Every batch of every source exactly once an epoch, in one shuffled order: turns in proportion to size.
 
     Takes the arguments of `RoundRobinBatchSampler`, without a stopping rule.
     """
 
-    def __len__(self) -> int:
-        return sum(self.num_batches(name) for name in self.lengths)
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Source → its number of batches, which is also its quota."""
+        return {name: float(self.num_batches(name)) for name in self.lengths}
 
-    def epoch_laps(self) -> dict[str, float]:
-        """Source → how many times an epoch goes through it: once."""
-        return dict.fromkeys(self.lengths, 1.0)
 
-    def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (source, row numbers) of every global batch of an epoch, shuffled over sources."""
-        batches = [(name, batch) for name in self.lengths for batch in self.source_batches(name, epoch)]
-        rng = np.random.default_rng([self.seed, epoch, len(self.lengths)])
-        for index in rng.permutation(len(batches)):
-            yield batches[index]
+class TemperatureBatchSampler(_SharedEpochBatchSampler):
+    """Shares in proportion to size^(1/T): 1 is proportional, 5 is nearer to equal, infinite is equal.
+
+    A source's size is its number of batches, ⌈min(n, K)/B⌉ of its n rows: shares are of batches, as turns are, and rows
+    come with them. With T = 1 and a cap K that no source reaches, every batch is that of `ProportionalBatchSampler`,
+    bit for bit.
+
+    Sources: Raffel et al., arXiv 1910.10683, section 3.5.2 (T5: the cap K is on the size that the share is computed
+    from, and T is applied to the capped sizes; rows beyond the cap are shown like any others); Stickland and Murray,
+    arXiv 1902.02671 (annealing: the exponent 1/T goes from one value to the other in equal steps, an epoch a step).
+
+    Takes the arguments of `RoundRobinBatchSampler`, without a stopping rule, and
+
+    Args:
+        temperature: T, above 0; or (from, to) for the first and the last epoch.
+        examples_cap: K, in rows; none by default.
+        num_epochs: Of the run; needed for (from, to). Epochs after the last are like it.
+    """
+
+    def __init__(
+        self,
+        lengths: Mapping[str, Sequence[int] | np.ndarray],
+        batch_sizes: Mapping[str, int],
+        *,
+        temperature: float | tuple[float, float] = 1.0,
+        examples_cap: int | None = None,
+        num_epochs: int = 1,
+        **shared: Any,
+    ) -> None:
+        super().__init__(lengths, batch_sizes, **shared)
+        self.first, self.last = temperature if isinstance(temperature, tuple) else (temperature, temperature)
+        self.examples_cap, self.num_epochs = examples_cap, num_epochs
+        if self.first != self.last and num_epochs < 2:
+            raise ValueError(
+                "`sampling_temperature` goes from one value to another over the epochs of a run, and this run has one:"
+                " train for at least 2 epochs, or give one number."
+            )
+
+    def temperature(self, epoch: int) -> float:
+        """T in an epoch, counted from 0."""
+        done = min(epoch / (self.num_epochs - 1), 1.0) if self.num_epochs > 1 else 0.0
+        exponent = (1 - done) / self.first + done / self.last
+        return 1 / exponent if exponent else math.inf
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Source → size^(1/T), that of the largest 1."""
+        exponent = 1 / self.temperature(epoch)
+        rows = {name: min(len(own), self.examples_cap or len(own)) for name, own in self.lengths.items()}
+        sizes = {name: -(-number // self.batch_sizes[name]) for name, number in rows.items()}
+        largest = max(sizes.values())  # by which all are divided, so that no power overflows
+        return {name: (size / largest) ** exponent for name, size in sizes.items()}
+
+
+class FixedBatchSampler(_SharedEpochBatchSampler):
+    """Shares of an epoch's batches as they are given, whatever the sources' sizes.
+
+    Takes the arguments of `RoundRobinBatchSampler`, without a stopping rule, and
+
+    Args:
+        probabilities: Source → its share, above 0; they sum to 1.
+
+    Raises:
+        ValueError: A share of what is no source, or a source without a share.
+    """
+
+    def __init__(
+        self,
+        lengths: Mapping[str, Sequence[int] | np.ndarray],
+        batch_sizes: Mapping[str, int],
+        *,
+        probabilities: Mapping[str, float],
+        **shared: Any,
+    ) -> None:
+        super().__init__(lengths, batch_sizes, **shared)
+        self.probabilities = dict(probabilities)
+        for source in probabilities:
+            if source not in self.lengths:
+                raise ValueError(
+                    f"`sampling_probabilities` has {source!r}, which is no source with training rows of this run."
+                    f"{nearest(source, self.lengths)} The sources are: {', '.join(self.lengths)}."
+                )
+        if missing := [source for source in self.lengths if source not in probabilities]:
+            raise ValueError(f"`sampling_probabilities` has no share for the source {missing[0]!r}: give it one.")
+
+    def weights(self, epoch: int) -> dict[str, float]:
+        """Source → its probability."""
+        return {name: self.probabilities[name] for name in self.lengths}
+
+
+def apportion(weights: Mapping[str, float], total: int) -> dict[str, int]:
+    """Whole numbers that sum to `total`, in proportion to weights to within 1 (largest remainder), but never 0.
+
+    Whoever asks for a source to be trained has it trained: a share that comes to less than one batch an epoch is one.
+
+    Args:
+        weights: Name → weight, above 0.
+        total: At least as much as there are names.
+
+    Returns:
+        Name → number; of equal remainders the first gets more.
+    """
+    whole = sum(weights.values())
+    exact = {name: weight * total / whole for name, weight in weights.items()}
+    numbers = {name: max(1, int(value)) for name, value in exact.items()}
+    by_remainder = sorted(weights, key=lambda name: numbers[name] - exact[name])
+    for name in by_remainder[: max(0, total - sum(numbers.values()))]:
+        numbers[name] += 1
+    while sum(numbers.values()) > total:  # some got 1 for less: at the cost of those with the most
+        numbers[max(numbers, key=lambda name: numbers[name])] -= 1
+    return numbers

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..config import RunConfig, Task
+from ..config import RunConfig, Task, typed
 from ..data.labels import TASK_TYPES, TaskData
 from ..metrics import LOSS_LIKE, Answers, interval
 from ..modeling.answers import is_span_scheme
@@ -252,13 +252,15 @@ def collect(
 
     Returns:
         `name`, `config`, `seeds`, `overrides`; `variants`: name → `overrides`, `against` (the variant that its
-        differences are taken to), `models` (how many), `parameters` (of all of them), `steps`, `seconds` and
+        differences are taken to), `models` (how many), `parameters` (of all of them), `budget` (epochs or steps, and
+        training rows), `steps`, `best_steps` (up to the checkpoints that were chosen; None without one), `seconds` and
         `peak_memory` (an entry a seed: sums over models, and the largest), `resumed` (whether a run was stopped and
-        went on, from where its seconds count), `budget` (epochs or steps, and training rows), `tasks`: task → `metric`,
-        `values` (an entry a seed), `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over seeds, by a
-        paired bootstrap over test rows); `joint`: the same for the share of a source's rows on which all tasks are
-        right; `gain`: Δm, an entry a seed; `curves`: task → an entry a seed, of pairs of step and validation metric.
-        `first`: the same for those runs.
+        went on, from where its seconds count), `validation`: task → `metric`, `values` (the validation loss at the
+        chosen checkpoint, an entry a seed), `mean` and `deviation`, `tasks`: task → `metric`, `values` (an entry a
+        seed), `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over seeds, by a paired bootstrap
+        over test rows); `joint`: the same for the share of a source's rows on which all tasks are right; `gain`: Δm,
+        an entry a seed; `curves`: task → an entry a seed, of pairs of step and validation metric. `first`: the same
+        for those runs.
     """
     by_variant: dict[str, list[list[PlannedRun]]] = {variant: [] for variant in comparison.names}
     for variant, groups in by_variant.items():
@@ -305,15 +307,18 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
         "models": len(groups[0]),
         "parameters": sum(num_parameters(run.folder) for run in groups[0]),
         "budget": "; ".join(dict.fromkeys(_budget(run.config) for run in groups[0])),
-        "steps": [], "seconds": [], "peak_memory": [], "resumed": False, "tasks": {}, "joint": {}, "curves": {},
+        "steps": [], "best_steps": [], "seconds": [], "peak_memory": [], "resumed": False,
+        "tasks": {}, "joint": {}, "validation": {}, "curves": {},
     }  # fmt: skip
     found: dict[tuple[str, str], list[tuple[TaskData, Answers]]] = {}
     for group in groups:
         steps, seconds, peaks = 0, 0.0, [0.0]
+        best_steps: list[int | None] = []
         by_source: dict[str, dict[str, Answers]] = {}
         for run in group:
             state = json.loads((run.folder / "trainer_state.json").read_text(encoding="utf-8"))
             steps += state["global_step"]
+            best_steps.append(state["best_global_step"])
             seconds += next((entry["train_runtime"] for entry in reversed(state["log_history"])
                              if "train_runtime" in entry), float("nan"))  # fmt: skip
             took = json.loads(run.beside(".json").read_text(encoding="utf-8"))
@@ -336,7 +341,11 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
                 curve = [(line["step"], line[f"eval_{task}_{primary}"]) for line in state["log_history"]
                          if f"eval_{task}_{primary}" in line]  # fmt: skip
                 summary["curves"].setdefault(task, []).append(curve)
+                for metric, loss in _validation_loss(state, task):
+                    entry = summary["validation"].setdefault(task, {"metric": metric, "values": []})
+                    entry["values"].append(loss)
         summary["steps"].append(steps)
+        summary["best_steps"].append(None if None in best_steps else sum(step or 0 for step in best_steps))
         summary["seconds"].append(seconds)
         summary["peak_memory"].append(max(peaks))
         labelled = {task for run in group for task, spec in run.config.tasks.items()
@@ -351,7 +360,7 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
                 entry["values"].append(float(answers.correct.mean()))
                 entry["bounded"] &= len(answers.rows) > 1
                 found.setdefault(("joint", source), []).append((task_data, answers))
-    for entry in [*summary["tasks"].values(), *summary["joint"].values()]:
+    for entry in (entry for section in ("tasks", "joint", "validation") for entry in summary[section].values()):
         values = [value for value in entry["values"] if value is not None]
         entry["mean"] = mean(values) if values else None
         entry["deviation"] = stdev(values) if len(values) > 1 else None
@@ -360,10 +369,19 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
 
 def _budget(config: RunConfig) -> str:
     """What a run may spend, in words: epochs or steps, and which sources are cut to how many training rows."""
-    steps, epochs = config.training.get("max_steps"), config.training.get("num_train_epochs", 3)
+    steps = typed(int, config.training.get("max_steps", -1), "training.max_steps")
+    epochs = typed(float, config.training.get("num_train_epochs", 3), "training.num_train_epochs")
     cut = [f"{spec.max_train_rows:,} of {name}" for name, spec in config.sources.items() if spec.max_train_rows]
-    length = f"{steps:,} steps" if isinstance(steps, int) and steps > 0 else f"{float(epochs):g} epochs"
-    return f"{length}, rows: {', '.join(cut) or 'all'}"
+    return f"{f'{steps:,} steps' if steps > 0 else f'{epochs:g} epochs'}, rows: {', '.join(cut) or 'all'}"
+
+
+def _validation_loss(state: Mapping[str, Any], task: str) -> Iterator[tuple[str, float]]:
+    """A task's validation loss at the checkpoint that was chosen, with its name; nothing where there is none."""
+    for line in state["log_history"]:
+        found = [metric for metric in LOSS_LIKE if f"eval_{task}_{metric}" in line]
+        if found and line["step"] == state["best_global_step"]:
+            yield found[0], line[f"eval_{task}_{found[0]}"]
+            return
 
 
 def _tasks(run: PlannedRun) -> dict[str, TaskData]:

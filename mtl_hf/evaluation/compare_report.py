@@ -4,12 +4,13 @@ Notable: scores are times 100, losses as they are; a difference stands beside th
 average relative gain over tasks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from ..metrics import LOSS_LIKE
+from .figures import COLOURS, save_figure, scale_axis
 from .report import show_number
 
 _INTERVALS = (
@@ -29,6 +30,8 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
     if result["overrides"]:
         lines += ["For every run: " + ", ".join(f"`{text}`" for text in result["overrides"]) + "."]
     lines += ["", *_scores(result), "", _INTERVALS, "", *_costs(result)]
+    if any(numbers["validation"] for numbers in result["variants"].values()):
+        lines += ["", *_validation(result)]
     if result.get("answering", {}).get("tasks"):
         lines += ["", *_answering(result)]
     return "\n".join(lines) + "\n"
@@ -73,23 +76,43 @@ def _spread(values: list[float], form: str) -> str:
 
 
 def _costs(result: Mapping[str, Any]) -> Iterator[str]:
-    yield "| variant | changes | budget | models | parameters | steps | training, s | peak memory, MB |"
-    yield "|---" * 8 + "|"
+    yield ("| variant | changes | budget | models | parameters | steps | best step | training, s | peak memory, MB |")
+    yield "|---" * 9 + "|"
     entries = [(f"first: {name}", numbers) for name, numbers in result["first"].items()]
     entries += result["variants"].items()
     for name, numbers in entries:
         changes = ", ".join(f"`{text}`" for text in numbers.get("overrides", []))
-        steps = sorted(set(numbers["steps"]))
-        shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         seconds, peak = numbers["seconds"], max(numbers["peak_memory"]) / 1e6
         yield (
             f"| {name} | {changes} | {numbers['budget']} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M |"
-            f" {shown} | {mean(seconds):.0f}{_spread(seconds, '.0f')}{' *' * numbers['resumed']} | {peak:,.0f} |"
+            f" {_span(numbers['steps'])} | {_span(numbers['best_steps'])} |"
+            f" {mean(seconds):.0f}{_spread(seconds, '.0f')}{' *' * numbers['resumed']} | {peak:,.0f} |"
         )
     yield ""
-    yield "Parameters, steps and training time are sums over a variant's models; training time includes evaluations."
+    yield (
+        "Parameters, steps and training time are sums over a variant's models; training time includes evaluations. The"
+        " best step is that of the checkpoint that was chosen."
+    )
     if any(numbers["resumed"] for _, numbers in entries):
         yield "\\* Some run was stopped and went on: its time and memory are those from there on."
+
+
+def _span(steps: Sequence[int | None]) -> str:
+    """Steps of all seeds: one number, or the least and the most."""
+    found = sorted({step for step in steps if step is not None})
+    if not found:
+        return "-"
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
+
+
+def _validation(result: Mapping[str, Any]) -> Iterator[str]:
+    """A row a variant, a column a task: its loss on the validation split at the checkpoint that was chosen."""
+    variants = result["variants"]
+    columns = {task: found["metric"] for numbers in variants.values() for task, found in numbers["validation"].items()}
+    yield f"| validation loss | {' | '.join(f'{task}, {metric}' for task, metric in columns.items())} |"
+    yield "|---" * (1 + len(columns)) + "|"
+    for name, numbers in variants.items():
+        yield f"| {name} | {' | '.join(_cell(numbers['validation'].get(task)) for task in columns)} |"
 
 
 def _answering(result: Mapping[str, Any]) -> Iterator[str]:
@@ -112,8 +135,6 @@ def _answering(result: Mapping[str, Any]) -> Iterator[str]:
 
 # ---- plots ----
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
-
 
 def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
     """Write `scores.png` and `.svg`: a panel a task, a line a variant, a dot a seed and a bar at the mean."""
@@ -129,7 +150,7 @@ def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
             if found is None or found["mean"] is None:
                 continue
             scale = 1 if found["metric"] in LOSS_LIKE else 100
-            colour = _COLOURS[place % len(_COLOURS)]
+            colour = COLOURS[place % len(COLOURS)]
             values = [scale * value for value in found["values"] if value is not None]
             axis.plot(values, [place] * len(values), "o", color=colour, alpha=0.5, markersize=5)
             axis.plot([scale * found["mean"]], [place], "|", color=colour, markersize=18, markeredgewidth=2.5)
@@ -138,37 +159,33 @@ def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
     axes[0][0].set_yticks(range(len(variants)), list(variants))
     axes[0][0].set_ylim(len(variants) - 0.5, -0.5)
-    _save(figure, folder / "scores")
+    save_figure(figure, folder / "scores")
 
 
 def plot_curves(result: Mapping[str, Any], folder: Path) -> None:
-    """Write `curves.png` and `.svg`: validation metric by step, a panel a task, a colour a variant, a line a seed."""
+    """Write `curves.png` and `.svg`: validation metric by step, a panel a task, a colour a variant, a line a seed.
+
+    Losses are on a logarithmic axis where they span more than a factor of 10.
+    """
     import matplotlib.pyplot as plt
 
     groups = {**{f"first: {name}": numbers for name, numbers in result["first"].items()}, **result["variants"]}
     tasks = list(dict.fromkeys(task for numbers in groups.values() for task in numbers["curves"]))
     figure, axes = plt.subplots(1, len(tasks), figsize=(1 + 3.6 * len(tasks), 3.2), squeeze=False, layout="constrained")
     for axis, task in zip(axes[0], tasks, strict=True):
+        losses: list[float] = []
         for place, (name, numbers) in enumerate(groups.items()):
             for number, curve in enumerate(numbers["curves"].get(task, [])):
                 metric = numbers["tasks"][task]["metric"] if task in numbers["tasks"] else ""
                 scale = 1 if metric in LOSS_LIKE else 100
                 steps, values = [step for step, _ in curve], [scale * value for _, value in curve]
+                losses += values if metric in LOSS_LIKE else []
                 label = name if number == 0 else None
-                axis.plot(steps, values, color=_COLOURS[place % len(_COLOURS)], alpha=0.7, linewidth=1.2, label=label)
+                axis.plot(steps, values, color=COLOURS[place % len(COLOURS)], alpha=0.7, linewidth=1.2, label=label)
                 axis.set_ylabel(metric)
-                if metric in LOSS_LIKE:  # the first of them are often a hundred times the last
-                    axis.set_yscale("log")
+        scale_axis(axis, losses)
         axis.set_title(f"{task}, validation", fontsize=10)
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
-    _save(figure, folder / "curves")
-
-
-def _save(figure: Any, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    for ending in (".png", ".svg"):
-        figure.savefig(path.with_suffix(ending), dpi=150)
-    plt.close(figure)
+    save_figure(figure, folder / "curves")

@@ -4,6 +4,7 @@ Notable: tables are times 100, files hold fractions.
 """
 
 import csv
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +45,19 @@ def scores_table(results: Mapping[str, Any]) -> str:
         lines.append(f"{'score':<40}{100 * results['score']:>8.2f}")
     rows = ", ".join(f"{source} {number}" for source, number in results["rows"].items())
     lines.append(f"({results.get('split', 'scored')} rows: {rows})")
+    if "experts" in results:
+        lines += ["", *_experts_table(results["experts"])]
     return "\n".join(lines)
+
+
+def _experts_table(usage: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """How much each task uses each expert, and how much two tasks use the same ones."""
+    numbers = range(1, 1 + len(next(iter(usage.values()))))
+    yield f"{'mean weight of expert':<24}{''.join(f'{number:>8}' for number in numbers)}"
+    for task, weights in usage.items():
+        yield f"{task:<24}{''.join(f'{weight:>8.2f}' for weight in weights)}"
+    for (one, first), (other, second) in itertools.combinations(usage.items(), 2):
+        yield f"The mean mixtures of {one} and {other} overlap by {sum(map(min, first, second)):.0%}."
 
 
 def _unchanged_line(numbers: Mapping[str, Any]) -> str:

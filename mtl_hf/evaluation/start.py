@@ -169,6 +169,7 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
             max_length=spec.max_length,
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
+            experts=spec.experts,
             **where,
         )
     except (OSError, ImportError) as error:
@@ -191,7 +192,7 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
             changed = {"loss": "cosine"} | changed  # the task's default, whatever the head was trained by
         if changed:
             own = model.config.heads[name] | changed
-            head = build_head(model.config.hidden_size, model.config.pooling, own)
+            head = build_head(model.config.hidden_size, model.config.pooling, own, num_experts=model.config.num_experts)
             head.load_state_dict(model.heads[name].state_dict())
             model.heads[name], model.config.heads[name] = head.train(model.training), own
     return model
@@ -296,7 +297,8 @@ def warn_of_drift(trainer: MultiTaskTrainer) -> None:
     moving = [part.name for part in trainer.parts if not part.name.startswith("heads.") and not part.frozen]
     if untrained and moving:
         logger.warning(
-            "The encoder is trained (%s), so that the answers of %s will drift; with `training.freeze: [encoder]` they"
-            " stay as they are.", f"{moving[0]} to {moving[-1]}" if len(moving) > 1 else moving[0],
+            "The encoder is trained (%s), so that the answers of %s will drift; with `training.freeze: [%s]` they stay"
+            " as they are.", f"{moving[0]} to {moving[-1]}" if len(moving) > 1 else moving[0],
             _listed("head", untrained),
+            "encoder, experts" if trainer.model.config.experts else "encoder",
         )  # fmt: skip

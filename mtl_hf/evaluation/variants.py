@@ -1,8 +1,8 @@
 """What a comparison is made of: its file, its variants, and the runs that they take.
 
 Notable: a comparison is of runs that differ in nothing but what is named. `alone` gives each task a model of its own
-and `together` one model to all, from the same config; any other variant is a set of `a.b=c` overrides. Every run is
-written out as a YAML of its own, so that one of them can be looked at, or trained by hand.
+and `together` one model to all, from the same config; any other variant is a set of `a.b=c` overrides, of one model or
+of one a task. Every run is written out as a YAML of its own, so that one of them can be looked at, or trained by hand.
 """
 
 import dataclasses
@@ -30,6 +30,7 @@ class Variant:
     config: str | None = option("a run's YAML, relative to this file (default: that of the comparison)", None)
     overrides: list[str] = option("a.b=c changes to it", [])
     against: str | None = option("the variant that its differences are taken to (default: the reference)", None)
+    alone: bool = option("whether each task has a model of its own", False)
 
 
 @dataclass(kw_only=True)
@@ -42,7 +43,7 @@ class Comparison:
     )
     overrides: list[str] = option("a.b=c changes for every run but those of `first`", [])
     first: dict[str, Variant] = option("runs done once before the others, which find them as ${first.<name>}", {})
-    variants: dict[str, Variant] = option("name -> overrides, a list, or {config, overrides, against}", {})
+    variants: dict[str, Variant] = option("name -> overrides, a list, or {config, overrides, against, alone}", {})
     alone: bool | None = option("whether each task alone is a variant (default: if no others are named)", None)
     together: bool | None = option("whether the config as it is is a variant (default: if no others are named)", None)
     reference: str | None = option("the variant that differences are taken to (default: alone, else the first)", None)
@@ -69,7 +70,7 @@ class PlannedRun:
 
     Attributes:
         variant: Its variant; empty for a run of `first`.
-        model: Which of the variant's models: for `alone` the task, else empty.
+        model: Which of the variant's models: the task, where each has its own, else empty.
         seed: Its seed.
         config: Its config, with its output folder.
         needs: Runs of `first` that have to be done before.
@@ -187,7 +188,10 @@ def plan_runs(
             spec = comparison.variants.get(name, Variant())
             folder = to / "runs" / name / f"seed-{seed}"
             run = _planned(comparison, name, spec, seed, folder, overrides, places)
-            runs += _alone(run, to) if name == ALONE else [run]
+            runs += _alone(run, to) if name == ALONE or spec.alone else [run]
+    folders = [run.folder for run in runs]
+    if twice := [run for run in runs if folders.count(run.folder) > 1]:
+        raise ValueError(f"two variants would both write to {twice[0].folder}: rename one of them.")
     return first, runs
 
 
@@ -202,6 +206,8 @@ def _planned(
     of_first: bool = False,
 ) -> PlannedRun:
     title = f"first.{folder.name}" if of_first else f"variant {variant}"
+    if of_first and spec.alone:
+        raise ValueError(f"{title}: `alone` makes a model of each task, and others could start from one only.")
     given = [*([] if of_first else comparison.overrides), *spec.overrides, *overrides]
     needs = list(dict.fromkeys(name for text in given for name in _FIRST.findall(text)))
     if unknown := [name for name in needs if of_first or name not in places]:
@@ -224,7 +230,7 @@ def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
         if not task.train:  # there is nothing to compare
             continue
         training: dict[str, Any] = dict(run.config.training)
-        training["output_dir"] = str(to / "runs" / f"{ALONE}-{name}" / f"seed-{run.seed}")
+        training["output_dir"] = str(to / "runs" / f"{run.variant}-{name}" / f"seed-{run.seed}")
         best = str(training.get("metric_for_best_model", "score")).removeprefix("eval_")
         owners = [task_name for task_name in run.config.tasks if best.startswith(f"{task_name}_")]
         if best != "score" and max(owners, key=len, default="") != name:  # the number of another task

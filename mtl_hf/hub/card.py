@@ -31,6 +31,7 @@ from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.encoding import PAIRED
 from ..training.checkpoints import checkpoint_step
 from ..training.optimizer import parts_table
+from ..training.sampling import describe_policy
 from ..training.trainer import MultiTaskTrainer
 
 CARD = "README.md"
@@ -379,7 +380,6 @@ def _occurrences(task: TaskData, labels: Iterable[Any]) -> Iterable[str]:
 def _training_section(run: RunConfig, trainer: MultiTaskTrainer, seconds: float) -> str:
     args, state = trainer.args, trainer.state
     plain = args.to_dict()
-    turns = f"{args.policy}, {args.stopping_rule}" if args.policy == "round_robin" else args.policy
     batches = ", ".join(f"{size} of {source}" for source, size in trainer.batch_sizes.items())
     chosen = f"those after step {state.global_step:,}, the last"
     if args.load_best_model_at_end and state.best_model_checkpoint:
@@ -393,7 +393,7 @@ def _training_section(run: RunConfig, trainer: MultiTaskTrainer, seconds: float)
     lines = {"Started from": _started_from(run)} if run.model.from_ else {}
     lines |= {"Heads that were not trained, only scored": ", ".join(scored)} if scored else {}
     lines |= {
-        "Turns of the sources": f"{turns}; a batch holds rows of one source",
+        "Turns of the sources": f"{describe_policy(args)}; a batch holds rows of one source",
         "Rows a batch": f"{batches} (of all processes together); batches a step: {args.gradient_accumulation_steps}",
         "Length": f"{state.global_step:,} optimiser steps, {state.epoch or 0:.2f} epochs",
         "Weights": chosen,

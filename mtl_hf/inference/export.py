@@ -92,6 +92,10 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
     """
     head: Any = model.heads[task]
     kind = model.config.heads[task]["type"]
+    if model.config.experts:
+        raise ValueError(
+            f"`{task}` cannot be exported: it reads a mixture of experts, which no stock class of transformers has."
+        )
     named = model.config.heads[task].get("pooling") or model.config.pooling
     if kind in STOCK and hasattr(head, "pool") and named not in POOLING:
         raise ValueError(

@@ -27,17 +27,19 @@ class MultiTaskConfig(PreTrainedConfig):
         max_length: Longest input in tokens, special tokens included; longer ones are cut.
         encoder_attn_implementation: Attention kernel of the encoder (`sdpa`, `eager`, ...); None is transformers' own
             choice. Kept here because the encoder's own setting does not survive being nested.
+        experts: `num` and `hidden` of the experts between encoder and heads (`experts.Experts`); None for none.
     """
 
     model_type = "mtl-hf"
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}
-    keys_to_ignore_at_inference = ["losses", "last_hidden_state", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = ["losses", "gates", "last_hidden_state", "hidden_states", "attentions"]
 
     text_config: PreTrainedConfig | dict[str, Any] | None = None
     heads: dict[str, Any] | None = None
     pooling: str = "mean"
     max_length: int = 512
     encoder_attn_implementation: str | None = None
+    experts: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.heads = self.heads or {}
@@ -50,6 +52,11 @@ class MultiTaskConfig(PreTrainedConfig):
     def hidden_size(self) -> int:
         """Width of the encoder's states."""
         return int(self.text_config.hidden_size)  # type: ignore[union-attr]
+
+    @property
+    def num_experts(self) -> int:
+        """How many experts stand between encoder and heads."""
+        return int(self.experts["num"]) if self.experts else 0
 
 
 def own_config(name_or_path: str, **where: Any) -> MultiTaskConfig | None:

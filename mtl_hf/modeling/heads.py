@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .experts import Gate
 from .pooling import layers_read, make_pooling
 
 IGNORE_INDEX = -100  # an absent class label; also what the pads of token labels are
@@ -279,7 +280,11 @@ def check_head_name(name: str) -> None:
 
 
 def build_head(
-    hidden_size: int, pooling: str, spec: dict[str, Any], embeddings: tuple[int, int] | None = None
+    hidden_size: int,
+    pooling: str,
+    spec: dict[str, Any],
+    embeddings: tuple[int, int] | None = None,
+    num_experts: int = 0,
 ) -> nn.Module:
     """Make the head that `spec` (a value of `MultiTaskConfig.heads`) describes.
 
@@ -288,6 +293,7 @@ def build_head(
         pooling: The model's pooling, for heads that pool and name none of their own.
         spec: `type`, `labels` where the type has them, and options of the head's class.
         embeddings: Shape of the input embeddings' matrix, for heads that are tied to it.
+        num_experts: Of the model; with some a head has a `gate` over them.
 
     Raises:
         ValueError: Unknown type or option, or labels missing where they are needed.
@@ -302,6 +308,9 @@ def build_head(
     if spec["type"] not in _WITHOUT_LABELS and not options.get("labels"):
         raise ValueError(f"a {spec['type']} head needs `labels`, a list of names.")
     try:
-        return HEADS[spec["type"]](hidden_size, **options)
+        head = HEADS[spec["type"]](hidden_size, **options)
     except TypeError as error:
         raise ValueError(f"a {spec['type']} head does not take these options: {error}.") from error
+    if num_experts:
+        head.gate = Gate(hidden_size, num_experts)
+    return head

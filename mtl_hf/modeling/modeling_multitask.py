@@ -39,6 +39,7 @@ from .encoding import (
     longest_input,
     words_of,
 )
+from .experts import Experts, Silent, check_experts, mix
 from .heads import MaskedLMHead, build_head, by_row, check_head_name
 from .pooling import check_pooling, last_layers, layers_read, make_pooling
 
@@ -58,6 +59,7 @@ class MultiTaskOutput(ModelOutput):
         logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
             of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1, (N, V) of the N masked tokens for
             masked language modelling, (B, T, V) of all where there are no labels.
+        gates: Task → its mixture of experts for each row of the batch, (B, K), if the model has experts.
         hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
         attentions: The encoder's, when asked for with `output_attentions=True`.
     """
@@ -65,6 +67,7 @@ class MultiTaskOutput(ModelOutput):
     loss: Tensor | None = None
     losses: dict[str, Tensor] | None = None
     logits: dict[str, Tensor] | None = None
+    gates: dict[str, Tensor] | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
 
@@ -98,6 +101,7 @@ class MultiTaskModel(PreTrainedModel):
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
         self.encoder = encoder
+        self.experts = self._build_experts()
         self.heads = nn.ModuleDict({name: self._build_head(spec) for name, spec in (config.heads or {}).items()})
         self._tokenizer: PreTrainedTokenizerBase | None = None
         # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
@@ -110,7 +114,15 @@ class MultiTaskModel(PreTrainedModel):
 
     def _build_head(self, spec: dict[str, Any]) -> nn.Module:
         vocab_size, width = self._input_embeddings().shape
-        return build_head(self.config.hidden_size, self.config.pooling, spec, (vocab_size, width))
+        return build_head(
+            self.config.hidden_size, self.config.pooling, spec, (vocab_size, width), self.config.num_experts
+        )
+
+    def _build_experts(self) -> Experts | None:
+        if not self.config.experts:
+            return None
+        check_experts(self.config.experts)
+        return Experts(self.config.hidden_size, **self.config.experts)
 
     def _input_embeddings(self) -> Tensor:
         """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
@@ -118,9 +130,12 @@ class MultiTaskModel(PreTrainedModel):
         return embeddings.weight
 
     def _init_weights(self, module: nn.Module) -> None:
-        """As transformers', and the bias that no layer of torch holds."""
+        """As transformers', the bias that no layer of torch holds, and new experts, which say nothing."""
         super()._init_weights(module)
         if isinstance(module, MaskedLMHead):
+            initialization.zeros_(module.bias)
+        if isinstance(module, Silent):
+            initialization.zeros_(module.weight)
             initialization.zeros_(module.bias)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
@@ -142,6 +157,7 @@ class MultiTaskModel(PreTrainedModel):
         encoder_config: dict[str, Any] | None = None,
         pretrained: bool = True,
         keep_heads: bool = False,
+        experts: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> "MultiTaskModel":
         """A model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
@@ -157,20 +173,22 @@ class MultiTaskModel(PreTrainedModel):
             encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`; sizes too,
                 where it is not `pretrained`.
             pretrained: Whether to load its weights; else they are random, and only configuration and tokenizer are its.
-            keep_heads: Of a multi-task model, keep the heads too, as `from_pretrained` does.
+            keep_heads: Of a multi-task model, keep the heads too, as `from_pretrained` does, and its experts.
+            experts: `{"num": 4, "hidden": 512}` for new experts between the encoder and all heads; none by default.
             **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
 
         Raises:
             ValueError: `max_length` beyond what the encoder can take, an unknown `pooling` or field of the encoder's
-                configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all, or
-                `keep_heads` of what is no multi-task model.
+                configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all,
+                `keep_heads` of what is no multi-task model, or with it `experts` that the model does not have.
         """
         name = os.fspath(name_or_path)
         own = own_config(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
         if own is not None:
             return cls._from_own(
-                name, own, pooling, max_length, attn_implementation, encoder_config, pretrained, keep_heads, kwargs
-            )
+                name, own, pooling, max_length, attn_implementation, encoder_config, pretrained, keep_heads, experts,
+                kwargs,
+            )  # fmt: skip
         if keep_heads:
             raise ValueError(f"{name!r} is no multi-task model: it has no heads to keep.")
         tokenizer = load_tokenizer(name, **kwargs)
@@ -198,6 +216,7 @@ class MultiTaskModel(PreTrainedModel):
             pooling=pooling or "mean",
             max_length=max_length or default_length(name, limit, **kwargs),
             encoder_attn_implementation=encoder.config._attn_implementation,
+            experts=experts,
         )
         model = cls(config, encoder=encoder)
         model._tokenizer, model._origin = tokenizer, (name, kwargs)
@@ -214,6 +233,7 @@ class MultiTaskModel(PreTrainedModel):
         encoder_config: dict[str, Any] | None,
         pretrained: bool,
         keep_heads: bool,
+        experts: dict[str, int] | None,
         kwargs: dict[str, Any],
     ) -> "MultiTaskModel":
         """`from_encoder` of a multi-task model."""
@@ -222,6 +242,12 @@ class MultiTaskModel(PreTrainedModel):
             raise ValueError(
                 f"`pooling` is {pooling!r}, and the heads of {name!r}, which are kept, were trained with"
                 f" {config.pooling!r}: leave it out, or `keep_heads`."
+            )
+        if keep_heads and experts and experts != config.experts:
+            has = f"others ({config.experts})" if config.experts else "none"
+            raise ValueError(
+                f"`experts` is {experts}, but {name!r} has {has}, and its heads read what they were trained to read:"
+                " leave `experts` out, or take the encoder alone (`model.keep: encoder`)."
             )
         for field, value in (encoder_config or {}).items() if pretrained else ():
             setattr(config.text_config, field, value)
@@ -232,6 +258,11 @@ class MultiTaskModel(PreTrainedModel):
         model.config.max_length = max_length or config.max_length
         for head in [] if keep_heads else list(model.heads):
             model.remove_head(head)
+        if not keep_heads:
+            model.config.experts = experts
+            model.experts = model._build_experts()
+            if model.experts is not None:
+                model.experts.apply(model._init_weights)
         if not pretrained:
             own: Any = model.config
             _resized(own.text_config, encoder_config or {})
@@ -401,9 +432,11 @@ class MultiTaskModel(PreTrainedModel):
 
         logits: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
-        for name in names:
+        gates: dict[str, Tensor] = {}
+        for name, states, gate in self._states(encoded, attention_mask, names):
             head: Any = self.heads[name]
-            states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), self._layers_read(name))
+            if gate is not None:
+                gates[name] = gate
             tied = isinstance(head, MaskedLMHead)
             own = (self._input_embeddings(), labels.get(name)) if tied else ()
             logits[name] = head(states, attention_mask, *own)
@@ -414,9 +447,33 @@ class MultiTaskModel(PreTrainedModel):
             loss=torch.stack(list(losses.values())).sum() if losses else None,
             losses=losses or None,
             logits=logits,
+            gates=gates or None,
             hidden_states=encoded.get("hidden_states") if asked else None,
             attentions=encoded.get("attentions"),
         )
+
+    def _states(
+        self, encoded: Any, attention_mask: Tensor, names: Iterable[str]
+    ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+        """Yield each head's name, the states that it reads, and its mixture of experts, with which they are mixed.
+
+        Args:
+            encoded: What the encoder returned, with the layers that these heads read.
+            attention_mask: (B, T).
+            names: Of heads.
+        """
+        said: dict[int, Tensor] = {}  # by the experts, of the states that so many layers make
+        for name in names:
+            num_layers = self._layers_read(name)
+            states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
+            if self.experts is None:
+                yield name, states, None
+                continue
+            if num_layers not in said:
+                said[num_layers] = self.experts(states)
+            head: Any = self.heads[name]
+            gates = head.gate(states, attention_mask)
+            yield name, mix(states, said[num_layers], gates), gates
 
     def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
         if heads is None:
@@ -454,7 +511,7 @@ class MultiTaskModel(PreTrainedModel):
         head: str | None = None,
         show_progress: bool = False,
     ) -> Tensor:
-        """Sentence embeddings.
+        """Sentence embeddings: the encoder's states, pooled. Experts, which mix states for a task, take no part.
 
         Args:
             texts: A string, or a sequence of strings (or of pairs, as tuples).
@@ -633,15 +690,16 @@ class MultiTaskModel(PreTrainedModel):
 
     def _outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:
         """What heads say of each row of a batch; for None its embedding."""
-        ways = {name: self._pooling(None, None) if name is None else (self.heads[name], self._layers_read(name))
-                for name in names}  # fmt: skip
-        deep = any(num_layers > 1 for _, num_layers in ways.values())
+        mask, heads = batch["attention_mask"], [name for name in names if name is not None]
+        pool, num_layers = self._pooling(None, None) if None in names else (None, 1)
+        deep = max([num_layers, *map(self._layers_read, heads)]) > 1
         encoded = self.encoder(**batch, return_dict=True, output_hidden_states=deep)
-        outputs = {}
-        for name, (module, num_layers) in ways.items():
+        outputs: dict[str | None, Tensor] = {}
+        for name, states, _ in self._states(encoded, mask, heads):
+            outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
+        if pool is not None:
             states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-            found = module(states, batch["attention_mask"])
-            outputs[name] = found if name is None else by_row(self.heads[name], found)
+            outputs[None] = pool(states, mask)
         return outputs
 
     def _readings(

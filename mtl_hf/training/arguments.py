@@ -23,6 +23,8 @@ from ..metrics import LOSS_LIKE
 from .balancing import check_balancing
 from .conflicts import check_conflicts
 from .gradients import check_aggregation
+from .optimizer import check_rates
+from .sampling import check_sampling
 
 
 @dataclass
@@ -44,10 +46,8 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             raise ValueError(f"`freeze` is {self.freeze!r}; it should be a list, such as [{self.freeze}].")
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"`layerwise_lr_decay` is {self.layerwise_lr_decay}; it is above 0 and at most 1.")
-        if self.policy == "proportional" and self.stopping_rule != "all_exhausted":
-            raise ValueError(
-                "`stopping_rule` belongs to `policy: round_robin`; proportional always shows every row once."
-            )
+        check_rates(self.learning_rates, self.head_learning_rate)
+        check_sampling(self)
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`training.{name}` is {getattr(self, name)}; it is at least 1.")

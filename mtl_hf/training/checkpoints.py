@@ -248,6 +248,7 @@ def run_settings(
             "pooling": config.pooling,
             "max_length": config.max_length,
             "attn_implementation": config.encoder_attn_implementation,
+            "experts": config.experts,
         },
         "training": deciding_arguments(arguments),
         "encoder": {

@@ -1,10 +1,8 @@
 """Freeze parts of a model by name. Frozen parameters get no gradient and are in no optimiser group."""
 
-import re
 from collections.abc import Iterable
 
-from ..config import nearest
-from .optimizer import Part
+from .optimizer import Part, matching
 
 
 def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable[str] = ()) -> list[str]:
@@ -12,8 +10,7 @@ def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable
 
     Args:
         parts: As `find_parts` returns them.
-        patterns: `embeddings`, `encoder` (all of it, embeddings too), `encoder.layers.<k>`, `encoder.layers.<a>-<b>`
-            (from 0, both ends in), `encoder.top`, `heads.<task>`.
+        patterns: As `optimizer.matching` reads them.
         only_scored: Tasks with `train: false`, whose heads are frozen too.
 
     Returns:
@@ -26,13 +23,7 @@ def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable
     patterns = [*patterns, *(part.name for part in parts if part.name in {f"heads.{name}" for name in only_scored})]
     frozen = set()
     for pattern in patterns:
-        matched = [part for part in parts if _matches(pattern, part.name)]
-        if not matched:
-            names = ["encoder", *(part.name for part in parts)]
-            raise ValueError(
-                f"`freeze`: {pattern!r} matches no part.{nearest(pattern, names)} The parts are: {', '.join(names)}."
-            )
-        for part in matched:
+        for part in matching(parts, pattern, "freeze"):
             frozen.add(part.name)
             for parameter in part.parameters.values():
                 parameter.requires_grad_(False)
@@ -42,12 +33,3 @@ def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable
             " `mtl-hf evaluate` to score a model as it is."
         )
     return [part.name for part in parts if part.name in frozen]
-
-
-def _matches(pattern: str, name: str) -> bool:
-    if pattern == "encoder":
-        return not name.startswith("heads.")
-    if span := re.fullmatch(r"encoder\.layers\.(\d+)-(\d+)", pattern):
-        layer = re.fullmatch(r"encoder\.layers\.(\d+)", name)
-        return layer is not None and int(span[1]) <= int(layer[1]) <= int(span[2])
-    return pattern == name

@@ -1,15 +1,17 @@
-"""Parts of a model and the learning rate of each: layer-wise decay over the encoder, heads by task.
+"""Parts of a model and the learning rate of each: layer-wise decay over the encoder, heads by task, or as patterns say.
 
 Notable: layers are found as the encoder's longest `ModuleList`, never by a table of model names. Groups come in a
 stable order (embeddings, layers from the input up, what follows them, heads; with weight decay before without), which
 a checkpoint's optimiser state relies on.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
 
+from ..config import nearest
 from ..modeling.modeling_multitask import MultiTaskModel
 
 
@@ -18,8 +20,8 @@ class Part:
     """Some parameters of a model that are trained alike.
 
     Attributes:
-        name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer) or
-            `heads.<task>`.
+        name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer), `experts` or
+            `heads.<task>` (with its gate over experts).
         parameters: Full name → parameter.
         learning_rate: Peak learning rate.
     """
@@ -55,13 +57,16 @@ def find_layers(encoder: nn.Module) -> tuple[str, int]:
 def find_parts(model: MultiTaskModel) -> list[Part]:
     """The model's parts from the input to the heads, each parameter in exactly one."""
     layers, num_layers = find_layers(model.encoder)
-    names = ["embeddings", *(f"encoder.layers.{k}" for k in range(num_layers)), "encoder.top"]
+    names = ["embeddings", *(f"encoder.layers.{k}" for k in range(num_layers)), "encoder.top", "experts"]
     parts = {name: Part(name, {}) for name in names + [f"heads.{task}" for task in model.heads]}
     embedding_names = {f"{name}." for name, module in model.encoder.named_modules() if isinstance(module, nn.Embedding)}
     in_front = True
     for name, parameter in model.named_parameters():
         if name.startswith("heads."):
             parts[".".join(name.split(".")[:2])].parameters[name] = parameter
+            continue
+        if name.startswith("experts."):
+            parts["experts"].parameters[name] = parameter
             continue
         inside = name.removeprefix("encoder.")
         if inside.startswith(layers):
@@ -76,6 +81,114 @@ def find_parts(model: MultiTaskModel) -> list[Part]:
     return [part for part in parts.values() if part.parameters]
 
 
+_LAYERS = re.compile(r"encoder\.layers\.(\d+)(?:-(\d+))?")
+
+
+def matching(parts: Iterable[Part], pattern: str, field: str) -> list[Part]:
+    """The parts that a pattern names.
+
+    Args:
+        parts: As `find_parts` returns them.
+        pattern: `embeddings`, `encoder` (all of it, embeddings too), `encoder.layers.<k>`, `encoder.layers.<a>-<b>`
+            (from 0, both ends in), `encoder.top`, `experts`, `heads` (all of them), `heads.<task>`.
+        field: Of the training arguments, where the pattern stands.
+
+    Raises:
+        ValueError: It names none.
+    """
+    parts = list(parts)
+    matched = [part for part in parts if _matches(pattern, part.name)]
+    if not matched:
+        names = ["encoder", *(part.name for part in parts)]
+        raise ValueError(
+            f"`{field}`: {pattern!r} matches no part.{nearest(pattern, [*names, 'heads'])} The parts are:"
+            f" {', '.join(names)}."
+        )
+    return matched
+
+
+def _matches(pattern: str, name: str) -> bool:
+    if pattern in ("encoder", "heads"):
+        return name.startswith(f"{pattern}.") or (pattern == "encoder" and name == "embeddings")
+    span, layer = _LAYERS.fullmatch(pattern), _LAYERS.fullmatch(name)
+    if span and span[2]:
+        return layer is not None and int(span[1]) <= int(layer[1]) <= int(span[2])
+    return pattern == name
+
+
+def _breadth(pattern: str) -> float:
+    """How much a pattern can name: one part, some layers, or a whole side of the model."""
+    span = _LAYERS.fullmatch(pattern)
+    if span and span[2]:
+        return int(span[2]) - int(span[1]) + 1.5  # broader than the one layer's own name, even of one layer
+    return float("inf") if pattern in ("encoder", "heads") else 1.0
+
+
+def explicit_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -> dict[str, tuple[str, float]]:
+    """Part → the pattern that names it most closely, and that pattern's rate.
+
+    A part's own name comes before a span of layers, a narrow span before a wide one, and any of them before `encoder`
+    and `heads`.
+
+    Args:
+        parts: As `find_parts` returns them.
+        learning_rates: Pattern → rate.
+
+    Raises:
+        ValueError: A pattern that names no part, or two as narrow spans that name the same layer.
+    """
+    parts = list(parts)
+    found: dict[str, tuple[str, float]] = {}
+    for pattern in sorted(learning_rates, key=_breadth):
+        for part in matching(parts, pattern, "learning_rates"):
+            if part.name not in found:
+                found[part.name] = pattern, learning_rates[pattern]
+            elif _breadth(found[part.name][0]) == _breadth(pattern):
+                raise ValueError(
+                    f"`learning_rates`: {found[part.name][0]!r} and {pattern!r} both name {part.name}, and neither more"
+                    " closely than the other: let them meet, not overlap."
+                )
+    return found
+
+
+def check_frozen_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -> None:
+    """Refuse an explicit rate of what is frozen.
+
+    `encoder` and `heads` may hold some frozen parts: they are the rate of the others.
+
+    Args:
+        parts: After `freezing.freeze`.
+        learning_rates: Pattern → rate.
+
+    Raises:
+        ValueError: There is one, with the part.
+    """
+    parts = list(parts)
+    for pattern in learning_rates:
+        named = matching(parts, pattern, "learning_rates")
+        frozen = [part.name for part in named if part.frozen]
+        if frozen and (len(frozen) == len(named) or pattern not in ("encoder", "heads")):
+            raise ValueError(
+                f"`learning_rates` has {pattern!r}, but {frozen[0]} is frozen and has no rate: leave it out there, or"
+                " out of `freeze` (heads of tasks with `train: false` are frozen too)."
+            )
+
+
+def check_rates(learning_rates: Mapping[str, float], head_learning_rate: float | None) -> None:
+    """What can be said of explicit rates without the model.
+
+    Raises:
+        ValueError: A rate that is not above 0 and finite, or one of all heads besides `head_learning_rate`.
+    """
+    for pattern, rate in learning_rates.items():
+        if not 0 < rate < float("inf"):
+            raise ValueError(
+                f"`learning_rates.{pattern}` is {rate:g}; it is above 0 (what should stay as it is goes to `freeze`)."
+            )
+    if "heads" in learning_rates and head_learning_rate is not None:
+        raise ValueError("`learning_rates.heads` and `head_learning_rate` say the same thing twice: give one of them.")
+
+
 def set_learning_rates(
     parts: Iterable[Part],
     *,
@@ -83,10 +196,13 @@ def set_learning_rates(
     layerwise_lr_decay: float = 1.0,
     head_learning_rate: float | None = None,
     task_learning_rates: Mapping[str, float | None] | None = None,
+    learning_rates: Mapping[str, float] | None = None,
 ) -> None:
     """Give each part its rate: layer k of L (1 is nearest the input) `learning_rate × decay^(L−k)`, the embeddings
     `× decay^L`, what follows the layers `learning_rate`, a head its task's own, else `head_learning_rate`, else
-    `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer).
+    `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer). Experts, which are new as
+    heads are, have a head's. An explicit rate comes before all of these, but for a task's own before that of all
+    `heads`.
 
     Args:
         parts: As `find_parts` returns them; changed in place.
@@ -94,13 +210,26 @@ def set_learning_rates(
         layerwise_lr_decay: Factor from each layer to the one below.
         head_learning_rate: Of heads without one of their own.
         task_learning_rates: Task → rate of its head, None for none of its own.
+        learning_rates: Pattern → explicit rate (`explicit_rates`).
+
+    Raises:
+        ValueError: As `explicit_rates`, or a head whose task has a rate of its own is named, too.
     """
     parts = list(parts)
     num_layers = sum(part.name.startswith("encoder.layers.") for part in parts)
+    explicit = explicit_rates(parts, learning_rates or {})
     for part in parts:
         kind, _, last = part.name.rpartition(".")
-        if kind == "heads":
-            own = (task_learning_rates or {}).get(last)
+        own = (task_learning_rates or {}).get(last) if kind == "heads" else None
+        pattern, rate = explicit.get(part.name, ("", None))
+        if own is not None and pattern == part.name:
+            raise ValueError(
+                f"`learning_rates.{pattern}` and `tasks.{last}.learning_rate` say the same thing twice: give one of"
+                " them."
+            )
+        if own is None and rate is not None:
+            part.learning_rate = rate
+        elif kind == "heads" or part.name == "experts":
             part.learning_rate = next(rate for rate in (own, head_learning_rate, learning_rate) if rate is not None)
         elif kind == "encoder.layers":
             part.learning_rate = learning_rate * layerwise_lr_decay ** (num_layers - 1 - int(last))

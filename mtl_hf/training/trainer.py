@@ -37,7 +37,6 @@ from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.masking import maskings
 from ..data.rows import EncodedSplit
-from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
 from ..metrics import (
     LOSS_LIKE,
     flatten,
@@ -58,12 +57,15 @@ from .checkpoints import checkpoint_step, run_settings
 from .conflicts import ConflictLog
 from .freezing import freeze
 from .gradients import make_aggregation, steps_of_a_round
-from .optimizer import find_parts, parameter_groups, set_learning_rates
+from .optimizer import check_frozen_rates, find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
 from .progress import ScoreProgressCallback
 from .resumable import ResumableTrainer
+from .sampling import build_schedule, rows_table
 
 logger = logging.getLogger(__name__)
+
+_GATES = ".gates"  # after a task's name: its mixtures of experts among the predictions
 
 
 class MultiTaskTrainer(ResumableTrainer):
@@ -134,10 +136,12 @@ class MultiTaskTrainer(ResumableTrainer):
             layerwise_lr_decay=args.layerwise_lr_decay,
             head_learning_rate=args.head_learning_rate,
             task_learning_rates={name: task.config.learning_rate for name, task in tasks.items()},
+            learning_rates=args.learning_rates,
         )
         only_scored = [name for name, task in tasks.items() if not task.config.train]
         if args.freeze or only_scored:
             freeze(self.parts, args.freeze, only_scored)
+        check_frozen_rates(self.parts, args.learning_rates)
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
@@ -176,7 +180,7 @@ class MultiTaskTrainer(ResumableTrainer):
                 )
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
-            self.batch_sampler = self._build_schedule()
+            self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
         self.loss_weights = {name: task.config.loss_weight for name, task in tasks.items()}  # in the step that goes on
         self.balancer = make_balancer(
             args.loss_balancing,
@@ -213,18 +217,6 @@ class MultiTaskTrainer(ResumableTrainer):
         self._step_started = 0.0
 
     # ---- the schedule ----
-
-    def _build_schedule(self) -> Sampler[list[int]]:
-        assert isinstance(self.train_dataset, EncodedRows)
-        shared: dict[str, Any] = {
-            "seed": self.args.data_seed if self.args.data_seed is not None else self.args.seed,
-            "rank": self.args.process_index,
-            "world_size": self.args.world_size,
-        }
-        lengths = self.train_dataset.lengths()
-        if self.args.policy == "proportional":
-            return ProportionalBatchSampler(lengths, self.batch_sizes, **shared)
-        return RoundRobinBatchSampler(lengths, self.batch_sizes, stopping_rule=self.args.stopping_rule, **shared)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The schedule's batches, of which each rank already yields its slice.
@@ -584,16 +576,21 @@ class MultiTaskTrainer(ResumableTrainer):
             keep_logits: If given, filled with source → task with `train: false` → its logits, an entry a row.
 
         Returns:
-            As `metrics.score`.
+            As `metrics.score`; of a model with experts also `experts`: task → the mean weight of each expert in its
+            mixtures, over all rows.
         """
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
         answers: dict[str, dict[str, Any]] = {}
+        gates: dict[str, list[np.ndarray]] = {}
         # Loaders draw a seed when they start: evaluating must not change what training draws.
         with torch.random.fork_rng(devices=[]):
             for source, split in splits.items():
-                logits = self._logits(source, split, metric_key_prefix)
+                predictions = self._predictions(source, split, metric_key_prefix)
+                logits = {name: predictions[name] for name in split.gold}
+                for name in split.gold if self.model.config.experts else ():
+                    gates.setdefault(name, []).append(predictions[name + _GATES])
                 answers[source] = self._answers(split, logits)
                 if keep_logits is not None:
                     keep_logits[source] = {
@@ -602,10 +599,16 @@ class MultiTaskTrainer(ResumableTrainer):
         if keep_answers is not None:
             keep_answers.update(answers)
         num_rows = {source: len(split.rows) for source, split in splits.items()}
-        return score(self.tasks, answers, num_rows, self.extra_metrics, intervals)
+        results = score(self.tasks, answers, num_rows, self.extra_metrics, intervals)
+        if gates:
+            results["experts"] = {
+                name: np.concatenate(found).reshape(-1, found[0].shape[-1]).mean(0, dtype=float).tolist()
+                for name, found in gates.items()
+            }
+        return results
 
-    def _logits(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
-        """Task → what its head says of each row, in the order of the rows."""
+    def _predictions(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
+        """Task → what its head says of each row, in the order of the rows; `<task>.gates` → its mixtures of experts."""
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
@@ -614,7 +617,7 @@ class MultiTaskTrainer(ResumableTrainer):
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
         predictions = cast(dict[str, np.ndarray], output.predictions)
         back = np.argsort(order)
-        return {name: predictions[name][back] for name in split.gold}
+        return {name: found[back] for name, found in predictions.items()}
 
     def _answers(self, split: EncodedSplit, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
         starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None
@@ -627,13 +630,15 @@ class MultiTaskTrainer(ResumableTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, dict[str, Tensor], None]:
-        """What each head of the batch's source says of each row (`heads.by_row`)."""
+        """What each head of the batch's source says of each row (`heads.by_row`), and its mixture of experts there."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels") or {}
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(**inputs).logits
+            outputs = model(**inputs)
         heads: Any = self.model.heads
-        return None, {name: by_row(heads[name], found, labels.get(name)) for name, found in logits.items()}, None
+        found = {name: by_row(heads[name], logits, labels.get(name)) for name, logits in outputs.logits.items()}
+        found |= {name + _GATES: by_row(heads[name], gates) for name, gates in (outputs.gates or {}).items()}
+        return None, found, None
 
     # ---- the Hub ----
 
@@ -674,14 +679,6 @@ class MultiTaskTrainer(ResumableTrainer):
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:
-    """What each source contributes to an epoch: rows, rows of its global batch, batches, times its rows are seen."""
-    assert isinstance(trainer.train_dataset, EncodedRows)
-    sampler = trainer.batch_sampler
-    lines = [f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'laps an epoch':>16}"]
-    for source, rows in trainer.train_dataset.sources.items():
-        batches = laps = ""
-        if isinstance(sampler, RoundRobinBatchSampler | ProportionalBatchSampler):
-            lap = sampler.epoch_laps()[source]
-            batches, laps = f"{round(lap * sampler.num_batches(source)):,}", f"{lap:.2f}"
-        lines.append(f"{source:<24}{len(rows):>10,}{trainer.batch_sizes[source]:>8}{batches:>10}{laps:>16}")
-    return "\n".join(lines)
+    """What each source contributes to the run (`sampling.rows_table`)."""
+    rows = cast(EncodedRows, trainer.train_dataset).sources
+    return rows_table(trainer.batch_sampler, {name: len(own) for name, own in rows.items()}, trainer.batch_sizes)

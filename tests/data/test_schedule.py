@@ -7,9 +7,30 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtl_hf.data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
+from mtl_hf.data.schedule import (
+    FixedBatchSampler,
+    ProportionalBatchSampler,
+    RoundRobinBatchSampler,
+    TemperatureBatchSampler,
+    apportion,
+)
 
 POLICIES = ("all_exhausted", "first_exhausted", "proportional")
+# Of 21 batches, by hand: 13, 4 and 4 to the power of 1/2 are 3.606, 2 and 2, so 9.956, 5.522 and 5.522.
+SHARED = {
+    "equal": {"temperature": np.inf},
+    "square root": {"temperature": 2.0},
+    "annealed": {"temperature": (np.inf, 1.0), "num_epochs": 3},
+    "capped": {"examples_cap": 30},
+    "fixed": {"probabilities": {"long": 0.1, "middle": 0.5, "short": 0.4}},
+}
+QUOTAS = {
+    "equal": {"long": 7, "middle": 7, "short": 7},
+    "square root": {"long": 10, "middle": 6, "short": 5},
+    "annealed": {"long": 7, "middle": 7, "short": 7},
+    "capped": {"long": 9, "middle": 4, "short": 8},  # sizes 4, 2 and 4: 8.4, 4.2 and 8.4, and of a tie the first
+    "fixed": {"long": 2, "middle": 11, "short": 8},
+}
 SIZES = {"long": 103, "middle": 64, "short": 17}
 BATCHES = {"long": 8, "middle": 16, "short": 5}  # 13, 4 and 4 batches
 
@@ -22,6 +43,9 @@ def lengths_of(sizes: dict[str, int], seed: int = 0) -> dict[str, np.ndarray]:
 
 def sampler(policy: str, sizes: dict[str, int] = SIZES, batches: dict[str, int] = BATCHES, **options: Any) -> Any:
     """The schedule of a policy or stopping rule."""
+    if policy in SHARED:
+        kind = FixedBatchSampler if policy == "fixed" else TemperatureBatchSampler
+        return kind(lengths_of(sizes), batches, **SHARED[policy], **options)
     if policy == "proportional":
         return ProportionalBatchSampler(lengths_of(sizes), batches, **options)
     return RoundRobinBatchSampler(lengths_of(sizes), batches, stopping_rule=policy, **options)
@@ -113,7 +137,7 @@ def test_neighbours_in_length_change_between_epochs() -> None:
 # Ranks
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [*POLICIES, *SHARED])
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4])
 def test_slices_of_all_ranks_are_the_global_batch(policy: str, world_size: int) -> None:
     ranks = [sampler(policy, rank=rank, world_size=world_size) for rank in range(world_size)]
@@ -140,7 +164,7 @@ def test_ranks_get_like_lengths(policy: str) -> None:
 
 
 def test_samplers_show_nothing_that_accelerate_would_deal_out_again() -> None:
-    for policy in POLICIES:
+    for policy in (*POLICIES, *SHARED):
         for name in ("batch_size", "drop_last", "sampler"):
             assert not hasattr(sampler(policy), name)
 
@@ -148,7 +172,7 @@ def test_samplers_show_nothing_that_accelerate_would_deal_out_again() -> None:
 # Policies
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", [*POLICIES, *SHARED])
 def test_schedule_is_a_function_of_seed_and_epoch(policy: str) -> None:
     assert epoch_of(policy, 2) == epoch_of(policy, 2)
     assert epoch_of(policy, 2) != epoch_of(policy, 3)
@@ -235,6 +259,118 @@ def test_laps_of_an_epoch_are_those_that_the_batches_make() -> None:
         assert sampler(policy).epoch_laps() == expected
 
 
+# Shares of an epoch
+
+
+@pytest.mark.parametrize("policy", SHARED)
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_each_source_has_its_share_of_an_epoch_counted_by_hand(policy: str, epoch: int) -> None:
+    quotas = QUOTAS[policy]
+    if policy == "annealed":  # exponents 0, 1/2 and 1
+        quotas = [QUOTAS["equal"], QUOTAS["square root"], {"long": 13, "middle": 4, "short": 4}][epoch]
+    schedule = sampler(policy)
+    batches = epoch_of(policy, epoch)
+    assert schedule.quotas(epoch) == quotas
+    assert collections.Counter(source for source, _ in batches) == quotas
+    assert len(batches) == len(schedule) == 21
+    assert schedule.epoch_laps(epoch) == {
+        name: quota / {"long": 13, "middle": 4, "short": 4}[name] for name, quota in quotas.items()
+    }
+
+
+@pytest.mark.parametrize("policy", SHARED)
+def test_a_share_goes_through_a_source_lap_by_lap(policy: str) -> None:
+    for epoch in (0, 1):
+        batches = epoch_of(policy, epoch)
+        for source, a_lap in {"long": 13, "middle": 4, "short": 4}.items():
+            laps = laps_of(batches, source, a_lap)
+            for lap in laps[:-1]:
+                assert sorted(lap) == sorted(rows_of(source)), "all rows before any is shown again"
+            assert len(set(laps[-1])) == len(laps[-1])
+            assert set(laps[-1]) <= rows_of(source)
+            assert len({tuple(lap) for lap in laps}) == len(laps), "reshuffled"
+
+
+def test_a_share_of_less_than_the_source_shows_other_rows_each_epoch() -> None:
+    shown = [
+        {row for source, rows in epoch_of("fixed", epoch) if source == "long" for row in rows} for epoch in range(40)
+    ]
+    assert shown[0] != shown[1]
+    assert set.union(*shown) == rows_of("long")
+
+
+def test_batches_know_the_lap_that_they_are_of() -> None:
+    schedule = sampler("fixed")
+    seen: collections.Counter[int] = collections.Counter()
+    for batch in schedule:
+        assert {seen[row] for row in batch} == {batch.draw[2]}
+        seen.update(batch)
+
+
+def proportional_order(sizes: dict[str, int], batches: dict[str, int], epoch: int) -> list[tuple[str, list[int]]]:
+    """What `proportional` has always been: all batches of all sources, permuted."""
+    schedule = sampler("proportional", sizes, batches)
+    listed = [(name, batch.tolist()) for name in sizes for batch in schedule.source_batches(name, epoch)]
+    return [listed[index] for index in np.random.default_rng([42, epoch, len(sizes)]).permutation(len(listed))]
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [
+        ({"temperature": 1.0}, 4),
+        ({"examples_cap": 103}, 4),
+        ({"temperature": (1.0, 1.0)}, 4),
+        ({"temperature": (1.0, 5.0)}, 1),  # of which only the first epoch is neutral
+    ],
+)
+def test_neutral_settings_are_proportional_bit_for_bit(options: dict[str, Any], epochs: int) -> None:
+    schedule = TemperatureBatchSampler(lengths_of(SIZES), BATCHES, **options, num_epochs=4)
+    for epoch in range(epochs):
+        expected = proportional_order(SIZES, BATCHES, epoch)
+        assert epoch_of("proportional", epoch) == expected
+        assert [(name, rows.tolist()) for name, rows in schedule.global_batches(epoch)] == expected
+
+
+def test_neutral_settings_are_proportional_whatever_the_sizes() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        names = [f"s{place}" for place in range(rng.integers(1, 9))]
+        sizes = {name: int(rng.integers(1, 10**6)) for name in names}
+        schedule = TemperatureBatchSampler(
+            {name: np.zeros(size) for name, size in sizes.items()}, dict.fromkeys(names, 7)
+        )
+        assert schedule.quotas(0) == {name: -(-size // 7) for name, size in sizes.items()}
+
+
+def test_a_temperature_is_annealed_in_equal_steps_of_its_inverse() -> None:
+    schedule = TemperatureBatchSampler({"a": [3], "b": [3]}, {"a": 1, "b": 1}, temperature=(5.0, 1.0), num_epochs=3)
+    assert [schedule.temperature(epoch) for epoch in range(4)] == pytest.approx([5, 1 / 0.6, 1, 1])
+    with pytest.raises(ValueError, match="over the epochs of a run, and this run has one: train for at least 2"):
+        TemperatureBatchSampler({"a": [3], "b": [3]}, {"a": 1, "b": 1}, temperature=(5.0, 1.0))
+
+
+def test_extreme_temperatures_neither_overflow_nor_leave_a_source_out() -> None:
+    lengths = {"big": np.zeros(10**6), "small": np.zeros(10)}
+    cold = TemperatureBatchSampler(lengths, {"big": 10, "small": 10}, temperature=1e-3)
+    assert cold.quotas(0) == {"big": 100_000, "small": 1}
+    hot = TemperatureBatchSampler(lengths, {"big": 10, "small": 10}, temperature=1e9)
+    assert hot.quotas(0) == {"big": 50_001, "small": 50_000}
+
+
+def test_apportioning_is_to_within_one_and_leaves_nobody_out() -> None:
+    assert apportion({"a": 0.7, "b": 0.2, "c": 0.1}, 10) == {"a": 7, "b": 2, "c": 1}
+    assert apportion({"a": 1, "b": 1, "c": 1}, 10) == {"a": 4, "b": 3, "c": 3}
+    assert apportion({"a": 0.98, "b": 0.01, "c": 0.01}, 10) == {"a": 8, "b": 1, "c": 1}
+    assert apportion({"a": 0.98, "b": 0.01, "c": 0.01}, 3) == {"a": 1, "b": 1, "c": 1}
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        weights = dict(enumerate(rng.random(rng.integers(1, 8)) + 0.2))
+        total = int(rng.integers(50, 500))
+        numbers = apportion(weights, total)
+        assert sum(numbers.values()) == total
+        assert all(abs(numbers[name] - weight * total / sum(weights.values())) < 1 for name, weight in weights.items())
+
+
 # What an epoch promises, counted by hand. Per source (rows in batches): each of its rows is shown `times` times, and as
 # many rows as `extra` says once more, which differ between epochs.
 PROMISES = {
@@ -314,6 +450,21 @@ def test_batch_that_cannot_give_every_process_a_row_is_refused() -> None:
         ValueError, match=r"source 'a': 9 rows in global batches of 4 leave a batch with 3, fewer than the 4"
     ):
         sampler("proportional", {"a": 9}, {"a": 4}, world_size=4)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "expected"),
+    [
+        (
+            {"ner": 0.5, "reviws": 0.5},
+            r"has 'reviws', which is no source .* Did you mean `reviews`\? .*: ner, reviews\.",
+        ),
+        ({"ner": 1.0}, "has no share for the source 'reviews'"),
+    ],
+)
+def test_probabilities_of_other_sources_are_refused(probabilities: dict[str, float], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        FixedBatchSampler({"ner": [3], "reviews": [3]}, {"ner": 1, "reviews": 1}, probabilities=probabilities)
 
 
 def test_unknown_stopping_rule_is_refused() -> None:

@@ -146,9 +146,10 @@ def test_checks_share_no_folder_and_reach_what_waits_for_a_first_run(
 
 
 def test_numbers_of_a_comparison_are_those_of_its_runs(config: Path, tmp_path: Path, in_process: list[str]) -> None:
-    result = compare(config, ["training.learning_rate=2e-2"], seeds=[3, 5, 8], to=tmp_path / "out", plot=False)
+    overrides = ["training.learning_rate=2e-2", "training.num_train_epochs=2"]
+    result = compare(config, overrides, seeds=[3, 5, 8], to=tmp_path / "out", plot=False)
     assert len(in_process) == 9
-    assert result["overrides"] == ["training.learning_rate=2e-2"]
+    assert result["overrides"] == overrides
     alone, together = result["variants"]["alone"], result["variants"]["together"]
     assert (alone["models"], together["models"]) == (2, 1)
     assert "against" not in alone
@@ -179,6 +180,25 @@ def test_numbers_of_a_comparison_are_those_of_its_runs(config: Path, tmp_path: P
         assert found["interval"][0] <= found["difference"] <= found["interval"][1]
         assert len(together["curves"][task]) == 3
         assert "difference" not in alone["tasks"][task]
+
+    def chosen(run: str, seed: int) -> dict[str, Any]:
+        """What was logged at the checkpoint that was chosen."""
+        state = json.loads((tmp_path / "out" / "runs" / run / f"seed-{seed}" / "trainer_state.json").read_text())
+        step = state["best_global_step"]
+        return {"best": step} | next(
+            line for line in state["log_history"] if line["step"] == step and "eval_score" in line
+        )
+
+    assert together["best_steps"] == [chosen("together", seed)["best"] for seed in (3, 5, 8)]
+    assert alone["best_steps"] == [
+        chosen("alone-intent", seed)["best"] + chosen("alone-slots", seed)["best"] for seed in (3, 5, 8)
+    ]
+    losses = [chosen("alone-slots", seed)["eval_slots_cross_entropy"] for seed in (3, 5, 8)]
+    assert alone["validation"]["slots"]["values"] == losses
+    assert alone["validation"]["slots"]["metric"] == "cross_entropy"
+    page = (tmp_path / "out" / "comparison.md").read_text()
+    assert "| validation loss | intent, cross_entropy | slots, cross_entropy |" in page
+    assert f"{np.mean(losses):.4f} ± {np.std(losses, ddof=1):.4f}" in page
 
     def right(one: dict[str, Any]) -> bool:
         return one["predicted"] == one["gold"]

@@ -93,6 +93,17 @@ def test_named_variants_and_what_they_need_first(folder: Path) -> None:
     assert "learning_rate" not in runs[2].config.training
 
 
+def test_a_variant_can_give_each_task_a_model_of_its_own(folder: Path) -> None:
+    variants = {"fast": ["training.learning_rate=1e-2"],
+                "fast_alone": {"alone": True, "overrides": ["training.learning_rate=1e-2"]}}  # fmt: skip
+    _, runs = plan_runs(read_comparison(write(folder, seeds=1, variants=variants)), folder / "out")
+    names = ["fast/seed-13", "fast_alone-a/seed-13", "fast_alone-b/seed-13"]
+    assert [run.name for run in runs] == names
+    assert [(run.variant, run.model) for run in runs] == [("fast", ""), ("fast_alone", "a"), ("fast_alone", "b")]
+    assert [list(run.config.tasks) for run in runs] == [["a", "b"], ["a"], ["b"]]
+    assert {float(run.config.training["learning_rate"]) for run in runs} == {1e-2}
+
+
 def test_variants_of_a_file_beside_those_of_the_config(folder: Path) -> None:
     (folder / "more").mkdir()
     more = folder / "more" / "variants.yaml"
@@ -120,6 +131,8 @@ def test_variants_of_a_file_beside_those_of_the_config(folder: Path) -> None:
         ({"variants": {"x": [], "y": {"against": "z"}}}, r"`variants\.y\.against` is 'z'.* The variants are x, y"),
         ({"config": "nowhere.yaml"}, "there is no config file"),
         ({"variants": {"x": [], "y": ["model.encoder=${first.no}"]}}, r"variant y: .*first\.no.* is no run of `first`"),
+        ({"variants": {"x": {"alone": True}, "x-a": []}}, "two variants would both write to .*x-a.*: rename one"),
+        ({"variants": {"x": [], "y": []}, "first": {"z": {"alone": True}}}, r"first\.z: `alone` makes a model of each"),
         ({"variants": {"x": [], "y": ["training.seed"]}}, "variant y .*is not an override"),
         ({"variants": {"x": [], "y": ["tasks.a.label_smoothing=2"]}}, r"variant y .*label_smoothing` is 2"),
     ],

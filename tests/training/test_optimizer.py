@@ -32,10 +32,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def model(family: str, encoder_folders: dict[str, Any]) -> MultiTaskModel:
-    model = MultiTaskModel.from_encoder(encoder_folders[family])
-    model.add_head("intent", type="sequence_classification", labels=["a", "b"])
-    model.add_head("slots", type="token_classification", labels=["O", "B-x"])
-    return model
+    return two_heads(encoder_folders[family])
 
 
 def expected_part(family: str, name: str) -> str:
@@ -155,6 +152,84 @@ def test_a_heads_rate_is_its_tasks_else_that_of_heads_else_the_common_one(
     assert rates["encoder.layers.2"] == 0.8
 
 
+# Three layers, in the parts that every test below has.
+PARTS = ["embeddings", "encoder.layers.0", "encoder.layers.1", "encoder.layers.2", "heads.intent", "heads.slots"]
+
+
+@pytest.mark.parametrize(
+    ("learning_rates", "others", "expected"),
+    [
+        ({}, {}, [0.1, 0.2, 0.4, 0.8, 0.8, 0.8]),
+        ({"heads": 9, "encoder.layers.1-2": 5, "encoder.layers.0": 3, "embeddings": 1}, {}, [1, 3, 5, 5, 9, 9]),
+        ({"encoder.layers.1": 5}, {}, [0.1, 0.2, 5, 0.8, 0.8, 0.8]),  # decay for all else
+        ({"encoder": 3}, {}, [3, 3, 3, 3, 0.8, 0.8]),
+        ({"encoder": 3, "encoder.layers.0-2": 4, "encoder.layers.1-2": 5, "encoder.layers.2": 6}, {},
+         [3, 4, 5, 6, 0.8, 0.8]),
+        ({"encoder.layers.2": 6, "encoder.layers.1-2": 5, "encoder.layers.0-2": 4, "encoder": 3}, {},
+         [3, 4, 5, 6, 0.8, 0.8]),  # whatever their order
+        ({"encoder.layers.2-2": 6, "encoder.layers.2": 7}, {}, [0.1, 0.2, 0.4, 7, 0.8, 0.8]),
+        ({"heads": 9, "heads.slots": 7}, {}, [0.1, 0.2, 0.4, 0.8, 9, 7]),
+        ({"heads.slots": 7}, {"head_learning_rate": 2.0}, [0.1, 0.2, 0.4, 0.8, 2, 7]),
+        ({"heads": 9}, {"task_learning_rates": {"intent": 4.0, "slots": None}}, [0.1, 0.2, 0.4, 0.8, 4, 9]),
+        ({"heads.slots": 9}, {"task_learning_rates": {"intent": 4.0}}, [0.1, 0.2, 0.4, 0.8, 4, 9]),
+    ],
+)  # fmt: skip
+def test_an_explicit_rate_is_that_of_the_closest_name(learning_rates, others, expected, encoder_folders):
+    parts = find_parts(two_heads(encoder_folders["bert"]))
+    options = {"learning_rate": 0.8, "layerwise_lr_decay": 0.5} | others
+    set_learning_rates(parts, learning_rates=learning_rates, **options)
+    assert [part.name for part in parts] == PARTS
+    assert [part.learning_rate for part in parts] == pytest.approx(expected, rel=1e-12)
+
+
+def two_heads(encoder: Any) -> MultiTaskModel:
+    """An encoder with the heads `intent` and `slots`."""
+    model = MultiTaskModel.from_encoder(encoder)
+    model.add_head("intent", type="sequence_classification", labels=["a", "b"])
+    model.add_head("slots", type="token_classification", labels=["O", "B-x"])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("learning_rates", "options", "expected"),
+    [
+        ({"encoder.layer.0": 1e-4}, {}, r"'encoder\.layer\.0' matches no part\. Did you mean `encoder\.layers"),
+        ({"encoder.layers.3-5": 1e-4}, {}, r"`learning_rates`: 'encoder\.layers\.3-5' matches no part\."),
+        ({"head": 1e-3}, {}, r"'head' matches no part\. Did you mean `heads"),
+        ({"encoder.layers.0-1": 1e-4, "encoder.layers.1-2": 1e-5}, {},
+         r"'encoder\.layers\.0-1' and 'encoder\.layers\.1-2' both name encoder\.layers\.1, and neither more closely"),
+        ({"embeddings": 1e-4}, {"freeze": ["embeddings"]}, "has 'embeddings', but embeddings is frozen"),
+        ({"encoder.layers.0-1": 1e-4}, {"freeze": ["encoder.layers.0"]}, r"0-1', but encoder\.layers\.0 is frozen"),
+        ({"encoder": 1e-4}, {"freeze": ["encoder"]}, "has 'encoder', but embeddings is frozen"),
+        ({"heads": 1e-4}, {"freeze": ["heads"]}, r"has 'heads', but heads\.intent is frozen"),
+        ({"heads": 1e-4}, {"head_learning_rate": 1e-3}, r"`learning_rates\.heads` and `head_learning_rate` say"),
+        ({"embeddings": 0.0}, {}, r"`learning_rates\.embeddings` is 0; it is above 0 .*`freeze`"),
+        ({"embeddings": float("inf")}, {}, r"`learning_rates\.embeddings` is inf"),
+    ],
+)  # fmt: skip
+def test_explicit_rates_that_cannot_be_are_refused(learning_rates, options, expected, encoder_folder, tmp_path):
+    built = build(assistant_config(encoder_folder))
+    with pytest.raises(ValueError, match=expected):
+        make_trainer(built, tmp_path, learning_rates=learning_rates, **options)
+
+
+def test_two_rates_of_one_head_are_refused(encoder_folder, tmp_path):
+    built = build(assistant_config(encoder_folder, slots={"learning_rate": 0.02}))
+    with pytest.raises(
+        ValueError, match=r"`learning_rates\.heads\.slots` and `tasks\.slots\.learning_rate` say the same"
+    ):
+        make_trainer(built, tmp_path, learning_rates={"heads.slots": 0.1})
+
+
+def test_the_rate_of_a_whole_side_is_that_of_what_is_not_frozen(encoder_folder, tmp_path):
+    built = build(assistant_config(encoder_folder))
+    trainer = make_trainer(
+        built, tmp_path, learning_rates={"encoder": 0.5, "heads": 0.7}, freeze=["embeddings", "heads.intent"]
+    )
+    rates = {group["name"]: group["lr"] for group in trainer.create_optimizer().param_groups}
+    assert rates == dict.fromkeys(PARTS[1:4], 0.5) | {"heads.slots": 0.7}
+
+
 def test_the_scheduler_scales_every_group_and_the_log_says_so(encoder_folder, tmp_path):
     built = build(assistant_config(encoder_folder, slots={"learning_rate": 0.02}))
     options = {"learning_rate": 0.01, "layerwise_lr_decay": 0.5, "warmup_steps": 2, "num_train_epochs": 1}
@@ -192,9 +267,11 @@ def test_one_step_of_adamw_moves_each_part_by_its_own_rate(still_encoder_folder,
     """Adam's first step is the rate itself wherever the gradient is not next to nothing."""
     built = build(assistant_config(still_encoder_folder, intent={"learning_rate": 0.003}))
     before = {name: parameter.detach().clone() for name, parameter in built.model.named_parameters()}
-    options = {"learning_rate": 0.001, "layerwise_lr_decay": 0.5, "lr_scheduler_type": "constant", "max_steps": 1}
+    options = {"learning_rate": 0.001, "layerwise_lr_decay": 0.5, "lr_scheduler_type": "constant", "max_steps": 1,
+               "learning_rates": {"encoder.layers.0": 0.002}}  # fmt: skip
     trainer = make_trainer(built, tmp_path, batch_sampler=FixedBatches([list(range(8))]), max_grad_norm=0, **options)
     trainer.train()
+    assert trainer.parts[1].learning_rate == 0.002
     for part in trainer.parts:
         moved = [(parameter - before[name]).abs().max() for name, parameter in part.parameters.items()]
         assert torch.stack(moved).max().item() == pytest.approx(part.learning_rate, rel=1e-2), part.name

@@ -1,0 +1,25 @@
+"""What all plots over steps share: colours that colour-blind readers can tell apart, axes of losses, PNG and SVG."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+
+
+def scale_axis(axis: Any, values: Iterable[float]) -> None:
+    """Make the y axis logarithmic where positive values span more than a factor of 10; others do not show there."""
+    positive = [value for value in values if value > 0]
+    if positive and max(positive) > 10 * min(positive):
+        axis.set_yscale("log")
+
+
+def save_figure(figure: Any, path: Path) -> list[Path]:
+    """Write a figure as `<path>.png` and `<path>.svg`, close it, and return the two."""
+    import matplotlib.pyplot as plt
+
+    paths = [path.with_suffix(ending) for ending in (".png", ".svg")]
+    for written in paths:
+        figure.savefig(written, dpi=150)
+    plt.close(figure)
+    return paths

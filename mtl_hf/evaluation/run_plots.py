@@ -1,0 +1,176 @@
+"""`mtl-hf plot`: what happened over the steps of a run, from the log that it keeps in `trainer_state.json`.
+
+Notable: everything is read from files, so a run can be looked at while it goes on, and one of long ago as well.
+"""
+
+import importlib.util
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..metrics import LOSS_LIKE
+from ..training.checkpoints import list_checkpoints
+from .figures import COLOURS, save_figure, scale_axis
+
+logger = logging.getLogger(__name__)
+
+STATE = "trainer_state.json"
+Curve = list[tuple[int, float]]  # step, value
+
+
+def plot_run(folder: str | Path) -> list[Path]:
+    """Draw a run's log into `plots/` in its folder, as PNG and SVG each.
+
+    - `learning_rates`: the rate of each part; logarithmic where the parts' peaks span more than a factor of 10.
+    - `losses`: of each task, in training and, dashed, on the validation split; logarithmic likewise.
+    - `validation`: the primary metric of each task (of a run that is not finished, the first that is logged).
+    - `loss_weights`: of each task, where the run logs them.
+
+    Args:
+        folder: A run's folder, finished or not, or one of its `checkpoint-N`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: There is no log, or nothing in it.
+        ImportError: matplotlib is missing.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("plots need matplotlib: pip install 'mtl_hf[plots]'")
+    folder = Path(folder)
+    history = read_history(folder)
+    metrics = folder / "metrics.json"
+    scored = json.loads(metrics.read_text(encoding="utf-8"))["tasks"] if metrics.is_file() else {}
+    primary = {name: numbers["primary"] for name, numbers in scored.items()}
+    lines = [entry for entry in history if "loss" in entry]  # of training; all others are of evaluations
+    logged = dict.fromkeys(key for line in lines for key in line)
+    parts = [key.removeprefix("lr_") for key in logged if key.startswith("lr_")]
+    tasks = [key.removesuffix("_loss") for key in logged if key.endswith("_loss") and not key.startswith("lr_")]
+    weights = {task: curve(lines, f"{task}_weight") for task in tasks if f"{task}_weight" in logged}
+    figures: dict[str, Callable[[], Any]] = {
+        "learning_rates": lambda: _draw_rates({part: curve(lines, f"lr_{part}") for part in parts}),
+        "losses": lambda: _draw_losses({task: curve(lines, f"{task}_loss") for task in tasks}, history),
+        "validation": lambda: _draw_validation(history, tasks, primary),
+        "loss_weights": lambda: _draw_weights(weights),
+    }
+    plots = folder / "plots"
+    written: list[Path] = []
+    for name, draw in figures.items():
+        if (figure := draw()) is not None:
+            plots.mkdir(exist_ok=True)
+            written += save_figure(figure, plots / name)
+    if not written:
+        raise ValueError(f"{folder}: its log has nothing to draw yet (`logging_steps` says how often a run logs).")
+    logger.info("Written to %s: %s.", plots, ", ".join(path.name for path in written))
+    return written
+
+
+def read_history(folder: Path) -> list[dict[str, Any]]:
+    """A run's log; of one that is not finished that of its newest checkpoint.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for place in [folder, *reversed(list_checkpoints(folder))]:
+        path = place / STATE
+        if path.is_file():
+            return list(json.loads(path.read_text(encoding="utf-8"))["log_history"])
+    raise ValueError(f"{folder} is no run's folder, or of one without a checkpoint yet: it has no {STATE}.")
+
+
+def curve(history: Sequence[Mapping[str, Any]], key: str) -> Curve:
+    """A number of the log by step, where it is logged and is one."""
+    return [(entry["step"], entry[key]) for entry in history if entry.get(key) is not None]
+
+
+def validation_curve(history: Sequence[Mapping[str, Any]], task: str, metrics: Iterable[str]) -> tuple[str, Curve]:
+    """The first of some metrics that evaluations log of a task, and its curve; an empty one where there is none."""
+    found = ((metric, curve(history, f"eval_{task}_{metric}")) for metric in metrics)
+    return next((item for item in found if item[1]), ("", []))
+
+
+def _panels(number: int) -> tuple[Any, Sequence[Any]]:
+    """A figure with so many panels beside each other, for curves over steps."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, number, figsize=(1.4 + 3.6 * number, 3.4), squeeze=False, layout="constrained")
+    for axis in axes[0]:
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.3)
+    return figure, axes[0]
+
+
+def _draw_rates(rates: Mapping[str, Curve]) -> Any:
+    if not rates:
+        return None
+    import matplotlib.pyplot as plt
+
+    figure, (axis,) = _panels(1)
+    figure.set_size_inches(7.2, 3.8)
+    depth = [name for name in rates if name == "embeddings" or name.startswith("encoder.")]  # from the input up
+    others = [name for name in rates if name not in depth]
+    for name, points in rates.items():
+        look: dict[str, Any]
+        if name in depth:
+            look = {"color": plt.get_cmap("viridis")(0.9 * depth.index(name) / max(1, len(depth) - 1))}
+        else:
+            look = {"color": COLOURS[(others.index(name) + 1) % len(COLOURS)], "linestyle": "--"}
+        axis.plot(*zip(*points, strict=True), label=f" {name}", linewidth=1.4, **look)
+    scale_axis(axis, [max(value for _, value in points) for points in rates.values()])
+    axis.set_ylabel("learning rate")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
+    return figure
+
+
+def _draw_losses(losses: Mapping[str, Curve], history: Sequence[Mapping[str, Any]]) -> Any:
+    if not losses:
+        return None
+    figure, axes = _panels(len(losses))
+    for axis, (task, points) in zip(axes, losses.items(), strict=True):
+        axis.plot(*zip(*points, strict=True), color=COLOURS[0], linewidth=1.2, label="training")
+        metric, scored = validation_curve(history, task, [name for name in LOSS_LIKE if name != "perplexity"])
+        if scored:
+            look = {"color": COLOURS[1], "linestyle": "--", "marker": "o", "markersize": 3}
+            axis.plot(*zip(*scored, strict=True), label=f"validation, {metric}", **look)
+        scale_axis(axis, [value for _, value in [*points, *scored]])
+        axis.set_title(f"{task}, loss", fontsize=10)
+        axis.legend(fontsize=7)
+    return figure
+
+
+def _draw_validation(history: Sequence[Mapping[str, Any]], tasks: Sequence[str], primary: Mapping[str, str]) -> Any:
+    found = {}
+    for task in tasks:
+        named = (
+            key.removeprefix(f"eval_{task}_") for entry in history for key in entry if key.startswith(f"eval_{task}_")
+        )
+        metric, scores = validation_curve(history, task, [primary[task]] if task in primary else named)
+        if scores:
+            found[task] = metric, scores
+    if not found:
+        return None
+    figure, axes = _panels(len(found))
+    for axis, (task, (metric, scores)) in zip(axes, found.items(), strict=True):
+        scale = 1 if metric in LOSS_LIKE else 100
+        values = [scale * value for _, value in scores]
+        axis.plot([step for step, _ in scores], values, color=COLOURS[2], marker="o", markersize=3, linewidth=1.4)
+        if metric in LOSS_LIKE:
+            scale_axis(axis, values)
+        axis.set_title(f"{task}, validation", fontsize=10)
+        axis.set_ylabel(metric)
+    return figure
+
+
+def _draw_weights(weights: Mapping[str, Curve]) -> Any:
+    if not weights:
+        return None
+    figure, (axis,) = _panels(1)
+    for place, (task, points) in enumerate(weights.items()):
+        axis.plot(*zip(*points, strict=True), color=COLOURS[place % len(COLOURS)], linewidth=1.4, label=task)
+    scale_axis(axis, [value for points in weights.values() for _, value in points])
+    axis.set_ylabel("weight of the loss")
+    axis.legend(fontsize=7)
+    return figure

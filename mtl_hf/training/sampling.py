@@ -1,0 +1,157 @@
+"""How sources take turns, from a run's arguments: which fields belong together, the schedule, and its table.
+
+Notable: what can be said without the data is checked with the arguments, the rest when the schedule is built; both are
+before the first step. The arithmetic itself is in `data/schedule.py`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ..config import OurTraining, check_keys
+from ..data.schedule import (
+    FixedBatchSampler,
+    ProportionalBatchSampler,
+    RoundRobinBatchSampler,
+    SourceBatchSampler,
+    TemperatureBatchSampler,
+)
+
+# Field → the policies that read it.
+_BELONGS = {
+    "stopping_rule": ("round_robin",),
+    "sampling_temperature": ("temperature",),
+    "sampling_probabilities": ("fixed",),
+    "examples_cap": ("proportional", "temperature"),
+}
+
+
+def check_sampling(arguments: OurTraining) -> None:
+    """Check the fields of `policy`, as far as that needs no data.
+
+    Raises:
+        ValueError: A field of another policy, one that is missing, or a value that cannot be.
+    """
+    policy = arguments.policy
+    given = {
+        "stopping_rule": arguments.stopping_rule != "all_exhausted",
+        "sampling_temperature": arguments.sampling_temperature is not None,
+        "sampling_probabilities": bool(arguments.sampling_probabilities),
+        "examples_cap": arguments.examples_cap is not None,
+    }
+    for name, policies in _BELONGS.items():
+        if given[name] and policy not in policies:
+            raise ValueError(
+                f"`{name}` belongs to `policy: {' or '.join(policies)}`, and `policy` is {policy}: change one of them."
+            )
+    if policy == "temperature":
+        if arguments.sampling_temperature is None:
+            raise ValueError("`policy: temperature` needs `sampling_temperature`: a number, or {from: 5, to: 1}.")
+        if isinstance(arguments.sampling_temperature, Mapping):
+            check_keys(arguments.sampling_temperature, ("from", "to"), "sampling_temperature")
+            if missing := {"from", "to"} - set(arguments.sampling_temperature):
+                raise ValueError(
+                    f"`sampling_temperature` has no `{missing.pop()}`; it is a number, or {{from: 5, to: 1}}."
+                )
+        for value in _ends(arguments.sampling_temperature):
+            if not value > 0:
+                raise ValueError(
+                    f"`sampling_temperature` is {value:g}; it is above 0: 1 is proportional, .inf gives equal shares."
+                )
+    if policy == "fixed":
+        if not given["sampling_probabilities"]:
+            raise ValueError("`policy: fixed` needs `sampling_probabilities`: {source: share, ...} for every source.")
+        for source, value in arguments.sampling_probabilities.items():
+            if not 0 < value <= 1:
+                raise ValueError(
+                    f"`sampling_probabilities.{source}` is {value:g}; it is a share: above 0 and at most 1 (to leave a"
+                    " source out, take it out of `sources`)."
+                )
+        total = sum(arguments.sampling_probabilities.values())
+        if not math.isclose(total, 1, abs_tol=1e-6):
+            raise ValueError(f"`sampling_probabilities` sum to {total:g}; they sum to 1.")
+    if arguments.examples_cap is not None and arguments.examples_cap < 1:
+        raise ValueError(f"`examples_cap` is {arguments.examples_cap}; it is at least 1 row.")
+
+
+def build_schedule(
+    arguments: Any, lengths: Mapping[str, Sequence[int] | np.ndarray], batch_sizes: Mapping[str, int]
+) -> Sampler[list[int]]:
+    """The schedule that the arguments name.
+
+    Args:
+        arguments: `MultiTaskTrainingArguments`.
+        lengths: Source → token length of each of its rows, in the order in which sources take turns.
+        batch_sizes: Source → rows of its global batch.
+
+    Raises:
+        ValueError: As of the schedules.
+    """
+    shared: dict[str, Any] = {
+        "seed": arguments.data_seed if arguments.data_seed is not None else arguments.seed,
+        "rank": arguments.process_index,
+        "world_size": arguments.world_size,
+    }
+    if arguments.policy == "round_robin":
+        return RoundRobinBatchSampler(lengths, batch_sizes, stopping_rule=arguments.stopping_rule, **shared)
+    if arguments.policy == "fixed":
+        return FixedBatchSampler(lengths, batch_sizes, probabilities=arguments.sampling_probabilities, **shared)
+    proportional = ProportionalBatchSampler(lengths, batch_sizes, **shared)
+    if arguments.policy == "proportional" and arguments.examples_cap is None:
+        return proportional
+    steps = math.ceil(len(proportional) / arguments.gradient_accumulation_steps)  # of an epoch, the same for all shares
+    epochs = arguments.max_steps / steps if arguments.max_steps > 0 else arguments.num_train_epochs
+    ends = _ends(1.0 if arguments.sampling_temperature is None else arguments.sampling_temperature)
+    options = {"temperature": ends, "examples_cap": arguments.examples_cap, "num_epochs": math.ceil(epochs)}
+    return TemperatureBatchSampler(lengths, batch_sizes, **options, **shared)
+
+
+def _ends(temperature: float | Mapping[str, float]) -> tuple[float, float]:
+    """The temperature of the first and of the last epoch."""
+    if isinstance(temperature, Mapping):
+        return temperature["from"], temperature["to"]
+    return temperature, temperature
+
+
+def describe_policy(arguments: OurTraining) -> str:
+    """How sources took turns, for the model card."""
+    found: str = arguments.policy
+    if found == "round_robin":
+        found += f", {arguments.stopping_rule}"
+    if arguments.sampling_temperature is not None:
+        first, last = _ends(arguments.sampling_temperature)
+        found += f" {first:g}" + (f" to {last:g}" if last != first else "")
+    if arguments.sampling_probabilities:
+        found += f" ({', '.join(f'{name} {share:g}' for name, share in arguments.sampling_probabilities.items())})"
+    return found + (
+        f", as if no source had more than {arguments.examples_cap:,} rows" if arguments.examples_cap else ""
+    )
+
+
+def rows_table(sampler: Any, rows: Mapping[str, int], batch_sizes: Mapping[str, int]) -> str:
+    """What each source contributes to an epoch: batches, their share of all, and how often its rows are seen.
+
+    Under an annealed temperature a line a source and epoch, since shares differ.
+
+    Args:
+        sampler: The schedule; of one that is not ours only rows and batch sizes can be said.
+        rows: Source → its training rows.
+        batch_sizes: Source → rows of its global batch.
+    """
+    lines = [f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'share':>9}{'laps an epoch':>16}"]
+    sizes = {name: f"{name:<24}{rows[name]:>10,}{batch_sizes[name]:>8}" for name in rows}
+    if not isinstance(sampler, SourceBatchSampler):
+        return "\n".join([*lines, *sizes.values()])
+    epochs = range(1)
+    if annealed := isinstance(sampler, TemperatureBatchSampler) and sampler.first != sampler.last:
+        epochs = range(sampler.num_epochs)
+    for epoch in epochs:
+        if annealed:
+            lines.append(f"epoch {epoch + 1}, temperature {sampler.temperature(epoch):.3g}")
+        for name, laps in sampler.epoch_laps(epoch).items():
+            batches = round(laps * sampler.num_batches(name))
+            lines.append(f"{sizes[name]}{batches:>10,}{batches / len(sampler):>9.1%}{laps:>16.2f}")
+    return "\n".join(lines)
