@@ -46,6 +46,7 @@ from .training.checkpoints import (
     remove_leftovers,
     write_whole,
 )
+from .training.conflict_report import CONFLICTS_FILE
 from .training.optimizer import parts_table
 from .training.processes import report_lost_process
 from .training.trainer import MultiTaskTrainer, train_rows_table
@@ -56,8 +57,8 @@ logger = logging.getLogger(__name__)
 WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
-    "training_args.bin", "trainer_state.json", "checkpoint-*", CARD, *CODE, "plots", "plots/*.png", "plots/*.svg",
-    "gradient_conflicts.*", "weights.png", "weights.svg",
+    "training_args.bin", "trainer_state.json", "checkpoint-*", CARD, *CODE, CONFLICTS_FILE,
+    "plots", "plots/*.png", "plots/*.svg",
     "evaluation/**/", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl", "evaluation/**/comparison.*",
 )  # fmt: skip
 

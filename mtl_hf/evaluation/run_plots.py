@@ -6,12 +6,14 @@ Notable: everything is read from files, so a run can be looked at while it goes 
 import importlib.util
 import json
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..metrics import LOSS_LIKE
 from ..training.checkpoints import list_checkpoints
+from ..training.conflict_report import CONFLICTS_FILE, pairs_of, read_conflicts
 from .figures import COLOURS, save_figure, scale_axis
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ def plot_run(folder: str | Path) -> list[Path]:
     - `losses`: of each task, in training and, dashed, on the validation split; logarithmic likewise.
     - `validation`: the primary metric of each task (of a run that is not finished, the first that is logged).
     - `loss_weights`: of each task, where the run logs them.
+    - `gradient_conflicts`: the cosine of each pair of tasks' gradients, by part and step, where the run keeps them.
 
     Args:
         folder: A run's folder, finished or not, or one of its `checkpoint-N`.
@@ -50,11 +53,13 @@ def plot_run(folder: str | Path) -> list[Path]:
     parts = [key.removeprefix("lr_") for key in logged if key.startswith("lr_")]
     tasks = [key.removesuffix("_loss") for key in logged if key.endswith("_loss") and not key.startswith("lr_")]
     weights = {task: curve(lines, f"{task}_weight") for task in tasks if f"{task}_weight" in logged}
+    conflicts = pairs_of(read_conflicts(folder)) if (folder / CONFLICTS_FILE).is_file() else {}
     figures: dict[str, Callable[[], Any]] = {
         "learning_rates": lambda: _draw_rates({part: curve(lines, f"lr_{part}") for part in parts}),
         "losses": lambda: _draw_losses({task: curve(lines, f"{task}_loss") for task in tasks}, history),
         "validation": lambda: _draw_validation(history, tasks, primary),
         "loss_weights": lambda: _draw_weights(weights),
+        "gradient_conflicts": lambda: _draw_conflicts(conflicts),
     }
     plots = folder / "plots"
     written: list[Path] = []
@@ -173,4 +178,31 @@ def _draw_weights(weights: Mapping[str, Curve]) -> Any:
     scale_axis(axis, [value for points in weights.values() for _, value in points])
     axis.set_ylabel("weight of the loss")
     axis.legend(fontsize=7)
+    return figure
+
+
+def _draw_conflicts(pairs: Mapping[tuple[str, str], Mapping[int, Mapping[str, float | None]]]) -> Any:
+    """A panel a pair of tasks, a row a part of the model (the input below), a column a step that was compared."""
+    if not pairs:
+        return None
+    import matplotlib.pyplot as plt
+
+    parts = [part for part in next(iter(next(iter(pairs.values())).values())) if part != "all"][::-1]
+    cells = {
+        pair: [[math.nan if (cosine := by_step[step].get(part)) is None else cosine for step in by_step]
+               for part in parts]
+        for pair, by_step in pairs.items()
+    }  # fmt: skip
+    limit = max((abs(cell) for rows in cells.values() for row in rows for cell in row if cell == cell), default=1)
+    size = (7, 0.6 + len(pairs) * (0.9 + 0.22 * len(parts)))
+    figure, axes = plt.subplots(len(pairs), 1, figsize=size, squeeze=False, layout="constrained")
+    for axis, (pair, by_step) in zip(axes[:, 0], pairs.items(), strict=True):
+        image = axis.imshow(cells[pair], aspect="auto", cmap="RdBu", vmin=-limit, vmax=limit, interpolation="nearest")
+        axis.set_title(" and ".join(pair), fontsize=10)
+        axis.set_yticks(range(len(parts)), [part.removeprefix("encoder.") for part in parts], fontsize=7)
+        steps = list(by_step)
+        ticks = range(0, len(steps), max(1, len(steps) // 8))
+        axis.set_xticks(ticks, [str(steps[tick]) for tick in ticks])
+        figure.colorbar(image, ax=axis, label="cosine")
+    axes[-1, 0].set_xlabel("step")
     return figure

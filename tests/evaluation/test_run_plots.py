@@ -75,6 +75,22 @@ def test_each_curve_holds_what_the_log_says(tmp_path: Path, figures: dict[str, A
     assert lines(weights) == {"ner": [(1, 0.5), (2, 0.7)], "ner_tags": [(1, 1.5), (2, 1.3)]}
 
 
+def test_conflicts_are_drawn_a_row_a_part_and_a_column_a_step(tmp_path: Path, figures: dict[str, Any]) -> None:
+    folder = run_folder(tmp_path, HISTORY)
+    cosines = [{"embeddings": 0.1, "encoder.layers.0": -0.4, "all": -0.1},
+               {"embeddings": None, "encoder.layers.0": 0.2, "all": 0.2}]  # fmt: skip
+    logged = [{"step": 50 * (number + 1), "steps": {}, "pairs": [{"tasks": ["tags", "ner"], "cosines": found}]}
+              for number, found in enumerate(cosines)]  # fmt: skip
+    (folder / "gradient_conflicts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
+    plot_run(folder)
+    panel = figures["gradient_conflicts"].axes[0]
+    assert panel.get_title() == "ner and tags"
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["layers.0", "embeddings"]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["50", "100"]
+    assert panel.images[0].get_array().tolist() == [[-0.4, 0.2], [0.1, None]]
+    assert panel.images[0].get_clim() == (-0.4, 0.4)
+
+
 def test_what_is_not_logged_is_not_drawn(tmp_path: Path, figures: dict[str, Any]) -> None:
     history = [{key: value for key, value in line.items() if "weight" not in key} for line in HISTORY[:2]]
     plot_run(run_folder(tmp_path, history))
