@@ -228,12 +228,13 @@ def collect(
 
     Returns:
         `name`, `config`, `seeds`, `overrides`; `variants`: name → `overrides`, `against` (the variant that its
-        differences are taken to), `models` (how many), `parameters` (of all of them), `steps`, `seconds` and
-        `peak_memory` (an entry a seed: sums over models, and the largest), `tasks`: task → `metric`, `values` (an entry
-        a seed), `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over seeds, by a paired bootstrap
-        over test rows); `joint`: the same for the share of a source's rows on which all tasks are right; `gain`: Δm, an
-        entry a seed; `curves`: task → an entry a seed, of pairs of step and validation metric. `first`: the same for
-        those runs. `answering`, where `alone` and `together` are compared: see `measure_answering`.
+        differences are taken to), `models` (how many), `parameters` (of all of them) and how many of these were
+        `trained` (NaN for runs that have not noted it), `steps`, `seconds` and `peak_memory` (an entry a seed: sums
+        over models, and the largest), `tasks`: task → `metric`, `values` (an entry a seed), `mean`, `deviation`,
+        `difference` and `interval` (95 %, of the mean over seeds, by a paired bootstrap over test rows); `joint`: the
+        same for the share of a source's rows on which all tasks are right; `gain`: Δm, an entry a seed; `curves`: task
+        → an entry a seed, of pairs of step and validation metric. `first`: the same for those runs. `answering`, where
+        `alone` and `together` are compared: see `measure_answering`.
     """
     by_variant: dict[str, list[list[PlannedRun]]] = {variant: [] for variant in comparison.names}
     for variant, groups in by_variant.items():
@@ -281,6 +282,7 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
     summary: dict[str, Any] = {
         "models": len(groups[0]),
         "parameters": sum(num_parameters(run.folder) for run in groups[0]),
+        "trained": sum(_at_end(_state(run), "trained_parameters") for run in groups[0]),
         "steps": [], "seconds": [], "peak_memory": [], "tasks": {}, "joint": {}, "curves": {},
     }  # fmt: skip
     found: dict[str, list[tuple[TaskData, Answers]]] = {}
@@ -288,10 +290,9 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
         steps, seconds, peaks = 0, 0.0, [0.0]
         by_source: dict[str, dict[str, Answers]] = {}
         for run in group:
-            state = json.loads((run.folder / "trainer_state.json").read_text(encoding="utf-8"))
+            state = _state(run)
             steps += state["global_step"]
-            seconds += next((entry["train_runtime"] for entry in reversed(state["log_history"])
-                             if "train_runtime" in entry), float("nan"))  # fmt: skip
+            seconds += _at_end(state, "train_runtime")
             peaks.append(json.loads(run.beside(".json").read_text(encoding="utf-8"))["peak_memory"])
             metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
             tasks = _tasks(run)
@@ -326,6 +327,16 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
         entry["mean"] = mean(values) if values else None
         entry["deviation"] = stdev(values) if len(values) > 1 else None
     return summary, found
+
+
+def _state(run: PlannedRun) -> dict[str, Any]:
+    """What a run's Trainer has left: steps and logs."""
+    return json.loads((run.folder / "trainer_state.json").read_text(encoding="utf-8"))
+
+
+def _at_end(state: Mapping[str, Any], key: str) -> float:
+    """What was logged at the end of training; NaN where it was not."""
+    return next((entry[key] for entry in reversed(state["log_history"]) if key in entry), float("nan"))
 
 
 def _tasks(run: PlannedRun) -> dict[str, TaskData]:

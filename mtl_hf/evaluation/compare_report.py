@@ -73,8 +73,8 @@ def _spread(values: list[float], form: str) -> str:
 
 
 def _costs(result: Mapping[str, Any]) -> Iterator[str]:
-    yield "| variant | changes | models | parameters | steps | training, s | peak memory, MB |"
-    yield "|---" * 7 + "|"
+    yield "| variant | changes | models | parameters | trained | steps | training, s | peak memory, MB |"
+    yield "|---" * 8 + "|"
     entries = [(f"first: {name}", numbers) for name, numbers in result["first"].items()]
     for name, numbers in [*entries, *result["variants"].items()]:
         changes = ", ".join(f"`{text}`" for text in numbers.get("overrides", []))
@@ -82,11 +82,15 @@ def _costs(result: Mapping[str, Any]) -> Iterator[str]:
         shown = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
         seconds, peak = numbers["seconds"], max(numbers["peak_memory"]) / 1e6
         yield (
-            f"| {name} | {changes} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M | {shown} |"
-            f" {mean(seconds):.0f}{_spread(seconds, '.0f')} | {peak:,.0f} |"
+            f"| {name} | {changes} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M |"
+            f" {numbers['trained'] / 1e6:.2f} M | {shown} | {mean(seconds):.0f}{_spread(seconds, '.0f')} |"
+            f" {peak:,.0f} |"
         )
     yield ""
-    yield "Parameters, steps and training time are sums over a variant's models; training time includes evaluations."
+    yield (
+        "Parameters (all, and those that were trained), steps and training time are sums over a variant's models;"
+        " training time includes evaluations."
+    )
 
 
 def _answering(result: Mapping[str, Any]) -> Iterator[str]:

@@ -29,6 +29,7 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
+from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import TrainOutput, seed_worker
 
 from ..config import nearest
@@ -53,11 +54,13 @@ from ..modeling.heads import by_row
 from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .checkpoints import checkpoint_step, run_settings
-from .freezing import freeze
+from .clipping import clip, norm_groups
+from .freezing import check_tasks, freeze, frozen_modules
 from .optimizer import find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
 from .progress import ScoreProgressCallback
 from .resumable import ResumableTrainer
+from .thawing import Thaw, ThawingPlan, plan_thawing
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +82,8 @@ class MultiTaskTrainer(ResumableTrainer):
         callbacks: More callbacks.
 
     Raises:
-        ValueError: `args.freeze` matches nothing or everything; no task counts for the score; an unknown metric.
+        ValueError: `args.freeze` matches nothing or everything, or leaves a task nothing to train; no task counts for
+            the score; an unknown metric.
     """
 
     # Losses arrive as means over the whole step, so that nothing is left to divide.
@@ -133,6 +137,7 @@ class MultiTaskTrainer(ResumableTrainer):
         only_scored = [name for name, task in tasks.items() if not task.config.train]
         if args.freeze or only_scored:
             freeze(self.parts, args.freeze, only_scored)
+        check_tasks(self.parts, [name for name in tasks if name not in only_scored] if train_dataset else ())
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
@@ -170,6 +175,8 @@ class MultiTaskTrainer(ResumableTrainer):
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = self._build_schedule()
+        self.thawing = self._plan_thawing()
+        self._frozen_modules = frozen_modules(model)
         # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_steps: dict[str, int] = {}
@@ -217,12 +224,46 @@ class MultiTaskTrainer(ResumableTrainer):
         """Optimiser steps of the whole run."""
         if self.args.max_steps > 0:
             return self.args.max_steps
+        return math.ceil(self.steps_an_epoch() * self.args.num_train_epochs)
+
+    def steps_an_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
         assert self.batch_sampler is not None
-        a_step = self.args.gradient_accumulation_steps
-        return math.ceil(
-            math.ceil(len(self.batch_sampler) / a_step)  # type: ignore[arg-type]
-            * self.args.num_train_epochs
+        batches = len(self.batch_sampler)  # type: ignore[arg-type]
+        return math.ceil(batches / self.args.gradient_accumulation_steps)
+
+    # ---- frozen parts that open ----
+
+    def _plan_thawing(self) -> ThawingPlan | None:
+        """The plan of `args.unfreeze`; its parts are left to the optimiser and DDP until training begins."""
+        if self.args.unfreeze is None or self.batch_sampler is None:
+            return None
+        if self.is_fsdp_enabled:
+            raise ValueError("`unfreeze` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
+        scored = {
+            name: primary_metric(task)
+            for name, task in self.tasks.items()
+            if any(name in split.gold for split in self.eval_splits.values())
+        }
+        plan = plan_thawing(
+            self.args.unfreeze,
+            self.parts,
+            self.tasks,
+            steps_an_epoch=self.steps_an_epoch(),
+            scored=scored,
+            metric=self.args.metric_for_best_model or "score",
+            greater_is_better=self.args.greater_is_better is not False,
         )
+        for part in plan.parts:
+            part.train(True)
+        self.add_callback(Thaw(plan, self._note_opened))
+        return plan
+
+    def _note_opened(self, opened: list[str]) -> None:
+        """After parts were frozen or opened."""
+        self._frozen_modules = frozen_modules(self.model)
+        if opened:
+            self.log({f"opened_{name}": 1.0 for name in opened})
 
     # ---- checkpoints ----
 
@@ -344,6 +385,8 @@ class MultiTaskTrainer(ResumableTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
+        for module in self._frozen_modules:  # the stock step puts all of the model into training mode each time
+            module.eval()
         outputs = model(**inputs, heads=tuple(inputs["labels"]))
         weighted = []
         for name, loss in outputs.losses.items():
@@ -384,21 +427,27 @@ class MultiTaskTrainer(ResumableTrainer):
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """As the stock one, but on a CPU gradients within the norm are left alone: scaling by 1 is a pass over all."""
-        if self.args.device.type != "cpu" or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        """As the stock one, but parameters that share nothing do not share a norm (`clipping`)."""
+        groups = norm_groups(self.model)
+        stock = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if stock or (len(groups) == 1 and self.args.device.type != "cpu"):
             return super()._clip_grad_norm(model)
-        parameters = list(model.parameters())
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients, foreach=True)
-        if norm > self.args.max_grad_norm:
-            nn.utils.clip_grads_with_norm_(parameters, self.args.max_grad_norm, norm, foreach=True)
-        return norm
+        self.accelerator.unscale_gradients()
+        return clip(groups, self.args.max_grad_norm)
+
+    @property
+    def frozen_heads(self) -> list[str]:
+        """Tasks whose head stays as it is: with `train: false`, or frozen."""
+        frozen = {part.name for part in self.parts if part.frozen}
+        return [name for name, task in self.tasks.items() if not task.config.train or f"heads.{name}" in frozen]
 
     def learning_rates(self) -> dict[str, float]:
-        """Part → its learning rate now."""
+        """Part that is trained now → its learning rate now."""
+        frozen = {part.name for part in self.parts if part.frozen}
         if self.optimizer is None:
-            return {part.name: part.learning_rate for part in self.parts if not part.frozen}
-        return {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups}
+            return {part.name: part.learning_rate for part in self.parts if part.name not in frozen}
+        groups = self.optimizer.param_groups
+        return {group["name"]: float(group["lr"]) for group in groups if group["name"] not in frozen}
 
     # ---- the log ----
 
@@ -427,7 +476,10 @@ class MultiTaskTrainer(ResumableTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each task's unweighted loss, each part's rate and our labelled rows a second to a training log."""
+        """Add each task's unweighted loss, each part's rate and our labelled rows a second to a training log.
+
+        To that of a run's end, how many parameters were trained.
+        """
         if "loss" in logs:
             rates = self.learning_rates()
             logs["learning_rate"] = max(rates.values())  # transformers logs the first group's, here the embeddings'
@@ -447,6 +499,8 @@ class MultiTaskTrainer(ResumableTrainer):
                     logs[f"{name}_loss"] = loss / self.accelerator.num_processes / steps
             logs["labelled_rows_per_second"] = labelled_rows / max(self._seconds, 1e-9)
             self._loss_sums, self._loss_steps, self._labelled_rows, self._seconds = {}, {}, 0, 0.0
+        elif "train_runtime" in logs:
+            logs["trained_parameters"] = get_model_param_count(self.model, trainable_only=True)
         super().log(logs, start_time)
 
     # ---- evaluation ----
@@ -487,7 +541,7 @@ class MultiTaskTrainer(ResumableTrainer):
             intervals: Whether to add intervals and baselines.
             metric_key_prefix: Of the Trainer's own numbers.
             keep_answers: If given, filled with source → task → `metrics.Answers`.
-            keep_logits: If given, filled with source → task with `train: false` → its logits, an entry a row.
+            keep_logits: If given, filled with source → task in `frozen_heads` → its logits, an entry a row.
 
         Returns:
             As `metrics.score`.
@@ -502,9 +556,7 @@ class MultiTaskTrainer(ResumableTrainer):
                 logits = self._logits(source, split, metric_key_prefix)
                 answers[source] = self._answers(split, logits)
                 if keep_logits is not None:
-                    keep_logits[source] = {
-                        name: found for name, found in logits.items() if not self.tasks[name].config.train
-                    }
+                    keep_logits[source] = {name: logits[name] for name in self.frozen_heads if name in logits}
         if keep_answers is not None:
             keep_answers.update(answers)
         num_rows = {source: len(split.rows) for source, split in splits.items()}
