@@ -202,6 +202,11 @@ class OurTraining:
         " plateau, patience: 2, until: {<task>: 0.9}} or {schedule: explicit, at: {encoder.layers.4-5: 300}}",
         None,
     )
+    frozen_cache: str | None = option(
+        "compute what the frozen layers of the encoder say of training and validation rows once, and keep it in a file"
+        " of at most this size (4GB) among cached data sets (default: compute it at every pass)",
+        None,
+    )
     policy: Literal["round_robin", "proportional"] = option(
         "how sources take turns: whole rounds in the order of the YAML, or every batch of every source once, shuffled",
         "round_robin",

@@ -20,6 +20,7 @@ from transformers.trainer_utils import HubStrategy
 
 from ..config import OurTraining, Thawing, check_keys, option, plain, typed
 from ..metrics import LOSS_LIKE
+from .frozen_states import check_cache
 from .thawing import check_thawing
 
 
@@ -43,6 +44,8 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         if self.unfreeze is not None:
             self.unfreeze = typed(Thawing, self.unfreeze, "training.unfreeze")
             check_thawing(self.unfreeze, self.freeze, self.eval_strategy, self.early_stopping_patience)
+        if self.frozen_cache is not None:
+            check_cache(self.frozen_cache, self.freeze, self.gradient_checkpointing)
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"`layerwise_lr_decay` is {self.layerwise_lr_decay}; it is above 0 and at most 1.")
         if self.policy == "proportional" and self.stopping_rule != "all_exhausted":

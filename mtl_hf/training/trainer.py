@@ -36,6 +36,7 @@ from ..config import nearest
 from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.masking import maskings
+from ..data.row_states import RowStates
 from ..data.rows import EncodedSplit
 from ..data.schedule import ProportionalBatchSampler, RoundRobinBatchSampler
 from ..metrics import (
@@ -56,6 +57,7 @@ from .arguments import MultiTaskTrainingArguments
 from .checkpoints import checkpoint_step, run_settings
 from .clipping import clip, norm_groups
 from .freezing import check_tasks, freeze, frozen_modules
+from .frozen_states import FrozenStates, entering, num_bytes
 from .optimizer import find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
 from .progress import ScoreProgressCallback
@@ -177,6 +179,8 @@ class MultiTaskTrainer(ResumableTrainer):
             self.batch_sampler = self._build_schedule()
         self.thawing = self._plan_thawing()
         self._frozen_modules = frozen_modules(model)
+        self.frozen_states = self._plan_states()
+        self._eval_states: dict[str, RowStates] = {}
         # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_steps: dict[str, int] = {}
@@ -265,12 +269,56 @@ class MultiTaskTrainer(ResumableTrainer):
         if opened:
             self.log({f"opened_{name}": 1.0 for name in opened})
 
+    # ---- frozen work done once ----
+
+    def _plan_states(self) -> FrozenStates | None:
+        """What `args.frozen_cache` will keep; nothing is computed before training begins."""
+        if self.args.frozen_cache is None or self.train_dataset is None:
+            return None
+        if masked := [name for name, task in self.tasks.items() if task.type == "masked_lm"]:
+            raise ValueError(f"`frozen_cache`: the text of task {masked[0]!r} is masked anew at every pass, so that the"
+                             " frozen layers never say the same of it: leave one of them out.")  # fmt: skip
+        if self.is_fsdp_enabled:
+            raise ValueError("`frozen_cache` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
+        return FrozenStates(
+            self.model,
+            self.parts,
+            cast(Collator, self.data_collator),
+            self._kept_rows(),
+            num_bytes(self.args.frozen_cache),
+            self.args.precision,
+            self.accelerator.autocast,
+        )
+
+    def _kept_rows(self) -> dict[str, datasets.Dataset]:
+        assert isinstance(self.train_dataset, EncodedRows)
+        training = {f"train/{name}": rows for name, rows in self.train_dataset.sources.items()}
+        return training | {f"validation/{name}": split.rows for name, split in self.eval_splits.items()}
+
+    def _open_states(self) -> None:
+        assert isinstance(self.train_dataset, EncodedRows)
+        if self.frozen_states is None:
+            return
+        with self.args.main_process_first(desc="computing frozen states"):
+            found = self.frozen_states.open(self._kept_rows())
+        self.train_dataset.states = {name: found[f"train/{name}"] for name in self.train_dataset.sources}
+        self._eval_states = {name: found[f"validation/{name}"] for name in self.eval_splits}
+
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
+        """One pass, from the frozen states on where the batch has them."""
+        states = inputs.pop("encoder_states", None)
+        if states is None or self.frozen_states is None:
+            return model(**inputs)
+        with entering(self.model, self.frozen_states.layer, states) as known:
+            return model(**inputs, **known)
+
     # ---- checkpoints ----
 
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any
     ) -> TrainOutput:
         """Train, as `ResumableTrainer.train`; at the end say when each task was best, and which step was chosen."""
+        self._open_states()
         output = super().train(resume_from_checkpoint, **kwargs)
         peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
         if self.state.best_model_checkpoint:  # not always of the best step, which may have had no checkpoint
@@ -387,7 +435,7 @@ class MultiTaskTrainer(ResumableTrainer):
         """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
         for module in self._frozen_modules:  # the stock step puts all of the model into training mode each time
             module.eval()
-        outputs = model(**inputs, heads=tuple(inputs["labels"]))
+        outputs = self._forward(model, {**inputs, "heads": tuple(inputs["labels"])})
         weighted = []
         for name, loss in outputs.losses.items():
             if not torch.isfinite(loss):
@@ -567,6 +615,8 @@ class MultiTaskTrainer(ResumableTrainer):
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
+        if self.is_in_train and split is self.eval_splits.get(source) and source in self._eval_states:
+            rows.states = {source: self._eval_states[source].select(order)}
         loader = self.get_eval_dataloader(rows)
         output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
@@ -589,7 +639,7 @@ class MultiTaskTrainer(ResumableTrainer):
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels") or {}
         with torch.no_grad(), self.compute_loss_context_manager():
-            logits = model(**inputs).logits
+            logits = self._forward(model, inputs).logits
         heads: Any = self.model.heads
         return None, {name: by_row(heads[name], found, labels.get(name)) for name, found in logits.items()}, None
 
