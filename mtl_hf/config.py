@@ -166,6 +166,31 @@ class Task:
         return [self.source] if isinstance(self.source, str) else self.source
 
 
+@dataclass(kw_only=True)
+class Thawing:
+    """`training.unfreeze:` when parts that `freeze` names are trained after all."""
+
+    schedule: Literal["gradual", "explicit"] = option(
+        "gradual: the frozen parts of the encoder, one after the other; explicit: as `at` says", "gradual"
+    )
+    every: int | str | None = option(
+        "of gradual: open one more after so many steps each, or after each `1 epoch`", None
+    )
+    from_: Literal["top"] = option(
+        "of gradual: where to begin; top: with the uppermost layer, down to the embeddings", "top"
+    )
+    when: Literal["plateau"] | None = option(
+        "of gradual, instead of every: open one more whenever evaluations find no better score", None
+    )
+    patience: int | None = option("of plateau: evaluations without a better score before one opens (default: 2)", None)
+    until: dict[str, float] = option(
+        "of plateau: task -> what its first metric should reach; once all have at one evaluation, no more opens", {}
+    )
+    at: dict[str, int | str] = option(
+        "of explicit: part, named as in freeze -> steps (300), or epochs (1.5 epochs), after which it opens", {}
+    )
+
+
 @dataclass
 class OurTraining:
     """The fields of `training:` that transformers' TrainingArguments does not have."""
@@ -183,6 +208,16 @@ class OurTraining:
         "parts that stay as they are: embeddings, encoder, encoder.layers.0-3 (counted from 0), encoder.top (what"
         " follows the layers), heads, heads.<task>",
         [],
+    )
+    unfreeze: Thawing | None = option(
+        "when frozen parts are trained after all: {schedule: gradual, every: 1 epoch}, {schedule: gradual, when:"
+        " plateau, patience: 2, until: {<task>: 0.9}} or {schedule: explicit, at: {encoder.layers.4-5: 300}}",
+        None,
+    )
+    frozen_cache: str | None = option(
+        "compute what the frozen layers of the encoder say of training and validation rows once, and keep it in a file"
+        " of at most this size (4GB) among cached data sets (default: compute it at every pass)",
+        None,
     )
     policy: Literal["round_robin", "proportional", "temperature", "fixed"] = option(
         "how sources take turns: whole rounds in the order of the YAML; every batch of every source once, shuffled; or"
@@ -693,8 +728,10 @@ def _typed_scalar(hint: Any, value: Any, path: str) -> Any:
 def plain(value: Any) -> Any:
     """Plain data with every unquoted scalar read as YAML 1.2 would: null, true, false, numbers, else text.
 
-    Members of enumerations become their values.
+    Members of enumerations become their values, sections what was given of them.
     """
+    if dataclasses.is_dataclass(value):
+        return _without_defaults(value)
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -821,6 +858,7 @@ def describe() -> str:
         ("sources.<name>:", Source),
         ("tasks.<name>:", Task),
         ("training: (and every field of transformers.TrainingArguments)", OurTraining),
+        ("training.unfreeze:", Thawing),
     ]:
         lines.append(title)
         for item in dataclasses.fields(section):

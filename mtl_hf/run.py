@@ -49,6 +49,7 @@ from .training.checkpoints import (
 from .training.conflict_report import CONFLICTS_FILE
 from .training.optimizer import parts_table
 from .training.processes import report_lost_process
+from .training.thawing import thawing_table
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
 logger = logging.getLogger(__name__)
@@ -141,6 +142,8 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     trainer.publish = push
     logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
+    if trainer.thawing:
+        logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
     warn_of_drift(trainer)
     return Run(run, sources, train_rows, splits, trainer)
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ def test_the_recipes_are_there() -> None:
                      "goemotions"}  # fmt: skip
 
 
-def train_short(config: Path, encoder_folder: str, tmp_path: Path, output: str) -> dict:
-    """Train a config for two steps on tiny data, after the config of ours that it starts from."""
+def train_short(
+    config: Path, encoder_folder: str, tmp_path: Path, output: str, more: Sequence[str] = (), resume: bool = False
+) -> dict:
+    """Train a config for two steps on tiny data, after the config of ours that it starts from; `more` are overrides."""
     overrides = [f"training.output_dir={tmp_path / output}", "model.max_length=48",
                  "training.max_steps=2", "training.use_cpu=true", "training.disable_tqdm=true"]  # fmt: skip
     if config.stem != "quickstart":
@@ -35,7 +38,7 @@ def train_short(config: Path, encoder_folder: str, tmp_path: Path, output: str) 
     overrides.append(f"model.{'from' if model.from_ else 'encoder'}={encoder_folder}")
     if config.stem != "quickstart":  # whose data ship with the package
         write_fake_data(RunConfig.load(config, [f"data={tmp_path / 'data'}"]), tmp_path)
-    return mtl_hf.train(config, overrides)
+    return mtl_hf.train(config, [*overrides, *more], resume=resume)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from ..modeling.encoding import NO_TOKEN
 from ..modeling.heads import IGNORE_INDEX
 from .masking import FIXED_DRAW, Masking
+from .row_states import RowStates
 
 LABEL_PREFIX = "label:"  # of the encoded label column of a task
 
@@ -33,6 +34,7 @@ class SourceRows:
     numbers: Sequence[int] = ()  # of the rows
     draw: tuple[int, ...] | None = None  # `schedule.Batch.draw`
     heads: tuple[str, ...] = ()  # those that are asked in prediction
+    states: torch.Tensor | None = None  # of their tokens, one row after the other, where they are known already
 
 
 class EncodedRows(Dataset[SourceRows]):
@@ -43,6 +45,9 @@ class EncodedRows(Dataset[SourceRows]):
         with_labels: Whether batches carry labels (training) or ask heads of the source (prediction).
         numbers: By which number of each row what is random about it is drawn; by default its place.
         heads: Those that are asked in prediction; by default those of all tasks that the collator knows of the source.
+
+    Attributes:
+        states: Source → what frozen layers say of its rows, where that is known.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class EncodedRows(Dataset[SourceRows]):
         self.with_labels = with_labels
         self.numbers = numbers
         self.heads = tuple(heads)
+        self.states: dict[str, RowStates] = {}
         self.sources = {name: rows.with_format("arrow") for name, rows in sources.items()}
         self.names = list(sources)
         self.ends = np.cumsum([len(rows) for rows in sources.values()])
@@ -71,9 +77,11 @@ class EncodedRows(Dataset[SourceRows]):
         position = int(np.searchsorted(self.ends, indices[0], side="right"))
         name = self.names[position]
         first = int(self.ends[position]) - len(self.sources[name])
-        columns = self.sources[name][[int(index) - first for index in indices]]
+        places = [int(index) - first for index in indices]
+        columns = self.sources[name][places]
         numbers = [int(index if self.numbers is None else self.numbers[index]) for index in indices]
-        return SourceRows(name, columns, self.with_labels, numbers, getattr(indices, "draw", None), self.heads)
+        states = self.states[name].take(places) if name in self.states else None
+        return SourceRows(name, columns, self.with_labels, numbers, getattr(indices, "draw", None), self.heads, states)
 
     def lengths(self) -> dict[str, np.ndarray]:
         """Source → token length of each of its rows."""
@@ -93,7 +101,8 @@ class Collator:
         the encoder reads apart, where rows 2i and 2i + 1 are the two texts of row i. In training also `labels`: task →
         tensor in the form its head documents, only for tasks with a labelled item in these rows;
         `num_items`: task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`:
-        those that are asked; of masked rows also `labels`, without which nothing could be predicted.
+        those that are asked; of masked rows also `labels`, without which nothing could be predicted. Where they are
+        known, `encoder_states`, (B, T, H) or (2B, T, H), 0 at padding.
     """
 
     def __init__(
@@ -113,6 +122,7 @@ class Collator:
                 rows[0],
                 columns=pa.concat_tables([row.columns for row in rows]),
                 numbers=[number for row in rows for number in row.numbers],
+                states=torch.cat(known) if (known := [row.states for row in rows if row.states is not None]) else None,
             )
         columns = rows.columns
         names = rows.heads or tuple(self.tasks[rows.source])
@@ -129,6 +139,10 @@ class Collator:
         }
         if "token_type_ids" in columns.column_names:
             batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, second)[0].astype(np.int64))
+        if rows.states is not None:
+            real = torch.from_numpy(attention_mask)
+            batch["encoder_states"] = rows.states.new_zeros(*real.shape, rows.states.shape[-1])
+            batch["encoder_states"][real] = rows.states
         if not rows.with_labels:
             hidden = {task: torch.from_numpy(ids) for task, ids in masked.items()}
             return batch | {"heads": names} | ({"labels": hidden} if hidden else {})

@@ -252,15 +252,15 @@ def collect(
 
     Returns:
         `name`, `config`, `seeds`, `overrides`; `variants`: name → `overrides`, `against` (the variant that its
-        differences are taken to), `models` (how many), `parameters` (of all of them), `budget` (epochs or steps, and
-        training rows), `steps`, `best_steps` (up to the checkpoints that were chosen; None without one), `seconds` and
-        `peak_memory` (an entry a seed: sums over models, and the largest), `resumed` (whether a run was stopped and
-        went on, from where its seconds count), `validation`: task → `metric`, `values` (the validation loss at the
-        chosen checkpoint, an entry a seed), `mean` and `deviation`, `tasks`: task → `metric`, `values` (an entry a
-        seed), `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over seeds, by a paired bootstrap
-        over test rows); `joint`: the same for the share of a source's rows on which all tasks are right; `gain`: Δm,
-        an entry a seed; `curves`: task → an entry a seed, of pairs of step and validation metric. `first`: the same
-        for those runs.
+        differences are taken to), `models` (how many), `parameters` (of all of them), how many of these were `trained`
+        (NaN for runs that have not noted it), `budget` (epochs or steps, and training rows), `steps`, `best_steps` (up
+        to the checkpoints that were chosen; None without one), `seconds` and `peak_memory` (an entry a seed: sums over
+        models, and the largest), `resumed` (whether a run was stopped and went on, from where its seconds count),
+        `validation`: task → `metric`, `values` (the validation loss at the chosen checkpoint, an entry a seed), `mean`
+        and `deviation`, `tasks`: task → `metric`, `values` (an entry a seed), `mean`, `deviation`, `difference` and
+        `interval` (95 %, of the mean over seeds, by a paired bootstrap over test rows); `joint`: the same for the share
+        of a source's rows on which all tasks are right; `gain`: Δm, an entry a seed; `curves`: task → an entry a seed,
+        of pairs of step and validation metric. `first`: the same for those runs.
     """
     by_variant: dict[str, list[list[PlannedRun]]] = {variant: [] for variant in comparison.names}
     for variant, groups in by_variant.items():
@@ -306,6 +306,7 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
     summary: dict[str, Any] = {
         "models": len(groups[0]),
         "parameters": sum(num_parameters(run.folder) for run in groups[0]),
+        "trained": sum(_at_end(_state(run), "trained_parameters") for run in groups[0]),
         "budget": "; ".join(dict.fromkeys(_budget(run.config) for run in groups[0])),
         "steps": [], "best_steps": [], "seconds": [], "peak_memory": [], "resumed": False,
         "tasks": {}, "joint": {}, "validation": {}, "curves": {},
@@ -316,11 +317,10 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
         best_steps: list[int | None] = []
         by_source: dict[str, dict[str, Answers]] = {}
         for run in group:
-            state = json.loads((run.folder / "trainer_state.json").read_text(encoding="utf-8"))
+            state = _state(run)
             steps += state["global_step"]
             best_steps.append(state["best_global_step"])
-            seconds += next((entry["train_runtime"] for entry in reversed(state["log_history"])
-                             if "train_runtime" in entry), float("nan"))  # fmt: skip
+            seconds += _at_end(state, "train_runtime")
             took = json.loads(run.beside(".json").read_text(encoding="utf-8"))
             peaks.append(took["peak_memory"])
             summary["resumed"] |= took.get("resumed", False)
@@ -382,6 +382,16 @@ def _validation_loss(state: Mapping[str, Any], task: str) -> Iterator[tuple[str,
         if found and line["step"] == state["best_global_step"]:
             yield found[0], line[f"eval_{task}_{found[0]}"]
             return
+
+
+def _state(run: PlannedRun) -> dict[str, Any]:
+    """What a run's Trainer has left: steps and logs."""
+    return json.loads((run.folder / "trainer_state.json").read_text(encoding="utf-8"))
+
+
+def _at_end(state: Mapping[str, Any], key: str) -> float:
+    """What was logged at the end of training; NaN where it was not."""
+    return next((entry[key] for entry in reversed(state["log_history"]) if key in entry), float("nan"))
 
 
 def _tasks(run: PlannedRun) -> dict[str, TaskData]:

@@ -76,8 +76,10 @@ def _spread(values: list[float], form: str) -> str:
 
 
 def _costs(result: Mapping[str, Any]) -> Iterator[str]:
-    yield ("| variant | changes | budget | models | parameters | steps | best step | training, s | peak memory, MB |")
-    yield "|---" * 9 + "|"
+    titles = ("variant", "changes", "budget", "models", "parameters", "trained", "steps", "best step", "training, s",
+              "peak memory, MB")  # fmt: skip
+    yield f"| {' | '.join(titles)} |"
+    yield "|---" * len(titles) + "|"
     entries = [(f"first: {name}", numbers) for name, numbers in result["first"].items()]
     entries += result["variants"].items()
     for name, numbers in entries:
@@ -85,13 +87,13 @@ def _costs(result: Mapping[str, Any]) -> Iterator[str]:
         seconds, peak = numbers["seconds"], max(numbers["peak_memory"]) / 1e6
         yield (
             f"| {name} | {changes} | {numbers['budget']} | {numbers['models']} | {numbers['parameters'] / 1e6:.2f} M |"
-            f" {_span(numbers['steps'])} | {_span(numbers['best_steps'])} |"
+            f" {numbers['trained'] / 1e6:.2f} M | {_span(numbers['steps'])} | {_span(numbers['best_steps'])} |"
             f" {mean(seconds):.0f}{_spread(seconds, '.0f')}{' *' * numbers['resumed']} | {peak:,.0f} |"
         )
     yield ""
     yield (
-        "Parameters, steps and training time are sums over a variant's models; training time includes evaluations. The"
-        " best step is that of the checkpoint that was chosen."
+        "Parameters (all, and those that were trained), steps and training time are sums over a variant's models;"
+        " training time includes evaluations. The best step is that of the checkpoint that was chosen."
     )
     if any(numbers["resumed"] for _, numbers in entries):
         yield "\\* Some run was stopped and went on: its time and memory are those from there on."

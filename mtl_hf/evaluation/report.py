@@ -61,14 +61,14 @@ def _experts_table(usage: Mapping[str, Sequence[float]]) -> Iterator[str]:
 
 
 def _unchanged_line(numbers: Mapping[str, Any]) -> str:
-    """Before → after of a task that was only scored, and whether its answers are the same."""
+    """Before → after of a task whose head was not trained, and whether its answers are the same."""
     primary, drift = numbers["primary"], numbers["drift"]
     before, after = (show_number(primary, found[primary]) for found in (numbers["before"], numbers))
     what = f"unchanged, all {drift['rows']:,} answers"
     if not numbers["unchanged"]:
         what = f"CHANGED, {drift['changed']:,} of {drift['rows']:,} answers"
     bits = ", bit for bit" if drift["logits"] == 0 else f", logits by at most {drift['logits']:.2g}"
-    return f"  not trained: {before} \u2192 {after}, {what}{bits}"
+    return f"  head not trained: {before} \u2192 {after}, {what}{bits}"
 
 
 def short_names(models: Sequence[str]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Starting from a model of ours (`model.from`): which of its heads a run keeps, and what those answered before.
 
 Notable: heads and tasks are matched before any data are loaded, labels as soon as they are; a saved head's labels stay
-in their order, because its logits do. A head that is kept but not trained is asked before training and after, on the
-same rows, so that the run itself proves whether it has stayed as it was.
+in their order, because its logits do. A head that is not trained, because its task is only scored or it is frozen, is
+asked before training and after, on the same rows, so that the run itself shows whether it answers as it did.
 """
 
 import logging
@@ -222,7 +222,7 @@ def check_tokens(start: Start, run: RunConfig, was: list[int], now: list[int]) -
     logger.warning("%s.", what[0].upper() + what[1:])
 
 
-# ---- what only is scored ----
+# ---- heads that are not trained ----
 
 
 @dataclass
@@ -241,13 +241,13 @@ class Answered:
 
 
 def ask_untrained(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) -> Answered | None:
-    """Ask every head with `train: false` about its rows; None where there is no such head, or no row.
+    """Ask every head that is not trained about its rows; None where there is no such head, or no row.
 
     Args:
         trainer: That of the run.
         splits: Source → encoded rows with what they are scored against.
     """
-    untrained = [name for name, task in trainer.tasks.items() if not task.config.train]
+    untrained = trainer.frozen_heads
     chosen = {
         source: EncodedSplit(split.rows, {name: split.gold[name] for name in untrained if name in split.gold})
         for source, split in splits.items()
@@ -257,7 +257,8 @@ def ask_untrained(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit])
         return None
     if trainer.is_fsdp_enabled:
         raise ValueError(
-            f"`tasks.{untrained[0]}.train` is false, which FSDP cannot have: use configs/accelerate/multi_gpu.yaml."
+            f"the head of task {untrained[0]!r} is not trained (`train: false`, or `freeze` names it), which FSDP"
+            " cannot have: use configs/accelerate/multi_gpu.yaml."
         )
     logger.info("Asking %s before training.", _listed("head", untrained))
     answers: dict[str, Any] = {}
@@ -267,7 +268,7 @@ def ask_untrained(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit])
 
 
 def compare_untrained(results: dict[str, Any], before: Answered, after: Answered) -> None:
-    """Add to the tasks in `results` that were only scored what they scored before training, in place.
+    """Add to the tasks in `results` whose head was not trained what they scored before training, in place.
 
     Adds:
         `before` (metric → number), `unchanged` (whether every row has the answer that it had), and `drift`: `rows`,
@@ -292,8 +293,8 @@ def compare_untrained(results: dict[str, Any], before: Answered, after: Answered
 
 
 def warn_of_drift(trainer: MultiTaskTrainer) -> None:
-    """Say which heads that are only scored will answer otherwise, since the encoder below them is trained."""
-    untrained = [name for name, task in trainer.tasks.items() if not task.config.train]
+    """Say which heads that are not trained will answer otherwise, since the encoder below them is."""
+    untrained = trainer.frozen_heads
     moving = [part.name for part in trainer.parts if not part.name.startswith("heads.") and not part.frozen]
     if untrained and moving:
         logger.warning(

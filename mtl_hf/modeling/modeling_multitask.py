@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     initialization,
 )
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
@@ -396,6 +397,7 @@ class MultiTaskModel(PreTrainedModel):
         labels: dict[str, Tensor] | None = None,
         heads: str | Iterable[str] | None = None,
         num_items: dict[str, Tensor | float] | None = None,
+        encoder_states: Tensor | None = None,
         **kwargs: Any,
     ) -> MultiTaskOutput:
         """One pass through the encoder, then every head or those asked for.
@@ -408,10 +410,12 @@ class MultiTaskModel(PreTrainedModel):
             heads: None for every head, a name, or several. A head that is not asked for is not run at all. One of
                 masked language modelling, whose logits are as wide as the vocabulary, has to be named or have labels.
             num_items: Task → what to divide the sum of its loss by; by default the batch's number of labelled items.
+            encoder_states: The encoder's last states, (B, T, H), where they are known: then it is not run.
             **kwargs: Handed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
 
         Raises:
-            ValueError: A head or a label of a task that the model does not have.
+            ValueError: A head or a label of a task that the model does not have; `encoder_states` for a head that reads
+                several layers.
         """
         labels = labels or {}
         names = self._select_heads(heads, labels)
@@ -426,9 +430,14 @@ class MultiTaskModel(PreTrainedModel):
             attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         kwargs["return_dict"] = True
         asked = kwargs.get("output_hidden_states", getattr(self.encoder.config, "output_hidden_states", False))
-        if any(self._layers_read(name) > 1 for name in names):
+        if deep := [name for name in names if self._layers_read(name) > 1]:
             kwargs["output_hidden_states"] = True
-        encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        if encoder_states is None:
+            encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        elif deep:
+            raise ValueError(f"`encoder_states` are those of one layer, and head {deep[0]!r} reads several.")
+        else:
+            encoded = BaseModelOutput(last_hidden_state=encoder_states)
 
         logits: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
@@ -537,7 +546,7 @@ class MultiTaskModel(PreTrainedModel):
         form = forms.pop()
         read = self._encode(checked if form == "pair" else [words_of(text)[0] for text in checked], form)
         result = torch.empty(len(checked), self.config.hidden_size)
-        with self._evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
+        with self.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
             for rows, batch in self._batches(read, batch_size):
                 encoded = self.encoder(**batch, return_dict=True, output_hidden_states=num_layers > 1)
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
@@ -670,7 +679,7 @@ class MultiTaskModel(PreTrainedModel):
             for positions, batch in self._batches(encoded, batch_size):
                 chosen = [rows[position] for position in positions]
                 bar.update(sum(not found[row] for row in chosen))
-                with self._evaluating():
+                with self.evaluating():
                     outputs = self._outputs(batch, names)
                 for name, output in outputs.items():
                     by_row = output.float().cpu().numpy()
@@ -739,7 +748,7 @@ class MultiTaskModel(PreTrainedModel):
         return encode(self.tokenizer, texts, form=form, max_length=self.config.max_length)
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Dropout off; afterwards every module is in the mode it was in (frozen parts may differ from the rest)."""
         training = [module for module in self.modules() if module.training]
         self.eval()

@@ -18,13 +18,15 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from ..config import OurTraining, check_keys, option, plain, typed
+from ..config import OurTraining, Thawing, check_keys, option, plain, typed
 from ..metrics import LOSS_LIKE
 from .balancing import check_balancing
 from .conflicts import check_conflicts
+from .frozen_states import check_cache
 from .gradients import check_aggregation
 from .optimizer import check_rates
 from .sampling import check_sampling
+from .thawing import check_thawing
 
 
 @dataclass
@@ -44,6 +46,11 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
     def __post_init__(self) -> None:
         if isinstance(self.freeze, str):
             raise ValueError(f"`freeze` is {self.freeze!r}; it should be a list, such as [{self.freeze}].")
+        if self.unfreeze is not None:
+            self.unfreeze = typed(Thawing, self.unfreeze, "training.unfreeze")
+            check_thawing(self.unfreeze, self.freeze, self.eval_strategy, self.early_stopping_patience)
+        if self.frozen_cache is not None:
+            check_cache(self.frozen_cache, self.freeze, self.gradient_checkpointing)
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"`layerwise_lr_decay` is {self.layerwise_lr_decay}; it is above 0 and at most 1.")
         check_rates(self.learning_rates, self.head_learning_rate)
@@ -93,6 +100,11 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
                 f"this process sees {self.n_gpu} GPUs; one process a GPU is supported: start with `accelerate launch"
                 " --config_file configs/accelerate/multi_gpu.yaml`, or choose one with CUDA_VISIBLE_DEVICES=0."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers', with sections of ours as plain data."""
+        fields = super().to_dict()
+        return {name: plain(value) if dataclasses.is_dataclass(value) else value for name, value in fields.items()}
 
     def _refuse(self) -> None:
         refused = {

@@ -262,7 +262,13 @@ def run_settings(
 
 def deciding_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Of training arguments (`TrainingArguments.to_dict`) those that decide what the weights become."""
-    return {name: value for name, value in arguments.items() if not name.startswith(_FREE)}
+    free: tuple[str, ...] = _FREE
+    if (arguments.get("unfreeze") or {}).get("when") == "plateau":  # then evaluations decide what is trained
+        free = tuple(beginning for beginning in _FREE if beginning != "eval_")
+    found = {name: value for name, value in arguments.items() if not name.startswith(free)}
+    if "frozen_cache" in found:  # whether there is one; its cap decides nothing
+        found["frozen_cache"] = found["frozen_cache"] is not None
+    return found
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,12 @@
-"""Freeze parts of a model by name. Frozen parameters get no gradient and are in no optimiser group."""
+"""Freeze parts of a model by name. Frozen parameters get no gradient and are in no optimiser group.
+
+Notable: in training, modules all of whose parameters are frozen are in evaluation mode, so that what does not learn
+has no dropout either, and says of a text the same in every epoch.
+"""
 
 from collections.abc import Iterable
+
+from torch import nn
 
 from .optimizer import Part, matching
 
@@ -25,11 +31,32 @@ def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable
     for pattern in patterns:
         for part in matching(parts, pattern, "freeze"):
             frozen.add(part.name)
-            for parameter in part.parameters.values():
-                parameter.requires_grad_(False)
+            part.train(False)
     if all(part.frozen for part in parts):
         raise ValueError(
             "`freeze` leaves nothing to train: use `mtl-hf embed` for the features of a frozen encoder, or"
             " `mtl-hf evaluate` to score a model as it is."
         )
     return [part.name for part in parts if part.name in frozen]
+
+
+def check_tasks(parts: Iterable[Part], tasks: Iterable[str]) -> None:
+    """Raise `ValueError` if a task that is trained finds everything frozen that its loss could move."""
+    free = {part.name for part in parts if not part.frozen}
+    if any(not name.startswith("heads.") for name in free):
+        return
+    for name in tasks:
+        if f"heads.{name}" not in free:
+            raise ValueError(
+                f"`freeze`: with the encoder frozen, task {name!r} has nothing to train, since its head is frozen too"
+                f" or has no weights. Leave one of them free; or, where the head comes from `model.from`, set"
+                f" `tasks.{name}.train: false`, which only scores it."
+            )
+
+
+def frozen_modules(module: nn.Module) -> list[nn.Module]:
+    """The topmost modules in `module` (perhaps itself) that have parameters, all of which are frozen."""
+    parameters = list(module.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        return [module]
+    return [found for child in module.children() for found in frozen_modules(child)]

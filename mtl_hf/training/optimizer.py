@@ -40,6 +40,11 @@ class Part:
         """Whether nothing in it is trained."""
         return not any(parameter.requires_grad for parameter in self.parameters.values())
 
+    def train(self, trained: bool) -> None:
+        """Train it from now on, or freeze it."""
+        for parameter in self.parameters.values():
+            parameter.requires_grad_(trained)
+
 
 def find_layers(encoder: nn.Module) -> tuple[str, int]:
     """Name (with a dot at its end) and length of the encoder's longest `ModuleList`: its stack of layers.

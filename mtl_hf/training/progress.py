@@ -85,6 +85,8 @@ class ScoreProgressCallback(ProgressCallback):
                 f"{epoch}  loss {logs['loss']:.4f}  ({losses})  lr {logs['learning_rate']:.2e}"
                 f"  {logs['labelled_rows_per_second']:.0f} labelled rows/s"
             )
+        if opened := [key.removeprefix("opened_") for key in logs if key.startswith("opened_")]:
+            return f"{epoch}  trained from here on: {', '.join(opened)}"
         if "eval_score" in logs:
             scores = "  ".join(
                 f"{task} {metric} {show_number(metric, logs[f'eval_{task}_{metric}'])}"

@@ -30,12 +30,14 @@ from transformers import (
     ProgressCallback,
     TrainerCallback,
 )
+from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import TrainOutput, seed_worker
 
 from ..config import nearest
 from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.masking import maskings
+from ..data.row_states import RowStates
 from ..data.rows import EncodedSplit
 from ..metrics import (
     LOSS_LIKE,
@@ -54,14 +56,17 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .balancing import GROUP, STATE_FILE, make_balancer
 from .checkpoints import checkpoint_step, run_settings
+from .clipping import clip, norm_groups
 from .conflicts import ConflictLog
-from .freezing import freeze
+from .freezing import check_tasks, freeze, frozen_modules
+from .frozen_states import FrozenStates, entering, num_bytes
 from .gradients import make_aggregation, steps_of_a_round
 from .optimizer import check_frozen_rates, find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
 from .progress import ScoreProgressCallback
 from .resumable import ResumableTrainer
 from .sampling import build_schedule, rows_table
+from .thawing import Thaw, ThawingPlan, plan_thawing
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +90,8 @@ class MultiTaskTrainer(ResumableTrainer):
         callbacks: More callbacks.
 
     Raises:
-        ValueError: `args.freeze` matches nothing or everything; no task counts for the score; an unknown metric;
-            `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks.
+        ValueError: `args.freeze` matches nothing or everything, or leaves a task nothing to train; no task counts for
+            the score; an unknown metric; `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks.
     """
 
     # Losses arrive as means over the whole step, so that nothing is left to divide.
@@ -141,7 +146,7 @@ class MultiTaskTrainer(ResumableTrainer):
         only_scored = [name for name, task in tasks.items() if not task.config.train]
         if args.freeze or only_scored:
             freeze(self.parts, args.freeze, only_scored)
-        check_frozen_rates(self.parts, args.learning_rates)
+        check_tasks(self.parts, [name for name in tasks if name not in only_scored] if train_dataset else ())
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
@@ -181,6 +186,11 @@ class MultiTaskTrainer(ResumableTrainer):
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
+        self.thawing = self._plan_thawing()
+        check_frozen_rates(self.parts, args.learning_rates)  # by now what opens later counts as trained
+        self._frozen_modules = frozen_modules(model)
+        self.frozen_states = self._plan_states()
+        self._eval_states: dict[str, RowStates] = {}
         self.loss_weights = {name: task.config.loss_weight for name, task in tasks.items()}  # in the step that goes on
         self.balancer = make_balancer(
             args.loss_balancing,
@@ -244,12 +254,89 @@ class MultiTaskTrainer(ResumableTrainer):
         """Optimiser steps of the whole run."""
         if self.args.max_steps > 0:
             return self.args.max_steps
+        return math.ceil(self.steps_an_epoch() * self.args.num_train_epochs)
+
+    def steps_an_epoch(self) -> int:
+        """Optimiser steps of an epoch."""
         assert self.batch_sampler is not None
-        a_step = self.args.gradient_accumulation_steps
-        return math.ceil(
-            math.ceil(len(self.batch_sampler) / a_step)  # type: ignore[arg-type]
-            * self.args.num_train_epochs
+        batches = len(self.batch_sampler)  # type: ignore[arg-type]
+        return math.ceil(batches / self.args.gradient_accumulation_steps)
+
+    # ---- frozen parts that open ----
+
+    def _plan_thawing(self) -> ThawingPlan | None:
+        """The plan of `args.unfreeze`; its parts are left to the optimiser and DDP until training begins."""
+        if self.args.unfreeze is None or self.batch_sampler is None:
+            return None
+        if self.is_fsdp_enabled:
+            raise ValueError("`unfreeze` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
+        scored = {
+            name: primary_metric(task)
+            for name, task in self.tasks.items()
+            if any(name in split.gold for split in self.eval_splits.values())
+        }
+        plan = plan_thawing(
+            self.args.unfreeze,
+            self.parts,
+            self.tasks,
+            steps_an_epoch=self.steps_an_epoch(),
+            scored=scored,
+            metric=self.args.metric_for_best_model or "score",
+            greater_is_better=self.args.greater_is_better is not False,
         )
+        for part in plan.parts:
+            part.train(True)
+        self.add_callback(Thaw(plan, self._note_opened))
+        return plan
+
+    def _note_opened(self, opened: list[str]) -> None:
+        """After parts were frozen or opened."""
+        self._frozen_modules = frozen_modules(self.model)
+        if opened:
+            self.log({f"opened_{name}": 1.0 for name in opened})
+
+    # ---- frozen work done once ----
+
+    def _plan_states(self) -> FrozenStates | None:
+        """What `args.frozen_cache` will keep; nothing is computed before training begins."""
+        if self.args.frozen_cache is None or self.train_dataset is None:
+            return None
+        if masked := [name for name, task in self.tasks.items() if task.type == "masked_lm"]:
+            raise ValueError(f"`frozen_cache`: the text of task {masked[0]!r} is masked anew at every pass, so that the"
+                             " frozen layers never say the same of it: leave one of them out.")  # fmt: skip
+        if self.is_fsdp_enabled:
+            raise ValueError("`frozen_cache` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
+        return FrozenStates(
+            self.model,
+            self.parts,
+            cast(Collator, self.data_collator),
+            self._kept_rows(),
+            num_bytes(self.args.frozen_cache),
+            self.args.precision,
+            self.accelerator.autocast,
+        )
+
+    def _kept_rows(self) -> dict[str, datasets.Dataset]:
+        assert isinstance(self.train_dataset, EncodedRows)
+        training = {f"train/{name}": rows for name, rows in self.train_dataset.sources.items()}
+        return training | {f"validation/{name}": split.rows for name, split in self.eval_splits.items()}
+
+    def _open_states(self) -> None:
+        assert isinstance(self.train_dataset, EncodedRows)
+        if self.frozen_states is None:
+            return
+        with self.args.main_process_first(desc="computing frozen states"):
+            found = self.frozen_states.open(self._kept_rows())
+        self.train_dataset.states = {name: found[f"train/{name}"] for name in self.train_dataset.sources}
+        self._eval_states = {name: found[f"validation/{name}"] for name in self.eval_splits}
+
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
+        """One pass, from the frozen states on where the batch has them."""
+        states = inputs.pop("encoder_states", None)
+        if states is None or self.frozen_states is None:
+            return model(**inputs)
+        with entering(self.model, self.frozen_states.layer, states) as known:
+            return model(**inputs, **known)
 
     # ---- checkpoints ----
 
@@ -257,6 +344,7 @@ class MultiTaskTrainer(ResumableTrainer):
         self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any
     ) -> TrainOutput:
         """Train, as `ResumableTrainer.train`; at the end say when each task was best, and which step was chosen."""
+        self._open_states()
         output = super().train(resume_from_checkpoint, **kwargs)
         peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
         if self.state.best_model_checkpoint:  # not always of the best step, which may have had no checkpoint
@@ -392,9 +480,11 @@ class MultiTaskTrainer(ResumableTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
+        for module in self._frozen_modules:  # the stock step puts all of the model into training mode each time
+            module.eval()
         if self.aggregation:
             model = self.model  # not within DDP
-        outputs = model(**inputs, heads=tuple(inputs["labels"]))
+        outputs = self._forward(model, {**inputs, "heads": tuple(inputs["labels"])})
         weighted = {}
         for name, loss in outputs.losses.items():
             if not torch.isfinite(loss):
@@ -461,21 +551,27 @@ class MultiTaskTrainer(ResumableTrainer):
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """As the stock one, but on a CPU gradients within the norm are left alone: scaling by 1 is a pass over all."""
-        if self.args.device.type != "cpu" or self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        """As the stock one, but parameters that share nothing do not share a norm (`clipping`)."""
+        groups = norm_groups(self.model)
+        stock = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if stock or (len(groups) == 1 and self.args.device.type != "cpu"):
             return super()._clip_grad_norm(model)
-        parameters = list(model.parameters())
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients, foreach=True)
-        if norm > self.args.max_grad_norm:
-            nn.utils.clip_grads_with_norm_(parameters, self.args.max_grad_norm, norm, foreach=True)
-        return norm
+        self.accelerator.unscale_gradients()
+        return clip(groups, self.args.max_grad_norm)
+
+    @property
+    def frozen_heads(self) -> list[str]:
+        """Tasks whose head stays as it is: with `train: false`, or frozen."""
+        frozen = {part.name for part in self.parts if part.frozen}
+        return [name for name, task in self.tasks.items() if not task.config.train or f"heads.{name}" in frozen]
 
     def learning_rates(self) -> dict[str, float]:
-        """Part → its learning rate now."""
+        """Part that is trained now → its learning rate now."""
+        frozen = {part.name for part in self.parts if part.frozen}
         if self.optimizer is None:
-            return {part.name: part.learning_rate for part in self.parts if not part.frozen}
-        return {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups if group["name"] != GROUP}
+            return {part.name: part.learning_rate for part in self.parts if part.name not in frozen}
+        groups = self.optimizer.param_groups
+        return {group["name"]: float(group["lr"]) for group in groups if group["name"] not in frozen | {GROUP}}
 
     # ---- the log ----
 
@@ -507,7 +603,7 @@ class MultiTaskTrainer(ResumableTrainer):
         """Add each task's unweighted loss, each part's rate and our labelled rows a second to a training log.
 
         Where losses are balanced, also what each is multiplied by; where gradients are aggregated, the same on what
-        tasks share.
+        tasks share. To that of a run's end, how many parameters were trained.
         """
         if "loss" in logs:
             rates = self.learning_rates()
@@ -533,6 +629,8 @@ class MultiTaskTrainer(ResumableTrainer):
                 logs |= {f"{name}_weight": weight * self.loss_weights[name] for name, weight in own}
             logs["labelled_rows_per_second"] = labelled_rows / max(self._seconds, 1e-9)
             self._loss_sums, self._loss_steps, self._labelled_rows, self._seconds = {}, {}, 0, 0.0
+        elif "train_runtime" in logs:
+            logs["trained_parameters"] = get_model_param_count(self.model, trainable_only=True)
         super().log(logs, start_time)
 
     # ---- evaluation ----
@@ -573,7 +671,7 @@ class MultiTaskTrainer(ResumableTrainer):
             intervals: Whether to add intervals and baselines.
             metric_key_prefix: Of the Trainer's own numbers.
             keep_answers: If given, filled with source → task → `metrics.Answers`.
-            keep_logits: If given, filled with source → task with `train: false` → its logits, an entry a row.
+            keep_logits: If given, filled with source → task in `frozen_heads` → its logits, an entry a row.
 
         Returns:
             As `metrics.score`; of a model with experts also `experts`: task → the mean weight of each expert in its
@@ -593,9 +691,7 @@ class MultiTaskTrainer(ResumableTrainer):
                     gates.setdefault(name, []).append(predictions[name + _GATES])
                 answers[source] = self._answers(split, logits)
                 if keep_logits is not None:
-                    keep_logits[source] = {
-                        name: found for name, found in logits.items() if not self.tasks[name].config.train
-                    }
+                    keep_logits[source] = {name: logits[name] for name in self.frozen_heads if name in logits}
         if keep_answers is not None:
             keep_answers.update(answers)
         num_rows = {source: len(split.rows) for source, split in splits.items()}
@@ -612,6 +708,8 @@ class MultiTaskTrainer(ResumableTrainer):
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
+        if self.is_in_train and split is self.eval_splits.get(source) and source in self._eval_states:
+            rows.states = {source: self._eval_states[source].select(order)}
         loader = self.get_eval_dataloader(rows)
         output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
@@ -634,7 +732,7 @@ class MultiTaskTrainer(ResumableTrainer):
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels") or {}
         with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = model(**inputs)
+            outputs = self._forward(model, inputs)
         heads: Any = self.model.heads
         found = {name: by_row(heads[name], logits, labels.get(name)) for name, logits in outputs.logits.items()}
         found |= {name + _GATES: by_row(heads[name], gates) for name, gates in (outputs.gates or {}).items()}

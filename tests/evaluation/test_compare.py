@@ -222,6 +222,22 @@ def test_numbers_of_a_comparison_are_those_of_its_runs(config: Path, tmp_path: P
     np.testing.assert_allclose(together["tasks"]["intent"]["interval"], expected, atol=0.03)
 
 
+def test_the_table_of_costs_says_how_many_parameters_were_trained(
+    config: Path, tmp_path: Path, in_process: list[str]
+) -> None:
+    variants = tmp_path / "variants.yaml"
+    variants.write_text("all: []\nheads: ['training.freeze=[encoder]']\n", encoding="utf-8")
+    result = compare(config, seeds=1, variants=variants, to=tmp_path / "out", plot=False)
+    model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out" / "runs" / "all" / "seed-13")
+    number = {"all": model.num_parameters(), "heads": sum(p.numel() for p in model.heads.parameters())}
+    assert {name: found["trained"] for name, found in result["variants"].items()} == number
+    assert {found["parameters"] for found in result["variants"].values()} == {number["all"]}
+    rows = [line.split("|") for line in (tmp_path / "out" / "comparison.md").read_text().splitlines()]
+    header = next(row for row in rows if len(row) > 5 and row[5].strip() == "trained")
+    trained = {row[1].strip(): row[5].strip() for row in rows[rows.index(header) + 2 :] if len(row) == len(header)}
+    assert trained == {name: f"{count / 1e6:.2f} M" for name, count in number.items()}
+
+
 def test_a_loss_that_falls_is_a_gain_and_another_metric_is_not_compared() -> None:
     def tasks(metric: str, *values: float) -> dict[str, Any]:
         return {"t": {"metric": metric, "values": list(values)}}
@@ -267,9 +283,9 @@ def test_tasks_that_cannot_be_answered_or_are_never_labelled_together_are_left_o
 
 def test_a_run_that_went_on_has_a_mark_at_its_time() -> None:
     numbers = {"budget": "3 epochs, rows: all", "models": 1, "parameters": 5, "steps": [2], "seconds": [7.0],
-               "peak_memory": [1], "resumed": True}  # fmt: skip
+               "trained": 5, "best_steps": [2], "peak_memory": [1], "resumed": True}  # fmt: skip
     lines = list(_costs({"first": {}, "variants": {"plain": numbers, "other": numbers | {"resumed": False}}}))
-    assert [line.split("|")[7].strip() for line in lines[2:4]] == ["7 *", "7"]
+    assert [line.split("|")[9].strip() for line in lines[2:4]] == ["7 *", "7"]
     assert lines[-1].startswith("\\* Some run was stopped and went on")
 
 

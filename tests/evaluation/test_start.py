@@ -317,6 +317,25 @@ def test_with_the_encoder_trained_they_drift_and_the_report_says_how_far(first, 
     assert "CHANGED, 20 of 20 answers, logits by at most " in caplog.text
 
 
+def test_a_head_that_is_frozen_while_its_task_trains_the_encoder_is_reported_before_and_after(
+    encoder_folder, tmp_path, caplog
+):
+    config = two_source_config(encoder_folder, tmp_path / "out", freeze=["heads.stars", "embeddings"], max_steps=8)
+    results = mtl_hf.train(config)
+    drift = [message for message in caplog.messages if "will drift" in message]
+    assert len(drift) == 1
+    assert "(encoder.layers.0 to encoder.layers.2), so that the answers of the head stars will drift" in drift[0]
+    numbers = results["tasks"]["stars"]
+    start = mtl_hf.run.build(two_source_config(encoder_folder, tmp_path / "fresh")).trainer.model
+    now = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out")
+    assert torch.equal(start.heads["stars"].regressor.weight, now.heads["stars"].regressor.weight)
+    assert now.config.heads["stars"]["num_steps"] == 4, "through it the encoder was trained"
+    assert numbers["drift"]["changed"] == numbers["drift"]["rows"] > 0
+    assert numbers["before"]["mse"] != numbers["mse"]
+    assert f"head not trained: {numbers['before']['pearson'] * 100:.2f} \u2192 " in caplog.text
+    assert not any("before" in results["tasks"][name] for name in ("intent", "slots", "topics"))
+
+
 def test_only_trained_tasks_take_part_in_training(first, tmp_path):
     config = again(first, tmp_path / "out")
     config["sources"]["ratings"]["dataset"]["train"] = review_rows(16)  # which nobody trains on

@@ -1,12 +1,16 @@
 """Freezing by name: what is frozen stays bit for bit as it is and is in no optimiser group."""
 
+from typing import Any
+
+import datasets
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.training.freezing import freeze
 from mtl_hf.training.optimizer import find_parts
-from tests.conftest import FAMILIES
+from tests.conftest import FAMILIES, two_source_config
 from tests.training.conftest import build, make_trainer, weights
 from tests.training.test_optimizer import assistant_config
 
@@ -22,7 +26,7 @@ ALL = ["embeddings", "encoder.layers.0", "encoder.layers.1", "encoder.layers.2",
         (["encoder.layers.0-1"], ALL[1:3]),
         (["encoder.layers.1-2", "embeddings"], [ALL[0], *ALL[2:4]]),
         (["heads.intent"], ALL[4:5]),
-        (["encoder", "heads.slots"], [*ALL[:4], ALL[5]]),
+        (["embeddings", "encoder.layers.0-1", "heads.slots"], [*ALL[:3], ALL[5]]),
         (["encoder.layers.0-1", "encoder.layers.1-1"], ALL[1:3]),
     ],
 )
@@ -94,3 +98,56 @@ def test_freeze_as_text_is_refused(encoder_folder, tmp_path):
     built = build(assistant_config(encoder_folder))
     with pytest.raises(ValueError, match=r"`freeze` is 'encoder'; it should be a list"):
         make_trainer(built, tmp_path, freeze="encoder")
+
+
+class Modes(TrainerCallback):
+    """Notes after each micro-batch which modules were in training mode."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, bool]] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        self.seen.append({name: module.training for name, module in model.named_modules()})
+
+    on_substep_end = on_step_end
+
+
+@pytest.mark.parametrize("patterns", [["encoder"], ["embeddings", "encoder.layers.0-1"], ["heads.intent"], []], ids=str)
+def test_frozen_modules_are_in_evaluation_mode_at_every_micro_batch(patterns, encoder_folder, tmp_path):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    modes = Modes()
+    options = {"gradient_accumulation_steps": 2, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+    make_trainer(built, tmp_path, freeze=patterns, callbacks=[modes], **options).train()
+    model = built.model
+
+    def still(name: str) -> bool:
+        above = [name.rsplit(".", cut)[0] for cut in range(name.count(".") + 1)]
+        found = [list(model.get_submodule(one).parameters()) for one in above]
+        return any(own and not any(p.requires_grad for p in own) for own in found)
+
+    expected = {name: not still(name) for name, _ in model.named_modules() if name}
+    assert len(modes.seen) == 4
+    for seen in modes.seen:
+        assert {name: seen[name] for name in expected} == expected
+    dropouts = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout)]
+    assert any(not expected[name] for name in dropouts) == bool(patterns)
+
+
+@pytest.mark.parametrize("patterns", [["encoder", "heads.slots"], ["encoder", "heads.stars"]])
+def test_a_task_that_would_train_nothing_is_refused(patterns, encoder_folder, tmp_path):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    name = patterns[1].removeprefix("heads.")
+    with pytest.raises(ValueError, match=rf"task '{name}' has nothing to train.*`tasks\.{name}\.train: false`"):
+        make_trainer(built, tmp_path, freeze=patterns)
+
+
+def test_a_head_without_weights_needs_an_encoder_that_moves(encoder_folder, tmp_path):
+    config = two_source_config(encoder_folder, tmp_path)
+    rows = config["sources"]["reviews"]["dataset"].map(lambda row: {"other": "play jazz", "alike": 0.5})
+    split = datasets.DatasetDict(train=rows, validation=rows.select(range(8)))
+    config["sources"]["pairs"] = {"dataset": split, "text": ["text", "other"]}
+    config["tasks"]["alike"] = {"type": "sentence_similarity", "source": "pairs", "label": "alike"}
+    built = build(config)
+    with pytest.raises(ValueError, match=r"task 'alike' has nothing to train, since its head is frozen too or has no"):
+        make_trainer(built, tmp_path, freeze=["encoder"])
+    make_trainer(build(config), tmp_path, freeze=["embeddings"])

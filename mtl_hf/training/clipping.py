@@ -1,0 +1,41 @@
+"""Clipping of gradients by their norm: parameters that share nothing do not share a norm.
+
+Notable: while anything that several heads have in common is trained, all trained parameters have one norm, as in the
+stock Trainer. Where all of it is frozen, each head is a model of its own and is clipped by its own norm, so that one
+with large gradients does not make the steps of another smaller: beside others it takes the steps that it takes alone.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..modeling.modeling_multitask import MultiTaskModel
+
+
+def norm_groups(model: MultiTaskModel) -> list[list[nn.Parameter]]:
+    """The model's parameters, apart where they share a norm with no other: all of them in one, or a list a head."""
+    shared = (parameter for name, parameter in model.named_parameters() if not name.startswith("heads."))
+    if any(parameter.requires_grad for parameter in shared):
+        return [list(model.parameters())]
+    return [list(head.parameters()) for head in model.heads.values()]
+
+
+def clip(groups: Sequence[Sequence[nn.Parameter]], max_norm: float) -> Tensor:
+    """Scale the gradients of each group whose norm is above `max_norm` down to it, in place.
+
+    Gradients within the norm are left alone: scaling by 1 would be a pass over all of them.
+
+    Returns:
+        The norm of all gradients as they were, ().
+    """
+    norms = []
+    for parameters in groups:
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not gradients:
+            continue
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        if norm > max_norm:
+            nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
+        norms.append(norm)
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))

@@ -1,0 +1,272 @@
+"""Frozen work done once: what the frozen layers of the encoder say of a row is computed once, and read ever after.
+
+Notable: the states are computed as the run would compute them, in its precision, and lie in one memory-mapped file a
+source among the cached data sets, named by all that decides them: the rows, the frozen weights, the layer, the
+precision, the attention kernel, the encoder's configuration and the versions of the libraries. Where only lower layers
+are frozen, the encoder itself runs, without these layers and with the states put in front of the next one; so no
+family of encoders needs code of its own, and whether it works is tried on a few rows before training.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+
+from ..data.collator import Collator, EncodedRows, fingerprint, row_lengths
+from ..data.row_states import RowStates
+from ..modeling.modeling_multitask import MultiTaskModel
+from .optimizer import Part, find_layers
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1  # raise it when the same key would mean other states
+_UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
+_READ = ("input_ids", "token_type_ids", "second")  # columns of encoded rows that decide what the encoder says
+BATCH_SIZE = 64  # texts; not that of evaluation, which may change in a resumed run
+TRIED = 4  # rows
+
+
+def check_cache(size: str, freeze: Sequence[str], gradient_checkpointing: bool) -> None:
+    """Check `training.frozen_cache` as far as that needs no model.
+
+    Raises:
+        ValueError: No size, nothing frozen, or gradient checkpointing, which runs layers again in the backward pass.
+    """
+    num_bytes(size)
+    if not freeze:
+        raise ValueError(
+            "`frozen_cache` keeps what frozen layers say, and `freeze` names none: set `freeze: [encoder]`, or"
+            " [embeddings, encoder.layers.0-2]."
+        )
+    if gradient_checkpointing:
+        raise ValueError("`frozen_cache` and `gradient_checkpointing` exclude each other: choose one.")
+
+
+def num_bytes(size: str) -> int:
+    """A size such as 500MB, 1.5GB."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(MB|GB|TB)", size.strip())
+    if not found:
+        raise ValueError(f"`frozen_cache` is {size!r}; valid is the most that the file may take, such as 500MB or 4GB.")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:
+    """The first layer that has to be run with every batch; None where the encoder need not be run at all.
+
+    Layers whose states a head averages (`mean_last_<n>`) are run, though frozen.
+
+    Raises:
+        ValueError: The embeddings and the lowest layer are not frozen, or heads read so many layers that none is left.
+    """
+    frozen = {part.name for part in parts if part.frozen}
+    read = max(getattr(head, "num_layers", 1) for head in model.heads.values())
+    if read == 1 and all(part.name in frozen for part in parts if not part.name.startswith("heads.")):
+        return None
+    _, num_layers = find_layers(model.encoder)
+    layer = 0
+    while f"encoder.layers.{layer}" in frozen:
+        layer += 1
+    if "embeddings" not in frozen or layer == 0:
+        raise ValueError(
+            "`frozen_cache` needs the embeddings and the lowest layers frozen for the whole run, since all that lies"
+            " above a trained part changes: set `freeze: [embeddings, encoder.layers.0-2]`, or [encoder]."
+        )
+    layer = min(layer, num_layers - read)
+    if layer < 1:
+        raise ValueError(f"`frozen_cache`: a head reads the last {read} of {num_layers} layers; nothing is left below.")
+    return layer
+
+
+@contextmanager
+def _some_layers(encoder: nn.Module, kept: slice, hooked: int, hook: Callable[..., Any]) -> Iterator[None]:
+    """Let an encoder have only some of its layers, with a hook in front of one (numbered among all)."""
+    name, _ = find_layers(encoder)
+    owner_name, _, attribute = name.removesuffix(".").rpartition(".")
+    owner = encoder.get_submodule(owner_name)
+    layers: Any = getattr(owner, attribute)
+    handle = layers[hooked].register_forward_pre_hook(hook, with_kwargs=True)
+    setattr(owner, attribute, layers[kept])
+    try:
+        yield
+    finally:
+        setattr(owner, attribute, layers)
+        handle.remove()
+
+
+@contextmanager
+def entering(model: MultiTaskModel, layer: int | None, states: Tensor) -> Iterator[dict[str, Tensor]]:
+    """Let a model begin with states that are known.
+
+    Args:
+        model: Called with the batch that the states are of.
+        layer: As `first_layer` returns it.
+        states: What enters that layer, or the encoder's last states, (B, T, H).
+
+    Yields:
+        What the model is to be given besides.
+    """
+    if layer is None:
+        yield {"encoder_states": states}
+        return
+
+    def put_in(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
+
+    with _some_layers(model.encoder, slice(layer, None), layer, put_in):
+        yield {}
+
+
+def states_before(model: MultiTaskModel, layer: int | None, batch: Mapping[str, Tensor]) -> Tensor:
+    """What enters a layer, or for None the encoder's last states, (B, T, H)."""
+    if layer is None:
+        return model.encoder(**batch, return_dict=True).last_hidden_state
+    found: list[Tensor] = []
+
+    def take(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.append(args[0] if args else kwargs["hidden_states"])
+
+    with _some_layers(model.encoder, slice(0, layer + 1), layer, take):
+        model.encoder(**batch, return_dict=True)
+    return found[0]
+
+
+class FrozenStates:
+    """The states of a run's rows after the frozen layers of its encoder.
+
+    Args:
+        model: The model, on its device.
+        parts: As `find_parts` returns them; those that stay frozen for the whole run are frozen.
+        collator: Makes batches of rows.
+        rows: Encoded rows, all that are to be kept, by any name; not of masked sources.
+        cap: The most bytes that they may take.
+        precision: Of the run.
+        autocast: Its context.
+
+    Raises:
+        ValueError: Nothing is frozen from the bottom on, what is frozen depends on what is not, the encoder cannot be
+            run from a layer on, or the states take more than `cap` or than the disk has.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        parts: Sequence[Part],
+        collator: Collator,
+        rows: Mapping[str, datasets.Dataset],
+        cap: int,
+        precision: str,
+        autocast: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.model, self.collator, self.precision, self.autocast = model, collator, precision, autocast
+        self.layer = first_layer(model, parts)
+        self.folder = Path(datasets.config.HF_DATASETS_CACHE) / "frozen_states"
+        self.dtype = self._try(next(iter(rows.values())))
+        where = "the encoder" if self.layer is None else f"layer {self.layer - 1} of the encoder"
+        tokens = sum(int(row_lengths(one).sum()) for one in rows.values())
+        size = tokens * model.config.hidden_size * self.dtype.itemsize
+        shown = f"The states of {tokens:,} tokens after {where} take {size / 1e6:,.2f} MB"
+        if size > cap:
+            raise ValueError(f"`frozen_cache` is {cap / 1e6:,.2f} MB. {shown}: allow more, or leave it out.")
+        logger.info("%s, kept in %s.", shown, self.folder)
+
+    def _batch(self, encoded: EncodedRows, rows: Sequence[int]) -> dict[str, Tensor]:
+        batch = self.collator(encoded.__getitems__(rows))
+        return {name: value.to(self.model.device) for name, value in batch.items() if isinstance(value, Tensor)}
+
+    def _try(self, rows: datasets.Dataset) -> torch.dtype:
+        """Whether the encoder, run from the layer on, says the same; the type of the states."""
+        batch = self._batch(_unlabelled(rows), range(min(TRIED, len(rows))))
+        real = batch["attention_mask"].bool()
+        with self.model.evaluating(), self.autocast():
+            states = states_before(self.model, self.layer, batch)
+            if states.requires_grad:
+                trained = [name for name, parameter in self.model.encoder.named_parameters() if parameter.requires_grad]
+                raise ValueError(
+                    "`frozen_cache`: what the frozen layers say depends on parts that are trained, one of"
+                    f" {', '.join(trained[-3:])}: name these in `freeze`, too, or leave the cache out."
+                )
+            if self.layer is not None:
+                whole = self.model.encoder(**batch, return_dict=True).last_hidden_state
+                with entering(self.model, self.layer, states):
+                    entered = self.model.encoder(**batch, return_dict=True).last_hidden_state
+                if not torch.allclose(whole[real].float(), entered[real].float(), rtol=1e-3, atol=1e-3):
+                    raise ValueError(
+                        f"`frozen_cache`: a {type(self.model.encoder).__name__} cannot be run from its layer"
+                        f" {self.layer} on. Freeze all of it (`freeze: [encoder]`), or leave the cache out."
+                    )
+        return states.dtype
+
+    def open(self, rows: Mapping[str, datasets.Dataset]) -> dict[str, RowStates]:
+        """The states of rows, by the names that these have: read, or computed and kept first.
+
+        Raises:
+            ValueError: The disk has no room for them.
+        """
+        weights = hashlib.sha256()
+        for name, tensor in [*self.model.encoder.named_parameters(), *self.model.encoder.named_buffers()]:
+            if not tensor.requires_grad:
+                weights.update(name.encode())
+                weights.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        config: Any = self.model.config
+        known = [
+            _VERSION, weights.hexdigest(), self.layer, str(self.dtype), self.precision, self.model.device.type,
+            config.encoder_attn_implementation, config.text_config.to_dict(), torch.__version__,
+            transformers.__version__,
+        ]  # fmt: skip
+        found = {}
+        for name, one in rows.items():
+            own = fingerprint(one.select_columns([column for column in _READ if column in one.column_names]))
+            key = hashlib.sha256(json.dumps([*known, own], sort_keys=True, default=str).encode()).hexdigest()[:32]
+            found[name] = self._open_one(one, self.folder / f"{key}.states")
+        return found
+
+    def _open_one(self, rows: datasets.Dataset, path: Path) -> RowStates:
+        lengths = row_lengths(rows).astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        shape = int(lengths.sum()), self.model.config.hidden_size
+        size = shape[0] * shape[1] * self.dtype.itemsize
+        if not path.is_file() or path.stat().st_size != size:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if size > (free := shutil.disk_usage(self.folder).free):
+                raise ValueError(f"`frozen_cache`: {self.folder} has room for {free / 1e6:,.2f} MB, and the states of"
+                                 f" {len(rows):,} rows take {size / 1e6:,.2f}.")  # fmt: skip
+            draft = path.with_name(f".{path.name}.{os.getpid()}.draft")  # another run may write the same
+            try:
+                self._fill(rows, RowStates(_mapped(draft, shape, self.dtype, True), starts, lengths))
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
+        return RowStates(_mapped(path, shape, self.dtype, False), starts, lengths)
+
+    @torch.no_grad()
+    def _fill(self, rows: datasets.Dataset, states: RowStates) -> None:
+        """Compute the states of rows, longest first, so that there is hardly any padding."""
+        encoded = _unlabelled(rows)
+        order = np.argsort(-states.lengths, kind="stable")
+        with self.model.evaluating(), self.autocast():
+            for begin in range(0, len(order), BATCH_SIZE):
+                chosen = order[begin : begin + BATCH_SIZE]
+                batch = self._batch(encoded, chosen.tolist())
+                found = states_before(self.model, self.layer, batch)
+                states.states[states.places(chosen)] = found[batch["attention_mask"].bool()].cpu()
+
+
+def _unlabelled(rows: datasets.Dataset) -> EncodedRows:
+    return EncodedRows({"rows": rows}, with_labels=False, heads=["none"])
+
+
+def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, written: bool) -> Tensor:
+    """A file as a tensor; a file that is written is made."""
+    return torch.from_file(str(path), shared=written, size=shape[0] * shape[1], dtype=dtype).view(shape)
