@@ -122,7 +122,7 @@ class Collator:
                 rows[0],
                 columns=pa.concat_tables([row.columns for row in rows]),
                 numbers=[number for row in rows for number in row.numbers],
-                states=torch.cat(known) if (known := [row.states for row in rows if row.states is not None]) else None,
+                states=torch.cat(kept) if (kept := [row.states for row in rows if row.states is not None]) else None,
             )
         columns = rows.columns
         names = rows.heads or tuple(self.tasks[rows.source])

@@ -772,8 +772,11 @@ class MultiTaskModel(PreTrainedModel):
                     for key, column in rows.items()
                 }
             # A text without any token, not even special ones, is a row of padding: that takes one place at least.
-            least = {} if rows["input_ids"] and rows["input_ids"][0] else {"padding": "max_length", "max_length": 1}
-            padded = self.tokenizer.pad(rows, return_tensors="pt", padding_side="right", **least)
+            some = bool(rows["input_ids"][0])
+            padded = self.tokenizer.pad(
+                rows, padding=some or "max_length", max_length=None if some else 1, return_tensors="pt",
+                padding_side="right",
+            )  # fmt: skip
             yield positions, {key: value.to(self.device) for key, value in padded.items()}
 
 
