@@ -149,14 +149,14 @@ class FrozenStates:
         model: The model, on its device.
         parts: As `find_parts` returns them; those that stay frozen for the whole run are frozen.
         collator: Makes batches of rows.
-        rows: Encoded rows, all that are to be kept, by any name; not of masked sources.
+        splits: Split → source → encoded rows, all whose states are to be kept.
         cap: The most bytes that they may take.
         precision: Of the run.
         autocast: Its context.
 
     Raises:
-        ValueError: Nothing is frozen from the bottom on, what is frozen depends on what is not, the encoder cannot be
-            run from a layer on, or the states take more than `cap` or than the disk has.
+        ValueError: Rows that are masked anew at every pass; nothing is frozen from the bottom on, what is frozen
+            depends on what is not, the encoder cannot be run from a layer on; the states take more than `cap`.
     """
 
     def __init__(
@@ -164,17 +164,22 @@ class FrozenStates:
         model: MultiTaskModel,
         parts: Sequence[Part],
         collator: Collator,
-        rows: Mapping[str, datasets.Dataset],
+        splits: Mapping[str, Mapping[str, datasets.Dataset]],
         cap: int,
         precision: str,
         autocast: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        if masked := list(collator.maskings):
+            raise ValueError(f"`frozen_cache`: the rows of source {masked[0]!r} are masked anew at every pass, so that"
+                             " frozen layers never say the same of them: leave one of the two out.")  # fmt: skip
         self.model, self.collator, self.precision, self.autocast = model, collator, precision, autocast
+        self.splits = splits
         self.layer = first_layer(model, parts)
         self.folder = Path(datasets.config.HF_DATASETS_CACHE) / "frozen_states"
-        self.dtype = self._try(next(iter(rows.values())))
+        rows = [one for sources in splits.values() for one in sources.values()]
+        self.dtype = self._try(rows[0])
         where = "the encoder" if self.layer is None else f"layer {self.layer - 1} of the encoder"
-        tokens = sum(int(row_lengths(one).sum()) for one in rows.values())
+        tokens = sum(int(row_lengths(one).sum()) for one in rows)
         size = tokens * model.config.hidden_size * self.dtype.itemsize
         shown = f"The states of {tokens:,} tokens after {where} take {size / 1e6:,.2f} MB"
         if size > cap:
@@ -208,8 +213,8 @@ class FrozenStates:
                     )
         return states.dtype
 
-    def open(self, rows: Mapping[str, datasets.Dataset]) -> dict[str, RowStates]:
-        """The states of rows, by the names that these have: read, or computed and kept first.
+    def open(self) -> dict[str, dict[str, RowStates]]:
+        """The states, split → source: read, or computed and kept first.
 
         Raises:
             ValueError: The disk has no room for them.
@@ -222,15 +227,19 @@ class FrozenStates:
         config: Any = self.model.config
         known = [
             _VERSION, weights.hexdigest(), self.layer, str(self.dtype), self.precision, self.model.device.type,
-            config.encoder_attn_implementation, config.text_config.to_dict(), torch.__version__,
-            transformers.__version__,
+            config.encoder_attn_implementation, config.text_config.to_dict() | {"_name_or_path": ""},
+            torch.__version__, transformers.__version__,
         ]  # fmt: skip
-        found = {}
-        for name, one in rows.items():
-            own = fingerprint(one.select_columns([column for column in _READ if column in one.column_names]))
+
+        def path(rows: datasets.Dataset) -> Path:
+            own = fingerprint(rows.select_columns([column for column in _READ if column in rows.column_names]))
             key = hashlib.sha256(json.dumps([*known, own], sort_keys=True, default=str).encode()).hexdigest()[:32]
-            found[name] = self._open_one(one, self.folder / f"{key}.states")
-        return found
+            return self.folder / f"{key}.states"
+
+        return {
+            split: {name: self._open_one(rows, path(rows)) for name, rows in sources.items()}
+            for split, sources in self.splits.items()
+        }
 
     def _open_one(self, rows: datasets.Dataset, path: Path) -> RowStates:
         lengths = row_lengths(rows).astype(np.int64)

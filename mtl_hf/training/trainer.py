@@ -301,40 +301,36 @@ class MultiTaskTrainer(ResumableTrainer):
         """What `args.frozen_cache` will keep; nothing is computed before training begins."""
         if self.args.frozen_cache is None or self.train_dataset is None:
             return None
-        if masked := [name for name, task in self.tasks.items() if task.type == "masked_lm"]:
-            raise ValueError(f"`frozen_cache`: the text of task {masked[0]!r} is masked anew at every pass, so that the"
-                             " frozen layers never say the same of it: leave one of them out.")  # fmt: skip
         if self.is_fsdp_enabled:
             raise ValueError("`frozen_cache` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
+        assert isinstance(self.train_dataset, EncodedRows)
         return FrozenStates(
             self.model,
             self.parts,
             cast(Collator, self.data_collator),
-            self._kept_rows(),
+            {
+                "train": self.train_dataset.sources,
+                "validation": {name: split.rows for name, split in self.eval_splits.items()},
+            },
             num_bytes(self.args.frozen_cache),
             self.args.precision,
             self.accelerator.autocast,
         )
 
-    def _kept_rows(self) -> dict[str, datasets.Dataset]:
-        assert isinstance(self.train_dataset, EncodedRows)
-        training = {f"train/{name}": rows for name, rows in self.train_dataset.sources.items()}
-        return training | {f"validation/{name}": split.rows for name, split in self.eval_splits.items()}
-
     def _open_states(self) -> None:
-        assert isinstance(self.train_dataset, EncodedRows)
         if self.frozen_states is None:
             return
         with self.args.main_process_first(desc="computing frozen states"):
-            found = self.frozen_states.open(self._kept_rows())
-        self.train_dataset.states = {name: found[f"train/{name}"] for name in self.train_dataset.sources}
-        self._eval_states = {name: found[f"validation/{name}"] for name in self.eval_splits}
+            found = self.frozen_states.open()
+        assert isinstance(self.train_dataset, EncodedRows)
+        self.train_dataset.states, self._eval_states = found["train"], found["validation"]
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
         """One pass, from the frozen states on where the batch has them."""
         states = inputs.pop("encoder_states", None)
-        if states is None or self.frozen_states is None:
+        if states is None:
             return model(**inputs)
+        assert self.frozen_states is not None
         with entering(self.model, self.frozen_states.layer, states) as known:
             return model(**inputs, **known)
 
@@ -552,9 +548,10 @@ class MultiTaskTrainer(ResumableTrainer):
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """As the stock one, but parameters that share nothing do not share a norm (`clipping`)."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return super()._clip_grad_norm(model)
         groups = norm_groups(self.model)
-        stock = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if stock or (len(groups) == 1 and self.args.device.type != "cpu"):
+        if len(groups) == 1 and self.args.device.type != "cpu":
             return super()._clip_grad_norm(model)
         self.accelerator.unscale_gradients()
         return clip(groups, self.args.max_grad_norm)

@@ -175,7 +175,7 @@ def test_what_is_kept_is_what_the_encoder_says(encoder_folder, tmp_path):
     built = build(two_source_config(encoder_folder, tmp_path))
     trainer = make_trainer(built, tmp_path, freeze=WHOLE, frozen_cache="1MB")
     rows = built.train["assistant"]
-    states = trainer.frozen_states.open({"any": rows})["any"]
+    states = trainer.frozen_states.open()["train"]["assistant"]
     built.model.eval()
     for row in (0, 7, 19):
         with torch.no_grad():
@@ -270,5 +270,5 @@ def test_masked_rows_are_refused(encoder_folder, tmp_path):
     rows = datasets.Dataset.from_list([{"text": f"play jazz {row}"} for row in range(30)])
     config["sources"]["raw"] = {"dataset": rows, "text": "text"}
     config["tasks"]["mlm"] = {"type": "masked_lm", "source": "raw"}
-    with pytest.raises(ValueError, match=r"`frozen_cache`: the text of task 'mlm' is masked anew at every pass"):
+    with pytest.raises(ValueError, match=r"`frozen_cache`: the rows of source 'raw' are masked anew at every pass"):
         make_trainer(build(config), tmp_path, freeze=LOWER, frozen_cache="1MB")
