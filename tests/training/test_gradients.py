@@ -79,7 +79,7 @@ def test_a_step_is_that_of_torchjd_called_by_hand(name: str, built: Built, tmp_p
         assert {key for key in last if key.endswith("_weight")} == {f"{task}_weight" for task in trainer.sharing._tasks}
 
 
-@pytest.mark.parametrize("name", ["UPGrad", "GradDrop"])
+@pytest.mark.parametrize("name", ["UPGrad", pytest.param("GradDrop", marks=pytest.mark.slow)])
 def test_two_processes_take_the_step_of_one(
     name: str, built: Built, tmp_path: Path, two_processes: TwoProcesses
 ) -> None:
