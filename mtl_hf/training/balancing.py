@@ -13,6 +13,7 @@ strong their gradients are (GradNorm, ours, since torchjd has none), or not at a
 """
 
 import copy
+import inspect
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -330,5 +331,5 @@ def make_balancer(
 
 def _with_shape(kind: Any, options: Mapping[str, Any], num_tasks: int) -> dict[str, Any]:
     """Options of a scalarizer, with the number of tasks where it asks for that."""
-    asks = "shape" in kind.__init__.__code__.co_varnames
+    asks = "shape" in inspect.signature(kind).parameters
     return dict(options) | ({"shape": num_tasks} if asks else {})

@@ -44,9 +44,11 @@ class ConflictLog(TrainerCallback):
         parts: Of the model, as `find_parts` returns them.
         round_steps: Steps of a round.
         folder: Where the log is written.
+        writes: Whether this process does.
     """
 
-    def __init__(self, every: int, parts: Sequence[Part], round_steps: int, folder: Path) -> None:
+    def __init__(self, every: int, parts: Sequence[Part], round_steps: int, folder: Path, writes: bool) -> None:
+        self.writes = writes
         self.every, self.round_steps = every, min(round_steps, every)
         self.parts = [part for part in parts if not part.name.startswith("heads.")]
         self.file = folder / CONFLICTS_FILE
@@ -72,12 +74,8 @@ class ConflictLog(TrainerCallback):
         gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         self._gradients[task] += _flat(shared, gradients)
 
-    def end_step(self, is_main: bool) -> None:
-        """Compare, when a round is over; called between the last backward pass of a step and the optimiser.
-
-        Args:
-            is_main: Whether this process writes.
-        """
+    def end_step(self) -> None:
+        """Compare, when a round is over; called between the last backward pass of a step and the optimiser."""
         if not self._due:
             return
         shared = list(self._shared())
@@ -91,7 +89,7 @@ class ConflictLog(TrainerCallback):
             return
         size = sum(parameter.numel() for parameter in shared)  # more than before, where something was thawed
         names = [name for name, gradient in self._gradients.items() if len(gradient) == size]
-        if is_main and len(names) > 1:
+        if self.writes and len(names) > 1:
             cosines = self._cosines([self._gradients[name] for name in names])
             pairs = combinations(range(len(names)), 2)
             line = {
@@ -113,7 +111,7 @@ class ConflictLog(TrainerCallback):
         self._gradients, self._steps = {}, {}
         if not list(self._shared()):
             logger.warning("Nothing that tasks share is trained: %s gets no lines before that is.", self.file)
-        if state.is_world_process_zero and self.file.is_file():
+        if self.writes and self.file.is_file():
             kept = [line for line in read_conflicts(self.file.parent) if line["step"] <= state.global_step]
             write_whole(self.file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
 
@@ -121,7 +119,7 @@ class ConflictLog(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say how tasks got along."""
-        if state.is_world_process_zero and self.file.is_file():
+        if self.writes and self.file.is_file():
             for sentence in conflict_sentences(read_conflicts(self.file.parent)):
                 logger.info("%s", sentence)
 

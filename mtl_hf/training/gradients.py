@@ -52,7 +52,7 @@ class GradientAggregation:
     def __init__(self, aggregator: Any, model: nn.Module, seed: int) -> None:
         self.aggregator, self.model, self.seed = aggregator, model, seed
         self.tasks: list[str] = []  # of the step, in the order of the rows
-        self.jacobian = torch.empty(0)  # (num_tasks, number of trained shared numbers)
+        self.jacobian = torch.empty(0, 0)  # (num_tasks, number of trained shared numbers)
         self.weights: dict[str, float] = {}  # of the rows in the last step, where the aggregator has any
         self._shared: list[nn.Parameter] = []
         self._reached: list[list[bool]] = []  # of each row and shared parameter: whether there is a gradient yet

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import transformers
 from accelerate.data_loader import prepare_data_loader
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import (
@@ -54,18 +53,17 @@ from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.heads import by_row
 from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
-from .balancing import GROUP, STATE_FILE, make_balancer
 from .checkpoints import checkpoint_step, run_settings
 from .clipping import clip, norm_groups
-from .conflicts import ConflictLog
 from .freezing import check_tasks, freeze, frozen_modules
 from .frozen_states import FrozenStates, entering, num_bytes
-from .gradients import make_aggregation, steps_of_a_round
+from .gradients import steps_of_a_round
 from .optimizer import check_frozen_rates, find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
 from .progress import ScoreProgressCallback
 from .resumable import ResumableTrainer
 from .sampling import build_schedule, rows_table
+from .sharing import TaskSharing
 from .thawing import Thaw, ThawingPlan, plan_thawing
 
 logger = logging.getLogger(__name__)
@@ -191,34 +189,17 @@ class MultiTaskTrainer(ResumableTrainer):
         self._frozen_modules = frozen_modules(model)
         self.frozen_states = self._plan_states()
         self._eval_states: dict[str, RowStates] = {}
-        self.loss_weights = {name: task.config.loss_weight for name, task in tasks.items()}  # in the step that goes on
-        self.balancer = make_balancer(
-            args.loss_balancing,
-            [name for name, task in tasks.items() if task.config.train],
+        self.sharing = TaskSharing(
+            model,
+            args,
+            tasks,
             self.parts,
-            seed=args.seed,
-            device=args.device,
-            dtype=model.dtype,
+            num_sources=len(train_dataset or {}),
+            sharded=self.is_fsdp_enabled,
+            stop=self._stop,
         )
-        self.aggregation = make_aggregation(args.gradient_aggregation, model, seed=args.seed)
-        self.conflicts: ConflictLog | None = None
-        if args.log_gradient_conflicts and train_dataset:
-            a_round = math.ceil(len(train_dataset) / args.gradient_accumulation_steps)
-            folder = Path(str(args.output_dir))
-            self.conflicts = ConflictLog(args.log_gradient_conflicts, self.parts, a_round, folder)
-            self.add_callback(self.conflicts)
-        features = {
-            "loss_balancing": self.balancer,
-            "gradient_aggregation": self.aggregation,
-            "log_gradient_conflicts": self.conflicts,
-        }
-        for setting, used in features.items():
-            if used and (self.is_fsdp_enabled or args.fp16):
-                raise ValueError(
-                    f"`training.{setting}` goes neither with FSDP, which keeps parts of gradients, nor with fp16, which"
-                    " scales them: use configs/accelerate/multi_gpu.yaml, and `precision: bf16` or fp32."
-                )
-        self._step_tasks: list[str] = []  # with a labelled item in the step that goes on
+        if self.sharing.conflicts:
+            self.add_callback(self.sharing.conflicts)
         # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_steps: dict[str, int] = {}
@@ -383,17 +364,11 @@ class MultiTaskTrainer(ResumableTrainer):
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, spec in (MultiTaskConfig.from_pretrained(resume_from_checkpoint).heads or {}).items():
             self.model.config.heads[name]["num_steps"] = spec["num_steps"]
-        if self.balancer:
-            state = Path(resume_from_checkpoint) / STATE_FILE
-            if not state.is_file():
-                raise ValueError(f"`resume_from_checkpoint`: {resume_from_checkpoint} has no {STATE_FILE}.")
-            self.balancer.load(load_file(state))
+        self.sharing.load(Path(resume_from_checkpoint))
 
     def save_more(self, checkpoint: Path) -> None:
         """What losses are balanced by."""
-        if self.balancer:
-            state = {name: tensor.cpu().clone() for name, tensor in self.balancer.state().items()}
-            save_file(state, checkpoint / STATE_FILE)
+        self.sharing.save(checkpoint)
 
     # ---- the best checkpoints ----
 
@@ -456,16 +431,8 @@ class MultiTaskTrainer(ResumableTrainer):
                 self.model.config.heads[name]["num_steps"] += 1
         for batch in batches:
             batch["num_items"] = num_items
-        self._step_tasks = [name for name, number in num_items.items() if number]
-        if self.balancer:
-            for name, weight in self.balancer.begin_step(int(self.state.epoch or 0)).items():
-                if not math.isfinite(weight):
-                    self._stop(f"the weight of task {name!r} is {weight} in step {self.state.global_step + 1}")
-                self.loss_weights[name] = weight * self.tasks[name].config.loss_weight
-        if self.aggregation:
-            self.aggregation.begin_step(self._step_tasks)
-        if self.conflicts:
-            self.conflicts.begin_step(self.state.global_step + 1, self._step_tasks)
+        present = [name for name, number in num_items.items() if number]
+        self.sharing.begin_step(self.state.global_step + 1, int(self.state.epoch or 0), present)
         return batches, None
 
     def compute_loss(
@@ -478,24 +445,15 @@ class MultiTaskTrainer(ResumableTrainer):
         """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
         for module in self._frozen_modules:  # the stock step puts all of the model into training mode each time
             module.eval()
-        if self.aggregation:
-            model = self.model  # not within DDP
+        if self.sharing.aggregation:
+            model = self.model  # outside of DDP, which knows one gradient a parameter
         outputs = self._forward(model, {**inputs, "heads": tuple(inputs["labels"])})
-        weighted = {}
         for name, loss in outputs.losses.items():
             if not torch.isfinite(loss):
                 self._stop(f"the loss of task {name!r} is {loss.item()} in step {self.state.global_step + 1}")
             detached = loss.detach()
             self._loss_sums[name] = self._loss_sums[name] + detached if name in self._loss_sums else detached.clone()
-            if self.balancer:
-                self.balancer.add(name, loss)
-            if self.conflicts:
-                self.conflicts.add(name, loss)
-            weighted[name] = self.loss_weights[name] * loss
-        total = torch.stack(list(weighted.values())).sum()
-        if self.aggregation:
-            self.aggregation.add(weighted, self.accelerator.backward)
-            total = total.detach().requires_grad_()  # nothing is left for the stock step to backpropagate
+        total = self.sharing.weigh(outputs.losses, self.accelerator.backward)
         return (total, outputs) if return_outputs else total
 
     def training_step(
@@ -503,15 +461,8 @@ class MultiTaskTrainer(ResumableTrainer):
     ) -> Tensor:
         """One micro-batch, forward and backward; after the last one of a step, what looks at all of it."""
         loss = super().training_step(model, inputs, num_items_in_batch)
-        if not self.accelerator.sync_gradients:
-            return loss
-        step = self.state.global_step + 1
-        if self.balancer:
-            self.balancer.end_step(self._step_tasks)
-        if self.aggregation and (problem := self.aggregation.end_step(step)):
-            self._stop(f"{problem} in step {step}")
-        if self.conflicts:
-            self.conflicts.end_step(self.is_world_process_zero())
+        if self.accelerator.sync_gradients:
+            self.sharing.end_step(self.state.global_step + 1)
         return loss
 
     def _check_weights(self) -> None:
@@ -540,10 +491,7 @@ class MultiTaskTrainer(ResumableTrainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             decayed = set(self.get_decay_parameter_names(self.model))
             groups = parameter_groups(self.parts, decayed, self.args.weight_decay)
-            if self.balancer and self.balancer.parameters:
-                own = {"lr": self.balancer.learning_rate, "weight_decay": 0.0, "name": GROUP}
-                groups.append({"params": self.balancer.parameters} | own)
-            self.optimizer = optimizer_class(groups, **options)
+            self.optimizer = optimizer_class([*groups, *self.sharing.parameter_groups()], **options)
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
@@ -567,8 +515,8 @@ class MultiTaskTrainer(ResumableTrainer):
         frozen = {part.name for part in self.parts if part.frozen}
         if self.optimizer is None:
             return {part.name: part.learning_rate for part in self.parts if part.name not in frozen}
-        groups = self.optimizer.param_groups
-        return {group["name"]: float(group["lr"]) for group in groups if group["name"] not in frozen | {GROUP}}
+        names = {part.name for part in self.parts} - frozen  # there may be a group that is not of the model
+        return {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups if group["name"] in names}
 
     # ---- the log ----
 
@@ -597,10 +545,9 @@ class MultiTaskTrainer(ResumableTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add each task's unweighted loss, each part's rate and our labelled rows a second to a training log.
+        """Add tasks' unweighted losses, parts' rates, our labelled rows a second, what losses are multiplied by.
 
-        Where losses are balanced, also what each is multiplied by; where gradients are aggregated, the same on what
-        tasks share. To that of a run's end, how many parameters were trained.
+        To the log of a run's end, how many parameters were trained.
         """
         if "loss" in logs:
             rates = self.learning_rates()
@@ -619,11 +566,7 @@ class MultiTaskTrainer(ResumableTrainer):
             for name, loss in zip(self.tasks, losses, strict=True):
                 if steps := self._loss_steps.get(name):
                     logs[f"{name}_loss"] = loss / self.accelerator.num_processes / steps
-            if self.balancer:
-                logs |= {f"{name}_weight": self.loss_weights[name] for name in self.balancer.tasks}
-            if self.aggregation:
-                own = self.aggregation.weights.items()
-                logs |= {f"{name}_weight": weight * self.loss_weights[name] for name, weight in own}
+            logs |= self.sharing.logs()
             logs["labelled_rows_per_second"] = labelled_rows / max(self._seconds, 1e-9)
             self._loss_sums, self._loss_steps, self._labelled_rows, self._seconds = {}, {}, 0, 0.0
         elif "train_runtime" in logs:

@@ -28,6 +28,11 @@ def logged(trainer: MultiTaskTrainer, ending: str = "weight") -> list[list[float
     return [[entry[name] for name in names] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def slow(method: str) -> Any:
+    """A case for the slow suite only."""
+    return pytest.param(method, marks=pytest.mark.slow)
+
+
 def own(built: Built) -> Built:
     return Built(copy.deepcopy(built.model), built.tasks, built.train, built.validation)
 
@@ -132,7 +137,7 @@ def test_gradnorm_is_that_of_the_paper(alpha: float, two: Built, tmp_path: Path)
     assert all(one[0] / 2 + one[1] == pytest.approx(2) for one in expected)
 
 
-@pytest.mark.parametrize("method", ["GeometricMean", "Random", "gradnorm"])
+@pytest.mark.parametrize("method", [slow("GeometricMean"), "Random", "gradnorm"])
 def test_weights_are_the_same_however_a_step_is_cut(
     method: str, still_encoder_folder: str, tmp_path: Path, two_processes: TwoProcesses
 ) -> None:
@@ -171,7 +176,7 @@ def test_weights_of_1_are_the_plain_run(method: Any, encoder_folder: str, tmp_pa
     torch.testing.assert_close(*found, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("method", ["UW", "DWA", "Random", "gradnorm"])
+@pytest.mark.parametrize("method", [slow("UW"), "DWA", "Random", slow("gradnorm")])  # of these there are configs
 def test_a_resumed_run_goes_on_with_the_same_weights(method: str, encoder_folder: str, tmp_path: Path) -> None:
     built = build(two_source_config(encoder_folder, tmp_path))
 
@@ -227,7 +232,7 @@ def test_the_last_trained_layer_is_the_shared_one(encoder_folder: str, tmp_path:
     built = build(two_source_config(encoder_folder, tmp_path))
     trainer = make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder.layers.2"])
     layer = {id(p) for name, p in trainer.model.named_parameters() if name.startswith("encoder.encoder.layer.1.")}
-    assert {id(parameter) for parameter in trainer.balancer.shared} == layer
+    assert {id(parameter) for parameter in trainer.sharing.balancer.shared} == layer
     with pytest.raises(ValueError, match="no layer of the encoder is trained: thaw one, or choose"):
         make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder"])
     with pytest.raises(ValueError, match=r"STCH of 4 tasks \(intent, slots, stars, topics\): .*same shape"):

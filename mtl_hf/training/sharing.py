@@ -1,0 +1,170 @@
+"""How tasks share the encoder: balanced losses, aggregated gradients and the log of conflicts, as one step of them.
+
+The trainer calls this before a step, with the losses of each micro-batch, and after a step's last backward pass.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..data.labels import TaskData
+from ..modeling.modeling_multitask import MultiTaskModel
+from .arguments import MultiTaskTrainingArguments
+from .balancing import GROUP, STATE_FILE, make_balancer
+from .conflicts import ConflictLog
+from .gradients import make_aggregation
+from .optimizer import Part
+
+
+class TaskSharing:
+    """What `loss_balancing`, `gradient_aggregation` and `log_gradient_conflicts` make of a step.
+
+    Args:
+        model: On its device, with what is frozen frozen.
+        args: Of the run; with aggregation, steps are rounds already (`gradients.steps_of_a_round`).
+        tasks: Task name → task.
+        parts: Of the model, as `find_parts` returns them.
+        num_sources: How many sources take turns; 0 where nothing is trained.
+        sharded: Whether a process holds but a part of the parameters (FSDP).
+        stop: Called with what is wrong in a step that cannot go on.
+
+    Attributes:
+        loss_weights: Task → what its loss is multiplied by in the step that goes on.
+
+    Raises:
+        ValueError: A setting that does not fit the tasks, the model, or how it is run.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        args: MultiTaskTrainingArguments,
+        tasks: Mapping[str, TaskData],
+        parts: Sequence[Part],
+        *,
+        num_sources: int,
+        sharded: bool,
+        stop: Callable[[str], NoReturn],
+    ) -> None:
+        self.own_weights = {name: task.config.loss_weight for name, task in tasks.items()}
+        self.loss_weights = dict(self.own_weights)
+        self.stop = stop
+        self.balancer = make_balancer(
+            args.loss_balancing,
+            [name for name, task in tasks.items() if task.config.train],
+            parts,
+            seed=args.seed,
+            device=args.device,
+            dtype=model.dtype,
+        )
+        self.aggregation = make_aggregation(args.gradient_aggregation, model, seed=args.seed)
+        self.conflicts: ConflictLog | None = None
+        if args.log_gradient_conflicts and num_sources:
+            round_steps = math.ceil(num_sources / args.gradient_accumulation_steps)
+            self.conflicts = ConflictLog(
+                args.log_gradient_conflicts, parts, round_steps, Path(str(args.output_dir)), args.process_index == 0
+            )
+        used = {
+            "loss_balancing": self.balancer,
+            "gradient_aggregation": self.aggregation,
+            "log_gradient_conflicts": self.conflicts,
+        }
+        for setting, feature in used.items():
+            if feature and (sharded or args.fp16):
+                raise ValueError(
+                    f"`training.{setting}` goes neither with FSDP, which keeps parts of gradients, nor with fp16, which"
+                    " scales them: use configs/accelerate/multi_gpu.yaml, and `precision: bf16` or fp32."
+                )
+        self._tasks: list[str] = []
+
+    def begin_step(self, step: int, epoch: int, tasks: Sequence[str]) -> None:
+        """Decide what losses are multiplied by in a step.
+
+        Args:
+            step: Its number, from 1.
+            epoch: How many epochs are over.
+            tasks: Those with a labelled item in it, on whatever process.
+        """
+        self._tasks = list(tasks)
+        if self.balancer:
+            for name, weight in self.balancer.begin_step(epoch).items():
+                if not math.isfinite(weight):
+                    self.stop(f"the weight of task {name!r} is {weight} in step {step}")
+                self.loss_weights[name] = weight * self.own_weights[name]
+        if self.aggregation:
+            self.aggregation.begin_step(tasks)
+        if self.conflicts:
+            self.conflicts.begin_step(step, tasks)
+
+    def weigh(self, losses: Mapping[str, Tensor], backward: Callable[..., None]) -> Tensor:
+        """Make one loss of those of a micro-batch.
+
+        Args:
+            losses: Task → its loss.
+            backward: `Accelerator.backward`, by which aggregation takes the gradients of one task after the other.
+
+        Returns:
+            The weighted sum. After aggregation it is a number from which nothing is left to backpropagate.
+        """
+        weighted = {}
+        for name, loss in losses.items():
+            if self.balancer:
+                self.balancer.add(name, loss)
+            if self.conflicts:
+                self.conflicts.add(name, loss)
+            weighted[name] = self.loss_weights[name] * loss
+        total = torch.stack(list(weighted.values())).sum()
+        if self.aggregation:
+            self.aggregation.add(weighted, backward)
+            return total.detach().requires_grad_()
+        return total
+
+    def end_step(self, step: int) -> None:
+        """Look at all of a step, between its last backward pass and the optimiser."""
+        if self.balancer:
+            self.balancer.end_step(self._tasks)
+        if self.aggregation and (problem := self.aggregation.end_step(step)):
+            self.stop(f"{problem} in step {step}")
+        if self.conflicts:
+            self.conflicts.end_step()
+
+    def logs(self) -> dict[str, float]:
+        """`<task>_weight` → what the task's loss was multiplied by; with aggregation, on what tasks share."""
+        if self.balancer:
+            return {f"{name}_weight": self.loss_weights[name] for name in self.balancer.tasks}
+        if self.aggregation:
+            return {f"{name}_weight": weight * self.own_weights[name]
+                    for name, weight in self.aggregation.weights.items()}  # fmt: skip
+        return {}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups of what is learned here, behind those of the model."""
+        if not (self.balancer and self.balancer.parameters):
+            return []
+        rate = self.balancer.learning_rate
+        return [{"params": self.balancer.parameters, "lr": rate, "weight_decay": 0.0, "name": GROUP}]
+
+    def save(self, checkpoint: Path) -> None:
+        """Write what a run needs to go on from a checkpoint."""
+        if self.balancer:
+            state = {name: tensor.cpu().clone() for name, tensor in self.balancer.state().items()}
+            save_file(state, checkpoint / STATE_FILE)
+
+    def load(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: It is of a run without balanced losses.
+        """
+        if not self.balancer:
+            return
+        if not (checkpoint / STATE_FILE).is_file():
+            raise ValueError(
+                f"`resume_from_checkpoint`: {checkpoint} has no {STATE_FILE}: its run did not balance losses."
+            )
+        self.balancer.load(load_file(checkpoint / STATE_FILE))
