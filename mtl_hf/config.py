@@ -205,8 +205,8 @@ class OurTraining:
         {},
     )
     freeze: list[str] = option(
-        "parts that stay as they are: embeddings, encoder, encoder.layers.0-3 (counted from 0), encoder.top (what"
-        " follows the layers), heads, heads.<task>",
+        "parts that stay as they are: embeddings, encoder (all of it), encoder.layers.0-3 (counted from 0), encoder.top"
+        " (what follows the layers), experts, heads, heads.<task>",
         [],
     )
     unfreeze: Thawing | None = option(

@@ -52,9 +52,9 @@ def check_sampling(arguments: OurTraining) -> None:
             raise ValueError("`policy: temperature` needs `sampling_temperature`: a number, or {from: 5, to: 1}.")
         if isinstance(arguments.sampling_temperature, Mapping):
             check_keys(arguments.sampling_temperature, ("from", "to"), "sampling_temperature")
-            if missing := {"from", "to"} - set(arguments.sampling_temperature):
+            if missing := [key for key in ("from", "to") if key not in arguments.sampling_temperature]:
                 raise ValueError(
-                    f"`sampling_temperature` has no `{missing.pop()}`; it is a number, or {{from: 5, to: 1}}."
+                    f"`sampling_temperature` has no `{missing[0]}`; it is a number, or {{from: 5, to: 1}}."
                 )
         for value in _ends(arguments.sampling_temperature):
             if not value > 0:

@@ -14,6 +14,8 @@ from mtl_hf.evaluation.report import scores_table
 from mtl_hf.inference.export import stock_model
 from mtl_hf.training.optimizer import find_parts, set_learning_rates
 from tests.conftest import two_source_config
+from tests.training import test_equivalence as equivalence
+from tests.training import test_masked_lm as masked_lm
 from tests.training.conftest import FixedBatches, build, make_trainer, weights
 
 EXPERTS = {"num": 3, "hidden": 8}
@@ -90,6 +92,40 @@ def test_the_mean_mixture_of_each_task_is_reported_on_one_process_and_two(
     for rank in two_processes(lambda: make_trainer(built, tmp_path).score()["experts"]):
         for task, numbers in found.items():
             np.testing.assert_allclose(rank[task], numbers, atol=1e-6)
+
+
+def test_steps_with_experts_are_the_same_however_they_are_split_up(
+    still_encoder_folder: str, tmp_path: Path, two_processes: Any
+) -> None:
+    built = build(equivalence.config(still_encoder_folder, experts=EXPERTS))
+    built.model.double()
+    for parameter in built.model.experts.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    names = ("one", "accumulated", "two processes")
+    found = equivalence.all_splits(built, tmp_path / "run", two_processes, names)
+    for name, steps in found.items():
+        losses, elements, _ = equivalence.compare(found["one"], steps)
+        assert losses < 1e-9, name
+        assert elements < 1e-9, name
+
+
+def test_texts_of_pairs_and_masked_texts_have_mixtures_of_their_own(still_encoder_folder: str, tmp_path: Path) -> None:
+    for config in (equivalence.similarity_config(still_encoder_folder), masked_lm.config(still_encoder_folder)):
+        config["model"]["experts"] = EXPERTS
+        built = build(config)
+        trainer = make_trainer(built, tmp_path, max_steps=2)
+        trainer.train()
+        found = trainer.score()["experts"]
+        assert list(found) == list(config["tasks"])
+        assert all(sum(mixture) == pytest.approx(1) for mixture in found.values())
+    pairs = build(equivalence.similarity_config(still_encoder_folder) | {"model": config["model"]})
+    found = make_trainer(pairs, tmp_path).score()["experts"]["alike"]
+    gates = []
+    for row in equivalence.scored_rows()["validation"]:
+        for text in (row["first"], row["second"]):
+            inputs = pairs.model.tokenizer(text, return_tensors="pt")
+            gates.append(pairs.model.eval()(**inputs, heads="alike").gates["alike"].detach().numpy()[0])
+    np.testing.assert_allclose(found, np.mean(gates, 0), atol=1e-5)
 
 
 def test_a_run_with_experts_is_scored_reported_and_gone_on_from(encoder_folder: str, tmp_path: Path) -> None:
