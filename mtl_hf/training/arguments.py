@@ -45,7 +45,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             self.unfreeze = typed(Thawing, self.unfreeze, "training.unfreeze")
             check_thawing(self.unfreeze, self.freeze, self.eval_strategy, self.early_stopping_patience)
         if self.frozen_cache is not None:
-            check_cache(self.frozen_cache, self.freeze, self.gradient_checkpointing)
+            check_cache(self.frozen_cache, self.freeze, bool(self.gradient_checkpointing))
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"`layerwise_lr_decay` is {self.layerwise_lr_decay}; it is above 0 and at most 1.")
         if self.policy == "proportional" and self.stopping_rule != "all_exhausted":
