@@ -118,11 +118,12 @@ class Collator:
     def __call__(self, rows: SourceRows | list[SourceRows]) -> dict[str, Any]:
         """See the class."""
         if isinstance(rows, list):  # a loader without __getitems__
+            states = [row.states for row in rows if row.states is not None]
             rows = replace(
                 rows[0],
                 columns=pa.concat_tables([row.columns for row in rows]),
                 numbers=[number for row in rows for number in row.numbers],
-                states=torch.cat(kept) if (kept := [row.states for row in rows if row.states is not None]) else None,
+                states=torch.cat(states) if states else None,
             )
         columns = rows.columns
         names = rows.heads or tuple(self.tasks[rows.source])

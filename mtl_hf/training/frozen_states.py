@@ -62,6 +62,11 @@ def num_bytes(size: str) -> int:
     return int(float(found[1]) * _UNITS[found[2]])
 
 
+def layers_read(model: MultiTaskModel) -> int:
+    """How many of the encoder's last layers heads read, at most."""
+    return max(getattr(head, "num_layers", 1) for head in model.heads.values())
+
+
 def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:
     """The first layer that has to be run with every batch; None where the encoder need not be run at all.
 
@@ -71,7 +76,7 @@ def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:
         ValueError: The embeddings and the lowest layer are not frozen, or heads read so many layers that none is left.
     """
     frozen = {part.name for part in parts if part.frozen}
-    read = max(getattr(head, "num_layers", 1) for head in model.heads.values())
+    read = layers_read(model)
     if read == 1 and all(part.name in frozen for part in parts if not part.name.startswith("heads.")):
         return None
     _, num_layers = find_layers(model.encoder)
@@ -203,15 +208,21 @@ class FrozenStates:
                     f" {', '.join(trained[-3:])}: name these in `freeze`, too, or leave the cache out."
                 )
             if self.layer is not None:
-                whole = self.model.encoder(**batch, return_dict=True).last_hidden_state
+                whole = self._read_by_heads(batch)[:, real]
                 with entering(self.model, self.layer, states):
-                    entered = self.model.encoder(**batch, return_dict=True).last_hidden_state
-                if not torch.allclose(whole[real].float(), entered[real].float(), rtol=1e-3, atol=1e-3):
+                    entered = self._read_by_heads(batch)[:, real]
+                if not torch.allclose(whole, entered, rtol=1e-3, atol=1e-3):
                     raise ValueError(
                         f"`frozen_cache`: a {type(self.model.encoder).__name__} cannot be run from its layer"
                         f" {self.layer} on. Freeze all of it (`freeze: [encoder]`), or leave the cache out."
                     )
         return states.dtype
+
+    def _read_by_heads(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The states that heads read of a batch: the encoder's, and those of its last layers, (layers, B, T, H)."""
+        encoded = self.model.encoder(**batch, return_dict=True, output_hidden_states=True)
+        layers = encoded.hidden_states[-layers_read(self.model) :]
+        return torch.stack([encoded.last_hidden_state, *layers]).double()
 
     def open(self) -> dict[str, dict[str, RowStates]]:
         """The states, split → source: read, or computed and kept first.
