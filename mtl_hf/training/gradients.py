@@ -107,11 +107,16 @@ class GradientAggregation:
             if not math.isfinite(square):
                 return f"the norm of the gradient of task {name!r} is {math.sqrt(square) if square > 0 else square}"
         with drawing(self.seed, step, jacobian.device):
-            weights, combined = combine(self.aggregator, jacobian, gramian)
+            weights = weigh_rows(self.aggregator, jacobian, gramian)
+            combined = self.aggregator(jacobian) if weights is None else jacobian[0]
         self.weights = {} if weights is None else dict(zip(self.tasks, weights.tolist(), strict=True))
-        for name, weight in self.weights.items():
+        for row, (name, weight) in enumerate(self.weights.items()):
             if not math.isfinite(weight):
                 return f"the weight of the gradient of task {name!r} is {weight}"
+            if row == 0:  # which becomes the weighted sum: of long rows, memory of its own would cost as much again
+                combined *= weight
+            else:
+                combined.add_(jacobian[row], alpha=weight)
         begin, everywhere = 0, mean_over_processes(torch.tensor(self._reached, dtype=torch.float32).to(jacobian.device))
         for parameter, share in zip(self._shared, everywhere.sum(0).tolist(), strict=True):
             if share:  # what no task reaches has no gradient, as in a plain run, and not one of 0
@@ -148,27 +153,19 @@ def inner_products(rows: Tensor) -> Tensor:
     return total
 
 
-def combine(aggregator: Any, jacobian: Tensor, gramian: Tensor) -> tuple[Tensor | None, Tensor]:
-    """One gradient from a row a task.
+def weigh_rows(aggregator: Any, jacobian: Tensor, gramian: Tensor) -> Tensor | None:
+    """What an aggregator multiplies the rows by before it adds them up; None where it makes no weighted sum of them.
 
     Args:
         aggregator: Of torchjd.
-        jacobian: (num_tasks, num_parameters).
+        jacobian: A row a task, (num_tasks, num_parameters).
         gramian: Inner products of its rows, (num_tasks, num_tasks).
-
-    Returns:
-        The weights of the rows (None where the aggregator is no weighted sum of them), and the gradient.
     """
     from torchjd.aggregation import GramianWeightedAggregator, WeightedAggregator
 
     if isinstance(aggregator, GramianWeightedAggregator):
-        weights = aggregator.gramian_weighting(gramian)
-    elif isinstance(aggregator, WeightedAggregator):
-        weights = aggregator.weighting(jacobian)
-    else:
-        return None, aggregator(jacobian)
-    weights = weights.to(jacobian)
-    return weights, weights @ jacobian
+        return aggregator.gramian_weighting(gramian)
+    return aggregator.weighting(jacobian) if isinstance(aggregator, WeightedAggregator) else None
 
 
 def check_aggregation(value: str | Mapping[str, Any], policy: str, balancing: str | Mapping[str, Any]) -> None:
