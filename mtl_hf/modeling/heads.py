@@ -260,7 +260,7 @@ HEADS: dict[str, Callable[..., nn.Module]] = {
 _WITHOUT_LABELS = ("regression", "sentence_similarity", "masked_lm")
 
 # What a head's specification holds besides the arguments of its class.
-_NOT_ARGUMENTS = ("type", "text", "num_steps")
+_NOT_ARGUMENTS = ("type", "text", "num_steps", "adapter")
 
 
 def check_head_name(name: str) -> None:

@@ -248,7 +248,8 @@ def run_settings(
             "pooling": config.pooling,
             "max_length": config.max_length,
             "attn_implementation": config.encoder_attn_implementation,
-        },
+        }
+        | ({"adapters": config.adapters} if config.adapters else {}),
         "training": deciding_arguments(arguments),
         "encoder": {
             key: value

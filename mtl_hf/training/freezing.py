@@ -13,7 +13,7 @@ def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable
     Args:
         parts: As `find_parts` returns them.
         patterns: `embeddings`, `encoder` (all of it, embeddings too), `encoder.layers.<k>`, `encoder.layers.<a>-<b>`
-            (from 0, both ends in), `encoder.top`, `heads.<task>`.
+            (from 0, both ends in), `encoder.top`, `adapters` (all of them), `adapters.<task>`, `heads.<task>`.
         only_scored: Tasks with `train: false`, whose heads are frozen too.
 
     Returns:
@@ -46,7 +46,9 @@ def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable
 
 def _matches(pattern: str, name: str) -> bool:
     if pattern == "encoder":
-        return not name.startswith("heads.")
+        return not name.startswith(("heads.", "adapters"))
+    if pattern == "adapters":
+        return name.startswith(pattern)
     if span := re.fullmatch(r"encoder\.layers\.(\d+)-(\d+)", pattern):
         layer = re.fullmatch(r"encoder\.layers\.(\d+)", name)
         return layer is not None and int(span[1]) <= int(layer[1]) <= int(span[2])

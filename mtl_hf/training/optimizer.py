@@ -1,8 +1,8 @@
 """Parts of a model and the learning rate of each: layer-wise decay over the encoder, heads by task.
 
 Notable: layers are found as the encoder's longest `ModuleList`, never by a table of model names. Groups come in a
-stable order (embeddings, layers from the input up, what follows them, heads; with weight decay before without), which
-a checkpoint's optimiser state relies on.
+stable order (embeddings, layers from the input up, what follows them, adapters, heads; with weight decay before
+without), which a checkpoint's optimiser state relies on.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ..modeling.adapters import SHARED, adapter_parameters
+from ..modeling.bottleneck import find_layers
 from ..modeling.modeling_multitask import MultiTaskModel
 
 
@@ -18,8 +20,8 @@ class Part:
     """Some parameters of a model that are trained alike.
 
     Attributes:
-        name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer) or
-            `heads.<task>`.
+        name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer), `adapters` (of
+            all heads), `adapters.<task>` or `heads.<task>`.
         parameters: Full name → parameter.
         learning_rate: Peak learning rate.
     """
@@ -39,23 +41,12 @@ class Part:
         return not any(parameter.requires_grad for parameter in self.parameters.values())
 
 
-def find_layers(encoder: nn.Module) -> tuple[str, int]:
-    """Name (with a dot at its end) and length of the encoder's longest `ModuleList`: its stack of layers.
-
-    Raises:
-        ValueError: There is none.
-    """
-    lists = [(len(module), name) for name, module in encoder.named_modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise ValueError(f"no stack of layers (a ModuleList) was found in {type(encoder).__name__}.")
-    length, name = max(lists, key=lambda item: item[0])
-    return f"{name}.", length
-
-
 def find_parts(model: MultiTaskModel) -> list[Part]:
     """The model's parts from the input to the heads, each parameter in exactly one."""
     layers, num_layers = find_layers(model.encoder)
     names = ["embeddings", *(f"encoder.layers.{k}" for k in range(num_layers)), "encoder.top"]
+    names += [adapters_part(adapter) for adapter in model.config.adapters or ()]
+    owners = adapter_parameters(model.encoder)
     parts = {name: Part(name, {}) for name in names + [f"heads.{task}" for task in model.heads]}
     embedding_names = {f"{name}." for name, module in model.encoder.named_modules() if isinstance(module, nn.Embedding)}
     in_front = True
@@ -64,7 +55,9 @@ def find_parts(model: MultiTaskModel) -> list[Part]:
             parts[".".join(name.split(".")[:2])].parameters[name] = parameter
             continue
         inside = name.removeprefix("encoder.")
-        if inside.startswith(layers):
+        if inside in owners:
+            part = adapters_part(owners[inside])
+        elif inside.startswith(layers):
             in_front = False
             part = f"encoder.layers.{inside.removeprefix(layers).split('.')[0]}"
         # Relative-position tables may be declared after the layers, but feed them.
@@ -76,6 +69,11 @@ def find_parts(model: MultiTaskModel) -> list[Part]:
     return [part for part in parts.values() if part.parameters]
 
 
+def adapters_part(adapter: str) -> str:
+    """Name of the part that an adapter is."""
+    return "adapters" if adapter == SHARED else f"adapters.{adapter}"
+
+
 def set_learning_rates(
     parts: Iterable[Part],
     *,
@@ -85,8 +83,8 @@ def set_learning_rates(
     task_learning_rates: Mapping[str, float | None] | None = None,
 ) -> None:
     """Give each part its rate: layer k of L (1 is nearest the input) `learning_rate × decay^(L−k)`, the embeddings
-    `× decay^L`, what follows the layers `learning_rate`, a head its task's own, else `head_learning_rate`, else
-    `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer).
+    `× decay^L`, what follows the layers and adapters `learning_rate`, a head its task's own, else `head_learning_rate`,
+    else `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer).
 
     Args:
         parts: As `find_parts` returns them; changed in place.
@@ -139,3 +137,18 @@ def parts_table(parts: Iterable[Part], weight_decay: float) -> str:
         rate = "frozen" if part.frozen else f"{part.learning_rate:.3g}"
         lines.append(f"{part.name:<24}{part.num_parameters:>14,}{rate:>16}{'' if part.frozen else weight_decay:>14}")
     return "\n".join(lines)
+
+
+def trained_share(parts: Iterable[Part]) -> str:
+    """How many of the model's parameters are trained, and of the encoder's with its adapters, as the run says it."""
+    parts = list(parts)
+    sides = {
+        "trained": parts,
+        "of the encoder": [part for part in parts if not part.name.startswith("heads.")],
+    }
+    counted = []
+    for words, chosen in sides.items():
+        trained = sum(p.numel() for part in chosen for p in part.parameters.values() if p.requires_grad)
+        total = sum(part.num_parameters for part in chosen)
+        counted.append(f"{words} {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
+    return f"{', '.join(counted)}."

@@ -51,6 +51,7 @@ from ..metrics import (
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.heads import by_row
 from ..modeling.modeling_multitask import MultiTaskModel
+from .adapters import check_adapters, idle_adapters
 from .arguments import MultiTaskTrainingArguments
 from .checkpoints import checkpoint_step, run_settings
 from .freezing import freeze
@@ -79,7 +80,8 @@ class MultiTaskTrainer(ResumableTrainer):
         callbacks: More callbacks.
 
     Raises:
-        ValueError: `args.freeze` matches nothing or everything; no task counts for the score; an unknown metric.
+        ValueError: `args.freeze` matches nothing or everything; no task counts for the score; an unknown metric; an
+            adapter that cannot be trained.
     """
 
     # Losses arrive as means over the whole step, so that nothing is left to divide.
@@ -132,7 +134,9 @@ class MultiTaskTrainer(ResumableTrainer):
         )
         only_scored = [name for name, task in tasks.items() if not task.config.train]
         if args.freeze or only_scored:
-            freeze(self.parts, args.freeze, only_scored)
+            freeze(self.parts, [*args.freeze, *idle_adapters(model, only_scored)], only_scored)
+        if model.config.adapters:
+            check_adapters(model, self.parts, args)
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
