@@ -34,6 +34,7 @@ _EXPORTS = {
     "compare": ".evaluation.compare",
     "export_head": ".inference.export",
     "export_encoder": ".inference.export_encoder",
+    "merge_adapters": ".inference.merge",
     "push": ".hub.push",
 }
 

@@ -175,10 +175,10 @@ class MultiTaskModel(PreTrainedModel):
                 f"the model has an adapter for each of {', '.join(self.config.adapters)}, and one encoder can take in"
                 " only one of them: say which with `task`."
             )
-        adapter = self._adapter_of(task)
+        adapter = self.adapter_of(task)
         if adapter is None:
             raise ValueError(f"head {task!r} reads the bare encoder: it has no adapter to merge.")
-        others = [name for name in self.heads if self._adapter_of(name) != adapter]
+        others = [name for name in self.heads if self.adapter_of(name) != adapter]
         merge_adapter(self.encoder, adapter)
         self.config.adapters = None
         for name in others:
@@ -190,9 +190,9 @@ class MultiTaskModel(PreTrainedModel):
         """Let adapters alone be trained, of the encoder, and run without one until a head asks for its own."""
         if self.config.adapters:
             train_only_adapters(self.encoder, self.config.adapters)
-            use_adapter(self.encoder, self._adapter_of(None))
+            use_adapter(self.encoder, self.adapter_of(None))
 
-    def _adapter_of(self, head: str | None) -> str | None:
+    def adapter_of(self, head: str | None) -> str | None:
         """The adapter that a head reads with; of None, an embedding, that of all heads. None for the bare encoder."""
         own = self.config.heads[head].get("adapter") if head is not None else None
         return own or (SHARED if SHARED in (self.config.adapters or {}) else None)
@@ -202,7 +202,7 @@ class MultiTaskModel(PreTrainedModel):
         with self._evaluating():
             use_adapter(self.encoder, adapter)
             states: Tensor = self.encoder(**inputs, return_dict=True).last_hidden_state
-        use_adapter(self.encoder, self._adapter_of(None))
+        use_adapter(self.encoder, self.adapter_of(None))
         return states
 
     def _encoded(self, heads: Iterable[Any], **inputs: Any) -> Iterator[tuple[list[Any], Any]]:
@@ -214,8 +214,8 @@ class MultiTaskModel(PreTrainedModel):
         """
         groups: dict[str | None, list[Any]] = {}
         for name in heads:
-            groups.setdefault(self._adapter_of(name), []).append(name)
-        for adapter, group in (groups or {self._adapter_of(None): []}).items():
+            groups.setdefault(self.adapter_of(name), []).append(name)
+        for adapter, group in (groups or {self.adapter_of(None): []}).items():
             if self.config.adapters:
                 use_adapter(self.encoder, adapter)
             yield group, self.encoder(**inputs)
@@ -373,10 +373,9 @@ class MultiTaskModel(PreTrainedModel):
             spec["labels"] = list(labels)
         spec |= {key: value for key, value in options.items() if value is not None}
         spec["num_steps"] = 0
-        if spec.get("adapter", SHARED) not in (self.config.adapters or {SHARED: None}):
-            raise ValueError(
-                f"`adapter` is {spec['adapter']!r}; the model has {', '.join(self.config.adapters or ['none'])}."
-            )
+        adapters = self.config.adapters or {}
+        if "adapter" in spec and spec["adapter"] not in adapters:
+            raise ValueError(f"`adapter` is {spec['adapter']!r}; the model has {', '.join(adapters) or 'none'}.")
         check_pooling(spec.get("pooling", self.config.pooling), self._num_layers)
         head = self._build_head(spec)
         first_of_words = not any(other["text"] == "words" for other in self.config.heads.values())
@@ -514,7 +513,7 @@ class MultiTaskModel(PreTrainedModel):
             attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         kwargs["return_dict"] = True
         asked = kwargs.get("output_hidden_states", getattr(self.encoder.config, "output_hidden_states", False))
-        several = len({self._adapter_of(name) for name in names}) > 1
+        several = len({self.adapter_of(name) for name in names}) > 1
         if several and (asked or kwargs.get("output_attentions")):
             raise ValueError(
                 f"the heads {', '.join(names)} read with adapters of their own, so there are several sets of hidden"
