@@ -49,7 +49,7 @@ def check_adapters(model: MultiTaskModel, parts: Iterable[Part], args: MultiTask
             " adapters, which all train at `learning_rate`: leave it out."
         )
     adapters: dict[str, Any] = model.config.adapters or {}
-    if args.activation_checkpointing and len(adapters) > 1:
+    if args.activation_checkpointing and len({model.adapter_of(name) for name in model.heads}) > 1:
         raise ValueError(
             f"`activation_checkpointing` runs the encoder again on the way back, then with the last of the adapters"
             f" ({', '.join(adapters)}): leave it out, or share one adapter."
@@ -66,8 +66,8 @@ def check_adapters(model: MultiTaskModel, parts: Iterable[Part], args: MultiTask
                 f" {type(model.encoder).__name__} never uses them, such as {ignored[0]}: no gradient reaches them."
                 " Choose other `target_modules`, or leave these out with `exclude_modules`."
             )
-    for name, spec in (model.config.heads or {}).items():
-        if len(adapters) > 1 and "adapter" not in spec and f"heads.{name}" in trained:
+    for name in model.heads:
+        if model.adapter_of(name) is None and f"heads.{name}" in trained:
             logger.warning("Head %s has no adapter: it is trained on the encoder as it is.", name)
 
 
