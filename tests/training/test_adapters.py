@@ -272,11 +272,12 @@ def test_adapters_can_be_frozen_by_name(freeze, frozen, encoder_folder, tmp_path
 # ---- starting from a model that has adapters ----
 
 
-@pytest.fixture
-def first(encoder_folder: str, tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def first(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run with an adapter a task."""
-    mtl_hf.train(run_config(encoder_folder, tmp_path / "first", LORA | {"per_task": True}, num_train_epochs=1))
-    return str(tmp_path / "first")
+    folder = tmp_path_factory.mktemp("first") / "run"
+    mtl_hf.train(run_config(encoder_folder, folder, LORA | {"per_task": True}, num_train_epochs=1))
+    return str(folder)
 
 
 def again(first: str, output: Path, **training: Any) -> dict[str, Any]:
