@@ -35,6 +35,7 @@ _EXPORTS = {
     "plot_run": ".evaluation.run_plots",
     "export_head": ".inference.export",
     "export_encoder": ".inference.export_encoder",
+    "merge_adapters": ".inference.merge",
     "push": ".hub.push",
 }
 

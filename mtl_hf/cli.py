@@ -30,6 +30,7 @@ _EXAMPLES = """examples:
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
   mtl-hf embed outputs/snips --file rows.csv --to rows.parquet --plot rows.png --color label
   mtl-hf export-encoder outputs/snips --to encoder
+  mtl-hf merge outputs/lora --to outputs/merged
   mtl-hf push outputs/snips my-name/snips --dry-run
 """
 
@@ -232,6 +233,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     export_encoder.set_defaults(function=_export_encoder)
 
+    merge = verbs.add_parser(
+        "merge",
+        help="a plain model of one with adapters",
+        description="Write a model whose adapters are part of the encoder's weights: same answers, no peft needed.",
+    )
+    merge.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
+    merge.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
+    merge.add_argument("--task", help="with an adapter a task: whose; only heads that read with it are kept")
+    merge.set_defaults(function=_merge)
+
     push = verbs.add_parser("push", help="send a saved model to the Hub, with its code, card and scores")
     push.add_argument("model", help="a run's folder, or a checkpoint-N in it")
     push.add_argument("repo", help="owner/name, or a name of your own; made if there is none")
@@ -407,6 +418,12 @@ def _export_encoder(arguments: argparse.Namespace) -> None:
     from .inference.export_encoder import export_encoder
 
     export_encoder(arguments.model, arguments.to, pooling=arguments.pooling, normalize=arguments.normalize)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from .inference.merge import merge_adapters
+
+    merge_adapters(arguments.model, arguments.to, task=arguments.task)
 
 
 def _push(arguments: argparse.Namespace) -> None:

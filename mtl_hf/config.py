@@ -80,6 +80,11 @@ class Model:
     encoder_config: dict[str, Any] = option(
         "fields of the encoder's configuration to change, such as hidden_dropout_prob", {}
     )
+    peft: dict[str, Any] | None = option(
+        "freeze the encoder and train adapters in it: {type: a configuration class of peft such as LoraConfig, or"
+        " BottleneckConfig, and its arguments}; per_task: true for one a task instead of one for all",
+        None,
+    )
 
     @property
     def keeps_heads(self) -> bool:
@@ -206,7 +211,7 @@ class OurTraining:
     )
     freeze: list[str] = option(
         "parts that stay as they are: embeddings, encoder (all of it), encoder.layers.0-3 (counted from 0), encoder.top"
-        " (what follows the layers), experts, heads, heads.<task>",
+        " (what follows the layers), adapters, adapters.<task>, experts, heads, heads.<task>",
         [],
     )
     unfreeze: Thawing | None = option(
@@ -819,6 +824,10 @@ def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
         raise ValueError("`model.pretrained: false` is of an `encoder`; a model in `from` starts with its weights.")
     elif model.trust_remote_code:
         raise ValueError("`model.trust_remote_code`: a model in `from` needs no code of its repository.")
+    if model.peft is not None and not model.peft.get("type"):
+        raise ValueError("`model.peft.type` is missing: a configuration class of peft, such as LoraConfig.")
+    if model.peft is not None and not isinstance(model.peft.get("per_task", False), bool):
+        raise ValueError(f"`model.peft.per_task` is {model.peft['per_task']!r}; it should be true or false.")
     scored = [name for name, task in tasks.items() if not task.train]
     if scored and not model.keeps_heads:
         raise ValueError(

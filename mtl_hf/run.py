@@ -36,6 +36,7 @@ from .evaluation.start import (
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
 from .metrics import Answers
+from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
 from .training.arguments import read_arguments
 from .training.checkpoints import (
@@ -47,7 +48,7 @@ from .training.checkpoints import (
     write_whole,
 )
 from .training.conflict_report import CONFLICTS_FILE
-from .training.optimizer import parts_table
+from .training.optimizer import parts_table, trained_share
 from .training.processes import report_lost_process
 from .training.thawing import thawing_table
 from .training.trainer import MultiTaskTrainer, train_rows_table
@@ -97,6 +98,8 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     check_tasks(run)
     arguments, training = read_arguments(run.training)
     run = dataclasses.replace(run, training=training)
+    if run.model.peft is not None:
+        adapter_config({key: value for key, value in run.model.peft.items() if key != "per_task"})
     if arguments.process_index:
         logging.getLogger("mtl_hf").setLevel(logging.ERROR)
     logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
@@ -140,7 +143,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     except (ImportError, RuntimeError) as error:  # a field that asks for a package that is not installed
         raise ValueError(f"`training`: {error}") from error
     trainer.publish = push
-    logger.info("%s\n", parts_table(trainer.parts, arguments.weight_decay))
+    logger.info("%s\n%s\n", parts_table(trainer.parts, arguments.weight_decay), trained_share(trainer.parts))
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
     if trainer.thawing:
         logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
@@ -285,6 +288,8 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | No
         model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
     if start:
         check_tokens(start, run, tokens, model.tokenizer("to be")["input_ids"])
+    if run.model.peft is not None:
+        model.adapt(**run.model.peft)
     return model
 
 

@@ -22,8 +22,8 @@ from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "compare", "plot", "export-head", "predict", "inspect", "embed", "export-encoder", "push",
-         "init", "data")  # fmt: skip
+VERBS = ("train", "evaluate", "compare", "plot", "export-head", "predict", "inspect", "embed", "export-encoder",
+         "merge", "push", "init", "data")  # fmt: skip
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 

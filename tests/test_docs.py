@@ -14,7 +14,7 @@ import yaml
 import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
-from mtl_hf.config import RunConfig, Task
+from mtl_hf.config import Model, RunConfig, Task, typed
 from mtl_hf.data.labels import TASK_TYPES, TaskData
 from mtl_hf.metrics import METRICS, metric_names
 from mtl_hf.modeling.heads import HEADS
@@ -26,6 +26,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 CHAPTERS = sorted(
     path for path in (ROOT / "docs").glob("*.md") if path.name not in ("ARCHITECTURE.md", "CONTRIBUTING.md")
 )
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # What this test cannot run, and who does (commands of chapters: test_hub.py, where they need a Hub).
 ELSEWHERE = {
     "make": "the Makefile, by whoever runs this test",
@@ -204,6 +205,19 @@ def test_settings_of_the_chapter_on_unequal_tasks_are_taken() -> None:
     for row in re.findall(r"^\| `(?:gradnorm|UW|DWA|Geo|Random).*$", text, re.MULTILINE):
         for name in re.findall(r"`([A-Za-z]+)`", row.split("|")[1]):
             read_arguments({"output_dir": "unused", "use_cpu": True, "precision": "fp32", "loss_balancing": name})
+
+
+def test_what_the_chapter_on_adapters_shows_is_right(encoder_folder: str) -> None:
+    text = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8").replace(MINILM, encoder_folder)
+    for block in blocks(text, "yaml"):
+        model = mtl_hf.MultiTaskModel.from_encoder(encoder_folder)
+        model.add_head("intent", type="sequence_classification", labels=["play", "book"])
+        model.adapt(**typed(Model, yaml.safe_load(block)["model"], "model").peft)
+        assert list(model.config.adapters) == ["intent" if "per_task" in block else "shared"]
+    (snippet,) = blocks(text, "python")
+    scope: dict = {"mtl_hf": mtl_hf}
+    exec(snippet, scope)
+    assert list(scope["model"].config.adapters) == ["shared"]
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *CHAPTERS], ids=lambda path: path.stem)

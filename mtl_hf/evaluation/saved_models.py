@@ -7,7 +7,7 @@ a name that can only be a mistyped folder is answered without asking the Hub; no
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Checkpoint:
         revision: Branch, tag or commit on the Hub.
         heads: Head → its specification.
         run: The `run.yaml` that it was trained by, if it is there.
+        adapters: Adapter → its specification.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Checkpoint:
     revision: str | None
     heads: dict[str, dict[str, Any]]
     run: Path | None
+    adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path | None:
@@ -101,7 +103,8 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
         raise ValueError(f"{name} cannot be loaded{where}: {' '.join(str(error).split())}") from error
     if config.get("model_type") != MultiTaskConfig.model_type:
         raise ValueError(f"{name} is no multi-task model: its config.json is of type {config.get('model_type')!r}.")
-    return Checkpoint(name, path, revision or None, config.get("heads") or {}, _find_run(path, options))
+    heads, adapters = (config.get(key) or {} for key in ("heads", "adapters"))
+    return Checkpoint(name, path, revision or None, heads, _find_run(path, options), adapters)
 
 
 def run_file(folder: Path) -> Path | None:

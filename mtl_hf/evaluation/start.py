@@ -294,12 +294,19 @@ def compare_untrained(results: dict[str, Any], before: Answered, after: Answered
 
 def warn_of_drift(trainer: MultiTaskTrainer) -> None:
     """Say which heads that are not trained will answer otherwise, since the encoder below them is."""
-    untrained = trainer.frozen_heads
-    moving = [part.name for part in trainer.parts if not part.name.startswith("heads.") and not part.frozen]
+    untrained, heads = trainer.frozen_heads, trainer.model.config.heads
+    others = {f"adapters.{spec['adapter']}" for spec in heads.values() if "adapter" in spec}
+    others -= {f"adapters.{heads[name].get('adapter')}" for name in untrained}
+    moving = [
+        part.name
+        for part in trainer.parts
+        if not part.name.startswith("heads.") and part.name not in others and not part.frozen
+    ]
     if untrained and moving:
+        inside = ("encoder" if name == "embeddings" or name.startswith("encoder.") else name for name in moving)
         logger.warning(
             "The encoder is trained (%s), so that the answers of %s will drift; with `training.freeze: [%s]` they stay"
             " as they are.", f"{moving[0]} to {moving[-1]}" if len(moving) > 1 else moving[0],
             _listed("head", untrained),
-            "encoder, experts" if trainer.model.config.experts else "encoder",
+            ", ".join(dict.fromkeys(inside)),
         )  # fmt: skip

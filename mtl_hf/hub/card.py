@@ -30,7 +30,7 @@ from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.encoding import PAIRED
 from ..training.checkpoints import checkpoint_step
-from ..training.optimizer import parts_table
+from ..training.optimizer import parts_table, trained_share
 from ..training.sampling import describe_policy
 from ..training.trainer import MultiTaskTrainer
 
@@ -144,6 +144,7 @@ def card(
         training=training,
         max_length=config["max_length"],
         cut=cut,
+        needs_peft=any(spec["type"] != "BottleneckConfig" for spec in (config.get("adapters") or {}).values()),
         has_labels=any(spec.get("labels") for spec in heads.values()),
         in_python=any(source.path is None for source in sources.values()),
         pushes=run is not None and "push_to_hub" in run.training,
@@ -403,7 +404,7 @@ def _training_section(run: RunConfig, trainer: MultiTaskTrainer, seconds: float)
         "Precision and time": f"{args.precision}, {seconds:,.0f} s{resumed}",
     }
     listed = "\n".join(f"- {key}: {value}" for key, value in lines.items())
-    return f"{listed}\n\n```\n{parts_table(trainer.parts, args.weight_decay)}\n```"
+    return f"{listed}\n\n```\n{parts_table(trainer.parts, args.weight_decay)}\n{trained_share(trainer.parts)}\n```"
 
 
 def _started_from(run: RunConfig) -> str:

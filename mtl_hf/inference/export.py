@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 
 from ..config import nearest
-from ..evaluation.saved_models import find_checkpoint
+from ..evaluation.saved_models import Checkpoint, find_checkpoint
+from ..modeling.adapters import SHARED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.pooling import POOLING
 
@@ -51,7 +52,8 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
         The folder.
 
     Raises:
-        ValueError: No such model or head, the folder holds something, or the stock class cannot hold the head.
+        ValueError: No such model or head, the folder holds something, the model has adapters, or the stock class
+            cannot hold the head.
     """
     folder = new_folder(to)
     checkpoint = find_checkpoint(model)
@@ -60,6 +62,7 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
             f"{checkpoint.name} has no head {task!r}.{nearest(task, checkpoint.heads)} It has:"
             f" {', '.join(checkpoint.heads) or 'none'}."
         )
+    refuse_adapters(checkpoint)
     loaded = checkpoint.load().eval()
     saved_in = loaded.dtype
     stock_model(loaded.float(), task).to(saved_in).save_pretrained(folder)  # in half precision nothing agrees to 1e-5
@@ -82,6 +85,16 @@ def new_folder(to: str | Path) -> Path:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"`to` is {folder}, which holds something: choose a new folder, or empty it.")
     return folder
+
+
+def refuse_adapters(checkpoint: Checkpoint) -> None:
+    """Raise `ValueError` if a model has adapters, which no stock class has."""
+    if checkpoint.adapters:
+        task = "" if list(checkpoint.adapters) == [SHARED] else " --task TASK"
+        raise ValueError(
+            f"{checkpoint.name} has adapters, which stock classes have not: merge them first, by `mtl-hf merge"
+            f" {checkpoint.name} --to FOLDER{task}`."
+        )
 
 
 def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
@@ -108,7 +121,7 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
         raise ValueError(f"`{task}` cannot be exported: no stock class of transformers computes a {kind} head{alone}.")
     (layer,) = layers
     pooling = next((name for name, pool in POOLING.items() if pool is getattr(head, "pool", None)), None)
-    batches = list(_batches(model))
+    batches = list(random_batches(model))
     wanted = {name: [_head_logits(model, head, batch, name) for batch in batches] for name in POOLING}
     found: list[str] = []  # how the stock class turned out to pool
     for settings in _settings(model, pooling):
@@ -118,7 +131,7 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
             if write(behind, layer, model.encoder):
                 with torch.no_grad():
                     logits = [_answering(stock(**batch).logits, batch, kind) for batch in batches]
-                found += [name for name in POOLING if all(map(_agree, logits, wanted[name]))]
+                found += [name for name in POOLING if all(map(agree, logits, wanted[name]))]
                 if found and (pooling is None or pooling in found):
                     return stock
     name, between = type(stock).__name__, [path for path, module in behind[:-1]]
@@ -242,7 +255,7 @@ def _square(behind: list[tuple[str, nn.Module]], layer: nn.Linear) -> nn.Linear 
 # ---- measuring ----
 
 
-def _batches(model: MultiTaskModel) -> Iterator[dict[str, Tensor]]:
+def random_batches(model: MultiTaskModel) -> Iterator[dict[str, Tensor]]:
     """Random tokens in rows of different lengths, padded on the right."""
     random = torch.Generator().manual_seed(13)
     longest = min(model.config.max_length, 32)
@@ -275,7 +288,8 @@ def _answering(logits: Tensor, batch: dict[str, Tensor], kind: str) -> Tensor:
     return logits.squeeze(-1) if kind == "regression" else logits
 
 
-def _agree(logits: Tensor, wanted: Tensor) -> bool:
+def agree(logits: Tensor, wanted: Tensor) -> bool:
+    """Whether they are the same but for what rounding does."""
     return logits.shape == wanted.shape and bool(
         (logits - wanted).abs().max() <= TOLERANCE * wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny)
     )

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path
 
 from ..evaluation.saved_models import find_checkpoint
-from .export import new_folder
+from .export import new_folder, refuse_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +36,12 @@ def export_encoder(model: str | Path, to: str | Path, *, pooling: str | None = N
         The folder.
 
     Raises:
-        ValueError: No such model, the folder holds something, or a pooling that `sentence-transformers` does not have.
+        ValueError: No such model, the folder holds something, the model has adapters, or a pooling that
+            `sentence-transformers` does not have.
     """
     folder = new_folder(to)
     checkpoint = find_checkpoint(model)
+    refuse_adapters(checkpoint)
     loaded = checkpoint.load()
     pooling = pooling or loaded.config.pooling
     if pooling not in _POOLING:

@@ -20,7 +20,10 @@ class MultiTaskConfig(PreTrainedConfig):
         text_config: Configuration of the shared encoder.
         heads: Head name → its specification: `type` (a key of `HEADS`), `labels` (list of names, where the type has
             them), `text` (`string`, `words`, `pair` or `apart`: what its training texts were), `num_steps` (optimiser
-            steps in which it had labels) and its options (`pooling`, `dropout`, `label_smoothing`, `loss`, ...).
+            steps in which it had labels), `adapter` (the one that the encoder runs with for it, where it is not that of
+            all heads) and its options (`pooling`, `dropout`, `label_smoothing`, `loss`, ...).
+        adapters: Adapter name → its specification: `type` (a configuration class of peft, or `BottleneckConfig`) and
+            its arguments. The one called `shared` is that of all heads that name none; None for a bare encoder.
         pooling: How token states become one vector: `mean` over real tokens, `cls` (the first token), `max`,
             `mean_last_<n>` (the mean over the last n layers, then over real tokens) or `attention` (a weighted mean,
             with learned weights in each head).
@@ -36,6 +39,7 @@ class MultiTaskConfig(PreTrainedConfig):
 
     text_config: PreTrainedConfig | dict[str, Any] | None = None
     heads: dict[str, Any] | None = None
+    adapters: dict[str, Any] | None = None
     pooling: str = "mean"
     max_length: int = 512
     encoder_attn_implementation: str | None = None

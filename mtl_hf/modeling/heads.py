@@ -268,7 +268,7 @@ def answers_texts(spec: Mapping[str, Any]) -> bool:
 _WITHOUT_LABELS = ("regression", "sentence_similarity", "masked_lm")
 
 # What a head's specification holds besides the arguments of its class.
-_NOT_ARGUMENTS = ("type", "text", "num_steps")
+_NOT_ARGUMENTS = ("type", "text", "num_steps", "adapter")
 
 
 def check_head_name(name: str) -> None:

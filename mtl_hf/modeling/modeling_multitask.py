@@ -27,6 +27,16 @@ from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
+from .adapters import (
+    SHARED,
+    adapter_config,
+    adapter_parameters,
+    inject_adapter,
+    merge_adapter,
+    remove_adapters,
+    train_only_adapters,
+    use_adapter,
+)
 from .answers import answer, logits_of_words
 from .configuration_multitask import MultiTaskConfig, own_config
 from .encoding import (
@@ -110,8 +120,110 @@ class MultiTaskModel(PreTrainedModel):
         self._warned_heads: set[str] = set()
         self._warned_silent: set[str] = set()
         self.post_init()
+        # After it, which would give adapters random weights: a new one begins as doing nothing.
+        for name, spec in (config.adapters or {}).items():
+            inject_adapter(self.encoder, name, spec)
+        self._freeze_around_adapters()
 
     # ---- building ----
+
+    def adapt(self, type: str, *, per_task: bool = False, **arguments: Any) -> None:
+        """Freeze the encoder and put adapters into it, which begin as doing nothing.
+
+        Args:
+            type: A configuration class of peft by its name, such as `LoraConfig`, or `BottleneckConfig`.
+            per_task: An adapter for each head that there is, instead of one for all heads. The encoder then runs once
+                for each adapter that is asked for, no longer once for all heads.
+            **arguments: Of that class (`r`, `target_modules`, ...).
+
+        Raises:
+            ValueError: The model has adapters already; an unknown type or argument; modules that the encoder does not
+                have; `per_task` without heads, or with one that is called `shared`.
+            ImportError: peft is not installed.
+        """
+        spec = {"type": type, **arguments}
+        if self.config.adapters:
+            raise ValueError(
+                f"`peft`: the model has adapters already ({', '.join(self.config.adapters)}): train those, or make a"
+                " plain model of it first (mtl-hf merge)."
+            )
+        adapter_config(spec)  # before anything is changed
+        if per_task and (not self.heads or SHARED in self.heads):
+            raise ValueError(
+                f"`peft.per_task`: a task cannot be called {SHARED!r}, as the adapter of all heads is."
+                if self.heads
+                else "`peft.per_task`: the model has no heads to give adapters to."
+            )
+        names = list(self.heads) if per_task else [SHARED]
+        self.config.adapters = {name: inject_adapter(self.encoder, name, spec) for name in names}
+        for name in self.heads if per_task else ():
+            self.config.heads[name]["adapter"] = name
+        self._freeze_around_adapters()
+
+    def merge_adapters(self, task: str | None = None) -> None:
+        """Add an adapter to the encoder's own weights: the model is then a plain one, with the same answers.
+
+        Args:
+            task: Of a model with several adapters, a head: those that read with the same adapter stay, others are
+                removed.
+
+        Raises:
+            ValueError: There is no adapter, or no such head; several adapters and no `task`; adapters of a type that
+                cannot be merged.
+        """
+        if not self.config.adapters:
+            raise ValueError("the model has no adapters to merge.")
+        if task is not None:
+            self._check_head(task)
+        elif list(self.config.adapters) != [SHARED]:
+            raise ValueError(
+                f"the model has an adapter for each of {', '.join(self.config.adapters)}, and one encoder can take in"
+                " only one of them: say which with `task`."
+            )
+        adapter = self.adapter_of(task)
+        if adapter is None:
+            raise ValueError(f"head {task!r} reads the bare encoder: it has no adapter to merge.")
+        others = [name for name in self.heads if self.adapter_of(name) != adapter]
+        merge_adapter(self.encoder, adapter)
+        self.config.adapters = None
+        for name in others:
+            self.remove_head(name)
+        for spec in self.config.heads.values():
+            spec.pop("adapter", None)
+
+    def _freeze_around_adapters(self) -> None:
+        """Let adapters alone be trained, of the encoder, and run without one until a head asks for its own."""
+        if self.config.adapters:
+            train_only_adapters(self.encoder, self.config.adapters)
+            use_adapter(self.encoder, self.adapter_of(None))
+
+    def adapter_of(self, head: str | None) -> str | None:
+        """The adapter that a head reads with; of None, an embedding, that of all heads. None for the bare encoder."""
+        own = self.config.heads[head].get("adapter") if head is not None else None
+        return own or (SHARED if SHARED in (self.config.adapters or {}) else None)
+
+    def adapted_states(self, adapter: str | None, **inputs: Any) -> Tensor:
+        """The encoder's last states with one adapter, or bare, without dropout, (B, T, H)."""
+        with self.evaluating():
+            use_adapter(self.encoder, adapter)
+            states: Tensor = self.encoder(**inputs, return_dict=True).last_hidden_state
+        use_adapter(self.encoder, self.adapter_of(None))
+        return states
+
+    def _encoded(self, heads: Iterable[Any], **inputs: Any) -> Iterator[tuple[list[Any], Any]]:
+        """Run the encoder once for each adapter that is asked for; yield the heads of one, and its output.
+
+        Args:
+            heads: Names; None for an embedding.
+            **inputs: Of the encoder.
+        """
+        groups: dict[str | None, list[Any]] = {}
+        for name in heads:
+            groups.setdefault(self.adapter_of(name), []).append(name)
+        for adapter, group in (groups or {self.adapter_of(None): []}).items():
+            if self.config.adapters:
+                use_adapter(self.encoder, adapter)
+            yield group, self.encoder(**inputs)
 
     def _build_head(self, spec: dict[str, Any]) -> nn.Module:
         vocab_size, width = self._input_embeddings().shape
@@ -283,7 +395,8 @@ class MultiTaskModel(PreTrainedModel):
             labels: Names of the labels in the order of the logits; none for `regression` and `sentence_similarity`.
             text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`,
                 sentence similarity always `apart`.
-            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`, `loss`, ...
+            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`, `loss`, ...; and `adapter`, one of
+                the model's, if not the one of all heads.
 
         Raises:
             ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
@@ -297,6 +410,9 @@ class MultiTaskModel(PreTrainedModel):
             spec["labels"] = list(labels)
         spec |= {key: value for key, value in options.items() if value is not None}
         spec["num_steps"] = 0
+        adapters = self.config.adapters or {}
+        if "adapter" in spec and spec["adapter"] not in adapters:
+            raise ValueError(f"`adapter` is {spec['adapter']!r}; the model has {', '.join(adapters) or 'none'}.")
         check_pooling(spec.get("pooling", self.config.pooling), self._num_layers)
         head = self._build_head(spec)
         first_of_words = not any(other["text"] == "words" for other in self.config.heads.values())
@@ -308,14 +424,18 @@ class MultiTaskModel(PreTrainedModel):
         return head
 
     def remove_head(self, name: str) -> nn.Module:
-        """Remove a head and return it.
+        """Remove a head, and the adapter that only it read with, and return the head.
 
         Raises:
             ValueError: There is no such head.
         """
         self._check_head(name)
         head = self.heads.pop(name)
-        del self.config.heads[name]
+        adapter = self.config.heads.pop(name).get("adapter")
+        adapters = self.config.adapters or {}
+        if adapter in adapters and not any(spec.get("adapter") == adapter for spec in self.config.heads.values()):
+            remove_adapters(self.encoder, adapter)
+            self.config.adapters = {other: spec for other, spec in adapters.items() if other != adapter} or None
         self._warned_heads.discard(name)
         return head
 
@@ -346,8 +466,10 @@ class MultiTaskModel(PreTrainedModel):
         loaded: Any = super().from_pretrained(name, *model_args, **kwargs)
         model = loaded[0] if kwargs.get("output_loading_info") else loaded
         # A file's tensors lie at multiples of 8 bytes; some CPUs round a product with one output otherwise there.
-        for parameter in model.heads.parameters():
+        adapters = (model.encoder.get_parameter(parameter) for parameter in adapter_parameters(model.encoder))
+        for parameter in (*model.heads.parameters(), *adapters):
             parameter.data = parameter.data.clone()
+        model._freeze_around_adapters()  # loading has replaced all parameters
         if name is not None:
             # With the configuration at hand `AutoTokenizer` need not find out what kind of model this is, which it
             # could only by running the repository's code.
@@ -400,7 +522,7 @@ class MultiTaskModel(PreTrainedModel):
         encoder_states: Tensor | None = None,
         **kwargs: Any,
     ) -> MultiTaskOutput:
-        """One pass through the encoder, then every head or those asked for.
+        """One pass through the encoder (one for each adapter that is read with), then every head or those asked for.
 
         Args:
             input_ids: Token ids, (B, T).
@@ -415,7 +537,7 @@ class MultiTaskModel(PreTrainedModel):
 
         Raises:
             ValueError: A head or a label of a task that the model does not have; `encoder_states` for a head that reads
-                several layers.
+                several layers; hidden states or attentions asked for of heads that read with different adapters.
         """
         labels = labels or {}
         names = self._select_heads(heads, labels)
@@ -430,28 +552,35 @@ class MultiTaskModel(PreTrainedModel):
             attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         kwargs["return_dict"] = True
         asked = kwargs.get("output_hidden_states", getattr(self.encoder.config, "output_hidden_states", False))
+        if len({self.adapter_of(name) for name in names}) > 1 and (asked or kwargs.get("output_attentions")):
+            raise ValueError(
+                f"the heads {', '.join(names)} read with adapters of their own, so there are several sets of hidden"
+                " states and attentions: ask for one head."
+            )
         if deep := [name for name in names if self._layers_read(name) > 1]:
             kwargs["output_hidden_states"] = True
+        passes: Iterable[tuple[list[str], Any]]
         if encoder_states is None:
-            encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            passes = self._encoded(names, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         elif deep:
             raise ValueError(f"`encoder_states` are those of one layer, and head {deep[0]!r} reads several.")
         else:
-            encoded = BaseModelOutput(last_hidden_state=encoder_states)
+            passes = [(names, BaseModelOutput(last_hidden_state=encoder_states))]
 
         logits: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         gates: dict[str, Tensor] = {}
-        for name, states, gate in self._states(encoded, attention_mask, names):
-            head: Any = self.heads[name]
-            if gate is not None:
-                gates[name] = gate
-            tied = isinstance(head, MaskedLMHead)
-            own = (self._input_embeddings(), labels.get(name)) if tied else ()
-            logits[name] = head(states, attention_mask, *own)
-            if name in labels:
-                total, own_items = head.loss(logits[name], labels[name])
-                losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
+        for group, encoded in passes:
+            for name, states, gate in self._states(encoded, attention_mask, group):
+                head: Any = self.heads[name]
+                if gate is not None:
+                    gates[name] = gate
+                tied = isinstance(head, MaskedLMHead)
+                own = (self._input_embeddings(), labels.get(name)) if tied else ()
+                logits[name] = head(states, attention_mask, *own)
+                if name in labels:
+                    total, own_items = head.loss(logits[name], labels[name])
+                    losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
         return MultiTaskOutput(
             loss=torch.stack(list(losses.values())).sum() if losses else None,
             losses=losses or None,
@@ -520,14 +649,16 @@ class MultiTaskModel(PreTrainedModel):
         head: str | None = None,
         show_progress: bool = False,
     ) -> Tensor:
-        """Sentence embeddings: the encoder's states, pooled. Experts, which mix states for a task, take no part.
+        """Sentence embeddings: the states of the encoder with the adapter of all heads, if it has one, pooled.
+
+        Experts, which mix states for a task, take no part.
 
         Args:
             texts: A string, or a sequence of strings (or of pairs, as tuples).
             batch_size: Texts a batch; texts of like length share one.
             normalize: Whether to scale each embedding to length 1.
             pooling: Instead of the model's own; not `attention`, whose weights belong to a head.
-            head: The head whose pooling to use, which may be `attention`.
+            head: The head whose pooling to use, which may be `attention`, and whose adapter.
             show_progress: Whether to draw a progress bar.
 
         Returns:
@@ -548,9 +679,10 @@ class MultiTaskModel(PreTrainedModel):
         result = torch.empty(len(checked), self.config.hidden_size)
         with self.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
             for rows, batch in self._batches(read, batch_size):
-                encoded = self.encoder(**batch, return_dict=True, output_hidden_states=num_layers > 1)
-                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-                result[rows] = pool(states, batch["attention_mask"]).float().cpu()
+                deep = {"return_dict": True, "output_hidden_states": num_layers > 1}
+                for _, encoded in self._encoded([head], **batch, **deep):
+                    states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
+                    result[rows] = pool(states, batch["attention_mask"]).float().cpu()
                 bar.update(len(rows))
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
@@ -699,16 +831,16 @@ class MultiTaskModel(PreTrainedModel):
 
     def _outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:
         """What heads say of each row of a batch; for None its embedding."""
-        mask, heads = batch["attention_mask"], [name for name in names if name is not None]
+        mask = batch["attention_mask"]
         pool, num_layers = self._pooling(None, None) if None in names else (None, 1)
-        deep = max([num_layers, *map(self._layers_read, heads)]) > 1
-        encoded = self.encoder(**batch, return_dict=True, output_hidden_states=deep)
+        deep = max([num_layers, *(self._layers_read(name) for name in names if name is not None)]) > 1
         outputs: dict[str | None, Tensor] = {}
-        for name, states, _ in self._states(encoded, mask, heads):
-            outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
-        if pool is not None:
-            states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-            outputs[None] = pool(states, mask)
+        for group, encoded in self._encoded(names, **batch, return_dict=True, output_hidden_states=deep):
+            for name, states, _ in self._states(encoded, mask, [name for name in group if name is not None]):
+                outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
+            if pool is not None and None in group:
+                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
+                outputs[None] = pool(states, mask)
         return outputs
 
     def _readings(

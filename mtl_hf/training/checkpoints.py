@@ -249,7 +249,8 @@ def run_settings(
             "max_length": config.max_length,
             "attn_implementation": config.encoder_attn_implementation,
             "experts": config.experts,
-        },
+        }
+        | ({"adapters": config.adapters} if config.adapters else {}),
         "training": deciding_arguments(arguments),
         "encoder": {
             key: value

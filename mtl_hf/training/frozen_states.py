@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from ..data.collator import Collator, EncodedRows, fingerprint, row_lengths
 from ..data.row_states import RowStates
+from ..modeling.bottleneck import find_layers
 from ..modeling.modeling_multitask import MultiTaskModel
-from .optimizer import Part, find_layers
+from .optimizer import Part
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:
     """
     frozen = {part.name for part in parts if part.frozen}
     read = layers_read(model)
-    if read == 1 and all(part.name in frozen for part in parts if not part.name.startswith("heads.")):
+    if read == 1 and all(part.name in frozen for part in parts if part.name.startswith(("embeddings", "encoder."))):
         return None
     _, num_layers = find_layers(model.encoder)
     layer = 0

@@ -1,8 +1,8 @@
 """Parts of a model and the learning rate of each: layer-wise decay over the encoder, heads by task, or as patterns say.
 
 Notable: layers are found as the encoder's longest `ModuleList`, never by a table of model names. Groups come in a
-stable order (embeddings, layers from the input up, what follows them, heads; with weight decay before without), which
-a checkpoint's optimiser state relies on.
+stable order (embeddings, layers from the input up, what follows them, adapters, heads; with weight decay before
+without), which a checkpoint's optimiser state relies on.
 """
 
 import re
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..config import nearest
+from ..modeling.adapters import SHARED, adapter_parameters
+from ..modeling.bottleneck import find_layers
 from ..modeling.modeling_multitask import MultiTaskModel
 
 
@@ -20,8 +22,8 @@ class Part:
     """Some parameters of a model that are trained alike.
 
     Attributes:
-        name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer), `experts` or
-            `heads.<task>` (with its gate over experts).
+        name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer), `adapters` (of
+            all heads), `adapters.<task>`, `experts` or `heads.<task>` (with its gate over experts).
         parameters: Full name → parameter.
         learning_rate: Peak learning rate.
     """
@@ -46,23 +48,12 @@ class Part:
             parameter.requires_grad_(trained)
 
 
-def find_layers(encoder: nn.Module) -> tuple[str, int]:
-    """Name (with a dot at its end) and length of the encoder's longest `ModuleList`: its stack of layers.
-
-    Raises:
-        ValueError: There is none.
-    """
-    lists = [(len(module), name) for name, module in encoder.named_modules() if isinstance(module, nn.ModuleList)]
-    if not lists:
-        raise ValueError(f"no stack of layers (a ModuleList) was found in {type(encoder).__name__}.")
-    length, name = max(lists, key=lambda item: item[0])
-    return f"{name}.", length
-
-
 def find_parts(model: MultiTaskModel) -> list[Part]:
     """The model's parts from the input to the heads, each parameter in exactly one."""
     layers, num_layers = find_layers(model.encoder)
-    names = ["embeddings", *(f"encoder.layers.{k}" for k in range(num_layers)), "encoder.top", "experts"]
+    names = ["embeddings", *(f"encoder.layers.{k}" for k in range(num_layers)), "encoder.top"]
+    names += [*(adapters_part(adapter) for adapter in model.config.adapters or ()), "experts"]
+    owners = adapter_parameters(model.encoder)
     parts = {name: Part(name, {}) for name in names + [f"heads.{task}" for task in model.heads]}
     embedding_names = {f"{name}." for name, module in model.encoder.named_modules() if isinstance(module, nn.Embedding)}
     in_front = True
@@ -74,7 +65,9 @@ def find_parts(model: MultiTaskModel) -> list[Part]:
             parts["experts"].parameters[name] = parameter
             continue
         inside = name.removeprefix("encoder.")
-        if inside.startswith(layers):
+        if inside in owners:
+            part = adapters_part(owners[inside])
+        elif inside.startswith(layers):
             in_front = False
             part = f"encoder.layers.{inside.removeprefix(layers).split('.')[0]}"
         # Relative-position tables may be declared after the layers, but feed them.
@@ -86,7 +79,13 @@ def find_parts(model: MultiTaskModel) -> list[Part]:
     return [part for part in parts.values() if part.parameters]
 
 
+def adapters_part(adapter: str) -> str:
+    """Name of the part that an adapter is."""
+    return "adapters" if adapter == SHARED else f"adapters.{adapter}"
+
+
 _LAYERS = re.compile(r"encoder\.layers\.(\d+)(?:-(\d+))?")
+_SIDES = ("encoder", "adapters", "heads")  # patterns that name all parts of a kind
 
 
 def matching(parts: Iterable[Part], pattern: str, field: str) -> list[Part]:
@@ -95,7 +94,8 @@ def matching(parts: Iterable[Part], pattern: str, field: str) -> list[Part]:
     Args:
         parts: As `find_parts` returns them.
         pattern: `embeddings`, `encoder` (all of it, embeddings too), `encoder.layers.<k>`, `encoder.layers.<a>-<b>`
-            (from 0, both ends in), `encoder.top`, `experts`, `heads` (all of them), `heads.<task>`.
+            (from 0, both ends in), `encoder.top`, `adapters` (all of them), `adapters.<task>`, `experts`, `heads` (all
+            of them), `heads.<task>`.
         field: Of the training arguments, where the pattern stands.
 
     Raises:
@@ -113,8 +113,8 @@ def matching(parts: Iterable[Part], pattern: str, field: str) -> list[Part]:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    if pattern in ("encoder", "heads"):
-        return name.startswith(f"{pattern}.") or (pattern == "encoder" and name == "embeddings")
+    if pattern in _SIDES:
+        return name.startswith(f"{pattern}.") or (pattern == "encoder" and name == "embeddings") or name == pattern
     span, layer = _LAYERS.fullmatch(pattern), _LAYERS.fullmatch(name)
     if span and span[2]:
         return layer is not None and int(span[1]) <= int(layer[1]) <= int(span[2])
@@ -126,14 +126,14 @@ def _breadth(pattern: str) -> float:
     span = _LAYERS.fullmatch(pattern)
     if span and span[2]:
         return int(span[2]) - int(span[1]) + 1.5  # broader than the one layer's own name, even of one layer
-    return float("inf") if pattern in ("encoder", "heads") else 1.0
+    return float("inf") if pattern in _SIDES else 1.0
 
 
 def explicit_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -> dict[str, tuple[str, float]]:
     """Part → the pattern that names it most closely, and that pattern's rate.
 
-    A part's own name comes before a span of layers, a narrow span before a wide one, and any of them before `encoder`
-    and `heads`.
+    A part's own name comes before a span of layers, a narrow span before a wide one, and any of them before `encoder`,
+    `adapters` and `heads`.
 
     Args:
         parts: As `find_parts` returns them.
@@ -159,7 +159,7 @@ def explicit_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -
 def check_frozen_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -> None:
     """Refuse an explicit rate of what is frozen.
 
-    `encoder` and `heads` may hold some frozen parts: they are the rate of the others.
+    `encoder`, `adapters` and `heads` may hold some frozen parts: they are the rate of the others.
 
     Args:
         parts: After `freezing.freeze`.
@@ -172,7 +172,7 @@ def check_frozen_rates(parts: Iterable[Part], learning_rates: Mapping[str, float
     for pattern in learning_rates:
         named = matching(parts, pattern, "learning_rates")
         frozen = [part.name for part in named if part.frozen]
-        if frozen and (len(frozen) == len(named) or pattern not in ("encoder", "heads")):
+        if frozen and (len(frozen) == len(named) or pattern not in _SIDES):
             raise ValueError(
                 f"`learning_rates` has {pattern!r}, but {frozen[0]} is frozen and has no rate: leave it out there, or"
                 " out of `freeze` (heads of tasks with `train: false` are frozen too)."
@@ -204,9 +204,9 @@ def set_learning_rates(
     learning_rates: Mapping[str, float] | None = None,
 ) -> None:
     """Give each part its rate: layer k of L (1 is nearest the input) `learning_rate × decay^(L−k)`, the embeddings
-    `× decay^L`, what follows the layers `learning_rate`, a head its task's own, else `head_learning_rate`, else
-    `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer). Experts, which are new as
-    heads are, have a head's. An explicit rate comes before all of these, but for a task's own before that of all
+    `× decay^L`, what follows the layers and adapters `learning_rate`, a head its task's own, else `head_learning_rate`,
+    else `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer). Experts, which are
+    new as heads are, have a head's. An explicit rate comes before all of these, but for a task's own before that of all
     `heads`.
 
     Args:
@@ -273,3 +273,18 @@ def parts_table(parts: Iterable[Part], weight_decay: float) -> str:
         rate = "frozen" if part.frozen else f"{part.learning_rate:.3g}"
         lines.append(f"{part.name:<24}{part.num_parameters:>14,}{rate:>16}{'' if part.frozen else weight_decay:>14}")
     return "\n".join(lines)
+
+
+def trained_share(parts: Iterable[Part]) -> str:
+    """How many of the model's parameters are trained, and of the encoder's with its adapters, as the run says it."""
+    parts = list(parts)
+    sides = {
+        "trained": parts,
+        "of the encoder": [part for part in parts if not part.name.startswith("heads.")],
+    }
+    counted = []
+    for words, chosen in sides.items():
+        trained = sum(p.numel() for part in chosen for p in part.parameters.values() if p.requires_grad)
+        total = sum(part.num_parameters for part in chosen)
+        counted.append(f"{words} {trained:,} of {total:,} parameters ({100 * trained / total:.2f} %)")
+    return f"{', '.join(counted)}."

@@ -52,6 +52,7 @@ from ..metrics import (
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.heads import by_row
 from ..modeling.modeling_multitask import MultiTaskModel
+from .adapters import check_adapters, idle_adapters
 from .arguments import MultiTaskTrainingArguments
 from .checkpoints import checkpoint_step, run_settings
 from .clipping import clip, norm_groups
@@ -89,7 +90,8 @@ class MultiTaskTrainer(ResumableTrainer):
 
     Raises:
         ValueError: `args.freeze` matches nothing or everything, or leaves a task nothing to train; no task counts for
-            the score; an unknown metric; `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks.
+            the score; an unknown metric; `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks;
+            an adapter that cannot be trained.
     """
 
     # Losses arrive as means over the whole step, so that nothing is left to divide.
@@ -143,8 +145,10 @@ class MultiTaskTrainer(ResumableTrainer):
         )
         only_scored = [name for name, task in tasks.items() if not task.config.train]
         if args.freeze or only_scored:
-            freeze(self.parts, args.freeze, only_scored)
+            freeze(self.parts, [*args.freeze, *idle_adapters(model, only_scored)], only_scored)
         check_tasks(self.parts, [name for name in tasks if name not in only_scored] if train_dataset else ())
+        if model.config.adapters:
+            check_adapters(model, self.parts, args)
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():

@@ -1,0 +1,59 @@
+"""Adapters merged into the encoder: a plain model, which needs no peft and runs as fast as any other.
+
+Notable: what is written has been asked before and after, on random batches, and answers the same; else nothing is
+written. The run's YAML stays behind, since it would train another model.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+
+from ..config import nearest
+from ..evaluation.saved_models import find_checkpoint
+from .export import agree, new_folder, random_batches
+
+logger = logging.getLogger(__name__)
+
+
+def merge_adapters(model: str | Path, to: str | Path, *, task: str | None = None) -> Path:
+    """Write a model whose adapters are part of the encoder's weights.
+
+    Args:
+        model: A run's folder, one of its `checkpoint-N`, or a Hub id.
+        to: A new folder, or an empty one.
+        task: Of a model with an adapter a task, the head whose adapter is merged: only heads that read with it stay.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: No such model or head, the folder holds something, no adapters, adapters of several tasks and no
+            `task`, or a type of adapter that no encoder can take in.
+    """
+    folder = new_folder(to)
+    checkpoint = find_checkpoint(model)
+    if task is not None and task not in checkpoint.heads:
+        raise ValueError(
+            f"{checkpoint.name} has no head {task!r}.{nearest(task, checkpoint.heads)} It has:"
+            f" {', '.join(checkpoint.heads) or 'none'}."
+        )
+    loaded = checkpoint.load().eval()
+    saved_in = loaded.dtype
+    loaded.float()  # in half precision nothing agrees
+    batches = list(random_batches(loaded))
+    adapter = loaded.adapter_of(task)
+    with torch.no_grad():
+        wanted = [loaded.adapted_states(adapter, **batch) for batch in batches]
+    try:
+        loaded.merge_adapters(task)
+    except ValueError as error:
+        raise ValueError(f"{checkpoint.name}: {error}") from error
+    with torch.no_grad():
+        found = [loaded.adapted_states(None, **batch) for batch in batches]
+    if not all(map(agree, found, wanted)):
+        raise ValueError(f"{checkpoint.name}: merged, the adapters of this type do not answer as before.")
+    loaded.to(saved_in).save_pretrained(folder)
+    logger.info("%s, with its adapters merged: written to %s (heads: %s).",
+                checkpoint.name, folder, ", ".join(loaded.heads) or "none")  # fmt: skip
+    return folder
