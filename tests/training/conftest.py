@@ -127,8 +127,8 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     found: dict[str, Counter[str]] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.stats.get(outcome, []):
-            for test, counter in (value for name, value in report.user_properties if name == "kills"):
-                found.setdefault(test, Counter()).update(counter | Counter(seconds=round(report.duration)))
+            for test, counts in (value for name, value in report.user_properties if name == "kills"):
+                found.setdefault(test, Counter()).update({**counts, "seconds": round(report.duration)})
     for test, counter in found.items():
-        numbers = ", ".join(f"{number} {name}" for name, number in counter.items())
+        numbers = ", ".join(f"{number} {name}" for name, number in counter.items() if number)
         terminalreporter.write_line(f"{test}: {numbers}")
