@@ -61,7 +61,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def load_short(cls, config, overrides=()):
         loaded = load(cls, config, overrides)
         loaded.training = loaded.training | {"max_steps": 2, "eval_steps": 2, "save_steps": 2, "use_cpu": True,
-                                             "eval_strategy": "steps", "save_strategy": "steps"}  # fmt: skip
+                                             "eval_strategy": "steps", "save_strategy": "steps",
+                                             "logging_steps": 1}  # fmt: skip
         return loaded
 
     monkeypatch.setattr(RunConfig, "load", classmethod(load_short))

@@ -333,21 +333,28 @@ def test_the_tokenizer_comes_from_the_commit_of_the_weights_also_when_the_branch
     assert not list(home.rglob("*.safetensors")), "cache_dir holds for the weights and the tokenizer"
 
 
-def test_a_run_starts_from_a_model_of_the_hub_with_the_heads_that_match(trained, hub, monkeypatch, tmp_path):
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+def test_a_run_starts_from_a_model_of_the_hub_with_the_heads_that_match(trained, hub, tmp_path):
     push(trained.folder, "ada/assistant")
-    config = make_config("", tmp_path / "out", max_steps=2)
+    config = make_config("", tmp_path / "out", max_steps=2, freeze=["encoder"])
     config["model"] = {"from": "ada/assistant"}
     config["tasks"] = {name: config["tasks"][name] for name in ("intent", "slots")}
     config["tasks"]["intent"]["train"] = False
     config["tasks"]["mood"] = {"type": "sequence_classification", "source": "reviews", "label": "sentiment"}
     del config["sources"]["pairs"]
-    config["training"]["freeze"] = ["encoder"]
-    results = mtl_hf.train(config)
+    for name, source in config["sources"].items():
+        files = {split: str(tmp_path / f"{name}-{split}.jsonl") for split in ("train", "test")}
+        for split, rows in source.pop("dataset").items():
+            rows.to_json(files[split])
+        source |= {"path": "json", "data_files": files}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    home = tmp_path / "home"
+    home.mkdir()
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import mtl_hf; mtl_hf.train(sys.argv[1])"
+    run_python(code, hub, home, str(tmp_path / "run.yaml"))
+    results = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert results["tasks"]["intent"]["unchanged"] is True
     then, now = load_file(trained.folder / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
-    heads = {name.split(".")[1] for name in now if name.startswith("heads.")}
-    assert heads == {"intent", "slots", "mood"}
+    assert {name.split(".")[1] for name in now if name.startswith("heads.")} == {"intent", "slots", "mood"}
     for name in now:
         if name.startswith(("encoder.", "heads.intent.")):
             assert torch.equal(now[name], then[name]), name

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..config import RunConfig, Task, typed
+from ..config import Model, RunConfig, Task, typed
 from ..data.labels import TASK_TYPES, TaskData
 from ..metrics import LOSS_LIKE, Answers, interval
 from ..modeling.answers import is_span_scheme
@@ -127,7 +127,7 @@ def _check_plan(run: PlannedRun) -> None:
 
 def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: int) -> dict[str, int]:
     """Check one run of each model up to its first step; model → its steps."""
-    origins = {run.folder.name: run.config.model.encoder for run in first}
+    origins = {run.folder.name: run.config.model for run in first}
     chosen: dict[str, tuple[PlannedRun, list[str]]] = {}
     for run in [*first, *runs]:
         changes = _to_check(run, origins)
@@ -158,17 +158,19 @@ def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: i
     return steps
 
 
-def _to_check(run: PlannedRun, origins: Mapping[str, str | None]) -> list[str] | None:
+def _to_check(run: PlannedRun, origins: Mapping[str, Model]) -> list[str] | None:
     """Overrides by which a run can be checked now; None if it cannot.
 
-    What waits for `first` is checked with the encoder that its model will have come from, in place of that model.
+    What waits for `first` is checked with what its model will have been made of, in place of that model.
     """
     if not run.needs:
         return []
-    encoder = origins[run.needs[0]]
-    if encoder is None or not all(task.train for task in run.config.tasks.values()):
+    origin, model = origins[run.needs[0]], run.config.model
+    if origin.encoder is None or not all(task.train for task in run.config.tasks.values()):
         return None
-    return ["model.from=null", "model.keep=null", "model.rename=null", f"model.encoder={json.dumps(encoder)}"]
+    kept = {key: getattr(origin, key) for key in ("experts", "peft") if model.keeps_heads and not getattr(model, key)}
+    changes = {"from": None, "keep": None, "rename": None, "encoder": origin.encoder, **kept}
+    return [f"model.{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
 def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:

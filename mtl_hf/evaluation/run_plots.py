@@ -13,7 +13,7 @@ from typing import Any
 
 from ..metrics import LOSS_LIKE
 from ..training.checkpoints import list_checkpoints
-from ..training.conflict_report import CONFLICTS_FILE, pairs_of, read_conflicts
+from ..training.conflict_report import CONFLICTS_FILE, pairs_of, parts_of, read_conflicts
 from .figures import COLOURS, save_figure, scale_axis
 
 logger = logging.getLogger(__name__)
@@ -108,6 +108,12 @@ def _panels(number: int) -> tuple[Any, Sequence[Any]]:
     return figure, axes[0]
 
 
+def _height(part: str) -> float:
+    """Where a part of the encoder is, from the input up."""
+    number = part.rpartition(".")[2]
+    return -1.0 if part == "embeddings" else float(number) if number.isdecimal() else math.inf
+
+
 def _draw_rates(rates: Mapping[str, Curve]) -> Any:
     if not rates:
         return None
@@ -115,7 +121,8 @@ def _draw_rates(rates: Mapping[str, Curve]) -> Any:
 
     figure, (axis,) = _panels(1)
     figure.set_size_inches(7.2, 3.8)
-    depth = [name for name in rates if name == "embeddings" or name.startswith("encoder.")]  # from the input up
+    inside = [name for name in rates if name == "embeddings" or name.startswith("encoder.")]
+    depth = sorted(inside, key=_height)  # those that open on the way are logged in another order
     others = [name for name in rates if name not in depth]
     for name, points in rates.items():
         look: dict[str, Any]
@@ -187,7 +194,8 @@ def _draw_conflicts(pairs: Mapping[tuple[str, str], Mapping[int, Mapping[str, fl
         return None
     import matplotlib.pyplot as plt
 
-    parts = [part for part in next(iter(next(iter(pairs.values())).values())) if part != "all"][::-1]
+    everywhere = {step: cosines for by_step in pairs.values() for step, cosines in by_step.items()}
+    parts = [part for part in parts_of(everywhere) if part != "all"][::-1]
     cells = {
         pair: [[math.nan if (cosine := by_step[step].get(part)) is None else cosine for step in by_step]
                for part in parts]

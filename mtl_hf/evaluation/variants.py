@@ -223,6 +223,31 @@ def _planned(
         raise ValueError(f"{title} ({path}): {error}") from error
 
 
+def _narrow(training: dict[str, Any], others: set[str], sources: Sequence[str]) -> None:
+    """Take out of a task's own run what is about other tasks or sources, or about several at a time, in place."""
+    parts = {f"{side}.{name}" for side in ("heads", "adapters") for name in others}
+    if isinstance(frozen := training.get("freeze"), list):
+        training["freeze"] = [pattern for pattern in frozen if pattern not in parts]
+    if isinstance(rates := training.get("learning_rates"), Mapping):
+        training["learning_rates"] = {pattern: rate for pattern, rate in rates.items() if pattern not in parts}
+    if isinstance(thawing := training.get("unfreeze"), Mapping):
+        kept = {
+            key: {name: value for name, value in given.items() if name not in others | parts}
+            if isinstance(given, Mapping) else given
+            for key, given in thawing.items()
+        }  # fmt: skip
+        training["unfreeze"] = {key: given for key, given in kept.items() if given != {}}
+        if kept.get("at") == {}:  # nothing of this task's opens
+            del training["unfreeze"]
+    if isinstance(shares := training.get("sampling_probabilities"), Mapping):
+        own = {source: float(share) for source, share in shares.items() if source in sources}
+        training["sampling_probabilities"] = {source: share / sum(own.values()) for source, share in own.items()}
+    if training.pop("gradient_aggregation", None) is not None:
+        training.pop("gradient_accumulation_steps", None)  # a step is no round any more
+    for key in ("loss_balancing", "log_gradient_conflicts"):
+        training.pop(key, None)
+
+
 def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
     """Each task of a run with a model of its own, that reads only the task's sources."""
     runs = []
@@ -236,9 +261,7 @@ def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
         if best != "score" and max(owners, key=len, default="") != name:  # the number of another task
             for key in ("metric_for_best_model", "greater_is_better"):
                 training.pop(key, None)
-        others = {f"heads.{other}" for other in run.config.tasks if other != name}
-        if isinstance(frozen := training.get("freeze"), list):
-            training["freeze"] = [pattern for pattern in frozen if pattern not in others]
+        _narrow(training, {other for other in run.config.tasks if other != name}, task.sources)
         model, renaming = run.config.model, run.config.model.rename
         if renaming:
             kept = {old: new for old, new in renaming.items() if new == name}

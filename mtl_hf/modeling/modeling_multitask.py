@@ -379,6 +379,9 @@ class MultiTaskModel(PreTrainedModel):
         if not pretrained:
             own: Any = model.config
             _resized(own.text_config, encoder_config or {})
+            own.adapters = None  # they would be all that is trained, in an encoder that knows nothing
+            for spec in own.heads.values():
+                spec.pop("adapter", None)
             fresh = cls(own)
             fresh._tokenizer, fresh._origin = model.tokenizer, model._origin
             return fresh.eval()
@@ -760,8 +763,9 @@ class MultiTaskModel(PreTrainedModel):
                 f" over the vocabulary come from the model itself: `model(**batch, heads={tied[0]!r})`."
             )
         if not names and not embeddings:
-            found = "no heads" if not self.heads else f"only {', '.join(self.heads)}, which says nothing about a text"
-            raise ValueError(f"there is no head to answer with (the model has {found}): `add_head` first.")
+            silent = ", ".join(self.heads) if heads is None else ""
+            only = f" (only {silent}, which says nothing about a text)" if silent else ""
+            raise ValueError(f"the model has no heads to answer with{only}: `add_head` first.")
         if embeddings and EMBEDDING in names:
             raise ValueError(f"a head is called {EMBEDDING!r}, as `embeddings` are: leave it out of `heads`.")
         for argument, value in (("batch_size", batch_size), ("top_k", 1 if top_k is None else top_k)):

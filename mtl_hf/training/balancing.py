@@ -193,14 +193,14 @@ class GradNorm(Balancer):
         **options: As of `Balancer`.
     """
 
-    def __init__(self, shared: Sequence[nn.Parameter], alpha: float, tasks: Sequence[str], **options: Any) -> None:
+    def __init__(self, layers: Sequence[Part], alpha: float, tasks: Sequence[str], **options: Any) -> None:
         super().__init__(tasks, **options)
-        self.shared, self.alpha = list(shared), alpha
+        self.layers, self.alpha = list(layers), alpha
+        self.shared: list[nn.Parameter] = []  # of the last layer that is open in this step
         self.task_weights = nn.Parameter(torch.ones_like(self.losses))
         self.first_losses = torch.full_like(self.losses, torch.nan)
         self.norms = torch.zeros_like(self.losses)
-        size = sum(parameter.numel() for parameter in self.shared)
-        self._gradients = self.shared[0].new_zeros(len(tasks), size)  # of this step
+        self._gradients = self.losses.new_zeros(len(tasks), 0)  # of this step, there
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -212,12 +212,17 @@ class GradNorm(Balancer):
         with torch.no_grad():
             self.task_weights.clamp_(min=0)
             self.task_weights.mul_(len(self.tasks) / self.task_weights.sum())
-        self._gradients.zero_()
+        last = next((part for part in reversed(self.layers) if not part.frozen), None)
+        self.shared = [one for one in last.parameters.values() if one.requires_grad] if last else []
+        size = sum(parameter.numel() for parameter in self.shared)
+        self._gradients = self.task_weights.new_zeros(len(self.tasks), size)
         return super().begin_step(epoch)
 
     def add(self, task: str, loss: Tensor) -> None:
         """Take note of a task's loss, and of its gradient at the shared layer."""
         super().add(task, loss)
+        if not self.shared:
+            return
         gradients = torch.autograd.grad(loss, self.shared, retain_graph=True, allow_unused=True)
         begin, row = 0, self._gradients[self.tasks.index(task)]
         for parameter, gradient in zip(self.shared, gradients, strict=True):
@@ -242,6 +247,8 @@ class GradNorm(Balancer):
         return self.task_weights.detach()
 
     def _learn(self, here: Tensor) -> None:
+        if not self.shared:
+            return
         norms = mean_over_processes(self._gradients).norm(dim=1).to(self.losses.dtype)
         self.norms = torch.where(here, norms, self.norms)
         self.first_losses = torch.where(here & self.first_losses.isnan(), self.losses, self.first_losses)
@@ -313,14 +320,15 @@ def make_balancer(
         return None
     own = {"device": device, "dtype": dtype, "learning_rate": options.pop("learning_rate", LEARNING_RATE)}
     if name == "gradnorm":
-        layers = [part for part in parts if part.name.startswith("encoder.layers.") and not part.frozen]
+        trained = [part for part in parts if not part.frozen]
+        layers = [part for part in trained if part.name.startswith("encoder.layers.")]
+        layers = layers or [part for part in trained if part.name in ("adapters", "experts")]
         if not layers:
             raise ValueError(
-                f"`{SETTING}: gradnorm` weighs tasks by their gradients at the last shared layer, and no layer of the"
-                " encoder is trained: thaw one, or choose another balancing, such as UW."
+                f"`{SETTING}: gradnorm` weighs tasks by their gradients at the last shared layer, and nothing that they"
+                " share is trained: thaw a layer, or choose another balancing, such as UW."
             )
-        shared = [parameter for parameter in layers[-1].parameters.values() if parameter.requires_grad]
-        return GradNorm(shared, options.get("alpha", 1.5), tasks, **own)
+        return GradNorm(layers, options.get("alpha", 1.5), tasks, **own)
     kind = find_class(SETTING, name, "scalarization", "Scalarizer", _REFUSED, tuple(_OWN))
     scalarizer = make(SETTING, kind, _with_shape(kind, options, len(tasks)))
     try:

@@ -1,8 +1,9 @@
 """Clipping of gradients by their norm: parameters that share nothing do not share a norm.
 
 Notable: while anything that several heads have in common is trained, all trained parameters have one norm, as in the
-stock Trainer. Where all of it is frozen, each head is a model of its own and is clipped by its own norm, so that one
-with large gradients does not make the steps of another smaller: beside others it takes the steps that it takes alone.
+stock Trainer. Where all of it is frozen, each head (with an adapter of its own, if it has one) is a model of its own
+and is clipped by its own norm, so that one with large gradients does not make the steps of another smaller: beside
+others it takes the steps that it takes alone.
 """
 
 from collections.abc import Sequence
@@ -10,15 +11,29 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ..modeling.adapters import SHARED, adapter_parameters
 from ..modeling.modeling_multitask import MultiTaskModel
 
 
 def norm_groups(model: MultiTaskModel) -> list[list[nn.Parameter]]:
-    """The model's parameters, apart where they share a norm with no other: all of them in one, or a list a head."""
-    shared = (parameter for name, parameter in model.named_parameters() if not name.startswith("heads."))
-    if any(parameter.requires_grad for parameter in shared):
-        return [list(model.parameters())]
-    return [list(head.parameters()) for head in model.heads.values()]
+    """The model's parameters, apart where they share a norm with no other: all of them in one, or a list a head.
+
+    A head that reads with an adapter of its own is in one list with it.
+    """
+    owners = {f"encoder.{name}": adapter for name, adapter in adapter_parameters(model.encoder).items()}
+    groups: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.startswith("heads."):
+            head = name.split(".")[1]
+            owner = model.config.heads[head].get("adapter") or f"heads.{head}"
+        else:
+            owner = owners.get(name, SHARED)
+        if owner == SHARED:
+            return [list(model.parameters())]
+        groups.setdefault(owner, []).append(parameter)
+    return list(groups.values())
 
 
 def clip(groups: Sequence[Sequence[nn.Parameter]], max_norm: float) -> Tensor:

@@ -37,6 +37,14 @@ def pairs_of(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[i
     return found
 
 
+def parts_of(by_step: Mapping[int, Mapping[str, float | None]]) -> list[str]:
+    """All parts that a pair is compared in, from the input up, `all` last; some may have been opened on the way."""
+    found = {part for cosines in by_step.values() for part in cosines}
+    layers = sorted((part for part in found if part.startswith(_LAYERS)), key=lambda part: int(part.rpartition(".")[2]))
+    others = sorted(found - {"embeddings", "all", *layers})
+    return [part for part in ("embeddings", *layers, *others, "all") if part in found]
+
+
 def conflict_sentences(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A sentence a pair: in which share of the steps compared the cosine is below 0, and in which parts most often.
 
@@ -44,8 +52,7 @@ def conflict_sentences(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """
     for (first, second), by_step in pairs_of(lines).items():
         shares = {
-            part: _share_below_0([cosines.get(part) for cosines in by_step.values()])
-            for part in next(iter(by_step.values()))
+            part: _share_below_0([cosines.get(part) for cosines in by_step.values()]) for part in parts_of(by_step)
         }
         together = shares.pop("all")
         sentence = f"{first} and {second} conflict in {100 * together:.0f} % of steps ({len(by_step)} compared)"

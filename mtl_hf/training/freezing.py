@@ -4,7 +4,7 @@ Notable: in training, modules all of whose parameters are frozen are in evaluati
 has no dropout either, and says of a text the same in every epoch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -40,13 +40,18 @@ def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable
     return [part.name for part in parts if part.name in frozen]
 
 
-def check_tasks(parts: Iterable[Part], tasks: Iterable[str]) -> None:
-    """Raise `ValueError` if a task that is trained finds everything frozen that its loss could move."""
+def check_tasks(parts: Iterable[Part], tasks: Mapping[str, str | None]) -> None:
+    """Raise `ValueError` if a task that is trained finds everything frozen that its loss could move.
+
+    Args:
+        parts: As `find_parts` returns them.
+        tasks: Task → the adapter that its head alone, or with some others, reads with.
+    """
     free = {part.name for part in parts if not part.frozen}
-    if any(not name.startswith("heads.") for name in free):
+    if any(not name.startswith(("heads.", "adapters.")) for name in free):
         return
-    for name in tasks:
-        if f"heads.{name}" not in free:
+    for name, adapter in tasks.items():
+        if not free & {f"heads.{name}", f"adapters.{adapter}"}:
             raise ValueError(
                 f"`freeze`: with the encoder frozen, task {name!r} has nothing to train, since its head is frozen too"
                 f" or has no weights. Leave one of them free; or, where the head comes from `model.from`, set"

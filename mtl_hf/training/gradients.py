@@ -61,10 +61,13 @@ class GradientAggregation:
         """Make place for the rows of the tasks with a labelled item in the step, on whatever process."""
         self.tasks = list(tasks)
         self._shared = [parameter for name, parameter in self._trained() if not name.startswith("heads.")]
+        self._reached = [[False] * len(self._shared) for _ in tasks]
+        if not self._shared:  # all that tasks share is still to open
+            self.weights, self.jacobian = {}, torch.empty(len(tasks), 0)
+            return
         size = sum(parameter.numel() for parameter in self._shared)
         if len(self.jacobian) < len(tasks) or self.jacobian.shape[1] != size:
             self.jacobian = self._shared[0].new_empty(len(tasks), size)
-        self._reached = [[False] * len(self._shared) for _ in tasks]
 
     def add(self, losses: Mapping[str, Tensor], backward: Callable[..., None]) -> None:
         """Backpropagate the losses of a micro-batch of this process.

@@ -280,7 +280,7 @@ def trained_share(parts: Iterable[Part]) -> str:
     parts = list(parts)
     sides = {
         "trained": parts,
-        "of the encoder": [part for part in parts if not part.name.startswith("heads.")],
+        "of the encoder": [part for part in parts if not part.name.startswith(("heads.", "experts"))],
     }
     counted = []
     for words, chosen in sides.items():

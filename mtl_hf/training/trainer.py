@@ -146,7 +146,9 @@ class MultiTaskTrainer(ResumableTrainer):
         only_scored = [name for name, task in tasks.items() if not task.config.train]
         if args.freeze or only_scored:
             freeze(self.parts, [*args.freeze, *idle_adapters(model, only_scored)], only_scored)
-        check_tasks(self.parts, [name for name in tasks if name not in only_scored] if train_dataset else ())
+        if train_dataset:
+            trained = [name for name in tasks if name not in only_scored]
+            check_tasks(self.parts, {name: model.config.heads[name].get("adapter") for name in trained})
         if model.config.adapters:
             check_adapters(model, self.parts, args)
         sources: dict[str, dict[str, str]] = {}
@@ -190,7 +192,7 @@ class MultiTaskTrainer(ResumableTrainer):
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
         self.thawing = self._plan_thawing()
         check_frozen_rates(self.parts, args.learning_rates)  # by now what opens later counts as trained
-        self._frozen_modules = frozen_modules(model)
+        self._frozen_modules = self._without_dropout()
         self.frozen_states = self._plan_states()
         self._eval_states: dict[str, RowStates] = {}
         self.sharing = TaskSharing(
@@ -204,6 +206,7 @@ class MultiTaskTrainer(ResumableTrainer):
         )
         if self.sharing.conflicts:
             self.add_callback(self.sharing.conflicts)
+        self._starting: list[str] | None = None  # tasks with labels in a step whose batches are taken, until it begins
         # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
         self._loss_sums: dict[str, Tensor] = {}
         self._loss_steps: dict[str, int] = {}
@@ -221,6 +224,7 @@ class MultiTaskTrainer(ResumableTrainer):
         """
         if self.train_dataset is None:
             raise ValueError("training needs a `train_dataset`.")
+        self._open_states()
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=self.batch_sampler,
@@ -274,9 +278,15 @@ class MultiTaskTrainer(ResumableTrainer):
         self.add_callback(Thaw(plan, self._note_opened))
         return plan
 
+    def _without_dropout(self) -> list[nn.Module]:
+        """Frozen modules, which run in evaluation mode; around adapters that are trained the encoder keeps its mode."""
+        adapted = any(part.name.startswith("adapters") and not part.frozen for part in self.parts)
+        inside = set(self.model.encoder.modules()) if adapted else set()
+        return [module for module in frozen_modules(self.model) if module not in inside]
+
     def _note_opened(self, opened: list[str]) -> None:
         """After parts were frozen or opened."""
-        self._frozen_modules = frozen_modules(self.model)
+        self._frozen_modules = self._without_dropout()
         if opened:
             self.log({f"opened_{name}": 1.0 for name in opened})
 
@@ -325,7 +335,6 @@ class MultiTaskTrainer(ResumableTrainer):
         self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any
     ) -> TrainOutput:
         """Train, as `ResumableTrainer.train`; at the end say when each task was best, and which step was chosen."""
-        self._open_states()
         output = super().train(resume_from_checkpoint, **kwargs)
         peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
         if self.state.best_model_checkpoint:  # not always of the best step, which may have had no checkpoint
@@ -435,8 +444,7 @@ class MultiTaskTrainer(ResumableTrainer):
                 self.model.config.heads[name]["num_steps"] += 1
         for batch in batches:
             batch["num_items"] = num_items
-        present = [name for name, number in num_items.items() if number]
-        self.sharing.begin_step(self.state.global_step + 1, int(self.state.epoch or 0), present)
+        self._starting = [name for name, number in num_items.items() if number]
         return batches, None
 
     def compute_loss(
@@ -464,9 +472,13 @@ class MultiTaskTrainer(ResumableTrainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One micro-batch, forward and backward; after the last one of a step, what looks at all of it."""
+        step = self.state.global_step + 1
+        if self._starting is not None:  # not before: callbacks open frozen parts after a step's batches are taken
+            self.sharing.begin_step(step, int(self.state.epoch or 0), self._starting)
+            self._starting = None
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
-            self.sharing.end_step(self.state.global_step + 1)
+            self.sharing.end_step(step)
         return loss
 
     def _check_weights(self) -> None:

@@ -174,3 +174,39 @@ def test_alone_keeps_no_setting_that_is_about_other_tasks(folder: Path) -> None:
     assert configs["a_b"].training["greater_is_better"] == "false"  # typed by `training/arguments.py`
     assert configs["a_b"].training["freeze"] == ["embeddings", "heads.a_b"]
     assert configs["a_b"].model.rename == {"older": "a_b"}
+
+
+def test_alone_keeps_of_each_strategy_what_is_about_its_task(folder: Path) -> None:
+    tree = yaml.safe_load((folder / "run.yaml").read_text(encoding="utf-8"))
+    one, two = list(tree["sources"])[:2]
+    spec = {"type": "sequence_classification", "label": "label"}
+    tree["tasks"] = {"a": spec | {"source": one}, "b": spec | {"source": two}}
+    tree["training"] = {
+        "freeze": ["encoder", "heads.b"],
+        "unfreeze": {"schedule": "gradual", "when": "plateau", "until": {"a": 0.9, "b": 0.8}},
+        "learning_rates": {"heads.a": 1e-3, "adapters.b": 1e-4, "heads.b": 1e-2},
+        "policy": "fixed",
+        "sampling_probabilities": {one: 0.2, two: 0.8},
+        "loss_balancing": "gradnorm",
+        "gradient_aggregation": "UPGrad",
+        "gradient_accumulation_steps": 2,
+        "log_gradient_conflicts": 50,
+    }
+    (folder / "run.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    _, runs = plan_runs(read_comparison(write(folder, alone=True, seeds=1)), folder / "out")
+    training = {run.model: run.config.training for run in runs if run.variant == "alone"}
+    assert training["a"]["freeze"] == ["encoder"]
+    assert list(training["a"]["unfreeze"]["until"]) == ["a"]
+    assert list(training["a"]["learning_rates"]) == ["heads.a"]
+    assert training["a"]["sampling_probabilities"] == {one: 1.0}
+    for setting in ("loss_balancing", "gradient_aggregation", "gradient_accumulation_steps", "log_gradient_conflicts"):
+        assert setting not in training["b"]
+    assert list(training["b"]["learning_rates"]) == ["adapters.b", "heads.b"]
+
+    tree["training"] = {"freeze": ["encoder.layers.0", "heads.b"],
+                        "unfreeze": {"schedule": "explicit", "at": {"heads.b": 5}}}  # fmt: skip
+    (folder / "run.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    _, runs = plan_runs(read_comparison(write(folder, alone=True, seeds=1)), folder / "out")
+    training = {run.model: run.config.training for run in runs if run.variant == "alone"}
+    assert "unfreeze" not in training["a"]
+    assert "unfreeze" in training["b"]

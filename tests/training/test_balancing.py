@@ -232,6 +232,7 @@ def test_the_last_trained_layer_is_the_shared_one(encoder_folder: str, tmp_path:
     built = build(two_source_config(encoder_folder, tmp_path))
     trainer = make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder.layers.2"])
     layer = {id(p) for name, p in trainer.model.named_parameters() if name.startswith("encoder.encoder.layer.1.")}
+    trainer.sharing.balancer.begin_step(0)
     assert {id(parameter) for parameter in trainer.sharing.balancer.shared} == layer
     with pytest.raises(ValueError, match="no layer of the encoder is trained: thaw one, or choose"):
         make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder"])

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from mtl_hf.training.conflict_report import conflict_sentences, read_conflicts
 from mtl_hf.training.sharing import TaskSharing
 from tests.conftest import two_source_config
-from tests.training.conftest import Built, build, make_trainer, weights
+from tests.training.conftest import Built, TwoProcesses, build, make_trainer, weights
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +70,43 @@ def test_without_anything_nothing_is_logged_saved_or_learned(built: Built, tmp_p
     trainer.sharing.load(tmp_path)
     assert not list(tmp_path.glob("*.safetensors"))
     assert not (tmp_path / "gradient_conflicts.jsonl").exists()
+
+
+GRADUAL = {"freeze": ["encoder"], "unfreeze": {"schedule": "gradual", "every": 2}}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"loss_balancing": "gradnorm"}, {"gradient_aggregation": "UPGrad"}, {"log_gradient_conflicts": 1}],
+    ids=str,
+)
+def test_parts_that_open_on_the_way_take_part_from_their_step_on(
+    settings: dict[str, Any], built: Built, tmp_path: Path
+) -> None:
+    copied = own(built)
+    before = weights(copied.model)
+    trainer = make_trainer(copied, tmp_path, max_steps=6, **GRADUAL, **settings)
+    trainer.train()
+    moved = {name for name, tensor in weights(copied.model).items() if not torch.equal(tensor, before[name])}
+    assert any(name.startswith("encoder.encoder.layer.2.") for name in moved)
+    assert not any("embeddings" in name for name in moved), "their turn would have come later"
+    if trainer.sharing.conflicts:
+        lines = read_conflicts(tmp_path)
+        assert all(line["step"] > 2 for line in lines), "nothing was shared before"
+        assert any(found.startswith("intent and slots conflict in ") for found in conflict_sentences(lines))
+
+
+def test_what_opens_on_the_way_is_aggregated_over_processes(
+    still_encoder_folder: str, tmp_path: Path, two_processes: TwoProcesses
+) -> None:
+    settings = {"freeze": ["embeddings", "encoder.layers.0-1"], "gradient_aggregation": "UPGrad", "max_steps": 4,
+                "unfreeze": {"schedule": "explicit", "at": {"encoder.layers.1": 2}}}  # fmt: skip
+
+    def run() -> dict[str, torch.Tensor]:
+        found = build(two_source_config(still_encoder_folder, tmp_path))
+        make_trainer(found, tmp_path / "run", **settings).train()
+        return weights(found.model)
+
+    first, second = two_processes(run)
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
