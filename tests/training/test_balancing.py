@@ -234,7 +234,7 @@ def test_the_last_trained_layer_is_the_shared_one(encoder_folder: str, tmp_path:
     layer = {id(p) for name, p in trainer.model.named_parameters() if name.startswith("encoder.encoder.layer.1.")}
     trainer.sharing.balancer.begin_step(0)
     assert {id(parameter) for parameter in trainer.sharing.balancer.shared} == layer
-    with pytest.raises(ValueError, match="no layer of the encoder is trained: thaw one, or choose"):
+    with pytest.raises(ValueError, match="nothing that they share is trained: thaw a layer, or choose"):
         make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder"])
     with pytest.raises(ValueError, match=r"STCH of 4 tasks \(intent, slots, stars, topics\): .*same shape"):
         make_trainer(own(built), tmp_path, loss_balancing={"type": "STCH", "mu": 1.0, "weights": [0.5, 0.5]})
