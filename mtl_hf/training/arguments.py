@@ -50,7 +50,9 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             self.unfreeze = typed(Thawing, self.unfreeze, "training.unfreeze")
             check_thawing(self.unfreeze, self.freeze, self.eval_strategy, self.early_stopping_patience)
         if self.frozen_cache is not None:
-            check_cache(self.frozen_cache, self.freeze, bool(self.gradient_checkpointing))
+            check_cache(
+                self.frozen_cache, self.freeze, bool(self.gradient_checkpointing or self.activation_checkpointing)
+            )
         if not 0 < self.layerwise_lr_decay <= 1:
             raise ValueError(f"`layerwise_lr_decay` is {self.layerwise_lr_decay}; it is above 0 and at most 1.")
         check_rates(self.learning_rates, self.head_learning_rate)

@@ -39,7 +39,7 @@ BATCH_SIZE = 64  # texts; not that of evaluation, which may change in a resumed 
 TRIED = 4  # rows
 
 
-def check_cache(size: str, freeze: Sequence[str], gradient_checkpointing: bool) -> None:
+def check_cache(size: str, freeze: Sequence[str], activation_checkpointing: bool) -> None:
     """Check `training.frozen_cache` as far as that needs no model.
 
     Raises:
@@ -51,8 +51,8 @@ def check_cache(size: str, freeze: Sequence[str], gradient_checkpointing: bool) 
             "`frozen_cache` keeps what frozen layers say, and `freeze` names none: set `freeze: [encoder]`, or"
             " [embeddings, encoder.layers.0-2]."
         )
-    if gradient_checkpointing:
-        raise ValueError("`frozen_cache` and `gradient_checkpointing` exclude each other: choose one.")
+    if activation_checkpointing:
+        raise ValueError("`frozen_cache` and `activation_checkpointing` exclude each other: choose one.")
 
 
 def num_bytes(size: str) -> int:

@@ -207,7 +207,7 @@ def test_more_than_the_cap_is_refused_before_anything_is_computed(encoder_folder
     [
         ({"frozen_cache": "4"}, r"`frozen_cache` is '4'; valid is .* such as 500MB or 4GB"),
         ({"freeze": []}, r"`frozen_cache` keeps what frozen layers say, and `freeze` names none"),
-        ({"gradient_checkpointing": True}, r"`frozen_cache` and `gradient_checkpointing` exclude each other"),
+        ({"activation_checkpointing": True}, r"`frozen_cache` and `activation_checkpointing` exclude each other"),
     ],
 )
 def test_mistakes_that_need_no_model(training, message, tmp_path):
