@@ -13,13 +13,12 @@ are medians of the ratios of neighbouring blocks.
 import argparse
 import logging
 import tempfile
-import threading
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from throughput import CONFIG, WARM_UP, TakeTurns, make_trainer
+from throughput import CONFIG, make_trainer, race
 
 from mtl_hf.config import RunConfig
 
@@ -51,18 +50,9 @@ def ratio(
         *training: To the training section of the first and of the second.
     """
     base = RunConfig.load(CONFIG, [f"data={data}"]).to_dict()["training"]
-    turns = threading.Semaphore(1), threading.Semaphore(0)
-    sides, threads = [], []
-    for own, (mine, other) in zip(training, (turns, turns[::-1]), strict=True):
-        trainer = make_trainer(data, blocks * block, folder, changes | {"training": base | own})
-        sides.append(TakeTurns(mine, other, block))
-        trainer.add_callback(sides[-1])
-        threads.append(threading.Thread(target=trainer.train))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    plain, measured = (side.seconds[WARM_UP:] for side in sides)
+    plain, measured = race(
+        [make_trainer(data, blocks * block, folder, changes | {"training": base | own}) for own in training], block
+    )
     return median(b / a for a, b in zip(plain, measured, strict=True))
 
 

@@ -16,7 +16,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -135,6 +135,21 @@ class TakeTurns(TrainerCallback):
         self._started = time.perf_counter()
 
 
+def race(trainers: Sequence[Any], block: int) -> list[list[float]]:
+    """Let two trainers train in turns of a block, and return the seconds of each block of each, without the first."""
+    turns = threading.Semaphore(1), threading.Semaphore(0)
+    sides, threads = [], []
+    for trainer, (own, other) in zip(trainers, (turns, turns[::-1]), strict=True):
+        sides.append(TakeTurns(own, other, block))
+        trainer.add_callback(sides[-1])
+        threads.append(threading.Thread(target=trainer.train))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [side.seconds[WARM_UP:] for side in sides]
+
+
 def one_source_against_two(data: Path, blocks: int, block: int, folder: str) -> tuple[float, float, float]:
     """Labelled rows a second with two tasks on one source, with the same rows as two sources, and the ratio."""
     config = RunConfig.load(CONFIG, [f"data={data}"]).to_dict()
@@ -143,20 +158,11 @@ def one_source_against_two(data: Path, blocks: int, block: int, folder: str) -> 
         "sources": {f"snips_{name}": source for name in tasks},
         "tasks": {name: spec | {"source": f"snips_{name}"} for name, spec in tasks.items()},
     }
-    turns = threading.Semaphore(1), threading.Semaphore(0)
-    sides, threads = [], []
-    for changes, own, other in (({}, turns[0], turns[1]), (apart, turns[1], turns[0])):
-        trainer = make_trainer(data, blocks * block, folder, changes)
-        sides.append(TakeTurns(own, other, block))
-        trainer.add_callback(sides[-1])
-        threads.append(threading.Thread(target=trainer.train))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    trainers = [make_trainer(data, blocks * block, folder, changes) for changes in ({}, apart)]
     rows = block * source["batch_size"]
     together, single = (
-        [labels * rows / value for value in side.seconds[WARM_UP:]] for labels, side in zip((2, 1), sides, strict=True)
+        [labels * rows / value for value in seconds]
+        for labels, seconds in zip((2, 1), race(trainers, block), strict=True)
     )
     return median(together), median(single), median(a / b for a, b in zip(together, single, strict=True))
 

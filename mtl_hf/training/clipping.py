@@ -20,7 +20,9 @@ def norm_groups(model: MultiTaskModel) -> list[list[nn.Parameter]]:
 
     A head that reads with an adapter of its own is in one list with it.
     """
-    owners = {f"encoder.{name}": adapter for name, adapter in adapter_parameters(model.encoder).items()}
+    owners: dict[str, str] = {}
+    if model.config.adapters:  # this is asked at every step, and without any there is nothing to look for
+        owners = {f"encoder.{name}": adapter for name, adapter in adapter_parameters(model.encoder).items()}
     groups: dict[str, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

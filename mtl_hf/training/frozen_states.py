@@ -78,7 +78,7 @@ def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:
     """
     frozen = {part.name for part in parts if part.frozen}
     read = layers_read(model)
-    if read == 1 and all(part.name in frozen for part in parts if part.name.startswith(("embeddings", "encoder."))):
+    if read == 1 and all(part.name in frozen for part in parts if part.in_encoder):
         return None
     _, num_layers = find_layers(model.encoder)
     layer = 0

@@ -42,6 +42,11 @@ class Part:
         """Whether nothing in it is trained."""
         return not any(parameter.requires_grad for parameter in self.parameters.values())
 
+    @property
+    def in_encoder(self) -> bool:
+        """Whether it is a part of the encoder's own, embeddings included."""
+        return self.name == "embeddings" or self.name.startswith("encoder.")
+
     def train(self, trained: bool) -> None:
         """Train it from now on, or freeze it."""
         for parameter in self.parameters.values():

@@ -178,7 +178,7 @@ def plan_thawing(
     """
     if settings.schedule == "explicit":
         return _explicit(settings.at, parts, tasks, steps_an_epoch)
-    frozen = {part.name: part for part in parts if part.frozen and part.name.startswith(("embeddings", "encoder."))}
+    frozen = {part.name: part for part in parts if part.frozen and part.in_encoder}
     if not frozen:
         raise ValueError("`unfreeze` opens the frozen parts of the encoder, and `freeze` names none of them.")
     layers = sorted((name for name in frozen if name.startswith("encoder.layers.")),
