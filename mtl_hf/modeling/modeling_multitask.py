@@ -32,6 +32,7 @@ from .adapters import (
     inject_adapter,
     merge_adapter,
     remove_adapters,
+    rename_adapter,
     train_only_adapters,
     use_adapter,
 )
@@ -416,16 +417,34 @@ class MultiTaskModel(PreTrainedModel):
     def rename_head(self, old: str, new: str) -> None:
         """Call a head otherwise; it keeps its weights, its place among the heads and what it was trained for.
 
+        An adapter of its own that is called as it was is renamed with it.
+
         Raises:
-            ValueError: There is no head `old`, `new` is taken, or it cannot be a head's name.
+            ValueError: There is no head `old`, `new` is taken, or it cannot be the name of a head or of its adapter.
         """
         self._check_head(old)
         check_head_name(new)
         if new in self.heads:
             raise ValueError(f"there is a head {new!r} already.")
+        if self.config.heads[old].get("adapter") == old:
+            self._rename_adapter(old, new)
         self.heads = nn.ModuleDict({new if name == old else name: head for name, head in self.heads.items()})
         self.config.heads = {new if name == old else name: spec for name, spec in self.config.heads.items()}
         self._warned_heads.discard(old)
+
+    def _rename_adapter(self, old: str, new: str) -> None:
+        if new in (SHARED, *self.config.adapters):
+            readers = [name for name, spec in self.config.heads.items() if spec.get("adapter") == new]
+            whose = "all heads" if new == SHARED else f"head {readers[0]!r}"
+            raise ValueError(
+                f"head {old!r} has an adapter of its own, which would be renamed with it, and the adapter of {whose} is"
+                f" called {new!r}: choose another name."
+            )
+        self.config.adapters = rename_adapter(self.encoder, self.config.adapters, old, new)
+        for spec in self.config.heads.values():
+            if spec.get("adapter") == old:
+                spec["adapter"] = new
+        self._freeze_around_adapters()
 
     def _check_head(self, name: str) -> None:
         if name not in self.heads:
