@@ -181,7 +181,7 @@ class Thawing:
 class OurTraining:
     """The fields of `training:` that transformers' TrainingArguments does not have."""
 
-    head_learning_rate: float | None = option("learning rate of the heads (default: learning_rate)", None)
+    head_learning_rate: float | None = option("learning rate of heads and experts (default: learning_rate)", None)
     layerwise_lr_decay: float = option(
         "layer k of L (1 is nearest the input) trains at learning_rate x decay^(L-k), the embeddings at x decay^L", 1.0
     )
