@@ -253,7 +253,13 @@ def set_learning_rates(
 
 
 def parameter_groups(parts: Iterable[Part], decayed: set[str], weight_decay: float) -> list[dict[str, object]]:
-    """Optimiser groups of the parameters that are trained: each part's with weight decay, then its others."""
+    """Optimiser groups of the parameters that are trained: each part's with weight decay, then its others.
+
+    Args:
+        parts: As `find_parts` returns them, with their rates.
+        decayed: Full names of the parameters that decay.
+        weight_decay: Of those; of others it is 0.
+    """
     groups: list[dict[str, object]] = []
     for part in parts:
         for decay in (True, False):
