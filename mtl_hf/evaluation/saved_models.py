@@ -34,6 +34,7 @@ class Checkpoint:
         heads: Head → its specification.
         run: The `run.yaml` that it was trained by, if it is there.
         adapters: Adapter → its specification.
+        experts: `num` and `hidden` of the experts between its encoder and its heads, if it has some.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Checkpoint:
     heads: dict[str, dict[str, Any]]
     run: Path | None
     adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    experts: dict[str, int] | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -104,7 +106,8 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
     if config.get("model_type") != MultiTaskConfig.model_type:
         raise ValueError(f"{name} is no multi-task model: its config.json is of type {config.get('model_type')!r}.")
     heads, adapters = (config.get(key) or {} for key in ("heads", "adapters"))
-    return Checkpoint(name, path, revision or None, heads, _find_run(path, options), adapters)
+    run = _find_run(path, options)
+    return Checkpoint(name, path, revision or None, heads, run, adapters, config.get("experts"))
 
 
 def run_file(folder: Path) -> Path | None:

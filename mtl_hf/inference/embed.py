@@ -25,7 +25,8 @@ from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
 from ..evaluation.saved_models import check_name
 from ..modeling.configuration_multitask import own_config
-from ..modeling.modeling_multitask import MOST_CHARACTERS, MultiTaskModel
+from ..modeling.modeling_multitask import MultiTaskModel
+from ..modeling.texts import MOST_CHARACTERS
 from .projection import ENDINGS, PROJECTIONS, check_plots, label_column, plot, project, sample_rows
 
 logger = logging.getLogger(__name__)

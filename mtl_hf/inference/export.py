@@ -52,8 +52,8 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
         The folder.
 
     Raises:
-        ValueError: No such model or head, the folder holds something, the model has adapters, or the stock class
-            cannot hold the head.
+        ValueError: No such model or head, the folder holds something, the model has experts or adapters, or the stock
+            class cannot hold the head.
     """
     folder = new_folder(to)
     checkpoint = find_checkpoint(model)
@@ -62,6 +62,7 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
             f"{checkpoint.name} has no head {task!r}.{nearest(task, checkpoint.heads)} It has:"
             f" {', '.join(checkpoint.heads) or 'none'}."
         )
+    _refuse_experts(checkpoint.experts, task)  # before adapters, whose merge would not help
     refuse_adapters(checkpoint)
     loaded = checkpoint.load().eval()
     saved_in = loaded.dtype
@@ -97,6 +98,13 @@ def refuse_adapters(checkpoint: Checkpoint) -> None:
         )
 
 
+def _refuse_experts(experts: dict[str, int] | None, task: str) -> None:
+    if experts:
+        raise ValueError(
+            f"`{task}` cannot be exported: it reads a mixture of experts, which no stock class of transformers has."
+        )
+
+
 def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
     """The stock class of the encoder's family with the weights of the encoder and of one head, in evaluation mode.
 
@@ -105,10 +113,7 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
     """
     head: Any = model.heads[task]
     kind = model.config.heads[task]["type"]
-    if model.config.experts:
-        raise ValueError(
-            f"`{task}` cannot be exported: it reads a mixture of experts, which no stock class of transformers has."
-        )
+    _refuse_experts(model.config.experts, task)
     named = model.config.heads[task].get("pooling") or model.config.pooling
     if kind in STOCK and hasattr(head, "pool") and named not in POOLING:
         raise ValueError(

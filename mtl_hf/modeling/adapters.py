@@ -221,6 +221,37 @@ def merge_adapter(encoder: Any, name: str) -> None:
     remove_adapters(encoder)
 
 
+def rename_adapter(encoder: Any, specs: dict[str, dict[str, Any]], old: str, new: str) -> dict[str, dict[str, Any]]:
+    """Call an adapter otherwise, in place; it keeps its weights and its place among the others.
+
+    All adapters are taken out and put in again: what belongs to a name, each type keeps in tables of its own.
+
+    Args:
+        encoder: With these adapters.
+        specs: Adapter → its specification.
+        old: An adapter.
+        new: No adapter yet.
+
+    Returns:
+        `specs` by the new name.
+    """
+    weights = {}
+    for place, layer in adapter_layers(encoder).items():
+        for key, tensor in layer.state_dict().items():
+            kind, adapter, *rest = key.split(".")
+            if kind != "base_layer":
+                weights[".".join([place, kind, new if adapter == old else adapter, *rest])] = tensor
+    renamed = {new if name == old else name: spec for name, spec in specs.items()}
+    remove_adapters(encoder)
+    for name, spec in renamed.items():
+        inject_adapter(encoder, name, spec)
+    for layer in adapter_layers(encoder).values():
+        layer.train(layer.get_base_layer().training)
+    loaded = encoder.load_state_dict(weights, strict=False, assign=True)
+    assert not loaded.unexpected_keys
+    return renamed
+
+
 def remove_adapters(encoder: Any, name: str | None = None) -> None:
     """Remove one adapter, or all of them with the layers that held them, in place."""
     layers = adapter_layers(encoder)

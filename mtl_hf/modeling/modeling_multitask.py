@@ -16,9 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import (
-    AutoConfig,
     AutoModel,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     initialization,
@@ -34,30 +32,19 @@ from .adapters import (
     inject_adapter,
     merge_adapter,
     remove_adapters,
+    rename_adapter,
     train_only_adapters,
     use_adapter,
 )
-from .answers import answer, logits_of_words
 from .configuration_multitask import MultiTaskConfig, own_config
-from .encoding import (
-    FORMS,
-    PAIRED,
-    WHERE,
-    check_text,
-    default_length,
-    encode,
-    load_tokenizer,
-    longest_input,
-    words_of,
-)
+from .encoders import check_fields, check_length, load_encoder, resize
+from .encoding import WHERE, check_text, default_length, load_tokenizer, words_of
 from .experts import Experts, Silent, check_experts, mix
 from .heads import MaskedLMHead, build_head, by_row, check_head_name
 from .pooling import check_pooling, last_layers, layers_read, make_pooling
+from .texts import EMBEDDING, answer_stream, encode_texts, padded_batches
 
 logger = logging.getLogger(__name__)
-
-EMBEDDING = "embedding"  # what `predict` answers embeddings as, beside the tasks
-MOST_CHARACTERS = 2**20  # read at once: a tokenizer keeps what it cuts off until a chunk is done
 
 
 @dataclass
@@ -304,23 +291,8 @@ class MultiTaskModel(PreTrainedModel):
             )  # fmt: skip
         if keep_heads:
             raise ValueError(f"{name!r} is no multi-task model: it has no heads to keep.")
-        tokenizer = load_tokenizer(name, **kwargs)
-        if tokenizer.pad_token_id is None:
-            raise ValueError(f"the tokenizer of {name!r} has no padding token, so it cannot make batches.")
-        fields = AutoConfig.from_pretrained(name, **kwargs)
-        _check_fields(encoder_config, fields)
-        # float32 in spite of what the checkpoint is in: half-precision weights do not take small updates.
-        chosen: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation}
-        if pretrained:
-            encoder = AutoModel.from_pretrained(name, **chosen, **(encoder_config or {}), **kwargs)
-        else:
-            encoder = AutoModel.from_config(_resized(fields, encoder_config or {}), **chosen)
-        if type(encoder).__module__.startswith("transformers_modules."):
-            raise ValueError(
-                f"{name!r} runs code of its own ({type(encoder).__name__}), which a saved model would not have: choose"
-                " an encoder that transformers knows."
-            )
-        limit = _check_length(name, max_length, tokenizer, encoder.config)
+        encoder, tokenizer = load_encoder(name, attn_implementation, encoder_config or {}, pretrained, **kwargs)
+        limit = check_length(name, max_length, tokenizer, encoder.config)
         text_config = encoder.config.to_dict()
         if os.path.isdir(name):
             text_config.pop("_name_or_path", None)  # a path of this machine says nothing to those who load the model
@@ -350,7 +322,7 @@ class MultiTaskModel(PreTrainedModel):
         kwargs: dict[str, Any],
     ) -> "MultiTaskModel":
         """`from_encoder` of a multi-task model."""
-        _check_fields(encoder_config, config.text_config)
+        check_fields(encoder_config or {}, config.text_config)
         if keep_heads and pooling not in (None, config.pooling):
             raise ValueError(
                 f"`pooling` is {pooling!r}, and the heads of {name!r}, which are kept, were trained with"
@@ -367,7 +339,7 @@ class MultiTaskModel(PreTrainedModel):
         config.pooling = pooling or config.pooling
         config.encoder_attn_implementation = attn_implementation or config.encoder_attn_implementation
         model: MultiTaskModel = cls.from_pretrained(name, config=config, dtype=torch.float32, **kwargs)
-        _check_length(name, max_length, model.tokenizer, config.text_config)
+        check_length(name, max_length, model.tokenizer, config.text_config)
         model.config.max_length = max_length or config.max_length
         for head in [] if keep_heads else list(model.heads):
             model.remove_head(head)
@@ -378,7 +350,7 @@ class MultiTaskModel(PreTrainedModel):
                 model.experts.apply(model._init_weights)
         if not pretrained:
             own: Any = model.config
-            _resized(own.text_config, encoder_config or {})
+            resize(own.text_config, encoder_config or {})
             own.adapters = None  # they would be all that is trained, in an encoder that knows nothing
             for spec in own.heads.values():
                 spec.pop("adapter", None)
@@ -445,16 +417,34 @@ class MultiTaskModel(PreTrainedModel):
     def rename_head(self, old: str, new: str) -> None:
         """Call a head otherwise; it keeps its weights, its place among the heads and what it was trained for.
 
+        An adapter of its own that is called as it was is renamed with it.
+
         Raises:
-            ValueError: There is no head `old`, `new` is taken, or it cannot be a head's name.
+            ValueError: There is no head `old`, `new` is taken, or it cannot be the name of a head or of its adapter.
         """
         self._check_head(old)
         check_head_name(new)
         if new in self.heads:
             raise ValueError(f"there is a head {new!r} already.")
+        if self.config.heads[old].get("adapter") == old:
+            self._rename_adapter(old, new)
         self.heads = nn.ModuleDict({new if name == old else name: head for name, head in self.heads.items()})
         self.config.heads = {new if name == old else name: spec for name, spec in self.config.heads.items()}
         self._warned_heads.discard(old)
+
+    def _rename_adapter(self, old: str, new: str) -> None:
+        if new in (SHARED, *self.config.adapters):
+            readers = [name for name, spec in self.config.heads.items() if spec.get("adapter") == new]
+            whose = "all heads" if new == SHARED else f"head {readers[0]!r}"
+            raise ValueError(
+                f"head {old!r} has an adapter of its own, which would be renamed with it, and the adapter of {whose} is"
+                f" called {new!r}: choose another name."
+            )
+        self.config.adapters = rename_adapter(self.encoder, self.config.adapters, old, new)
+        for spec in self.config.heads.values():
+            if spec.get("adapter") == old:
+                spec["adapter"] = new
+        self._freeze_around_adapters()
 
     def _check_head(self, name: str) -> None:
         if name not in self.heads:
@@ -593,6 +583,36 @@ class MultiTaskModel(PreTrainedModel):
             attentions=encoded.get("attentions"),
         )
 
+    def row_outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:
+        """What heads say of each row of a batch (`heads.by_row`); for None its embedding, (B, H).
+
+        Args:
+            batch: `input_ids`, `attention_mask` and what else the encoder reads, (B, T).
+            names: Of heads, and None.
+        """
+        mask = batch["attention_mask"]
+        pool, num_layers = self._pooling(None, None) if None in names else (None, 1)
+        deep = max([num_layers, *(self._layers_read(name) for name in names if name is not None)]) > 1
+        outputs: dict[str | None, Tensor] = {}
+        for group, encoded in self._encoded(names, **batch, return_dict=True, output_hidden_states=deep):
+            for name, states, _ in self._states(encoded, mask, [name for name in group if name is not None]):
+                outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
+            if pool is not None and None in group:
+                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
+                outputs[None] = pool(states, mask)
+        return outputs
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Dropout off; afterwards every module is in the mode it was in (frozen parts may differ from the rest)."""
+        training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            yield
+        finally:
+            for module in training:
+                module.training = True
+
     def _states(
         self, encoded: Any, attention_mask: Tensor, names: Iterable[str]
     ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
@@ -678,10 +698,10 @@ class MultiTaskModel(PreTrainedModel):
         if len(forms) > 1:
             raise ValueError("`texts` are pairs and single texts: embed them apart.")
         form = forms.pop()
-        read = self._encode(checked if form == "pair" else [words_of(text)[0] for text in checked], form)
+        read = encode_texts(self, checked if form == "pair" else [words_of(text)[0] for text in checked], form)
         result = torch.empty(len(checked), self.config.hidden_size)
         with self.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
-            for rows, batch in self._batches(read, batch_size):
+            for rows, batch in padded_batches(self, read, batch_size):
                 deep = {"return_dict": True, "output_hidden_states": num_layers > 1}
                 for _, encoded in self._encoded([head], **batch, **deep):
                     states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
@@ -772,201 +792,16 @@ class MultiTaskModel(PreTrainedModel):
             if value < 1:
                 raise ValueError(f"`{argument}` is {value}; it is at least 1.")
         self._warn_untrained(names)
-        readers: dict[str, list[str | None]] = {form: [] for form in FORMS}  # None reads it for the embedding
-        for name in names:
-            readers[self.config.heads[name]["text"]].append(name)
         if embeddings:
             self._pooling(None, None)  # or say at once that there is none without a head
-            for form in ("string", "pair"):
-                readers[form].append(None)
+        asked: list[str | None] = [*names, *([None] if embeddings else [])]
         bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
-        return self._answer_chunks(_chunks(texts, batch_size), names, readers, batch_size, top_k, bar)
+        return answer_stream(self, texts, asked, batch_size=batch_size, top_k=top_k, bar=bar, report=self._warn_silent)
 
-    def _answer_chunks(
-        self,
-        chunks: Iterable[list[Any]],
-        names: list[str],
-        readers: dict[str, list[str | None]],
-        batch_size: int,
-        top_k: int | None,
-        bar: Any,
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the answers to chunk after chunk; at the end say, once, which heads had nothing to answer."""
-        silent, pairs = set(names), set()
-        with bar:
-            for chunk in chunks:
-                pairs |= {isinstance(text, tuple) for text in chunk}
-                for found in self._answer(chunk, readers, batch_size, top_k, bar):
-                    silent -= found.keys()
-                    yield {name: found[name] for name in (*names, EMBEDDING) if name in found}
-        if pairs and silent - self._warned_silent:
-            self._warned_silent |= silent
-            reason = "their texts are no pairs" if True in pairs else "their texts are pairs, given as tuples"
-            logger.warning("No answer from %s: %s.", ", ".join(name for name in names if name in silent), reason)
-
-    @torch.no_grad()
-    def _answer(
-        self, texts: list[Any], readers: dict[str, list[str | None]], batch_size: int, top_k: int | None, bar: Any
-    ) -> list[dict[str, Any]]:
-        """The answers to one chunk of texts, one encoder pass a reading."""
-        found: list[dict[str, Any]] = [{} for _ in texts]
-        words = {row: words_of(text) for row, text in enumerate(texts) if not isinstance(text, tuple)}
-        for rows, encoded, names in self._readings(texts, words, readers):
-            for positions, batch in self._batches(encoded, batch_size):
-                chosen = [rows[position] for position in positions]
-                bar.update(sum(not found[row] for row in chosen))
-                with self.evaluating():
-                    outputs = self._outputs(batch, names)
-                for name, output in outputs.items():
-                    by_row = output.float().cpu().numpy()
-                    if name is None:
-                        answers: Any = by_row.tolist()
-                    elif self.config.heads[name]["type"] == "token_classification":
-                        starts = [encoded["word_starts"][position] for position in positions]
-                        answers = (
-                            answer(self.config.heads[name], logits_of_words(logits, places), *words[row])
-                            for row, logits, places in zip(chosen, by_row, starts, strict=True)
-                        )
-                    else:
-                        answers = (answer(self.config.heads[name], logits, top_k=top_k) for logits in by_row)
-                    for row, one in zip(chosen, answers, strict=True):
-                        found[row][name or EMBEDDING] = one
-        return found
-
-    def _outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:
-        """What heads say of each row of a batch; for None its embedding."""
-        mask = batch["attention_mask"]
-        pool, num_layers = self._pooling(None, None) if None in names else (None, 1)
-        deep = max([num_layers, *(self._layers_read(name) for name in names if name is not None)]) > 1
-        outputs: dict[str | None, Tensor] = {}
-        for group, encoded in self._encoded(names, **batch, return_dict=True, output_hidden_states=deep):
-            for name, states, _ in self._states(encoded, mask, [name for name in group if name is not None]):
-                outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
-            if pool is not None and None in group:
-                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-                outputs[None] = pool(states, mask)
-        return outputs
-
-    def _readings(
-        self, texts: list[Any], words: dict[int, tuple[str, Any]], readers: dict[str, list[str | None]]
-    ) -> Iterator[tuple[list[int], dict[str, list[Any]], list[str | None]]]:
-        """Yield (row numbers, these rows encoded, who reads them).
-
-        Args:
-            texts: One chunk.
-            words: Row → its text with the spans of its words, of all that are no pairs.
-            readers: Form → names of heads, None for the embedding.
-        """
-        pairs = [row for row in range(len(texts)) if row not in words]
-        for form in PAIRED:
-            if pairs and readers[form]:
-                yield pairs, self._encode([texts[row] for row in pairs], form), readers[form]
-        rows, read = list(words), {}
-        if readers["words"]:
-            split = [[text[start:end] for start, end in spans] for text, spans in words.values()]
-            read["words"] = self._encode(split, "words")
-        if readers["string"]:
-            read["string"] = self._encode([text for text, _ in words.values()], "string")
-        if len(read) == 2:  # most texts have the same tokens either way: one pass does for both
-            ids = zip(read["words"]["input_ids"], read["string"]["input_ids"], strict=True)
-            equal = [one == other for one, other in ids]
-            both = [row for row, same in zip(rows, equal, strict=True) if same]
-            yield both, _pick(read["words"], equal), readers["words"] + readers["string"]
-            differ = [not same for same in equal]
-            rows = [row for row, same in zip(rows, equal, strict=True) if not same]
-            read = {form: _pick(encoded, differ) for form, encoded in read.items()}
-        for form, encoded in read.items():
-            yield rows, encoded, readers[form]
-
-    def _encode(self, texts: list[Any], form: str) -> dict[str, list[Any]]:
-        if not texts:
-            return {"input_ids": []}
-        return encode(self.tokenizer, texts, form=form, max_length=self.config.max_length)
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Dropout off; afterwards every module is in the mode it was in (frozen parts may differ from the rest)."""
-        training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            yield
-        finally:
-            for module in training:
-                module.training = True
-
-    def _batches(self, encoded: dict[str, list[Any]], batch_size: int) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-        """Yield (positions in `encoded`, padded batch on the model's device), longest texts first."""
-        keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
-        order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
-        for begin in range(0, len(order), batch_size):
-            positions = order[begin : begin + batch_size]
-            rows = {key: [encoded[key][position] for position in positions] for key in keys}
-            if "second" in encoded:  # the two texts of a row as two rows of the batch
-                begins = [encoded["second"][position] for position in positions]
-                rows = {
-                    key: [part for ids, at in zip(column, begins, strict=True) for part in (ids[:at], ids[at:])]
-                    for key, column in rows.items()
-                }
-            # A text without any token, not even special ones, is a row of padding: that takes one place at least.
-            some = bool(rows["input_ids"][0])
-            padded = self.tokenizer.pad(
-                rows, padding=some or "max_length", max_length=None if some else 1, return_tensors="pt",
-                padding_side="right",
-            )  # fmt: skip
-            yield positions, {key: value.to(self.device) for key, value in padded.items()}
-
-
-def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
-    """Cut a stream into chunks of checked texts: the first a batch long, then longer, few where texts are very long."""
-    chunk: list[Any] = []
-    limit, size = batch_size, 0
-    for number, text in enumerate(texts, start=1):
-        chunk.append(check_text(text, number))
-        size += len(text) if isinstance(text, str) else sum(map(len, text))
-        if len(chunk) == limit or size > MOST_CHARACTERS:
-            yield chunk
-            chunk, size = [], 0
-            limit = min(2 * limit, 64 * batch_size) if batch_size > 1 else 1
-    if chunk:
-        yield chunk
-
-
-def _pick(encoded: dict[str, list[Any]], wanted: list[bool]) -> dict[str, list[Any]]:
-    """Some rows of encoded ones."""
-    return {key: [row for row, yes in zip(rows, wanted, strict=True) if yes] for key, rows in encoded.items()}
-
-
-def _resized(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:
-    """An encoder's configuration, changed in place to values that make an encoder.
-
-    Raises:
-        ValueError: A size that is no whole number above 0, or a width that the attention heads do not divide.
-    """
-    for field, value in changes.items():
-        old = getattr(config, field)
-        if isinstance(old, int) and not isinstance(old, bool) and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"`encoder_config.{field}` is {value!r}; it is a whole number of at least 1.")
-        setattr(config, field, value)
-    width, num_heads = config.hidden_size, config.num_attention_heads
-    if width % num_heads:
-        raise ValueError(
-            f"`encoder_config`: `hidden_size` is {width}, which its {num_heads} attention heads"
-            " (`num_attention_heads`) do not divide."
-        )
-    return config
-
-
-def _check_fields(changes: dict[str, Any] | None, encoder_config: Any) -> None:
-    if unknown := [field for field in changes or {} if not hasattr(encoder_config, field)]:
-        raise ValueError(f"`encoder_config`: {unknown[0]!r} is no field of {type(encoder_config).__name__}.")
-
-
-def _check_length(name: str, max_length: int | None, tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> int:
-    """The most tokens that encoder and tokenizer can take, which `max_length` may not exceed."""
-    limit = longest_input(tokenizer, encoder_config)
-    if max_length is not None and not 3 <= max_length <= limit:
-        raise ValueError(f"`max_length` is {max_length}; {name!r} takes 3 to {limit} tokens.")
-    return limit
+    def _warn_silent(self, names: list[str], reason: str) -> None:
+        if set(names) - self._warned_silent:
+            self._warned_silent.update(names)
+            logger.warning("No answer from %s: %s.", ", ".join(names), reason)
 
 
 # Every save then brings this file and those that it imports along, for `trust_remote_code` where we are not installed.

@@ -51,7 +51,11 @@ def check_adapters(model: MultiTaskModel, parts: Iterable[Part], args: MultiTask
         "frozen_cache": (args.frozen_cache is not None, "keeps what frozen layers say, and adapters change it"),
     }
     if SHARED not in adapters:
-        nothing = "is about what tasks share, and with an adapter for each they share nothing that is trained"
+        nothing = (
+            "is about what tasks share, and with an adapter for each they share nothing of the encoder that is trained"
+        )
+        if model.config.experts:
+            nothing += " (experts are shared, but what is not, each task's adapter, would count beside them)"
         excluded["gradient_aggregation"] = (args.gradient_aggregation is not None, nothing)
         excluded["log_gradient_conflicts"] = (bool(args.log_gradient_conflicts), nothing)
     for setting, (given, reason) in excluded.items():

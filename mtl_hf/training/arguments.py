@@ -7,7 +7,7 @@ told to use it. What would silently train something else here is refused with th
 import dataclasses
 import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,8 +18,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
-from ..config import OurTraining, Thawing, check_keys, option, plain, typed
-from ..metrics import LOSS_LIKE
+from ..config import OurTraining, Thawing, check_keys, nearest, option, plain, typed
+from ..data.labels import TaskData
+from ..metrics import LOSS_LIKE, primary_metric, score_weight
 from .balancing import check_balancing
 from .conflicts import check_conflicts
 from .frozen_states import check_cache
@@ -174,6 +175,37 @@ def best_precision(on_cpu: bool) -> Literal["bf16", "fp16", "fp32"]:
     if not torch.cuda.is_available():
         return "fp32"
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+
+
+def choose_best_metric(
+    args: MultiTaskTrainingArguments, tasks: Mapping[str, TaskData], names: Collection[str], *, trains: bool
+) -> None:
+    """Check `metric_for_best_model`; of one task that only has a loss make it that loss, in place.
+
+    Args:
+        args: The arguments.
+        tasks: Task name → task.
+        names: What evaluations log, without `eval_`.
+        trains: Whether there is anything to train, and so a checkpoint to choose.
+
+    Raises:
+        ValueError: It is not logged; several tasks and none that counts for the score.
+    """
+    best = (args.metric_for_best_model or "score").removeprefix("eval_")
+    if best not in names:
+        raise ValueError(
+            f"`training.metric_for_best_model` is {best!r}.{nearest(best, names)} Valid are: {', '.join(names)}."
+        )
+    counted = any(score_weight(task) for task in tasks.values())
+    if args.metric_for_best_model != "score" or counted or not trains:
+        return
+    if len(tasks) > 1:
+        raise ValueError(
+            "the primary metric of every task is a loss (or it is not trained), so there is no score to choose a"
+            " checkpoint by: set a `score_weight`, another first metric, or `training.metric_for_best_model`."
+        )
+    (only,) = tasks.values()
+    args.metric_for_best_model, args.greater_is_better = f"{only.name}_{primary_metric(only)}", False
 
 
 def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArguments, dict[str, Any]]:

@@ -186,7 +186,7 @@ class GradNorm(Balancer):
     that had the task; L(0) is the first; nothing is learned before every task has one. Weights stay above or at 0.
 
     Args:
-        shared: The parameters of the last shared layer.
+        layers: Shared parts, from the input up: the last of them that is open in a step is the last shared layer.
         alpha: How strongly tasks that are behind are pulled: 0 makes gradients equally strong (0.12 to 1.5 in the
             paper).
         tasks: As of `Balancer`.

@@ -114,7 +114,12 @@ def check_checkpoint(checkpoint: Path, facts: Mapping[str, Any]) -> None:
 
 
 def log_start(checkpoint: Path, facts: Mapping[str, Any]) -> None:
-    """Say which checkpoint a run goes on from, and what will be only nearly the same. Arguments as above."""
+    """Say which checkpoint a run goes on from, and what will be only nearly the same.
+
+    Args:
+        checkpoint: Its folder.
+        facts: Of the run (`MultiTaskTrainer.checkpoint_facts`).
+    """
     logger.info("Going on from %s.", checkpoint)
     then = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
     if then["world_size"] != facts["world_size"]:
@@ -137,7 +142,7 @@ def begin(checkpoint: Path) -> None:
 
 
 def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
-    """Write `complete.json`: the facts, and the size of every file that is there now."""
+    """Write `complete.json`: the facts, and the size of every file that is there now. Arguments as of `log_start`."""
     files = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))

@@ -56,7 +56,11 @@ def check_cache(size: str, freeze: Sequence[str], activation_checkpointing: bool
 
 
 def num_bytes(size: str) -> int:
-    """A size such as 500MB, 1.5GB."""
+    """The bytes of a size such as 500MB or 1.5GB; units are powers of 1,000.
+
+    Raises:
+        ValueError: It is no size.
+    """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(MB|GB|TB)", size.strip())
     if not found:
         raise ValueError(f"`frozen_cache` is {size!r}; valid is the most that the file may take, such as 500MB or 4GB.")

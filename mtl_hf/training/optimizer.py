@@ -196,7 +196,10 @@ def check_rates(learning_rates: Mapping[str, float], head_learning_rate: float |
                 f"`learning_rates.{pattern}` is {rate:g}; it is above 0 (what should stay as it is goes to `freeze`)."
             )
     if "heads" in learning_rates and head_learning_rate is not None:
-        raise ValueError("`learning_rates.heads` and `head_learning_rate` say the same thing twice: give one of them.")
+        raise ValueError(
+            "`learning_rates.heads` and `head_learning_rate` both say at what rate heads are trained: give one of them"
+            " (of experts alone it is `learning_rates.experts`)."
+        )
 
 
 def set_learning_rates(
@@ -211,14 +214,14 @@ def set_learning_rates(
     """Give each part its rate: layer k of L (1 is nearest the input) `learning_rate × decay^(L−k)`, the embeddings
     `× decay^L`, what follows the layers and adapters `learning_rate`, a head its task's own, else `head_learning_rate`,
     else `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer). Experts, which are
-    new as heads are, have a head's. An explicit rate comes before all of these, but for a task's own before that of all
-    `heads`.
+    new as heads are, have `head_learning_rate` too. An explicit rate comes before all of these, but for a task's own
+    before that of all `heads`; `heads` does not name experts, as it does not in `freeze`.
 
     Args:
         parts: As `find_parts` returns them; changed in place.
         learning_rate: Of the uppermost layer.
         layerwise_lr_decay: Factor from each layer to the one below.
-        head_learning_rate: Of heads without one of their own.
+        head_learning_rate: Of experts, and of heads without one of their own; by default `learning_rate`.
         task_learning_rates: Task → rate of its head, None for none of its own.
         learning_rates: Pattern → explicit rate (`explicit_rates`).
 
@@ -250,7 +253,13 @@ def set_learning_rates(
 
 
 def parameter_groups(parts: Iterable[Part], decayed: set[str], weight_decay: float) -> list[dict[str, object]]:
-    """Optimiser groups of the parameters that are trained: each part's with weight decay, then its others."""
+    """Optimiser groups of the parameters that are trained: each part's with weight decay, then its others.
+
+    Args:
+        parts: As `find_parts` returns them, with their rates.
+        decayed: Full names of the parameters that decay.
+        weight_decay: Of those; of others it is 0.
+    """
     groups: list[dict[str, object]] = []
     for part in parts:
         for decay in (True, False):

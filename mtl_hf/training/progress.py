@@ -1,14 +1,74 @@
-"""What a person sees while a run goes on: a progress bar, and one short line a log and an evaluation."""
+"""What a person sees while a run goes on: a progress bar, one short line a log and an evaluation, and its numbers."""
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..metrics import show_number
 
 logger = logging.getLogger(__name__)
+
+
+class LogSums:
+    """What adds up from one line of the training log to the next.
+
+    Losses stay on their device, so that no step waits for their numbers.
+
+    Args:
+        tasks: Names of the tasks.
+
+    Attributes:
+        labelled_rows: Pairs of a row of this process and a task that it has a label for.
+        seconds: Of training alone.
+    """
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.tasks = tasks
+        self._clear()
+
+    def _clear(self) -> None:
+        self._losses: dict[str, Tensor] = {}
+        self._steps: dict[str, int] = {}
+        self.labelled_rows = 0
+        self.seconds = 0.0
+
+    def add_loss(self, task: str, loss: Tensor) -> None:
+        """Add what a micro-batch of this process adds to a task's loss in a step, ()."""
+        loss = loss.detach()
+        self._losses[task] = self._losses[task] + loss if task in self._losses else loss.clone()
+
+    def add_step(self, task: str) -> None:
+        """Count a step in which a task has a labelled item, on whatever process."""
+        self._steps[task] = self._steps.get(task, 0) + 1
+
+    def take(self, accelerator: Any) -> dict[str, float]:
+        """The numbers of the line, over all processes; the sums begin again.
+
+        Args:
+            accelerator: The run's.
+
+        Returns:
+            `<task>_loss`, the mean over the steps that had the task, unweighted, and `labelled_rows_per_second`.
+        """
+        zero = torch.zeros((), dtype=torch.float64)
+        losses = [self._losses[name].double().cpu() if name in self._losses else zero for name in self.tasks]
+        sums = torch.stack([*losses, torch.tensor(float(self.labelled_rows), dtype=torch.float64)])
+        if accelerator.num_processes > 1:
+            sums = accelerator.reduce(sums.to(accelerator.device), "sum").cpu()
+        *totals, labelled_rows = sums.tolist()
+        logs = {
+            f"{name}_loss": total / accelerator.num_processes / self._steps[name]
+            for name, total in zip(self.tasks, totals, strict=True)
+            if name in self._steps
+        }
+        logs["labelled_rows_per_second"] = labelled_rows / max(self.seconds, 1e-9)
+        self._clear()
+        return logs
 
 
 class ScoreProgressCallback(ProgressCallback):

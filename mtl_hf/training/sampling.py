@@ -12,6 +12,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from ..config import OurTraining, check_keys
+from ..data.labels import TaskData
 from ..data.schedule import (
     FixedBatchSampler,
     ProportionalBatchSampler,
@@ -107,6 +108,26 @@ def build_schedule(
     ends = _ends(1.0 if arguments.sampling_temperature is None else arguments.sampling_temperature)
     options = {"temperature": ends, "examples_cap": arguments.examples_cap, "num_epochs": math.ceil(epochs)}
     return TemperatureBatchSampler(lengths, batch_sizes, **options, **shared)
+
+
+def check_ranked_batches(tasks: Mapping[str, TaskData], batch_sizes: Mapping[str, int], world_size: int) -> None:
+    """Check that tasks of loss `ranking` have something to rank.
+
+    Args:
+        tasks: Task name → task.
+        batch_sizes: Source → rows of its global batch.
+        world_size: Processes that share it.
+
+    Raises:
+        ValueError: A process would get less than 2 rows of a source.
+    """
+    for name, task in tasks.items():
+        few = [one for one in task.config.sources if one in batch_sizes and batch_sizes[one] // world_size < 2]
+        if task.config.loss == "ranking" and few:
+            raise ValueError(
+                f"`sources.{few[0]}.batch_size` is {batch_sizes[few[0]]}; task {name!r} ranks the texts of a"
+                " batch, so each process needs at least 2 rows of it (and learns more from many)."
+            )
 
 
 def _ends(temperature: float | Mapping[str, float]) -> tuple[float, float]:

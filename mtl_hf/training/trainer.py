@@ -32,7 +32,6 @@ from transformers import (
 from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import TrainOutput, seed_worker
 
-from ..config import nearest
 from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.masking import maskings
@@ -46,14 +45,13 @@ from ..metrics import (
     primary_metric,
     read_answers,
     score,
-    score_weight,
     try_metrics,
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.heads import by_row
 from ..modeling.modeling_multitask import MultiTaskModel
 from .adapters import check_adapters, idle_adapters
-from .arguments import MultiTaskTrainingArguments
+from .arguments import MultiTaskTrainingArguments, choose_best_metric
 from .checkpoints import checkpoint_step, run_settings
 from .clipping import clip, norm_groups
 from .freezing import check_tasks, freeze, frozen_modules
@@ -61,9 +59,9 @@ from .frozen_states import FrozenStates, entering, num_bytes
 from .gradients import steps_of_a_round
 from .optimizer import check_frozen_rates, find_parts, parameter_groups, set_learning_rates
 from .processes import report_lost_process
-from .progress import ScoreProgressCallback
+from .progress import LogSums, ScoreProgressCallback
 from .resumable import ResumableTrainer
-from .sampling import build_schedule, rows_table
+from .sampling import build_schedule, check_ranked_batches, rows_table
 from .sharing import TaskSharing
 from .thawing import Thaw, ThawingPlan, plan_thawing
 
@@ -118,22 +116,7 @@ class MultiTaskTrainer(ResumableTrainer):
         self.tasks = dict(tasks)
         self.extra_metrics = load_metrics(tasks)
         try_metrics(tasks, self.extra_metrics, {name: split.gold for name, split in (eval_dataset or {}).items()})
-        names = logged_names(tasks, self.extra_metrics)
-        best = (args.metric_for_best_model or "score").removeprefix("eval_")
-        if best not in names:
-            raise ValueError(
-                f"`training.metric_for_best_model` is {best!r}.{nearest(best, names)} Valid are: {', '.join(names)}."
-            )
-        counted = any(score_weight(task) for task in tasks.values())
-        no_score = args.metric_for_best_model == "score" and not counted and bool(train_dataset)
-        if no_score and len(tasks) == 1:
-            (only,) = tasks.values()
-            args.metric_for_best_model, args.greater_is_better = f"{only.name}_{primary_metric(only)}", False
-        elif no_score:
-            raise ValueError(
-                "the primary metric of every task is a loss (or it is not trained), so there is no score to choose a"
-                " checkpoint by: set a `score_weight`, another first metric, or `training.metric_for_best_model`."
-            )
+        choose_best_metric(args, tasks, logged_names(tasks, self.extra_metrics), trains=bool(train_dataset))
         self.parts = find_parts(model)
         set_learning_rates(
             self.parts,
@@ -179,14 +162,7 @@ class MultiTaskTrainer(ResumableTrainer):
             source: (batch_sizes or {}).get(source) or args.per_device_train_batch_size * args.world_size
             for source in train_dataset or {}
         }
-        for name, task in tasks.items():
-            sizes = {one: self.batch_sizes[one] for one in task.config.sources if one in self.batch_sizes}
-            few = [one for one, size in sizes.items() if size // args.world_size < 2]
-            if task.config.loss == "ranking" and few:
-                raise ValueError(
-                    f"`sources.{few[0]}.batch_size` is {self.batch_sizes[few[0]]}; task {name!r} ranks the texts of a"
-                    " batch, so each process needs at least 2 rows of it (and learns more from many)."
-                )
+        check_ranked_batches(tasks, self.batch_sizes, args.world_size)
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
@@ -207,11 +183,7 @@ class MultiTaskTrainer(ResumableTrainer):
         if self.sharing.conflicts:
             self.add_callback(self.sharing.conflicts)
         self._starting: list[str] | None = None  # tasks with labels in a step whose batches are taken, until it begins
-        # Since the last line of the training log: loss sums and steps of each task, labelled rows and seconds.
-        self._loss_sums: dict[str, Tensor] = {}
-        self._loss_steps: dict[str, int] = {}
-        self._labelled_rows = 0
-        self._seconds = 0.0
+        self._since_log = LogSums(list(tasks))
         self._step_started = 0.0
 
     # ---- the schedule ----
@@ -425,7 +397,7 @@ class MultiTaskTrainer(ResumableTrainer):
         for batch in batches:
             for name, number in batch.pop("num_items").items():
                 counts[name] += number
-            self._labelled_rows += batch.pop("num_labelled_rows")
+            self._since_log.labelled_rows += batch.pop("num_labelled_rows")
         num_items = counts
         if self.accelerator.num_processes > 1:
             vector = torch.tensor(list(counts.values()), dtype=torch.float64, device=device)
@@ -440,7 +412,7 @@ class MultiTaskTrainer(ResumableTrainer):
                     " larger batch, or rows that all have a label."
                 )
             if number:
-                self._loss_steps[name] = self._loss_steps.get(name, 0) + 1
+                self._since_log.add_step(name)
                 self.model.config.heads[name]["num_steps"] += 1
         for batch in batches:
             batch["num_items"] = num_items
@@ -463,8 +435,7 @@ class MultiTaskTrainer(ResumableTrainer):
         for name, loss in outputs.losses.items():
             if not torch.isfinite(loss):
                 self._stop(f"the loss of task {name!r} is {loss.item()} in step {self.state.global_step + 1}")
-            detached = loss.detach()
-            self._loss_sums[name] = self._loss_sums[name] + detached if name in self._loss_sums else detached.clone()
+            self._since_log.add_loss(name, loss)
         total = self.sharing.weigh(outputs.losses, self.accelerator.backward)
         return (total, outputs) if return_outputs else total
 
@@ -537,7 +508,7 @@ class MultiTaskTrainer(ResumableTrainer):
     # ---- the log ----
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        self._seconds += time.perf_counter() - self._step_started  # of training alone
+        self._since_log.seconds += time.perf_counter() - self._step_started  # of training alone
         if self._saves_before_evaluating():
             self.control.should_save = False
             super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -569,22 +540,7 @@ class MultiTaskTrainer(ResumableTrainer):
             rates = self.learning_rates()
             logs["learning_rate"] = max(rates.values())  # transformers logs the first group's, here the embeddings'
             logs |= {f"lr_{name}": rate for name, rate in rates.items()}
-            sums = torch.stack(
-                [
-                    self._loss_sums.get(name, torch.zeros((), device=self.args.device)).double().cpu()
-                    for name in self.tasks
-                ]
-                + [torch.tensor(float(self._labelled_rows), dtype=torch.float64)]
-            )
-            if self.accelerator.num_processes > 1:
-                sums = self.accelerator.reduce(sums.to(self.args.device), "sum").cpu()
-            *losses, labelled_rows = sums.tolist()
-            for name, loss in zip(self.tasks, losses, strict=True):
-                if steps := self._loss_steps.get(name):
-                    logs[f"{name}_loss"] = loss / self.accelerator.num_processes / steps
-            logs |= self.sharing.logs()
-            logs["labelled_rows_per_second"] = labelled_rows / max(self._seconds, 1e-9)
-            self._loss_sums, self._loss_steps, self._labelled_rows, self._seconds = {}, {}, 0, 0.0
+            logs |= self._since_log.take(self.accelerator) | self.sharing.logs()
         elif "train_runtime" in logs:
             logs["trained_parameters"] = get_model_param_count(self.model, trainable_only=True)
         super().log(logs, start_time)

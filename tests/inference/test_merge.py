@@ -96,3 +96,14 @@ def test_exports_name_the_merge(per_task, encoder_folder, tmp_path):
         mtl_hf.export_encoder(tmp_path / "lora", tmp_path / "encoder")
     with pytest.raises(ValueError, match=hint):
         mtl_hf.export_head(tmp_path / "lora", "intent", tmp_path / "head")
+
+
+def test_a_head_that_reads_experts_is_not_sent_to_the_merge(encoder_folder, tmp_path):
+    model = mtl_hf.MultiTaskModel.from_encoder(encoder_folder, experts={"num": 2, "hidden": 4})
+    model.add_head("intent", type="sequence_classification", labels=["play", "book"])
+    model.adapt(**LORA)
+    model.save_pretrained(tmp_path / "both")
+    with pytest.raises(ValueError, match="`intent` cannot be exported: it reads a mixture of experts"):
+        mtl_hf.export_head(tmp_path / "both", "intent", tmp_path / "head")
+    with pytest.raises(ValueError, match="merge them first"):
+        mtl_hf.export_encoder(tmp_path / "both", tmp_path / "encoder")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -305,6 +306,41 @@ def test_an_adapter_goes_with_the_last_head_that_reads_with_it(bert, spec):
     assert set(bert.encoder.state_dict()) == set(plain.encoder.state_dict())
     assert torch.equal(bert.encode(SENTENCES), plain.encode(SENTENCES))
     bert.adapt(**spec)  # it is a plain model again
+
+
+@pytest.mark.parametrize("spec", [LORA | {"lora_dropout": 0.5}, {"type": "IA3Config"}, HOULSBY], ids=str)
+def test_a_renamed_head_renames_its_adapter(bert, spec, tmp_path):
+    bert.adapt(**spec, per_task=True)
+    bert.eval()
+    bert.add_head("mood", type="regression", adapter="slots")
+    stir(bert)
+    before, parameters, moving = logits(bert), dict(bert.named_parameters()), trainable(bert)
+    bert.rename_head("slots", "tags")
+    assert list(bert.config.adapters) == ["tags", "intent"]
+    assert [found["adapter"] for found in bert.config.heads.values()] == ["tags", "intent", "tags"]
+    assert not any(module.training for module in bert.encoder.modules())
+    assert equal(logits(bert), {"tags": before["slots"], "intent": before["intent"], "mood": before["mood"]})
+    for name, parameter in bert.named_parameters():
+        assert torch.equal(parameter, parameters[re.sub(r"\.tags\b", ".slots", name)]), name
+    assert trainable(bert) == {re.sub(r"\.slots\b", ".tags", name) for name in moving}
+    bert.save_pretrained(tmp_path)
+    loaded, info = MultiTaskModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert equal(logits(loaded), logits(bert))
+
+
+def test_an_adapter_is_not_renamed_to_what_another_is_called(bert):
+    bert.adapt(**HOULSBY, per_task=True)
+    bert.add_head("mood", type="regression", adapter="intent")
+    bert.remove_head("intent")  # whose adapter stays with the other head
+    before = copy.deepcopy(bert.config.heads)
+    for new, whose in {"intent": "head 'mood'", "shared": "all heads"}.items():
+        with pytest.raises(ValueError, match=f"and the adapter of {whose} is called '{new}': choose another name"):
+            bert.rename_head("slots", new)
+    assert bert.config.heads == before
+    bert.rename_head("mood", "feeling")
+    assert list(bert.config.adapters) == ["slots", "intent"], "it is called as another head was"
 
 
 def test_a_model_with_adapters_is_an_encoder_for_another(bert, tmp_path):

@@ -243,6 +243,13 @@ def test_what_adapters_exclude_is_refused(encoder_folder, tmp_path):
     }.items():
         with pytest.raises(ValueError, match=rf"`training\.{setting}` is .*: leave it out, or train without `model"):
             make_trainer(built, tmp_path, **{setting: value})
+    experts = build(config(encoder_folder, LORA | {"per_task": True}, experts={"num": 2, "hidden": 8}))
+    for model, said in (
+        (built, "of the encoder that is trained: leave it out"),
+        (experts, r"\(experts are shared, but"),
+    ):
+        with pytest.raises(ValueError, match=f"they share nothing {said}" if model is built else said):
+            make_trainer(model, tmp_path, log_gradient_conflicts=5)
     frozen = {"freeze": ["encoder"], "frozen_cache": "1GB"}
     with pytest.raises(ValueError, match=r"`training\.frozen_cache` keeps what frozen layers say"):
         make_trainer(built, tmp_path, **frozen)
@@ -304,6 +311,24 @@ def test_a_run_goes_on_with_the_adapters_of_the_model_it_starts_from(first, tmp_
     assert moved(before, weights(model)) == {name for name in before if owners.get(name) != "encoder"}
     with pytest.raises(ValueError, match=r"the model has adapters already \(intent, stars\): .*mtl-hf merge"):
         mtl_hf.train(again(first, tmp_path / "third") | {"model": {"from": first, "peft": LORA}})
+
+
+def test_a_renamed_task_renames_the_adapter_that_it_trains(first, tmp_path):
+    found = again(first, tmp_path / "again", max_steps=2)
+    found["model"]["rename"] = {"stars": "grade"}
+    found["tasks"]["grade"] = found["tasks"].pop("stars")
+    mtl_hf.train(found)
+    model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "again")
+    assert {name: spec["adapter"] for name, spec in model.config.heads.items()} == {
+        "intent": "intent",
+        "grade": "grade",
+    }
+    adapters = {part.name for part in find_parts(model) if part.name.startswith("adapters")}
+    assert adapters == {"adapters.intent", "adapters.grade"}
+    old = mtl_hf.MultiTaskModel.from_pretrained(first)
+    before = {name.replace(".stars.", ".grade."): value for name, value in weights(old).items()}
+    owners = owner(model)
+    assert moved(before, weights(model)) == {name for name in before if owners.get(name) != "encoder"}
 
 
 def test_a_task_that_is_only_scored_keeps_its_adapter_and_its_answers(first, tmp_path, caplog):

@@ -38,6 +38,10 @@ def test_experts_are_a_part_of_their_own_and_gates_belong_to_heads(encoder_folde
     assert [part.learning_rate for part in parts] == [0.125, 0.25, 0.5, 1, 2, 2, 2, 2, 2]
     set_learning_rates(parts, learning_rate=1.0, learning_rates={"experts": 3.0, "encoder": 0.5})
     assert [part.learning_rate for part in parts] == [0.5, 0.5, 0.5, 0.5, 3, 1, 1, 1, 1]
+    set_learning_rates(parts, learning_rate=1.0, learning_rates={"heads": 3.0})
+    assert [part.learning_rate for part in parts] == [1, 1, 1, 1, 1, 3, 3, 3, 3], "experts are no heads"
+    set_learning_rates(parts, learning_rate=1.0, head_learning_rate=2.0, learning_rates={"experts": 3.0})
+    assert [part.learning_rate for part in parts] == [1, 1, 1, 1, 3, 2, 2, 2, 2]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -1,115 +1,18 @@
-"""Tests of `mtl_hf.config`: typing, refusals, variables, overrides and the way back to YAML."""
+"""Tests of `mtl_hf.config.run_config`: refusals, variables, overrides and the way back to YAML."""
 
 import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import pytest
 import yaml
 
-from mtl_hf import config as config_module
-from mtl_hf.config import Model, OurTraining, Plain, RunConfig, Source, Task, describe, plain, resolve_path, typed
-
-MINIMAL = """
-model: {encoder: some/encoder}
-sources:
-  reviews: {path: json, data_files: {train: a.jsonl}, text: text}
-tasks:
-  sentiment: {type: sequence_classification, source: reviews, label: sentiment}
-"""
-
-
-def load_text(folder: Path, text: str, overrides: tuple[str, ...] = ()) -> RunConfig:
-    """The config that a YAML file with `text` is."""
-    file = folder / "config.yaml"
-    file.write_text(text, encoding="utf-8")
-    return RunConfig.load(file, overrides)
-
-
-def minimal(**changes: Any) -> dict[str, Any]:
-    """`MINIMAL` as plain data, with other sections."""
-    return yaml.safe_load(MINIMAL) | changes
-
-
-# Typing
-
-
-@pytest.mark.parametrize(
-    ("hint", "text", "value"),
-    [
-        (str, "no", "no"),
-        (str, "on", "on"),
-        (str, "012", "012"),
-        (str, "1e5", "1e5"),
-        (str, "null", "null"),
-        (str, "2024-01-01", "2024-01-01"),
-        (bool, "no", False),
-        (bool, "Off", False),
-        (bool, "on", True),
-        (bool, "yes", True),
-        (int, "012", 12),
-        (int, "-3", -3),
-        (int, "10_000", 10000),
-        (float, "5e-5", 5e-5),
-        (float, "5", 5.0),
-        (float, ".5", 0.5),
-        (float, "1.e3", 1000.0),
-        (int | None, "~", None),
-        (int | None, "null", None),
-        (int | None, "7", 7),
-        (float | str, "0.1", 0.1),
-        (float | str, "auto", "auto"),
-        (bool | str | None, "no", False),
-        (str | list[str], "[a, 012]", ["a", "012"]),
-        (list[str] | dict[str, str] | None, "{0: no, 1: on}", {"0": "no", "1": "on"}),
-        (list[float], "[1, 2e-1]", [1.0, 0.2]),
-        (dict[str, Any], "{a: 012, b: no, c: true, d: 1e2, e: '7', f: }",
-         {"a": 12, "b": "no", "c": True, "d": 100.0, "e": "7", "f": None}),
-        (Literal["no", "yes"], "no", "no"),
-    ],
-)  # fmt: skip
-def test_unquoted_text_becomes_what_its_field_says(hint: Any, text: str, value: Any) -> None:
-    found = typed(hint, config_module._parse_yaml(text, "text"), "key")
-    assert found == value
-    assert type(found) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("hint", "text", "expected"),
-    [
-        (int, "'5'", "a whole number"),
-        (int, "5.0", "a whole number"),
-        (int, "true", "a whole number"),
-        (float, '"5e-5"', "a number"),
-        (float, "fast", "a number"),
-        (bool, "'yes'", "true or false"),
-        (bool, "1", "true or false"),
-        (int | None, "'5'", "a whole number"),
-        (list[str], "a", "a list"),
-        (dict[str, Any], "[1]", "a mapping"),
-        (str, "[a]", "text"),
-        (str, "", "text"),
-        (Literal["mean", "cls"], "men", "valid are mean, cls"),
-        (int | list[int], "a", "a whole number or a list"),
-        (list[int], "[1, b]", "a whole number"),
-    ],
-)
-def test_what_does_not_fit_its_field_is_refused(hint: Any, text: str, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected) as caught:
-        typed(hint, config_module._parse_yaml(text, "text"), "some.key")
-    assert "`some.key" in str(caught.value)
-
-
-def test_values_of_python_are_not_reread_as_text() -> None:
-    assert typed(str, "no", "key") == "no"
-    assert plain({"a": "012", "b": ("1", 2)}) == {"a": "012", "b": ["1", 2]}
-    for hint, value in ((int, "5"), (int, True), (float, True), (bool, "yes"), (bool, 1)):
-        with pytest.raises(ValueError, match="`key` is"):
-            typed(hint, value, "key")
+from mtl_hf.config import RunConfig, plain, typed
+from tests.config.conftest import MINIMAL, load_text, minimal
 
 
 def test_quotes_keep_text_text_where_the_field_takes_anything(tmp_path: Path) -> None:
@@ -119,50 +22,6 @@ def test_quotes_keep_text_text_where_the_field_takes_anything(tmp_path: Path) ->
 
 
 # What is refused
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("model: {encoder: a}\nmodel: {encoder: b}\n", r"config\.yaml: line 2: `model` is already given in line 1"),
-        ("model:\n  encoder: a\n  pooling: cls\n  encoder: b\n", r"line 4: `encoder` is already given in line 2"),
-        ("model: {encoder: a", "is not valid YAML"),
-        ("- a\n- b\n", "the top level is a list of 2; it should be a mapping"),
-        ("", "it should be a mapping"),
-    ],
-)
-def test_file_that_is_no_config_is_refused(tmp_path: Path, text: str, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
-        load_text(tmp_path, text)
-
-
-def test_keys_merged_from_an_anchor_are_no_duplicates(tmp_path: Path) -> None:
-    text = """
-model: {encoder: a}
-sources:
-  one: &one {path: json, data_files: &files {train: a.jsonl}, text: text}
-  two: {<<: *one, path: csv, data_files: {<<: *files, test: b.jsonl, train: c.jsonl}}
-tasks:
-  sentiment: {type: sequence_classification, source: [one, two], label: sentiment}
-"""
-    sources = load_text(tmp_path, text).sources
-    assert (sources["one"].path, sources["two"].path) == ("json", "csv")
-    assert sources["two"].data_files == {"train": "c.jsonl", "test": "b.jsonl"}
-
-
-def test_key_merged_twice_from_a_deeper_place_is_no_duplicate(tmp_path: Path) -> None:
-    text = "a: &a {x: 1}\ndeep:\n  inner: &b {<<: *a, x: 2}\ntop: {<<: *b}\n"
-    file = tmp_path / "file.yaml"
-    file.write_text(text)
-    assert config_module.read_yaml(file)["top"] == {"x": "2"}
-
-
-def test_missing_file_and_other_encodings_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no config file .*none\.yaml"):
-        RunConfig.load(tmp_path / "none.yaml")
-    (tmp_path / "latin.yaml").write_bytes("model: {encoder: é}".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"latin\.yaml is not UTF-8"):
-        RunConfig.load(tmp_path / "latin.yaml")
 
 
 @pytest.mark.parametrize(
@@ -469,18 +328,6 @@ def test_paths_and_datasets_of_python_are_taken_as_they_are(tmp_path: Path) -> N
 # The rest
 
 
-def test_help_names_every_field_of_ours_with_its_meaning() -> None:
-    text = describe()
-    for section in (Model, Source, Task, OurTraining):
-        for item in dataclasses.fields(section):
-            if item.name not in ("loader", "dataset"):  # not keys of the YAML
-                assert f"  {item.name.removesuffix('_')}: {item.metadata['help']}" in text
-    assert "\n  encoder: " in text
-    assert "[round_robin]" in text
-    assert "(required)" in text
-    assert "${name}" in text
-
-
 def test_config_is_read_without_torch() -> None:
     code = (
         "import sys, mtl_hf, mtl_hf.config as c; c.describe()\n"
@@ -489,26 +336,6 @@ def test_config_is_read_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_package_paths_are_found_without_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package = tmp_path / "tiny_package"
-    (package / "model").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert resolve_path("package:tiny_package/model") == str(package / "model")
-    assert resolve_path("some/model") == "some/model"
-    with pytest.raises(ValueError, match="there is no 'modl' in the installed package 'tiny_package'"):
-        resolve_path("package:tiny_package/modl")
-    with pytest.raises(ValueError, match="'no_such_package' is not installed; try: pip install no-such-package"):
-        resolve_path("package:no_such_package/model")
-    with pytest.raises(ValueError, match="is not installed"):
-        resolve_path("package:a.b/model")
-
-
-def test_plain_text_shows_without_quotes_in_messages() -> None:
-    with pytest.raises(ValueError, match="`key` is abc; it should be a number"):
-        typed(float, Plain("abc"), "key")
 
 
 def test_a_saved_config_keeps_its_variables_so_that_others_can_be_given(tmp_path: Path) -> None:

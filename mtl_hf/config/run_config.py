@@ -1,0 +1,236 @@
+"""`RunConfig`: one YAML → checked sections, and back.
+
+Notable: every top-level scalar that is not a section is a variable, used as `${name}`. `training:` stays a mapping
+here; `training/arguments.py`, which knows every field of transformers' arguments, types it. Secrets are not written.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .sections import Model, Source, Task
+from .values import check_keys, nearest, plain, show, typed, without_defaults
+from .yaml_trees import apply_override, copy_tree, dump, fill, read_yaml
+
+_POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]+)"  # as `modeling/pooling.py`, which needs torch
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """One run: the whole YAML."""
+
+    model: Model
+    sources: dict[str, Source]
+    tasks: dict[str, Task]
+    training: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, Any] = field(default_factory=dict)
+    # As it was written, overrides applied and variables not filled in, so that a saved run can be given others.
+    template: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name in self.sources:
+            check_name("source", name)
+        for name, task in self.tasks.items():
+            check_name("task", name)
+            if not task.sources:
+                raise ValueError(f"`tasks.{name}.source` is empty; it names a source, or several.")
+            if task.loss_weight <= 0:
+                raise ValueError(
+                    f"`tasks.{name}.loss_weight` is {task.loss_weight}; it is above 0 (or leave the task out)."
+                )
+            if task.score_weight is not None and task.score_weight < 0:
+                raise ValueError(f"`tasks.{name}.score_weight` is {task.score_weight}; it is at least 0.")
+            for source in task.sources:
+                if source not in self.sources:
+                    raise ValueError(
+                        f"`tasks.{name}.source` is {source!r}, which is not a source."
+                        f"{nearest(source, self.sources)} The sources are: {', '.join(self.sources) or 'none'}."
+                    )
+        if not self.tasks:
+            raise ValueError("`tasks` is empty: name at least one task.")
+        _check_start(self.model, self.tasks)
+        for name in self.sources:
+            if not any(name in task.sources for task in self.tasks.values()):
+                raise ValueError(f"`sources.{name}` is read by no task: use it or remove it.")
+        for name, spec in self.sources.items():
+            if spec.batch_size is not None and spec.batch_size < 1:
+                raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
+            if spec.max_train_rows is not None and spec.max_train_rows < 1:
+                raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it is at least 1.")
+        if self.model.experts is not None:
+            _check_experts(self.model.experts)
+        for path, pooling in [
+            ("model.pooling", self.model.pooling),
+            *((f"tasks.{name}.pooling", task.pooling) for name, task in self.tasks.items()),
+        ]:
+            if pooling is not None and not re.fullmatch(_POOLING, pooling):
+                hint = nearest(pooling, ("mean", "attention", "mean_last_2"))
+                raise ValueError(
+                    f"`{path}` is {pooling!r}.{hint} Valid are mean, cls, max, attention, and mean_last_<n> with n at"
+                    " least 2."
+                )
+        for path, value in [
+            ("model.dropout", self.model.dropout),
+            *((f"tasks.{name}.{key}", getattr(task, key)) for name, task in self.tasks.items()
+              for key in ("dropout", "label_smoothing")),
+        ]:  # fmt: skip
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"`{path}` is {value}; it is a share: at least 0 and less than 1.")
+
+    @classmethod
+    def load(cls, config: "str | Path | Mapping[str, Any] | RunConfig", overrides: Sequence[str] = ()) -> "RunConfig":
+        """Read a YAML file or the same thing as a dict, apply `a.b=c` overrides, fill variables in, check everything.
+
+        Raises:
+            ValueError: Anything that is wrong with it, with the key and what would be valid.
+        """
+        if isinstance(config, RunConfig):
+            if overrides:
+                raise ValueError("overrides apply to a YAML file or a dict, not to a `RunConfig`.")
+            return config
+        where = "the config"
+        if not isinstance(config, Mapping):
+            where = str(config)
+            config = read_yaml(Path(config))
+        tree = copy_tree(config)
+        for text in overrides:
+            apply_override(tree, text)
+        template = copy_tree(tree)
+        sections = {"model", "sources", "tasks", "training"}
+        variables = {key: tree.pop(key) for key in list(tree) if key not in sections}
+        used: set[str] = set()
+        # Variables may use each other; each is filled in once, so that a circle is found and not followed.
+        for key, value in variables.items():
+            if isinstance(value, dict | list) or not re.fullmatch(r"[A-Za-z_]\w*", str(key)):
+                raise ValueError(f"unknown key `{key}` in {where}.{nearest(key, sections)} Sections are: "
+                                 f"{', '.join(sorted(sections))}; variables are plain values.")  # fmt: skip
+        filled = {key: fill(value, variables, used, (key,)) for key, value in variables.items()}
+        tree = fill(tree, filled, used, ())
+        for key in variables:
+            if key not in used:
+                raise ValueError(
+                    f"unknown key `{key}` in {where}: it is neither a section nor used as ${{{key}}}."
+                    f"{nearest(key, sections | used)}"
+                )
+        for key in ("sources", "tasks"):
+            if key in tree and not isinstance(tree[key], Mapping):
+                raise ValueError(f"`{key}` is {show(tree[key])}; it should be a mapping from names to {key}.")
+        for name, source in (tree.get("sources") or {}).items():
+            if isinstance(source, Mapping):
+                own = {item.name for item in dataclasses.fields(Source)}
+                loader = {key: source[key] for key in source if key not in own}
+                tree["sources"][name] = {key: source[key] for key in source if key in own} | (
+                    {"loader": loader | dict(source.get("loader") or {})} if loader else {}
+                )
+        # The training section keeps its untyped scalars: only `training/arguments.py` knows what their fields hold.
+        training = tree.pop("training", None) or {}
+        if not isinstance(training, Mapping):
+            raise ValueError(f"`training` is {show(training)}; it should be a mapping.")
+        parsed = typed(RunConfig, tree, "")
+        return dataclasses.replace(
+            parsed,
+            training=dict(training),
+            variables={key: plain(value) for key, value in filled.items()},
+            template=template,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain data, variables filled in; datasets given in Python are left out."""
+        tree: dict[str, Any] = {"model": without_defaults(self.model)}
+        tree["sources"] = {}
+        for name, source in self.sources.items():
+            keys = without_defaults(source)
+            keys.pop("dataset", None)
+            tree["sources"][name] = keys | keys.pop("loader", {})
+        tree["tasks"] = {name: without_defaults(task) for name, task in self.tasks.items()}
+        tree["training"] = plain(self.training)
+        return tree
+
+    def to_yaml(self) -> str:
+        """The config as YAML that `load` reads to the same config, with its variables and without access tokens."""
+        tree = self.to_dict() if self.template is None else copy_tree(self.template)
+        for source in tree.get("sources", {}).values():
+            source.pop("dataset", None)
+        for section in (tree.get("training") or {}, *tree.get("sources", {}).values()):
+            _drop_secrets(section)
+        for key in [key for key in tree if _SECRET.fullmatch(str(key))]:
+            del tree[key]
+        variables = [key for key in tree if key not in ("model", "sources", "tasks", "training")]
+        # So do the variables that they were made of: those that nothing uses any more.
+        while unused := [key for key in variables if key in tree and f"${{{key}}}" not in str(tree)]:
+            for key in unused:
+                del tree[key]
+        return dump(tree)
+
+
+_SECRET = re.compile(r"(.*_)?(token|secret|password|passwd|credentials?|storage_options)", re.IGNORECASE)
+
+
+def _drop_secrets(section: Any) -> None:
+    """Remove what gives access to something, at any depth: secrets stay out of files."""
+    if isinstance(section, dict):
+        for key in [key for key in section if _SECRET.fullmatch(str(key))]:
+            del section[key]
+    for value in section.values() if isinstance(section, dict) else section if isinstance(section, list) else ():
+        _drop_secrets(value)
+
+
+def check_name(what: str, name: str) -> None:
+    """Names of sources and tasks become parts of metric names, overrides and file names."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ValueError(f"a {what} cannot be called {name!r}: use letters, digits, `_` and `-`, no sign first.")
+    if what == "task" and name in ("loss", "score", "runtime", "joint", "model_preparation_time"):
+        raise ValueError(f"a task cannot be called {name!r}: `eval_{name}` already means something else.")
+
+
+def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
+    """What can be said of `model.from` and of tasks that are only scored before anything is loaded."""
+    if (model.encoder is None) == (model.from_ is None):
+        raise ValueError(
+            "`model` has both `encoder` and `from`: choose one (`model.encoder=` on the command line takes it out)."
+            if model.encoder
+            else "`model.encoder` is missing: pretrained encoder (or, instead, `model.from`: a multi-task model)."
+        )
+    if model.from_ is None:
+        for key in ("keep", "rename"):
+            if getattr(model, key):
+                raise ValueError(f"`model.{key}` is about the heads of the model in `model.from`, and there is none.")
+    elif model.rename and not model.keeps_heads:
+        raise ValueError("`model.rename` renames heads, and with `model.keep: encoder` none is kept.")
+    elif model.pooling and model.keeps_heads:
+        raise ValueError(
+            "`model.pooling`: the heads of the model in `from` keep the pooling that they were trained with; give a new"
+            " task its own `pooling`, or set `model.keep: encoder`."
+        )
+    elif model.revision:
+        raise ValueError("`model.revision` is of an `encoder`; a commit of `from` is named with it: me/model@revision.")
+    elif not model.pretrained:
+        raise ValueError("`model.pretrained: false` is of an `encoder`; a model in `from` starts with its weights.")
+    elif model.trust_remote_code:
+        raise ValueError("`model.trust_remote_code`: a model in `from` needs no code of its repository.")
+    if model.peft is not None and not model.peft.get("type"):
+        raise ValueError("`model.peft.type` is missing: a configuration class of peft, such as LoraConfig.")
+    if model.peft is not None and not isinstance(model.peft.get("per_task", False), bool):
+        raise ValueError(f"`model.peft.per_task` is {model.peft['per_task']!r}; it should be true or false.")
+    scored = [name for name, task in tasks.items() if not task.train]
+    if scored and not model.keeps_heads:
+        raise ValueError(
+            f"`tasks.{scored[0]}.train` is false, but no model is there that has its head: name one in `model.from`"
+            " (with `keep: matching`)."
+        )
+    if len(scored) == len(tasks):
+        raise ValueError(
+            "`train` is false for every task: nothing would be trained (`mtl-hf evaluate` scores a model)."
+        )
+
+
+def _check_experts(experts: Mapping[str, int]) -> None:
+    """As `modeling/experts.py`, which needs torch."""
+    check_keys(experts, ("num", "hidden"), "model.experts")
+    for key, least in (("num", 2), ("hidden", 1)):
+        if experts.get(key, 0) < least:
+            found = f"is {experts[key]}" if key in experts else "is missing"
+            raise ValueError(f"`model.experts.{key}` {found}; it is a whole number of at least {least}.")

@@ -1,0 +1,181 @@
+"""Raw texts through a model: which are read together and in what form, batch by batch, and what its heads answer.
+
+Notable: texts are read in chunks, so that a stream of any length is answered while it is still read, and within a chunk
+those of like length share a batch. A head reads a text as it was trained to (`encoding.FORMS`). What runs on a batch is
+the model's own: this file is handed the model and asks it for `row_outputs`.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .answers import answer, logits_of_words
+from .encoding import FORMS, PAIRED, check_text, encode, words_of
+
+EMBEDDING = "embedding"  # what `predict` answers embeddings as, beside the tasks
+MOST_CHARACTERS = 2**20  # read at once: a tokenizer keeps what it cuts off until a chunk is done
+
+# Those that can read a text: names of heads, and None for its embedding.
+Readers = list[str | None]
+
+
+def answer_stream(
+    model: Any,
+    texts: Iterable[Any],
+    asked: Readers,
+    *,
+    batch_size: int,
+    top_k: int | None,
+    bar: Any,
+    report: Callable[[list[str], str], None],
+) -> Iterator[dict[str, Any]]:
+    """Yield the answers to each text, in the order of the texts.
+
+    Args:
+        model: A `MultiTaskModel`.
+        texts: Strings, lists of words or pairs, checked as they are read.
+        asked: Heads in the order of their answers, and None for the embedding.
+        batch_size: Texts a batch.
+        top_k: As of `answers.answer`.
+        bar: Moved by the number of texts whenever some have their first answer, and closed at the end.
+        report: Told at the end which heads had nothing to answer, and why; not called where there is none.
+
+    Raises:
+        ValueError: Something that is no text, when it is its turn.
+    """
+    readers: dict[str, Readers] = {form: [] for form in FORMS}
+    for name in asked:
+        for form in ("string", "pair") if name is None else (model.config.heads[name]["text"],):
+            readers[form].append(name)
+    silent, pairs = [name for name in asked if name is not None], set()
+    with bar:
+        for chunk in _chunks(texts, batch_size):
+            pairs |= {isinstance(text, tuple) for text in chunk}
+            for found in _answer(model, chunk, readers, batch_size, top_k, bar):
+                silent = [name for name in silent if name not in found]
+                yield {name or EMBEDDING: found[name] for name in asked if name in found}
+    if pairs and silent:
+        report(silent, "their texts are no pairs" if True in pairs else "their texts are pairs, given as tuples")
+
+
+def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
+    """Cut a stream into chunks of checked texts: the first a batch long, then longer, few where texts are very long."""
+    chunk: list[Any] = []
+    limit, size = batch_size, 0
+    for number, text in enumerate(texts, start=1):
+        chunk.append(check_text(text, number))
+        size += len(text) if isinstance(text, str) else sum(map(len, text))
+        if len(chunk) == limit or size > MOST_CHARACTERS:
+            yield chunk
+            chunk, size = [], 0
+            limit = min(2 * limit, 64 * batch_size) if batch_size > 1 else 1
+    if chunk:
+        yield chunk
+
+
+@torch.no_grad()
+def _answer(
+    model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: int | None, bar: Any
+) -> list[dict[str | None, Any]]:
+    """What each text of a chunk is answered, reader → answer: one encoder pass a reading."""
+    specs = model.config.heads
+    found: list[dict[str | None, Any]] = [{} for _ in texts]
+    words = {row: words_of(text) for row, text in enumerate(texts) if not isinstance(text, tuple)}
+    for rows, encoded, names in _readings(model, texts, words, readers):
+        for positions, batch in padded_batches(model, encoded, batch_size):
+            chosen = [rows[position] for position in positions]
+            bar.update(sum(not found[row] for row in chosen))
+            with model.evaluating():
+                outputs = model.row_outputs(batch, names)
+            for name, output in outputs.items():
+                by_row = output.float().cpu().numpy()
+                if name is None:
+                    answers: Any = by_row.tolist()
+                elif specs[name]["type"] == "token_classification":
+                    starts = [encoded["word_starts"][position] for position in positions]
+                    answers = (
+                        answer(specs[name], logits_of_words(logits, places), *words[row])
+                        for row, logits, places in zip(chosen, by_row, starts, strict=True)
+                    )
+                else:
+                    answers = (answer(specs[name], logits, top_k=top_k) for logits in by_row)
+                for row, one in zip(chosen, answers, strict=True):
+                    found[row][name] = one
+    return found
+
+
+def _readings(
+    model: Any, texts: list[Any], words: dict[int, tuple[str, Any]], readers: dict[str, Readers]
+) -> Iterator[tuple[list[int], dict[str, list[Any]], Readers]]:
+    """Yield (row numbers, these rows encoded, who reads them).
+
+    Args:
+        model: A `MultiTaskModel`.
+        texts: One chunk.
+        words: Row → its text with the spans of its words, of all that are no pairs.
+        readers: Form → who reads texts in it.
+    """
+    pairs = [row for row in range(len(texts)) if row not in words]
+    for form in PAIRED:
+        if pairs and readers[form]:
+            yield pairs, encode_texts(model, [texts[row] for row in pairs], form), readers[form]
+    rows, read = list(words), {}
+    if readers["words"]:
+        split = [[text[start:end] for start, end in spans] for text, spans in words.values()]
+        read["words"] = encode_texts(model, split, "words")
+    if readers["string"]:
+        read["string"] = encode_texts(model, [text for text, _ in words.values()], "string")
+    if len(read) == 2:  # most texts have the same tokens either way: one pass does for both
+        ids = zip(read["words"]["input_ids"], read["string"]["input_ids"], strict=True)
+        equal = [one == other for one, other in ids]
+        both = [row for row, same in zip(rows, equal, strict=True) if same]
+        yield both, _pick(read["words"], equal), readers["words"] + readers["string"]
+        differ = [not same for same in equal]
+        rows = [row for row, same in zip(rows, equal, strict=True) if not same]
+        read = {form: _pick(encoded, differ) for form, encoded in read.items()}
+    for form, encoded in read.items():
+        yield rows, encoded, readers[form]
+
+
+def _pick(encoded: dict[str, list[Any]], wanted: list[bool]) -> dict[str, list[Any]]:
+    """Some rows of encoded ones."""
+    return {key: [row for row, yes in zip(rows, wanted, strict=True) if yes] for key, rows in encoded.items()}
+
+
+def encode_texts(model: Any, texts: list[Any], form: str) -> dict[str, list[Any]]:
+    """As `encoding.encode`, with a model's tokenizer and length, of any number of texts, none among them."""
+    if not texts:
+        return {"input_ids": []}
+    return encode(model.tokenizer, texts, form=form, max_length=model.config.max_length)
+
+
+def padded_batches(
+    model: Any, encoded: dict[str, list[Any]], batch_size: int
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Yield (positions in `encoded`, padded batch on the model's device), longest texts first.
+
+    Args:
+        model: A `MultiTaskModel`.
+        encoded: As `encode_texts` returns it.
+        batch_size: Texts a batch; of two texts apart each is a row of its own, so there are twice as many.
+    """
+    keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
+    order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
+    for begin in range(0, len(order), batch_size):
+        positions = order[begin : begin + batch_size]
+        rows = {key: [encoded[key][position] for position in positions] for key in keys}
+        if "second" in encoded:
+            begins = [encoded["second"][position] for position in positions]
+            rows = {
+                key: [part for ids, at in zip(column, begins, strict=True) for part in (ids[:at], ids[at:])]
+                for key, column in rows.items()
+            }
+        # A text without any token, not even special ones, is a row of padding: that takes one place at least.
+        some = bool(rows["input_ids"][0])
+        padded = model.tokenizer.pad(
+            rows, padding=some or "max_length", max_length=None if some else 1, return_tensors="pt",
+            padding_side="right",
+        )  # fmt: skip
+        yield positions, {key: value.to(model.device) for key, value in padded.items()}
