@@ -3,6 +3,7 @@
 The trainer calls this before a step, with the losses of each micro-batch, and after a step's last backward pass.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from .balancing import GROUP, STATE_FILE, make_balancer
 from .conflicts import ConflictLog
 from .gradients import make_aggregation
 from .optimizer import Part
+
+logger = logging.getLogger(__name__)
 
 
 class TaskSharing:
@@ -81,6 +84,15 @@ class TaskSharing:
                     " scales them: use configs/accelerate/multi_gpu.yaml, and `precision: bf16` or fp32."
                 )
         self._tasks: list[str] = []
+        if num_sources and is_clipped_away(args, tasks, balanced=self.balancer is not None):
+            logger.warning(
+                "What losses are multiplied by (`loss_weight`, `loss_balancing`) will change little: a step is one"
+                " batch, of one source, and a gradient longer than `max_grad_norm` (%g) is cut to that length, whatever"
+                " its loss is multiplied by. It acts where a step is a whole round (`gradient_accumulation_steps: %d`,"
+                " with so many times fewer steps), or with `max_grad_norm: 0`.",
+                args.max_grad_norm,
+                num_sources,
+            )
 
     def begin_step(self, step: int, epoch: int, tasks: Sequence[str]) -> None:
         """Decide what losses are multiplied by in a step.
@@ -168,3 +180,19 @@ class TaskSharing:
                 f"`resume_from_checkpoint`: {checkpoint} has no {STATE_FILE}: its run did not balance losses."
             )
         self.balancer.load(load_file(checkpoint / STATE_FILE))
+
+
+def is_clipped_away(args: MultiTaskTrainingArguments, tasks: Mapping[str, TaskData], *, balanced: bool) -> bool:
+    """Whether sources are weighed against each other, and clipping undoes it because no step holds two of them.
+
+    Args:
+        args: Of the run.
+        tasks: Task name → task.
+        balanced: Whether losses are multiplied by more than `loss_weight`.
+    """
+    weights: dict[str, list[float]] = {}
+    for task in tasks.values():
+        for source in task.config.sources if task.config.train else ():
+            weights.setdefault(source, []).append(task.config.loss_weight)
+    weighed = len(weights) > 1 and (balanced or len({tuple(sorted(own)) for own in weights.values()}) > 1)
+    return weighed and args.gradient_accumulation_steps == 1 and (args.max_grad_norm or 0) > 0

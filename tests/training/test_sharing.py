@@ -1,6 +1,7 @@
 """Tests of `mtl_hf.training.sharing`: what its features do together, and where they cannot be used."""
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,60 @@ def test_parts_of_gradients_and_scaled_ones_are_refused(settings: dict[str, Any]
     trainer.args.fp16 = True
     with pytest.raises(ValueError, match=expected):
         make(sharded=False)
+
+
+def weighed(built: Built, weight: float) -> Built:
+    """The tasks of one source count so many times."""
+    found = own(built)
+    tasks = copy.deepcopy(found.tasks)
+    for name in ("stars", "topics"):
+        tasks[name].config.loss_weight = weight
+    return Built(found.model, tasks, found.train, found.validation)
+
+
+@pytest.mark.parametrize(
+    ("weight", "settings", "warns"),
+    [
+        (10, {}, True),
+        (10, {"max_grad_norm": 0}, False),
+        (10, {"gradient_accumulation_steps": 2}, False),
+        (1, {}, False),
+        (1, {"loss_balancing": "gradnorm"}, True),
+        (1, {"loss_balancing": "gradnorm", "gradient_accumulation_steps": 2}, False),
+        (10, {"gradient_aggregation": "Sum"}, False),
+    ],
+    ids=str,
+)
+def test_weights_that_clipping_undoes_draw_a_warning(
+    weight: float,
+    settings: dict[str, Any],
+    warns: bool,
+    built: Built,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "mtl_hf"):
+        make_trainer(weighed(built, weight), tmp_path, **settings)
+    assert ("is cut to that length, whatever its loss is multiplied by" in caplog.text) == warns
+    assert ("`gradient_accumulation_steps: 2`" in caplog.text) == warns
+
+
+def test_clipping_undoes_weights_as_the_warning_says(still_encoder_folder: str, tmp_path: Path) -> None:
+    built = build(two_source_config(still_encoder_folder, tmp_path))
+
+    def trained(weight: float, **settings: Any) -> dict[str, torch.Tensor]:
+        found = weighed(built, weight)
+        make_trainer(found, tmp_path, max_steps=4, optim="sgd", learning_rate=0.1, **settings).train()
+        return weights(found.model)
+
+    def distance(**settings: Any) -> float:
+        plain, heavy = (trained(weight, **settings) for weight in (1, 10))
+        return max(float((plain[name] - heavy[name]).abs().max()) for name in plain)
+
+    clipped = distance(max_grad_norm=1e-2)
+    assert clipped < 1e-6
+    assert distance(max_grad_norm=1e-2, gradient_accumulation_steps=2) > 100 * clipped
+    assert distance(max_grad_norm=0) > 100 * clipped
 
 
 def test_the_log_of_conflicts_changes_no_balanced_and_no_aggregated_run(built: Built, tmp_path: Path) -> None:
