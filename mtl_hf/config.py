@@ -519,7 +519,16 @@ def flow(value: Any) -> str:
     return text.removesuffix("...\n").strip()
 
 
-def _parse_yaml(text: str, name: str) -> Any:
+def parse_yaml(text: str, name: str) -> Any:
+    """Read YAML, its unquoted scalars as `Plain`.
+
+    Args:
+        text: The YAML.
+        name: What messages call it.
+
+    Raises:
+        ValueError: It is not YAML, or repeats a key.
+    """
     try:
         loader = _Loader(_VARIABLE.sub(lambda match: match[0].translate(_HIDE), text))
     except yaml.YAMLError as error:  # a character that YAML does not allow
@@ -545,7 +554,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ValueError(f"there is no config file {path}.") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}.") from None
-    tree = _parse_yaml(text, str(path))
+    tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict):
         raise ValueError(
             f"{path}: the top level is {_show(tree)}; it should be a mapping (model, sources, tasks, ...)."
@@ -566,7 +575,7 @@ def _apply_override(tree: dict[str, Any], text: str) -> None:
         target = target[key]
         if not isinstance(target, dict):
             raise ValueError(f"override {text!r}: `{key}` holds {_show(target)}, which has no keys.")
-    target[keys[-1]] = _parse_yaml(value, f"override {text!r}") if value.strip() else Plain("")
+    target[keys[-1]] = parse_yaml(value, f"override {text!r}") if value.strip() else Plain("")
 
 
 def _copy_tree(value: Any) -> Any:
@@ -869,16 +878,22 @@ def describe() -> str:
         ("training: (and every field of transformers.TrainingArguments)", OurTraining),
         ("training.unfreeze:", Thawing),
     ]:
-        lines.append(title)
-        for item in dataclasses.fields(section):
-            if item.name in ("loader", "dataset"):
-                continue
-            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-                default = " (required)"
-            elif item.default in (dataclasses.MISSING, None):
-                default = ""
-            else:
-                default = f" [{item.default}]"
-            lines.append(f"  {_key(item)}: {item.metadata['help']}{default}")
+        lines += [title, *describe_fields(section)]
     lines.append("anything else at the top level: a variable, used as ${name}")
     return "\n".join(lines)
+
+
+def describe_fields(section: Any) -> list[str]:
+    """A line for each field of a dataclass, with its default and meaning."""
+    lines = []
+    for item in dataclasses.fields(section):
+        if item.name in ("loader", "dataset"):
+            continue
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            default = " (required)"
+        elif item.default in (dataclasses.MISSING, None):
+            default = ""
+        else:
+            default = f" [{item.default}]"
+        lines.append(f"  {_key(item)}: {item.metadata['help']}{default}")
+    return lines

@@ -176,6 +176,18 @@ def best_precision(on_cpu: bool) -> Literal["bf16", "fp16", "fp32"]:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
 
 
+def type_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The `training:` section with its values typed; whether they go together is not looked at.
+
+    Raises:
+        ValueError: Unknown key, or wrong type.
+    """
+    names = [item.name for item in dataclasses.fields(MultiTaskTrainingArguments) if item.init]
+    check_keys(section, names, "training")
+    hints = typing.get_type_hints(MultiTaskTrainingArguments)
+    return {key: typed(hints[key], value, f"training.{key}") for key, value in section.items()}
+
+
 def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArguments, dict[str, Any]]:
     """Type and check the `training:` section.
 
@@ -185,8 +197,5 @@ def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArgumen
     Raises:
         ValueError: Unknown key, wrong type, or a value that transformers refuses.
     """
-    names = [item.name for item in dataclasses.fields(MultiTaskTrainingArguments) if item.init]
-    check_keys(section, names, "training")
-    hints = typing.get_type_hints(MultiTaskTrainingArguments)
-    values = {key: typed(hints[key], value, f"training.{key}") for key, value in section.items()}
+    values = type_arguments(section)
     return MultiTaskTrainingArguments(**values), {key: plain(value) for key, value in values.items()}
