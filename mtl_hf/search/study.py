@@ -71,6 +71,10 @@ class StudyFolder:
         """Trials under way."""
         return sum(trial.state == TrialState.RUNNING for trial in self.trials())
 
+    def any_complete(self) -> bool:
+        """Whether some trial is complete, so that one is the best."""
+        return any(trial.state == TrialState.COMPLETE for trial in self.trials())
+
     def any_scored(self) -> bool:
         """Whether some trial has got so far as to be scored."""
         return any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials())

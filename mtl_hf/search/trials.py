@@ -22,7 +22,7 @@ from ..evaluation.saved_models import RUN_FILE
 from ..run import build, flush_denormals
 from ..training.checkpoints import write_whole
 from .plan import OF_TRIALS, output_override
-from .study import REASON
+from .study import REASON, StudyFolder
 
 logger = logging.getLogger("mtl_hf")  # of the whole package
 
@@ -62,10 +62,11 @@ class SearchTrainer(Trainer):
         self.run_trial = run_trial
         self.number: int | None = None  # of the trial that was begun last
 
-    def add_trial(self, goal: Goal, options: Mapping[str, Any]) -> int:
+    def add_trial(self, opened: StudyFolder, goal: Goal, options: Mapping[str, Any]) -> int:
         """Draw one trial and train it.
 
         Args:
+            opened: The study.
             goal: What trials are compared by.
             options: Of `optuna.create_study`.
 
@@ -75,16 +76,17 @@ class SearchTrainer(Trainer):
         direction = "maximize" if goal.maximize else "minimize"
         try:
             self.hyperparameter_search(backend="optuna", direction=direction, n_trials=1, catch=FAILURES, **options)
-        except ValueError as error:
-            if "No trials are completed" not in str(error):  # the stock method ends by asking for the best one
+        except ValueError:
+            if opened.any_complete():
                 raise
+            # The stock method ends by asking for the best trial, and there is none yet.
         assert self.number is not None
         return self.number
 
     def train(self, resume_from_checkpoint: Any = None, trial: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
         """Train and score the run of a trial; one that fails says why."""
         self.number = trial.number
-        gc.collect()  # the model of a trial that failed may still be there, since it and its trainer refer to each other
+        gc.collect()  # of a trial that failed, the model: it and its trainer refer to each other
         try:
             self.objective = self.run_trial(trial)
         except FAILURES as error:
@@ -137,7 +139,7 @@ def train_trial(trial: Any, config: str, overrides: Sequence[str], folder: Path,
 
 
 def find_goal(config: str, overrides: Sequence[str], folder: Path) -> Goal:
-    """What the trials of a config are compared by, and whether it can be trained and scored at all.
+    """What the trials of a config are compared by; it is built for that, so what is wrong with it is found.
 
     Args:
         config: The run's YAML.
@@ -145,15 +147,10 @@ def find_goal(config: str, overrides: Sequence[str], folder: Path) -> Goal:
         folder: Where its trainer and its log may write.
 
     Raises:
-        ValueError: Anything wrong with it, such as no validation split.
+        ValueError: Anything wrong with the config or its data.
     """
     with _log_to(folder / LOG):
         run = build(config, [*overrides, "training.disable_tqdm=true", output_override(folder)])
-    if not run.splits["validation"]:
-        raise ValueError(
-            f"{config}: no source has a validation split, on which trials are compared: name its files in `data_files`,"
-            " or carve it off the training rows with `split: {validation: 0.1}`. (The test split is not for choosing.)"
-        )
     arguments = run.trainer.args
     metric = str(arguments.metric_for_best_model or "score").removeprefix("eval_")
     return Goal(metric, arguments.greater_is_better is not False, arguments.load_best_model_at_end)

@@ -136,7 +136,7 @@ def _search(
             due = opened.num_taken() < total
             if due:
                 try:
-                    number = trainer.add_trial(goal, study_options(search, space, opened))
+                    number = trainer.add_trial(opened, goal, study_options(search, space, opened))
                 except BaseException:
                     opened.give_back(trainer.number)
                     logger.info("Stopped; the same command goes on from here.")
