@@ -191,5 +191,14 @@ def test_a_shipped_search_can_be_read(path: Path) -> None:
     assert search.trials is not None
 
 
+def test_the_search_that_the_chapter_shows_can_be_read(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "search.yaml").write_text(block.replace("configs/", f"{ROOT}/configs/"), encoding="utf-8")
+    search, space = read_checked(tmp_path / "search.yaml", None, [])
+    assert search.trials == 20
+    assert [dimension.name for dimension in space][-1] == "sharing"
+
+
 def test_searches_are_there() -> None:
     assert {path.stem for path in SEARCHES} >= {"snips"}
