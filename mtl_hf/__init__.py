@@ -32,6 +32,7 @@ _EXPORTS = {
     "train": ".run",
     "evaluate": ".evaluation.evaluate",
     "compare": ".evaluation.compare",
+    "tune": ".search.tune",
     "plot_run": ".evaluation.run_plots",
     "export_head": ".inference.export",
     "export_encoder": ".inference.export_encoder",

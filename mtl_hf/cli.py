@@ -12,7 +12,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .config import describe
+from .config import describe, describe_fields
+from .search.space import Search
 
 _EXAMPLES = """examples:
   mtl-hf init reviews.csv tickets.csv --to config.yaml
@@ -23,6 +24,7 @@ _EXAMPLES = """examples:
   mtl-hf evaluate outputs/snips outputs/snips-2 me/model --to comparison
   mtl-hf evaluate me/model --data rows.csv --text review --label sentiment=stars
   mtl-hf compare configs/snips.yaml --seeds 3 --jobs 2
+  mtl-hf tune configs/tune/snips.yaml --trials 40
   mtl-hf plot outputs/snips
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
   mtl-hf predict outputs/snips --file texts.csv --text utterance --to answers.jsonl
@@ -140,6 +142,24 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--dry-run", action="store_true", help="check every run up to its first step, then stop")
     compare.add_argument("--no-plot", action="store_true", help="write no plots, which need matplotlib")
     compare.set_defaults(function=_compare)
+
+    tune = verbs.add_parser(
+        "tune",
+        help="search for the settings with which a config scores best on its validation split",
+        description="Train a config with one set of settings after another, chosen by Optuna from a declared space, and"
+        " write the best as a config (best.yaml), every trial in a table (trials.csv), and a plot of which settings"
+        " mattered. Trials are scored on the validation split and keep no weights: train best.yaml to have a model and"
+        " its test scores. A search that was stopped goes on; started several times at once, the processes share it.",
+        epilog="\n".join(["fields of the search's file", "---------------------------", *describe_fields(Search)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tune.add_argument("config", help="a search's file")
+    tune.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes for every trial, as data=FOLDER")
+    tune.add_argument("--trials", type=int, metavar="N", help="trials in all (default: the file's, or 20)")
+    tune.add_argument("--to", metavar="FOLDER", help="for trials and results (default: outputs/tune/NAME)")
+    tune.add_argument("--dry-run", action="store_true", help="check the file, the data and the config, then stop")
+    tune.add_argument("--no-plot", action="store_true", help="draw nothing, which needs matplotlib")
+    tune.set_defaults(function=_tune)
 
     plot = verbs.add_parser(
         "plot",
@@ -341,6 +361,27 @@ def _compare(arguments: argparse.Namespace) -> None:
             _say(f"{name:<40}{steps:>10,} steps")
     else:
         _say(comparison_markdown(result))
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    from .search.tune import tune
+
+    result = tune(
+        arguments.config,
+        arguments.overrides,
+        trials=arguments.trials,
+        to=arguments.to,
+        dry_run=arguments.dry_run,
+        plot=not arguments.no_plot,
+    )
+    if arguments.dry_run:
+        _say(f"{result['trials']} trials, compared by {result['metric']} on the validation split")
+        return
+    from .search.report import search_table
+
+    _say(search_table(result))
+    if result["config"]:
+        _say(f"\nmtl-hf train {shlex.quote(result['config'])}")
 
 
 def _plot(arguments: argparse.Namespace) -> None:

@@ -213,9 +213,7 @@ def train(
             remove_leftovers(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / RUN_FILE, run.config.to_yaml())
-    if trainer.args.device.type == "cpu":
-        # Adam's averages of word embeddings that no longer occur fade into denormal numbers, which CPUs compute slowly.
-        torch.set_flush_denormal(True)
+    flush_denormals(trainer.args.device)
     hub = trainer.args if trainer.args.push_to_hub and trainer.is_world_process_zero() else None
     if hub:
         try:
@@ -242,6 +240,15 @@ def train(
             logger.error("%s", error)
             results["pushed"] = None
     return results
+
+
+def flush_denormals(device: torch.device) -> None:
+    """On a CPU, compute with denormal numbers as zeros, in all of this process.
+
+    Adam's averages of word embeddings that no longer occur fade into such numbers, which CPUs compute slowly.
+    """
+    if device.type == "cpu":
+        torch.set_flush_denormal(True)
 
 
 def final_split(splits: Mapping[str, Mapping[str, EncodedSplit]]) -> str:

@@ -22,7 +22,7 @@ from mtl_hf import cli
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "compare", "plot", "export-head", "predict", "inspect", "embed", "export-encoder",
+VERBS = ("train", "evaluate", "compare", "tune", "plot", "export-head", "predict", "inspect", "embed", "export-encoder",
          "merge", "push", "init", "data")  # fmt: skip
 TEXTS = ["play jazz today", "will it rain in oslo"]
 

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "mtl-hf data": "data/test_catalog.py, against a loopback server",
     "mtl-hf init": "test_cli.py",
     "mtl-hf compare": "evaluation/test_compare.py",
+    "mtl-hf tune": "search/test_tune.py",
 }
 
 

@@ -117,12 +117,16 @@ def _check_plan(run: PlannedRun) -> None:
     if not path.is_file():
         return
     then, now = path.read_text(encoding="utf-8"), run.config.to_yaml()
-    changed = [line for line in difflib.ndiff(then.splitlines(), now.splitlines()) if line[0] in "-+"]
-    if changed:
+    if changed := changed_lines(then, now):
         raise ValueError(
             f"{path.parent.parent.parent} holds a comparison of other settings ({run.name}: {'; '.join(changed[:4])}):"
             " choose another folder with --to, or remove that one."
         )
+
+
+def changed_lines(then: str, now: str) -> list[str]:
+    """Lines of a text that another has not, with `-` or `+` before them."""
+    return [line for line in difflib.ndiff(then.splitlines(), now.splitlines()) if line[0] in "-+"]
 
 
 def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: int) -> dict[str, int]:

@@ -141,14 +141,15 @@ def read_comparison(
     return comparison
 
 
+def at_home(item: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A section of a file with its `config`, which is named from where the file lies, named from here."""
+    own = item.get("config")
+    return {**item} if own is None else {**item, "config": os.path.normpath(path.parent / str(own))}
+
+
 def _own(tree: dict[str, Any], path: Path, where: str = "") -> dict[str, Any]:
     """What a file says, its configs found from where it lies; a variant may be just a list of overrides there."""
-
-    def at_home(item: Mapping[str, Any]) -> dict[str, Any]:
-        own = item.get("config")
-        return {**item} if own is None else {**item, "config": os.path.normpath(path.parent / str(own))}
-
-    tree = at_home(tree)
+    tree = at_home(tree, path)
     for section in _SECTIONS:
         found = tree.get(section) or {}
         if not isinstance(found, Mapping):
@@ -159,7 +160,8 @@ def _own(tree: dict[str, Any], path: Path, where: str = "") -> dict[str, Any]:
                     f"`{where}{section}.{name}` should be a list of overrides, or have the keys config and overrides."
                 )
         tree[section] = {
-            str(name): {"overrides": item} if isinstance(item, list) else at_home(item) for name, item in found.items()
+            str(name): {"overrides": item} if isinstance(item, list) else at_home(item, path)
+            for name, item in found.items()
         }
     return tree
 

@@ -208,6 +208,18 @@ def choose_best_metric(
     args.metric_for_best_model, args.greater_is_better = f"{only.name}_{primary_metric(only)}", False
 
 
+def type_arguments(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The `training:` section with its values typed; whether they go together is not looked at.
+
+    Raises:
+        ValueError: Unknown key, or wrong type.
+    """
+    names = [item.name for item in dataclasses.fields(MultiTaskTrainingArguments) if item.init]
+    check_keys(section, names, "training")
+    hints = typing.get_type_hints(MultiTaskTrainingArguments)
+    return {key: typed(hints[key], value, f"training.{key}") for key, value in section.items()}
+
+
 def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArguments, dict[str, Any]]:
     """Type and check the `training:` section.
 
@@ -217,8 +229,5 @@ def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArgumen
     Raises:
         ValueError: Unknown key, wrong type, or a value that transformers refuses.
     """
-    names = [item.name for item in dataclasses.fields(MultiTaskTrainingArguments) if item.init]
-    check_keys(section, names, "training")
-    hints = typing.get_type_hints(MultiTaskTrainingArguments)
-    values = {key: typed(hints[key], value, f"training.{key}") for key, value in section.items()}
+    values = type_arguments(section)
     return MultiTaskTrainingArguments(**values), {key: plain(value) for key, value in values.items()}

@@ -566,6 +566,11 @@ class MultiTaskTrainer(ResumableTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
+        """As the stock one, by the number of the evaluation: trials of other batch sizes share no steps."""
+        number = sum("eval_runtime" in entry for entry in self.state.log_history)
+        super()._report_to_hp_search(trial, number, metrics)
+
     @report_lost_process()
     def score(
         self,

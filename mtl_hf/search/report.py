@@ -1,0 +1,184 @@
+"""What a search has found: its trials, what mattered, and the picture of both.
+
+Notable: importance is of settings and not of values, and as good as the trials are many; where it cannot be told, that
+is said.
+"""
+
+import csv
+import io
+import itertools
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from ..evaluation.figures import COLOURS, save_figure
+from ..metrics import LOSS_LIKE, show_number
+from ..training.checkpoints import write_whole
+from .study import REASON
+from .trials import Goal
+
+LEAST = 6  # complete trials from which importance is told
+BEST_SHARE = 0.25  # of complete trials: what sets these apart
+_SHOWN = 10  # complete trials in the table
+_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
+           TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}  # fmt: skip
+
+
+def summary(study: optuna.Study, goal: Goal) -> dict[str, Any]:
+    """A study as plain data.
+
+    Returns:
+        `metric`; `maximize`, whether more of it is better; `trials`, by number: `number`, `state` (complete, pruned,
+        failed), `value` (of a pruned trial, what it had reached; None of one that failed), `evaluations`, `seconds`,
+        `settings` (name → value) and `reason` (why it failed); `best`: the number of the best trial, None if none is
+        complete; `importance`: name → its share, most important first, and `unclear`: why there is none, else empty.
+    """
+    trials = [_plain(trial) for trial in study.get_trials(deepcopy=False)]
+    importance, unclear = _importance(study)
+    complete = any(trial["state"] == "complete" for trial in trials)
+    return {
+        "metric": goal.metric,
+        "maximize": goal.maximize,
+        "trials": trials,
+        "best": study.best_trial.number if complete else None,
+        "importance": importance,
+        "unclear": unclear,
+    }
+
+
+def _plain(trial: FrozenTrial) -> dict[str, Any]:
+    reason = trial.user_attrs.get(REASON, "its process was stopped" if trial.state == TrialState.FAIL else "")
+    return {
+        "number": trial.number,
+        "state": _STATES[trial.state],
+        "value": trial.value,
+        "evaluations": len(trial.intermediate_values),
+        "seconds": trial.duration.total_seconds() if trial.duration is not None else None,
+        "settings": dict(trial.params),
+        "reason": reason,
+    }
+
+
+def _importance(study: optuna.Study) -> tuple[dict[str, float], str]:
+    """How much each setting sets the best quarter of the complete trials apart, adding up to 1; or why that is unclear.
+
+    Source: PED-ANOVA, Watanabe et al. 2023, arXiv 2304.10255.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    names = sorted({name for trial in complete for name in trial.params})
+    if len(names) == 1:
+        return {}, f"{names[0]} is all that was searched"
+    if len(complete) < LEAST:
+        return {}, f"{len(complete)} trials are complete, and it takes {LEAST} to tell"
+    if len({trial.value for trial in complete}) == 1:
+        return {}, "all complete trials score the same"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that trials tie
+        found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE))
+    if not sum(found.values()) > 0:
+        return {}, "the best trials differ from the others in nothing"
+    return found, ""
+
+
+def show_value(value: Any) -> str:
+    """A setting's value as a person reads it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def show_settings(settings: Mapping[str, Any]) -> str:
+    """A trial's settings in a line."""
+    return "  ".join(f"{name.removeprefix('training.')}={show_value(value)}" for name, value in settings.items())
+
+
+def show_score(metric: str, value: float) -> str:
+    """A score as `metrics.show_number` has it, of a metric that may have a task's name before it."""
+    return show_number(_loss_name(metric) or metric, value)
+
+
+def _loss_name(metric: str) -> str | None:
+    """Of a loss its name without the task's, else None."""
+    return next((name for name in LOSS_LIKE if metric.endswith(name)), None)
+
+
+def trial_line(study: optuna.Study, number: int, goal: Goal) -> tuple[str, bool]:
+    """How a trial ended, and how the best one did; and whether it failed."""
+    metric = goal.metric
+    trial = _plain(study.get_trials(deepcopy=False)[number])
+    if trial["state"] == "failed":
+        return f"failed: {trial['reason']}", True
+    line = f"{metric} {show_score(metric, trial['value'])}"
+    if trial["state"] == "pruned":
+        line += f", pruned after evaluation {trial['evaluations']}"
+    best = study.best_trial if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else None
+    if best is not None and best.value is not None:
+        line += f"; best: {show_score(metric, best.value)} of trial {best.number}"
+    return f"{line} ({trial['seconds']:.0f} s)", False
+
+
+def search_table(result: Mapping[str, Any]) -> str:
+    """The best trials, those that failed, and what mattered."""
+    metric = result["metric"]
+    by_state: dict[str, list[dict[str, Any]]] = {}
+    for trial in result["trials"]:
+        by_state.setdefault(trial["state"], []).append(trial)
+    complete = sorted(by_state.get("complete", []), key=lambda trial: trial["value"], reverse=result["maximize"])
+    lines = [", ".join(f"{len(trials)} {state}" for state, trials in by_state.items())]
+    lines += [f"{'trial':>6}{metric:>12}{'seconds':>9}  settings"]
+    lines.append("-" * 80)
+    for trial in complete[:_SHOWN]:
+        value = show_score(metric, trial["value"])
+        lines.append(f"{trial['number']:>6}{value:>12}{trial['seconds']:>9.0f}  {show_settings(trial['settings'])}")
+    for trial in by_state.get("failed", []):
+        lines.append(f"{trial['number']:>6}{'failed':>12}  {trial['reason']} ({show_settings(trial['settings'])})")
+    lines.append("")
+    if result["importance"]:
+        lines.append(f"what sets the best {BEST_SHARE:.0%} of the complete trials apart")
+        lines += [f"{name:<48}{share:>8.0%}" for name, share in result["importance"].items()]
+    else:
+        lines.append(f"What mattered cannot be told: {result['unclear']}.")
+    return "\n".join(lines)
+
+
+def write_trials(folder: Path, result: Mapping[str, Any]) -> None:
+    """All trials as `trials.csv`, a column a setting; scores are fractions."""
+    names = list(dict.fromkeys(name for trial in result["trials"] for name in trial["settings"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", result["metric"], "evaluations", "seconds", *names, "reason"])
+    for trial in result["trials"]:
+        own = [trial["settings"].get(name) for name in names]
+        writer.writerow([*(trial[key] for key in ("number", "state", "value", "evaluations", "seconds")), *own,
+                         trial["reason"]])  # fmt: skip
+    write_whole(folder / "trials.csv", text.getvalue())
+
+
+def plot_importance(folder: Path, result: Mapping[str, Any]) -> list[Path]:
+    """Draw each setting's share, and beside it what trials reached and the best so far, as `importance`."""
+    import matplotlib.pyplot as plt
+
+    names, metric = list(result["importance"])[::-1], result["metric"]
+    size = (10.5, 1.6 + max(1.8, 0.32 * len(names)))
+    figure, (bars, history) = plt.subplots(1, 2, figsize=size, layout="constrained")
+    bars.barh(names, [result["importance"][name] for name in names], color=COLOURS[0])
+    bars.set_xlabel(f"share in what sets the best {BEST_SHARE:.0%} apart")
+    bars.tick_params(axis="y", labelsize=8)
+    scale = 1 if _loss_name(metric) else 100
+    for place, state in enumerate(("complete", "pruned")):
+        found = [(trial["number"], scale * trial["value"]) for trial in result["trials"] if trial["state"] == state]
+        if found:
+            history.scatter(*zip(*found, strict=True), s=18, color=COLOURS[place], label=state)
+    complete = [trial for trial in result["trials"] if trial["state"] == "complete"]
+    better = max if result["maximize"] else min
+    best = list(itertools.accumulate((scale * trial["value"] for trial in complete), better))
+    numbers = [trial["number"] for trial in complete]
+    history.step(numbers, best, where="post", color=COLOURS[2], linewidth=1.4, label="best so far")
+    history.set_xlabel("trial")
+    history.set_ylabel(f"{metric}, validation")
+    history.grid(alpha=0.3)
+    history.legend(fontsize=7)
+    return save_figure(figure, folder / "importance")
