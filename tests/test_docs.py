@@ -115,8 +115,8 @@ def test_a_chapter_opens_with_a_snippet_that_runs(
     snippet = blocks(text, "python")[0]
     assert text.split("```python")[0].count("\n") <= 3, "the snippet opens the chapter"
     assert len(snippet.strip().splitlines()) <= 15
-    scope: dict = {"ENCODER": encoder_folder}
-    exec(snippet, scope)
+    scope: dict = {}
+    exec(snippet.replace('"sentence-transformers/all-MiniLM-L6-v2"', repr(encoder_folder)), scope)
     if "model" in scope:
         assert isinstance(scope["model"], mtl_hf.MultiTaskModel)
     if "vectors" in scope:

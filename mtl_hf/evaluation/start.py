@@ -75,7 +75,7 @@ def find_start(run: RunConfig) -> Start | None:
             raise ValueError(f"`model.rename.{old}` is {new!r}, which another head of {checkpoint.name} is called too.")
     renamed = {renaming.get(name, name): spec for name, spec in checkpoint.heads.items()}
     if left := [name for name in renamed if name not in run.tasks]:
-        logger.info("Heads of %s that no task is called like are not kept: %s.", checkpoint.name, ", ".join(left))
+        logger.info("Heads of %s without a task of their name are not kept: %s.", checkpoint.name, ", ".join(left))
     heads = {name: spec for name, spec in renamed.items() if name in run.tasks}
     for name, task in run.tasks.items():
         if name not in heads and not task.train:
