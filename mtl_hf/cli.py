@@ -110,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
         help="runs' folders, checkpoint-N in them or Hub ids (me/model, me/model@revision); changes to the config, as"
         " data=FOLDER (a folder with such a name: ./a=b)",
     )
-    evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"])
+    evaluate.add_argument(
+        "--split",
+        choices=["train", "validation", "test"],
+        help="default: test, or validation where no source has a test split",
+    )
     evaluate.add_argument("--config", help="what to score on (default: the config of the first model's run)")
     evaluate.add_argument("--data", metavar="FILE", help="rows to score on: .jsonl, .json, .csv, .tsv or .parquet")
     evaluate.add_argument("--text", metavar="COLUMN", help="its text (FIRST,SECOND for pairs), if not called as usual")

@@ -179,7 +179,7 @@ def test_evaluate_scores_a_file_of_rows(folder, tmp_path, out):
     rows = tmp_path / "rows.csv"
     rows.write_text("said,topic\nplay jazz,music\nbook a table,booking\n", encoding="utf-8")
     arguments = ["--data", rows, "--text", "said", "--label", "intent=topic", "--to", tmp_path / "to"]
-    assert out("evaluate", folder, *arguments).endswith("(test rows: data 2)\n")
+    assert out("evaluate", folder, *arguments).endswith(f"(rows of {rows}: data 2)\n")
     assert json.loads((tmp_path / "to" / "metrics.json").read_text())["tasks"].keys() == {"intent"}
 
 
