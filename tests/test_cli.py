@@ -401,6 +401,19 @@ def test_help_names_every_verb(capsys):
     assert all(f"\n    {verb}" in shown for verb in VERBS)
 
 
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert (stopped.value.code, capsys.readouterr().out) == (0, f"mtl_hf {mtl_hf.__version__}\n")
+
+
+@pytest.mark.parametrize(("verb", "needed"), [("train", "config"), ("compare", "config"), ("predict", "model")])
+def test_only_what_has_to_be_given_is_called_required(verb, needed, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([verb])
+    assert capsys.readouterr().err.endswith(f"the following arguments are required: {needed}\n")
+
+
 def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["trian"])

@@ -20,7 +20,7 @@ import mtl_hf
 from mtl_hf.config import RunConfig, Task
 from mtl_hf.data.labels import TaskData
 from mtl_hf.evaluation import saved_models
-from mtl_hf.evaluation.data_file import config_of_file
+from mtl_hf.evaluation.data_file import config_of_file, text_columns
 from mtl_hf.evaluation.evaluate import _compare
 from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
 from mtl_hf.evaluation.saved_models import find_checkpoint
@@ -308,6 +308,22 @@ def test_columns_of_the_run_come_first_and_arguments_before_them(runs, tmp_path)
     gold = [json.loads(line) for line in (tmp_path / "b" / "predictions.jsonl").read_text().splitlines()]
     assert {line["tasks"]["feeling"]["gold"] for line in gold} == {"pos"}
     assert named["rows"] == {"data": 11}
+
+
+def test_a_head_may_read_the_text_of_another_source_of_the_run():
+    heads = {name: {"type": "sequence_classification", "text": "string"} for name in ("hate", "mood")}
+    config = RunConfig.load(
+        {
+            "model": {"encoder": "unused"},
+            "sources": {name: {"path": "json", "text": f"{name}_said"} for name in heads},
+            "tasks": {name: {"type": spec["type"], "source": name, "label": name} for name, spec in heads.items()},
+        }
+    )
+    rows = datasets.Dataset.from_dict({"hate_said": ["a"], "user": ["b"]})
+    for name, spec in heads.items():
+        assert text_columns("rows.csv", rows, name, spec, None, config) == "hate_said"
+    with pytest.raises(ValueError, match="text and hate_said could all be the text of the head mood"):
+        text_columns("rows.csv", rows.add_column("text", ["c"]), "mood", heads["mood"], None, config)
 
 
 def test_heads_that_read_different_columns_are_scored_from_one_file(pulled, tmp_path):
