@@ -216,8 +216,8 @@ def _load_data(
     if split != wanted[0]:
         logger.info("No source has a %s split: the %s split is scored.", wanted[0], split)
     sources = {name: source for name, source in loaded.items() if split in source.splits}
-    for source in sources.values():  # labels of the other split would be checked, and are not asked for
-        source.splits = {split: source.splits[split]}
+    for data in sources.values():  # labels of the other split would be checked, and are not asked for
+        data.splits = {split: data.splits[split]}
     for name, spec in list(run.tasks.items()):
         kept = [source for source in spec.sources if source in sources]
         if not kept:
