@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from . import __version__
 from .config import describe, describe_fields
 from .search.space import Search
 
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"mtl_hf {__version__}")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     train = verbs.add_parser(
@@ -112,7 +114,11 @@ def _parser() -> argparse.ArgumentParser:
         help="runs' folders, checkpoint-N in them or Hub ids (me/model, me/model@revision); changes to the config, as"
         " data=FOLDER (a folder with such a name: ./a=b)",
     )
-    evaluate.add_argument("--split", default="test", choices=["train", "validation", "test"])
+    evaluate.add_argument(
+        "--split",
+        choices=["train", "validation", "test"],
+        help="default: test, or validation where no source has a test split",
+    )
     evaluate.add_argument("--config", help="what to score on (default: the config of the first model's run)")
     evaluate.add_argument("--data", metavar="FILE", help="rows to score on: .jsonl, .json, .csv, .tsv or .parquet")
     evaluate.add_argument("--text", metavar="COLUMN", help="its text (FIRST,SECOND for pairs), if not called as usual")
@@ -134,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
         " a.b=c changes that a comparison's file names (configs/compare/). A comparison that was stopped goes on.",
     )
     compare.add_argument("config", help="a run's YAML, or a comparison's file")
-    compare.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes for every run, as data=FOLDER")
+    compare.add_argument(
+        "overrides", nargs="*", default=[], metavar="a.b=c", help="changes for every run, as data=FOLDER"
+    )
     compare.add_argument("--seeds", type=int, metavar="N", help="seeds 13, 14, ... 12 + N (default: the file's, or 3)")
     compare.add_argument("--variants", metavar="FILE", help="a YAML with more variants: name -> list of a.b=c")
     compare.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the threads")
@@ -191,7 +199,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
     predict.add_argument(
-        "texts", nargs="*", help="texts, or pairs with a tab between them (default: --file, or lines of standard input)"
+        "texts",
+        nargs="*",
+        default=[],
+        help="texts, or pairs with a tab between them (default: --file, or lines of standard input)",
     )
     predict.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet), or else lines of text")
     predict.add_argument(
@@ -213,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
 
     inspect = verbs.add_parser("inspect", help="show rows of each task as the model will see them")
     inspect.add_argument("config")
-    inspect.add_argument("overrides", nargs="*", metavar="a.b=c")
+    inspect.add_argument("overrides", nargs="*", default=[], metavar="a.b=c")
     inspect.add_argument("--rows", type=int, default=3, help="rows a source")
     inspect.add_argument("--split", default="train", choices=["train", "validation", "test"])
     inspect.set_defaults(function=_inspect)
@@ -224,7 +235,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn sentences into vectors: shown as a table of cosines, written with --to, drawn with --plot.",
     )
     embed.add_argument("model", help="a run's folder, a Hub id, or package:<python package>/<folder>")
-    embed.add_argument("texts", nargs="*", help="sentences (default: --file, or lines of stdin)")
+    embed.add_argument("texts", nargs="*", default=[], help="sentences (default: --file, or lines of stdin)")
     embed.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet), or a text file, one text a line")
     embed.add_argument("--samples", action="store_true", help="twelve sentences of four themes that come with us")
     embed.add_argument("--text", metavar="COLUMN", help="the texts of --file, if not called as usual")
@@ -297,7 +308,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a YAML file")
-    parser.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes, as training.learning_rate=1e-4")
+    # Without a default argparse says that a list which may be empty is required.
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="a.b=c", help="changes, as training.learning_rate=1e-4"
+    )
     parser.add_argument("--dry-run", action="store_true", help="do everything up to the first step, then stop")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that output_dir holds")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in output_dir")

@@ -16,7 +16,7 @@ import torch
 from transformers import set_seed
 
 from .config import Model, RunConfig, resolve_path, typed
-from .data.labels import TaskData, build_tasks, check_tasks
+from .data.labels import TaskData, build_tasks, check_tasks, report_far_numbers
 from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import encode_split, write_results
@@ -117,6 +117,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             for name, source in sources.items()
             if any(name in task.config.sources for task in trained.values())
         }
+        report_far_numbers(tasks, sources)
         splits = {
             split: {
                 name: encode_split(source, split, tasks, model)

@@ -239,7 +239,7 @@ def test_column_that_does_not_exist(encoder_folder: str, output: Path, tmp_path:
     section = config["sources"]["notes"] if place == "text" else config["tasks"]["mood"]
     section[place] = place + "s"
     key = "sources.notes.text" if place == "text" else "tasks.mood.label"
-    message = refuse(config, output, rf"`{key}` is '{place}s', but the split 'train' has no such column")
+    message = refuse(config, output, rf"`{key}` is '{place}s', but the split 'train' of source .* has no such column")
     assert f"Did you mean `{place}`?" in message
     assert "It has: text, label." in message
 

@@ -179,7 +179,7 @@ def test_evaluate_scores_a_file_of_rows(folder, tmp_path, out):
     rows = tmp_path / "rows.csv"
     rows.write_text("said,topic\nplay jazz,music\nbook a table,booking\n", encoding="utf-8")
     arguments = ["--data", rows, "--text", "said", "--label", "intent=topic", "--to", tmp_path / "to"]
-    assert out("evaluate", folder, *arguments).endswith("(test rows: data 2)\n")
+    assert out("evaluate", folder, *arguments).endswith(f"(rows of {rows}: data 2)\n")
     assert json.loads((tmp_path / "to" / "metrics.json").read_text())["tasks"].keys() == {"intent"}
 
 
@@ -399,6 +399,19 @@ def test_help_names_every_verb(capsys):
     assert stopped.value.code == 0
     shown = capsys.readouterr().out
     assert all(f"\n    {verb}" in shown for verb in VERBS)
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert (stopped.value.code, capsys.readouterr().out) == (0, f"mtl_hf {mtl_hf.__version__}\n")
+
+
+@pytest.mark.parametrize(("verb", "needed"), [("train", "config"), ("compare", "config"), ("predict", "model")])
+def test_only_what_has_to_be_given_is_called_required(verb, needed, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([verb])
+    assert capsys.readouterr().err.endswith(f"the following arguments are required: {needed}\n")
 
 
 def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):

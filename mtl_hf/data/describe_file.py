@@ -28,7 +28,8 @@ class Column:
 
     Attributes:
         name: Its name.
-        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers), `number`, `truth` or `other`.
+        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers), `number`, `truth`, `date` or
+            `other`.
         num_missing: Rows without a value: null, NaN, an empty or blank string.
         num_blank: Of strings and lists of strings, the rows that a source could not read as text.
         num_values: Values that are there; of lists, items.
@@ -37,11 +38,13 @@ class Column:
         lengths: Words of each row, shape (rows,); of lists, items; -1 where the value is missing. Empty for numbers.
         longest: Characters that one row in a hundred exceeds.
         bounds: Least and greatest number; None where it holds none.
+        mean: Of its numbers; 0 where it holds none.
+        deviation: Their standard deviation.
         whole: Whether its numbers are all whole.
     """
 
     name: str
-    kind: Literal["string", "words", "numbers", "number", "truth", "other"]
+    kind: Literal["string", "words", "numbers", "number", "truth", "date", "other"]
     num_missing: int = 0
     num_blank: int = 0
     num_values: int = 0
@@ -50,6 +53,8 @@ class Column:
     lengths: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
     longest: int = 0
     bounds: tuple[float, float] | None = None
+    mean: float = 0.0
+    deviation: float = 0.0
     whole: bool = False
 
 
@@ -85,14 +90,15 @@ def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
         values = [_names(value, labels) for value in values]
         kind = "string" if inner is None else "words"
     elif inner is None:
-        kind = _KINDS.get(str(getattr(feature, "dtype", "")).rstrip("0123456789"), "other")
+        held = str(getattr(feature, "dtype", ""))
+        kind = "date" if held.startswith(("date", "timestamp")) else _KINDS.get(held.rstrip("0123456789"), "other")
     else:
         kind = {"string": "words", "number": "numbers"}.get(
             _KINDS.get(str(getattr(inner, "dtype", "")).rstrip("0123456789"), ""), "other"
         )
     present = [value for value in values if not is_missing(value)]
     column = Column(name, kind, num_missing=len(values) - len(present))  # type: ignore[arg-type]
-    if kind == "other":
+    if kind in ("date", "other"):
         return column
     if kind in ("string", "words"):
         column.num_blank = sum(not has_text(value) for value in values)
@@ -112,6 +118,7 @@ def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
     column.longest = int(np.percentile(characters, 99)) if characters else 0
     if kind == "number" and present:
         column.bounds = (float(min(present)), float(max(present)))
+        column.mean, column.deviation = float(np.mean(present)), float(np.std(present))
         column.whole = all(float(value).is_integer() for value in present)
     return column
 

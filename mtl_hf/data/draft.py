@@ -21,7 +21,7 @@ import numpy as np
 from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
-from .labels import TASK_TYPES
+from .labels import TASK_TYPES, is_far
 from .sources import FILE_LOADERS, SPLITS
 
 Ask = Callable[[str, Sequence[str]], str]  # a question and its possible answers → one of them
@@ -31,6 +31,7 @@ _SPLIT_WORDS = {
     "dev": "validation", "devel": "validation", "test": "test", "testing": "test",
 }  # fmt: skip
 _ID = re.compile(r"(?i)(.*[_ -])?(id|ids|uuid|guid|idx|index|url|uri|hash)|unnamed: ?\d+|\w*[a-z]I[dD]")
+_DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T]\d.*)?")
 _SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|value|y|similarity|relatedness)")
 _CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([_ -]?id)?")
 _PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # say nothing of what is learnt
@@ -235,7 +236,13 @@ def _is_text(column: Column) -> bool:
     """Strings of several words that are mostly different."""
     lengths = column.lengths[column.lengths >= 0]
     several = bool(len(lengths)) and float(np.mean(lengths)) >= 2 and not _ID.fullmatch(column.name)
-    return several and not _is_label(column) and column.num_distinct > column.num_values / 4
+    return several and not _is_label(column) and not _is_date(column) and column.num_distinct > column.num_values / 4
+
+
+def _is_date(column: Column) -> bool:
+    """Dates, or strings that are written as such."""
+    values = [value for value, _ in column.common]
+    return column.kind == "date" or (column.kind == "string" and bool(values) and all(map(_DATE.fullmatch, values)))
 
 
 def _is_label(column: Column) -> bool:
@@ -262,6 +269,8 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
     Returns:
         The task type, None where it is left out, and the reason (empty where there is nothing to say).
     """
+    if _is_date(column):
+        return None, "dates: they say nothing of the text"
     if not column.num_values:
         return None, "empty" if column.kind != "other" else "neither text, labels nor numbers"
     if column.kind in ("words", "numbers"):
@@ -285,7 +294,14 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
         return None, "an id: its values say nothing of the text"
     if column.kind == "number":
         if not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS):
-            return _number_type(file, text), ""
+            kind = _number_type(file, text)
+            if kind == "regression" and is_far(column.mean, column.deviation):
+                return None, (
+                    f"numbers of mean {column.mean:.4g} and standard deviation {column.deviation:.4g}: their squared"
+                    " error would drown the losses of other tasks. Scale them to about 1, then `--label"
+                    f" {column.name}=regression` takes them"
+                )
+            return kind, ""
         return (
             "sequence_classification",
             "could be `regression`, if its numbers are a scale" if column.num_distinct > 2 else "",

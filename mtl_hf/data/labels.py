@@ -67,6 +67,7 @@ TASK_TYPES: dict[str, TaskType] = {
     ),
     "masked_lm": TaskType(None, None, False, ("perplexity", "accuracy", "cross_entropy"), alone=True),
 }
+FAR = 10  # a mean or a deviation of numbers above this makes squared errors that drown other losses
 # Option of a task → the task type that has it.
 _OPTIONS = {
     "loss": "sentence_similarity",
@@ -313,6 +314,40 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
                 f" {len(tags)} labels in {spec.label!r}."
             )
     return names
+
+
+def report_far_numbers(tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData]) -> None:
+    """Warn of numbers whose squared error drowns the losses of other tasks, with what mends it.
+
+    Args:
+        tasks: Task name → task. A `loss_weight` that makes the error small enough is an answer already.
+        sources: With the labels of their training rows.
+    """
+    for name, task in tasks.items():
+        if task.type != "regression" or not task.config.train:
+            continue
+        labels = [label for source in task.config.sources for label in sources[source].gold["train"][name]]
+        numbers = np.array([label for label in labels if label is not None])
+        mean, deviation = float(numbers.mean()), float(numbers.std())
+        if not is_far(mean * task.config.loss_weight**0.5, deviation * task.config.loss_weight**0.5):
+            continue
+        scaled = f"(label - {mean:.4g}) / {deviation:.4g}" if deviation else f"label - ({mean:.4g})"
+        weight = (
+            f", or set `tasks.{name}.loss_weight: {1 / deviation**2:.2g}` (1 / variance), which clipping undoes unless"
+            " a step is a whole round or `max_grad_norm` is 0"
+            if deviation > FAR
+            else ""
+        )
+        logger.warning(
+            "Task %s: its training labels have mean %.4g and standard deviation %.4g. The squared error of such numbers"
+            " drowns the losses of other tasks and takes up the gradient norm that all share: scale the labels in the"
+            " data, as %s%s.", name, mean, deviation, scaled, weight,
+        )  # fmt: skip
+
+
+def is_far(mean: float, deviation: float) -> bool:
+    """Whether numbers with this mean and standard deviation are far from unit size."""
+    return max(abs(mean), deviation) > FAR
 
 
 def label_names(labels: Iterable[Any]) -> set[str]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Texts = Sequence[Any]  # strings, lists of words or tuples of two strings
+Leaks = dict[int, set[tuple[str, str]]]  # training row → the (source, split) that have its text
 
 
 def text_key(text: Any) -> str:
@@ -24,21 +25,21 @@ def text_key(text: Any) -> str:
     return " ".join(re.findall(r"\w+", whole.lower())) or whole
 
 
-def find_leaks(texts: Mapping[str, Mapping[str, Texts]]) -> dict[str, dict[int, set[tuple[str, str]]]]:
+def find_leaks(texts: Mapping[str, Mapping[str, Texts]]) -> dict[str, Leaks]:
     """Training rows whose text is in a validation or test split of any source, in time linear in the rows.
 
     Args:
         texts: Source → split → its texts.
 
     Returns:
-        Source → training row → the (source, split) that have its text. Sources and rows without any are left out.
+        Source → its leaks. Sources and rows without any are left out.
     """
     places: dict[str, set[tuple[str, str]]] = collections.defaultdict(set)
     for source, splits in texts.items():
         for split in splits.keys() - {"train"}:
             for text in splits[split]:
                 places[text_key(text)].add((source, split))
-    leaks: dict[str, dict[int, set[tuple[str, str]]]] = {}
+    leaks: dict[str, Leaks] = {}
     for source, splits in texts.items():
         keys = enumerate(map(text_key, splits.get("train", ())))
         if rows := {row: places[key] for row, key in keys if key in places}:

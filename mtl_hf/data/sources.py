@@ -27,7 +27,7 @@ import datasets
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
-from .leaks import find_leaks, text_key
+from .leaks import Leaks, find_leaks, text_key
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +93,18 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     """
     wanted = tuple(splits)
     sources = {name: _load_source(name, source, config) for name, source in config.sources.items()}
-    leaked = _report_leaks(sources, config) if "train" in wanted else {}
+    leaks: dict[str, Leaks] = {}
+    if "train" in wanted:
+        leaks = find_leaks(
+            {name: {split: data.texts(split) for split in data.splits} for name, data in sources.items()}
+        )
     for name, data in sources.items():
-        _draw_train_rows(data, config.sources[name].max_train_rows, leaked.get(name, ()))
+        found, spec = leaks.get(name, {}), config.sources[name]
+        if found and spec.drop_leaked:
+            _drop_leaks(data, found)
+        drawn = _draw_train_rows(data, spec.max_train_rows, found if spec.drop_leaked else ())
+        if not spec.drop_leaked:
+            _report_leaks(data, {row: found[row] for row in drawn if row in found})
         data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return sources
 
@@ -154,8 +163,8 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     for split, rows in loaded.items():
         if not len(rows):
             raise ValueError(f"`{where}`: the split {split!r} has no rows.")
-        _check_columns(rows, [(f"{where}.text", column) for column in columns], split)
-        _check_columns(rows, [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label], split)
+        labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
+        _check_columns(rows, [*((f"{where}.text", column) for column in columns), *labels], split, name)
     data = SourceData(name, _find_form(loaded, columns, where), columns, dict(loaded))
     for split in list(data.splits):
         _drop_bad_rows(data, split, source.drop_bad_rows)
@@ -164,42 +173,43 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
             (spec.label for spec in tasks.values() if spec.type == "sequence_classification"), None
         )
         if stratify:
-            _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train")
+            _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train", name)
         carve(data, shares, stratify, typed(int, source.split.get("seed", 13), f"{where}.split.seed"))
     return data
 
 
-def _report_leaks(sources: Mapping[str, SourceData], config: RunConfig) -> dict[str, Collection[int]]:
-    """Say which training rows have a text that is scored in some source, and drop them where that is asked for.
-
-    Returns:
-        Source → numbers of the training rows that were dropped.
-    """
-    dropped: dict[str, Collection[int]] = {}
-    texts = {name: {split: data.texts(split) for split in data.splits} for name, data in sources.items()}
-    for name, rows in find_leaks(texts).items():
-        data, num_rows = sources[name], len(sources[name].splits["train"])
-        counts = collections.Counter(place for places in rows.values() for place in places)
-        found = ", ".join(f"{source} {split} ({count})" for (source, split), count in sorted(counts.items()))
-        if not config.sources[name].drop_leaked:
-            logger.warning(
-                "Source %s: %d of %d training rows have a text that is also in %s: scores there flatter;"
-                " `sources.%s.drop_leaked: true` drops these rows.", name, len(rows), num_rows, found, name,
-            )  # fmt: skip
-            continue
-        if len(rows) == num_rows:
-            raise ValueError(
-                f"`sources.{name}.drop_leaked`: every training row has a text that is also in {found}; none would stay."
-            )
-        logger.warning(
-            "Source %s: %d of %d training rows dropped, whose text is also in %s.", name, len(rows), num_rows, found
+def _drop_leaks(data: SourceData, leaks: Leaks) -> None:
+    """Drop the training rows whose text is scored, and say so."""
+    num_rows = len(data.splits["train"])
+    if len(leaks) == num_rows:
+        raise ValueError(
+            f"`sources.{data.name}.drop_leaked`: every training row has a text that is also in {_places(leaks)}; none"
+            " would stay."
         )
-        data.keep("train", [row for row in range(num_rows) if row not in rows])
-        dropped[name] = rows
-    return dropped
+    logger.warning(
+        "Source %s: %d of %d training rows dropped, whose text is also in %s.",
+        data.name, len(leaks), num_rows, _places(leaks),
+    )  # fmt: skip
+    data.keep("train", [row for row in range(num_rows) if row not in leaks])
 
 
-def _draw_train_rows(data: SourceData, number: int | None, leaked: Collection[int]) -> None:
+def _report_leaks(data: SourceData, leaks: Leaks) -> None:
+    """Say how many of the rows that are trained on have a text that is scored."""
+    if leaks:
+        logger.warning(
+            "Source %s: %d of %d training rows have a text that is also in %s: scores there flatter;"
+            " `sources.%s.drop_leaked: true` drops these rows.",
+            data.name, len(leaks), len(data.splits["train"]), _places(leaks), data.name,
+        )  # fmt: skip
+
+
+def _places(leaks: Leaks) -> str:
+    """Where leaked texts are scored, with how many of them."""
+    counts = collections.Counter(place for places in leaks.values() for place in places)
+    return ", ".join(f"{source} {split} ({count})" for (source, split), count in sorted(counts.items()))
+
+
+def _draw_train_rows(data: SourceData, number: int | None, leaked: Collection[int]) -> list[int]:
     """Keep `number` training rows: the same ones in every run, and of a smaller number some of these.
 
     Args:
@@ -207,15 +217,19 @@ def _draw_train_rows(data: SourceData, number: int | None, leaked: Collection[in
         number: How many; None for all.
         leaked: Training rows that were dropped as leaks. Which these are depends on the other sources of the run, so
             they have their place in the draw all the same.
+
+    Returns:
+        Which of the training rows were kept.
     """
     left = len(data.splits.get("train", ()))
     if number is None or number >= left:
-        return
+        return list(range(left))
     order = np.random.default_rng(13).permutation(left + len(leaked)).tolist()
     here = {row: place for place, row in enumerate(row for row in range(len(order)) if row not in leaked)}
-    drawn = [here[row] for row in order if row in here][:number]
-    data.keep("train", sorted(drawn))
+    drawn = sorted([here[row] for row in order if row in here][:number])
+    data.keep("train", drawn)
     logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", data.name, number, left)
+    return drawn
 
 
 def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:
@@ -427,11 +441,11 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
 # ---- checking ----
 
 
-def _check_columns(rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], split: str) -> None:
+def _check_columns(rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], split: str, source: str) -> None:
     for path, column in wanted:
         if column not in rows.column_names:
             raise ValueError(
-                f"`{path}` is {column!r}, but the split {split!r} has no such column."
+                f"`{path}` is {column!r}, but the split {split!r} of source {source!r} has no such column."
                 f"{nearest(column, rows.column_names)} It has: {', '.join(rows.column_names)}."
             )
 

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..config import Model, RunConfig, Task, typed
 from ..data.labels import TASK_TYPES, TaskData
@@ -90,6 +92,7 @@ def compare(
     if {ALONE, TOGETHER} <= set(comparison.names):
         (one,) = (run for run in runs if run.variant == TOGETHER and run.seed == comparison.seeds[0])
         several = [run for run in runs if run.variant == ALONE and run.seed == comparison.seeds[0]]
+        logger.info("Measuring what answering takes: one model with all heads, and a model a task.")
         result["answering"] = measure_answering(one.folder, {run.model: run.folder for run in several})
         _write(result, folder)
     if plot:
@@ -153,6 +156,7 @@ def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: i
         lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
         return name, lines[-1] if lines else f"exit code {done.returncode}"
 
+    logger.info("Checking %d runs up to their first step.", len(chosen))
     steps: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, output in _each(check, list(chosen), jobs, "Checking"):
@@ -187,7 +191,16 @@ def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
     if len(due) < len(runs):
         logger.info("%d of %d runs are finished already.", len(runs) - len(due), len(runs))
     jobs = max(1, min(jobs, len(due)))  # a run that is alone has all threads
-    failed = [problem for problem in _each(lambda run: _train(run, jobs), due, jobs, "Training") if problem]
+    numbers = {run.name: number for number, run in enumerate(runs, start=1)}
+
+    def train(run: PlannedRun) -> str | None:
+        shown, started = f"Run {numbers[run.name]} of {len(runs)}: {run.name}", time.perf_counter()
+        logger.info("%s begins.", shown)
+        problem = _train(run, jobs)
+        logger.info("%s, %s%.0f s.", shown, "failed after " if problem else "", time.perf_counter() - started)
+        return problem
+
+    failed = [problem for problem in _each(train, due, jobs, "Training") if problem]
     if failed:
         raise ChildProcessError(
             f"{len(failed)} of {len(due)} runs failed; the others are kept, and the same command goes on with these:\n"
@@ -236,9 +249,10 @@ def _each(function: Callable[[Any], Any], items: Sequence[Any], jobs: int, title
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        for future in as_completed([pool.submit(call, item) for item in items]):
-            bar.update()
-            yield future.result()
+        with logging_redirect_tqdm():  # lines of the log stand above the bar
+            for future in as_completed([pool.submit(call, item) for item in items]):
+                bar.update()
+                yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # stopped by the keyboard, nothing more begins
         bar.close()

@@ -155,13 +155,17 @@ def text_columns(
         columns = (text,) if isinstance(text, str) else tuple(text)
         if set(columns) <= set(rows.column_names):
             return columns if len(columns) > 1 else columns[0]
+    # What other sources of the run are read from is as good a name as those that are usual.
+    texts = [source.text for source in run.sources.values()] if run is not None else []
     if spec["text"] in PAIRED:
-        found: list[Any] = [pair for pair in PAIR_COLUMNS if set(pair) <= set(rows.column_names)]
-        known = ", ".join(map(" and ".join, PAIR_COLUMNS))
+        pairs = dict.fromkeys((*PAIR_COLUMNS, *(tuple(text) for text in texts if not isinstance(text, str))))
+        found: list[Any] = [pair for pair in pairs if set(pair) <= set(rows.column_names)]
+        known = ", ".join(map(" and ".join, pairs))
     else:
-        usual = {column: _form(rows.features[column]) for column in TEXT_COLUMNS if column in rows.column_names}
+        names = dict.fromkeys((*TEXT_COLUMNS, *(text for text in texts if isinstance(text, str))))
+        usual = {column: _form(rows.features[column]) for column in names if column in rows.column_names}
         found = [column for column, form in usual.items() if form == spec["text"]] or [*usual]
-        known = ", ".join(TEXT_COLUMNS)
+        known = ", ".join(names)
     if len(found) != 1:
         problem = f"{' and '.join(map(str, found))} could all be" if found else f"none is called as usual ({known}) for"
         raise ValueError(

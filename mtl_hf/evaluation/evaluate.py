@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 def evaluate(
     models: str | Path | Sequence[str | Path],
     *,
-    split: str = "test",
+    split: str | None = None,
     config: str | Path | Mapping[str, Any] | RunConfig | None = None,
     overrides: Sequence[str] = (),
     data: str | Path | None = None,
@@ -53,7 +53,7 @@ def evaluate(
     Args:
         models: One or several: a run's folder, one of its `checkpoint-N`, any folder of
             `MultiTaskModel.save_pretrained`, or a Hub id (`me/model`, `me/model@revision`).
-        split: `train`, `validation` or `test`.
+        split: `train`, `validation` or `test`; by default `test`, or `validation` where no source has a test split.
         config: What to score on; by default the config that the (first) model's run was started with.
         overrides: `a.b=c` changes to it, such as `data=FOLDER`.
         data: A file of rows (.jsonl, .json, .csv, .tsv, .parquet) to score on instead, which needs no config.
@@ -80,9 +80,9 @@ def evaluate(
     if not names or len(set(paths)) < len(paths):
         twice = ", ".join(sorted({path for path in paths if paths.count(path) > 1}))
         raise ValueError(f"`models` names {twice} twice." if names else "`models` is empty; it names one, or several.")
-    if split not in ("train", "validation", "test"):
+    if split not in (None, "train", "validation", "test"):
         raise ValueError(f"`split` is {split!r}; valid are train, validation and test.")
-    if data is not None and split != "test":
+    if data is not None and split not in (None, "test"):
         raise ValueError(f"`split` is {split!r}, but all rows of a file (`data`) are scored, as its test split.")
     if data is None and (text or labels):
         raise ValueError("`text` and `labels` name columns of a file: give it by `data`.")
@@ -114,7 +114,7 @@ def evaluate(
             if data is not None:
                 run = config_of_file(data, _common(checkpoints[0].heads, checkpoints), run, text, labels)
             assert run is not None
-            run, sources = _load_data(run, split, checkpoints)
+            run, sources, split = _load_data(run, split, checkpoints)
         target = _folder(to, checkpoints, split if data is None else Path(data).stem)
         own_folders = folder_names([checkpoint.name for checkpoint in checkpoints])
         results: dict[str, Any] = {}
@@ -195,9 +195,9 @@ def _common(tasks: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> dict
 
 
 def _load_data(
-    run: RunConfig, split: str, checkpoints: Sequence[Checkpoint]
-) -> tuple[RunConfig, dict[str, SourceData]]:
-    """The config narrowed to the tasks and sources that can be scored, and those sources."""
+    run: RunConfig, split: str | None, checkpoints: Sequence[Checkpoint]
+) -> tuple[RunConfig, dict[str, SourceData], str]:
+    """The config narrowed to the tasks and sources that can be scored, those sources, and the split that is scored."""
     run.tasks = _common(run.tasks, checkpoints)
     run.sources = {
         name: source for name, source in run.sources.items() if any(name in task.sources for task in run.tasks.values())
@@ -208,9 +208,16 @@ def _load_data(
                 raise ValueError(
                     f"`tasks.{name}` is {task.type}; the head of {checkpoint.name} is {checkpoint.heads[name]['type']}."
                 )
-    sources = {name: source for name, source in load_sources(run, [split]).items() if split in source.splits}
-    if not sources:
-        raise ValueError(f"no source of this config has a {split} split; choose another with `--split`.")
+    wanted = [split] if split else ["test", "validation"]
+    loaded = load_sources(run, wanted)
+    split = next((name for name in wanted if any(name in source.splits for source in loaded.values())), None)
+    if split is None:
+        raise ValueError(f"no source of this config has a {wanted[0]} split; choose another with `--split`.")
+    if split != wanted[0]:
+        logger.info("No source has a %s split: the %s split is scored.", wanted[0], split)
+    sources = {name: source for name, source in loaded.items() if split in source.splits}
+    for data in sources.values():  # labels of the other split would be checked, and are not asked for
+        data.splits = {split: data.splits[split]}
     for name, spec in list(run.tasks.items()):
         kept = [source for source in spec.sources if source in sources]
         if not kept:
@@ -226,7 +233,7 @@ def _load_data(
                         f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source}"
                         f" ({' and '.join(sources[source].columns)}) are {'single' if reads_pairs else 'pairs'}."
                     )
-    return run, sources
+    return run, sources, split
 
 
 def _prepare(

@@ -1,10 +1,16 @@
 """What all plots over steps share: colours that colour-blind readers can tell apart, axes of losses, PNG and SVG."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
+_FEW = 20  # points
+
+
+def marks(points: Sized) -> dict[str, Any]:
+    """How a curve shows its points: by small markers where they are few, since a line of one point is not seen."""
+    return {"marker": "o", "markersize": 3} if len(points) < _FEW else {}
 
 
 def scale_axis(axis: Any, values: Iterable[float]) -> None:

@@ -43,11 +43,17 @@ def scores_table(results: Mapping[str, Any]) -> str:
         lines.append(f"{'all tasks right':<24}{source:<16}{100 * value:>8.2f}")
     if not math.isnan(results["score"]):
         lines.append(f"{'score':<40}{100 * results['score']:>8.2f}")
-    rows = ", ".join(f"{source} {number}" for source, number in results["rows"].items())
-    lines.append(f"({results.get('split', 'scored')} rows: {rows})")
+    lines.append(f"({_rows_line(results)})")
     if "experts" in results:
         lines += ["", *_experts_table(results["experts"])]
     return "\n".join(lines)
+
+
+def _rows_line(results: Mapping[str, Any]) -> str:
+    """Which rows were scored, and how many of each source."""
+    rows = ", ".join(f"{source} {number}" for source, number in results["rows"].items())
+    which = f"rows of {results['data']}" if "data" in results else f"{results.get('split', 'scored')} rows"
+    return f"{which}: {rows}"
 
 
 def _experts_table(usage: Mapping[str, Sequence[float]]) -> Iterator[str]:
@@ -104,23 +110,20 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     """
     short = short_names(list(comparison["models"]))
     first, *others = short
-    width = max(10, *(len(name) + 2 for name in short.values()))
-    titles = [f"{short[other]} - {short[first]}" for other in others]
-    wide = max(26, *(len(title) + 2 for title in titles))
-    header = f"{'task':<24}{'metric':<16}" + "".join(f"{name:>{width}}" for name in short.values())
-    lines = [header + "".join(f"{title:>{wide}}" for title in titles)]
-    lines.append("-" * len(lines[0]))
     reference = comparison["models"][first]
+    table: list[list[str]] = [[*short.values(), *(f"{short[other]} - {short[first]}" for other in others)]]
+    named = [f"{'task':<24}{'metric':<16}"]
 
     def add(task: str, metric: str, values: list[Any], differences: list[Mapping[str, Any]]) -> None:
-        cells = [f"{'-' if value is None else show_number(metric, value):>{width}}" for value in values]
+        cells = ["-" if value is None else show_number(metric, value) for value in values]
         for found in differences:
             difference = found.get("difference")
             shown = "-" if difference is None else show_number(metric, difference, sign="+")
             if "interval" in found:
                 shown += " ({} to {})".format(*(show_number(metric, end, sign="+") for end in found["interval"]))
-            cells.append(f"{shown:>{wide}}")
-        lines.append(f"{task:<24}{metric:<16}{''.join(cells)}")
+            cells.append(shown)
+        named.append(f"{task:<24}{metric:<16}")
+        table.append(cells)
 
     def differences(*path: str) -> list[Mapping[str, Any]]:
         found: list[Any] = []
@@ -139,10 +142,13 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
         joint = [result["joint"][source] for result in comparison["models"].values()]
         add("all tasks right", source, joint, differences("joint", source))
     add("score", "", [result["score"] for result in comparison["models"].values()], differences("score"))
-    rows = ", ".join(f"{source} {number}" for source, number in reference["rows"].items())
-    lines.append(
-        f"({comparison['split']} rows: {rows}; in brackets 95 % intervals of the difference, by a paired bootstrap)"
-    )
+    widths = [max(10, 2 + max(map(len, column))) for column in zip(*table, strict=True)]
+    lines = [
+        name + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+        for name, cells in zip(named, table, strict=True)
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    lines.append(f"({_rows_line(reference)}; in brackets 95 % intervals of the difference, by a paired bootstrap)")
     return "\n".join(lines)
 
 

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config import RunConfig
 from ..metrics import LOSS_LIKE
 from ..training.checkpoints import list_checkpoints
 from ..training.conflict_report import CONFLICTS_FILE, pairs_of, parts_of, read_conflicts
-from .figures import COLOURS, save_figure, scale_axis
+from .figures import COLOURS, marks, save_figure, scale_axis
+from .saved_models import run_file
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,8 @@ def plot_run(folder: str | Path) -> list[Path]:
     - `validation`: the primary metric of each task (of a run that is not finished, the first that is logged).
     - `loss_weights`: of each task, where the run logs them.
     - `gradient_conflicts`: the cosine of each pair of tasks' gradients, by part and step, where the run keeps them.
+
+    What was not logged is not drawn: of a run shorter than its `logging_steps` only what evaluations say.
 
     Args:
         folder: A run's folder, finished or not, or one of its `checkpoint-N`.
@@ -52,6 +56,9 @@ def plot_run(folder: str | Path) -> list[Path]:
     logged = dict.fromkeys(key for line in lines for key in line)
     parts = [key.removeprefix("lr_") for key in logged if key.startswith("lr_")]
     tasks = [key.removesuffix("_loss") for key in logged if key.endswith("_loss") and not key.startswith("lr_")]
+    if not tasks:  # which cannot be read from `eval_<task>_<metric>`, as both may have underscores
+        own = run_file(folder)
+        tasks = list(primary) or list(RunConfig.load(own).tasks if own else ())
     weights = {task: curve(lines, f"{task}_weight") for task in tasks if f"{task}_weight" in logged}
     conflicts = pairs_of(read_conflicts(folder)) if (folder / CONFLICTS_FILE).is_file() else {}
     figures: dict[str, Callable[[], Any]] = {
@@ -130,7 +137,7 @@ def _draw_rates(rates: Mapping[str, Curve]) -> Any:
             look = {"color": plt.get_cmap("viridis")(0.9 * depth.index(name) / max(1, len(depth) - 1))}
         else:
             look = {"color": COLOURS[(others.index(name) + 1) % len(COLOURS)], "linestyle": "--"}
-        axis.plot(*zip(*points, strict=True), label=f" {name}", linewidth=1.4, **look)
+        axis.plot(*zip(*points, strict=True), label=f" {name}", linewidth=1.4, **look, **marks(points))
     scale_axis(axis, [max(value for _, value in points) for points in rates.values()])
     axis.set_ylabel("learning rate")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
@@ -138,12 +145,15 @@ def _draw_rates(rates: Mapping[str, Curve]) -> Any:
 
 
 def _draw_losses(losses: Mapping[str, Curve], history: Sequence[Mapping[str, Any]]) -> Any:
-    if not losses:
+    names = [name for name in LOSS_LIKE if name != "perplexity"]
+    found = {task: (points, *validation_curve(history, task, names)) for task, points in losses.items()}
+    found = {task: (points, metric, scored) for task, (points, metric, scored) in found.items() if points or scored}
+    if not found:
         return None
-    figure, axes = _panels(len(losses))
-    for axis, (task, points) in zip(axes, losses.items(), strict=True):
-        axis.plot(*zip(*points, strict=True), color=COLOURS[0], linewidth=1.2, label="training")
-        metric, scored = validation_curve(history, task, [name for name in LOSS_LIKE if name != "perplexity"])
+    figure, axes = _panels(len(found))
+    for axis, (task, (points, metric, scored)) in zip(axes, found.items(), strict=True):
+        if points:
+            axis.plot(*zip(*points, strict=True), color=COLOURS[0], linewidth=1.2, label="training", **marks(points))
         if scored:
             look = {"color": COLOURS[1], "linestyle": "--", "marker": "o", "markersize": 3}
             axis.plot(*zip(*scored, strict=True), label=f"validation, {metric}", **look)
@@ -181,7 +191,8 @@ def _draw_weights(weights: Mapping[str, Curve]) -> Any:
         return None
     figure, (axis,) = _panels(1)
     for place, (task, points) in enumerate(weights.items()):
-        axis.plot(*zip(*points, strict=True), color=COLOURS[place % len(COLOURS)], linewidth=1.4, label=task)
+        look = {"color": COLOURS[place % len(COLOURS)], "linewidth": 1.4} | marks(points)
+        axis.plot(*zip(*points, strict=True), label=task, **look)
     scale_axis(axis, [value for points in weights.values() for _, value in points])
     axis.set_ylabel("weight of the loss")
     axis.legend(fontsize=7)

@@ -48,19 +48,21 @@ def parts_of(by_step: Mapping[int, Mapping[str, float | None]]) -> list[str]:
 def conflict_sentences(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A sentence a pair: in which share of the steps compared the cosine is below 0, and in which parts most often.
 
-    "Most" are the parts whose share is within 0.05 of the highest.
+    "Most" are the parts whose share is within 0.05 of the highest. Of a pair that conflicts in no step nothing is said
+    of parts, in which it may.
     """
     for (first, second), by_step in pairs_of(lines).items():
         shares = {
             part: _share_below_0([cosines.get(part) for cosines in by_step.values()]) for part in parts_of(by_step)
         }
         together = shares.pop("all")
+        if together == 0:
+            yield f"{first} and {second} did not conflict in any step ({len(by_step)} compared)."
+            continue
         sentence = f"{first} and {second} conflict in {100 * together:.0f} % of steps ({len(by_step)} compared)"
         highest = max(shares.values())
         worst = [part for part, share in shares.items() if share >= highest - 0.05]
-        if highest == 0:
-            yield f"{sentence}, in no part."
-        elif len(worst) == len(shares):
+        if len(worst) == len(shares):
             yield f"{sentence}, everywhere alike."
         else:
             yield f"{sentence}, most in {_name_parts(worst)}."

@@ -290,10 +290,10 @@ def parts_table(parts: Iterable[Part], weight_decay: float) -> str:
 
 
 def trained_share(parts: Iterable[Part]) -> str:
-    """How many of the model's parameters are trained, and of the encoder's with its adapters, as the run says it."""
+    """How many of the model's parameters are to train, and of the encoder's with its adapters, as the run says it."""
     parts = list(parts)
     sides = {
-        "trained": parts,
+        "to train": parts,
         "of the encoder": [part for part in parts if not part.name.startswith(("heads.", "experts"))],
     }
     counted = []

@@ -112,13 +112,16 @@ class ScoreProgressCallback(ProgressCallback):
         eval_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """One bar a source."""
+        """One bar a source, which it names."""
         if args.disable_tqdm:
             return
         if eval_dataloader is not self._predicting:
             self.on_evaluate(args, state, control)
             self._predicting = eval_dataloader
+        begins = self.prediction_bar is None
         super().on_prediction_step(args, state, control, eval_dataloader=eval_dataloader, **kwargs)
+        if begins and self.prediction_bar is not None:
+            self.prediction_bar.set_description(", ".join(eval_dataloader.dataset.names))
 
     def on_log(
         self,
@@ -137,10 +140,18 @@ class ScoreProgressCallback(ProgressCallback):
             logger.info("%s", line)
 
     def line(self, state: TrainerState, logs: dict[str, Any]) -> str:
-        """One line for a training log or an evaluation; nothing for other logs."""
+        """One line for a training log or an evaluation; nothing for other logs.
+
+        Behind a loss that is weighed anew in each step stands what it was multiplied by in the last one.
+        """
         epoch = f"epoch {state.epoch or 0:5.2f}  step {state.global_step:>5}"
         if "loss" in logs:
-            losses = "  ".join(f"{task} {logs[f'{task}_loss']:.4f}" for task in self.primary if f"{task}_loss" in logs)
+            losses = "  ".join(
+                f"{task} {logs[f'{task}_loss']:.4f}"
+                + (f" x{logs[f'{task}_weight']:.3g}" if f"{task}_weight" in logs else "")
+                for task in self.primary
+                if f"{task}_loss" in logs
+            )
             return (
                 f"{epoch}  loss {logs['loss']:.4f}  ({losses})  lr {logs['learning_rate']:.2e}"
                 f"  {logs['labelled_rows_per_second']:.0f} labelled rows/s"

@@ -17,6 +17,7 @@ from ..data.labels import TaskData
 from ..modeling.modeling_multitask import MultiTaskModel
 from .arguments import MultiTaskTrainingArguments
 from .balancing import GROUP, STATE_FILE, make_balancer
+from .choices import read_choice
 from .conflicts import ConflictLog
 from .gradients import make_aggregation
 from .optimizer import Part
@@ -84,6 +85,8 @@ class TaskSharing:
                     " scales them: use configs/accelerate/multi_gpu.yaml, and `precision: bf16` or fp32."
                 )
         self._tasks: list[str] = []
+        if num_sources:
+            self._say_how(args, [name for name, task in tasks.items() if task.config.train])
         if num_sources and is_clipped_away(args, tasks, balanced=self.balancer is not None):
             logger.warning(
                 "What losses are multiplied by (`loss_weight`, `loss_balancing`) will change little: a step is one"
@@ -93,6 +96,21 @@ class TaskSharing:
                 args.max_grad_norm,
                 num_sources,
             )
+
+    def _say_how(self, args: MultiTaskTrainingArguments, tasks: Sequence[str]) -> None:
+        """Say before training how tasks share the encoder, where it is not by adding up their losses."""
+        if args.gradient_aggregation is not None:
+            logger.info(
+                "Gradients of %s are combined by %s: `gradient_accumulation_steps` is set to %d, so that a step is a"
+                " round, one batch of each source.",
+                ", ".join(tasks),
+                read_choice("training.gradient_aggregation", args.gradient_aggregation)[0],
+                args.gradient_accumulation_steps,
+            )
+        elif self.balancer:
+            name = read_choice("training.loss_balancing", args.loss_balancing)[0]
+            logger.info("Losses of %s are balanced by %s: what each is multiplied by is logged beside it (x).",
+                        ", ".join(tasks), name)  # fmt: skip
 
     def begin_step(self, step: int, epoch: int, tasks: Sequence[str]) -> None:
         """Decide what losses are multiplied by in a step.

@@ -45,6 +45,7 @@ from ..metrics import (
     primary_metric,
     read_answers,
     score,
+    show_number,
     try_metrics,
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
@@ -316,7 +317,8 @@ class MultiTaskTrainer(ResumableTrainer):
                 if entry["step"] == step and key in entry:
                     peaks["chosen by"] = (metric, step, entry[key])
         for name, (metric, step, value) in peaks.items():
-            logger.info("Best: %s %s %.4f at step %d.", name, metric, value, step)
+            kind = next((loss for loss in LOSS_LIKE if metric.endswith(loss)), metric)
+            logger.info("Best: %s %s %s at step %d.", name, metric, show_number(kind, value), step)
         return output
 
     def checkpoint_facts(self) -> dict[str, Any]:

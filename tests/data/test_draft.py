@@ -188,12 +188,12 @@ def test_labels_that_are_called_alike_get_names_of_their_sources(tmp_path: Path)
     [
         ("label", range(40), "sequence_classification"),  # numbers of classes
         ("intent_id", range(40), "sequence_classification"),
-        ("minutes", range(40), "regression"),
+        ("minutes", range(-15, 15), "regression"),
+        ("minutes", range(40), None),  # far from unit size
         ("minutes", range(20), "sequence_classification"),
         ("minutes", [number / 2 for number in range(4)], "regression"),
         ("user_id", range(4), None),
         ("nr", range(120), None),  # another number in each row
-        ("rating", range(120), "regression"),
     ],
 )
 def test_numbers(tmp_path: Path, column: str, values: Any, kind: str | None) -> None:
@@ -201,6 +201,25 @@ def test_numbers(tmp_path: Path, column: str, values: Any, kind: str | None) -> 
             for number, row in enumerate(review_rows(num_rows=120))]  # fmt: skip
     config = runs(draft_config([write(tmp_path / "rows.csv", rows)]), tmp_path)
     assert {label: kind for kind, label in tasks_of(config).values()}.get(column) == kind
+
+
+def test_numbers_far_from_unit_size_are_left_out_unless_asked_for(tmp_path: Path) -> None:
+    rows = [row | {"rating": 30 + 3 * number} for number, row in enumerate(review_rows(num_rows=120))]
+    path = write(tmp_path / "reviews.csv", rows)
+    yaml = draft_config([path])
+    assert "left out: rating, numbers of mean 208.5 and standard deviation 103.9: their squared error would" in yaml
+    assert "rating" not in tasks_of(runs(yaml, tmp_path))
+    config = runs(draft_config([path], labels=["rating=regression"]), tmp_path)
+    assert list(tasks_of(config).values()) == [("regression", "rating")]
+
+
+@pytest.mark.parametrize("written", ["2024-03-{:02}", "{:02}/03/2024", "2024-03-{:02} 10:00:00", "2024-03-{:02}T10:00"])
+def test_dates_are_called_dates(written: str, tmp_path: Path) -> None:
+    rows = [row | {"sent": written.format(number % 28 + 1)} for number, row in enumerate(review_rows())]
+    for ending in (".csv", ".jsonl"):  # a reader of JSON may make dates of them
+        yaml = draft_config([write(tmp_path / f"reviews{ending}", rows)])
+        assert "left out: sent, dates: they say nothing of the text" in yaml
+        assert runs(yaml, tmp_path).sources["reviews"].text == "body"
 
 
 def test_names_that_no_task_can_have(tmp_path: Path) -> None:

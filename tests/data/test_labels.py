@@ -8,7 +8,7 @@ import pytest
 from datasets import ClassLabel, Features, List, Value
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks
+from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks, report_far_numbers
 from mtl_hf.data.sources import SourceData, load_sources
 from mtl_hf.metrics import METRICS
 from mtl_hf.modeling.heads import HEADS
@@ -110,6 +110,26 @@ def test_tags_of_every_kind_become_names(
 def test_numbers_are_read_as_floats_and_absent_ones_as_none() -> None:
     assert gold(NUMBERS, [1, 2, None]) == ([], [1.0, 2.0, None])
     assert gold(NUMBERS, [0.5, float("nan"), None]) == ([], [0.5, None, None])
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "remedy"),
+    [
+        ([30, 392, None], {}, "as (label - 211) / 181, or set `tasks.task.loss_weight: 3.1e-05` (1 / variance)"),
+        ([200, 202], {}, "as (label - 201) / 1."),
+        ([-20, -20], {}, "as label - (-20)."),
+        ([30, 392], {"loss_weight": 3.1e-5}, None),
+        ([1, 5, 9], {}, None),
+    ],
+)
+def test_numbers_far_from_unit_size_draw_a_warning_with_what_mends_it(
+    values: Any, options: Any, remedy: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    task, source = build(NUMBERS, values, **options)
+    report_far_numbers({"task": task}, {source.name: source})
+    far = [message for message in caplog.messages if "mean" in message]
+    assert len(far) == (remedy is not None)
+    assert all(str(remedy) in message for message in far)
 
 
 # Labels of the YAML

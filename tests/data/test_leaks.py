@@ -165,6 +165,17 @@ def test_carving_keeps_a_pair_and_its_reverse_on_one_side(caplog: pytest.LogCapt
     assert len(caplog.messages) == 1  # that of carving
 
 
+def test_leaks_are_counted_among_the_rows_that_are_trained_on(caplog: pytest.LogCaptureFixture) -> None:
+    train = [(f"one {row}", f"two {row}") for row in range(60)]
+    first = {"train": train, "validation": [("v", "1")], "test": train[:30]}
+    with caplog.at_level(logging.WARNING, "mtl_hf"):
+        drawn = numbers(load(first, SECOND, max_train_rows=20)["first"])
+    count = sum(number < 30 for number in drawn)
+    assert 0 < count < 20
+    assert caplog.messages[0] == "Source first: trained on 20 of its 60 rows (max_train_rows)."
+    assert caplog.messages[1].startswith(f"Source first: {count} of 20 training rows have a text that is also in first")
+
+
 def test_max_train_rows_draws_the_same_rows_whatever_leaks_were_dropped() -> None:
     train = [(f"one {row}", f"two {row}") for row in range(60)]
     first = {"train": train, "validation": [("v", "1")], "test": [("t", "1")], "drop_leaked": True}

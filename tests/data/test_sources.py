@@ -329,7 +329,7 @@ def test_pair_with_an_empty_side_is_refused() -> None:
         ({"dataset": [1]}, r"`sources\.only\.dataset` is a list; it should be a datasets\.Dataset or DatasetDict"),
         ({"dataset": datasets.Dataset.from_list(ROWS), "text": ["text", "label", "x"]}, r"`sources\.only\.text` n"),
         ({"dataset": datasets.Dataset.from_list(ROWS), "text": "txt"},
-         r"`sources\.only\.text` is 'txt', but .* has no such column\. Did you mean `text`\? It has"),
+         r"`sources\.only\.text` is 'txt', but .* of source 'only' has no such column\. Did you mean `text`\? It has"),
         ({"dataset": datasets.Dataset.from_dict({"text": [1, 2], "label": ["a", "b"]})},
          r"the column 'text' of the split 'train' holds Value\('int64'\); it should hold strings or lists of words"),
         ({"dataset": {"train": datasets.Dataset.from_list(ROWS),

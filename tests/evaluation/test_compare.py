@@ -78,7 +78,11 @@ def test_runs_are_processes_and_one_that_fails_keeps_no_other_from_being_finishe
 
 
 def test_a_comparison_is_written_and_gone_on_with(
-    config: Path, tmp_path: Path, in_process: list[str], capsys: pytest.CaptureFixture[str]
+    config: Path,
+    tmp_path: Path,
+    in_process: list[str],
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = tmp_path / "out"
     cli.main(["compare", str(config), "--seeds", "1", "--to", str(folder)])
@@ -94,7 +98,15 @@ def test_a_comparison_is_written_and_gone_on_with(
     in_process.clear()
     (folder / "runs" / "together" / "seed-13.json").unlink()  # as if stopped while its results were written
     (folder / "runs" / "together" / "seed-13" / "metrics.json").unlink()
-    again = compare(config, seeds=1, to=folder, plot=False)
+    caplog.clear()
+    with caplog.at_level("INFO", "mtl_hf"):
+        again = compare(config, seeds=1, to=folder, plot=False)
+    said = [re.sub(r", \d+ s\.", ", N s.", one) for one in caplog.messages if one.startswith(("Run ", "Measuring "))]
+    assert said == [
+        "Run 3 of 3: together/seed-13 begins.",
+        "Run 3 of 3: together/seed-13, N s.",
+        "Measuring what answering takes: one model with all heads, and a model a task.",
+    ]
     assert in_process == ["together/seed-13"], "what is finished is not trained again"
     for variant in ("alone", "together"):
         assert again["variants"][variant]["tasks"] == result["variants"][variant]["tasks"]

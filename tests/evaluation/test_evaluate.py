@@ -20,7 +20,7 @@ import mtl_hf
 from mtl_hf.config import RunConfig, Task
 from mtl_hf.data.labels import TaskData
 from mtl_hf.evaluation import saved_models
-from mtl_hf.evaluation.data_file import config_of_file
+from mtl_hf.evaluation.data_file import config_of_file, text_columns
 from mtl_hf.evaluation.evaluate import _compare
 from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
 from mtl_hf.evaluation.saved_models import find_checkpoint
@@ -160,6 +160,28 @@ def test_several_models_are_scored_as_each_alone_and_their_differences_written(r
     assert " +0.00 (+0.00 to +0.00) " in slots
 
 
+def test_columns_of_a_comparison_are_as_wide_as_what_they_hold():
+    tasks = {"intent": {"primary": "accuracy", "accuracy": 1.0}}
+    result = {"tasks": tasks, "joint": {}, "rows": {"data": 5}, "score": 1.0, "data": "rows.csv"}
+    found = {"metric": "accuracy", "difference": 0.6, "interval": (0.2, 1.0)}
+    differences = {"two": {"tasks": {"intent": found}, "joint": {}, "score": 0.6}}
+    table = comparison_table({"split": "test", "models": {"one": result, "two": result}, "differences": differences})
+    assert "  100.00  +60.00 (+20.00 to +100.00)\n" in table
+    assert table.splitlines()[-1].startswith("(rows of rows.csv: data 5;")
+
+
+def test_validation_is_scored_where_there_is_no_test_split_and_none_was_asked_for(runs, tmp_path, caplog):
+    config = RunConfig.load(runs / "first" / "run.yaml")
+    for source in config.sources.values():
+        source.data_files = {"train": source.data_files["train"], "validation": source.data_files["test"]}
+    caplog.set_level("INFO", "mtl_hf")
+    found = mtl_hf.evaluate(runs / "first", config=config, to=tmp_path)
+    assert (found["split"], found["rows"]) == ("validation", {"assistant": 21, "reviews": 11})
+    assert "No source has a test split: the validation split is scored." in caplog.messages
+    with pytest.raises(ValueError, match="no source of this config has a test split"):
+        mtl_hf.evaluate(runs / "first", config=config, split="test")
+
+
 def test_scores_that_are_means_of_other_metrics_are_not_subtracted(runs, worse, tmp_path):
     def rename(model: MultiTaskModel) -> None:  # tags that are no spans: their primary metric is the accuracy
         labels = model.config.heads["slots"]["labels"]
@@ -286,6 +308,22 @@ def test_columns_of_the_run_come_first_and_arguments_before_them(runs, tmp_path)
     gold = [json.loads(line) for line in (tmp_path / "b" / "predictions.jsonl").read_text().splitlines()]
     assert {line["tasks"]["feeling"]["gold"] for line in gold} == {"pos"}
     assert named["rows"] == {"data": 11}
+
+
+def test_a_head_may_read_the_text_of_another_source_of_the_run():
+    heads = {name: {"type": "sequence_classification", "text": "string"} for name in ("hate", "mood")}
+    config = RunConfig.load(
+        {
+            "model": {"encoder": "unused"},
+            "sources": {name: {"path": "json", "text": f"{name}_said"} for name in heads},
+            "tasks": {name: {"type": spec["type"], "source": name, "label": name} for name, spec in heads.items()},
+        }
+    )
+    rows = datasets.Dataset.from_dict({"hate_said": ["a"], "user": ["b"]})
+    for name, spec in heads.items():
+        assert text_columns("rows.csv", rows, name, spec, None, config) == "hate_said"
+    with pytest.raises(ValueError, match="text and hate_said could all be the text of the head mood"):
+        text_columns("rows.csv", rows.add_column("text", ["c"]), "mood", heads["mood"], None, config)
 
 
 def test_heads_that_read_different_columns_are_scored_from_one_file(pulled, tmp_path):

@@ -99,6 +99,31 @@ def test_what_is_not_logged_is_not_drawn(tmp_path: Path, figures: dict[str, Any]
         plot_run(run_folder(tmp_path / "empty", [{"step": 2, "train_loss": 1.0}]))
 
 
+def test_few_points_are_marked_since_a_line_of_one_is_not_seen(tmp_path: Path, figures: dict[str, Any]) -> None:
+    many = [HISTORY[0] | {"step": step} for step in range(1, 31)]
+    for history, marker in ((HISTORY[:1], "o"), (many, "None")):
+        plot_run(run_folder(tmp_path, history))
+        shown = [line for name in ("learning_rates", "losses", "loss_weights") for axis in figures[name].axes
+                 for line in axis.get_lines()]  # fmt: skip
+        assert [line.get_marker() for line in shown] == [marker] * 7
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_that_logged_only_evaluations_is_drawn_by_them(
+    finished: bool, tmp_path: Path, figures: dict[str, Any]
+) -> None:
+    run_folder(tmp_path, HISTORY[2:], {"ner": "f1", "ner_tags": "f1"} if finished else None)
+    if not finished:
+        tasks = {name: {"type": "token_classification", "source": "s", "label": name} for name in ("ner", "ner_tags")}
+        sources = {"s": {"path": "json", "text": "tokens"}}
+        config = {"model": {"encoder": "e"}, "sources": sources, "tasks": tasks, "training": {}}
+        (tmp_path / "run.yaml").write_text(json.dumps(config))
+    plot_run(tmp_path)
+    assert list(figures) == ["losses", "validation"]
+    assert [lines(axis) for axis in figures["losses"].axes] == [{"validation, cross_entropy": [(2, 0.3)]}]
+    assert [axis.get_title() for axis in figures["validation"].axes] == ["ner, validation", "ner_tags, validation"]
+
+
 def test_a_run_that_goes_on_is_drawn_up_to_its_newest_checkpoint(tmp_path: Path, figures: dict[str, Any]) -> None:
     run_folder(tmp_path / "checkpoint-1", HISTORY[:1])
     run_folder(tmp_path / "checkpoint-10", HISTORY[:2])

@@ -80,7 +80,7 @@ def test_adapters_and_heads_are_trained_and_nothing_else(spec, encoder_folder, t
     trained = sum(
         parameter.numel() for name, parameter in built.model.named_parameters() if owners.get(name) != "encoder"
     )
-    assert f"trained {trained:,} of {built.model.num_parameters():,} parameters" in trained_share(trainer.parts)
+    assert f"to train {trained:,} of {built.model.num_parameters():,} parameters" in trained_share(trainer.parts)
 
 
 @pytest.mark.parametrize("spec", [LORA, HOULSBY], ids=str)

@@ -445,8 +445,8 @@ def test_the_best_checkpoint_of_each_task_is_kept_and_named(saving, encoder_fold
     assert trainer.peaks() == peaks
     kept = {int(path.name.split("-")[1]) for path in list_checkpoints(tmp_path)}
     assert {2, 4, 6, 8} <= kept <= {2, 4, 6, 8, 12}
-    lines = ["intent accuracy 0.9000 at step 2", "slots f1 0.8000 at step 8", "stars pearson -0.4000 at step 4",
-             "topics micro_f1 0.3000 at step 6", "chosen by score 0.5000 at step 6"]  # fmt: skip
+    lines = ["intent accuracy 90.00 at step 2", "slots f1 80.00 at step 8", "stars pearson -40.00 at step 4",
+             "topics micro_f1 30.00 at step 6", "chosen by score 50.00 at step 6"]  # fmt: skip
     assert [message for message in caplog.messages if "Best" in message] == [f"Best: {line}." for line in lines]
 
 
@@ -458,7 +458,7 @@ def test_the_log_names_the_checkpoint_that_was_chosen_and_not_a_better_step_with
     trainer.add_callback(Scores(trainer, {"score": [0.1, 0.2, 0.5, 0.4, 0.3, 0.2]}))
     trainer.train()
     assert trainer.state.best_global_step == 6
-    assert "Best: chosen by score 0.2000 at step 4." in caplog.messages
+    assert "Best: chosen by score 20.00 at step 4." in caplog.messages
 
 
 def test_keeping_the_best_per_task_needs_evaluations_and_checkpoints(tmp_path):

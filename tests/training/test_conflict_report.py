@@ -30,9 +30,11 @@ def write(folder: Path, *lines: dict[str, Any]) -> None:
             "ner and sentiment conflict in 67 % of steps (3 compared), most in layers 4-5.",
         ),
         ([["embeddings", "encoder.layers.0", "encoder.layers.2", "encoder.top"]],
-         "ner and sentiment conflict in 0 % of steps (1 compared), most in embeddings and top and layers 0, 2."),
+         "ner and sentiment did not conflict in any step (1 compared)."),
+        ([["all", "embeddings", "encoder.layers.0", "encoder.layers.2", "encoder.top"]],
+         "ner and sentiment conflict in 100 % of steps (1 compared), most in embeddings and top and layers 0, 2."),
         ([["all", "encoder.layers.3"]], "ner and sentiment conflict in 100 % of steps (1 compared), most in layer 3."),
-        ([[], []], "ner and sentiment conflict in 0 % of steps (2 compared), in no part."),
+        ([[], []], "ner and sentiment did not conflict in any step (2 compared)."),
         ([[*PARTS, "all"]], "ner and sentiment conflict in 100 % of steps (1 compared), everywhere alike."),
     ],
 )  # fmt: skip
@@ -43,7 +45,7 @@ def test_a_sentence_a_pair(negative: list[list[str]], expected: str) -> None:
 def test_a_pair_is_one_in_whichever_order_it_is_found() -> None:
     lines = [line(1, "all", "encoder.top"), line(2, tasks=("sentiment", "ner")), line(2, tasks=("ner", "slots"))]
     assert [sentence.split(" (")[0] for sentence in conflict_sentences(lines)] == [
-        "ner and sentiment conflict in 50 % of steps", "ner and slots conflict in 0 % of steps"
+        "ner and sentiment conflict in 50 % of steps", "ner and slots did not conflict in any step"
     ]  # fmt: skip
 
 

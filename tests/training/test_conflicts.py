@@ -156,7 +156,7 @@ def test_a_resumed_run_cuts_the_log_back_and_writes_the_same(
     (tmp_path / FILE).write_text(whole + '{"step": 8, "st', encoding="utf-8")  # as a killed run leaves it
     trainer().train(resume_from_checkpoint=True)
     assert (tmp_path / FILE).read_text(encoding="utf-8") == whole
-    assert any("intent and slots conflict in " in message for message in caplog.messages)
+    assert any(message.startswith("intent and slots ") for message in caplog.messages)
     trainer().train()  # a new run begins a new log
     assert len((tmp_path / FILE).read_text(encoding="utf-8").splitlines()) == 3
 

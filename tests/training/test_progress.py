@@ -1,11 +1,15 @@
-"""Tests of `mtl_hf.training.progress`: what adds up from one line of the log to the next."""
+"""Tests of `mtl_hf.training.progress`: what adds up from one line of the log to the next, lines and bars."""
 
 from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
+from torch.utils.data import DataLoader
+from transformers import TrainerControl, TrainerState
 
-from mtl_hf.training.progress import LogSums
+from mtl_hf.data.collator import EncodedRows
+from mtl_hf.training.progress import LogSums, ScoreProgressCallback
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
@@ -28,3 +32,23 @@ def test_losses_are_means_over_the_steps_that_had_the_task(num_processes: int) -
     assert first.item() == 1.0, "losses are not added to in place"
     sums.seconds = 1.0
     assert sums.take(accelerator) == {"labelled_rows_per_second": 0.0}
+
+
+def test_weights_of_losses_stand_beside_them() -> None:
+    logs = {"loss": 1.5, "intent_loss": 1.0, "stars_loss": 0.5, "stars_weight": 1.234567, "learning_rate": 1e-3,
+            "labelled_rows_per_second": 7.0}  # fmt: skip
+    line = ScoreProgressCallback({"intent": "accuracy", "stars": "pearson"}).line(TrainerState(), logs)
+    assert "(intent 1.0000  stars 0.5000 x1.23)" in line
+
+
+def test_bars_of_an_evaluation_name_their_sources() -> None:
+    callback, arguments, state = ScoreProgressCallback({}), SimpleNamespace(disable_tqdm=False), TrainerState()
+    named = []
+    for source in ("assistant", "reviews"):
+        rows = datasets.Dataset.from_dict({"input_ids": [[1], [2]]})
+        loader = DataLoader(EncodedRows({source: rows}))
+        for _ in range(2):
+            callback.on_prediction_step(arguments, state, TrainerControl(), eval_dataloader=loader)
+        named.append(callback.prediction_bar.desc)
+    callback.on_evaluate(arguments, state, TrainerControl())
+    assert named == ["assistant: ", "reviews: "]

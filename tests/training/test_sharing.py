@@ -87,6 +87,27 @@ def test_weights_that_clipping_undoes_draw_a_warning(
     assert ("`gradient_accumulation_steps: 2`" in caplog.text) == warns
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"loss_balancing": {"type": "gradnorm", "alpha": 1}},
+         "Losses of intent, slots, stars, topics are balanced by gradnorm"),
+        ({"gradient_aggregation": "UPGrad"}, "Gradients of intent, slots, stars, topics are combined by UPGrad:"
+         " `gradient_accumulation_steps` is set to 2, so that a step is a round"),
+        ({}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_line_before_training_says_how_tasks_share_the_encoder(
+    settings: dict[str, Any], line: str | None, built: Built, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "mtl_hf"):
+        make_trainer(own(built), tmp_path, **settings)
+    said = [message for message in caplog.messages if message.startswith(("Losses of", "Gradients of"))]
+    assert len(said) == (line is not None)
+    assert all(message.startswith(str(line)) for message in said)
+
+
 def test_clipping_undoes_weights_as_the_warning_says(still_encoder_folder: str, tmp_path: Path) -> None:
     built = build(two_source_config(still_encoder_folder, tmp_path))
 
@@ -148,7 +169,7 @@ def test_parts_that_open_on_the_way_take_part_from_their_step_on(
     if trainer.sharing.conflicts:
         lines = read_conflicts(tmp_path)
         assert all(line["step"] > 2 for line in lines), "nothing was shared before"
-        assert any(found.startswith("intent and slots conflict in ") for found in conflict_sentences(lines))
+        assert any(found.startswith("intent and slots ") for found in conflict_sentences(lines))
 
 
 def test_what_opens_on_the_way_is_aggregated_over_processes(
