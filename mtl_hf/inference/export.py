@@ -145,6 +145,8 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
         reason = f"pools by `{found[0]}` and this head by `{pooling}`; one trained with `pooling: {found[0]}` can be"
     elif 2 * layer.out_features > layer.in_features:
         reason += f" (at most {layer.in_features // 2} labels may fit)"
+    else:
+        reason += "; trained with `pooling: cls` on DistilBERT, DeBERTa, ELECTRA or ModernBERT it can be, among others"
     raise ValueError(f"`{task}` cannot be exported: {name}, the stock class for this encoder, {reason}.")
 
 
