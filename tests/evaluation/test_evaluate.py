@@ -522,11 +522,11 @@ def test_models_that_mask_other_tokens_have_no_interval_of_their_difference():
     assert "interval" in _compare(scores, scores, {"mlm": task}, first, {"mlm": task}, first)["tasks"]["mlm"]
 
 
-def test_a_head_that_needs_no_labels_is_not_scored_where_its_text_is_not_found(runs, tmp_path, caplog):
+def test_a_head_that_needs_no_labels_is_not_scored_where_its_text_is_not_clear(runs, tmp_path, caplog):
     model = mtl_hf.MultiTaskModel.from_pretrained(runs / "first")
     model.add_head("mlm", type="masked_lm")
     model.save_pretrained(tmp_path / "more")
-    rows = [{"what they said": "play some jazz", "also": "book a room", "intent": "music"}] * 4
+    rows = [{"what they said": "play some jazz", "text": "book a room", "intent": "music"}] * 4  # which is mlm's?
     datasets.Dataset.from_list(rows).to_json(tmp_path / "rows.jsonl")
     heads = {name: model.config.heads[name] for name in ("intent", "mlm")}
     run = RunConfig.load(runs / "first" / "run.yaml")
