@@ -140,9 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         " a.b=c changes that a comparison's file names (configs/compare/). A comparison that was stopped goes on.",
     )
     compare.add_argument("config", help="a run's YAML, or a comparison's file")
-    compare.add_argument(
-        "overrides", nargs="*", default=[], metavar="a.b=c", help="changes for every run, as data=FOLDER"
-    )
+    _add_overrides(compare, "changes for every run, as data=FOLDER")
     compare.add_argument("--seeds", type=int, metavar="N", help="seeds 13, 14, ... 12 + N (default: the file's, or 3)")
     compare.add_argument("--variants", metavar="FILE", help="a YAML with more variants: name -> list of a.b=c")
     compare.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at a time, which share the threads")
@@ -162,7 +160,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     tune.add_argument("config", help="a search's file")
-    tune.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes for every trial, as data=FOLDER")
+    _add_overrides(tune, "changes for every trial, as data=FOLDER")
     tune.add_argument("--trials", type=int, metavar="N", help="trials in all (default: the file's, or 20)")
     tune.add_argument("--to", metavar="FOLDER", help="for trials and results (default: outputs/tune/NAME)")
     tune.add_argument("--dry-run", action="store_true", help="check the file, the data and the config, then stop")
@@ -223,8 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(function=_predict)
 
     inspect = verbs.add_parser("inspect", help="show rows of each task as the model will see them")
-    inspect.add_argument("config")
-    inspect.add_argument("overrides", nargs="*", default=[], metavar="a.b=c")
+    inspect.add_argument("config", help="a YAML file")
+    _add_overrides(inspect, "changes, as data=FOLDER")
     inspect.add_argument("--rows", type=int, default=3, help="rows a source")
     inspect.add_argument("--split", default="train", choices=["train", "validation", "test"])
     inspect.set_defaults(function=_inspect)
@@ -306,12 +304,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_overrides(parser: argparse.ArgumentParser, meaning: str) -> None:
+    # Without a default argparse says that a list which may be empty is required.
+    parser.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=meaning)
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a YAML file")
-    # Without a default argparse says that a list which may be empty is required.
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="a.b=c", help="changes, as training.learning_rate=1e-4"
-    )
+    _add_overrides(parser, "changes, as training.learning_rate=1e-4")
     parser.add_argument("--dry-run", action="store_true", help="do everything up to the first step, then stop")
     parser.add_argument("--overwrite", action="store_true", help="replace the run that output_dir holds")
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in output_dir")

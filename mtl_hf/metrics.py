@@ -651,6 +651,16 @@ def show_number(metric: str, value: float, sign: str = "", digits: int = 2) -> s
     return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.{digits}f}"
 
 
+def loss_of(name: str) -> str | None:
+    """Of a logged number's name, which may have a task's before it, the loss that it is; None if it is none."""
+    return next((loss for loss in LOSS_LIKE if name.endswith(loss)), None)
+
+
+def show_logged(name: str, value: float) -> str:
+    """As `show_number`, of a logged number, whose name may have a task's before it."""
+    return show_number(loss_of(name) or name, value)
+
+
 def logged_names(tasks: Mapping[str, TaskData], extra: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What `flatten` can name, without its prefix: what a checkpoint can be chosen by.
 

@@ -407,7 +407,9 @@ def test_the_version_is_told(capsys):
     assert (stopped.value.code, capsys.readouterr().out) == (0, f"mtl_hf {mtl_hf.__version__}\n")
 
 
-@pytest.mark.parametrize(("verb", "needed"), [("train", "config"), ("compare", "config"), ("predict", "model")])
+@pytest.mark.parametrize(
+    ("verb", "needed"), [("train", "config"), ("compare", "config"), ("tune", "config"), ("predict", "model")]
+)
 def test_only_what_has_to_be_given_is_called_required(verb, needed, capsys):
     with pytest.raises(SystemExit):
         cli.main([verb])

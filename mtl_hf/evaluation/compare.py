@@ -6,7 +6,6 @@ draws the same test rows for both variants and all seeds. Time and memory to ans
 """
 
 import difflib
-import importlib.util
 import json
 import logging
 import os
@@ -31,9 +30,10 @@ from ..modeling.answers import is_span_scheme
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint, write_whole
 from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores
+from .figures import check_matplotlib
 from .report import json_value
 from .saved_models import find_checkpoint, num_parameters
-from .variants import ALONE, TOGETHER, Comparison, PlannedRun, plan_runs, read_comparison
+from .variants import ALONE, TOGETHER, Comparison, PlannedRun, output_override, plan_runs, read_comparison
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +70,8 @@ def compare(
         ValueError: Anything wrong with a file or a run's config, or a folder with runs of other settings.
         ChildProcessError: A run failed; the others are finished and kept.
     """
-    if plot and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("plots need matplotlib: pip install 'mtl_hf[plots]', or leave them out with --no-plot.")
+    if plot:
+        check_matplotlib()
     if jobs < 1:
         raise ValueError(f"`jobs` is {jobs}; it is at least 1.")
     comparison = read_comparison(config, variants, seeds)
@@ -146,7 +146,7 @@ def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: i
         path = Path(scratch) / f"{name.replace('/', '-')}.yaml"
         path.write_text(run.config.to_yaml(), encoding="utf-8")
         if not run.folder.exists():  # a check makes folders and removes them: not where others do the same
-            changes = [*changes, f"training.output_dir={json.dumps(str(path.with_suffix('')))}"]
+            changes = [*changes, output_override(path.with_suffix(""))]
         code = (
             "import json, sys, mtl_hf;"
             " print(json.dumps(mtl_hf.train(sys.argv[1], sys.argv[2:], dry_run=True, resume=True)))"

@@ -1,11 +1,18 @@
 """What all plots over steps share: colours that colour-blind readers can tell apart, axes of losses, PNG and SVG."""
 
+import importlib.util
 from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 _FEW = 20  # points
+
+
+def check_matplotlib() -> None:
+    """Raise `ValueError` where what was asked for draws plots and matplotlib is missing."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError("plots need matplotlib: pip install 'mtl_hf[plots]', or leave them out with --no-plot.")
 
 
 def marks(points: Sized) -> dict[str, Any]:

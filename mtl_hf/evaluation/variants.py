@@ -217,12 +217,17 @@ def _planned(
             f"{title}: `${{first.{unknown[0]}}}` is no run of `first`, which has {', '.join(places) or 'none'}."
         )
     given = [_FIRST.sub(lambda match: str(places[match[1]]), text) for text in given]
-    given += [f"training.seed={seed}", f"training.output_dir={json.dumps(str(folder))}"]
+    given += [f"training.seed={seed}", output_override(folder)]
     path = spec.config or comparison.config
     try:
         return PlannedRun(variant, "", seed, RunConfig.load(path, given), tuple(needs))
     except ValueError as error:
         raise ValueError(f"{title} ({path}): {error}") from error
+
+
+def output_override(folder: Path) -> str:
+    """The override by which a run writes into a folder."""
+    return f"training.output_dir={json.dumps(str(folder))}"
 
 
 def _narrow(training: dict[str, Any], others: set[str], sources: Sequence[str]) -> None:

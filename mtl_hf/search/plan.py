@@ -4,7 +4,6 @@ Notable: each end of each range and each choice is tried on the config alone bef
 setting is found then. Whether values go together only the trial that is given them can tell.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,8 +110,3 @@ def read_checked(config: str | Path, trials: int | None, overrides: Sequence[str
     num_trials(search, space)
     check_space(search, space, overrides)
     return search, space
-
-
-def output_override(folder: Path) -> str:
-    """The override by which a run writes into a folder."""
-    return f"training.output_dir={json.dumps(str(folder))}"

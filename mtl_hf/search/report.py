@@ -17,7 +17,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.figures import COLOURS, save_figure
-from ..metrics import LOSS_LIKE, show_number
+from ..metrics import loss_of, show_logged
 from ..training.checkpoints import write_whole
 from .study import REASON
 from .trials import Goal
@@ -95,28 +95,18 @@ def show_settings(settings: Mapping[str, Any]) -> str:
     return "  ".join(f"{name.removeprefix('training.')}={show_value(value)}" for name, value in settings.items())
 
 
-def show_score(metric: str, value: float) -> str:
-    """A score as `metrics.show_number` has it, of a metric that may have a task's name before it."""
-    return show_number(_loss_name(metric) or metric, value)
-
-
-def _loss_name(metric: str) -> str | None:
-    """Of a loss its name without the task's, else None."""
-    return next((name for name in LOSS_LIKE if metric.endswith(name)), None)
-
-
 def trial_line(study: optuna.Study, number: int, goal: Goal) -> tuple[str, bool]:
     """How a trial ended, and how the best one did; and whether it failed."""
     metric = goal.metric
     trial = _plain(study.get_trials(deepcopy=False)[number])
     if trial["state"] == "failed":
         return f"failed: {trial['reason']}", True
-    line = f"{metric} {show_score(metric, trial['value'])}"
+    line = f"{metric} {show_logged(metric, trial['value'])}"
     if trial["state"] == "pruned":
         line += f", pruned after evaluation {trial['evaluations']}"
     best = study.best_trial if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else None
     if best is not None and best.value is not None:
-        line += f"; best: {show_score(metric, best.value)} of trial {best.number}"
+        line += f"; best: {show_logged(metric, best.value)} of trial {best.number}"
     return f"{line} ({trial['seconds']:.0f} s)", False
 
 
@@ -131,7 +121,7 @@ def search_table(result: Mapping[str, Any]) -> str:
     lines += [f"{'trial':>6}{metric:>12}{'seconds':>9}  settings"]
     lines.append("-" * 80)
     for trial in complete[:_SHOWN]:
-        value = show_score(metric, trial["value"])
+        value = show_logged(metric, trial["value"])
         lines.append(f"{trial['number']:>6}{value:>12}{trial['seconds']:>9.0f}  {show_settings(trial['settings'])}")
     for trial in by_state.get("failed", []):
         lines.append(f"{trial['number']:>6}{'failed':>12}  {trial['reason']} ({show_settings(trial['settings'])})")
@@ -167,7 +157,7 @@ def plot_importance(folder: Path, result: Mapping[str, Any]) -> list[Path]:
     bars.barh(names, [result["importance"][name] for name in names], color=COLOURS[0])
     bars.set_xlabel(f"share in what sets the best {BEST_SHARE:.0%} apart")
     bars.tick_params(axis="y", labelsize=8)
-    scale = 1 if _loss_name(metric) else 100
+    scale = 1 if loss_of(metric) else 100
     for place, state in enumerate(("complete", "pruned")):
         found = [(trial["number"], scale * trial["value"]) for trial in result["trials"] if trial["state"] == state]
         if found:

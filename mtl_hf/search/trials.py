@@ -19,9 +19,10 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
 
 from ..evaluation.saved_models import RUN_FILE
+from ..evaluation.variants import output_override
 from ..run import build, flush_denormals
 from ..training.checkpoints import write_whole
-from .plan import OF_TRIALS, output_override
+from .plan import OF_TRIALS
 from .study import REASON, StudyFolder
 
 logger = logging.getLogger("mtl_hf")  # of the whole package

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..config import RunConfig
+from ..evaluation.figures import check_matplotlib
+from ..evaluation.variants import output_override
 from ..training.checkpoints import write_whole
-from .plan import num_trials, output_override, read_checked
+from .plan import num_trials, read_checked
 from .space import Dimension, Search
 
 if TYPE_CHECKING:  # these need optuna
@@ -89,8 +91,8 @@ def _check_machine(plot: bool) -> None:
     for package in ("optuna", "filelock"):
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"`mtl-hf tune` needs {package}: pip install 'mtl_hf[search]'")
-    if plot and importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("plots need matplotlib: pip install 'mtl_hf[plots]', or leave them out with --no-plot.")
+    if plot:
+        check_matplotlib()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
             f"a trial is trained by one process, and this is one of {os.environ['WORLD_SIZE']} (where one stops a trial"

@@ -45,7 +45,7 @@ from ..metrics import (
     primary_metric,
     read_answers,
     score,
-    show_number,
+    show_logged,
     try_metrics,
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
@@ -317,8 +317,7 @@ class MultiTaskTrainer(ResumableTrainer):
                 if entry["step"] == step and key in entry:
                     peaks["chosen by"] = (metric, step, entry[key])
         for name, (metric, step, value) in peaks.items():
-            kind = next((loss for loss in LOSS_LIKE if metric.endswith(loss)), metric)
-            logger.info("Best: %s %s %s at step %d.", name, metric, show_number(kind, value), step)
+            logger.info("Best: %s %s %s at step %d.", name, metric, show_logged(metric, value), step)
         return output
 
     def checkpoint_facts(self) -> dict[str, Any]:

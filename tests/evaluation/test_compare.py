@@ -15,6 +15,7 @@ import yaml
 import mtl_hf
 from mtl_hf import cli
 from mtl_hf.evaluation import compare as module
+from mtl_hf.evaluation import figures
 from mtl_hf.evaluation.compare import compare
 from mtl_hf.evaluation.compare_report import _costs
 from tests.conftest import TRAINING, assistant_rows
@@ -305,7 +306,7 @@ def test_a_run_that_went_on_has_a_mark_at_its_time() -> None:
 def test_plots_without_matplotlib_are_refused_before_anything_runs(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'mtl_hf\[plots\]', or leave them out with --no-plot"):
         compare(config, to=tmp_path / "out")
     with pytest.raises(ValueError, match="`jobs` is 0"):

@@ -11,6 +11,7 @@ import yaml
 from mtl_hf.config import RunConfig
 from mtl_hf.search.plan import check_space, num_trials, read_checked, read_search
 from mtl_hf.search.space import TRIALS, Dimension, Search, read_space
+from tests.search.conftest import write_search
 
 ROOT = Path(__file__).parent.parent.parent
 SEARCHES = sorted((ROOT / "configs" / "tune").glob("*.yaml"))
@@ -28,12 +29,6 @@ def folder(tmp_path: Path) -> Path:
     """With a run's YAML, `run.yaml`."""
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(RUN), encoding="utf-8")
     return tmp_path
-
-
-def write(folder: Path, **keys: Any) -> Path:
-    path = folder / "search.yaml"
-    path.write_text(yaml.safe_dump({"config": "run.yaml"} | keys, sort_keys=False), encoding="utf-8")
-    return path
 
 
 def value_of(dimension: Dimension, value: Any) -> Any:
@@ -159,7 +154,7 @@ def test_what_cannot_be_read_is_refused(space: dict[str, Any], message: str) -> 
 )
 def test_bad_input_is_refused_before_anything_is_loaded(folder: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        read_checked(write(folder, **keys), None, [])
+        read_checked(write_search(folder, **keys), None, [])
 
 
 def test_a_runs_yaml_is_not_a_search(folder: Path) -> None:
@@ -168,7 +163,7 @@ def test_a_runs_yaml_is_not_a_search(folder: Path) -> None:
 
 
 def test_an_override_of_the_command_line_is_checked_too(folder: Path) -> None:
-    path = write(folder, space={"training.learning_rate": "uniform(0, 1)"})
+    path = write_search(folder, space={"training.learning_rate": "uniform(0, 1)"})
     assert read_checked(path, None, ["training.seed=3"])[0].config == str(folder / "run.yaml")
     with pytest.raises(ValueError, match="would do nothing"):
         read_checked(path, None, ["training.learning_rate=0.1"])
@@ -181,7 +176,7 @@ def test_how_many_trials(folder: Path) -> None:
     assert num_trials(Search(config="x", space={}, sampler="grid"), space) == 6
     assert num_trials(Search(config="x", space={}, sampler="grid", trials=4), space) == 4
     assert num_trials(Search(config="x", space={}, sampler="grid", trials=40), space) == 6
-    assert read_search(write(folder, space={"a": "b"}, trials=5), 9).trials == 9
+    assert read_search(write_search(folder, space={"a": "b"}, trials=5), 9).trials == 9
 
 
 @pytest.mark.parametrize("path", SEARCHES, ids=lambda path: path.stem)

@@ -30,6 +30,7 @@ from mtl_hf.search.study import study_options
 from mtl_hf.search.trials import Goal
 from mtl_hf.search.tune import tune
 from tests.conftest import TRAINING, assistant_rows, save_encoder
+from tests.search.conftest import write_search
 
 GOAL = Goal("score", maximize=True, best=True)
 
@@ -52,12 +53,6 @@ def folder(tmp_path: Path, still_encoder_folder: str) -> Path:
     }
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     return tmp_path
-
-
-def write(folder: Path, **keys: Any) -> Path:
-    path = folder / "search.yaml"
-    path.write_text(yaml.safe_dump({"config": "run.yaml"} | keys, sort_keys=False), encoding="utf-8")
-    return path
 
 
 @pytest.fixture
@@ -90,7 +85,7 @@ def test_from_the_command_line_to_the_best_config(
         "model.encoder": f"choice({other}, {still_encoder_folder})",
         "sharing": {"plain": [], "uncertainty": ["training.loss_balancing=UW"]},
     }
-    path = write(folder, space=space, sampler="random", overrides=["tasks.slots.loss_weight=2"])
+    path = write_search(folder, space=space, sampler="random", overrides=["tasks.slots.loss_weight=2"])
     out = folder / "out"
     command = ["tune", str(path), "sources.assistant.max_train_rows=40", "--to", str(out), "--no-plot"]
     cli.main([*command, "--dry-run"])
@@ -147,7 +142,7 @@ def test_a_trial_that_is_behind_is_stopped_on_the_way(folder: Path, monkeypatch:
             "bad": ["sources.assistant.batch_size=24", "training.learning_rate=3"]}  # fmt: skip
     overrides = ["training.num_train_epochs=3", "training.metric_for_best_model=intent_cross_entropy"]
     seed = next(seed for seed in range(9) if grid_order(sets, seed)[0] == "good")
-    path = write(folder, space={"rates": sets}, sampler="grid", seed=seed, overrides=overrides)
+    path = write_search(folder, space={"rates": sets}, sampler="grid", seed=seed, overrides=overrides)
     result = tune(path, to=folder / "out", plot=False)
     good, bad = result["trials"]
     assert (good["state"], good["evaluations"]) == ("complete", 3)
@@ -170,7 +165,7 @@ def grid_order(sets: dict[str, list[str]], seed: int) -> list[str]:
 def test_trials_that_fail_say_why_and_the_search_goes_on(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     sets = {"fine": [], "refused": ["training.policy=fixed"], "broken": ["training.learning_rate=1e30"]}
     # Without the best checkpoint at its end a run is what it is at its end.
-    path = write(folder, space={"s": sets}, sampler="grid", overrides=["training.load_best_model_at_end=false"])
+    path = write_search(folder, space={"s": sets}, sampler="grid", overrides=["training.load_best_model_at_end=false"])
     result = tune(path, to=folder / "out", plot=False)
     by_set = {trial["settings"]["s"]: trial for trial in result["trials"]}
     assert {name: trial["state"] for name, trial in by_set.items()} == {
@@ -195,7 +190,9 @@ def test_without_evaluations_on_the_way_a_trial_is_scored_at_its_end(folder: Pat
         "training.eval_strategy=no", "training.load_best_model_at_end=false", "training.max_steps=2",
         "training.metric_for_best_model=intent_cross_entropy",
     ]  # fmt: skip
-    path = write(folder, space={"training.learning_rate": "uniform(0.001, 0.002)"}, trials=1, overrides=overrides)
+    path = write_search(
+        folder, space={"training.learning_rate": "uniform(0.001, 0.002)"}, trials=1, overrides=overrides
+    )
     result = tune(path, to=folder / "out", plot=False)
     assert (result["metric"], result["maximize"]) == ("intent_cross_entropy", False)
     (trial,) = result["trials"]
@@ -209,7 +206,7 @@ def test_without_evaluations_on_the_way_a_trial_is_scored_at_its_end(folder: Pat
 
 
 def test_a_config_that_does_not_train_is_refused_first(folder: Path) -> None:
-    path = write(folder, space={"training.learning_rate": "uniform(0.001, 0.002)"})
+    path = write_search(folder, space={"training.learning_rate": "uniform(0.001, 0.002)"})
     with pytest.raises(ValueError, match="Did you mean `assistant`"):
         tune(path, ["tasks.intent.source=asistant"], to=folder / "out", plot=False)
     with pytest.raises(ValueError, match="sampling_probabilities"):
@@ -236,19 +233,19 @@ def near_a_thousandth(trial: Any, overrides: list[str]) -> float:
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_search_that_was_stopped_goes_on_as_it_would_have(folder: Path, stand_in: Any, sampler: str) -> None:
     stand_in(near_a_thousandth)
-    path = write(folder, space=SPACE, sampler=sampler, trials=12)
+    path = write_search(folder, space=SPACE, sampler=sampler, trials=12)
     whole = tune(path, to=folder / "whole", plot=False)
     assert tune(path, to=folder / "cut", trials=3, plot=False)["best"] in (0, 1, 2)
     cut = tune(path, to=folder / "cut", plot=False)
     assert settings(cut) == settings(whole)
     assert len({trial["training.learning_rate"] for trial in settings(whole)}) == 12
-    other = tune(write(folder, space=SPACE, sampler=sampler, trials=3, seed=14), to=folder / "other", plot=False)
+    other = tune(write_search(folder, space=SPACE, sampler=sampler, trials=3, seed=14), to=folder / "other", plot=False)
     assert settings(other) != settings(whole)[:3]
 
 
 def test_what_mattered_is_told_and_drawn(folder: Path, stand_in: Any) -> None:
     stand_in(near_a_thousandth)
-    result = tune(write(folder, space=SPACE, sampler="random", trials=16), to=folder / "out")
+    result = tune(write_search(folder, space=SPACE, sampler="random", trials=16), to=folder / "out")
     shares = result["importance"]
     assert next(iter(shares)) == "training.learning_rate"
     assert sum(shares.values()) == pytest.approx(1)
@@ -261,7 +258,7 @@ def test_a_grid_has_each_point_once(folder: Path, stand_in: Any) -> None:
     stand_in(lambda trial, overrides: len(overrides[-1]))
     sets = {"plain": [], "upgrad": ["training.gradient_aggregation=UPGrad", "training.policy=round_robin"]}
     space = {"sources.assistant.batch_size": "int(3, 5)", "model.pooling": "choice(mean, cls)", "sharing": sets}
-    path = write(folder, space=space, sampler="grid")
+    path = write_search(folder, space=space, sampler="grid")
     assert len(tune(path, to=folder / "out", trials=5, plot=False)["trials"]) == 5
     points = settings(tune(path, to=folder / "out", plot=False))
     expected = [(size, pooling, name) for size in (3, 4, 5) for pooling in ("mean", "cls") for name in sets]
@@ -280,7 +277,7 @@ def test_a_trial_that_is_interrupted_is_done_again(folder: Path, stand_in: Any) 
         return near_a_thousandth(trial, overrides)
 
     stand_in(train)
-    path = write(folder, space=SPACE, trials=4)
+    path = write_search(folder, space=SPACE, trials=4)
     with pytest.raises(KeyboardInterrupt):
         tune(path, to=folder / "out", plot=False)
     with pytest.raises(OSError, match="no space left"):
@@ -299,21 +296,21 @@ def test_a_search_in_which_nothing_works_is_given_up(folder: Path, stand_in: Any
         raise ValueError(f"no such thing {trial.number}")
 
     stand_in(train)
-    path = write(folder, space=SPACE)
+    path = write_search(folder, space=SPACE)
     with pytest.raises(ValueError, match="the first 3 trials have all failed; the last one: failed: no such thing 2"):
         tune(path, to=folder / "out", plot=False)
 
 
 def test_a_folder_keeps_to_its_search(folder: Path, stand_in: Any) -> None:
     stand_in(near_a_thousandth)
-    path = write(folder, space=SPACE, trials=1)
+    path = write_search(folder, space=SPACE, trials=1)
     tune(path, to=folder / "out", plot=False)
     message = r"out holds a search of other settings \(.*loss_weight: uniform\(0.5, 3\).*--to"
-    other = write(folder, space=SPACE | {"tasks.slots.loss_weight": "uniform(0.5, 3)"}, trials=1)
+    other = write_search(folder, space=SPACE | {"tasks.slots.loss_weight": "uniform(0.5, 3)"}, trials=1)
     with pytest.raises(ValueError, match=message):
         tune(other, to=folder / "out", plot=False)
     with pytest.raises(ValueError, match=r"out holds a search of other settings.*seed: .?4"):
-        tune(write(folder, space=SPACE, trials=1), ["training.seed=4"], to=folder / "out", plot=False)
+        tune(write_search(folder, space=SPACE, trials=1), ["training.seed=4"], to=folder / "out", plot=False)
 
 
 def shared(trial: Any, overrides: list[str]) -> float:
@@ -331,7 +328,7 @@ def test_processes_share_a_search_and_one_that_dies_costs_no_trial(
     monkeypatch.setattr(mtl_hf.search.study, "HEARTBEAT", 1)
     monkeypatch.setattr(mtl_hf.search.study, "GRACE", 5)
     monkeypatch.setattr(mtl_hf.search.tune, "POLL", 0.2)
-    path = write(folder, space=SPACE, trials=9)
+    path = write_search(folder, space=SPACE, trials=9)
     context = multiprocessing.get_context("fork")
     processes = {
         name: context.Process(target=tune, args=(path,), kwargs={"to": folder / "out", "plot": False}, name=name)
@@ -383,7 +380,7 @@ def test_importance_that_cannot_be_told(folder: Path) -> None:
 
 
 def test_what_this_machine_cannot_do_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(folder, space=SPACE)
+    path = write_search(folder, space=SPACE)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="start `mtl-hf tune` without a launcher, several times if you like"):
         tune(path, plot=False)
