@@ -1,4 +1,4 @@
-"""What aggregated gradients and the log of conflicts cost on SNIPS, measured alternately in one process.
+"""What aggregated gradients and the log of conflicts cost on SNIPS, measured alternately.
 
     python benchmarks/aggregation.py --data data
 
@@ -6,18 +6,18 @@
    own, and two tasks on one source.
 2. Seconds of training with the log of conflicts every 50 steps against those without; two tasks, a step a source.
 
-Of each pair two trainers run in threads of their own and take turns in blocks of steps (`throughput.TakeTurns`). Quoted
-are medians of the ratios of neighbouring blocks.
+Of each pair two trainers run in processes of their own and take turns in blocks of steps (`throughput.TakeTurns`).
+Quoted are medians of the ratios of neighbouring blocks.
 """
 
 import argparse
 import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
 from throughput import CONFIG, make_trainer, race
 
 from mtl_hf.config import RunConfig
@@ -51,7 +51,8 @@ def ratio(
     """
     base = RunConfig.load(CONFIG, [f"data={data}"]).to_dict()["training"]
     plain, measured = race(
-        [make_trainer(data, blocks * block, folder, changes | {"training": base | own}) for own in training], block
+        [partial(make_trainer, data, blocks * block, folder, changes | {"training": base | own}) for own in training],
+        block,
     )
     return median(b / a for a, b in zip(plain, measured, strict=True))
 
@@ -65,7 +66,6 @@ def main() -> None:
     parser.add_argument("--only", choices=[*BOUNDS, "log"])
     arguments = parser.parse_args()
     logging.getLogger("mtl_hf").setLevel(logging.ERROR)
-    torch.set_flush_denormal(True)  # for both sides
     config = RunConfig.load(CONFIG, [f"data={arguments.data}"]).to_dict()
     two = on_own_sources(config, 1)
     cases = dict(zip(BOUNDS, (two, on_own_sources(config, 4), {}), strict=True))

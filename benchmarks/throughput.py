@@ -1,4 +1,4 @@
-"""Training speed on SNIPS, measured alternately in one process.
+"""Training speed on SNIPS, measured alternately.
 
     python benchmarks/throughput.py --data data
 
@@ -6,17 +6,20 @@
    buckets, bf16 autocast, fused AdamW, the same encoder, dropout and batch size). Blocks of steps alternate: the
    Trainer's callback lets the loop take as many steps after each block, outside of the Trainer's time.
 2. Labelled rows ((row, task) pairs) a second: two tasks on one source against the same rows declared as two sources of
-   one task each. Both trainers run in a thread of their own and take turns in blocks of steps.
+   one task each. Both trainers run in a process of their own, as users run them, and take turns in blocks of steps.
 
 Quoted are medians over blocks and of the ratios of neighbouring blocks.
 """
 
 import argparse
 import logging
+import multiprocessing
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -103,7 +106,7 @@ def against_loop(data: Path, blocks: int, block: int, folder: str) -> tuple[floa
 
 
 class TakeTurns(TrainerCallback):
-    """Let one of two trainers, each in a thread of its own, take a block of steps while the other waits.
+    """Let one of two trainers, each in a process of its own, take a block of steps while the other waits.
 
     Args:
         own: Released when this side may go on.
@@ -111,14 +114,13 @@ class TakeTurns(TrainerCallback):
         block: Steps a block.
     """
 
-    def __init__(self, own: threading.Semaphore, other: threading.Semaphore, block: int) -> None:
+    def __init__(self, own: Semaphore, other: Semaphore, block: int) -> None:
         self.own, self.other, self.block = own, other, block
         self.seconds: list[float] = []
         self._started = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Wait for the first turn."""
-        torch.set_flush_denormal(True)  # is a thread's own setting
         self._wait()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -135,19 +137,34 @@ class TakeTurns(TrainerCallback):
         self._started = time.perf_counter()
 
 
-def race(trainers: Sequence[Any], block: int) -> list[list[float]]:
-    """Let two trainers train in turns of a block, and return the seconds of each block of each, without the first."""
-    turns = threading.Semaphore(1), threading.Semaphore(0)
-    sides, threads = [], []
-    for trainer, (own, other) in zip(trainers, (turns, turns[::-1]), strict=True):
-        sides.append(TakeTurns(own, other, block))
-        trainer.add_callback(sides[-1])
-        threads.append(threading.Thread(target=trainer.train))
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return [side.seconds[WARM_UP:] for side in sides]
+def race(makers: Sequence[Callable[[], MultiTaskTrainer]], block: int) -> list[list[float]]:
+    """Let two trainers train in turns of a block, and return the seconds of each block of each, without the first.
+
+    Args:
+        makers: Of each trainer; called in the process that it trains in.
+        block: Steps a block.
+    """
+    context = multiprocessing.get_context("spawn")
+    turns = context.Semaphore(1), context.Semaphore(0)
+    ends = []
+    for make, (own, other) in zip(makers, (turns, turns[::-1]), strict=True):
+        receive, send = context.Pipe(duplex=False)
+        context.Process(target=_take_turns, args=(make, own, other, block, send), daemon=True).start()
+        send.close()  # so that the end of a process that fails is seen here
+        ends.append(receive)
+    return [end.recv() for end in ends]
+
+
+def _take_turns(
+    make: Callable[[], MultiTaskTrainer], own: Semaphore, other: Semaphore, block: int, send: Connection
+) -> None:
+    logging.getLogger("mtl_hf").setLevel(logging.ERROR)
+    torch.set_flush_denormal(True)  # for both sides
+    side = TakeTurns(own, other, block)
+    trainer = make()
+    trainer.add_callback(side)
+    trainer.train()
+    send.send(side.seconds[WARM_UP:])
 
 
 def one_source_against_two(data: Path, blocks: int, block: int, folder: str) -> tuple[float, float, float]:
@@ -158,11 +175,11 @@ def one_source_against_two(data: Path, blocks: int, block: int, folder: str) -> 
         "sources": {f"snips_{name}": source for name in tasks},
         "tasks": {name: spec | {"source": f"snips_{name}"} for name, spec in tasks.items()},
     }
-    trainers = [make_trainer(data, blocks * block, folder, changes) for changes in ({}, apart)]
+    makers = [partial(make_trainer, data, blocks * block, folder, changes) for changes in ({}, apart)]
     rows = block * source["batch_size"]
     together, single = (
         [labels * rows / value for value in seconds]
-        for labels, seconds in zip((2, 1), race(trainers, block), strict=True)
+        for labels, seconds in zip((2, 1), race(makers, block), strict=True)
     )
     return median(together), median(single), median(a / b for a, b in zip(together, single, strict=True))
 

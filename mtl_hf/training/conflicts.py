@@ -133,7 +133,7 @@ class ConflictLog(TrainerCallback):
         for part in self.parts:
             size = sum(parameter.numel() for parameter in part.parameters.values() if parameter.requires_grad)
             if size:
-                rows = torch.stack([gradient[begin : begin + size] for gradient in gradients])
+                rows = [[gradient[begin : begin + size]] for gradient in gradients]
                 products[part.name] = inner_products(rows).double().cpu()
             begin += size
         products[TOGETHER] = torch.stack([*products.values()]).sum(0)

@@ -6,9 +6,9 @@ PCGrad, arXiv 2001.06782; ...) makes one gradient of the rows; heads keep the gr
 plain run. Notable:
 
 - A micro-batch of one task costs one ordinary backward pass; of several tasks one pass each, over one forward pass.
-- The rows lie one after the other in memory: of the aggregators that need nothing but inner products, only J Jᵀ and one
-  weighted sum of rows are computed, which is `torchjd.autojac.jac_to_grad` without its copies. Memory is that of the
-  shared parameters once a task.
+- A row is the tensors that the backward pass leaves, never copied: of the aggregators that need nothing but inner
+  products, only J Jᵀ and one weighted sum of rows are computed, which is `torchjd.autojac.jac_to_grad` without its
+  matrix. Memory is that of the shared parameters once a task; other aggregators, and several processes, take it twice.
 - With several processes the model runs outside of DDP, which knows one gradient a parameter: rows and heads' gradients
   are averaged here, so that a run sends one gradient a task instead of one.
 - `Sum` is the plain run over whole rounds, bit for bit: nothing here is used.
@@ -16,6 +16,7 @@ plain run. Notable:
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import Any
 
 import torch
@@ -23,10 +24,10 @@ from torch import Tensor, nn
 
 from .balancing import drawing
 from .choices import find_class, make, read_choice
-from .processes import mean_over_processes
+from .processes import in_several_processes, mean_over_processes
 
 SETTING = "training.gradient_aggregation"
-_PIECE = 16_384  # columns of rows that are multiplied at once: what a processor's cache holds
+_PIECE = 131_072  # numbers that are multiplied and added up at once: of millions, a sum in float32 is wrong in digit 3
 _MEMORY = "it remembers earlier steps, which a checkpoint does not hold"
 _WORKERS = "it guards against workers that send wrong gradients, and tasks are none"
 _REFUSED = {
@@ -52,22 +53,15 @@ class GradientAggregation:
     def __init__(self, aggregator: Any, model: nn.Module, seed: int) -> None:
         self.aggregator, self.model, self.seed = aggregator, model, seed
         self.tasks: list[str] = []  # of the step, in the order of the rows
-        self.jacobian = torch.empty(0, 0)  # (num_tasks, number of trained shared numbers)
+        self.rows: list[list[Tensor | None]] = []  # of each task, of each shared parameter: its gradient so far
         self.weights: dict[str, float] = {}  # of the rows in the last step, where the aggregator has any
         self._shared: list[nn.Parameter] = []
-        self._reached: list[list[bool]] = []  # of each row and shared parameter: whether there is a gradient yet
 
     def begin_step(self, tasks: Sequence[str]) -> None:
         """Make place for the rows of the tasks with a labelled item in the step, on whatever process."""
         self.tasks = list(tasks)
         self._shared = [parameter for name, parameter in self._trained() if not name.startswith("heads.")]
-        self._reached = [[False] * len(self._shared) for _ in tasks]
-        if not self._shared:  # all that tasks share is still to open
-            self.weights, self.jacobian = {}, torch.empty(len(tasks), 0)
-            return
-        size = sum(parameter.numel() for parameter in self._shared)
-        if len(self.jacobian) < len(tasks) or self.jacobian.shape[1] != size:
-            self.jacobian = self._shared[0].new_empty(len(tasks), size)
+        self.rows = [[None] * len(self._shared) for _ in tasks]
 
     def add(self, losses: Mapping[str, Tensor], backward: Callable[..., None]) -> None:
         """Backpropagate the losses of a micro-batch of this process.
@@ -77,18 +71,12 @@ class GradientAggregation:
             backward: `Accelerator.backward`.
         """
         for number, (name, loss) in enumerate(losses.items(), start=1):
+            row = self.rows[self.tasks.index(name)]
+            for parameter, before in zip(self._shared, row, strict=True):
+                parameter.grad = before  # which the backward pass adds to
             backward(loss, retain_graph=number < len(losses))
-            row = self.tasks.index(name)
-            for position, place in enumerate(self._places(row)):
-                parameter = self._shared[position]
-                if parameter.grad is None:
-                    continue
-                if self._reached[row][position]:
-                    place += parameter.grad
-                else:
-                    place.copy_(parameter.grad)
-                    self._reached[row][position] = True
-                parameter.grad = None
+            for position, parameter in enumerate(self._shared):
+                row[position], parameter.grad = parameter.grad, None
 
     @torch.no_grad()
     def end_step(self, step: int) -> str | None:
@@ -100,33 +88,42 @@ class GradientAggregation:
         Returns:
             What is no number, if anything: then no gradient is written.
         """
-        for row, reached in enumerate(self._reached):
-            for there, place in zip(reached, self._places(row), strict=True):
-                if not there:
-                    place.zero_()
-        jacobian = mean_over_processes(self.jacobian[: len(self.tasks)])
-        gramian = inner_products(jacobian)
+        self._average_heads()
+        shared, rows = self._take_rows()
+        if not shared:  # all that tasks share is still to open
+            self.weights = {}
+            return None
+        gramian = inner_products(rows)
         for name, square in zip(self.tasks, gramian.diagonal().tolist(), strict=True):
             if not math.isfinite(square):
                 return f"the norm of the gradient of task {name!r} is {math.sqrt(square) if square > 0 else square}"
-        with drawing(self.seed, step, jacobian.device):
-            weights = weigh_rows(self.aggregator, jacobian, gramian)
-            combined = self.aggregator(jacobian) if weights is None else jacobian[0]
+        with drawing(self.seed, step, gramian.device):
+            weights, combined = combine(self.aggregator, rows, gramian)
         self.weights = {} if weights is None else dict(zip(self.tasks, weights.tolist(), strict=True))
-        for row, (name, weight) in enumerate(self.weights.items()):
+        for name, weight in self.weights.items():
             if not math.isfinite(weight):
                 return f"the weight of the gradient of task {name!r} is {weight}"
-            if row == 0:  # which becomes the weighted sum: of long rows, memory of its own would cost as much again
-                combined *= weight
-            else:
-                combined.add_(jacobian[row], alpha=weight)
-        begin, everywhere = 0, mean_over_processes(torch.tensor(self._reached, dtype=torch.float32).to(jacobian.device))
-        for parameter, share in zip(self._shared, everywhere.sum(0).tolist(), strict=True):
-            if share:  # what no task reaches has no gradient, as in a plain run, and not one of 0
-                parameter.grad = combined[begin : begin + parameter.numel()].view_as(parameter)
-            begin += parameter.numel()
-        self._average_heads()
+        for parameter, gradient in zip(shared, combined, strict=True):
+            parameter.grad = gradient
         return None
+
+    def _take_rows(self) -> tuple[list[nn.Parameter], list[list[Tensor]]]:
+        """The shared parameters that a task reaches, on whatever process, and the rows of all processes together.
+
+        What no task reaches has no gradient, as in a plain run, and not one of 0.
+        """
+        reached = torch.tensor([[grad is not None for grad in row] for row in self.rows], dtype=torch.float32)
+        if self._shared:
+            reached = mean_over_processes(reached.to(self._shared[0].device))
+        places = [position for position, share in enumerate(reached.sum(0).tolist()) if share]
+        shared = [self._shared[position] for position in places]
+        rows = []
+        while self.rows:  # so that a row of this process is free once there is that of all of them
+            own = self.rows.pop(0)
+            grads = [own[position] for position in places]
+            row = [torch.zeros_like(one) if grad is None else grad for one, grad in zip(shared, grads, strict=True)]
+            rows.append(_split(mean_over_processes(_join(row)), shared) if in_several_processes() else row)
+        return shared, rows
 
     def _average_heads(self) -> None:
         for name, parameter in self._trained():
@@ -138,37 +135,60 @@ class GradientAggregation:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad]
 
-    def _places(self, row: int) -> list[Tensor]:
-        """Where the gradient of each shared parameter lies in a row."""
-        parts = self.jacobian[row].split([parameter.numel() for parameter in self._shared])
-        return [part.view_as(parameter) for part, parameter in zip(parts, self._shared, strict=True)]
 
-
-def inner_products(rows: Tensor) -> Tensor:
+def inner_products(rows: Sequence[Sequence[Tensor]]) -> Tensor:
     """Those of long rows with each other, (num_rows, num_rows).
 
-    Piece by piece, which is over twice as fast as at once, and exact: in float32, one sum over millions of numbers is
-    wrong in its third digit.
+    Args:
+        rows: Of each row, the tensors that it consists of; of one shape at one position.
     """
-    total = rows.new_zeros(len(rows), len(rows))
-    for piece in rows.split(_PIECE, dim=1):
-        total += piece @ piece.T
-    return total
+    found = rows[0][0].new_zeros(len(rows), len(rows))
+    pieces = [[piece for tensor in row for piece in tensor.flatten().split(_PIECE)] for row in rows]
+    for a, b in combinations_with_replacement(range(len(rows)), 2):
+        found[a, b] = found[b, a] = torch.stack([x @ y for x, y in zip(pieces[a], pieces[b], strict=True)]).sum()
+    return found
 
 
-def weigh_rows(aggregator: Any, jacobian: Tensor, gramian: Tensor) -> Tensor | None:
-    """What an aggregator multiplies the rows by before it adds them up; None where it makes no weighted sum of them.
+def combine(
+    aggregator: Any, rows: Sequence[Sequence[Tensor]], gramian: Tensor
+) -> tuple[Tensor | None, Sequence[Tensor]]:
+    """What an aggregator makes of the rows.
 
     Args:
         aggregator: Of torchjd.
-        jacobian: A row a task, (num_tasks, num_parameters).
-        gramian: Inner products of its rows, (num_tasks, num_tasks).
+        rows: Of each task, its gradient for each parameter. The first of them becomes the combined one.
+        gramian: Inner products of the rows, (num_tasks, num_tasks).
+
+    Returns:
+        What the rows are multiplied by, (num_tasks,), or None where there is no such number; and their combination,
+        a tensor a parameter.
     """
     from torchjd.aggregation import GramianWeightedAggregator, WeightedAggregator
 
     if isinstance(aggregator, GramianWeightedAggregator):
-        return aggregator.gramian_weighting(gramian)
-    return aggregator.weighting(jacobian) if isinstance(aggregator, WeightedAggregator) else None
+        weights = aggregator.gramian_weighting(gramian)
+    else:
+        jacobian = torch.stack([_join(row) for row in rows])
+        if not isinstance(aggregator, WeightedAggregator):
+            return None, _split(aggregator(jacobian), rows[0])
+        weights = aggregator.weighting(jacobian)
+    first, *others = weights.tolist()
+    for combined, *tensors in zip(*rows, strict=True):
+        combined *= first  # in place: of long rows, memory of its own would cost as much time again
+        for tensor, weight in zip(tensors, others, strict=True):
+            combined.add_(tensor, alpha=weight)
+    return weights, rows[0]
+
+
+def _join(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector of all that tensors hold."""
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _split(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors, shaped like those given, that lie in a vector one after the other."""
+    parts = vector.split([one.numel() for one in like])
+    return [part.view_as(one) for part, one in zip(parts, like, strict=True)]
 
 
 def check_aggregation(value: str | Mapping[str, Any], policy: str, balancing: str | Mapping[str, Any]) -> None:

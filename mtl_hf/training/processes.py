@@ -13,10 +13,15 @@ from torch import Tensor, distributed
 
 def mean_over_processes(tensor: Tensor) -> Tensor:
     """The mean of a tensor over all processes of the run, the same on each; the tensor itself becomes it."""
-    if distributed.is_available() and distributed.is_initialized():
+    if in_several_processes():
         distributed.all_reduce(tensor)
         tensor /= distributed.get_world_size()
     return tensor
+
+
+def in_several_processes() -> bool:
+    """Whether this process is one of those of a launcher."""
+    return distributed.is_available() and distributed.is_initialized()
 
 
 @contextmanager
@@ -29,7 +34,7 @@ def report_lost_process() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not (distributed.is_available() and distributed.is_initialized() and _is_connection(error)):
+        if not (in_several_processes() and _is_connection(error)):
             raise
         # gloo: "[/.../pair.cc:553] Connection closed by peer [127.0.0.1]:27310. This is typically caused by ..."
         said = re.sub(r"^\[\S+\] ", "", str(error)).splitlines()[0].split(". ")[0]
