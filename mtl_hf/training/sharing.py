@@ -87,7 +87,10 @@ class TaskSharing:
         self._tasks: list[str] = []
         if num_sources:
             self._say_how(args, [name for name, task in tasks.items() if task.config.train])
-        if num_sources and is_clipped_away(args, tasks, balanced=self.balancer is not None):
+        shares = args.unfreeze is not None or any(
+            not part.frozen and not part.name.startswith(("heads.", "adapters.")) for part in parts
+        )
+        if num_sources and shares and is_clipped_away(args, tasks, balanced=self.balancer is not None):
             logger.warning(
                 "What losses are multiplied by (`loss_weight`, `loss_balancing`) will change little: a step is one"
                 " batch, of one source, and a gradient longer than `max_grad_norm` (%g) is cut to that length, whatever"
@@ -102,7 +105,8 @@ class TaskSharing:
         if args.gradient_aggregation is not None:
             logger.info(
                 "Gradients of %s are combined by %s: `gradient_accumulation_steps` is set to %d, so that a step is a"
-                " round, one batch of each source.",
+                " round, one batch of each source. What it multiplies each task's gradient by is logged beside its loss"
+                " (x), where it has such a number.",
                 ", ".join(tasks),
                 read_choice("training.gradient_aggregation", args.gradient_aggregation)[0],
                 args.gradient_accumulation_steps,
@@ -208,9 +212,9 @@ def is_clipped_away(args: MultiTaskTrainingArguments, tasks: Mapping[str, TaskDa
         tasks: Task name → task.
         balanced: Whether losses are multiplied by more than `loss_weight`.
     """
-    weights: dict[str, list[float]] = {}
+    weights: dict[str, set[float]] = {}
     for task in tasks.values():
         for source in task.config.sources if task.config.train else ():
-            weights.setdefault(source, []).append(task.config.loss_weight)
-    weighed = len(weights) > 1 and (balanced or len({tuple(sorted(own)) for own in weights.values()}) > 1)
+            weights.setdefault(source, set()).add(task.config.loss_weight)
+    weighed = len(weights) > 1 and (balanced or len({frozenset(own) for own in weights.values()}) > 1)
     return weighed and args.gradient_accumulation_steps == 1 and (args.max_grad_norm or 0) > 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtl_hf.training.conflict_report import conflict_sentences, read_conflicts
-from mtl_hf.training.sharing import TaskSharing
+from mtl_hf.training.sharing import TaskSharing, is_clipped_away
 from tests.conftest import two_source_config
 from tests.training.conftest import Built, TwoProcesses, build, make_trainer, weights
 
@@ -70,6 +70,8 @@ def weighed(built: Built, weight: float) -> Built:
         (1, {"loss_balancing": "gradnorm"}, True),
         (1, {"loss_balancing": "gradnorm", "gradient_accumulation_steps": 2}, False),
         (10, {"gradient_aggregation": "Sum"}, False),
+        (10, {"freeze": ["encoder"]}, False),  # nothing is shared
+        (10, {"freeze": ["encoder"], "unfreeze": {"schedule": "gradual", "every": 3}}, True),
     ],
     ids=str,
 )
@@ -85,6 +87,13 @@ def test_weights_that_clipping_undoes_draw_a_warning(
         make_trainer(weighed(built, weight), tmp_path, **settings)
     assert ("is cut to that length, whatever its loss is multiplied by" in caplog.text) == warns
     assert ("`gradient_accumulation_steps: 2`" in caplog.text) == warns
+
+
+def test_a_source_with_more_tasks_is_not_weighed(built: Built, tmp_path: Path) -> None:
+    args = make_trainer(own(built), tmp_path).args
+    for weight, expected in ((1.0, False), (2.0, True)):
+        tasks = {name: task for name, task in weighed(built, weight).tasks.items() if name != "topics"}
+        assert is_clipped_away(args, tasks, balanced=False) == expected
 
 
 @pytest.mark.parametrize(
