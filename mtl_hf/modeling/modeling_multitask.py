@@ -36,10 +36,10 @@ from .adapters import (
     train_only_adapters,
     use_adapter,
 )
-from .configuration_multitask import MultiTaskConfig, own_config
-from .encoders import check_fields, check_length, load_encoder, resize
-from .encoding import WHERE, check_text, default_length, load_tokenizer, words_of
-from .experts import Experts, Silent, check_experts, mix
+from .building import Wishes, make_model
+from .configuration_multitask import MultiTaskConfig
+from .encoding import WHERE, check_text, load_tokenizer, words_of
+from .experts import Silent, build_experts, mix
 from .heads import MaskedLMHead, build_head, by_row, check_head_name
 from .pooling import check_pooling, last_layers, layers_read, make_pooling
 from .texts import EMBEDDING, answer_stream, encode_texts, padded_batches
@@ -99,7 +99,7 @@ class MultiTaskModel(PreTrainedModel):
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
         self.encoder = encoder
-        self.experts = self._build_experts()
+        self.experts = build_experts(config.hidden_size, config.experts)
         self.heads = nn.ModuleDict({name: self._build_head(spec) for name, spec in (config.heads or {}).items()})
         self._tokenizer: PreTrainedTokenizerBase | None = None
         # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
@@ -218,12 +218,6 @@ class MultiTaskModel(PreTrainedModel):
             self.config.hidden_size, self.config.pooling, spec, (vocab_size, width), self.config.num_experts
         )
 
-    def _build_experts(self) -> Experts | None:
-        if not self.config.experts:
-            return None
-        check_experts(self.config.experts)
-        return Experts(self.config.hidden_size, **self.config.experts)
-
     def _input_embeddings(self) -> Tensor:
         """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
         embeddings: Any = self.encoder.get_input_embeddings()
@@ -282,82 +276,8 @@ class MultiTaskModel(PreTrainedModel):
                 configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all,
                 `keep_heads` of what is no multi-task model, or with it `experts` that the model does not have.
         """
-        name = os.fspath(name_or_path)
-        own = own_config(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
-        if own is not None:
-            return cls._from_own(
-                name, own, pooling, max_length, attn_implementation, encoder_config, pretrained, keep_heads, experts,
-                kwargs,
-            )  # fmt: skip
-        if keep_heads:
-            raise ValueError(f"{name!r} is no multi-task model: it has no heads to keep.")
-        encoder, tokenizer = load_encoder(name, attn_implementation, encoder_config or {}, pretrained, **kwargs)
-        limit = check_length(name, max_length, tokenizer, encoder.config)
-        text_config = encoder.config.to_dict()
-        if os.path.isdir(name):
-            text_config.pop("_name_or_path", None)  # a path of this machine says nothing to those who load the model
-        config = MultiTaskConfig(
-            text_config=text_config,
-            pooling=pooling or "mean",
-            max_length=max_length or default_length(name, limit, **kwargs),
-            encoder_attn_implementation=encoder.config._attn_implementation,
-            experts=experts,
-        )
-        model = cls(config, encoder=encoder)
-        model._tokenizer, model._origin = tokenizer, (name, kwargs)
-        return model.eval()  # as `from_pretrained` does
-
-    @classmethod
-    def _from_own(
-        cls,
-        name: str,
-        config: MultiTaskConfig,
-        pooling: str | None,
-        max_length: int | None,
-        attn_implementation: str | None,
-        encoder_config: dict[str, Any] | None,
-        pretrained: bool,
-        keep_heads: bool,
-        experts: dict[str, int] | None,
-        kwargs: dict[str, Any],
-    ) -> "MultiTaskModel":
-        """`from_encoder` of a multi-task model."""
-        check_fields(encoder_config or {}, config.text_config)
-        if keep_heads and pooling not in (None, config.pooling):
-            raise ValueError(
-                f"`pooling` is {pooling!r}, and the heads of {name!r}, which are kept, were trained with"
-                f" {config.pooling!r}: leave it out, or `keep_heads`."
-            )
-        if keep_heads and experts and experts != config.experts:
-            has = f"others ({config.experts})" if config.experts else "none"
-            raise ValueError(
-                f"`experts` is {experts}, but {name!r} has {has}, and its heads read what they were trained to read:"
-                " leave `experts` out, or take the encoder alone (`model.keep: encoder`)."
-            )
-        for field, value in (encoder_config or {}).items() if pretrained else ():
-            setattr(config.text_config, field, value)
-        config.pooling = pooling or config.pooling
-        config.encoder_attn_implementation = attn_implementation or config.encoder_attn_implementation
-        model: MultiTaskModel = cls.from_pretrained(name, config=config, dtype=torch.float32, **kwargs)
-        check_length(name, max_length, model.tokenizer, config.text_config)
-        model.config.max_length = max_length or config.max_length
-        for head in [] if keep_heads else list(model.heads):
-            model.remove_head(head)
-        if not keep_heads:
-            model.config.experts = experts
-            model.experts = model._build_experts()
-            if model.experts is not None:
-                model.experts.apply(model._init_weights)
-        if not pretrained:
-            own: Any = model.config
-            resize(own.text_config, encoder_config or {})
-            own.adapters = None  # they would be all that is trained, in an encoder that knows nothing
-            for spec in own.heads.values():
-                spec.pop("adapter", None)
-            fresh = cls(own)
-            fresh._tokenizer, fresh._origin = model.tokenizer, model._origin
-            return fresh.eval()
-        return model
+        wishes = Wishes(pooling, max_length, attn_implementation, encoder_config or {}, pretrained, keep_heads, experts)
+        return make_model(cls, os.fspath(name_or_path), wishes, kwargs)
 
     def add_head(
         self, name: str, *, type: str, labels: Sequence[str] | None = None, text: str = "string", **options: Any
