@@ -33,15 +33,15 @@ from .adapters import (
     merge_adapter,
     remove_adapters,
     rename_adapter,
-    train_only_adapters,
     use_adapter,
 )
 from .building import Wishes, make_model
 from .configuration_multitask import MultiTaskConfig
 from .encoding import WHERE, check_text, load_tokenizer, words_of
-from .experts import Silent, build_experts, mix
+from .experts import Silent, build_experts
 from .heads import MaskedLMHead, build_head, by_row, check_head_name
 from .pooling import check_pooling, last_layers, layers_read, make_pooling
+from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
 from .texts import EMBEDDING, answer_stream, encode_texts, padded_batches
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class MultiTaskModel(PreTrainedModel):
         # After it, which would give adapters random weights: a new one begins as doing nothing.
         for name, spec in (config.adapters or {}).items():
             inject_adapter(self.encoder, name, spec)
-        self._freeze_around_adapters()
+        freeze_around_adapters(self.encoder, self.config)
 
     # ---- building ----
 
@@ -145,7 +145,7 @@ class MultiTaskModel(PreTrainedModel):
         self.config.adapters = {name: inject_adapter(self.encoder, name, spec) for name in names}
         for name in self.heads if per_task else ():
             self.config.heads[name]["adapter"] = name
-        self._freeze_around_adapters()
+        freeze_around_adapters(self.encoder, self.config)
 
     def merge_adapters(self, task: str | None = None) -> None:
         """Add an adapter to the encoder's own weights: the model is then a plain one, with the same answers.
@@ -178,16 +178,9 @@ class MultiTaskModel(PreTrainedModel):
         for spec in self.config.heads.values():
             spec.pop("adapter", None)
 
-    def _freeze_around_adapters(self) -> None:
-        """Let adapters alone be trained, of the encoder, and run without one until a head asks for its own."""
-        if self.config.adapters:
-            train_only_adapters(self.encoder, self.config.adapters)
-            use_adapter(self.encoder, self.adapter_of(None))
-
     def adapter_of(self, head: str | None) -> str | None:
         """The adapter that a head reads with; of None, an embedding, that of all heads. None for the bare encoder."""
-        own = self.config.heads[head].get("adapter") if head is not None else None
-        return own or (SHARED if SHARED in (self.config.adapters or {}) else None)
+        return adapter_of(self.config, head)
 
     def adapted_states(self, adapter: str | None, **inputs: Any) -> Tensor:
         """The encoder's last states with one adapter, or bare, without dropout, (B, T, H)."""
@@ -196,21 +189,6 @@ class MultiTaskModel(PreTrainedModel):
             states: Tensor = self.encoder(**inputs, return_dict=True).last_hidden_state
         use_adapter(self.encoder, self.adapter_of(None))
         return states
-
-    def _encoded(self, heads: Iterable[Any], **inputs: Any) -> Iterator[tuple[list[Any], Any]]:
-        """Run the encoder once for each adapter that is asked for; yield the heads of one, and its output.
-
-        Args:
-            heads: Names; None for an embedding.
-            **inputs: Of the encoder.
-        """
-        groups: dict[str | None, list[Any]] = {}
-        for name in heads:
-            groups.setdefault(self.adapter_of(name), []).append(name)
-        for adapter, group in (groups or {self.adapter_of(None): []}).items():
-            if self.config.adapters:
-                use_adapter(self.encoder, adapter)
-            yield group, self.encoder(**inputs)
 
     def _build_head(self, spec: dict[str, Any]) -> nn.Module:
         vocab_size, width = self._input_embeddings().shape
@@ -364,7 +342,7 @@ class MultiTaskModel(PreTrainedModel):
         for spec in self.config.heads.values():
             if spec.get("adapter") == old:
                 spec["adapter"] = new
-        self._freeze_around_adapters()
+        freeze_around_adapters(self.encoder, self.config)
 
     def _check_head(self, name: str) -> None:
         if name not in self.heads:
@@ -382,7 +360,7 @@ class MultiTaskModel(PreTrainedModel):
         adapters = (model.encoder.get_parameter(parameter) for parameter in adapter_parameters(model.encoder))
         for parameter in (*model.heads.parameters(), *adapters):
             parameter.data = parameter.data.clone()
-        model._freeze_around_adapters()  # loading has replaced all parameters
+        freeze_around_adapters(model.encoder, model.config)  # loading has replaced all parameters
         if name is not None:
             # With the configuration at hand `AutoTokenizer` need not find out what kind of model this is, which it
             # could only by running the repository's code.
@@ -470,11 +448,13 @@ class MultiTaskModel(PreTrainedModel):
                 f"the heads {', '.join(names)} read with adapters of their own, so there are several sets of hidden"
                 " states and attentions: ask for one head."
             )
-        if deep := [name for name in names if self._layers_read(name) > 1]:
+        if deep := [name for name in names if layers_of(self.heads[name]) > 1]:
             kwargs["output_hidden_states"] = True
         passes: Iterable[tuple[list[str], Any]]
         if encoder_states is None:
-            passes = self._encoded(names, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            passes = encoder_passes(
+                self.encoder, self.config, names, input_ids=input_ids, attention_mask=attention_mask, **kwargs
+            )
         elif deep:
             raise ValueError(f"`encoder_states` are those of one layer, and head {deep[0]!r} reads several.")
         else:
@@ -484,7 +464,7 @@ class MultiTaskModel(PreTrainedModel):
         losses: dict[str, Tensor] = {}
         gates: dict[str, Tensor] = {}
         for group, encoded in passes:
-            for name, states, gate in self._states(encoded, attention_mask, group):
+            for name, states, gate in states_read(encoded, attention_mask, self.heads, group, self.experts):
                 head: Any = self.heads[name]
                 if gate is not None:
                     gates[name] = gate
@@ -512,10 +492,13 @@ class MultiTaskModel(PreTrainedModel):
         """
         mask = batch["attention_mask"]
         pool, num_layers = self._pooling(None, None) if None in names else (None, 1)
-        deep = max([num_layers, *(self._layers_read(name) for name in names if name is not None)]) > 1
+        deep = max([num_layers, *(layers_of(self.heads[name]) for name in names if name is not None)]) > 1
         outputs: dict[str | None, Tensor] = {}
-        for group, encoded in self._encoded(names, **batch, return_dict=True, output_hidden_states=deep):
-            for name, states, _ in self._states(encoded, mask, [name for name in group if name is not None]):
+        for group, encoded in encoder_passes(
+            self.encoder, self.config, names, **batch, return_dict=True, output_hidden_states=deep
+        ):
+            heads = [name for name in group if name is not None]
+            for name, states, _ in states_read(encoded, mask, self.heads, heads, self.experts):
                 outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
             if pool is not None and None in group:
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
@@ -533,29 +516,6 @@ class MultiTaskModel(PreTrainedModel):
             for module in training:
                 module.training = True
 
-    def _states(
-        self, encoded: Any, attention_mask: Tensor, names: Iterable[str]
-    ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-        """Yield each head's name, the states that it reads, and its mixture of experts, with which they are mixed.
-
-        Args:
-            encoded: What the encoder returned, with the layers that these heads read.
-            attention_mask: (B, T).
-            names: Of heads.
-        """
-        said: dict[int, Tensor] = {}  # by the experts, of the states that so many layers make
-        for name in names:
-            num_layers = self._layers_read(name)
-            states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-            if self.experts is None:
-                yield name, states, None
-                continue
-            if num_layers not in said:
-                said[num_layers] = self.experts(states)
-            head: Any = self.heads[name]
-            gates = head.gate(states, attention_mask)
-            yield name, mix(states, said[num_layers], gates), gates
-
     def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
         if heads is None:
             return [name for name, head in self.heads.items() if name in labels or not isinstance(head, MaskedLMHead)]
@@ -567,10 +527,6 @@ class MultiTaskModel(PreTrainedModel):
     @property
     def _num_layers(self) -> int | None:
         return getattr(self.config.text_config, "num_hidden_layers", None)
-
-    def _layers_read(self, name: str) -> int:
-        """How many of the encoder's last layers a head reads."""
-        return getattr(self.heads[name], "num_layers", 1)
 
     def _warn_untrained(self, names: list[str]) -> None:
         for name in names:
@@ -623,7 +579,7 @@ class MultiTaskModel(PreTrainedModel):
         with self.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
             for rows, batch in padded_batches(self, read, batch_size):
                 deep = {"return_dict": True, "output_hidden_states": num_layers > 1}
-                for _, encoded in self._encoded([head], **batch, **deep):
+                for _, encoded in encoder_passes(self.encoder, self.config, [head], **batch, **deep):
                     states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
                     result[rows] = pool(states, batch["attention_mask"]).float().cpu()
                 bar.update(len(rows))
@@ -641,7 +597,7 @@ class MultiTaskModel(PreTrainedModel):
             if not hasattr(own, "pool"):
                 raise ValueError(f"`head` is {head!r}, a {self.config.heads[head]['type']} head, which does not pool.")
             self._warn_untrained([head] if isinstance(own.pool, nn.Module) else [])
-            return own.pool, self._layers_read(head)
+            return own.pool, layers_of(own)
         name = check_pooling(pooling or self.config.pooling, self._num_layers)
         if name == "attention":
             able = [task for task, found in self.heads.items() if isinstance(getattr(found, "pool", None), nn.Module)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -23,7 +23,7 @@ from mtl_hf.modeling.heads import HEADS
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel, MultiTaskOutput
 from mtl_hf.modeling.pooling import POOLING
 from tests.conftest import SENTENCES
-from tests.modeling.conftest import TAGS, make_batch, trained
+from tests.modeling.conftest import TAGS, add_pooling_heads, make_batch, trained
 
 
 def make_labels(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -450,41 +450,6 @@ def test_embeddings_of_the_last_layers_are_those_of_all_families(model: MultiTas
     pooled = model.encode(SENTENCES[:4], pooling=f"mean_last_{number}")
     torch.testing.assert_close(pooled, by_hand, rtol=1e-4, atol=1e-5)
     assert (pooled - model.encode(SENTENCES[:4])).abs().max() > 1e-3
-
-
-def add_pooling_heads(model: MultiTaskModel) -> MultiTaskModel:
-    model.add_head("layers", type="regression", pooling="mean_last_2")
-    model.add_head("look", type="sequence_classification", labels=["a", "b"], pooling="attention")
-    model.add_head("alike", type="sentence_similarity", pooling="attention")
-    for name in ("layers", "look", "alike"):
-        for parameter in model.heads[name].parameters():
-            nn.init.normal_(parameter)
-    return trained(model)
-
-
-def test_layers_are_asked_for_only_when_a_head_that_runs_reads_them(
-    model: MultiTaskModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch, names = make_batch(model), list(model.heads)
-    before = model(**batch).logits
-    add_pooling_heads(model)
-    asked = []
-    forward = model.encoder.forward
-    monkeypatch.setattr(model.encoder, "forward", lambda *args, **options: (
-        asked.append(options.get("output_hidden_states", False)), forward(*args, **options))[1])  # fmt: skip
-    alone = model(**batch, heads=names)
-    together = model(**batch)
-    assert asked == [False, True]
-    assert alone.hidden_states is None
-    assert together.hidden_states is None
-    for name in names:  # bit for bit, whoever else reads other layers
-        assert torch.equal(alone.logits[name], before[name])
-        assert torch.equal(together.logits[name], before[name])
-    encoded = model.encoder(**batch, output_hidden_states=True)
-    mean = (encoded.hidden_states[-2] + encoded.last_hidden_state) / 2
-    pooled = POOLING["mean"](mean, batch["attention_mask"])
-    by_hand = model.heads["layers"].regressor(pooled).squeeze(-1)
-    torch.testing.assert_close(together.logits["layers"], by_hand, rtol=1e-4, atol=1e-5)
 
 
 def test_embeddings_by_the_pooling_of_a_head(bert: MultiTaskModel) -> None:
