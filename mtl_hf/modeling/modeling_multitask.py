@@ -15,31 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import (
-    AutoModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    initialization,
-)
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase, initialization
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
-from .adapters import (
-    SHARED,
-    adapter_config,
-    adapter_parameters,
-    inject_adapter,
-    merge_adapter,
-    remove_adapters,
-    rename_adapter,
-    use_adapter,
-)
+from .adapters import adapter_parameters, inject_adapter, use_adapter
 from .building import Wishes, make_model
+from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_head_of, rename_head_of
 from .configuration_multitask import MultiTaskConfig
 from .encoding import WHERE, check_text, load_tokenizer, words_of
 from .experts import Silent, build_experts
-from .heads import MaskedLMHead, build_head, by_row, check_head_name
+from .heads import MaskedLMHead, build_head, by_row
 from .pooling import check_pooling, last_layers, layers_read, make_pooling
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
 from .texts import EMBEDDING, answer_stream, encode_texts, padded_batches
@@ -128,24 +115,7 @@ class MultiTaskModel(PreTrainedModel):
                 have; `per_task` without heads, or with one that is called `shared`.
             ImportError: peft is not installed.
         """
-        spec = {"type": type, **arguments}
-        if self.config.adapters:
-            raise ValueError(
-                f"`peft`: the model has adapters already ({', '.join(self.config.adapters)}): train those, or make a"
-                " plain model of it first (mtl-hf merge)."
-            )
-        adapter_config(spec)  # before anything is changed
-        if per_task and (not self.heads or SHARED in self.heads):
-            raise ValueError(
-                f"`peft.per_task`: a task cannot be called {SHARED!r}, as the adapter of all heads is."
-                if self.heads
-                else "`peft.per_task`: the model has no heads to give adapters to."
-            )
-        names = list(self.heads) if per_task else [SHARED]
-        self.config.adapters = {name: inject_adapter(self.encoder, name, spec) for name in names}
-        for name in self.heads if per_task else ():
-            self.config.heads[name]["adapter"] = name
-        freeze_around_adapters(self.encoder, self.config)
+        put_adapters_into(self, {"type": type, **arguments}, per_task)
 
     def merge_adapters(self, task: str | None = None) -> None:
         """Add an adapter to the encoder's own weights: the model is then a plain one, with the same answers.
@@ -158,25 +128,7 @@ class MultiTaskModel(PreTrainedModel):
             ValueError: There is no adapter, or no such head; several adapters and no `task`; adapters of a type that
                 cannot be merged.
         """
-        if not self.config.adapters:
-            raise ValueError("the model has no adapters to merge.")
-        if task is not None:
-            self._check_head(task)
-        elif list(self.config.adapters) != [SHARED]:
-            raise ValueError(
-                f"the model has an adapter for each of {', '.join(self.config.adapters)}, and one encoder can take in"
-                " only one of them: say which with `task`."
-            )
-        adapter = self.adapter_of(task)
-        if adapter is None:
-            raise ValueError(f"head {task!r} reads the bare encoder: it has no adapter to merge.")
-        others = [name for name in self.heads if self.adapter_of(name) != adapter]
-        merge_adapter(self.encoder, adapter)
-        self.config.adapters = None
-        for name in others:
-            self.remove_head(name)
-        for spec in self.config.heads.values():
-            spec.pop("adapter", None)
+        merge_adapter_of(self, task)
 
     def adapter_of(self, head: str | None) -> str | None:
         """The adapter that a head reads with; of None, an embedding, that of all heads. None for the bare encoder."""
@@ -274,27 +226,7 @@ class MultiTaskModel(PreTrainedModel):
         Raises:
             ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
         """
-        check_head_name(name)
-        if name in self.heads:
-            raise ValueError(f"there is a head {name!r} already.")
-        own_form = {"token_classification": "words", "sentence_similarity": "apart"}
-        spec: dict[str, Any] = {"type": type, "text": own_form.get(type, text)}
-        if labels is not None:
-            spec["labels"] = list(labels)
-        spec |= {key: value for key, value in options.items() if value is not None}
-        spec["num_steps"] = 0
-        adapters = self.config.adapters or {}
-        if "adapter" in spec and spec["adapter"] not in adapters:
-            raise ValueError(f"`adapter` is {spec['adapter']!r}; the model has {', '.join(adapters) or 'none'}.")
-        check_pooling(spec.get("pooling", self.config.pooling), self._num_layers)
-        head = self._build_head(spec)
-        first_of_words = not any(other["text"] == "words" for other in self.config.heads.values())
-        if spec["text"] == "words" and first_of_words and self._origin is not None:
-            self._tokenizer = load_tokenizer(self._origin[0], words=True, **self._origin[1])
-        head.apply(self._init_weights)
-        self.heads[name] = head.to(self.device, self.dtype).train(self.training)
-        self.config.heads[name] = spec
-        return head
+        return add_head_to(self, name, type, labels, text, options)
 
     def remove_head(self, name: str) -> nn.Module:
         """Remove a head, and the adapter that only it read with, and return the head.
@@ -302,15 +234,7 @@ class MultiTaskModel(PreTrainedModel):
         Raises:
             ValueError: There is no such head.
         """
-        self._check_head(name)
-        head = self.heads.pop(name)
-        adapter = self.config.heads.pop(name).get("adapter")
-        adapters = self.config.adapters or {}
-        if adapter in adapters and not any(spec.get("adapter") == adapter for spec in self.config.heads.values()):
-            remove_adapters(self.encoder, adapter)
-            self.config.adapters = {other: spec for other, spec in adapters.items() if other != adapter} or None
-        self._warned_heads.discard(name)
-        return head
+        return remove_head_of(self, name)
 
     def rename_head(self, old: str, new: str) -> None:
         """Call a head otherwise; it keeps its weights, its place among the heads and what it was trained for.
@@ -320,33 +244,7 @@ class MultiTaskModel(PreTrainedModel):
         Raises:
             ValueError: There is no head `old`, `new` is taken, or it cannot be the name of a head or of its adapter.
         """
-        self._check_head(old)
-        check_head_name(new)
-        if new in self.heads:
-            raise ValueError(f"there is a head {new!r} already.")
-        if self.config.heads[old].get("adapter") == old:
-            self._rename_adapter(old, new)
-        self.heads = nn.ModuleDict({new if name == old else name: head for name, head in self.heads.items()})
-        self.config.heads = {new if name == old else name: spec for name, spec in self.config.heads.items()}
-        self._warned_heads.discard(old)
-
-    def _rename_adapter(self, old: str, new: str) -> None:
-        if new in (SHARED, *self.config.adapters):
-            readers = [name for name, spec in self.config.heads.items() if spec.get("adapter") == new]
-            whose = "all heads" if new == SHARED else f"head {readers[0]!r}"
-            raise ValueError(
-                f"head {old!r} has an adapter of its own, which would be renamed with it, and the adapter of {whose} is"
-                f" called {new!r}: choose another name."
-            )
-        self.config.adapters = rename_adapter(self.encoder, self.config.adapters, old, new)
-        for spec in self.config.heads.values():
-            if spec.get("adapter") == old:
-                spec["adapter"] = new
-        freeze_around_adapters(self.encoder, self.config)
-
-    def _check_head(self, name: str) -> None:
-        if name not in self.heads:
-            raise ValueError(f"there is no head {name!r}; the model has {', '.join(self.heads) or 'none'}.")
+        rename_head_of(self, old, new)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
