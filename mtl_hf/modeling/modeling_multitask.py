@@ -7,7 +7,7 @@ heads pool for themselves; and a head that nobody has trained says so when it is
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,12 +24,13 @@ from .adapters import adapter_parameters, inject_adapter, use_adapter
 from .building import Wishes, make_model
 from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_head_of, rename_head_of
 from .configuration_multitask import MultiTaskConfig
-from .encoding import WHERE, check_text, load_tokenizer, words_of
+from .embeddings import embed, pooling_of
+from .encoding import WHERE, load_tokenizer
 from .experts import Silent, build_experts
 from .heads import MaskedLMHead, build_head, by_row
-from .pooling import check_pooling, last_layers, layers_read, make_pooling
+from .pooling import check_pooling, last_layers
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
-from .texts import EMBEDDING, answer_stream, encode_texts, padded_batches
+from .texts import EMBEDDING, answer_stream
 
 logger = logging.getLogger(__name__)
 
@@ -389,7 +390,7 @@ class MultiTaskModel(PreTrainedModel):
             names: Of heads, and None.
         """
         mask = batch["attention_mask"]
-        pool, num_layers = self._pooling(None, None) if None in names else (None, 1)
+        pool, num_layers = pooling_of(self, None, None) if None in names else (None, 1)
         deep = max([num_layers, *(layers_of(self.heads[name]) for name in names if name is not None)]) > 1
         outputs: dict[str | None, Tensor] = {}
         for group, encoded in encoder_passes(
@@ -465,45 +466,11 @@ class MultiTaskModel(PreTrainedModel):
             ValueError: Something that is no text, or pairs and single texts together; an unknown pooling or head, both
                 of them, a head that does not pool, attention without a head.
         """
-        pool, num_layers = self._pooling(pooling, head)
         several = [texts] if isinstance(texts, str) else texts
-        checked = [check_text(text, number) for number, text in enumerate(several, start=1)]
-        forms = {"pair" if isinstance(text, tuple) else "string" for text in checked} or {"string"}
-        if len(forms) > 1:
-            raise ValueError("`texts` are pairs and single texts: embed them apart.")
-        form = forms.pop()
-        read = encode_texts(self, checked if form == "pair" else [words_of(text)[0] for text in checked], form)
-        result = torch.empty(len(checked), self.config.hidden_size)
-        with self.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
-            for rows, batch in padded_batches(self, read, batch_size):
-                deep = {"return_dict": True, "output_hidden_states": num_layers > 1}
-                for _, encoded in encoder_passes(self.encoder, self.config, [head], **batch, **deep):
-                    states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-                    result[rows] = pool(states, batch["attention_mask"]).float().cpu()
-                bar.update(len(rows))
+        result = embed(self, several, pooling, head, batch_size, show_progress)
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
-
-    def _pooling(self, pooling: str | None, head: str | None) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
-        """What `encode` pools by, and how many of the last layers that reads."""
-        if head is not None:
-            if pooling is not None:
-                raise ValueError(f"`pooling` is {pooling!r} and `head` {head!r}: a head pools by its own; give one.")
-            self._select_heads(head)
-            own: Any = self.heads[head]
-            if not hasattr(own, "pool"):
-                raise ValueError(f"`head` is {head!r}, a {self.config.heads[head]['type']} head, which does not pool.")
-            self._warn_untrained([head] if isinstance(own.pool, nn.Module) else [])
-            return own.pool, layers_of(own)
-        name = check_pooling(pooling or self.config.pooling, self._num_layers)
-        if name == "attention":
-            able = [task for task, found in self.heads.items() if isinstance(getattr(found, "pool", None), nn.Module)]
-            raise ValueError(
-                "`pooling` is 'attention', whose weights belong to a head: name one with `head`"
-                f" ({', '.join(able) or 'the model has none that pools so'}), or another pooling."
-            )
-        return make_pooling(name, self.config.hidden_size), layers_read(name)
 
     def predict(self, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
         """Answers of every head, or of those asked for, to raw texts: one encoder pass a way of reading the text.
@@ -567,7 +534,7 @@ class MultiTaskModel(PreTrainedModel):
                 raise ValueError(f"`{argument}` is {value}; it is at least 1.")
         self._warn_untrained(names)
         if embeddings:
-            self._pooling(None, None)  # or say at once that there is none without a head
+            pooling_of(self, None, None)  # or say at once that there is none without a head
         asked: list[str | None] = [*names, *([None] if embeddings else [])]
         bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
         return answer_stream(self, texts, asked, batch_size=batch_size, top_k=top_k, bar=bar, report=self._warn_silent)
