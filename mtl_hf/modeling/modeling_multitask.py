@@ -2,7 +2,9 @@
 
 Notable: the encoder is built from its configuration, never loaded inside `__init__` (transformers fills models on the
 meta device), so `from_encoder` is the way in from a pretrained encoder; the encoder's own pooler is removed, since
-heads pool for themselves; and a head that nobody has trained says so when it is asked.
+heads pool for themselves; and a head that nobody has trained says so when it is asked. The class says what can be done
+with a model, and holds the pass through it; how a model is made, how it is changed and how texts are read, stands in
+files of their own: `building`, `changes`, `reading`, `embeddings` and `texts`.
 """
 
 import logging
@@ -102,6 +104,112 @@ class MultiTaskModel(PreTrainedModel):
 
     # ---- building ----
 
+    @classmethod
+    def from_encoder(
+        cls,
+        name_or_path: str | os.PathLike[str],
+        *,
+        pooling: str | None = None,
+        max_length: int | None = None,
+        attn_implementation: str | None = None,
+        encoder_config: dict[str, Any] | None = None,
+        pretrained: bool = True,
+        keep_heads: bool = False,
+        experts: dict[str, int] | None = None,
+        **kwargs: Any,
+    ) -> "MultiTaskModel":
+        """A model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
+
+        Args:
+            name_or_path: Hub id or local folder of anything that `AutoModel` loads, or of a multi-task model, of which
+                the encoder is taken.
+            pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; heads may choose their own. By default that
+                of a multi-task model, else `mean`.
+            max_length: Longest input in tokens; by default that of a multi-task model, what a sentence encoder was made
+                for, else the most that encoder and tokenizer can take.
+            attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
+            encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`; sizes too,
+                where it is not `pretrained`.
+            pretrained: Whether to load its weights; else they are random, and only configuration and tokenizer are its.
+            keep_heads: Of a multi-task model, keep the heads too, as `from_pretrained` does, and its experts.
+            experts: `{"num": 4, "hidden": 512}` for new experts between the encoder and all heads; none by default.
+            **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
+
+        Raises:
+            ValueError: `max_length` beyond what the encoder can take, an unknown `pooling` or field of the encoder's
+                configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all,
+                `keep_heads` of what is no multi-task model, or with it `experts` that the model does not have.
+        """
+        wishes = Wishes(pooling, max_length, attn_implementation, encoder_config or {}, pretrained, keep_heads, experts)
+        return make_model(cls, os.fspath(name_or_path), wishes, kwargs)
+
+    def _build_head(self, spec: dict[str, Any]) -> nn.Module:
+        vocab_size, width = self._input_embeddings().shape
+        return build_head(
+            self.config.hidden_size, self.config.pooling, spec, (vocab_size, width), self.config.num_experts
+        )
+
+    def _input_embeddings(self) -> Tensor:
+        """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
+        embeddings: Any = self.encoder.get_input_embeddings()
+        return embeddings.weight
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As transformers', the bias that no layer of torch holds, and new experts, which say nothing."""
+        super()._init_weights(module)
+        if isinstance(module, MaskedLMHead):
+            initialization.zeros_(module.bias)
+        if isinstance(module, Silent):
+            initialization.zeros_(module.weight)
+            initialization.zeros_(module.bias)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As transformers'; heads that are tied to the input embeddings follow."""
+        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        for head in self.heads.values():
+            if isinstance(head, MaskedLMHead):
+                head.resize(len(embeddings.weight))
+        return embeddings
+
+    # ---- heads and adapters ----
+
+    def add_head(
+        self, name: str, *, type: str, labels: Sequence[str] | None = None, text: str = "string", **options: Any
+    ) -> nn.Module:
+        """Add a head with random weights and return it.
+
+        Args:
+            name: The task's name.
+            type: A key of `HEADS`.
+            labels: Names of the labels in the order of the logits; none for `regression` and `sentence_similarity`.
+            text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`,
+                sentence similarity always `apart`.
+            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`, `loss`, ...; and `adapter`, one of
+                the model's, if not the one of all heads.
+
+        Raises:
+            ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
+        """
+        return add_head_to(self, name, type, labels, text, options)
+
+    def remove_head(self, name: str) -> nn.Module:
+        """Remove a head, and the adapter that only it read with, and return the head.
+
+        Raises:
+            ValueError: There is no such head.
+        """
+        return remove_head_of(self, name)
+
+    def rename_head(self, old: str, new: str) -> None:
+        """Call a head otherwise; it keeps its weights, its place among the heads and what it was trained for.
+
+        An adapter of its own that is called as it was is renamed with it.
+
+        Raises:
+            ValueError: There is no head `old`, `new` is taken, or it cannot be the name of a head or of its adapter.
+        """
+        rename_head_of(self, old, new)
+
     def adapt(self, type: str, *, per_task: bool = False, **arguments: Any) -> None:
         """Freeze the encoder and put adapters into it, which begin as doing nothing.
 
@@ -143,109 +251,7 @@ class MultiTaskModel(PreTrainedModel):
         use_adapter(self.encoder, self.adapter_of(None))
         return states
 
-    def _build_head(self, spec: dict[str, Any]) -> nn.Module:
-        vocab_size, width = self._input_embeddings().shape
-        return build_head(
-            self.config.hidden_size, self.config.pooling, spec, (vocab_size, width), self.config.num_experts
-        )
-
-    def _input_embeddings(self) -> Tensor:
-        """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
-        embeddings: Any = self.encoder.get_input_embeddings()
-        return embeddings.weight
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """As transformers', the bias that no layer of torch holds, and new experts, which say nothing."""
-        super()._init_weights(module)
-        if isinstance(module, MaskedLMHead):
-            initialization.zeros_(module.bias)
-        if isinstance(module, Silent):
-            initialization.zeros_(module.weight)
-            initialization.zeros_(module.bias)
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As transformers'; heads that are tied to the input embeddings follow."""
-        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
-        for head in self.heads.values():
-            if isinstance(head, MaskedLMHead):
-                head.resize(len(embeddings.weight))
-        return embeddings
-
-    @classmethod
-    def from_encoder(
-        cls,
-        name_or_path: str | os.PathLike[str],
-        *,
-        pooling: str | None = None,
-        max_length: int | None = None,
-        attn_implementation: str | None = None,
-        encoder_config: dict[str, Any] | None = None,
-        pretrained: bool = True,
-        keep_heads: bool = False,
-        experts: dict[str, int] | None = None,
-        **kwargs: Any,
-    ) -> "MultiTaskModel":
-        """A model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
-
-        Args:
-            name_or_path: Hub id or local folder of anything that `AutoModel` loads, or of a multi-task model, of which
-                the encoder is taken.
-            pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; heads may choose their own. By default that
-                of a multi-task model, else `mean`.
-            max_length: Longest input in tokens; by default that of a multi-task model, what a sentence encoder was made
-                for, else the most that encoder and tokenizer can take.
-            attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
-            encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`; sizes too,
-                where it is not `pretrained`.
-            pretrained: Whether to load its weights; else they are random, and only configuration and tokenizer are its.
-            keep_heads: Of a multi-task model, keep the heads too, as `from_pretrained` does, and its experts.
-            experts: `{"num": 4, "hidden": 512}` for new experts between the encoder and all heads; none by default.
-            **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
-
-        Raises:
-            ValueError: `max_length` beyond what the encoder can take, an unknown `pooling` or field of the encoder's
-                configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all,
-                `keep_heads` of what is no multi-task model, or with it `experts` that the model does not have.
-        """
-        wishes = Wishes(pooling, max_length, attn_implementation, encoder_config or {}, pretrained, keep_heads, experts)
-        return make_model(cls, os.fspath(name_or_path), wishes, kwargs)
-
-    def add_head(
-        self, name: str, *, type: str, labels: Sequence[str] | None = None, text: str = "string", **options: Any
-    ) -> nn.Module:
-        """Add a head with random weights and return it.
-
-        Args:
-            name: The task's name.
-            type: A key of `HEADS`.
-            labels: Names of the labels in the order of the logits; none for `regression` and `sentence_similarity`.
-            text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`,
-                sentence similarity always `apart`.
-            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`, `loss`, ...; and `adapter`, one of
-                the model's, if not the one of all heads.
-
-        Raises:
-            ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
-        """
-        return add_head_to(self, name, type, labels, text, options)
-
-    def remove_head(self, name: str) -> nn.Module:
-        """Remove a head, and the adapter that only it read with, and return the head.
-
-        Raises:
-            ValueError: There is no such head.
-        """
-        return remove_head_of(self, name)
-
-    def rename_head(self, old: str, new: str) -> None:
-        """Call a head otherwise; it keeps its weights, its place among the heads and what it was trained for.
-
-        An adapter of its own that is called as it was is renamed with it.
-
-        Raises:
-            ValueError: There is no head `old`, `new` is taken, or it cannot be the name of a head or of its adapter.
-        """
-        rename_head_of(self, old, new)
+    # ---- saving and loading ----
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
