@@ -9,17 +9,15 @@ row once and scores every task from that.
 import functools
 import logging
 import math
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import datasets
 import numpy as np
 import torch
-import transformers
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
@@ -98,8 +96,6 @@ class MultiTaskTrainer(ResumableTrainer):
 
     args: MultiTaskTrainingArguments
     model: MultiTaskModel
-    # What pushes a folder (`hub.push`), handed over by `run.build`.
-    publish: Callable[..., str] | None = None
 
     def __init__(
         self,
@@ -320,18 +316,6 @@ class MultiTaskTrainer(ResumableTrainer):
             logger.info("Best: %s %s %s at step %d.", name, metric, show_logged(metric, value), step)
         return output
 
-    def checkpoint_facts(self) -> dict[str, Any]:
-        """What a checkpoint says about the run that saves it, and what a run that goes on from it must agree with."""
-        on_gpu = self.args.device.type == "cuda"
-        return {
-            "step": self.state.global_step,
-            "world_size": self.args.world_size,
-            "threads": torch.get_num_threads(),
-            "machine": torch.cuda.get_device_name(self.args.device) if on_gpu else platform.machine(),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "settings": self.settings,
-        }
-
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
         """All that decides what training does next (`checkpoints.run_settings`)."""
@@ -453,18 +437,6 @@ class MultiTaskTrainer(ResumableTrainer):
             self.sharing.end_step(step)
         return loss
 
-    def _check_weights(self) -> None:
-        """A step can ruin weights while its loss is still a number: nothing of that is scored or saved."""
-        for name, parameter in self.model.named_parameters():  # not of `parts`, whose parameters FSDP replaces
-            if parameter.requires_grad and not torch.isfinite(parameter).all():
-                self._stop(f"the weights {name} are not finite after step {self.state.global_step}")
-
-    def _stop(self, problem: str) -> NoReturn:
-        raise FloatingPointError(
-            f"{problem}: training stops; checkpoints up to here are in {self.args.output_dir}. A smaller learning rate,"
-            " or `precision: fp32`, may help."
-        )
-
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × tokens × parameters that take part, embeddings left out; counted once, not at every micro-batch."""
         if not hasattr(self, "_flops_a_token"):
@@ -510,27 +482,7 @@ class MultiTaskTrainer(ResumableTrainer):
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self._since_log.seconds += time.perf_counter() - self._step_started  # of training alone
-        if self._saves_before_evaluating():
-            self.control.should_save = False
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-            self.control.should_save = True
-            return
-        if self.control.should_evaluate or self.control.should_save or self.control.should_training_stop:
-            self._check_weights()
         super()._maybe_log_save_evaluate(*args, **kwargs)
-
-    def _saves_before_evaluating(self) -> bool:
-        """Whether a checkpoint is due at the last step of an epoch, or of the run, whose end will evaluate.
-
-        It has to wait for that: a run that goes on from it begins with the next epoch.
-        """
-        return (
-            self.control.should_save
-            and not self.control.should_evaluate
-            and self.args.eval_strategy == "epoch"
-            and self.args.eval_delay <= (self.state.epoch or 0)
-            and (float(self.state.epoch or 0).is_integer() or self.control.should_training_stop)
-        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add tasks' unweighted losses, parts' rates, our labelled rows a second, what losses are multiplied by.
@@ -655,43 +607,6 @@ class MultiTaskTrainer(ResumableTrainer):
         found = {name: by_row(heads[name], logits, labels.get(name)) for name, logits in outputs.logits.items()}
         found |= {name + _GATES: by_row(heads[name], gates) for name, gates in (outputs.gates or {}).items()}
         return None, found, None
-
-    # ---- the Hub ----
-
-    def push_to_hub(  # type: ignore[override]
-        self,
-        commit_message: str | None = None,
-        *,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-    ) -> str | None:
-        """Save the model into `output_dir` and push that folder; what is not given is as `args` has it.
-
-        Returns:
-            The repository's URL, on the main process.
-
-        Raises:
-            ValueError: This trainer was not made by `mtl_hf.run.build`.
-            OSError: The Hub refused, or could not be reached.
-        """
-        if self.publish is None:
-            raise ValueError("this trainer does not know how to push: `save_model`, then `mtl_hf.push(folder, repo)`.")
-        self.save_model()
-        if not self.is_world_process_zero():
-            return None
-        folder = Path(str(self.args.output_dir))
-        return self.publish(
-            folder,
-            self.args.hub_model_id or folder.absolute().name,
-            private=self.args.hub_private_repo if private is None else private,
-            token=token or self.args.hub_token,
-            revision=revision or self.args.hub_revision,
-            message=commit_message,
-        )
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the card is written at the end of a run, or when it is pushed."""
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:
