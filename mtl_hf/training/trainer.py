@@ -41,13 +41,10 @@ from ..metrics import (
     load_metrics,
     logged_names,
     primary_metric,
-    read_answers,
-    score,
     show_logged,
     try_metrics,
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
-from ..modeling.heads import by_row
 from ..modeling.modeling_multitask import MultiTaskModel
 from .adapters import check_adapters, idle_adapters
 from .arguments import MultiTaskTrainingArguments, choose_best_metric
@@ -61,12 +58,11 @@ from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
 from .resumable import ResumableTrainer
 from .sampling import build_schedule, check_ranked_batches, rows_table
+from .scoring import Scorer, said_of_rows
 from .sharing import TaskSharing
 from .thawing import Thaw, ThawingPlan, plan_thawing
 
 logger = logging.getLogger(__name__)
-
-_GATES = ".gates"  # after a task's name: its mixtures of experts among the predictions
 
 
 class MultiTaskTrainer(ResumableTrainer):
@@ -544,37 +540,25 @@ class MultiTaskTrainer(ResumableTrainer):
             keep_logits: If given, filled with source → task in `frozen_heads` → its logits, an entry a row.
 
         Returns:
-            As `metrics.score`; of a model with experts also `experts`: task → the mean weight of each expert in its
-            mixtures, over all rows.
+            As `Scorer.results`.
         """
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
-        answers: dict[str, dict[str, Any]] = {}
-        gates: dict[str, list[np.ndarray]] = {}
+        scorer = Scorer(self.tasks, self.extra_metrics)
         # Loaders draw a seed when they start: evaluating must not change what training draws.
         with torch.random.fork_rng(devices=[]):
             for source, split in splits.items():
                 predictions = self._predictions(source, split, metric_key_prefix)
-                logits = {name: predictions[name] for name in split.gold}
-                for name in split.gold if self.model.config.experts else ():
-                    gates.setdefault(name, []).append(predictions[name + _GATES])
-                answers[source] = self._answers(split, logits)
+                scorer.add(source, split, predictions)
                 if keep_logits is not None:
-                    keep_logits[source] = {name: logits[name] for name in self.frozen_heads if name in logits}
+                    keep_logits[source] = {name: predictions[name] for name in self.frozen_heads if name in split.gold}
         if keep_answers is not None:
-            keep_answers.update(answers)
-        num_rows = {source: len(split.rows) for source, split in splits.items()}
-        results = score(self.tasks, answers, num_rows, self.extra_metrics, intervals)
-        if gates:
-            results["experts"] = {
-                name: np.concatenate(found).reshape(-1, found[0].shape[-1]).mean(0, dtype=float).tolist()
-                for name, found in gates.items()
-            }
-        return results
+            keep_answers.update(scorer.answers)
+        return scorer.results(intervals)
 
     def _predictions(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
-        """Task → what its head says of each row, in the order of the rows; `<task>.gates` → its mixtures of experts."""
+        """Task → what its head says of each row, in the order of the rows, as `said_of_rows` names it."""
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
@@ -587,10 +571,6 @@ class MultiTaskTrainer(ResumableTrainer):
         back = np.argsort(order)
         return {name: found[back] for name, found in predictions.items()}
 
-    def _answers(self, split: EncodedSplit, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None
-        return {name: read_answers(self.tasks[name], gold, logits[name], starts) for name, gold in split.gold.items()}
-
     def prediction_step(  # type: ignore[override]
         self,
         model: nn.Module,
@@ -598,15 +578,12 @@ class MultiTaskTrainer(ResumableTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, dict[str, Tensor], None]:
-        """What each head of the batch's source says of each row (`heads.by_row`), and its mixture of experts there."""
+        """What each head of the batch's source says of each row, and its mixture of experts there."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels") or {}
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = self._forward(model, inputs)
-        heads: Any = self.model.heads
-        found = {name: by_row(heads[name], logits, labels.get(name)) for name, logits in outputs.logits.items()}
-        found |= {name + _GATES: by_row(heads[name], gates) for name, gates in (outputs.gates or {}).items()}
-        return None, found, None
+        return None, said_of_rows(self.model.heads, outputs, labels), None
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:
