@@ -36,12 +36,10 @@ from ..data.masking import maskings
 from ..data.row_states import RowStates
 from ..data.rows import EncodedSplit
 from ..metrics import (
-    LOSS_LIKE,
     flatten,
     load_metrics,
     logged_names,
     primary_metric,
-    show_logged,
     try_metrics,
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
@@ -54,6 +52,7 @@ from .freezing import check_tasks, freeze, frozen_modules
 from .frozen_states import FrozenStates, entering, num_bytes
 from .gradients import steps_of_a_round
 from .optimizer import check_frozen_rates, find_parts, parameter_groups, set_learning_rates
+from .peaks import find_peaks, peaks_told
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
 from .resumable import ResumableTrainer
@@ -301,15 +300,11 @@ class MultiTaskTrainer(ResumableTrainer):
     ) -> TrainOutput:
         """Train, as `ResumableTrainer.train`; at the end say when each task was best, and which step was chosen."""
         output = super().train(resume_from_checkpoint, **kwargs)
-        peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
-        if self.state.best_model_checkpoint:  # not always of the best step, which may have had no checkpoint
-            step, metric = checkpoint_step(self.state.best_model_checkpoint), str(self.args.metric_for_best_model)
-            key = f"eval_{metric.removeprefix('eval_')}"
-            for entry in self.state.log_history:
-                if entry["step"] == step and key in entry:
-                    peaks["chosen by"] = (metric, step, entry[key])
-        for name, (metric, step, value) in peaks.items():
-            logger.info("Best: %s %s %s at step %d.", name, metric, show_logged(metric, value), step)
+        best, chosen = self.state.best_model_checkpoint, None
+        if best:  # not always of the best step, which may have had no checkpoint
+            chosen = str(self.args.metric_for_best_model), checkpoint_step(best)
+        for line in peaks_told(self.tasks, self.state.log_history, chosen):
+            logger.info("Best: %s.", line)
         return output
 
     @functools.cached_property
@@ -344,17 +339,7 @@ class MultiTaskTrainer(ResumableTrainer):
 
     def peaks(self) -> dict[str, tuple[int, float]]:
         """Task → the step at which its primary metric was best so far (the first such step), and its value there."""
-        peaks: dict[str, tuple[int, float]] = {}
-        for name, task in self.tasks.items():
-            if not task.config.train:
-                continue
-            primary = primary_metric(task)
-            sign = -1 if primary in LOSS_LIKE else 1
-            for entry in self.state.log_history:
-                value = entry.get(f"eval_{name}_{primary}")
-                if value is not None and sign * value > sign * peaks.get(name, (0, -sign * math.inf))[1]:  # no NaN
-                    peaks[name] = (int(entry["step"]), value)
-        return peaks
+        return find_peaks(self.tasks, self.state.log_history)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Whether to save under `save_strategy: best`: the aggregate is at its best or, where asked for, some task."""
