@@ -48,10 +48,10 @@ from .adapters import check_adapters, idle_adapters
 from .arguments import MultiTaskTrainingArguments, choose_best_metric
 from .checkpoints import checkpoint_step, run_settings
 from .clipping import clip, norm_groups
-from .freezing import check_tasks, freeze, frozen_modules
+from .freezing import check_tasks, freeze, modules_without_dropout
 from .frozen_states import FrozenStates, entering, num_bytes
 from .gradients import steps_of_a_round
-from .optimizer import check_frozen_rates, find_parts, parameter_groups, set_learning_rates
+from .optimizer import check_frozen_rates, find_parts, parameter_groups, rates_now, set_learning_rates
 from .peaks import find_peaks, peaks_told
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
@@ -160,7 +160,7 @@ class MultiTaskTrainer(ResumableTrainer):
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
         self.thawing = self._plan_thawing()
         check_frozen_rates(self.parts, args.learning_rates)  # by now what opens later counts as trained
-        self._frozen_modules = self._without_dropout()
+        self._frozen_modules = modules_without_dropout(self.model, self.parts)
         self.frozen_states = self._plan_states()
         self._eval_states: dict[str, RowStates] = {}
         self.sharing = TaskSharing(
@@ -242,15 +242,9 @@ class MultiTaskTrainer(ResumableTrainer):
         self.add_callback(Thaw(plan, self._note_opened))
         return plan
 
-    def _without_dropout(self) -> list[nn.Module]:
-        """Frozen modules, which run in evaluation mode; around adapters that are trained the encoder keeps its mode."""
-        adapted = any(part.name.startswith("adapters") and not part.frozen for part in self.parts)
-        inside = set(self.model.encoder.modules()) if adapted else set()
-        return [module for module in frozen_modules(self.model) if module not in inside]
-
     def _note_opened(self, opened: list[str]) -> None:
         """After parts were frozen or opened."""
-        self._frozen_modules = self._without_dropout()
+        self._frozen_modules = modules_without_dropout(self.model, self.parts)
         if opened:
             self.log({f"opened_{name}": 1.0 for name in opened})
 
@@ -453,11 +447,7 @@ class MultiTaskTrainer(ResumableTrainer):
 
     def learning_rates(self) -> dict[str, float]:
         """Part that is trained now → its learning rate now."""
-        frozen = {part.name for part in self.parts if part.frozen}
-        if self.optimizer is None:
-            return {part.name: part.learning_rate for part in self.parts if part.name not in frozen}
-        names = {part.name for part in self.parts} - frozen  # there may be a group that is not of the model
-        return {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups if group["name"] in names}
+        return rates_now(self.parts, self.optimizer)
 
     # ---- the log ----
 
