@@ -17,7 +17,7 @@ from .encoding import WHERE, default_length
 from .experts import build_experts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Wishes:
     """What `MultiTaskModel.from_encoder`, which describes each of these, was asked for."""
 

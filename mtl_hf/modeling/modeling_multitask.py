@@ -140,7 +140,15 @@ class MultiTaskModel(PreTrainedModel):
                 configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all,
                 `keep_heads` of what is no multi-task model, or with it `experts` that the model does not have.
         """
-        wishes = Wishes(pooling, max_length, attn_implementation, encoder_config or {}, pretrained, keep_heads, experts)
+        wishes = Wishes(
+            pooling=pooling,
+            max_length=max_length,
+            attn_implementation=attn_implementation,
+            encoder_config=encoder_config or {},
+            pretrained=pretrained,
+            keep_heads=keep_heads,
+            experts=experts,
+        )
         return make_model(cls, os.fspath(name_or_path), wishes, kwargs)
 
     def _build_head(self, spec: dict[str, Any]) -> nn.Module:
