@@ -81,3 +81,15 @@ def check_experts(experts: dict[str, Any]) -> None:
             raise ValueError(f"`experts.{key}` is {value!r}; it is a whole number of at least {least}.")
     if unknown := set(experts) - {"num", "hidden"}:
         raise ValueError(f"`experts` has {unknown.pop()!r}; it has num and hidden.")
+
+
+def build_experts(hidden_size: int, experts: dict[str, Any] | None) -> Experts | None:
+    """The experts that `MultiTaskConfig.experts` describes, for states of that width; None for none.
+
+    Raises:
+        ValueError: As of `check_experts`.
+    """
+    if not experts:
+        return None
+    check_experts(experts)
+    return Experts(hidden_size, **experts)

@@ -2,12 +2,14 @@
 
 Notable: the encoder is built from its configuration, never loaded inside `__init__` (transformers fills models on the
 meta device), so `from_encoder` is the way in from a pretrained encoder; the encoder's own pooler is removed, since
-heads pool for themselves; and a head that nobody has trained says so when it is asked.
+heads pool for themselves; and a head that nobody has trained says so when it is asked. The class says what can be done
+with a model, and holds the pass through it; how a model is made, how it is changed and how texts are read, stands in
+files of their own: `building`, `changes`, `reading`, `embeddings` and `texts`.
 """
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,34 +17,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import (
-    AutoModel,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    initialization,
-)
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase, initialization
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
-from .adapters import (
-    SHARED,
-    adapter_config,
-    adapter_parameters,
-    inject_adapter,
-    merge_adapter,
-    remove_adapters,
-    rename_adapter,
-    train_only_adapters,
-    use_adapter,
-)
-from .configuration_multitask import MultiTaskConfig, own_config
-from .encoders import check_fields, check_length, load_encoder, resize
-from .encoding import WHERE, check_text, default_length, load_tokenizer, words_of
-from .experts import Experts, Silent, check_experts, mix
-from .heads import MaskedLMHead, build_head, by_row, check_head_name
-from .pooling import check_pooling, last_layers, layers_read, make_pooling
-from .texts import EMBEDDING, answer_stream, encode_texts, padded_batches
+from .adapters import adapter_parameters, inject_adapter, use_adapter
+from .building import Wishes, make_model
+from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_head_of, rename_head_of
+from .configuration_multitask import MultiTaskConfig
+from .embeddings import embed, pooling_of
+from .encoding import WHERE, load_tokenizer
+from .experts import Silent, build_experts
+from .heads import MaskedLMHead, build_head, by_row
+from .pooling import check_pooling, last_layers
+from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
+from .texts import EMBEDDING, answer_stream
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +89,7 @@ class MultiTaskModel(PreTrainedModel):
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
         self.encoder = encoder
-        self.experts = self._build_experts()
+        self.experts = build_experts(config.hidden_size, config.experts)
         self.heads = nn.ModuleDict({name: self._build_head(spec) for name, spec in (config.heads or {}).items()})
         self._tokenizer: PreTrainedTokenizerBase | None = None
         # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
@@ -110,141 +100,9 @@ class MultiTaskModel(PreTrainedModel):
         # After it, which would give adapters random weights: a new one begins as doing nothing.
         for name, spec in (config.adapters or {}).items():
             inject_adapter(self.encoder, name, spec)
-        self._freeze_around_adapters()
+        freeze_around_adapters(self.encoder, self.config)
 
     # ---- building ----
-
-    def adapt(self, type: str, *, per_task: bool = False, **arguments: Any) -> None:
-        """Freeze the encoder and put adapters into it, which begin as doing nothing.
-
-        Args:
-            type: A configuration class of peft by its name, such as `LoraConfig`, or `BottleneckConfig`.
-            per_task: An adapter for each head that there is, instead of one for all heads. The encoder then runs once
-                for each adapter that is asked for, no longer once for all heads.
-            **arguments: Of that class (`r`, `target_modules`, ...).
-
-        Raises:
-            ValueError: The model has adapters already; an unknown type or argument; modules that the encoder does not
-                have; `per_task` without heads, or with one that is called `shared`.
-            ImportError: peft is not installed.
-        """
-        spec = {"type": type, **arguments}
-        if self.config.adapters:
-            raise ValueError(
-                f"`peft`: the model has adapters already ({', '.join(self.config.adapters)}): train those, or make a"
-                " plain model of it first (mtl-hf merge)."
-            )
-        adapter_config(spec)  # before anything is changed
-        if per_task and (not self.heads or SHARED in self.heads):
-            raise ValueError(
-                f"`peft.per_task`: a task cannot be called {SHARED!r}, as the adapter of all heads is."
-                if self.heads
-                else "`peft.per_task`: the model has no heads to give adapters to."
-            )
-        names = list(self.heads) if per_task else [SHARED]
-        self.config.adapters = {name: inject_adapter(self.encoder, name, spec) for name in names}
-        for name in self.heads if per_task else ():
-            self.config.heads[name]["adapter"] = name
-        self._freeze_around_adapters()
-
-    def merge_adapters(self, task: str | None = None) -> None:
-        """Add an adapter to the encoder's own weights: the model is then a plain one, with the same answers.
-
-        Args:
-            task: Of a model with several adapters, a head: those that read with the same adapter stay, others are
-                removed.
-
-        Raises:
-            ValueError: There is no adapter, or no such head; several adapters and no `task`; adapters of a type that
-                cannot be merged.
-        """
-        if not self.config.adapters:
-            raise ValueError("the model has no adapters to merge.")
-        if task is not None:
-            self._check_head(task)
-        elif list(self.config.adapters) != [SHARED]:
-            raise ValueError(
-                f"the model has an adapter for each of {', '.join(self.config.adapters)}, and one encoder can take in"
-                " only one of them: say which with `task`."
-            )
-        adapter = self.adapter_of(task)
-        if adapter is None:
-            raise ValueError(f"head {task!r} reads the bare encoder: it has no adapter to merge.")
-        others = [name for name in self.heads if self.adapter_of(name) != adapter]
-        merge_adapter(self.encoder, adapter)
-        self.config.adapters = None
-        for name in others:
-            self.remove_head(name)
-        for spec in self.config.heads.values():
-            spec.pop("adapter", None)
-
-    def _freeze_around_adapters(self) -> None:
-        """Let adapters alone be trained, of the encoder, and run without one until a head asks for its own."""
-        if self.config.adapters:
-            train_only_adapters(self.encoder, self.config.adapters)
-            use_adapter(self.encoder, self.adapter_of(None))
-
-    def adapter_of(self, head: str | None) -> str | None:
-        """The adapter that a head reads with; of None, an embedding, that of all heads. None for the bare encoder."""
-        own = self.config.heads[head].get("adapter") if head is not None else None
-        return own or (SHARED if SHARED in (self.config.adapters or {}) else None)
-
-    def adapted_states(self, adapter: str | None, **inputs: Any) -> Tensor:
-        """The encoder's last states with one adapter, or bare, without dropout, (B, T, H)."""
-        with self.evaluating():
-            use_adapter(self.encoder, adapter)
-            states: Tensor = self.encoder(**inputs, return_dict=True).last_hidden_state
-        use_adapter(self.encoder, self.adapter_of(None))
-        return states
-
-    def _encoded(self, heads: Iterable[Any], **inputs: Any) -> Iterator[tuple[list[Any], Any]]:
-        """Run the encoder once for each adapter that is asked for; yield the heads of one, and its output.
-
-        Args:
-            heads: Names; None for an embedding.
-            **inputs: Of the encoder.
-        """
-        groups: dict[str | None, list[Any]] = {}
-        for name in heads:
-            groups.setdefault(self.adapter_of(name), []).append(name)
-        for adapter, group in (groups or {self.adapter_of(None): []}).items():
-            if self.config.adapters:
-                use_adapter(self.encoder, adapter)
-            yield group, self.encoder(**inputs)
-
-    def _build_head(self, spec: dict[str, Any]) -> nn.Module:
-        vocab_size, width = self._input_embeddings().shape
-        return build_head(
-            self.config.hidden_size, self.config.pooling, spec, (vocab_size, width), self.config.num_experts
-        )
-
-    def _build_experts(self) -> Experts | None:
-        if not self.config.experts:
-            return None
-        check_experts(self.config.experts)
-        return Experts(self.config.hidden_size, **self.config.experts)
-
-    def _input_embeddings(self) -> Tensor:
-        """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
-        embeddings: Any = self.encoder.get_input_embeddings()
-        return embeddings.weight
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """As transformers', the bias that no layer of torch holds, and new experts, which say nothing."""
-        super()._init_weights(module)
-        if isinstance(module, MaskedLMHead):
-            initialization.zeros_(module.bias)
-        if isinstance(module, Silent):
-            initialization.zeros_(module.weight)
-            initialization.zeros_(module.bias)
-
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As transformers'; heads that are tied to the input embeddings follow."""
-        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
-        for head in self.heads.values():
-            if isinstance(head, MaskedLMHead):
-                head.resize(len(embeddings.weight))
-        return embeddings
 
     @classmethod
     def from_encoder(
@@ -282,82 +140,46 @@ class MultiTaskModel(PreTrainedModel):
                 configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all,
                 `keep_heads` of what is no multi-task model, or with it `experts` that the model does not have.
         """
-        name = os.fspath(name_or_path)
-        own = own_config(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
-        if own is not None:
-            return cls._from_own(
-                name, own, pooling, max_length, attn_implementation, encoder_config, pretrained, keep_heads, experts,
-                kwargs,
-            )  # fmt: skip
-        if keep_heads:
-            raise ValueError(f"{name!r} is no multi-task model: it has no heads to keep.")
-        encoder, tokenizer = load_encoder(name, attn_implementation, encoder_config or {}, pretrained, **kwargs)
-        limit = check_length(name, max_length, tokenizer, encoder.config)
-        text_config = encoder.config.to_dict()
-        if os.path.isdir(name):
-            text_config.pop("_name_or_path", None)  # a path of this machine says nothing to those who load the model
-        config = MultiTaskConfig(
-            text_config=text_config,
-            pooling=pooling or "mean",
-            max_length=max_length or default_length(name, limit, **kwargs),
-            encoder_attn_implementation=encoder.config._attn_implementation,
+        wishes = Wishes(
+            pooling=pooling,
+            max_length=max_length,
+            attn_implementation=attn_implementation,
+            encoder_config=encoder_config or {},
+            pretrained=pretrained,
+            keep_heads=keep_heads,
             experts=experts,
         )
-        model = cls(config, encoder=encoder)
-        model._tokenizer, model._origin = tokenizer, (name, kwargs)
-        return model.eval()  # as `from_pretrained` does
+        return make_model(cls, os.fspath(name_or_path), wishes, kwargs)
 
-    @classmethod
-    def _from_own(
-        cls,
-        name: str,
-        config: MultiTaskConfig,
-        pooling: str | None,
-        max_length: int | None,
-        attn_implementation: str | None,
-        encoder_config: dict[str, Any] | None,
-        pretrained: bool,
-        keep_heads: bool,
-        experts: dict[str, int] | None,
-        kwargs: dict[str, Any],
-    ) -> "MultiTaskModel":
-        """`from_encoder` of a multi-task model."""
-        check_fields(encoder_config or {}, config.text_config)
-        if keep_heads and pooling not in (None, config.pooling):
-            raise ValueError(
-                f"`pooling` is {pooling!r}, and the heads of {name!r}, which are kept, were trained with"
-                f" {config.pooling!r}: leave it out, or `keep_heads`."
-            )
-        if keep_heads and experts and experts != config.experts:
-            has = f"others ({config.experts})" if config.experts else "none"
-            raise ValueError(
-                f"`experts` is {experts}, but {name!r} has {has}, and its heads read what they were trained to read:"
-                " leave `experts` out, or take the encoder alone (`model.keep: encoder`)."
-            )
-        for field, value in (encoder_config or {}).items() if pretrained else ():
-            setattr(config.text_config, field, value)
-        config.pooling = pooling or config.pooling
-        config.encoder_attn_implementation = attn_implementation or config.encoder_attn_implementation
-        model: MultiTaskModel = cls.from_pretrained(name, config=config, dtype=torch.float32, **kwargs)
-        check_length(name, max_length, model.tokenizer, config.text_config)
-        model.config.max_length = max_length or config.max_length
-        for head in [] if keep_heads else list(model.heads):
-            model.remove_head(head)
-        if not keep_heads:
-            model.config.experts = experts
-            model.experts = model._build_experts()
-            if model.experts is not None:
-                model.experts.apply(model._init_weights)
-        if not pretrained:
-            own: Any = model.config
-            resize(own.text_config, encoder_config or {})
-            own.adapters = None  # they would be all that is trained, in an encoder that knows nothing
-            for spec in own.heads.values():
-                spec.pop("adapter", None)
-            fresh = cls(own)
-            fresh._tokenizer, fresh._origin = model.tokenizer, model._origin
-            return fresh.eval()
-        return model
+    def _build_head(self, spec: dict[str, Any]) -> nn.Module:
+        vocab_size, width = self._input_embeddings().shape
+        return build_head(
+            self.config.hidden_size, self.config.pooling, spec, (vocab_size, width), self.config.num_experts
+        )
+
+    def _input_embeddings(self) -> Tensor:
+        """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
+        embeddings: Any = self.encoder.get_input_embeddings()
+        return embeddings.weight
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As transformers', the bias that no layer of torch holds, and new experts, which say nothing."""
+        super()._init_weights(module)
+        if isinstance(module, MaskedLMHead):
+            initialization.zeros_(module.bias)
+        if isinstance(module, Silent):
+            initialization.zeros_(module.weight)
+            initialization.zeros_(module.bias)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """As transformers'; heads that are tied to the input embeddings follow."""
+        embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        for head in self.heads.values():
+            if isinstance(head, MaskedLMHead):
+                head.resize(len(embeddings.weight))
+        return embeddings
+
+    # ---- heads and adapters ----
 
     def add_head(
         self, name: str, *, type: str, labels: Sequence[str] | None = None, text: str = "string", **options: Any
@@ -376,27 +198,7 @@ class MultiTaskModel(PreTrainedModel):
         Raises:
             ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
         """
-        check_head_name(name)
-        if name in self.heads:
-            raise ValueError(f"there is a head {name!r} already.")
-        own_form = {"token_classification": "words", "sentence_similarity": "apart"}
-        spec: dict[str, Any] = {"type": type, "text": own_form.get(type, text)}
-        if labels is not None:
-            spec["labels"] = list(labels)
-        spec |= {key: value for key, value in options.items() if value is not None}
-        spec["num_steps"] = 0
-        adapters = self.config.adapters or {}
-        if "adapter" in spec and spec["adapter"] not in adapters:
-            raise ValueError(f"`adapter` is {spec['adapter']!r}; the model has {', '.join(adapters) or 'none'}.")
-        check_pooling(spec.get("pooling", self.config.pooling), self._num_layers)
-        head = self._build_head(spec)
-        first_of_words = not any(other["text"] == "words" for other in self.config.heads.values())
-        if spec["text"] == "words" and first_of_words and self._origin is not None:
-            self._tokenizer = load_tokenizer(self._origin[0], words=True, **self._origin[1])
-        head.apply(self._init_weights)
-        self.heads[name] = head.to(self.device, self.dtype).train(self.training)
-        self.config.heads[name] = spec
-        return head
+        return add_head_to(self, name, type, labels, text, options)
 
     def remove_head(self, name: str) -> nn.Module:
         """Remove a head, and the adapter that only it read with, and return the head.
@@ -404,15 +206,7 @@ class MultiTaskModel(PreTrainedModel):
         Raises:
             ValueError: There is no such head.
         """
-        self._check_head(name)
-        head = self.heads.pop(name)
-        adapter = self.config.heads.pop(name).get("adapter")
-        adapters = self.config.adapters or {}
-        if adapter in adapters and not any(spec.get("adapter") == adapter for spec in self.config.heads.values()):
-            remove_adapters(self.encoder, adapter)
-            self.config.adapters = {other: spec for other, spec in adapters.items() if other != adapter} or None
-        self._warned_heads.discard(name)
-        return head
+        return remove_head_of(self, name)
 
     def rename_head(self, old: str, new: str) -> None:
         """Call a head otherwise; it keeps its weights, its place among the heads and what it was trained for.
@@ -422,33 +216,50 @@ class MultiTaskModel(PreTrainedModel):
         Raises:
             ValueError: There is no head `old`, `new` is taken, or it cannot be the name of a head or of its adapter.
         """
-        self._check_head(old)
-        check_head_name(new)
-        if new in self.heads:
-            raise ValueError(f"there is a head {new!r} already.")
-        if self.config.heads[old].get("adapter") == old:
-            self._rename_adapter(old, new)
-        self.heads = nn.ModuleDict({new if name == old else name: head for name, head in self.heads.items()})
-        self.config.heads = {new if name == old else name: spec for name, spec in self.config.heads.items()}
-        self._warned_heads.discard(old)
+        rename_head_of(self, old, new)
 
-    def _rename_adapter(self, old: str, new: str) -> None:
-        if new in (SHARED, *self.config.adapters):
-            readers = [name for name, spec in self.config.heads.items() if spec.get("adapter") == new]
-            whose = "all heads" if new == SHARED else f"head {readers[0]!r}"
-            raise ValueError(
-                f"head {old!r} has an adapter of its own, which would be renamed with it, and the adapter of {whose} is"
-                f" called {new!r}: choose another name."
-            )
-        self.config.adapters = rename_adapter(self.encoder, self.config.adapters, old, new)
-        for spec in self.config.heads.values():
-            if spec.get("adapter") == old:
-                spec["adapter"] = new
-        self._freeze_around_adapters()
+    def adapt(self, type: str, *, per_task: bool = False, **arguments: Any) -> None:
+        """Freeze the encoder and put adapters into it, which begin as doing nothing.
 
-    def _check_head(self, name: str) -> None:
-        if name not in self.heads:
-            raise ValueError(f"there is no head {name!r}; the model has {', '.join(self.heads) or 'none'}.")
+        Args:
+            type: A configuration class of peft by its name, such as `LoraConfig`, or `BottleneckConfig`.
+            per_task: An adapter for each head that there is, instead of one for all heads. The encoder then runs once
+                for each adapter that is asked for, no longer once for all heads.
+            **arguments: Of that class (`r`, `target_modules`, ...).
+
+        Raises:
+            ValueError: The model has adapters already; an unknown type or argument; modules that the encoder does not
+                have; `per_task` without heads, or with one that is called `shared`.
+            ImportError: peft is not installed.
+        """
+        put_adapters_into(self, {"type": type, **arguments}, per_task)
+
+    def merge_adapters(self, task: str | None = None) -> None:
+        """Add an adapter to the encoder's own weights: the model is then a plain one, with the same answers.
+
+        Args:
+            task: Of a model with several adapters, a head: those that read with the same adapter stay, others are
+                removed.
+
+        Raises:
+            ValueError: There is no adapter, or no such head; several adapters and no `task`; adapters of a type that
+                cannot be merged.
+        """
+        merge_adapter_of(self, task)
+
+    def adapter_of(self, head: str | None) -> str | None:
+        """The adapter that a head reads with; of None, an embedding, that of all heads. None for the bare encoder."""
+        return adapter_of(self.config, head)
+
+    def adapted_states(self, adapter: str | None, **inputs: Any) -> Tensor:
+        """The encoder's last states with one adapter, or bare, without dropout, (B, T, H)."""
+        with self.evaluating():
+            use_adapter(self.encoder, adapter)
+            states: Tensor = self.encoder(**inputs, return_dict=True).last_hidden_state
+        use_adapter(self.encoder, self.adapter_of(None))
+        return states
+
+    # ---- saving and loading ----
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
@@ -462,7 +273,7 @@ class MultiTaskModel(PreTrainedModel):
         adapters = (model.encoder.get_parameter(parameter) for parameter in adapter_parameters(model.encoder))
         for parameter in (*model.heads.parameters(), *adapters):
             parameter.data = parameter.data.clone()
-        model._freeze_around_adapters()  # loading has replaced all parameters
+        freeze_around_adapters(model.encoder, model.config)  # loading has replaced all parameters
         if name is not None:
             # With the configuration at hand `AutoTokenizer` need not find out what kind of model this is, which it
             # could only by running the repository's code.
@@ -550,11 +361,13 @@ class MultiTaskModel(PreTrainedModel):
                 f"the heads {', '.join(names)} read with adapters of their own, so there are several sets of hidden"
                 " states and attentions: ask for one head."
             )
-        if deep := [name for name in names if self._layers_read(name) > 1]:
+        if deep := [name for name in names if layers_of(self.heads[name]) > 1]:
             kwargs["output_hidden_states"] = True
         passes: Iterable[tuple[list[str], Any]]
         if encoder_states is None:
-            passes = self._encoded(names, input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+            passes = encoder_passes(
+                self.encoder, self.config, names, input_ids=input_ids, attention_mask=attention_mask, **kwargs
+            )
         elif deep:
             raise ValueError(f"`encoder_states` are those of one layer, and head {deep[0]!r} reads several.")
         else:
@@ -564,7 +377,7 @@ class MultiTaskModel(PreTrainedModel):
         losses: dict[str, Tensor] = {}
         gates: dict[str, Tensor] = {}
         for group, encoded in passes:
-            for name, states, gate in self._states(encoded, attention_mask, group):
+            for name, states, gate in states_read(encoded, attention_mask, self.heads, group, self.experts):
                 head: Any = self.heads[name]
                 if gate is not None:
                     gates[name] = gate
@@ -591,11 +404,14 @@ class MultiTaskModel(PreTrainedModel):
             names: Of heads, and None.
         """
         mask = batch["attention_mask"]
-        pool, num_layers = self._pooling(None, None) if None in names else (None, 1)
-        deep = max([num_layers, *(self._layers_read(name) for name in names if name is not None)]) > 1
+        pool, num_layers = pooling_of(self, None, None) if None in names else (None, 1)
+        deep = max([num_layers, *(layers_of(self.heads[name]) for name in names if name is not None)]) > 1
         outputs: dict[str | None, Tensor] = {}
-        for group, encoded in self._encoded(names, **batch, return_dict=True, output_hidden_states=deep):
-            for name, states, _ in self._states(encoded, mask, [name for name in group if name is not None]):
+        for group, encoded in encoder_passes(
+            self.encoder, self.config, names, **batch, return_dict=True, output_hidden_states=deep
+        ):
+            heads = [name for name in group if name is not None]
+            for name, states, _ in states_read(encoded, mask, self.heads, heads, self.experts):
                 outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
             if pool is not None and None in group:
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
@@ -613,29 +429,6 @@ class MultiTaskModel(PreTrainedModel):
             for module in training:
                 module.training = True
 
-    def _states(
-        self, encoded: Any, attention_mask: Tensor, names: Iterable[str]
-    ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-        """Yield each head's name, the states that it reads, and its mixture of experts, with which they are mixed.
-
-        Args:
-            encoded: What the encoder returned, with the layers that these heads read.
-            attention_mask: (B, T).
-            names: Of heads.
-        """
-        said: dict[int, Tensor] = {}  # by the experts, of the states that so many layers make
-        for name in names:
-            num_layers = self._layers_read(name)
-            states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-            if self.experts is None:
-                yield name, states, None
-                continue
-            if num_layers not in said:
-                said[num_layers] = self.experts(states)
-            head: Any = self.heads[name]
-            gates = head.gate(states, attention_mask)
-            yield name, mix(states, said[num_layers], gates), gates
-
     def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
         if heads is None:
             return [name for name, head in self.heads.items() if name in labels or not isinstance(head, MaskedLMHead)]
@@ -647,10 +440,6 @@ class MultiTaskModel(PreTrainedModel):
     @property
     def _num_layers(self) -> int | None:
         return getattr(self.config.text_config, "num_hidden_layers", None)
-
-    def _layers_read(self, name: str) -> int:
-        """How many of the encoder's last layers a head reads."""
-        return getattr(self.heads[name], "num_layers", 1)
 
     def _warn_untrained(self, names: list[str]) -> None:
         for name in names:
@@ -691,45 +480,11 @@ class MultiTaskModel(PreTrainedModel):
             ValueError: Something that is no text, or pairs and single texts together; an unknown pooling or head, both
                 of them, a head that does not pool, attention without a head.
         """
-        pool, num_layers = self._pooling(pooling, head)
         several = [texts] if isinstance(texts, str) else texts
-        checked = [check_text(text, number) for number, text in enumerate(several, start=1)]
-        forms = {"pair" if isinstance(text, tuple) else "string" for text in checked} or {"string"}
-        if len(forms) > 1:
-            raise ValueError("`texts` are pairs and single texts: embed them apart.")
-        form = forms.pop()
-        read = encode_texts(self, checked if form == "pair" else [words_of(text)[0] for text in checked], form)
-        result = torch.empty(len(checked), self.config.hidden_size)
-        with self.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
-            for rows, batch in padded_batches(self, read, batch_size):
-                deep = {"return_dict": True, "output_hidden_states": num_layers > 1}
-                for _, encoded in self._encoded([head], **batch, **deep):
-                    states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-                    result[rows] = pool(states, batch["attention_mask"]).float().cpu()
-                bar.update(len(rows))
+        result = embed(self, several, pooling, head, batch_size, show_progress)
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
-
-    def _pooling(self, pooling: str | None, head: str | None) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
-        """What `encode` pools by, and how many of the last layers that reads."""
-        if head is not None:
-            if pooling is not None:
-                raise ValueError(f"`pooling` is {pooling!r} and `head` {head!r}: a head pools by its own; give one.")
-            self._select_heads(head)
-            own: Any = self.heads[head]
-            if not hasattr(own, "pool"):
-                raise ValueError(f"`head` is {head!r}, a {self.config.heads[head]['type']} head, which does not pool.")
-            self._warn_untrained([head] if isinstance(own.pool, nn.Module) else [])
-            return own.pool, self._layers_read(head)
-        name = check_pooling(pooling or self.config.pooling, self._num_layers)
-        if name == "attention":
-            able = [task for task, found in self.heads.items() if isinstance(getattr(found, "pool", None), nn.Module)]
-            raise ValueError(
-                "`pooling` is 'attention', whose weights belong to a head: name one with `head`"
-                f" ({', '.join(able) or 'the model has none that pools so'}), or another pooling."
-            )
-        return make_pooling(name, self.config.hidden_size), layers_read(name)
 
     def predict(self, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
         """Answers of every head, or of those asked for, to raw texts: one encoder pass a way of reading the text.
@@ -793,7 +548,7 @@ class MultiTaskModel(PreTrainedModel):
                 raise ValueError(f"`{argument}` is {value}; it is at least 1.")
         self._warn_untrained(names)
         if embeddings:
-            self._pooling(None, None)  # or say at once that there is none without a head
+            pooling_of(self, None, None)  # or say at once that there is none without a head
         asked: list[str | None] = [*names, *([None] if embeddings else [])]
         bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
         return answer_stream(self, texts, asked, batch_size=batch_size, top_k=top_k, bar=bar, report=self._warn_silent)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
+from ..modeling.modeling_multitask import MultiTaskModel
 from .optimizer import Part, matching
 
 
@@ -59,9 +60,21 @@ def check_tasks(parts: Iterable[Part], tasks: Mapping[str, str | None]) -> None:
             )
 
 
-def frozen_modules(module: nn.Module) -> list[nn.Module]:
+def modules_without_dropout(model: MultiTaskModel, parts: Iterable[Part]) -> list[nn.Module]:
+    """Frozen modules, which run in evaluation mode; around adapters that are trained the encoder keeps its mode.
+
+    Args:
+        model: The model.
+        parts: As `find_parts` returns them.
+    """
+    adapted = any(part.name.startswith("adapters") and not part.frozen for part in parts)
+    inside = set(model.encoder.modules()) if adapted else set()
+    return [module for module in _frozen_modules(model) if module not in inside]
+
+
+def _frozen_modules(module: nn.Module) -> list[nn.Module]:
     """The topmost modules in `module` (perhaps itself) that have parameters, all of which are frozen."""
     parameters = list(module.parameters())
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         return [module]
-    return [found for child in module.children() for found in frozen_modules(child)]
+    return [found for child in module.children() for found in _frozen_modules(child)]

@@ -28,6 +28,7 @@ from ..data.collator import Collator, EncodedRows, fingerprint, row_lengths
 from ..data.row_states import RowStates
 from ..modeling.bottleneck import find_layers
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..modeling.reading import layers_of
 from .optimizer import Part
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def num_bytes(size: str) -> int:
 
 def layers_read(model: MultiTaskModel) -> int:
     """How many of the encoder's last layers heads read, at most."""
-    return max(getattr(head, "num_layers", 1) for head in model.heads.values())
+    return max(layers_of(head) for head in model.heads.values())
 
 
 def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
+from torch.optim import Optimizer
 
 from ..config import nearest
 from ..modeling.adapters import SHARED, adapter_parameters
@@ -278,6 +279,19 @@ def parameter_groups(parts: Iterable[Part], decayed: set[str], weight_decay: flo
                     }
                 )
     return groups
+
+
+def rates_now(parts: Iterable[Part], optimizer: Optimizer | None) -> dict[str, float]:
+    """Part that is trained now → its learning rate now.
+
+    Args:
+        parts: As `find_parts` returns them, with their rates.
+        optimizer: Of their `parameter_groups` and perhaps others; None before there is one.
+    """
+    trained = {part.name: part.learning_rate for part in parts if not part.frozen}
+    if optimizer is None:
+        return trained
+    return {group["name"]: float(group["lr"]) for group in optimizer.param_groups if group["name"] in trained}
 
 
 def parts_table(parts: Iterable[Part], weight_decay: float) -> str:

@@ -1,17 +1,22 @@
 """`ResumableTrainer`: transformers' Trainer, whose checkpoints are whole and whose runs go on from them exactly.
 
 Notable: a checkpoint counts only once all of it is there, and older ones go only then; a run that goes on from one
-takes the steps that the uninterrupted run would have taken, no more, and refuses what would train differently. Nothing
-is sent anywhere, and no pickle of ours is written. Knows nothing of tasks.
+takes the steps that the uninterrupted run would have taken, no more, and refuses what would train differently. Weights
+that are no numbers any more are not saved. Nothing is sent anywhere but by `push_to_hub`, and no pickle of ours is
+written. Knows nothing of tasks.
 """
 
 import logging
+import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
+import torch
+import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerState
+from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
 from .arguments import MultiTaskTrainingArguments
@@ -40,6 +45,9 @@ class ResumableTrainer(Trainer):
     """
 
     args: MultiTaskTrainingArguments
+    model: PreTrainedModel
+    # What pushes a folder (`hub.push`), handed over by `run.build`.
+    publish: Callable[..., str] | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,9 +55,22 @@ class ResumableTrainer(Trainer):
         self._was_over = False
         self.resumed_at = 0  # the step of the checkpoint that training went on from
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides what training does next."""
+        raise NotImplementedError
+
     def checkpoint_facts(self) -> dict[str, Any]:
         """What a checkpoint says about the run that saves it, and what a run that goes on from it must agree with."""
-        raise NotImplementedError
+        on_gpu = self.args.device.type == "cuda"
+        return {
+            "step": self.state.global_step,
+            "world_size": self.args.world_size,
+            "threads": torch.get_num_threads(),
+            "machine": torch.cuda.get_device_name(self.args.device) if on_gpu else platform.machine(),
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+            "settings": self.settings,
+        }
 
     def save_more(self, checkpoint: Path) -> None:
         """Write what else a run needs to go on from a checkpoint; called on the main process."""
@@ -173,6 +194,42 @@ class ResumableTrainer(Trainer):
             return
         super()._run_epoch(*args, **kwargs)
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """As the stock one; nothing of a step that has ruined the weights is scored or saved."""
+        if self._saves_before_evaluating():
+            self.control.should_save = False
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            self.control.should_save = True
+            return
+        if self.control.should_evaluate or self.control.should_save or self.control.should_training_stop:
+            self._check_weights()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _saves_before_evaluating(self) -> bool:
+        """Whether a checkpoint is due at the last step of an epoch, or of the run, whose end will evaluate.
+
+        It has to wait for that: a run that goes on from it begins with the next epoch.
+        """
+        return (
+            self.control.should_save
+            and not self.control.should_evaluate
+            and self.args.eval_strategy == "epoch"
+            and self.args.eval_delay <= (self.state.epoch or 0)
+            and (float(self.state.epoch or 0).is_integer() or self.control.should_training_stop)
+        )
+
+    def _check_weights(self) -> None:
+        """A step can ruin weights while its loss is still a number: nothing of that is scored or saved."""
+        for name, parameter in self.model.named_parameters():  # not of `parts`, whose parameters FSDP replaces
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                self._stop(f"the weights {name} are not finite after step {self.state.global_step}")
+
+    def _stop(self, problem: str) -> NoReturn:
+        raise FloatingPointError(
+            f"{problem}: training stops; checkpoints up to here are in {self.args.output_dir}. A smaller learning rate,"
+            " or `precision: fp32`, may help."
+        )
+
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """A warning is not enough: a weight that is not loaded keeps a value from elsewhere."""
         if load_result.missing_keys or load_result.unexpected_keys:
@@ -180,6 +237,8 @@ class ResumableTrainer(Trainer):
                 f"the checkpoint's weights are of another model: it lacks {load_result.missing_keys[:5]} and has"
                 f" {load_result.unexpected_keys[:5]} besides."
             )
+
+    # ---- the Hub ----
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Nothing: a Hub that cannot be reached keeps nobody from training."""
@@ -191,3 +250,38 @@ class ResumableTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Nothing: it would send the optimiser's state, a pickle."""
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str | None = None,
+        *,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> str | None:
+        """Save the model into `output_dir` and push that folder; what is not given is as `args` has it.
+
+        Returns:
+            The repository's URL, on the main process.
+
+        Raises:
+            ValueError: This trainer was not made by `mtl_hf.run.build`.
+            OSError: The Hub refused, or could not be reached.
+        """
+        if self.publish is None:
+            raise ValueError("this trainer does not know how to push: `save_model`, then `mtl_hf.push(folder, repo)`.")
+        self.save_model()
+        if not self.is_world_process_zero():
+            return None
+        folder = Path(str(self.args.output_dir))
+        return self.publish(
+            folder,
+            self.args.hub_model_id or folder.absolute().name,
+            private=self.args.hub_private_repo if private is None else private,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+            message=commit_message,
+        )
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the card is written at the end of a run, or when it is pushed."""

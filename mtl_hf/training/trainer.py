@@ -9,17 +9,15 @@ row once and scores every task from that.
 import functools
 import logging
 import math
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import datasets
 import numpy as np
 import torch
-import transformers
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
@@ -38,37 +36,32 @@ from ..data.masking import maskings
 from ..data.row_states import RowStates
 from ..data.rows import EncodedSplit
 from ..metrics import (
-    LOSS_LIKE,
     flatten,
     load_metrics,
     logged_names,
     primary_metric,
-    read_answers,
-    score,
-    show_logged,
     try_metrics,
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
-from ..modeling.heads import by_row
 from ..modeling.modeling_multitask import MultiTaskModel
 from .adapters import check_adapters, idle_adapters
 from .arguments import MultiTaskTrainingArguments, choose_best_metric
 from .checkpoints import checkpoint_step, run_settings
 from .clipping import clip, norm_groups
-from .freezing import check_tasks, freeze, frozen_modules
+from .freezing import check_tasks, freeze, modules_without_dropout
 from .frozen_states import FrozenStates, entering, num_bytes
 from .gradients import steps_of_a_round
-from .optimizer import check_frozen_rates, find_parts, parameter_groups, set_learning_rates
+from .optimizer import check_frozen_rates, find_parts, parameter_groups, rates_now, set_learning_rates
+from .peaks import find_peaks, peaks_told
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
 from .resumable import ResumableTrainer
 from .sampling import build_schedule, check_ranked_batches, rows_table
+from .scoring import Scorer, said_of_rows
 from .sharing import TaskSharing
 from .thawing import Thaw, ThawingPlan, plan_thawing
 
 logger = logging.getLogger(__name__)
-
-_GATES = ".gates"  # after a task's name: its mixtures of experts among the predictions
 
 
 class MultiTaskTrainer(ResumableTrainer):
@@ -98,8 +91,6 @@ class MultiTaskTrainer(ResumableTrainer):
 
     args: MultiTaskTrainingArguments
     model: MultiTaskModel
-    # What pushes a folder (`hub.push`), handed over by `run.build`.
-    publish: Callable[..., str] | None = None
 
     def __init__(
         self,
@@ -169,7 +160,7 @@ class MultiTaskTrainer(ResumableTrainer):
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
         self.thawing = self._plan_thawing()
         check_frozen_rates(self.parts, args.learning_rates)  # by now what opens later counts as trained
-        self._frozen_modules = self._without_dropout()
+        self._frozen_modules = modules_without_dropout(self.model, self.parts)
         self.frozen_states = self._plan_states()
         self._eval_states: dict[str, RowStates] = {}
         self.sharing = TaskSharing(
@@ -251,15 +242,9 @@ class MultiTaskTrainer(ResumableTrainer):
         self.add_callback(Thaw(plan, self._note_opened))
         return plan
 
-    def _without_dropout(self) -> list[nn.Module]:
-        """Frozen modules, which run in evaluation mode; around adapters that are trained the encoder keeps its mode."""
-        adapted = any(part.name.startswith("adapters") and not part.frozen for part in self.parts)
-        inside = set(self.model.encoder.modules()) if adapted else set()
-        return [module for module in frozen_modules(self.model) if module not in inside]
-
     def _note_opened(self, opened: list[str]) -> None:
         """After parts were frozen or opened."""
-        self._frozen_modules = self._without_dropout()
+        self._frozen_modules = modules_without_dropout(self.model, self.parts)
         if opened:
             self.log({f"opened_{name}": 1.0 for name in opened})
 
@@ -309,28 +294,12 @@ class MultiTaskTrainer(ResumableTrainer):
     ) -> TrainOutput:
         """Train, as `ResumableTrainer.train`; at the end say when each task was best, and which step was chosen."""
         output = super().train(resume_from_checkpoint, **kwargs)
-        peaks = {name: (primary_metric(self.tasks[name]), *peak) for name, peak in self.peaks().items()}
-        if self.state.best_model_checkpoint:  # not always of the best step, which may have had no checkpoint
-            step, metric = checkpoint_step(self.state.best_model_checkpoint), str(self.args.metric_for_best_model)
-            key = f"eval_{metric.removeprefix('eval_')}"
-            for entry in self.state.log_history:
-                if entry["step"] == step and key in entry:
-                    peaks["chosen by"] = (metric, step, entry[key])
-        for name, (metric, step, value) in peaks.items():
-            logger.info("Best: %s %s %s at step %d.", name, metric, show_logged(metric, value), step)
+        best, chosen = self.state.best_model_checkpoint, None
+        if best:  # not always of the best step, which may have had no checkpoint
+            chosen = str(self.args.metric_for_best_model), checkpoint_step(best)
+        for line in peaks_told(self.tasks, self.state.log_history, chosen):
+            logger.info("Best: %s.", line)
         return output
-
-    def checkpoint_facts(self) -> dict[str, Any]:
-        """What a checkpoint says about the run that saves it, and what a run that goes on from it must agree with."""
-        on_gpu = self.args.device.type == "cuda"
-        return {
-            "step": self.state.global_step,
-            "world_size": self.args.world_size,
-            "threads": torch.get_num_threads(),
-            "machine": torch.cuda.get_device_name(self.args.device) if on_gpu else platform.machine(),
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "settings": self.settings,
-        }
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -364,17 +333,7 @@ class MultiTaskTrainer(ResumableTrainer):
 
     def peaks(self) -> dict[str, tuple[int, float]]:
         """Task → the step at which its primary metric was best so far (the first such step), and its value there."""
-        peaks: dict[str, tuple[int, float]] = {}
-        for name, task in self.tasks.items():
-            if not task.config.train:
-                continue
-            primary = primary_metric(task)
-            sign = -1 if primary in LOSS_LIKE else 1
-            for entry in self.state.log_history:
-                value = entry.get(f"eval_{name}_{primary}")
-                if value is not None and sign * value > sign * peaks.get(name, (0, -sign * math.inf))[1]:  # no NaN
-                    peaks[name] = (int(entry["step"]), value)
-        return peaks
+        return find_peaks(self.tasks, self.state.log_history)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Whether to save under `save_strategy: best`: the aggregate is at its best or, where asked for, some task."""
@@ -453,18 +412,6 @@ class MultiTaskTrainer(ResumableTrainer):
             self.sharing.end_step(step)
         return loss
 
-    def _check_weights(self) -> None:
-        """A step can ruin weights while its loss is still a number: nothing of that is scored or saved."""
-        for name, parameter in self.model.named_parameters():  # not of `parts`, whose parameters FSDP replaces
-            if parameter.requires_grad and not torch.isfinite(parameter).all():
-                self._stop(f"the weights {name} are not finite after step {self.state.global_step}")
-
-    def _stop(self, problem: str) -> NoReturn:
-        raise FloatingPointError(
-            f"{problem}: training stops; checkpoints up to here are in {self.args.output_dir}. A smaller learning rate,"
-            " or `precision: fp32`, may help."
-        )
-
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """6 × tokens × parameters that take part, embeddings left out; counted once, not at every micro-batch."""
         if not hasattr(self, "_flops_a_token"):
@@ -500,37 +447,13 @@ class MultiTaskTrainer(ResumableTrainer):
 
     def learning_rates(self) -> dict[str, float]:
         """Part that is trained now → its learning rate now."""
-        frozen = {part.name for part in self.parts if part.frozen}
-        if self.optimizer is None:
-            return {part.name: part.learning_rate for part in self.parts if part.name not in frozen}
-        names = {part.name for part in self.parts} - frozen  # there may be a group that is not of the model
-        return {group["name"]: float(group["lr"]) for group in self.optimizer.param_groups if group["name"] in names}
+        return rates_now(self.parts, self.optimizer)
 
     # ---- the log ----
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
         self._since_log.seconds += time.perf_counter() - self._step_started  # of training alone
-        if self._saves_before_evaluating():
-            self.control.should_save = False
-            super()._maybe_log_save_evaluate(*args, **kwargs)
-            self.control.should_save = True
-            return
-        if self.control.should_evaluate or self.control.should_save or self.control.should_training_stop:
-            self._check_weights()
         super()._maybe_log_save_evaluate(*args, **kwargs)
-
-    def _saves_before_evaluating(self) -> bool:
-        """Whether a checkpoint is due at the last step of an epoch, or of the run, whose end will evaluate.
-
-        It has to wait for that: a run that goes on from it begins with the next epoch.
-        """
-        return (
-            self.control.should_save
-            and not self.control.should_evaluate
-            and self.args.eval_strategy == "epoch"
-            and self.args.eval_delay <= (self.state.epoch or 0)
-            and (float(self.state.epoch or 0).is_integer() or self.control.should_training_stop)
-        )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add tasks' unweighted losses, parts' rates, our labelled rows a second, what losses are multiplied by.
@@ -592,37 +515,25 @@ class MultiTaskTrainer(ResumableTrainer):
             keep_logits: If given, filled with source → task in `frozen_heads` → its logits, an entry a row.
 
         Returns:
-            As `metrics.score`; of a model with experts also `experts`: task → the mean weight of each expert in its
-            mixtures, over all rows.
+            As `Scorer.results`.
         """
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
-        answers: dict[str, dict[str, Any]] = {}
-        gates: dict[str, list[np.ndarray]] = {}
+        scorer = Scorer(self.tasks, self.extra_metrics)
         # Loaders draw a seed when they start: evaluating must not change what training draws.
         with torch.random.fork_rng(devices=[]):
             for source, split in splits.items():
                 predictions = self._predictions(source, split, metric_key_prefix)
-                logits = {name: predictions[name] for name in split.gold}
-                for name in split.gold if self.model.config.experts else ():
-                    gates.setdefault(name, []).append(predictions[name + _GATES])
-                answers[source] = self._answers(split, logits)
+                scorer.add(source, split, predictions)
                 if keep_logits is not None:
-                    keep_logits[source] = {name: logits[name] for name in self.frozen_heads if name in logits}
+                    keep_logits[source] = {name: predictions[name] for name in self.frozen_heads if name in split.gold}
         if keep_answers is not None:
-            keep_answers.update(answers)
-        num_rows = {source: len(split.rows) for source, split in splits.items()}
-        results = score(self.tasks, answers, num_rows, self.extra_metrics, intervals)
-        if gates:
-            results["experts"] = {
-                name: np.concatenate(found).reshape(-1, found[0].shape[-1]).mean(0, dtype=float).tolist()
-                for name, found in gates.items()
-            }
-        return results
+            keep_answers.update(scorer.answers)
+        return scorer.results(intervals)
 
     def _predictions(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
-        """Task → what its head says of each row, in the order of the rows; `<task>.gates` → its mixtures of experts."""
+        """Task → what its head says of each row, in the order of the rows, as `said_of_rows` names it."""
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
@@ -635,10 +546,6 @@ class MultiTaskTrainer(ResumableTrainer):
         back = np.argsort(order)
         return {name: found[back] for name, found in predictions.items()}
 
-    def _answers(self, split: EncodedSplit, logits: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None
-        return {name: read_answers(self.tasks[name], gold, logits[name], starts) for name, gold in split.gold.items()}
-
     def prediction_step(  # type: ignore[override]
         self,
         model: nn.Module,
@@ -646,52 +553,12 @@ class MultiTaskTrainer(ResumableTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, dict[str, Tensor], None]:
-        """What each head of the batch's source says of each row (`heads.by_row`), and its mixture of experts there."""
+        """What each head of the batch's source says of each row, and its mixture of experts there."""
         inputs = self._prepare_inputs(inputs)
         labels = inputs.get("labels") or {}
         with torch.no_grad(), self.compute_loss_context_manager():
             outputs = self._forward(model, inputs)
-        heads: Any = self.model.heads
-        found = {name: by_row(heads[name], logits, labels.get(name)) for name, logits in outputs.logits.items()}
-        found |= {name + _GATES: by_row(heads[name], gates) for name, gates in (outputs.gates or {}).items()}
-        return None, found, None
-
-    # ---- the Hub ----
-
-    def push_to_hub(  # type: ignore[override]
-        self,
-        commit_message: str | None = None,
-        *,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
-    ) -> str | None:
-        """Save the model into `output_dir` and push that folder; what is not given is as `args` has it.
-
-        Returns:
-            The repository's URL, on the main process.
-
-        Raises:
-            ValueError: This trainer was not made by `mtl_hf.run.build`.
-            OSError: The Hub refused, or could not be reached.
-        """
-        if self.publish is None:
-            raise ValueError("this trainer does not know how to push: `save_model`, then `mtl_hf.push(folder, repo)`.")
-        self.save_model()
-        if not self.is_world_process_zero():
-            return None
-        folder = Path(str(self.args.output_dir))
-        return self.publish(
-            folder,
-            self.args.hub_model_id or folder.absolute().name,
-            private=self.args.hub_private_repo if private is None else private,
-            token=token or self.args.hub_token,
-            revision=revision or self.args.hub_revision,
-            message=commit_message,
-        )
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the card is written at the end of a run, or when it is pushed."""
+        return None, said_of_rows(self.model.heads, outputs, labels), None
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:

@@ -23,6 +23,16 @@ def add_heads(model: MultiTaskModel) -> MultiTaskModel:
     return model
 
 
+def add_pooling_heads(model: MultiTaskModel) -> MultiTaskModel:
+    model.add_head("layers", type="regression", pooling="mean_last_2")
+    model.add_head("look", type="sequence_classification", labels=["a", "b"], pooling="attention")
+    model.add_head("alike", type="sentence_similarity", pooling="attention")
+    for name in ("layers", "look", "alike"):
+        for parameter in model.heads[name].parameters():
+            nn.init.normal_(parameter)
+    return trained(model)
+
+
 def trained(model: MultiTaskModel) -> MultiTaskModel:
     for spec in model.config.heads.values():
         spec["num_steps"] = 1

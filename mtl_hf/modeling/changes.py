@@ -1,0 +1,145 @@
+"""Heads and adapters of a model, changed after it was built.
+
+Notable: modules and configuration change together, so that what is saved is what is there; an adapter goes with the
+last head that reads with it. Functions here are handed a `MultiTaskModel`, whose methods of like names say what each of
+them takes, does and refuses.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from .adapters import SHARED, adapter_config, inject_adapter, merge_adapter, remove_adapters, rename_adapter
+from .encoding import load_tokenizer
+from .heads import check_head_name
+from .pooling import check_pooling
+from .reading import freeze_around_adapters
+
+# ---- heads ----
+
+
+def add_head_to(
+    model: Any, name: str, type: str, labels: Sequence[str] | None, text: str, options: dict[str, Any]
+) -> nn.Module:
+    """Add a head with random weights and return it (`MultiTaskModel.add_head`)."""
+    check_head_name(name)
+    if name in model.heads:
+        raise ValueError(f"there is a head {name!r} already.")
+    config = model.config
+    own_form = {"token_classification": "words", "sentence_similarity": "apart"}
+    spec: dict[str, Any] = {"type": type, "text": own_form.get(type, text)}
+    if labels is not None:
+        spec["labels"] = list(labels)
+    spec |= {key: value for key, value in options.items() if value is not None}
+    spec["num_steps"] = 0
+    adapters = config.adapters or {}
+    if "adapter" in spec and spec["adapter"] not in adapters:
+        raise ValueError(f"`adapter` is {spec['adapter']!r}; the model has {', '.join(adapters) or 'none'}.")
+    check_pooling(spec.get("pooling", config.pooling), model._num_layers)
+    head: nn.Module = model._build_head(spec)
+    first_of_words = not any(other["text"] == "words" for other in config.heads.values())
+    if spec["text"] == "words" and first_of_words and model._origin is not None:
+        model._tokenizer = load_tokenizer(model._origin[0], words=True, **model._origin[1])
+    head.apply(model._init_weights)
+    model.heads[name] = head.to(model.device, model.dtype).train(model.training)
+    config.heads[name] = spec
+    return head
+
+
+def remove_head_of(model: Any, name: str) -> nn.Module:
+    """Remove a head, and the adapter that only it read with, and return the head (`MultiTaskModel.remove_head`)."""
+    _check_head(model, name)
+    config = model.config
+    head: nn.Module = model.heads.pop(name)
+    adapter = config.heads.pop(name).get("adapter")
+    adapters = config.adapters or {}
+    if adapter in adapters and not any(spec.get("adapter") == adapter for spec in config.heads.values()):
+        remove_adapters(model.encoder, adapter)
+        config.adapters = {other: spec for other, spec in adapters.items() if other != adapter} or None
+    model._warned_heads.discard(name)
+    return head
+
+
+def rename_head_of(model: Any, old: str, new: str) -> None:
+    """Call a head otherwise, and with it an adapter that is called as it was (`MultiTaskModel.rename_head`)."""
+    _check_head(model, old)
+    check_head_name(new)
+    if new in model.heads:
+        raise ValueError(f"there is a head {new!r} already.")
+    config = model.config
+    if config.heads[old].get("adapter") == old:
+        _rename_adapter(model, old, new)
+    model.heads = nn.ModuleDict({new if name == old else name: head for name, head in model.heads.items()})
+    config.heads = {new if name == old else name: spec for name, spec in config.heads.items()}
+    model._warned_heads.discard(old)
+
+
+def _check_head(model: Any, name: str) -> None:
+    if name not in model.heads:
+        raise ValueError(f"there is no head {name!r}; the model has {', '.join(model.heads) or 'none'}.")
+
+
+# ---- adapters ----
+
+
+def put_adapters_into(model: Any, spec: dict[str, Any], per_task: bool) -> None:
+    """Freeze the encoder and put new adapters into it (`MultiTaskModel.adapt`)."""
+    config = model.config
+    if config.adapters:
+        raise ValueError(
+            f"`peft`: the model has adapters already ({', '.join(config.adapters)}): train those, or make a"
+            " plain model of it first (mtl-hf merge)."
+        )
+    adapter_config(spec)  # before anything is changed
+    if per_task and (not model.heads or SHARED in model.heads):
+        raise ValueError(
+            f"`peft.per_task`: a task cannot be called {SHARED!r}, as the adapter of all heads is."
+            if model.heads
+            else "`peft.per_task`: the model has no heads to give adapters to."
+        )
+    names = list(model.heads) if per_task else [SHARED]
+    config.adapters = {name: inject_adapter(model.encoder, name, spec) for name in names}
+    for name in model.heads if per_task else ():
+        config.heads[name]["adapter"] = name
+    freeze_around_adapters(model.encoder, config)
+
+
+def merge_adapter_of(model: Any, task: str | None) -> None:
+    """Add one adapter to the encoder's own weights (`MultiTaskModel.merge_adapters`)."""
+    config = model.config
+    if not config.adapters:
+        raise ValueError("the model has no adapters to merge.")
+    if task is not None:
+        _check_head(model, task)
+    elif list(config.adapters) != [SHARED]:
+        raise ValueError(
+            f"the model has an adapter for each of {', '.join(config.adapters)}, and one encoder can take in"
+            " only one of them: say which with `task`."
+        )
+    adapter = model.adapter_of(task)
+    if adapter is None:
+        raise ValueError(f"head {task!r} reads the bare encoder: it has no adapter to merge.")
+    others = [name for name in model.heads if model.adapter_of(name) != adapter]
+    merge_adapter(model.encoder, adapter)
+    config.adapters = None
+    for name in others:
+        remove_head_of(model, name)
+    for spec in config.heads.values():
+        spec.pop("adapter", None)
+
+
+def _rename_adapter(model: Any, old: str, new: str) -> None:
+    config = model.config
+    if new in (SHARED, *config.adapters):
+        readers = [name for name, spec in config.heads.items() if spec.get("adapter") == new]
+        whose = "all heads" if new == SHARED else f"head {readers[0]!r}"
+        raise ValueError(
+            f"head {old!r} has an adapter of its own, which would be renamed with it, and the adapter of {whose} is"
+            f" called {new!r}: choose another name."
+        )
+    config.adapters = rename_adapter(model.encoder, config.adapters, old, new)
+    for spec in config.heads.values():
+        if spec.get("adapter") == old:
+            spec["adapter"] = new
+    freeze_around_adapters(model.encoder, config)

@@ -1,0 +1,73 @@
+"""Embeddings: raw texts → one vector each, pooled as the model pools, otherwise, or as one of its heads does.
+
+Notable: texts are read as heads read strings or pairs, those of like length together. What a head would pool with
+weights of its own is that head's embedding, so it has to be named. Functions here are handed a `MultiTaskModel`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from .encoding import check_text, words_of
+from .pooling import check_pooling, last_layers, layers_read, make_pooling
+from .reading import encoder_passes, layers_of
+from .texts import encode_texts, padded_batches
+
+
+def embed(
+    model: Any, texts: Sequence[Any], pooling: str | None, head: str | None, batch_size: int, show_progress: bool
+) -> Tensor:
+    """The embeddings of texts (`MultiTaskModel.encode`).
+
+    Returns:
+        (num_texts, hidden_size) float32 on the CPU, in the order of `texts`.
+    """
+    pool, num_layers = pooling_of(model, pooling, head)
+    checked = [check_text(text, number) for number, text in enumerate(texts, start=1)]
+    forms = {"pair" if isinstance(text, tuple) else "string" for text in checked} or {"string"}
+    if len(forms) > 1:
+        raise ValueError("`texts` are pairs and single texts: embed them apart.")
+    form = forms.pop()
+    read = encode_texts(model, checked if form == "pair" else [words_of(text)[0] for text in checked], form)
+    result = torch.empty(len(checked), model.config.hidden_size)
+    deep = {"return_dict": True, "output_hidden_states": num_layers > 1}
+    with model.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
+        for rows, batch in padded_batches(model, read, batch_size):
+            for _, encoded in encoder_passes(model.encoder, model.config, [head], **batch, **deep):
+                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
+                result[rows] = pool(states, batch["attention_mask"]).float().cpu()
+            bar.update(len(rows))
+    return result
+
+
+def pooling_of(model: Any, pooling: str | None, head: str | None) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
+    """What embeddings are pooled by, and how many of the encoder's last layers that reads.
+
+    Args:
+        model: A `MultiTaskModel`.
+        pooling: Instead of the model's own.
+        head: The head that pools.
+
+    Raises:
+        ValueError: As of `MultiTaskModel.encode`.
+    """
+    if head is not None:
+        if pooling is not None:
+            raise ValueError(f"`pooling` is {pooling!r} and `head` {head!r}: a head pools by its own; give one.")
+        model._select_heads(head)
+        own: Any = model.heads[head]
+        if not hasattr(own, "pool"):
+            raise ValueError(f"`head` is {head!r}, a {model.config.heads[head]['type']} head, which does not pool.")
+        model._warn_untrained([head] if isinstance(own.pool, nn.Module) else [])
+        return own.pool, layers_of(own)
+    name = check_pooling(pooling or model.config.pooling, model._num_layers)
+    if name == "attention":
+        able = [task for task, found in model.heads.items() if isinstance(getattr(found, "pool", None), nn.Module)]
+        raise ValueError(
+            "`pooling` is 'attention', whose weights belong to a head: name one with `head`"
+            f" ({', '.join(able) or 'the model has none that pools so'}), or another pooling."
+        )
+    return make_pooling(name, model.config.hidden_size), layers_read(name)
