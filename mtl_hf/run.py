@@ -50,7 +50,7 @@ from .training.checkpoints import (
 from .training.conflict_report import CONFLICTS_FILE
 from .training.optimizer import parts_table, trained_share
 from .training.processes import report_lost_process
-from .training.thawing import thawing_table
+from .training.thawing import thawing_table, warn_of_never
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
 logger = logging.getLogger(__name__)
@@ -144,10 +144,12 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     except (ImportError, RuntimeError) as error:  # a field that asks for a package that is not installed
         raise ValueError(f"`training`: {error}") from error
     trainer.publish = push
-    logger.info("%s\n%s\n", parts_table(trainer.parts, arguments.weight_decay), trained_share(trainer.parts))
+    later = {part.name for part in trainer.thawing.parts} if trainer.thawing else set()
+    logger.info("%s\n%s\n", parts_table(trainer.parts, arguments.weight_decay, later), trained_share(trainer.parts))
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
     if trainer.thawing:
         logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
+        warn_of_never(trainer.thawing, trainer.num_steps())
     warn_of_drift(trainer)
     return Run(run, sources, train_rows, splits, trainer)
 

@@ -429,7 +429,11 @@ def test_a_checkpoint_cannot_be_chosen_by_what_is_not_measured(config: dict[str,
     ("key", "value", "message"),
     [
         ("loss_weight", 0, "loss_weight` is 0.0; it is above 0"),
+        ("loss_weight", float("nan"), r"intent`?\.loss_weight` is nan; it is above 0 and finite"),
+        ("loss_weight", float("inf"), "loss_weight` is inf; it is above 0 and finite"),
         ("score_weight", -1, "score_weight` is -1.0; it is at least 0"),
+        ("score_weight", float("nan"), "score_weight` is nan; it is at least 0"),
+        ("learning_rate", -0.01, "learning_rate` is -0.01; it is at least 0"),
         ("source", [], "source` is empty"),
     ],
 )

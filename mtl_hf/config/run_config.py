@@ -5,6 +5,7 @@ here; `training/arguments.py`, which knows every field of transformers' argument
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,12 +38,14 @@ class RunConfig:
             check_name("task", name)
             if not task.sources:
                 raise ValueError(f"`tasks.{name}.source` is empty; it names a source, or several.")
-            if task.loss_weight <= 0:
+            if not 0 < task.loss_weight < math.inf:
                 raise ValueError(
-                    f"`tasks.{name}.loss_weight` is {task.loss_weight}; it is above 0 (or leave the task out)."
+                    f"`tasks.{name}.loss_weight` is {task.loss_weight}; it is above 0 and finite (or leave the"
+                    " task out)."
                 )
-            if task.score_weight is not None and task.score_weight < 0:
-                raise ValueError(f"`tasks.{name}.score_weight` is {task.score_weight}; it is at least 0.")
+            for key in ("score_weight", "learning_rate"):
+                if (value := getattr(task, key)) is not None and not 0 <= value < math.inf:
+                    raise ValueError(f"`tasks.{name}.{key}` is {value}; it is at least 0, and finite.")
             for source in task.sources:
                 if source not in self.sources:
                     raise ValueError(

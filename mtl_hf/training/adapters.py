@@ -46,7 +46,10 @@ def check_adapters(model: MultiTaskModel, parts: Iterable[Part], args: MultiTask
     """
     adapters: dict[str, Any] = model.config.adapters or {}
     excluded = {
-        "layerwise_lr_decay": (args.layerwise_lr_decay != 1, "is of layers, which are frozen around adapters"),
+        "layerwise_lr_decay": (
+            args.layerwise_lr_decay != 1,
+            "is of layers, which are frozen around adapters (set it to 1)",
+        ),
         "unfreeze": (args.unfreeze is not None, "opens layers, which stay as they are around adapters"),
         "frozen_cache": (args.frozen_cache is not None, "keeps what frozen layers say, and adapters change it"),
     }

@@ -54,9 +54,12 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             check_cache(
                 self.frozen_cache, self.freeze, bool(self.gradient_checkpointing or self.activation_checkpointing)
             )
-        if not 0 < self.layerwise_lr_decay <= 1:
-            raise ValueError(f"`layerwise_lr_decay` is {self.layerwise_lr_decay}; it is above 0 and at most 1.")
-        check_rates(self.learning_rates, self.head_learning_rate)
+        check_rates(
+            self.learning_rates,
+            learning_rate=self.learning_rate,
+            layerwise_lr_decay=self.layerwise_lr_decay,
+            head_learning_rate=self.head_learning_rate,
+        )
         check_sampling(self)
         for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
             if getattr(self, name) < 1:

@@ -6,7 +6,7 @@ without), which a checkpoint's optimiser state relies on.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -162,7 +162,11 @@ def explicit_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -
     return found
 
 
-def check_frozen_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -> None:
+def check_frozen_rates(
+    parts: Iterable[Part],
+    learning_rates: Mapping[str, float],
+    task_learning_rates: Mapping[str, float | None] | None = None,
+) -> None:
     """Refuse an explicit rate of what is frozen.
 
     `encoder`, `adapters` and `heads` may hold some frozen parts: they are the rate of the others.
@@ -170,27 +174,52 @@ def check_frozen_rates(parts: Iterable[Part], learning_rates: Mapping[str, float
     Args:
         parts: After `freezing.freeze`.
         learning_rates: Pattern → rate.
+        task_learning_rates: Task → rate of its head, None for none of its own.
 
     Raises:
         ValueError: There is one, with the part.
     """
     parts = list(parts)
+    for part in parts:
+        task = part.name.removeprefix("heads.")
+        if part.frozen and (task_learning_rates or {}).get(task) is not None:
+            raise ValueError(
+                f"`tasks.{task}.learning_rate` is of a head that is frozen and has no rate: leave it out, or take"
+                " the head out of `freeze` (heads of tasks with `train: false` are frozen too)."
+            )
     for pattern in learning_rates:
         named = matching(parts, pattern, "learning_rates")
         frozen = [part.name for part in named if part.frozen]
         if frozen and (len(frozen) == len(named) or pattern not in _SIDES):
             raise ValueError(
                 f"`learning_rates` has {pattern!r}, but {frozen[0]} is frozen and has no rate: leave it out there, or"
-                " out of `freeze` (heads of tasks with `train: false` are frozen too)."
+                " out of `freeze` (heads of tasks with `train: false` are frozen too, and the encoder around adapters)."
             )
 
 
-def check_rates(learning_rates: Mapping[str, float], head_learning_rate: float | None) -> None:
-    """What can be said of explicit rates without the model.
+def check_rates(
+    learning_rates: Mapping[str, float],
+    *,
+    learning_rate: float,
+    layerwise_lr_decay: float,
+    head_learning_rate: float | None,
+) -> None:
+    """What can be said of rates without the model; arguments as of `set_learning_rates`.
 
     Raises:
-        ValueError: A rate that is not above 0 and finite, or one of all heads besides `head_learning_rate`.
+        ValueError: A rate that is negative or no number, an explicit one that is 0, one of all heads besides
+            `head_learning_rate`, or one of all layers besides a decay, which would do nothing.
     """
+    for name, rate in {"learning_rate": learning_rate, "head_learning_rate": head_learning_rate}.items():
+        if rate is not None and not 0 <= rate < float("inf"):
+            raise ValueError(f"`{name}` is {rate:g}; it is at least 0, and finite.")
+    if not 0 < layerwise_lr_decay <= 1:
+        raise ValueError(f"`layerwise_lr_decay` is {layerwise_lr_decay}; it is above 0 and at most 1.")
+    if "encoder" in learning_rates and layerwise_lr_decay != 1:
+        raise ValueError(
+            f"`learning_rates.encoder` gives all layers one rate, so `layerwise_lr_decay: {layerwise_lr_decay}` does"
+            " nothing: set that to 1, or give the rate as `learning_rate`."
+        )
     for pattern, rate in learning_rates.items():
         if not 0 < rate < float("inf"):
             raise ValueError(
@@ -294,11 +323,17 @@ def rates_now(parts: Iterable[Part], optimizer: Optimizer | None) -> dict[str, f
     return {group["name"]: float(group["lr"]) for group in optimizer.param_groups if group["name"] in trained}
 
 
-def parts_table(parts: Iterable[Part], weight_decay: float) -> str:
-    """The parts as the run prints them: parameters, rate, decay, frozen."""
+def parts_table(parts: Iterable[Part], weight_decay: float, later: Container[str] = ()) -> str:
+    """The parts as the run prints them: parameters, rate, decay, frozen.
+
+    Args:
+        parts: As `find_parts` returns them, with their rates.
+        weight_decay: Of what is trained.
+        later: Names of parts that are frozen at first (`unfreeze`).
+    """
     lines = [f"{'part':<24}{'parameters':>14}{'learning rate':>16}{'weight decay':>14}"]
     for part in parts:
-        rate = "frozen" if part.frozen else f"{part.learning_rate:.3g}"
+        rate = "frozen" if part.frozen else f"{part.learning_rate:.3g}" + (" later" if part.name in later else "")
         lines.append(f"{part.name:<24}{part.num_parameters:>14,}{rate:>16}{'' if part.frozen else weight_decay:>14}")
     return "\n".join(lines)
 

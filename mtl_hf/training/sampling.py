@@ -6,6 +6,7 @@ before the first step. The arithmetic itself is in `data/schedule.py`.
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -152,8 +153,11 @@ def describe_policy(arguments: OurTraining) -> str:
     )
 
 
-def rows_table(sampler: Any, rows: Mapping[str, int], batch_sizes: Mapping[str, int]) -> str:
-    """What each source contributes to an epoch: batches, their share of all, and how often its rows are seen.
+def rows_table(
+    sampler: Any, rows: Mapping[str, int], batch_sizes: Mapping[str, int], num_steps: int, accumulation: int
+) -> str:
+    """What each source contributes: to an epoch batches, their share of all, and how often its rows are seen; to the
+    run rows in all, and how often each.
 
     Under an annealed temperature a line a source and epoch, since shares differ.
 
@@ -161,11 +165,18 @@ def rows_table(sampler: Any, rows: Mapping[str, int], batch_sizes: Mapping[str, 
         sampler: The schedule; of one that is not ours only rows and batch sizes can be said.
         rows: Source → its training rows.
         batch_sizes: Source → rows of its global batch.
+        num_steps: Of the run.
+        accumulation: Batches a step.
     """
-    lines = [f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'share':>9}{'laps an epoch':>16}"]
+    lines = [
+        f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'share':>9}{'laps an epoch':>16}"
+        f"{'rows in the run':>18}{'laps':>8}"
+    ]
     sizes = {name: f"{name:<24}{rows[name]:>10,}{batch_sizes[name]:>8}" for name in rows}
     if not isinstance(sampler, SourceBatchSampler):
         return "\n".join([*lines, *sizes.values()])
+    seen = _rows_seen(sampler, num_steps, accumulation)
+    in_all = {name: f"{seen[name]:>18,}{seen[name] / rows[name]:>8.2f}" for name in rows}
     epochs = range(1)
     if annealed := isinstance(sampler, TemperatureBatchSampler) and sampler.first != sampler.last:
         epochs = range(sampler.num_epochs)
@@ -174,5 +185,21 @@ def rows_table(sampler: Any, rows: Mapping[str, int], batch_sizes: Mapping[str, 
             lines.append(f"epoch {epoch + 1}, temperature {sampler.temperature(epoch):.3g}")
         for name, laps in sampler.epoch_laps(epoch).items():
             batches = round(laps * sampler.num_batches(name))
-            lines.append(f"{sizes[name]}{batches:>10,}{batches / len(sampler):>9.1%}{laps:>16.2f}")
+            line = f"{sizes[name]}{batches:>10,}{batches / len(sampler):>9.1%}{laps:>16.2f}"
+            lines.append(line if annealed else line + in_all[name])
+    if annealed:
+        lines += ["all epochs", *(f"{sizes[name]}{'':>35}{in_all[name]}" for name in rows)]
     return "\n".join(lines)
+
+
+def _rows_seen(sampler: SourceBatchSampler, num_steps: int, accumulation: int) -> dict[str, int]:
+    """Source → its rows in all batches of the run, a row as often as it is drawn."""
+    found = dict.fromkeys(sampler.lengths, 0)
+    epoch = 0
+    while num_steps > 0:
+        taken = min(len(sampler), num_steps * accumulation)
+        for source, batch in islice(sampler.global_batches(epoch), taken):
+            found[source] += len(batch)
+        num_steps -= math.ceil(taken / accumulation)
+        epoch += 1
+    return found

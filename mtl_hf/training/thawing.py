@@ -6,6 +6,7 @@ of which a checkpoint has anyway; so nothing is stored, and a resumed run opens 
 parameters without one. Opening from the top down is of Howard and Ruder, arXiv 1801.06146, section 3.3.
 """
 
+import logging
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +19,8 @@ from ..config import Thawing, nearest
 from ..data.labels import TaskData
 from ..metrics import LOSS_LIKE
 from .optimizer import Part, matching
+
+logger = logging.getLogger(__name__)
 
 PATIENCE = 2  # evaluations, by default
 
@@ -43,10 +46,10 @@ def check_thawing(settings: Thawing, freeze: Sequence[str], eval_strategy: Any, 
         )
     gradual, plateau = settings.schedule == "gradual", settings.when == "plateau"
     strangers = {
-        "every": (settings.every is not None, gradual and not plateau, "gradual, without `when`"),
+        "every": (settings.every is not None, gradual and not plateau, "gradual` without `when"),
         "when": (plateau, gradual, "gradual"),
-        "patience": (settings.patience is not None, gradual and plateau, "gradual, with `when: plateau`"),
-        "until": (bool(settings.until), gradual and plateau, "gradual, with `when: plateau`"),
+        "patience": (settings.patience is not None, gradual and plateau, "gradual` with `when: plateau"),
+        "until": (bool(settings.until), gradual and plateau, "gradual` with `when: plateau"),
         "at": (bool(settings.at), not gradual, "explicit"),
     }
     for name, (given, possible, schedule) in strangers.items():
@@ -59,6 +62,9 @@ def check_thawing(settings: Thawing, freeze: Sequence[str], eval_strategy: Any, 
     for name, time in {"every": settings.every, **{f"at.{part}": time for part, time in settings.at.items()}}.items():
         if time is not None:
             _steps(time, 1, name)
+    for name, goal in settings.until.items():
+        if not math.isfinite(goal):
+            raise ValueError(f"`unfreeze.until.{name}` is {goal}; it is a score that can be reached.")
     if not plateau:
         return
     patience = PATIENCE if settings.patience is None else settings.patience
@@ -225,15 +231,29 @@ def thawing_table(plan: ThawingPlan, num_steps: int) -> str:
     """The plan as the run prints it."""
     names = [", ".join(part.name for part in unit) for unit in plan.units]
     if found := plan.plateau:
-        goals = " and ".join(f"{key} {goal:g}" for key, (_, goal) in found.until.items())
+        goals = " and ".join(f"{key.removeprefix('eval_')} {goal:g}" for key, (_, goal) in found.until.items())
+        times = "every evaluation" if found.patience == 1 else f"{found.patience} evaluations"
+        metric = found.metric.removeprefix("eval_")
         return (
-            f"Frozen at first, and opened one by one after {found.patience} evaluations without a better"
-            f" {found.metric}: {'; '.join(names)}." + (f" No more open once there are {goals}." if goals else "")
+            f"Frozen at first, and opened one by one after {times} without a better {metric}: {'; '.join(names)}."
+            + (f" No more open once there are {goals}." if goals else "")
         )
     lines = [f"{'frozen at first':<40}{'trained after step':>20}"]
     for name, step in zip(names, plan.steps or (), strict=True):
         lines.append(f"{name:<40}{step if step < num_steps else 'never':>20}")
     return "\n".join(lines)
+
+
+def warn_of_never(plan: ThawingPlan, num_steps: int) -> None:
+    """Warn of what will stay frozen, because the run is over before its time comes."""
+    late = [part.name for unit, step in zip(plan.units, plan.steps or (), strict=False) if step >= num_steps
+            for part in unit]  # fmt: skip
+    if late:
+        logger.warning(
+            "`unfreeze` never opens %s: the run is over after %d steps. Open them earlier, or train longer.",
+            ", ".join(late),
+            num_steps,
+        )
 
 
 class Thaw(TrainerCallback):
@@ -264,6 +284,13 @@ class Thaw(TrainerCallback):
         if opened := [name for name in found if name not in self._open]:
             self._set(found)
             self.changed(opened)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say what was opened in all."""
+        logger.info("Opened %d of %d parts that were frozen at first%s.", len(self._open), len(self.plan.parts),
+                    f": {', '.join(self._open)}" if self._open else "")  # fmt: skip
 
     def _set(self, names: list[str]) -> None:
         self._open = names

@@ -159,7 +159,8 @@ class MultiTaskTrainer(ResumableTrainer):
         if batch_sampler is None and train_dataset:
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
         self.thawing = self._plan_thawing()
-        check_frozen_rates(self.parts, args.learning_rates)  # by now what opens later counts as trained
+        own_rates = {name: task.config.learning_rate for name, task in tasks.items()} if train_dataset else {}
+        check_frozen_rates(self.parts, args.learning_rates, own_rates)  # by now what opens later counts as trained
         self._frozen_modules = modules_without_dropout(self.model, self.parts)
         self.frozen_states = self._plan_states()
         self._eval_states: dict[str, RowStates] = {}
@@ -247,6 +248,9 @@ class MultiTaskTrainer(ResumableTrainer):
         self._frozen_modules = modules_without_dropout(self.model, self.parts)
         if opened:
             self.log({f"opened_{name}": 1.0 for name in opened})
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, EarlyStoppingCallback):  # which has not seen yet what the opened part does
+                    callback.early_stopping_patience_counter = 0
 
     # ---- frozen work done once ----
 
@@ -563,5 +567,6 @@ class MultiTaskTrainer(ResumableTrainer):
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:
     """What each source contributes to the run (`sampling.rows_table`)."""
-    rows = cast(EncodedRows, trainer.train_dataset).sources
-    return rows_table(trainer.batch_sampler, {name: len(own) for name, own in rows.items()}, trainer.batch_sizes)
+    rows = {name: len(own) for name, own in cast(EncodedRows, trainer.train_dataset).sources.items()}
+    accumulation = trainer.args.gradient_accumulation_steps
+    return rows_table(trainer.batch_sampler, rows, trainer.batch_sizes, trainer.num_steps(), accumulation)

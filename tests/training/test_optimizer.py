@@ -206,6 +206,9 @@ def two_heads(encoder: Any) -> MultiTaskModel:
          r"`learning_rates\.heads` and `head_learning_rate` both say at what rate heads .* `learning_rates\.experts`"),
         ({"embeddings": 0.0}, {}, r"`learning_rates\.embeddings` is 0; it is above 0 .*`freeze`"),
         ({"embeddings": float("inf")}, {}, r"`learning_rates\.embeddings` is inf"),
+        ({"encoder": 1e-4}, {"layerwise_lr_decay": 0.9}, r"`layerwise_lr_decay: 0\.9` does nothing: set that to 1"),
+        ({}, {"learning_rate": float("nan")}, "`learning_rate` is nan; it is at least 0, and finite"),
+        ({}, {"head_learning_rate": -0.01}, r"`head_learning_rate` is -0\.01; it is at least 0"),
     ],
 )  # fmt: skip
 def test_explicit_rates_that_cannot_be_are_refused(learning_rates, options, expected, encoder_folder, tmp_path):
@@ -220,6 +223,14 @@ def test_two_rates_of_one_head_are_refused(encoder_folder, tmp_path):
         ValueError, match=r"`learning_rates\.heads\.slots` and `tasks\.slots\.learning_rate` say the same"
     ):
         make_trainer(built, tmp_path, learning_rates={"heads.slots": 0.1})
+
+
+def test_a_rate_of_a_frozen_head_is_refused(encoder_folder, tmp_path):
+    built = build(assistant_config(encoder_folder, slots={"learning_rate": 0.02}))
+    with pytest.raises(ValueError, match=r"`tasks\.slots\.learning_rate` is of a head that is frozen and has no rate"):
+        make_trainer(built, tmp_path, freeze=["heads.slots"])
+    later = {"schedule": "explicit", "at": {"heads.slots": 2}}
+    make_trainer(built, tmp_path, freeze=["heads.slots"], unfreeze=later)
 
 
 def test_the_rate_of_a_whole_side_is_that_of_what_is_not_frozen(encoder_folder, tmp_path):

@@ -88,24 +88,57 @@ def test_a_temperature_is_annealed_over_the_epochs_that_the_run_has(changes: dic
 def test_the_table_shows_rows_batches_shares_and_laps_and_every_epoch_of_an_annealed_temperature() -> None:
     rows = {"long": 103, "short": 17}
 
-    def cells(**changes: Any) -> list[list[str]]:
-        table = rows_table(build_schedule(arguments(**changes), LENGTHS, BATCHES), rows, BATCHES)
-        return [line.split() for line in table.splitlines()]
+    def cells(num_steps: int, accumulation: int = 1, **changes: Any) -> tuple[list[list[str]], list[list[str]]]:
+        """Of each line what is of an epoch, and what is of the run."""
+        schedule = build_schedule(arguments(**changes), LENGTHS, BATCHES)
+        lines = rows_table(schedule, rows, BATCHES, num_steps, accumulation).splitlines()
+        return [line[:77].split() for line in lines], [line[77:].split() for line in lines]
 
     header = ["source", "rows", "batch", "batches", "share", "laps", "an", "epoch"]
-    assert cells() == [header, ["long", "103", "8", "13", "50.0%", "1.00"], ["short", "17", "5", "13", "50.0%", "3.25"]]
+    laps = [["long", "103", "8", "13", "50.0%", "1.00"], ["short", "17", "5", "13", "50.0%", "3.25"]]
+    epoch, run = cells(26)
+    assert (epoch, run[0]) == ([header, *laps], ["rows", "in", "the", "run", "laps"])
+    assert run[1] == ["103", "1.00"]
+    assert run[2][0] in ("55", "56"), "three laps of 17 rows, and one batch of 4 or 5"
+    assert cells(13, accumulation=2)[1] == run, "as many batches"
+    assert cells(39, accumulation=2)[1][1] == ["309", "3.00"]
     equal = [["long", "103", "8", "9", "52.9%", "0.69"], ["short", "17", "5", "8", "47.1%", "2.00"]]
-    assert cells(policy="temperature", sampling_temperature=math.inf) == [header, *equal]
+    epoch, run = cells(17, policy="temperature", sampling_temperature=math.inf)
+    assert (epoch, run[2]) == ([header, *equal], ["34", "2.00"])
     annealed = {"from": math.inf, "to": 1.0}
-    assert cells(policy="temperature", sampling_temperature=annealed, num_train_epochs=2) == [
+    epoch, run = cells(34, policy="temperature", sampling_temperature=annealed, num_train_epochs=2)
+    assert epoch == [
         header,
         ["epoch", "1,", "temperature", "inf"],
         *equal,
         ["epoch", "2,", "temperature", "1"],
         ["long", "103", "8", "13", "76.5%", "1.00"],
         ["short", "17", "5", "4", "23.5%", "1.00"],
+        ["all", "epochs"],
+        ["long", "103", "8"],
+        ["short", "17", "5"],
     ]
-    assert rows_table([[0]], rows, BATCHES).splitlines()[1].split() == ["long", "103", "8"], "a schedule of others"
+    assert run[-1] == ["51", "3.00"]
+    by_others = rows_table([[0]], rows, BATCHES, 1, 1).splitlines()[1]
+    assert by_others.split() == ["long", "103", "8"], "a schedule of others"
+
+
+@pytest.mark.parametrize("policy", ["round_robin", "proportional"])
+def test_the_rows_of_a_run_are_those_that_its_steps_take(policy: str) -> None:
+    rows = {"long": 103, "short": 17}
+    schedule = build_schedule(arguments(policy=policy), LENGTHS, BATCHES)
+    lines = rows_table(schedule, rows, BATCHES, 12, 3).splitlines()[1:]
+    taken: list[int] = []
+    steps = 0
+    for epoch in range(3):
+        schedule.set_epoch(epoch)
+        batches = list(schedule)
+        for begin in range(0, len(batches), 3):  # the last step of an epoch may have fewer
+            if steps < 12:
+                taken += [row for batch in batches[begin : begin + 3] for row in batch]
+                steps += 1
+    expected = [sum(row < 103 for row in taken), sum(row >= 103 for row in taken)]
+    assert [int(line[77:].split()[0]) for line in lines] == expected
 
 
 def test_the_fields_are_read_from_yaml(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 import mtl_hf
 from mtl_hf.config import Plain, Thawing
 from mtl_hf.training.arguments import read_arguments
-from mtl_hf.training.thawing import Plateau
+from mtl_hf.training.thawing import Plateau, warn_of_never
 from mtl_hf.training.trainer import MultiTaskTrainer
 from tests.conftest import two_source_config
 from tests.training.conftest import Built, FixedBatches, TwoProcesses, build, make_trainer, task_losses, weights
@@ -214,6 +214,37 @@ def test_a_resumed_run_opens_what_the_whole_one_does(unfreeze, opened, encoder_f
         assert all(torch.equal(whole[name], tensor) for name, tensor in state.items()), step
 
 
+def test_a_run_is_not_stopped_early_before_all_is_open(encoder_folder, tmp_path, monkeypatch, caplog):
+    score = MultiTaskTrainer.score
+    monkeypatch.setattr(
+        MultiTaskTrainer, "score", lambda self, *args, **kwargs: score(self, *args, **kwargs) | {"score": 0.5}
+    )
+    built = build(two_source_config(encoder_folder, tmp_path))
+    for resume in (None, tmp_path / "checkpoint-4"):
+        trainer = make_trainer(
+            Built(copy.deepcopy(built.model), built.tasks, built.train, built.validation), tmp_path, max_steps=10,
+            freeze=["encoder"], unfreeze={"when": "plateau", "patience": 1}, early_stopping_patience=2,
+            eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1, save_total_limit=None,
+        )  # fmt: skip
+        with caplog.at_level("INFO", "mtl_hf"):
+            trainer.train(resume_from_checkpoint=resume)
+        # Nothing is better than after step 1: the parts open after steps 2 to 5, and 6 and 7 are those of patience.
+        assert trainer.state.global_step == 7
+        assert f"Opened 4 of 4 parts that were frozen at first: {', '.join(TOP_DOWN)}." in caplog.messages
+        for step in (5, 6, 7):
+            mtl_hf.training.checkpoints.remove_checkpoint(tmp_path / f"checkpoint-{step}")
+
+
+def test_what_never_opens_draws_a_warning(encoder_folder, tmp_path, caplog):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    plan = make_trainer(built, tmp_path, freeze=["encoder"], unfreeze=GRADUAL, max_steps=5).thawing
+    caplog.clear()
+    warn_of_never(plan, 9)
+    assert not caplog.messages, "the embeddings open after step 8"
+    warn_of_never(plan, 6)
+    assert "never opens encoder.layers.0, embeddings: the run is over after 6 steps" in caplog.text
+
+
 def test_two_processes_open_the_same_and_take_the_same_steps(
     still_encoder_folder, tmp_path, two_processes: TwoProcesses
 ):
@@ -248,14 +279,15 @@ def test_two_processes_open_the_same_and_take_the_same_steps(
         ({"unfreeze": {"schedule": "gradual"}}, r"`unfreeze` needs `every` \(`1 epoch`, or a number of steps\)"),
         ({"unfreeze": {"every": 0}}, r"`unfreeze\.every` is 0; valid is a number of steps from 1 on, or such as `1 ep"),
         ({"unfreeze": {"every": "1 lap"}}, r"`unfreeze\.every` is '1 lap'"),
-        ({"unfreeze": {"every": 1, "when": "plateau"}}, r"`unfreeze\.every` is of `schedule: gradual, without `when``"),
-        ({"unfreeze": {"every": 1, "patience": 2}}, r"`unfreeze\.patience` is of `schedule: gradual, with `when: pl"),
+        ({"unfreeze": {"every": 1, "when": "plateau"}}, r"`unfreeze\.every` is of `schedule: gradual` without `when`:"),
+        ({"unfreeze": {"every": 1, "patience": 2}}, r"`unfreeze\.patience` is of `schedule: gradual` with `when: pl"),
         ({"unfreeze": {"every": 1, "until": {"intent": 0.5}}}, r"`unfreeze\.until` is of"),
         ({"unfreeze": {"every": 1, "at": {"embeddings": 1}}}, r"`unfreeze\.at` is of `schedule: explicit`"),
         ({"unfreeze": {"schedule": "explicit"}}, r"`unfreeze\.at` is missing"),
         ({"unfreeze": {"schedule": "explicit", "at": {"embeddings": -1}}}, r"`unfreeze\.at\.embeddings` is -1"),
         ({"unfreeze": {"when": "plateau", "patience": 0}}, r"`unfreeze\.patience` is 0; it is at least 1"),
         ({"unfreeze": {"when": "plateau"}, "eval_strategy": "no"}, r"`unfreeze\.when: plateau` needs evaluations"),
+        ({"unfreeze": {"when": "plateau", "until": {"intent": math.nan}}}, r"`unfreeze\.until\.intent` is nan; it is"),
         ({"unfreeze": {"when": "plateau", "patience": 3}, "early_stopping_patience": 3},
          r"`early_stopping_patience` is 3 and `unfreeze\.patience` 3: training would stop before anything opens"),
         ({"unfreeze": {"evry": 1}}, r"unknown key `evry` in `training\.unfreeze`\. Did you mean `every`\?"),
