@@ -16,7 +16,7 @@ import torch
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
+from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy
 
 from ..config import OurTraining, Thawing, check_keys, nearest, option, plain, typed
 from ..data.labels import TaskData
@@ -72,6 +72,15 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         if self.keep_best_per_task and "no" in (self.eval_strategy, self.save_strategy):
             raise ValueError(
                 "`keep_best_per_task` needs evaluations and checkpoints: `eval_strategy` or `save_strategy` is no."
+            )
+        scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
+        if self.load_best_model_at_end and saved not in (scored, "best"):
+            raise ValueError(
+                f"`eval_strategy` is {scored} and `save_strategy` {saved}; with `load_best_model_at_end` they go"
+                f" together: set `save_strategy: {scored}`"
+                + (" and `save_steps`" if scored == "steps" else "")
+                + ", or"
+                " `load_best_model_at_end: false`."
             )
         check_balancing(self.loss_balancing)
         if self.gradient_aggregation is not None:

@@ -109,11 +109,13 @@ def matching(parts: Iterable[Part], pattern: str, field: str) -> list[Part]:
     """
     parts = list(parts)
     matched = [part for part in parts if _matches(pattern, part.name)]
+    span = _LAYERS.fullmatch(pattern)
+    if span and span[2] and int(span[1]) > int(span[2]):
+        raise ValueError(f"`{field}`: {pattern!r} ends before it begins: write encoder.layers.{span[2]}-{span[1]}.")
     if not matched:
-        names = ["encoder", *(part.name for part in parts)]
+        names = ["encoder", "heads", *(part.name for part in parts)]
         raise ValueError(
-            f"`{field}`: {pattern!r} matches no part.{nearest(pattern, [*names, 'heads'])} The parts are:"
-            f" {', '.join(names)}."
+            f"`{field}`: {pattern!r} matches no part.{nearest(pattern, names)} The parts are: {', '.join(names)}."
         )
     return matched
 

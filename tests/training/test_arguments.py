@@ -281,3 +281,10 @@ def test_the_best_checkpoint_has_the_smallest_loss_or_the_greatest_score(metric:
 def test_numbers_that_cannot_train_are_refused(section: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_arguments(section | {"use_cpu": True})
+
+
+def test_what_is_scored_is_saved_where_the_best_checkpoint_is_chosen() -> None:
+    with pytest.raises(ValueError, match=r"set `save_strategy: steps` and `save_steps`, or `load_best_model_at_end: f"):
+        read(eval_strategy="steps")
+    for rest in ({"save_strategy": "best"}, {"load_best_model_at_end": False}, {"save_strategy": "steps"}):
+        assert read(eval_strategy="steps", **rest).eval_strategy == "steps"

@@ -195,6 +195,7 @@ def two_heads(encoder: Any) -> MultiTaskModel:
     [
         ({"encoder.layer.0": 1e-4}, {}, r"'encoder\.layer\.0' matches no part\. Did you mean `encoder\.layers"),
         ({"encoder.layers.3-5": 1e-4}, {}, r"`learning_rates`: 'encoder\.layers\.3-5' matches no part\."),
+        ({"encoder.layers.1-0": 1e-4}, {}, r"1-0' ends before it begins: write encoder\.layers\.0-1"),
         ({"head": 1e-3}, {}, r"'head' matches no part\. Did you mean `heads"),
         ({"encoder.layers.0-1": 1e-4, "encoder.layers.1-2": 1e-5}, {},
          r"'encoder\.layers\.0-1' and 'encoder\.layers\.1-2' both name encoder\.layers\.1, and neither more closely"),
