@@ -265,7 +265,8 @@ def _parser() -> argparse.ArgumentParser:
     merge = verbs.add_parser(
         "merge",
         help="a plain model of one with adapters",
-        description="Write a model whose adapters are part of the encoder's weights: same answers, no peft needed.",
+        description="Write a model whose adapters are part of the encoder's weights: no peft needed, the same"
+        " answers to rounding (under bf16 a score may move by a row).",
     )
     merge.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
     merge.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
