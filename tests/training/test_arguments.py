@@ -281,3 +281,19 @@ def test_the_best_checkpoint_has_the_smallest_loss_or_the_greatest_score(metric:
 def test_numbers_that_cannot_train_are_refused(section: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_arguments(section | {"use_cpu": True})
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"loss_balancing": {"type": "gradnorm", "alpha": 1.5}}, "loss_balancing: gradnorm"),
+        ({"log_gradient_conflicts": 5}, "log_gradient_conflicts"),
+    ],
+)
+def test_reentrant_checkpoints_are_refused_where_gradients_are_asked_for(asked: dict[str, Any], named: str) -> None:
+    plain = {"use_cpu": True, "activation_checkpointing": True}
+    reentrant = plain | {"activation_checkpointing_kwargs": {"use_reentrant": True}}
+    with pytest.raises(ValueError, match=rf"`{named}` asks .* leave `use_reentrant` out; the default is exact"):
+        read_arguments(reentrant | asked)
+    read_arguments(plain | asked)
+    read_arguments(reentrant)
