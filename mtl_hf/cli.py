@@ -33,7 +33,7 @@ _EXAMPLES = """examples:
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
   mtl-hf embed outputs/snips --file rows.csv --to rows.parquet --plot rows.png --color label
   mtl-hf export-encoder outputs/snips --to encoder
-  mtl-hf merge outputs/lora --to outputs/merged
+  mtl-hf merge outputs/strategies/lora --to outputs/merged
   mtl-hf push outputs/snips my-name/snips --dry-run
 """
 
