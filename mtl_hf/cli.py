@@ -33,7 +33,7 @@ _EXAMPLES = """examples:
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
   mtl-hf embed outputs/snips --file rows.csv --to rows.parquet --plot rows.png --color label
   mtl-hf export-encoder outputs/snips --to encoder
-  mtl-hf merge outputs/lora --to outputs/merged
+  mtl-hf merge outputs/strategies/lora --to outputs/merged
   mtl-hf push outputs/snips my-name/snips --dry-run
 """
 
@@ -265,7 +265,8 @@ def _parser() -> argparse.ArgumentParser:
     merge = verbs.add_parser(
         "merge",
         help="a plain model of one with adapters",
-        description="Write a model whose adapters are part of the encoder's weights: same answers, no peft needed.",
+        description="Write a model whose adapters are part of the encoder's weights: no peft needed, the same"
+        " answers to rounding (under bf16 a score may move by a row).",
     )
     merge.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
     merge.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")

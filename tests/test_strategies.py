@@ -1,12 +1,15 @@
 """Every strategy trains on tiny data in the shape of its config, and goes on from a checkpoint exactly."""
 
 import json
+import logging
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from mtl_hf.config import RunConfig
+from mtl_hf.training.conflict_report import CONFLICTS_FILE
 from tests.conftest import save_encoder
 from tests.test_configs import train_short
 
@@ -17,6 +20,11 @@ OVERRIDES = [
     "training.max_steps=7", "training.eval_strategy=steps", "training.eval_steps=1", "training.save_strategy=steps",
     f"training.save_steps={STOPPED_AT}", "training.load_best_model_at_end=false",
 ]  # fmt: skip
+# Of strategies that would not act on seven steps of 24 rows a source.
+SMALLER = {
+    "conflicts": ["training.log_gradient_conflicts=2"],
+    "examples_cap": ["training.examples_cap=8", "sources.hate.max_train_rows=8"],  # equal shares, not 1 : 3
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +34,15 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("config", STRATEGIES, ids=lambda path: path.stem)
-def test_a_strategy_trains_and_goes_on_bit_for_bit(config: Path, encoder: str, tmp_path: Path) -> None:
-    more = [*OVERRIDES, *(f"sources.{name}.batch_size=8" for name in RunConfig.load(config).sources)]
+def test_a_strategy_trains_and_goes_on_bit_for_bit(
+    config: Path, encoder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    more = [
+        *OVERRIDES,
+        *SMALLER.get(config.stem, ()),
+        *(f"sources.{name}.batch_size=8" for name in RunConfig.load(config).sources),
+    ]
+    caplog.set_level(logging.INFO, "mtl_hf")
     results = train_short(config, encoder, tmp_path, "whole", more)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     cut.mkdir()
@@ -43,3 +58,13 @@ def test_a_strategy_trains_and_goes_on_bit_for_bit(config: Path, encoder: str, t
     scores = [[entry["eval_score"] for entry in log if "eval_score" in entry] for log in logs]
     assert scores[0] == scores[1]
     assert len(scores[0]) == 7
+    if config.stem == "conflicts":
+        kept, again = ((folder / CONFLICTS_FILE).read_text().splitlines() for folder in (whole, cut))
+        assert [json.loads(line)["step"] for line in kept] == [2, 4, 6]
+        assert again == kept[2:]
+    if config.stem == "examples_cap":
+        assert re.search(r"hate +8 +8 +2 +50.0%", caplog.text), "half of the batches, not a quarter"
+    opened = [[key for entry in log for key in entry if key.startswith("opened_")] for log in logs]
+    assert opened[0] == opened[1]
+    if config.stem in ("unfreeze_explicit", "unfreeze_gradual"):
+        assert opened[0]

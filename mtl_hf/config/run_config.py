@@ -55,6 +55,11 @@ class RunConfig:
         if not self.tasks:
             raise ValueError("`tasks` is empty: name at least one task.")
         _check_start(self.model, self.tasks)
+        if self.model.peft is not None and self.training.get("frozen_cache") is not None:
+            raise ValueError(
+                "`training.frozen_cache` keeps what frozen layers say, and adapters change it: leave it out, or train"
+                " without `model.peft`."
+            )
         for name in self.sources:
             if not any(name in task.sources for task in self.tasks.values()):
                 raise ValueError(f"`sources.{name}` is read by no task: use it or remove it.")

@@ -20,10 +20,15 @@ def marks(points: Sized) -> dict[str, Any]:
     return {"marker": "o", "markersize": 3} if len(points) < _FEW else {}
 
 
+def span_wide(values: Iterable[float]) -> bool:
+    """Whether positive values span more than a factor of 10."""
+    positive = [value for value in values if value > 0]
+    return bool(positive) and max(positive) > 10 * min(positive)
+
+
 def scale_axis(axis: Any, values: Iterable[float]) -> None:
     """Make the y axis logarithmic where positive values span more than a factor of 10; others do not show there."""
-    positive = [value for value in values if value > 0]
-    if positive and max(positive) > 10 * min(positive):
+    if span_wide(values):
         axis.set_yscale("log")
 
 

@@ -15,7 +15,7 @@ from ..config import RunConfig
 from ..metrics import LOSS_LIKE
 from ..training.checkpoints import list_checkpoints
 from ..training.conflict_report import CONFLICTS_FILE, pairs_of, parts_of, read_conflicts
-from .figures import COLOURS, marks, save_figure, scale_axis
+from .figures import COLOURS, marks, save_figure, scale_axis, span_wide
 from .saved_models import run_file
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,10 @@ Curve = list[tuple[int, float]]  # step, value
 def plot_run(folder: str | Path) -> list[Path]:
     """Draw a run's log into `plots/` in its folder, as PNG and SVG each.
 
-    - `learning_rates`: the rate of each part; logarithmic where the parts' peaks span more than a factor of 10.
-    - `losses`: of each task, in training and, dashed, on the validation split; logarithmic likewise.
+    - `learning_rates`: the rate of each part, one line for parts that have the same; logarithmic, and without rates of
+      0, where the parts' peaks span more than a factor of 10. Thin vertical lines are where parts opened.
+    - `losses`: of each task, in training and, dashed, on the validation split; all logarithmic where one of them spans
+      more than a factor of 10.
     - `validation`: the primary metric of each task (of a run that is not finished, the first that is logged).
     - `loss_weights`: of each task, where the run logs them.
     - `gradient_conflicts`: the cosine of each pair of tasks' gradients, by part and step, where the run keeps them.
@@ -60,9 +62,10 @@ def plot_run(folder: str | Path) -> list[Path]:
         own = run_file(folder)
         tasks = list(primary) or list(RunConfig.load(own).tasks if own else ())
     weights = {task: curve(lines, f"{task}_weight") for task in tasks if f"{task}_weight" in logged}
+    opened = [entry["step"] for entry in history if any(key.startswith("opened_") for key in entry)]
     conflicts = pairs_of(read_conflicts(folder)) if (folder / CONFLICTS_FILE).is_file() else {}
     figures: dict[str, Callable[[], Any]] = {
-        "learning_rates": lambda: _draw_rates({part: curve(lines, f"lr_{part}") for part in parts}),
+        "learning_rates": lambda: _draw_rates({part: curve(lines, f"lr_{part}") for part in parts}, opened),
         "losses": lambda: _draw_losses({task: curve(lines, f"{task}_loss") for task in tasks}, history),
         "validation": lambda: _draw_validation(history, tasks, primary),
         "loss_weights": lambda: _draw_weights(weights),
@@ -121,24 +124,35 @@ def _height(part: str) -> float:
     return -1.0 if part == "embeddings" else float(number) if number.isdecimal() else math.inf
 
 
-def _draw_rates(rates: Mapping[str, Curve]) -> Any:
+def _draw_rates(rates: Mapping[str, Curve], opened: Iterable[int]) -> Any:
     if not rates:
         return None
     import matplotlib.pyplot as plt
 
     figure, (axis,) = _panels(1)
     figure.set_size_inches(7.2, 3.8)
-    inside = [name for name in rates if name == "embeddings" or name.startswith("encoder.")]
-    depth = sorted(inside, key=_height)  # those that open on the way are logged in another order
+    encoder = [name for name in rates if name == "embeddings" or name.startswith("encoder.")]
+    depth = sorted(encoder, key=_height)  # those that open on the way are logged in another order
     others = [name for name in rates if name not in depth]
-    for name, points in rates.items():
+    logarithmic = span_wide(max(value for _, value in points) for points in rates.values())
+    alike: dict[tuple[bool, tuple[tuple[int, float], ...]], list[str]] = {}  # which would lie on one another
+    for name in [*depth, *others]:
+        alike.setdefault((name in depth, tuple(rates[name])), []).append(name)
+    for (inside, points), names in alike.items():
         look: dict[str, Any]
-        if name in depth:
-            look = {"color": plt.get_cmap("viridis")(0.9 * depth.index(name) / max(1, len(depth) - 1))}
+        if inside:
+            look = {"color": plt.get_cmap("viridis")(0.9 * depth.index(names[0]) / max(1, len(depth) - 1))}
         else:
-            look = {"color": COLOURS[(others.index(name) + 1) % len(COLOURS)], "linestyle": "--"}
-        axis.plot(*zip(*points, strict=True), label=f" {name}", linewidth=1.4, **look, **marks(points))
-    scale_axis(axis, [max(value for _, value in points) for points in rates.values()])
+            look = {"color": COLOURS[(others.index(names[0]) + 1) % len(COLOURS)], "linestyle": "--"}
+        label = ", ".join(names) if len(names) < 3 else f"{names[0]} ... {names[-1]}"
+        shown = [point for point in points if point[1] > 0 or not logarithmic] or points
+        axis.plot(*zip(*shown, strict=True), label=f" {label}", linewidth=1.4, **look, **marks(shown))
+    for step in opened:
+        axis.axvline(step, color="grey", linewidth=0.6, linestyle=":", zorder=0)
+    if logarithmic:
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
     axis.set_ylabel("learning rate")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize=7)
     return figure
@@ -151,13 +165,16 @@ def _draw_losses(losses: Mapping[str, Curve], history: Sequence[Mapping[str, Any
     if not found:
         return None
     figure, axes = _panels(len(found))
+    logarithmic = any(span_wide(value for _, value in [*points, *scored]) for points, _, scored in found.values())
+    axes[0].set_ylabel("loss (logarithmic axis)" if logarithmic else "loss")
     for axis, (task, (points, metric, scored)) in zip(axes, found.items(), strict=True):
+        if logarithmic:
+            axis.set_yscale("log")
         if points:
             axis.plot(*zip(*points, strict=True), color=COLOURS[0], linewidth=1.2, label="training", **marks(points))
         if scored:
             look = {"color": COLOURS[1], "linestyle": "--", "marker": "o", "markersize": 3}
             axis.plot(*zip(*scored, strict=True), label=f"validation, {metric}", **look)
-        scale_axis(axis, [value for _, value in [*points, *scored]])
         axis.set_title(f"{task}, loss", fontsize=10)
         axis.legend(fontsize=7)
     return figure

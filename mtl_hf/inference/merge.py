@@ -1,7 +1,7 @@
 """Adapters merged into the encoder: a plain model, which needs no peft and runs as fast as any other.
 
-Notable: what is written has been asked before and after, on random batches, and answers the same; else nothing is
-written. The run's YAML stays behind, since it would train another model.
+Notable: what is written has been asked before and after, on random batches, and answers the same to rounding; else
+nothing is written. The run's YAML stays behind, since it would train another model.
 """
 
 import logging
@@ -11,6 +11,7 @@ import torch
 
 from ..config import nearest
 from ..evaluation.saved_models import find_checkpoint
+from ..modeling.adapters import SHARED
 from .export import agree, new_folder, random_batches
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def merge_adapters(model: str | Path, to: str | Path, *, task: str | None = None
 
     Raises:
         ValueError: No such model or head, the folder holds something, no adapters, adapters of several tasks and no
-            `task`, or a type of adapter that no encoder can take in.
+            `task`, a `task` where all heads share the adapter, or a type of adapter that no encoder can take in.
     """
     folder = new_folder(to)
     checkpoint = find_checkpoint(model)
@@ -39,6 +40,11 @@ def merge_adapters(model: str | Path, to: str | Path, *, task: str | None = None
             f" {', '.join(checkpoint.heads) or 'none'}."
         )
     loaded = checkpoint.load().eval()
+    if task is not None and list(loaded.config.adapters or ()) == [SHARED]:
+        raise ValueError(
+            f"{checkpoint.name}: `task` is {task!r}, but the adapter is of all heads, and all of them are kept: leave"
+            " `--task` out."
+        )
     saved_in = loaded.dtype
     loaded.float()  # in half precision nothing agrees
     batches = list(random_batches(loaded))

@@ -22,6 +22,7 @@ from ..config import OurTraining, Thawing, check_keys, nearest, option, plain, t
 from ..data.labels import TaskData
 from ..metrics import LOSS_LIKE, primary_metric, score_weight
 from .balancing import check_balancing
+from .choices import read_choice
 from .conflicts import check_conflicts
 from .frozen_states import check_cache
 from .gradients import check_aggregation
@@ -52,7 +53,10 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             check_thawing(self.unfreeze, self.freeze, self.eval_strategy, self.early_stopping_patience)
         if self.frozen_cache is not None:
             check_cache(
-                self.frozen_cache, self.freeze, bool(self.gradient_checkpointing or self.activation_checkpointing)
+                self.frozen_cache,
+                self.freeze,
+                self.unfreeze,
+                bool(self.gradient_checkpointing or self.activation_checkpointing),
             )
         check_rates(
             self.learning_rates,
@@ -97,6 +101,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             # transformers takes every name that does not end in "loss" for one of which more is better
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", *LOSS_LIKE))
         super().__post_init__()
+        self._refuse_reentrant()
         if self.push_to_hub:
             self.hub_model_id = self.hub_model_id or Path(self.output_dir or ".").absolute().name
             check_repo(self.hub_model_id, "training.hub_model_id")
@@ -151,6 +156,22 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         for name, (given, instead) in refused.items():
             if given:
                 raise ValueError(f"`training.{name}` is not supported: {instead}.")
+
+    def _refuse_reentrant(self) -> None:
+        """Torch's old kind of checkpoints gives no gradient that is asked for; its setting is read by transformers."""
+        kwargs = self.activation_checkpointing_kwargs or {}
+        if not (self.activation_checkpointing and isinstance(kwargs, dict) and kwargs.get("use_reentrant")):
+            return
+        asks = {
+            "loss_balancing: gradnorm": read_choice("training.loss_balancing", self.loss_balancing)[0] == "gradnorm",
+            "log_gradient_conflicts": bool(self.log_gradient_conflicts),
+        }
+        for setting, given in asks.items():
+            if given:
+                raise ValueError(
+                    f"`{setting}` asks for gradients of the encoder, which `activation_checkpointing_kwargs:"
+                    " {use_reentrant: true}` cannot give: leave `use_reentrant` out; the default is exact."
+                )
 
     def _set_precision(self) -> None:
         given = [name for name in ("bf16", "fp16") if getattr(self, name)]

@@ -14,6 +14,7 @@ strong their gradients are (GradNorm, ours, since torchjd has none), or not at a
 
 import copy
 import inspect
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -279,18 +280,21 @@ def check_balancing(value: str | Mapping[str, Any]) -> None:
     """
     name, options = read_choice(SETTING, value)
     rate = options.pop("learning_rate", LEARNING_RATE)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or rate < 0:
-        raise ValueError(f"`{SETTING}.learning_rate` is {rate!r}; it is a number of at least 0.")
+    _check_number("learning_rate", rate)
     if name not in _OWN:
         kind = find_class(SETTING, name, "scalarization", "Scalarizer", _REFUSED, tuple(_OWN))
-        make(SETTING, kind, _with_shape(kind, options, 2))
+        make(SETTING, kind, _with_shape(kind, options, 2), besides=["learning_rate"])
         return
     for key, number in options.items():
         if key not in _OWN[name]:
             known = (*_OWN[name], "learning_rate")
             raise ValueError(f"`{SETTING}` {name!r} has no option `{key}`.{nearest(key, known)}")
-        if isinstance(number, bool) or not isinstance(number, int | float) or number < 0:
-            raise ValueError(f"`{SETTING}.{key}` is {number!r}; it is a number of at least 0.")
+        _check_number(key, number)
+
+
+def _check_number(key: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"`{SETTING}.{key}` is {value!r}; it is a finite number of at least 0.")
 
 
 def make_balancer(

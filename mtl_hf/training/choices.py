@@ -5,12 +5,16 @@ torchjd is the extra `balancing`, imported only where a setting names one of its
 
 import importlib
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ..config import nearest
+
+# Arguments of classes that are filled in here, or that a config cannot say.
+_NO_OPTIONS = ("shape", "projector", "f", "leak", "pref_vector")
 
 
 def read_choice(setting: str, value: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -67,12 +71,22 @@ def find_class(
     return classes[name]
 
 
-def make(setting: str, kind: Any, options: Mapping[str, Any]) -> Any:
+def make(setting: str, kind: Any, options: Mapping[str, Any], besides: Sequence[str] = ()) -> Any:
     """An instance of a class of torchjd; a list of numbers becomes a tensor.
 
+    Args:
+        setting: Where its name stands, for messages.
+        kind: The class.
+        options: Of the class.
+        besides: Options of ours that stand beside them, for messages.
+
     Raises:
-        ValueError: The class does not take these options, lacks one, or needs a package that is not installed.
+        ValueError: The class does not take these options, lacks one, or needs a package that is not installed; an
+            option is not finite.
     """
+    for key, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"`{setting}.{key}` is {value}; it is a finite number.")
     given = {
         key: torch.tensor(value, dtype=torch.get_default_dtype()) if isinstance(value, list) else value
         for key, value in options.items()
@@ -80,8 +94,13 @@ def make(setting: str, kind: Any, options: Mapping[str, Any]) -> Any:
     try:
         inspect.signature(kind).bind(**given)
         return kind(**given)
-    except (TypeError, ValueError, ImportError) as error:
-        raise ValueError(
-            f"`{setting}`: {kind.__name__}: {error}. Its options stand beside its name: {{type: {kind.__name__},"
-            " option: value}."
-        ) from error
+    except ImportError as error:  # whose message is what to install
+        raise ValueError(f"`{setting}`: {error}") from error
+    except (TypeError, ValueError) as error:
+        names = [*(key for key in inspect.signature(kind).parameters if key not in _NO_OPTIONS), *besides]
+        known = (
+            f"Its options stand beside its name: {{type: {kind.__name__}, option: value}}; they are {', '.join(names)}."
+            if names
+            else "It has no options."
+        )
+        raise ValueError(f"`{setting}`: {kind.__name__}: {error}. {known}") from error

@@ -6,9 +6,11 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 CONFLICTS_FILE = "gradient_conflicts.jsonl"
+ENOUGH = 20  # comparisons, from which on a share of them is said
 _LAYERS = "encoder.layers."
 
 
@@ -46,31 +48,42 @@ def parts_of(by_step: Mapping[int, Mapping[str, float | None]]) -> list[str]:
 
 
 def conflict_sentences(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A sentence a pair: in which share of the steps compared the cosine is below 0, and in which parts most often.
+    """A sentence a pair: in which share of the steps compared the cosine is below 0, in which parts most, and its mean.
 
-    "Most" are the parts whose share is within 0.05 of the highest. Of a pair that conflicts in no step nothing is said
-    of parts, in which it may.
+    "Most" are the parts whose mean cosine is the lowest, or below 0 by at least half as much; where it is nowhere below
+    0, or all parts are such, no part is named. Of fewer than `ENOUGH` comparisons, each of single batches, only counts
+    are said.
     """
     for (first, second), by_step in pairs_of(lines).items():
-        shares = {
-            part: _share_below_0([cosines.get(part) for cosines in by_step.values()]) for part in parts_of(by_step)
-        }
-        together = shares.pop("all")
-        if together == 0:
-            yield f"{first} and {second} did not conflict in any step ({len(by_step)} compared)."
+        together = _known([cosines.get("all") for cosines in by_step.values()])
+        if not together:
+            yield f"{first} and {second} could not be compared: a gradient was 0 each time."
             continue
-        sentence = f"{first} and {second} conflict in {100 * together:.0f} % of steps ({len(by_step)} compared)"
-        highest = max(shares.values())
-        worst = [part for part, share in shares.items() if share >= highest - 0.05]
-        if len(worst) == len(shares):
-            yield f"{sentence}, everywhere alike."
-        else:
-            yield f"{sentence}, most in {_name_parts(worst)}."
+        conflicts = sum(cosine < 0 for cosine in together)
+        mean = f"mean cosine {round(fmean(together), 2) + 0.0:.2f}"  # + 0.0: no -0.00
+        count = len(together)
+        if count < ENOUGH:
+            of = f"{conflicts} of {count} steps compared: too few to tell"
+            yield f"{first} and {second} conflict in {of} ({mean})."
+            continue
+        sentence = f"{first} and {second} conflict in {100 * conflicts / count:.0f} % of steps"
+        if worst := _worst_parts(by_step):
+            sentence += f", most in {_name_parts(worst)}"
+        yield f"{sentence} ({mean} over {count} compared)."
 
 
-def _share_below_0(cosines: Sequence[float | None]) -> float:
-    known = [cosine for cosine in cosines if cosine is not None]
-    return sum(cosine < 0 for cosine in known) / len(known) if known else 0.0
+def _worst_parts(by_step: Mapping[int, Mapping[str, float | None]]) -> list[str]:
+    """The parts that a pair conflicts in most, by their mean cosine; none where they are all parts."""
+    parts = [part for part in parts_of(by_step) if part != "all"]
+    known = {part: _known([cosines.get(part) for cosines in by_step.values()]) for part in parts}
+    means = {part: fmean(found) for part, found in known.items() if found}
+    lowest = min(means.values(), default=0.0)
+    worst = [part for part, mean in means.items() if lowest < 0 and mean <= lowest / 2]
+    return worst if len(worst) < len(means) else []
+
+
+def _known(cosines: Sequence[float | None]) -> list[float]:
+    return [cosine for cosine in cosines if cosine is not None]
 
 
 def _name_parts(parts: Sequence[str]) -> str:

@@ -118,10 +118,22 @@ class ConflictLog(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say how tasks got along."""
-        if self.writes and self.file.is_file():
-            for sentence in conflict_sentences(read_conflicts(self.file.parent)):
-                logger.info("%s", sentence)
+        """Say how tasks got along, or that it is not known."""
+        if not self.writes:
+            return
+        lines = read_conflicts(self.file.parent) if self.file.is_file() else []
+        for sentence in conflict_sentences(lines):
+            logger.info("%s", sentence)
+        if not lines:
+            reason = (
+                "take a smaller number"
+                if state.global_step < self.every
+                else "at its multiples no two tasks had gradients of anything that they share"
+            )
+            logger.warning(
+                "No gradients were compared: `log_gradient_conflicts` is %d, and the run has %d steps: %s.",
+                self.every, state.global_step, reason,
+            )  # fmt: skip
 
     def _shared(self) -> Iterator[nn.Parameter]:
         for part in self.parts:

@@ -24,6 +24,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from ..config import Thawing
 from ..data.collator import Collator, EncodedRows, fingerprint, row_lengths
 from ..data.row_states import RowStates
 from ..modeling.bottleneck import find_layers
@@ -40,17 +41,24 @@ BATCH_SIZE = 64  # texts; not that of evaluation, which may change in a resumed 
 TRIED = 4  # rows
 
 
-def check_cache(size: str, freeze: Sequence[str], activation_checkpointing: bool) -> None:
+def check_cache(size: str, freeze: Sequence[str], unfreeze: Thawing | None, activation_checkpointing: bool) -> None:
     """Check `training.frozen_cache` as far as that needs no model.
 
     Raises:
-        ValueError: No size, nothing frozen, or gradient checkpointing, which runs layers again in the backward pass.
+        ValueError: No size, nothing frozen or all of it opened in the end, or gradient checkpointing, which runs
+            layers again in the backward pass.
     """
     num_bytes(size)
     if not freeze:
         raise ValueError(
             "`frozen_cache` keeps what frozen layers say, and `freeze` names none: set `freeze: [encoder]`, or"
             " [embeddings, encoder.layers.0-2]."
+        )
+    if unfreeze is not None and unfreeze.schedule == "gradual":
+        raise ValueError(
+            "`frozen_cache` keeps what layers say that are frozen for the whole run, and `schedule: gradual` opens all"
+            " of the encoder: open a part of it with `schedule: explicit`, or leave `unfreeze` out and name in"
+            " `freeze` only what stays."
         )
     if activation_checkpointing:
         raise ValueError("`frozen_cache` and `activation_checkpointing` exclude each other: choose one.")

@@ -61,18 +61,36 @@ def test_each_curve_holds_what_the_log_says(tmp_path: Path, figures: dict[str, A
     assert lines(rates) == {
         "embeddings": [(1, 1e-5), (2, 5e-6)],
         "encoder.layers.0": [(1, 1e-4), (2, 5e-5)],
-        "heads.ner_tags": [(1, 1e-3), (2, 0)],
+        "heads.ner_tags": [(1, 1e-3)],  # a logarithmic axis has no 0
     }
     assert rates.get_yscale() == "log", "peaks span a factor of 100"
     assert len({line.get_color() for line in rates.get_lines()}) == 3
     ner, tags = figures["losses"].axes
     assert lines(ner) == {"training": [(1, 8.0), (2, 0.4)], "validation, cross_entropy": [(2, 0.3)]}
     assert lines(tags) == {"training": [(1, 1.0)]}
-    assert [ner.get_yscale(), tags.get_yscale()] == ["log", "linear"]
+    assert [ner.get_yscale(), tags.get_yscale()] == ["log", "log"], "one kind for all, where one spans a factor of 10"
+    assert ner.get_ylabel() == "loss (logarithmic axis)"
     assert [axis.get_title() for axis in figures["validation"].axes] == ["ner, validation", "ner_tags, validation"]
     assert [list(lines(axis).values()) for axis in figures["validation"].axes] == [[[(2, 60)]], [[(2, 40)]]]
     (weights,) = figures["loss_weights"].axes
     assert lines(weights) == {"ner": [(1, 0.5), (2, 0.7)], "ner_tags": [(1, 1.5), (2, 1.3)]}
+
+
+def test_rates_that_are_the_same_are_one_line_and_openings_are_marked(tmp_path: Path, figures: dict[str, Any]) -> None:
+    rates = {"embeddings": 2e-4, "encoder.layers.1": 3e-4, "encoder.layers.0": 3e-4, "encoder.top": 3e-4,
+             "heads.ner": 1e-3, "heads.tags": 1e-3}  # fmt: skip
+    history = [{"step": step, "loss": 1.0, **{f"lr_{name}": rate * (2 - step) for name, rate in rates.items()}}
+               for step in (1, 2)]  # fmt: skip
+    plot_run(run_folder(tmp_path, [*history, {"step": 2, "opened_embeddings": 1.0}], {"ner": "f1"}))
+    (axis,) = figures["learning_rates"].axes
+    *curves, opening = axis.get_lines()
+    assert [line.get_label().strip() for line in curves] == [
+        "embeddings", "encoder.layers.0 ... encoder.top", "heads.ner, heads.tags"
+    ]  # fmt: skip
+    assert list(opening.get_xdata()) == [2, 2]
+    assert axis.get_yscale() == "linear"
+    assert axis.get_ylim()[0] == 0
+    assert list(curves[0].get_ydata()) == [2e-4, 0]
 
 
 def test_conflicts_are_drawn_a_row_a_part_and_a_column_a_step(tmp_path: Path, figures: dict[str, Any]) -> None:

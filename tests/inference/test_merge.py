@@ -53,6 +53,19 @@ def test_a_shared_adapter_is_merged_and_the_folder_needs_no_peft(encoder_folder,
     assert mtl_hf.export_encoder(tmp_path / "merged", tmp_path / "encoder").is_dir()
 
 
+def test_a_task_beside_an_adapter_of_all_heads_is_refused(encoder_folder, tmp_path):
+    save(encoder_folder, tmp_path / "lora", **LORA)
+    with pytest.raises(ValueError, match=r"`task` is 'stars', but the adapter is of all heads, .*: leave `--task` out"):
+        mtl_hf.merge_adapters(tmp_path / "lora", tmp_path / "merged", task="stars")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_help_promises_the_same_answers_to_rounding_only(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["merge", "--help"])
+    assert "the same answers to rounding (under bf16 a score" in " ".join(capsys.readouterr().out.split())
+
+
 def test_of_an_adapter_a_task_one_is_chosen(encoder_folder, tmp_path):
     model = save(encoder_folder, tmp_path / "lora", **LORA, per_task=True)
     with pytest.raises(ValueError, match=r"adapter for each of intent, stars, .* say which with `task`"):

@@ -287,6 +287,12 @@ def test_adapters_can_be_frozen_by_name(freeze, frozen, encoder_folder, tmp_path
     assert {part.name for part in trainer.parts if part.frozen and part.name.startswith("adapters")} == frozen
 
 
+def test_a_cache_of_what_adapters_change_is_refused_at_once(encoder_folder, tmp_path):
+    section = run_config(encoder_folder, tmp_path / "run", LORA, frozen_cache="1GB")  # no `freeze`, which helps nothing
+    with pytest.raises(ValueError, match=r"`training\.frozen_cache` keeps .*: leave it out, or train without `model"):
+        mtl_hf.train(section)
+
+
 # ---- starting from a model that has adapters ----
 
 

@@ -288,3 +288,19 @@ def test_what_is_scored_is_saved_where_the_best_checkpoint_is_chosen() -> None:
         read(eval_strategy="steps")
     for rest in ({"save_strategy": "best"}, {"load_best_model_at_end": False}, {"save_strategy": "steps"}):
         assert read(eval_strategy="steps", **rest).eval_strategy == "steps"
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"loss_balancing": {"type": "gradnorm", "alpha": 1.5}}, "loss_balancing: gradnorm"),
+        ({"log_gradient_conflicts": 5}, "log_gradient_conflicts"),
+    ],
+)
+def test_reentrant_checkpoints_are_refused_where_gradients_are_asked_for(asked: dict[str, Any], named: str) -> None:
+    plain = {"use_cpu": True, "activation_checkpointing": True}
+    reentrant = plain | {"activation_checkpointing_kwargs": {"use_reentrant": True}}
+    with pytest.raises(ValueError, match=rf"`{named}` asks .* leave `use_reentrant` out; the default is exact"):
+        read_arguments(reentrant | asked)
+    read_arguments(plain | asked)
+    read_arguments(reentrant)

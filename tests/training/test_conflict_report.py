@@ -21,38 +21,69 @@ def write(folder: Path, *lines: dict[str, Any]) -> None:
     (folder / "gradient_conflicts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
 
 
+def lines_of(*negative: list[str], repeated: int = 1) -> list[dict[str, Any]]:
+    return [line(step, *parts) for step, parts in enumerate(list(negative) * repeated)]
+
+
+HIGH = ["all", "encoder.layers.4", "encoder.layers.5"]
+
+
 @pytest.mark.parametrize(
-    ("negative", "expected"),
+    ("lines", "expected"),
     [
         (
-            [["all", "encoder.layers.4", "encoder.layers.5"], ["all", "encoder.layers.4", "encoder.layers.5"],
-             ["encoder.layers.1"]],
-            "ner and sentiment conflict in 67 % of steps (3 compared), most in layers 4-5.",
+            lines_of(HIGH, HIGH, ["encoder.layers.1"], repeated=10),
+            "conflict in 67 % of steps, most in layers 4-5 (mean cosine -0.10 over 30 compared).",
         ),
-        ([["embeddings", "encoder.layers.0", "encoder.layers.2", "encoder.top"]],
-         "ner and sentiment did not conflict in any step (1 compared)."),
-        ([["all", "embeddings", "encoder.layers.0", "encoder.layers.2", "encoder.top"]],
-         "ner and sentiment conflict in 100 % of steps (1 compared), most in embeddings and top and layers 0, 2."),
-        ([["all", "encoder.layers.3"]], "ner and sentiment conflict in 100 % of steps (1 compared), most in layer 3."),
-        ([[], []], "ner and sentiment did not conflict in any step (2 compared)."),
-        ([[*PARTS, "all"]], "ner and sentiment conflict in 100 % of steps (1 compared), everywhere alike."),
+        (
+            lines_of(["all", "embeddings", "encoder.layers.0", "encoder.layers.2", "encoder.top"], repeated=20),
+            "conflict in 100 % of steps, most in embeddings and top and layers 0, 2 (mean cosine -0.20 over 20"
+            " compared).",
+        ),
+        (
+            lines_of(["all", "encoder.layers.3"], repeated=20),
+            "conflict in 100 % of steps, most in layer 3 (mean cosine -0.20 over 20 compared).",
+        ),
+        (lines_of([], repeated=25), "conflict in 0 % of steps (mean cosine 0.10 over 25 compared)."),
+        (
+            lines_of([*PARTS, "all"], repeated=20),
+            "conflict in 100 % of steps (mean cosine -0.20 over 20 compared).",  # everywhere alike
+        ),
+        (lines_of(HIGH, [], [], [], repeated=5), "conflict in 25 % of steps (mean cosine 0.03 over 20 compared)."),
+        (lines_of(HIGH, HIGH, []), "conflict in 2 of 3 steps compared: too few to tell (mean cosine -0.10)."),
+        (lines_of(HIGH, repeated=19), "conflict in 19 of 19 steps compared: too few to tell (mean cosine -0.20)."),
+        (lines_of([]), "conflict in 0 of 1 steps compared: too few to tell (mean cosine 0.10)."),
     ],
-)  # fmt: skip
-def test_a_sentence_a_pair(negative: list[list[str]], expected: str) -> None:
-    assert list(conflict_sentences([line(step, *parts) for step, parts in enumerate(negative)])) == [expected]
+)
+def test_a_sentence_a_pair(lines: list[dict[str, Any]], expected: str) -> None:
+    assert list(conflict_sentences(lines)) == [f"ner and sentiment {expected}"]
+
+
+def test_parts_are_chosen_by_how_much_they_conflict_and_not_by_how_often() -> None:
+    lines = lines_of(["all"], repeated=20)
+    for number, one in enumerate(lines):
+        cosines = one["pairs"][0]["cosines"]
+        cosines |= {"embeddings": -0.008, "all": -0.004, "encoder.layers.5": -0.6 if number % 2 else 0.1}
+    (sentence,) = conflict_sentences(lines)
+    assert sentence.endswith("in 100 % of steps, most in layer 5 (mean cosine 0.00 over 20 compared).")
 
 
 def test_a_pair_is_one_in_whichever_order_it_is_found() -> None:
     lines = [line(1, "all", "encoder.top"), line(2, tasks=("sentiment", "ner")), line(2, tasks=("ner", "slots"))]
-    assert [sentence.split(" (")[0] for sentence in conflict_sentences(lines)] == [
-        "ner and sentiment conflict in 50 % of steps", "ner and slots did not conflict in any step"
+    assert [sentence.split(" steps")[0] for sentence in conflict_sentences(lines)] == [
+        "ner and sentiment conflict in 1 of 2", "ner and slots conflict in 0 of 1"
     ]  # fmt: skip
 
 
-def test_parts_without_gradients_do_not_count() -> None:
-    lines = [line(1, "all", "encoder.layers.2")]
-    lines[0]["pairs"][0]["cosines"]["embeddings"] = None
-    assert next(conflict_sentences(lines)).endswith("most in layer 2.")
+def test_gradients_of_0_do_not_count() -> None:
+    lines = lines_of(["all", "encoder.layers.2"], repeated=21)
+    for one in lines:
+        one["pairs"][0]["cosines"]["embeddings"] = None
+    lines[0]["pairs"][0]["cosines"] = dict.fromkeys([*PARTS, "all"])
+    assert next(conflict_sentences(lines)).endswith("most in layer 2 (mean cosine -0.20 over 20 compared).")
+    assert list(conflict_sentences(lines[:1])) == [
+        "ner and sentiment could not be compared: a gradient was 0 each time."
+    ]
 
 
 def test_a_run_without_a_log_is_told_the_setting(tmp_path: Path) -> None:

@@ -161,6 +161,21 @@ def test_a_resumed_run_cuts_the_log_back_and_writes_the_same(
     assert len((tmp_path / FILE).read_text(encoding="utf-8").splitlines()) == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"every": 3}, "is 3, and the run has 2 steps: take a smaller number"),
+        ({"every": 1, "freeze": ["encoder"]}, "is 1, and the run has 2 steps: at its multiples no two tasks had gra"),
+    ],
+)
+def test_a_run_that_compared_nothing_says_so(
+    options: Any, reason: str, built: Built, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(own(built), tmp_path, max_steps=2, log_gradient_conflicts=options.pop("every"), **options)
+    trainer.train()
+    assert caplog.messages[-1].startswith(f"No gradients were compared: `log_gradient_conflicts` {reason}")
+
+
 def test_what_is_frozen_is_not_compared(built: Built, tmp_path: Path) -> None:
     (line,) = train(built, tmp_path, 2, 2, freeze=["embeddings", "encoder.layers.0"])
     assert {part for pair in line["pairs"] for part in pair["cosines"]} == {

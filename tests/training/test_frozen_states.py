@@ -207,6 +207,14 @@ def test_more_than_the_cap_is_refused_before_anything_is_computed(encoder_folder
     [
         ({"frozen_cache": "4"}, r"`frozen_cache` is '4'; valid is .* such as 500MB or 4GB"),
         ({"freeze": []}, r"`frozen_cache` keeps what frozen layers say, and `freeze` names none"),
+        (
+            {"unfreeze": {"schedule": "gradual", "every": 1}},
+            r"opens all of the encoder: open a part of it with `schedule: explicit`, or .* only what stays",
+        ),
+        (
+            {"freeze": ["embeddings"], "unfreeze": {"when": "plateau"}},
+            r"opens all of the encoder: open a part of it with `schedule: explicit`, or .* only what stays",
+        ),
         ({"activation_checkpointing": True}, r"`frozen_cache` and `activation_checkpointing` exclude each other"),
     ],
 )
@@ -231,8 +239,6 @@ def test_of_parts_that_open_only_those_below_count(encoder_folder, tmp_path):
         own = copy.deepcopy(built)
         trainer = make_trainer(own, tmp_path, freeze=WHOLE, unfreeze=unfreeze, frozen_cache="1MB")
         assert trainer.frozen_states.layer == layer
-    with pytest.raises(ValueError, match="frozen for the whole run"):
-        make_trainer(built, tmp_path, freeze=WHOLE, unfreeze={"every": 1}, frozen_cache="1MB")
     plain, cached = (
         train(built, tmp_path, freeze=WHOLE, unfreeze={"schedule": "explicit", "at": {"encoder.layers.2": 4}},
               max_steps=8, frozen_cache=size, optim="sgd")

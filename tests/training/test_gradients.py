@@ -239,7 +239,8 @@ def read(**section: Any) -> MultiTaskTrainingArguments:
         ({"gradient_aggregation": "WeightedAggregator"}, "is 'WeightedAggregator'"),
         ({"gradient_aggregation": "GradVac"}, "'GradVac', which cannot be used here: it remembers earlier steps"),
         ({"gradient_aggregation": "Krum"}, "'Krum', which cannot be used here: it guards against workers"),
-        ({"gradient_aggregation": "CAGrad"}, "CAGrad: missing a required argument: 'c'"),
+        ({"gradient_aggregation": "CAGrad"}, "CAGrad: missing a required argument: 'c'.*; they are c, norm_eps"),
+        ({"gradient_aggregation": {"type": "IMTLG", "c": 1}}, r"IMTLG: got an unexpected .* It has no options\.$"),
         ({"gradient_aggregation": {"type": "UPGrad", "pref_vector": [1.0, 2.0]}}, "is a list.*by its `loss_weight`"),
         ({"gradient_aggregation": "UPGrad", "policy": "proportional"}, "set `policy: round_robin`"),
         ({"gradient_aggregation": "Sum", "policy": "proportional"}, "set `policy: round_robin`"),
@@ -253,6 +254,15 @@ def read(**section: Any) -> MultiTaskTrainingArguments:
 def test_a_wrong_value_is_refused_with_what_would_be_valid(section: dict[str, Any], expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         read(**section)
+
+
+def test_of_a_missing_package_only_its_installation_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(c: float) -> None:
+        raise ImportError('CAGrad requires cvxpy. Install it with: pip install "torchjd[cagrad]"')
+
+    monkeypatch.setattr(torchjd.aggregation.CAGrad, "__init__", lambda self, c: missing(c))
+    with pytest.raises(ValueError, match=r'aggregation`: CAGrad requires .* pip install "torchjd\[cagrad\]"$'):
+        read(gradient_aggregation={"type": "CAGrad", "c": 0.5})
 
 
 def test_what_does_not_fit_the_model_is_refused_before_training(built: Built, tmp_path: Path) -> None:
