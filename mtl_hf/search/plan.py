@@ -5,8 +5,9 @@ setting is found then. Whether values go together only the trial that is given t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..config import RunConfig, nearest, read_yaml, typed
 from ..evaluation.variants import at_home
@@ -18,11 +19,30 @@ OF_TRIALS = (
     "training.save_strategy=no", "training.load_best_model_at_end=false", "training.keep_best_per_task=false",
     "training.push_to_hub=false", "training.disable_tqdm=true",
 )  # fmt: skip
-# What decides how trials are scored, or where they write: trials that differ in it cannot be compared.
-_FIXED = frozenset((
-    "metric_for_best_model", "greater_is_better", "score_weight", "metrics", "split", "output_dir", "push_to_hub",
-    "save_strategy", "load_best_model_at_end", "keep_best_per_task", "disable_tqdm",
-))  # fmt: skip
+# What decides how trials are scored, when, or what is kept of them: trials that differ in it cannot be compared.
+_FIXED = {
+    "training": frozenset((
+        "metric_for_best_model", "greater_is_better", "load_best_model_at_end", "keep_best_per_task",
+        "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "prediction_loss_only",
+        "logging_steps",  # which `eval_steps` defaults to
+        "save_strategy", "save_steps", "output_dir", "push_to_hub", "disable_tqdm",
+    )),
+    "tasks": frozenset((
+        "type", "source", "label", "labels", "metrics", "score_weight", "train", "bio", "loss", "score_range",
+        "mlm_probability", "whole_word_mask",
+    )),
+}  # fmt: skip
+# Of a source these are of its training rows alone; all else, what its loader is given too, says which rows are scored.
+_OF_TRAINING_ROWS = ("batch_size", "max_train_rows", "drop_leaked")
+# Settings that change how many steps an epoch has.
+_STEPS_AN_EPOCH = {
+    "training": frozenset((
+        "policy", "stopping_rule", "examples_cap", "gradient_accumulation_steps", "gradient_aggregation",
+        "per_device_train_batch_size",
+    )),
+    "sources": frozenset(_OF_TRAINING_ROWS),
+}  # fmt: skip
+_LENGTH = frozenset(("training.num_train_epochs", "training.max_steps"))
 
 
 def read_search(config: str | Path, trials: int | None = None) -> Search:
@@ -71,7 +91,8 @@ def check_space(search: Search, space: Sequence[Dimension], overrides: Sequence[
         overrides: For every trial, besides those of the file.
 
     Raises:
-        ValueError: A setting that there is not, a value that it does not take, or one that may not be searched.
+        ValueError: A setting that there is not, a value that it does not take, one that may not be searched, or one
+            that pruning cannot be fair to.
     """
     given = [*search.overrides, *overrides]
     base = RunConfig.load(search.config, given)
@@ -80,7 +101,10 @@ def check_space(search: Search, space: Sequence[Dimension], overrides: Sequence[
         where = f"`space.{dimension.name}`"
         for key in sorted(dimension.keys):
             parts = key.split(".")
-            if _FIXED.intersection([*parts[2:3], parts[-1]]):
+            if len(parts) < (3 if parts[0] in ("tasks", "sources") else 2):
+                raise ValueError(f"{where}: {key} is no single setting, and may hold what decides how trials are"
+                                 " scored; name the settings themselves, such as training.learning_rate.")  # fmt: skip
+            if _is_fixed(parts):
                 raise ValueError(f"{where}: {key} decides how trials are scored or what is kept of them, which is the"
                                  " same for all; set it in `config`, or in `overrides`.")  # fmt: skip
             if dimension.name in overridden:
@@ -97,6 +121,44 @@ def check_space(search: Search, space: Sequence[Dimension], overrides: Sequence[
                 type_arguments(config.training)
             except ValueError as error:
                 raise ValueError(f"{where}, {value}: {error}") from error
+    if search.prune:
+        _check_pruning(space, type_arguments(base.training))
+
+
+def _is_fixed(parts: Sequence[str]) -> bool:
+    """Whether a setting, `a.b.c` as its parts, decides how trials are scored or what is kept of them."""
+    section, name = parts[0], "".join(parts[1:2] if parts[0] == "training" else parts[2:3])
+    if section == "sources":
+        return bool(name) and name not in _OF_TRAINING_ROWS
+    return name in _FIXED.get(section, ())
+
+
+def _check_pruning(space: Sequence[Dimension], training: Mapping[str, Any]) -> None:
+    """Refuse to compare trials on the way where the same evaluation comes at other shares of each.
+
+    Args:
+        space: What is searched.
+        training: The `training:` section, typed.
+    """
+    by_steps = (training.get("max_steps") or -1) > 0  # then the end of a trial is a number of steps, else of epochs
+    strategy = training.get("eval_strategy", "epoch")
+    interval = training.get("eval_steps") or training.get("logging_steps", 50)
+    uneven = strategy == "epoch" if by_steps else strategy == "steps" and interval >= 1
+    for dimension in space:
+        for key in sorted(dimension.keys):
+            parts = key.split(".")
+            if key in _LENGTH:
+                raise ValueError(
+                    f"`space.{dimension.name}`: trials of other lengths are at other points of their rates' schedule"
+                    f" after as many evaluations, so {key} cannot be searched with `prune: true`; set `prune: false`."
+                )
+            if uneven and parts[-1] in _STEPS_AN_EPOCH.get(parts[0], ()):
+                raise ValueError(
+                    f"`space.{dimension.name}`: {key} changes how many steps an epoch has, and evaluations come"
+                    f" {'every epoch of a fixed number of steps' if by_steps else f'every {interval:g} steps'}: `prune:"
+                    " true` would compare trials after unequal shares of their training. Set"
+                    f" {'' if by_steps else '`eval_strategy: epoch`, '}`eval_steps` as a fraction, or `prune: false`."
+                )
 
 
 def read_checked(config: str | Path, trials: int | None, overrides: Sequence[str]) -> tuple[Search, list[Dimension]]:

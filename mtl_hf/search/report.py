@@ -34,9 +34,10 @@ def summary(study: optuna.Study, goal: Goal) -> dict[str, Any]:
 
     Returns:
         `metric`; `maximize`, whether more of it is better; `trials`, by number: `number`, `state` (complete, pruned,
-        failed), `value` (of a pruned trial, what it had reached; None of one that failed), `evaluations`, `seconds`,
-        `settings` (name → value) and `reason` (why it failed); `best`: the number of the best trial, None if none is
-        complete; `importance`: name → its share, most important first, and `unclear`: why there is none, else empty.
+        failed), `value` (of a pruned trial, what it had reached; None where that is no number, and of one that failed),
+        `evaluations`, `seconds`, `settings` (name → value) and `reason` (why it failed); `best`: the number of the best
+        trial, None if none is complete; `importance`: name → its share, most important first, and `unclear`: why there
+        is none, else empty.
     """
     trials = [_plain(trial) for trial in study.get_trials(deepcopy=False)]
     importance, unclear = _importance(study)
@@ -90,6 +91,10 @@ def show_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
+def _show_score(metric: str, value: float | None) -> str:
+    return "no number" if value is None else show_logged(metric, value)
+
+
 def show_settings(settings: Mapping[str, Any]) -> str:
     """A trial's settings in a line."""
     return "  ".join(f"{name.removeprefix('training.')}={show_value(value)}" for name, value in settings.items())
@@ -101,7 +106,7 @@ def trial_line(study: optuna.Study, number: int, goal: Goal) -> tuple[str, bool]
     trial = _plain(study.get_trials(deepcopy=False)[number])
     if trial["state"] == "failed":
         return f"failed: {trial['reason']}", True
-    line = f"{metric} {show_logged(metric, trial['value'])}"
+    line = f"{metric} {_show_score(metric, trial['value'])}"
     if trial["state"] == "pruned":
         line += f", pruned after evaluation {trial['evaluations']}"
     best = study.best_trial if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else None
@@ -120,11 +125,12 @@ def search_table(result: Mapping[str, Any]) -> str:
     lines = [", ".join(f"{len(trials)} {state}" for state, trials in by_state.items())]
     lines += [f"{'trial':>6}{metric:>12}{'seconds':>9}  settings"]
     lines.append("-" * 80)
-    for trial in complete[:_SHOWN]:
-        value = show_logged(metric, trial["value"])
-        lines.append(f"{trial['number']:>6}{value:>12}{trial['seconds']:>9.0f}  {show_settings(trial['settings'])}")
-    for trial in by_state.get("failed", []):
-        lines.append(f"{trial['number']:>6}{'failed':>12}  {trial['reason']} ({show_settings(trial['settings'])})")
+    for trial in [*complete[:_SHOWN], *by_state.get("failed", [])]:
+        value = "failed" if trial["state"] == "failed" else show_logged(metric, trial["value"])
+        seconds = "" if trial["seconds"] is None else f"{trial['seconds']:.0f}"
+        lines.append(f"{trial['number']:>6}{value:>12}{seconds:>9}  {show_settings(trial['settings'])}")
+        if trial["reason"]:
+            lines.append(f"{'':29}{trial['reason']}")
     lines.append("")
     if result["importance"]:
         lines.append(f"what sets the best {BEST_SHARE:.0%} of the complete trials apart")
@@ -159,7 +165,8 @@ def plot_importance(folder: Path, result: Mapping[str, Any]) -> list[Path]:
     bars.tick_params(axis="y", labelsize=8)
     scale = 1 if loss_of(metric) else 100
     for place, state in enumerate(("complete", "pruned")):
-        found = [(trial["number"], scale * trial["value"]) for trial in result["trials"] if trial["state"] == state]
+        found = [(trial["number"], scale * trial["value"]) for trial in result["trials"]
+                 if trial["state"] == state and trial["value"] is not None]  # fmt: skip
         if found:
             history.scatter(*zip(*found, strict=True), s=18, color=COLOURS[place], label=state)
     complete = [trial for trial in result["trials"] if trial["state"] == "complete"]

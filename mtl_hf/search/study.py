@@ -1,8 +1,9 @@
 """A study in a folder: the trials of all processes that search together, in SQLite.
 
 Notable: a trial is drawn under a lock, so that processes together make as many as were asked for and no two draw from
-the same random numbers; those depend on the seed and the trial's number only, so a search that was stopped goes on as
-it would have. A trial whose process has died is known by its heartbeat, and done again.
+the same random numbers; those depend on the seed and the trial's number only, so a search that was stopped between
+trials goes on as it would have. A trial whose process has died is known by its heartbeat, and done again: it takes a
+number more, so what is drawn after it differs from what would have been.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ STARTUP = 5  # complete trials before any is pruned
 RETRIES = 2  # of a trial whose process died: one that brings down each does not go on for ever
 REASON = "reason"  # why a trial failed
 _NAME = "search"
+_HISTORY = "retry_history"  # Optuna's: the trials that a trial repeats
 
 
 @dataclass
@@ -56,12 +58,15 @@ class StudyFolder:
         """Trials that are done or under way; call it with the lock held.
 
         One that failed of itself is done. One whose process was stopped or died is not, unless that has happened to it
-        several times.
+        several times; it waits to be done again, also where its process has not come to say so.
         """
         with _no_warnings():
             optuna.storages.fail_stale_trials(self.study)
+        for trial in self.trials():
+            if _was_stopped(trial):
+                self.give_back(trial.number)
         return sum(
-            REASON in trial.user_attrs or len(trial.system_attrs.get("retry_history", ())) >= RETRIES
+            not _was_stopped(trial) or len(trial.system_attrs.get(_HISTORY, ())) >= RETRIES
             if trial.state == TrialState.FAIL
             else trial.state != TrialState.WAITING
             for trial in self.trials()
@@ -71,22 +76,28 @@ class StudyFolder:
         """Trials under way."""
         return sum(trial.state == TrialState.RUNNING for trial in self.trials())
 
-    def any_complete(self) -> bool:
-        """Whether some trial is complete, so that one is the best."""
-        return any(trial.state == TrialState.COMPLETE for trial in self.trials())
-
     def any_scored(self) -> bool:
         """Whether some trial has got so far as to be scored."""
         return any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials())
 
+    def was_stopped(self, number: int) -> bool:
+        """Whether something else than its values has ended a trial."""
+        return _was_stopped(self.trials()[number])
+
     def give_back(self, number: int | None) -> None:
-        """Let a trial be done again with the same values, if something else than these has stopped it."""
-        if number is None:
+        """Let a trial be done again with the same values, once, if something else than these has stopped it."""
+        if number is None or not self.was_stopped(number):
             return
-        trial = self.study.get_trials()[number]  # a copy, which Optuna changes
-        if trial.state == TrialState.FAIL and REASON not in trial.user_attrs:
+        with self.lock:
+            if any(number in trial.system_attrs.get(_HISTORY, ()) for trial in self.trials()):
+                return  # another process has seen it first
+            trial = self.study.get_trials()[number]  # a copy, which Optuna changes
             with _no_warnings():
                 RetryHeartbeatStaleTrialCallback(RETRIES)(self.study, trial)
+
+
+def _was_stopped(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and REASON not in trial.user_attrs
 
 
 @contextlib.contextmanager

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import optuna
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
@@ -62,9 +64,13 @@ class SearchTrainer(Trainer):
         self.objective: float | None = None
         self.run_trial = run_trial
         self.number: int | None = None  # of the trial that was begun last
+        self.stopped_by: BaseException | None = None  # if by something else than its values
 
     def add_trial(self, opened: StudyFolder, goal: Goal, options: Mapping[str, Any]) -> int:
         """Draw one trial and train it.
+
+        Where the study has taken it for dead meanwhile, since this process gave no sign of life, what it reached is
+        dropped.
 
         Args:
             opened: The study.
@@ -75,12 +81,16 @@ class SearchTrainer(Trainer):
             Its number.
         """
         direction = "maximize" if goal.maximize else "minimize"
+        self.number = self.stopped_by = None
         try:
             self.hyperparameter_search(backend="optuna", direction=direction, n_trials=1, catch=FAILURES, **options)
-        except ValueError:
-            if opened.any_complete():
+        except (ValueError, AssertionError):
+            # The stock method ends by asking for the best trial, and there may be none yet; and Optuna does not expect
+            # that a trial has been taken for dead. Either way the trial is over.
+            if self.number is None or not opened.trials()[self.number].state.is_finished():
                 raise
-            # The stock method ends by asking for the best trial, and there is none yet.
+            if self.stopped_by is not None:
+                raise self.stopped_by from None
         assert self.number is not None
         return self.number
 
@@ -90,8 +100,11 @@ class SearchTrainer(Trainer):
         gc.collect()  # of a trial that failed, the model: it and its trainer refer to each other
         try:
             self.objective = self.run_trial(trial)
-        except FAILURES as error:
-            trial.set_user_attr(REASON, " ".join(str(error).split()))
+        except BaseException as error:
+            if isinstance(error, FAILURES):
+                trial.set_user_attr(REASON, " ".join(str(error).split()))
+            elif not isinstance(error, optuna.TrialPruned | UpdateFinishedTrialError):
+                self.stopped_by = error
             raise
 
 
@@ -107,7 +120,7 @@ def train_trial(trial: Any, config: str, overrides: Sequence[str], folder: Path,
 
     Raises:
         ValueError: Its settings do not go together.
-        FloatingPointError: A loss, or every score, is not a number.
+        FloatingPointError: A loss, or a score, is not a number.
         optuna.TrialPruned: It is hopeless.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +135,9 @@ def train_trial(trial: Any, config: str, overrides: Sequence[str], folder: Path,
         def objective(metrics: dict[str, float]) -> float:
             nonlocal best
             value = metrics[f"eval_{goal.metric}"]
-            if not goal.best or sign * value > sign * best:  # not with NaN
+            if not math.isfinite(value):  # trials cannot be compared by it, nor pruned
+                raise FloatingPointError(f"{goal.metric} is {value} at an evaluation, which is no number.")
+            if not goal.best or sign * value > sign * best:
                 best = value
             return best
 
@@ -134,8 +149,6 @@ def train_trial(trial: Any, config: str, overrides: Sequence[str], folder: Path,
             trainer.save_state()
         if trainer.objective is None:  # no evaluation on the way
             trainer.objective = objective(trainer.evaluate())
-    if not math.isfinite(trainer.objective):
-        raise FloatingPointError(f"{goal.metric} is no number at any evaluation.")
     return float(trainer.objective)
 
 

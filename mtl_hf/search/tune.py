@@ -119,7 +119,7 @@ def _search(
         ValueError: The first trials have all failed.
     """
     from .report import show_settings, trial_line
-    from .study import study_options
+    from .study import GRACE, study_options
     from .trials import SearchTrainer, train_trial
 
     def run_trial(trial: Any) -> float:
@@ -143,7 +143,10 @@ def _search(
                     opened.give_back(trainer.number)
                     logger.info("Stopped; the same command goes on from here.")
                     raise
-        if due:
+        if due and opened.was_stopped(number):
+            logger.warning("Trial %d: this process gave no sign of life for %d seconds, so the trial was taken for"
+                           " dead.", number, GRACE)  # fmt: skip
+        elif due:
             line, failed = trial_line(opened.study, number, goal)
             logger.info("Trial %d: %s", number, line)
             failures += failed

@@ -140,6 +140,10 @@ def test_what_cannot_be_read_is_refused(space: dict[str, Any], message: str) -> 
         ({"space": {"tasks.a.loss_weight": "uniform(-1, 1)"}}, "`space.tasks.a.loss_weight`, -1.0: `tasks.a"),
         ({"space": {"training.policy": "choice(fixed, free)"}}, "`space.training.policy`, free: `training.policy` is"),
         ({"space": {"training.num_train_epochs": "choice(1, many)"}}, "`space.training.num_train_epochs`, many:"),
+        ({"space": {"tasks.a": "choice({type: regression}, {})"}}, "tasks.a is no single setting"),
+        ({"space": {"data": "choice(here, there)"}}, "data is no single setting"),
+        ({"space": {"training.max_steps": "int(5, 9)"}}, "max_steps cannot be searched with `prune: true`"),
+        ({"space": {"s": {"x": [], "y": ["training.num_train_epochs=2"]}}}, "set `prune: false`."),
         ({"space": {"s": {"x": [], "y": ["training.polcy=fixed"]}}}, "`space.s`, y: unknown key `polcy`"),
         ({"space": {"training.metric_for_best_model": "choice(score, a_accuracy)"}}, "decides how trials are scored"),
         ({"space": {"s": {"x": [], "y": ["tasks.a.score_weight=2"]}}}, "`space.s`: tasks.a.score_weight decides how"),
@@ -155,6 +159,89 @@ def test_what_cannot_be_read_is_refused(space: dict[str, Any], message: str) -> 
 def test_bad_input_is_refused_before_anything_is_loaded(folder: Path, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         read_checked(write_search(folder, **keys), None, [])
+
+
+@pytest.mark.parametrize(
+    ("setting", "expression"),
+    [
+        ("training.eval_steps", "choice(10, 20)"),
+        ("training.eval_strategy", "choice(steps, epoch)"),
+        ("training.eval_delay", "choice(0, 1)"),
+        ("training.eval_on_start", "choice(true, false)"),
+        ("training.logging_steps", "int(1, 5)"),
+        ("tasks.a.type", "choice(sequence_classification, regression)"),
+        ("tasks.a.source", "choice(one, [one])"),
+        ("tasks.a.label", "choice(a, b)"),
+        ("tasks.a.labels", "choice([x, y], [y, x])"),
+        ("tasks.a.train", "choice(true, false)"),
+        ("tasks.a.bio", "choice(repair, refuse)"),
+        ("tasks.a.mlm_probability", "uniform(0.05, 0.6)"),
+        ("tasks.a.whole_word_mask", "choice(true, false)"),
+        ("tasks.a.score_range", "choice([0, 1], [0, 5])"),
+        ("sources.one.path", "choice(json, csv)"),
+        ("sources.one.data_files", "choice(a.jsonl, b.jsonl)"),
+        ("sources.one.data_files.validation", "choice(a.jsonl, b.jsonl)"),
+        ("sources.one.text", "choice(text, other)"),
+        ("sources.one.split.seed", "int(1, 2)"),
+        ("sources.one.drop_bad_rows", "choice(true, false)"),
+        ("sources.one.name", "choice(en, de)"),  # for the loader
+    ],
+)
+def test_what_decides_how_trials_are_scored_cannot_be_searched(folder: Path, setting: str, expression: str) -> None:
+    message = f"`space.{setting}`: {setting} decides how trials are scored or what is kept of them"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_checked(write_search(folder, space={setting: expression}), None, [])
+
+
+def test_a_name_is_fixed_in_its_own_section_only(folder: Path) -> None:
+    space = {
+        "model.encoder_config.type": "choice(a, b)",
+        "model.peft": "choice(null, {type: LoraConfig})",
+        "tasks.a.temperature": "uniform(0.1, 1)",
+        "training.seed": "int(1, 3)",
+        "sources.one.max_train_rows": "int(5, 9)",
+    }
+    assert len(read_checked(write_search(folder, space=space), None, [])[1]) == 5
+
+
+UNEVEN = [
+    ("sources.one.batch_size", "choice(8, 16)"),
+    ("sources.one.max_train_rows", "choice(8, 16)"),
+    ("training.policy", "choice(round_robin, proportional)"),
+    ("training.stopping_rule", "choice(all_exhausted, first_exhausted)"),
+    ("training.examples_cap", "choice(10, 20)"),
+    ("training.gradient_accumulation_steps", "int(1, 2)"),
+    ("training.gradient_aggregation", "choice(null, UPGrad)"),
+]
+
+
+@pytest.mark.parametrize(("setting", "expression"), UNEVEN)
+def test_pruning_is_refused_where_evaluations_come_at_unequal_shares(
+    folder: Path, setting: str, expression: str
+) -> None:
+    def check(*overrides: str, prune: bool = True) -> None:
+        path = write_search(folder, space={setting: expression}, overrides=list(overrides), prune=prune)
+        read_checked(path, None, [])
+
+    steps = ("training.eval_strategy=steps", "training.eval_steps=20")
+    hint = "Set `eval_strategy: epoch`, `eval_steps` as a fraction, or `prune: false`."
+    with pytest.raises(ValueError, match=re.escape(f"{setting} changes how many steps an epoch has")) as caught:
+        check(*steps)
+    assert str(caught.value).endswith(hint)
+    with pytest.raises(ValueError, match="evaluations come every 50 steps"):  # as of `logging_steps`
+        check("training.eval_strategy=steps")
+    check(*steps, prune=False)
+    check("training.eval_strategy=steps", "training.eval_steps=0.1")
+    check()
+    # Where the end is a number of steps, it is the other way round.
+    check(*steps, "training.max_steps=100")
+    with pytest.raises(ValueError, match="every epoch of a fixed number of steps"):
+        check("training.max_steps=100")
+
+
+def test_trials_of_other_lengths_can_be_searched_without_pruning(folder: Path) -> None:
+    path = write_search(folder, space={"training.num_train_epochs": "choice(1, 4)"}, prune=False)
+    assert read_checked(path, None, [])
 
 
 def test_a_runs_yaml_is_not_a_search(folder: Path) -> None:

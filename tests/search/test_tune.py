@@ -174,7 +174,11 @@ def test_trials_that_fail_say_why_and_the_search_goes_on(folder: Path, caplog: p
     assert "`sampling_probabilities`" in by_set["refused"]["reason"]
     assert "not finite" in by_set["broken"]["reason"] or "the loss of task" in by_set["broken"]["reason"]
     for name in ("refused", "broken"):
-        assert by_set[name]["reason"] in search_table(result)
+        lines = search_table(result).splitlines()
+        place = next(number for number, line in enumerate(lines) if line.endswith(f"s={name}"))
+        assert lines[place].split()[:2] == [str(by_set[name]["number"]), "failed"]
+        assert lines[place].index("s=") == lines[1].index("settings"), "under its heading"
+        assert lines[place + 1].strip() == by_set[name]["reason"]
         assert any(f"failed: {by_set[name]['reason']}" in message for message in caplog.messages)
         assert by_set[name]["reason"] in (folder / "out" / "trials.csv").read_text(encoding="utf-8").replace('""', '"')
     fine = by_set["fine"]
@@ -348,6 +352,130 @@ def test_processes_share_a_search_and_one_that_dies_costs_no_trial(
     assert len(result["trials"]) == 10
     assert dead in settings(result), "its values were tried by another process"
     assert len({trial["training.learning_rate"] for trial in settings(result)}) == 9, "no two drew the same"
+
+
+def test_a_process_that_slept_too_long_goes_on_and_its_trial_is_done_once(
+    folder: Path, stand_in: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    slept: list[int] = []
+
+    def repeats(trial: Any) -> bool:
+        return "retry_history" in trial.study.get_trials()[trial.number].system_attrs
+
+    def train(trial: Any, overrides: list[str]) -> float:
+        if len(slept) < len(ends) and not repeats(trial):
+            slept.append(trial.number)
+            # As another process does once this one has given no sign of life for too long.
+            storage, study = trial.study._storage, trial.study
+            storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.FAIL)
+            storage.get_heartbeat_stale_trial_callback()(study, study.get_trials()[trial.number])
+            ends[len(slept) - 1](trial)
+        return near_a_thousandth(trial, overrides)
+
+    def fail(trial: Any) -> None:
+        raise ValueError("no good")
+
+    def stop(trial: Any) -> None:
+        raise KeyboardInterrupt
+
+    ends: list[Callable[[Any], None]] = [lambda trial: trial.report(0.5, 1), lambda _: None, fail]
+    stand_in(train)
+    path = write_search(folder, space=SPACE, trials=5)
+    result = tune(path, to=folder / "out", plot=False)
+    assert len(settings(result)) == 5
+    assert len(result["trials"]) == 8, "each of the three is there once more"
+    assert sum("no sign of life for 120 seconds" in message for message in caplog.messages) == 3
+    assert all(lost in settings(result) for lost in settings(result, "failed"))
+
+    ends, slept[:] = [stop], []
+    with pytest.raises(KeyboardInterrupt):
+        tune(path, to=folder / "other", plot=False)
+    result = tune(path, to=folder / "other", plot=False)
+    assert (len(settings(result)), len(result["trials"])) == (5, 6)
+
+
+def test_a_trial_that_was_stopped_is_given_back_by_whoever_draws_first(
+    folder: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(trial: Any, overrides: list[str]) -> float:
+        if trial.number == 1:
+            raise KeyboardInterrupt
+        return near_a_thousandth(trial, overrides)
+
+    stand_in(train)
+    path = write_search(folder, space=SPACE, trials=3)
+    give_back = mtl_hf.search.study.StudyFolder.give_back
+
+    def slow(opened: Any, number: int) -> None:  # another process draws first
+        monkeypatch.setattr(mtl_hf.search.study.StudyFolder, "give_back", give_back)
+        assert opened.num_taken() == 1
+        assert [trial.state.name for trial in opened.trials()] == ["COMPLETE", "FAIL", "WAITING"]
+        give_back(opened, number)
+
+    monkeypatch.setattr(mtl_hf.search.study.StudyFolder, "give_back", slow)
+    with pytest.raises(KeyboardInterrupt):
+        tune(path, to=folder / "out", plot=False)
+    result = tune(path, to=folder / "out", plot=False)
+    assert [trial["state"] for trial in result["trials"]] == ["complete", "failed", "complete", "complete"]
+    assert result["trials"][1]["settings"] == result["trials"][2]["settings"]
+
+
+def test_the_first_trial_may_be_complete_elsewhere_at_any_instant(
+    folder: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_first(trial: Any, overrides: list[str]) -> float:
+        if trial.number == 0:
+            raise ValueError("no good")
+        return near_a_thousandth(trial, overrides)
+
+    stand_in(fail_first)
+    stock = mtl_hf.search.trials.SearchTrainer.hyperparameter_search
+
+    def then_another(self: Any, **options: Any) -> None:
+        try:
+            stock(self, **options)
+        except ValueError:  # that none is complete; now one is
+            study = optuna.load_study(study_name="search", storage=options["storage"])
+            study.add_trial(optuna.create_trial(value=0.1))
+            raise
+
+    monkeypatch.setattr(mtl_hf.search.trials.SearchTrainer, "hyperparameter_search", then_another)
+    result = tune(write_search(folder, space=SPACE, trials=3), to=folder / "out", plot=False)
+    assert [trial["state"] for trial in result["trials"]] == ["failed", "complete", "complete"]
+
+
+def test_a_score_that_is_no_number_fails_the_trial(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    scores = iter([0.5, math.nan])
+    trainer = SimpleNamespace(args=SimpleNamespace(device=None), objective=None, save_state=lambda: None)
+
+    def train(trial: Any) -> None:
+        told.extend(trainer.compute_objective({"eval_score": score}) for score in scores)
+
+    trainer.train = train
+    run = SimpleNamespace(trainer=trainer, config=SimpleNamespace(to_yaml=lambda: ""))
+    monkeypatch.setattr(mtl_hf.search.trials, "build", lambda *_: run)
+    monkeypatch.setattr(mtl_hf.search.trials, "flush_denormals", lambda _: None)
+    with pytest.raises(FloatingPointError, match="score is nan at an evaluation"):
+        mtl_hf.search.trials.train_trial(None, "run.yaml", [], folder / "trial", GOAL)
+    assert told == [0.5]
+
+
+def test_a_pruned_trial_without_a_number_is_shown(
+    folder: Path, stand_in: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def train(trial: Any, overrides: list[str]) -> float:
+        if trial.number == 7:
+            trial.report(math.nan, 1)
+            raise optuna.TrialPruned
+        return near_a_thousandth(trial, overrides)
+
+    stand_in(train)
+    result = tune(write_search(folder, space=SPACE, sampler="random", trials=8), to=folder / "out")
+    assert result["trials"][7]["value"] is None
+    assert any("score no number, pruned after evaluation 1" in message for message in caplog.messages)
+    assert "7 complete, 1 pruned" in search_table(result)
+    assert (folder / "out" / "importance.png").is_file()
 
 
 # ---- what is told ----
