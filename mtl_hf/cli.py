@@ -391,6 +391,9 @@ def _tune(arguments: argparse.Namespace) -> None:
     )
     if arguments.dry_run:
         _say(f"{result['trials']} trials, compared by {result['metric']} on the validation split")
+        _say(f"sampler: {result['sampler']}; pruning: {'on' if result['prune'] else 'off'}; into {result['folder']}")
+        for name, value in result["space"].items():
+            _say(f"  {name}: {value}")
         return
     from .search.report import search_table
 

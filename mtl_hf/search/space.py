@@ -123,6 +123,13 @@ def read_space(declared: Mapping[str, Any]) -> list[Dimension]:
     return space
 
 
+def show_declared(value: Any) -> str:
+    """A value of a `space` that can be read, in a line."""
+    if not isinstance(value, Mapping):
+        return str(value)
+    return "; ".join(f"{label}: {' '.join(texts) or 'the config as it is'}" for label, texts in value.items())
+
+
 def _read_dimension(name: str, value: Any) -> Dimension:
     where = f"space.{name}"
     if isinstance(value, Mapping):

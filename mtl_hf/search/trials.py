@@ -20,11 +20,13 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
 
+from ..config import RunConfig
 from ..evaluation.saved_models import RUN_FILE
 from ..evaluation.variants import output_override
 from ..run import build, flush_denormals
 from ..training.checkpoints import write_whole
 from .plan import OF_TRIALS
+from .space import Dimension
 from .study import REASON, StudyFolder
 
 logger = logging.getLogger("mtl_hf")  # of the whole package
@@ -168,6 +170,36 @@ def find_goal(config: str, overrides: Sequence[str], folder: Path) -> Goal:
     arguments = run.trainer.args
     metric = str(arguments.metric_for_best_model or "score").removeprefix("eval_")
     return Goal(metric, arguments.greater_is_better is not False, arguments.load_best_model_at_end)
+
+
+def try_choices(config: str, overrides: Sequence[str], space: Sequence[Dimension], folder: Path) -> None:
+    """Build the config once with each choice, alone, and warn of those that are refused: each costs a build.
+
+    Args:
+        config: The run's YAML.
+        overrides: Changes for every trial.
+        space: What is searched; values of ranges are not built.
+        folder: Where the trainers and their log may write.
+    """
+    base = RunConfig.load(config, overrides)
+    choices = [
+        (dimension, value, changes)
+        for dimension in space
+        for value, changes in dimension.choices.items()
+        if RunConfig.load(config, [*overrides, *changes]) != base
+    ]
+    if not choices:
+        return
+    logger.info("Building the config with each of %d choices that change it, to see which are refused.", len(choices))
+    for dimension, value, changes in choices:
+        try:
+            find_goal(config, [*overrides, *changes], folder)
+        except FAILURES as error:
+            logger.warning(
+                "`space.%s`, %s: its trials fail, unless another setting that is searched mends it: %s",
+                dimension.name, value, " ".join(str(error).split()),
+            )  # fmt: skip
+        gc.collect()  # its model: it and its trainer refer to each other
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from ..evaluation.figures import check_matplotlib
 from ..evaluation.variants import output_override
 from ..training.checkpoints import write_whole
 from .plan import num_trials, read_checked
-from .space import Dimension, Search
+from .space import Dimension, Search, show_declared
 
 if TYPE_CHECKING:  # these need optuna
     from .study import StudyFolder
@@ -48,12 +48,13 @@ def tune(
         overrides: `a.b=c` changes for every trial.
         trials: Instead of the file's: trials in all. A finished search goes on if this is more than it has.
         to: Folder; by default `outputs/tune/<name of the file>`. A search in it goes on.
-        dry_run: Check the file and the config up to its first step, then stop.
+        dry_run: Check the file, and the config up to its first step as it is and with each choice, then stop.
         plot: Whether to draw `importance` (PNG and SVG), which needs matplotlib.
 
     Returns:
         As `report.summary`, and `config`: the file of the best config, None if no trial is complete. With `dry_run`
-        the number of `trials` and the `metric` only.
+        only what is planned: `trials`, `metric`, `space` (name → range or choices, as text), `sampler`, `prune` and
+        `folder`.
 
     Raises:
         ValueError: Anything wrong with the file or the config, a folder with a search of other settings, or trials that
@@ -62,15 +63,24 @@ def tune(
     _check_machine(plot)
     search, space = read_checked(config, trials, overrides)
     from .report import plot_importance, summary, write_trials
-    from .study import open_study
-    from .trials import find_goal
+    from .study import STUDY, open_study
+    from .trials import find_goal, try_choices
 
     given = [*search.overrides, *overrides]
     folder = Path(to) if to is not None else Path("outputs") / "tune" / Path(config).stem
     with tempfile.TemporaryDirectory() as scratch:
         goal = find_goal(search.config, given, Path(scratch))
+        if dry_run or not (folder / STUDY).exists():  # a search that goes on has been told
+            try_choices(search.config, given, space, Path(scratch))
     if dry_run:
-        return {"trials": num_trials(search, space), "metric": goal.metric}
+        return {
+            "trials": num_trials(search, space),
+            "metric": goal.metric,
+            "space": {name: show_declared(value) for name, value in search.space.items()},
+            "sampler": search.sampler,
+            "prune": search.prune,
+            "folder": str(folder),
+        }
     settings = _settings(search, RunConfig.load(search.config, given))
     with open_study(folder, settings, goal.maximize) as opened:
         _search(search, space, given, opened, goal)

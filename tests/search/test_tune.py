@@ -89,7 +89,13 @@ def test_from_the_command_line_to_the_best_config(
     out = folder / "out"
     command = ["tune", str(path), "sources.assistant.max_train_rows=40", "--to", str(out), "--no-plot"]
     cli.main([*command, "--dry-run"])
-    assert capsys.readouterr().out == "20 trials, compared by score on the validation split\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "20 trials, compared by score on the validation split",
+        f"sampler: random; pruning: on; into {out}",
+        "  training.learning_rate: loguniform(1e-3, 1e-2)",
+        f"  model.encoder: choice({other}, {still_encoder_folder})",
+        "  sharing: plain: the config as it is; uncertainty: training.loss_balancing=UW",
+    ]
     assert not out.exists()
 
     cli.main([*command, "--trials", "2"])
@@ -216,6 +222,40 @@ def test_a_config_that_does_not_train_is_refused_first(folder: Path) -> None:
     with pytest.raises(ValueError, match="sampling_probabilities"):
         tune(path, ["training.policy=fixed"], to=folder / "out", plot=False)
     assert not (folder / "out").exists()
+
+
+def test_a_choice_that_the_config_refuses_is_told_before_the_search(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    space = {
+        "training.learning_rate": "uniform(1e-3, 2e-3)",
+        "model.peft": "choice(null, {type: LoraConfig, r: 2})",
+        "encoder": {"whole": [], "lora": ["training.policy=fixed"]},
+    }
+    path = write_search(folder, space=space, overrides=["training.layerwise_lr_decay=0.9"])
+    tune(path, to=folder / "out", dry_run=True, plot=False)
+    warnings = [message for message in caplog.messages if "its trials fail, unless another setting" in message]
+    assert len(warnings) == 2
+    assert warnings[0].startswith("`space.model.peft`, {type: LoraConfig, r: 2}: its trials fail")
+    assert "`training.layerwise_lr_decay` is of layers, which are frozen around adapters" in warnings[0]
+    assert warnings[1].startswith("`space.encoder`, lora: its trials fail")
+    assert any("with each of 2 choices that change it" in message for message in caplog.messages)
+
+
+def test_choices_are_built_once_and_only_where_they_change_the_config(
+    folder: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[list[str]] = []
+    stand_in(near_a_thousandth)
+    monkeypatch.setattr(
+        mtl_hf.search.trials, "find_goal", lambda config, overrides, folder: built.append(list(overrides)) or GOAL
+    )
+    path = write_search(folder, space=SPACE | {"model.pooling": "choice(null, cls)"}, trials=1)  # 16 is the config's
+    sizes = ["sources.assistant.batch_size=8", "sources.assistant.batch_size=32"]
+    tune(path, to=folder / "out", plot=False)
+    assert built == [[], *([size] for size in sizes), ["model.pooling=cls"]]
+    tune(path, to=folder / "out", trials=2, plot=False)
+    assert built[4:] == [[]], "a search that goes on has been told"
 
 
 # ---- the study ----
