@@ -95,7 +95,7 @@ def test_what_cannot_be_merged_is_refused_and_nothing_is_written(encoder_folder,
 
 def test_a_merge_that_does_not_answer_as_before_is_not_written(encoder_folder, tmp_path, monkeypatch):
     save(encoder_folder, tmp_path / "lora", **LORA)
-    monkeypatch.setattr("mtl_hf.modeling.modeling_multitask.merge_adapter", mtl_hf.modeling.adapters.remove_adapters)
+    monkeypatch.setattr("mtl_hf.modeling.changes.merge_adapter", mtl_hf.modeling.adapters.remove_adapters)
     with pytest.raises(ValueError, match="do not answer as before"):
         mtl_hf.merge_adapters(tmp_path / "lora", tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
