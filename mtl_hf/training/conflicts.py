@@ -27,7 +27,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from .checkpoints import write_whole
 from .conflict_report import CONFLICTS_FILE, conflict_sentences, read_conflicts
-from .gradients import inner_products
+from .gradients import filled, inner_products, join
 from .optimizer import Part
 from .processes import mean_over_processes
 
@@ -64,7 +64,7 @@ class ConflictLog(TrainerCallback):
         self._due = bool(shared) and -step % self.every < self.round_steps
         if self._due and len(tasks) > 1:
             for name in tasks:
-                self._gradients[name] = _flat(shared, [None] * len(shared))
+                self._gradients[name] = join(filled(shared, [None] * len(shared)))
 
     def add(self, task: str, loss: Tensor) -> None:
         """Take note of a task's loss in a micro-batch of this process, not backpropagated yet."""
@@ -72,7 +72,7 @@ class ConflictLog(TrainerCallback):
             return
         shared = list(self._shared())
         gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
-        self._gradients[task] += _flat(shared, gradients)
+        self._gradients[task] += join(filled(shared, gradients))
 
     def end_step(self) -> None:
         """Compare, when a round is over; called between the last backward pass of a step and the optimiser."""
@@ -81,7 +81,7 @@ class ConflictLog(TrainerCallback):
         shared = list(self._shared())
         for name in self._tasks:
             if len(self._tasks) == 1:
-                self._gradients[name] = _flat(shared, [parameter.grad for parameter in shared])
+                self._gradients[name] = join(filled(shared, [parameter.grad for parameter in shared]))
             else:
                 mean_over_processes(self._gradients[name])
             self._steps[name] = self._step
@@ -155,12 +155,6 @@ class ConflictLog(TrainerCallback):
             cells = (found / torch.outer(norms, norms)).tolist()
             cosines[name] = [[cell if math.isfinite(cell) else None for cell in row] for row in cells]
         return cosines
-
-
-def _flat(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> Tensor:
-    """Gradients one after the other, 0 where there is none."""
-    pairs = zip(parameters, gradients, strict=True)
-    return torch.cat([(torch.zeros_like(one) if grad is None else grad).detach().flatten() for one, grad in pairs])
 
 
 def check_conflicts(every: int) -> None:

@@ -48,9 +48,10 @@ def check_tasks(parts: Iterable[Part], tasks: Mapping[str, str | None]) -> None:
         parts: As `find_parts` returns them.
         tasks: Task → the adapter that its head alone, or with some others, reads with.
     """
-    free = {part.name for part in parts if not part.frozen}
-    if any(not name.startswith(("heads.", "adapters.")) for name in free):
+    trained = [part for part in parts if not part.frozen]
+    if any(part.shared for part in trained):
         return
+    free = {part.name for part in trained}
     for name, adapter in tasks.items():
         if not free & {f"heads.{name}", f"adapters.{adapter}"}:
             raise ValueError(

@@ -120,16 +120,14 @@ class GradientAggregation:
         rows = []
         while self.rows:  # so that a row of this process is free once there is that of all of them
             own = self.rows.pop(0)
-            grads = [own[position] for position in places]
-            row = [torch.zeros_like(one) if grad is None else grad for one, grad in zip(shared, grads, strict=True)]
-            rows.append(_split(mean_over_processes(_join(row)), shared) if in_several_processes() else row)
+            row = filled(shared, [own[position] for position in places])
+            rows.append(_split(mean_over_processes(join(row)), shared) if in_several_processes() else row)
         return shared, rows
 
     def _average_heads(self) -> None:
         for name, parameter in self._trained():
             if name.startswith("heads.") and name.split(".")[1] in self.tasks:
-                # a process without a labelled item for it has none
-                own = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                (own,) = filled([parameter], [parameter.grad])  # a process without a labelled item for it has none
                 parameter.grad = mean_over_processes(own)
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
@@ -168,7 +166,7 @@ def combine(
     if isinstance(aggregator, GramianWeightedAggregator):
         weights = aggregator.gramian_weighting(gramian)
     else:
-        jacobian = torch.stack([_join(row) for row in rows])
+        jacobian = torch.stack([join(row) for row in rows])
         if not isinstance(aggregator, WeightedAggregator):
             return None, _split(aggregator(jacobian), rows[0])
         weights = aggregator.weighting(jacobian)
@@ -180,7 +178,13 @@ def combine(
     return weights, rows[0]
 
 
-def _join(tensors: Sequence[Tensor]) -> Tensor:
+def filled(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> list[Tensor]:
+    """Gradients of parameters, 0 where there is none."""
+    pairs = zip(parameters, gradients, strict=True)
+    return [torch.zeros_like(parameter) if grad is None else grad for parameter, grad in pairs]
+
+
+def join(tensors: Sequence[Tensor]) -> Tensor:
     """One vector of all that tensors hold."""
     return torch.cat([tensor.flatten() for tensor in tensors])
 

@@ -48,6 +48,11 @@ class Part:
         """Whether it is a part of the encoder's own, embeddings included."""
         return self.name == "embeddings" or self.name.startswith("encoder.")
 
+    @property
+    def shared(self) -> bool:
+        """Whether several heads may have it in common: all but heads and the adapter of one task."""
+        return not self.name.startswith(("heads.", "adapters."))
+
     def train(self, trained: bool) -> None:
         """Train it from now on, or freeze it."""
         for parameter in self.parameters.values():
@@ -167,7 +172,7 @@ def explicit_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -
 def check_frozen_rates(
     parts: Iterable[Part],
     learning_rates: Mapping[str, float],
-    task_learning_rates: Mapping[str, float | None] | None = None,
+    task_learning_rates: Mapping[str, float | None],
 ) -> None:
     """Refuse an explicit rate of what is frozen.
 
@@ -182,9 +187,9 @@ def check_frozen_rates(
         ValueError: There is one, with the part.
     """
     parts = list(parts)
-    for part in parts:
-        task = part.name.removeprefix("heads.")
-        if part.frozen and (task_learning_rates or {}).get(task) is not None:
+    frozen_parts = {part.name for part in parts if part.frozen}
+    for task, rate in task_learning_rates.items():
+        if rate is not None and f"heads.{task}" in frozen_parts:
             raise ValueError(
                 f"`tasks.{task}.learning_rate` is of a head that is frozen and has no rate: leave it out, or take"
                 " the head out of `freeze` (heads of tasks with `train: false` are frozen too)."

@@ -182,10 +182,12 @@ class ResumableTrainer(Trainer):
         # The stock loop asks these only after a step, and would take one too many.
         self._was_over = self.state.global_step >= max_steps or any(
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
-            for callback in self.callback_handler.callbacks
-            if isinstance(callback, EarlyStoppingCallback)
+            for callback in self._early_stopping()
         )
         return done
+
+    def _early_stopping(self) -> list[EarlyStoppingCallback]:
+        return [one for one in self.callback_handler.callbacks if isinstance(one, EarlyStoppingCallback)]
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Nothing, where the run was over when its checkpoint was saved."""

@@ -87,9 +87,7 @@ class TaskSharing:
         self._tasks: list[str] = []
         if num_sources:
             self._say_how(args, [name for name, task in tasks.items() if task.config.train])
-        shares = args.unfreeze is not None or any(
-            not part.frozen and not part.name.startswith(("heads.", "adapters.")) for part in parts
-        )
+        shares = any(part.shared and not part.frozen for part in parts)  # what opens later counts as trained here
         if num_sources and shares and is_clipped_away(args, tasks, balanced=self.balancer is not None):
             logger.warning(
                 "What losses are multiplied by (`loss_weight`, `loss_balancing`) will change little: a step is one"

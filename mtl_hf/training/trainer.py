@@ -110,12 +110,13 @@ class MultiTaskTrainer(ResumableTrainer):
         try_metrics(tasks, self.extra_metrics, {name: split.gold for name, split in (eval_dataset or {}).items()})
         choose_best_metric(args, tasks, logged_names(tasks, self.extra_metrics), trains=bool(train_dataset))
         self.parts = find_parts(model)
+        own_rates = {name: task.config.learning_rate for name, task in tasks.items()}
         set_learning_rates(
             self.parts,
             learning_rate=args.learning_rate,
             layerwise_lr_decay=args.layerwise_lr_decay,
             head_learning_rate=args.head_learning_rate,
-            task_learning_rates={name: task.config.learning_rate for name, task in tasks.items()},
+            task_learning_rates=own_rates,
             learning_rates=args.learning_rates,
         )
         only_scored = [name for name, task in tasks.items() if not task.config.train]
@@ -159,8 +160,9 @@ class MultiTaskTrainer(ResumableTrainer):
         if batch_sampler is None and train_dataset:
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
         self.thawing = self._plan_thawing()
-        own_rates = {name: task.config.learning_rate for name, task in tasks.items()} if train_dataset else {}
-        check_frozen_rates(self.parts, args.learning_rates, own_rates)  # by now what opens later counts as trained
+        check_frozen_rates(
+            self.parts, args.learning_rates, own_rates if train_dataset else {}
+        )  # by now what opens later counts as trained
         self._frozen_modules = modules_without_dropout(self.model, self.parts)
         self.frozen_states = self._plan_states()
         self._eval_states: dict[str, RowStates] = {}
@@ -248,9 +250,8 @@ class MultiTaskTrainer(ResumableTrainer):
         self._frozen_modules = modules_without_dropout(self.model, self.parts)
         if opened:
             self.log({f"opened_{name}": 1.0 for name in opened})
-            for callback in self.callback_handler.callbacks:
-                if isinstance(callback, EarlyStoppingCallback):  # which has not seen yet what the opened part does
-                    callback.early_stopping_patience_counter = 0
+            for callback in self._early_stopping():  # which has not seen yet what the opened part does
+                callback.early_stopping_patience_counter = 0
 
     # ---- frozen work done once ----
 

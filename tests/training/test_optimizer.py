@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
-from mtl_hf.training.optimizer import find_layers, find_parts, parts_table, set_learning_rates
+from mtl_hf.training.optimizer import check_frozen_rates, find_layers, find_parts, parts_table, set_learning_rates
 from tests.conftest import FAMILIES, assistant_rows
 from tests.training.conftest import FixedBatches, build, make_trainer
 
@@ -232,6 +232,15 @@ def test_a_rate_of_a_frozen_head_is_refused(encoder_folder, tmp_path):
         make_trainer(built, tmp_path, freeze=["heads.slots"])
     later = {"schedule": "explicit", "at": {"heads.slots": 2}}
     make_trainer(built, tmp_path, freeze=["heads.slots"], unfreeze=later)
+
+
+def test_a_task_may_have_a_rate_and_the_name_of_a_part_that_is_frozen(encoder_folder):
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("embeddings", type="regression")
+    parts = find_parts(model)
+    parts[0].train(False)
+    assert parts[0].name == "embeddings"
+    check_frozen_rates(parts, {}, {"embeddings": 0.1})
 
 
 def test_the_rate_of_a_whole_side_is_that_of_what_is_not_frozen(encoder_folder, tmp_path):
