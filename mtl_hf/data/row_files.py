@@ -123,7 +123,7 @@ def _write(
         if not any(rows.num_rows for rows in held[split]):
             raise ValueError(f"the split {split!r} has no rows: {', '.join(files) or 'it names no file'}.")
     everything = list(itertools.chain.from_iterable(held.values()))
-    notes: list[tuple[int, str]] = [(logging.INFO, note) for rows in everything for note in rows.notes]
+    notes = [note for rows in everything for note in rows.notes]
     names = list(dict.fromkeys(name for rows in everything for name in rows.columns))
     for rows in everything:
         notes += [
@@ -153,7 +153,7 @@ def _write(
                 for number in range(start, start + len(rows_of)):
                     _write_rows(writer, schema, {name: columns[name][number] for name in names}, everything[number])
             start += len(rows_of)
-        (written / "notes.json").write_text(json.dumps(notes), encoding="utf-8")
+        (written / "notes.json").write_text(json.dumps(list(dict.fromkeys(notes))), encoding="utf-8")
         os.replace(written, folder)
     except OSError:  # another process was quicker
         if not (folder / "notes.json").is_file():

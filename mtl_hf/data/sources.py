@@ -24,7 +24,7 @@ import datasets
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
-from .files import find_files, loader_of
+from .files import SEPARATORS, check_parquet, find_files, loader_of
 from .leaks import Leaks, find_leaks, text_key
 from .row_files import READERS, read_row_files
 
@@ -250,25 +250,38 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         }
     if arguments.get("streaming"):
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
-    ours = path in READERS and "features" not in arguments
+    if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
+        raise ValueError(f"`{where}.data_files` is missing: the files that `path: {path}` reads.")
+    if path == "parquet":
+        for file in itertools.chain.from_iterable(files.values()):
+            if "://" not in file:
+                check_parquet(file)
+    known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
+    options = {key: value for key, value in arguments.items() if key not in known}
+    loader = path if path in READERS and "features" not in arguments else None
     try:
-        if ours and not files:  # `data_dir`
-            builder = datasets.load_dataset_builder(path, **arguments)
-            files = {str(split): list(held) for split, held in (builder.config.data_files or {}).items()}
-        loaded = {} if ours else datasets.load_dataset(path, **arguments)
+        if not files and (loader or os.path.isdir(path)):  # `data_dir`, or a folder
+            loader, files = _files_of_builder(datasets.load_dataset_builder(path, **arguments))
+        loaded = {} if loader else datasets.load_dataset(path, **arguments)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
-        names = ", ".join(itertools.chain.from_iterable(files.values()))
+        names = ", ".join(dict.fromkeys(itertools.chain.from_iterable(files.values())))
         found = _first_cause(error) or f"no rows in {names}"
         if empty := re.fullmatch(r'Instruction "(.+)" corresponds to no data!', found):
             raise ValueError(f"`{where}`: the split {empty[1]!r} has no rows.") from error
         raise ValueError(f"`{where}` cannot be loaded: {found}{f' ({names})' if names else ''}") from error
-    if ours:
-        known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
-        options = {key: value for key, value in arguments.items() if key not in known}
-        return read_row_files(path, files, options, as_text)
+    if loader:
+        return read_row_files(loader, files, options, as_text)
     if isinstance(loaded, datasets.Dataset):
         return {"train": loaded}
     return {str(split): rows for split, rows in loaded.items()}
+
+
+def _files_of_builder(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
+    """Which of our readers reads what a builder of `datasets` would (None for none), and the files of each split."""
+    loader = type(builder).__module__.rpartition(".")[2]
+    if loader not in READERS or builder.info.features is not None:
+        return None, {}
+    return loader, {str(split): list(held) for split, held in (builder.config.data_files or {}).items()}
 
 
 def _first_cause(error: BaseException) -> str:
@@ -385,7 +398,14 @@ def _check_columns(rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], sp
             raise ValueError(
                 f"`{path}` is {column!r}, but the split {split!r} of source {source!r} has no such column."
                 f"{nearest(column, rows.column_names)} It has: {', '.join(rows.column_names)}."
+                f"{_separator_hint(rows.column_names)}"
             )
+
+
+def _separator_hint(columns: Sequence[str]) -> str:
+    """What to set where a header was not split into columns."""
+    found = [separator for separator in SEPARATORS if len(columns) == 1 and separator in columns[0]]
+    return f' That looks like several columns: set `sep: "{found[0]}"`.'.replace("\t", "\\t") if found else ""
 
 
 def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where: str) -> str:
