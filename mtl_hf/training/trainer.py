@@ -51,7 +51,14 @@ from .clipping import clip, norm_groups
 from .freezing import check_tasks, freeze, modules_without_dropout
 from .frozen_states import FrozenStates, entering, num_bytes
 from .gradients import steps_of_a_round
-from .optimizer import check_frozen_rates, find_parts, parameter_groups, rates_now, set_learning_rates
+from .optimizer import (
+    check_frozen_rates,
+    decayed_parameters,
+    find_parts,
+    parameter_groups,
+    rates_now,
+    set_learning_rates,
+)
 from .peaks import find_peaks, peaks_told
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
@@ -429,8 +436,7 @@ class MultiTaskTrainer(ResumableTrainer):
         """AdamW (or what `optim` says) with a group for each part of the model."""
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            decayed = set(self.get_decay_parameter_names(self.model))
-            groups = parameter_groups(self.parts, decayed, self.args.weight_decay)
+            groups = parameter_groups(self.parts, decayed_parameters(self.model), self.args.weight_decay)
             self.optimizer = optimizer_class([*groups, *self.sharing.parameter_groups()], **options)
         return self.optimizer
 
