@@ -46,7 +46,8 @@ class MultiTaskOutput(ModelOutput):
         losses: Task → its loss: the mean over its labelled items, or their sum over `num_items[task]`, ().
         logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
             of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1, (N, V) of the N masked tokens for
-            masked language modelling, (B, T, V) of all where there are no labels.
+            masked language modelling, (B, T, V) of all where there are no labels. In float32 or wider, under
+            autocast too.
         gates: Task → its mixture of experts for each row of the batch, (B, K), if the model has experts.
         hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
         attentions: The encoder's, when asked for with `output_attentions=True`.

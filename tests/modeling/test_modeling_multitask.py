@@ -266,10 +266,21 @@ def test_model_loaded_in_bf16_runs_every_head(model: MultiTaskModel, tmp_path: P
     half.add_head("late", type="token_classification", labels=TAGS)
     batch = make_batch(model)
     exact, rough = model(**batch).logits, half(**batch).logits
-    assert {logits.dtype for logits in rough.values()} == {torch.bfloat16}
+    assert {logits.dtype for logits in rough.values()} == {torch.float32}
     for name in exact:
         torch.testing.assert_close(rough[name].float(), exact[name], rtol=0.1, atol=0.25)
     assert half.encode(SENTENCES).dtype == torch.float32
+
+
+def test_under_autocast_logits_are_those_of_the_heads_in_float32(model: MultiTaskModel) -> None:
+    batch = make_batch(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(**batch).logits
+        rows = model.row_outputs(batch, list(model.heads))
+        states = model.encoder(**batch).last_hidden_state
+    for name, logits in found.items():
+        assert torch.equal(logits, model.heads[name](states.float(), batch["attention_mask"])), name
+        assert rows[name].dtype == torch.float32
 
 
 def test_resized_vocabulary_goes_to_the_encoders_configuration(model: MultiTaskModel, tmp_path: Path) -> None:

@@ -609,3 +609,22 @@ def test_early_stopping_stops_after_its_patience(encoder_folder, tmp_path):
     trainer.train()
     assert trainer.state.global_step == 8
     assert Path(str(trainer.state.best_model_checkpoint)).name == "checkpoint-4"
+
+
+def test_a_regression_head_trained_in_bf16_predicts_a_number_of_its_own_for_each_row(encoder_folder, tmp_path):
+    words = sorted({word for sentence in SENTENCES for word in sentence.split()})
+    pairs = [(one, other) for one in words for other in words if one < other][:200]
+    rows = [{"text": f"{one} {other}", "stars": index / 200} for index, (one, other) in enumerate(pairs)]
+    built = build(
+        {
+            "model": {"encoder": encoder_folder},
+            "sources": {"rows": {"dataset": in_splits(rows, rows), "text": "text"}},
+            "tasks": {"stars": {"type": "regression", "source": "rows", "label": "stars"}},
+        }
+    )
+    trainer = make_trainer(built, tmp_path, precision="bf16", max_steps=3)
+    trainer.train()
+    answers: dict[str, Any] = {}
+    trainer.score(keep_answers=answers)
+    assert len({tuple(ids) for ids in built.validation["rows"].rows["input_ids"]}) == 200
+    assert len(set(answers["rows"]["stars"].predicted)) > 195
