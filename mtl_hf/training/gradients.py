@@ -110,8 +110,8 @@ class GradientAggregation:
     def _take_rows(self) -> tuple[list[nn.Parameter], list[list[Tensor]]]:
         """The shared parameters that a task reaches, on whatever process, and the rows of all processes together.
 
-        What no task reaches has no gradient, as in a plain run, and not one of 0. While all shared parameters are frozen
-        (`unfreeze` opens them later) there are no rows.
+        What no task reaches has no gradient, as in a plain run, and not one of 0. While all shared parameters are
+        frozen (`unfreeze` opens them later) there are no rows.
         """
         reached = torch.tensor([[grad is not None for grad in row] for row in self.rows], dtype=torch.float32)
         if self._shared:
