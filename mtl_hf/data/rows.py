@@ -199,7 +199,7 @@ def report_cut(
             counts["words_lost"] += len(lost)
             for name, task in tasks.items():
                 tags = source.gold[split][name][row] if task.spans and name in source.gold[split] else None
-                for _, begin, end in bio_spans([tag or "O" for tag in tags or ()]):
+                for _, begin, end in bio_spans(tags or ()):
                     counts["entities_lost"] += any(word in lost for word in range(begin, end))
     if any(counts.values()):
         words = f"; {counts['words_lost']} words never reach it, which breaks {counts['entities_lost']} entities"

@@ -128,11 +128,11 @@ def check_start(start: Start, tasks: Mapping[str, TaskData], sources: Mapping[st
         if task.form != spec["text"] and answers_texts(spec):  # masked tokens are those of any text
             raise ValueError(f"{where} was trained on texts of the form {spec['text']!r}; its source has {task.form!r}."
                              f" {_WAYS_OUT}")  # fmt: skip
-        own, declared = spec.get("labels"), task.config.labels
+        own, declared = spec.get("labels"), task.declared
         if not own:
             continue
         if declared:
-            here = set(declared.values() if isinstance(declared, dict) else declared)
+            here = set(declared)
         else:
             gold = [sources[source].gold["train"].get(name, []) for source in task.config.sources if task.config.train]
             here = label_names(label for labels in gold for label in labels)

@@ -373,7 +373,7 @@ def _occurrences(task: TaskData, labels: Iterable[Any]) -> Iterable[str]:
         elif task.type == "multi_label_classification":
             yield from label or ["(none of them)"]
         elif task.spans:
-            yield from (kind for kind, _, _ in bio_spans([tag or "O" for tag in label]))
+            yield from (kind for kind, _, _ in bio_spans(label))
         else:
             yield from (tag for tag in label if tag is not None)
 

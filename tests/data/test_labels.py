@@ -235,9 +235,9 @@ def test_inner_tags_that_continue_nothing_are_counted_and_repaired(caplog: pytes
 
 
 def test_repair_adds_the_tag_that_it_needs() -> None:
-    task, source = build(TAGS, [["O", "I-a"], ["O"]])
-    assert source.gold["train"]["task"] == [["O", "B-a"], ["O"]]
-    assert set(task.labels) == {"O", "I-a", "B-a"}
+    task, source = build(TAGS, [["O", "I-a"], ["B-b", "I-c", "I-a"]])
+    assert source.gold["train"]["task"] == [["O", "B-a"], ["B-b", "B-c", "B-a"]]
+    assert task.labels == ["O", "I-a", "B-b", "I-c", "B-a", "B-c"]
 
 
 def test_correct_tags_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -251,6 +251,198 @@ def test_inner_tags_that_continue_nothing_are_refused_where_asked() -> None:
         build(TAGS, [["B-a", "O"], ["B-a", "O", "I-a"], ["I-a"]], bio="refuse")
     assert "the first: row 2 of the split 'train' of source 'only', word 3: I-a" in str(caught.value)
     assert "`bio: repair`" in str(caught.value)
+
+
+# Tags of other schemes, and tags that fit none
+
+BIO_ROWS = [["B-PER", "I-PER", "O", "B-PER"], ["O", "B-LOC", "O"], ["B-LOC", "B-PER", "I-PER", "I-PER"]]
+TWINS = {
+    "BIOES": [["B-PER", "E-PER", "O", "S-PER"], ["O", "S-LOC", "O"], ["S-LOC", "B-PER", "I-PER", "E-PER"]],
+    "BILOU": [["B-PER", "L-PER", "O", "U-PER"], ["O", "U-LOC", "O"], ["U-LOC", "B-PER", "I-PER", "L-PER"]],
+    "IOB1": [["I-PER", "I-PER", "B-PER"], ["O", "I-LOC", "O"], ["I-LOC", "I-PER", "I-PER", "I-PER"]],
+    "BIO (as PER-B)": [["PER-B", "PER-I", "O", "PER-B"], ["O", "LOC-B", "O"], ["LOC-B", "PER-B", "PER-I", "PER-I"]],
+    "BIO (as B_PER)": [["B_PER", "I_PER", "O", "B_PER"], ["O", "B_LOC", "O"], ["B_LOC", "B_PER", "I_PER", "I_PER"]],
+    "BIO (as b-per)": [["b-PER", "i-PER", "o", "b-PER"], ["o", "b-LOC", "o"], ["b-LOC", "b-PER", "i-PER", "i-PER"]],
+}
+
+
+@pytest.mark.parametrize("scheme", TWINS)
+def test_tags_of_other_schemes_are_those_of_their_twin_in_bio(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    twin = [["B-PER", "I-PER", "B-PER"], *BIO_ROWS[1:]] if scheme == "IOB1" else BIO_ROWS
+    task, source = build(TAGS, TWINS[scheme])
+    assert source.gold["train"]["task"] == source.gold["validation"]["task"] == twin
+    assert task.labels == ["O", "B-LOC", "B-PER", "I-PER"] == build(TAGS, twin)[0].labels
+    assert task.spans
+    assert [message for message in caplog.messages if "read as BIO" in message] == [
+        f"Task task: {scheme} tags in source only, read as BIO."
+    ]
+    assert not warnings_of(caplog)[1:]
+
+
+def test_bare_tags_have_one_type() -> None:
+    task, source = build(TAGS, [["B", "I", "O"], ["O", "B"]])
+    assert source.gold["train"]["task"] == [["B-entity", "I-entity", "O"], ["O", "B-entity"]]
+    assert (task.labels, task.spans) == (["O", "B-entity", "I-entity"], True)
+
+
+def test_labels_of_the_config_and_of_features_are_read_in_the_scheme_of_the_rows() -> None:
+    names = ["O", "B-a", "I-a", "E-a", "S-a"]
+    rows = [[1, 3, 0, 4], [0, 0]]
+    assert build(TAGS, rows, List(ClassLabel(names=names)))[0].labels == ["O", "B-a", "I-a"]
+    task, _ = build(TAGS, [["B-a", "E-a", "O"], ["S-a"]], labels=["S-a", "E-a", "O", "B-a", "I-a"])
+    assert task.labels == task.declared == ["B-a", "I-a", "O"]
+    task, source = build(TAGS, [["PER", "PER", "O"]], labels={"PER": "I-PER", "O": "O"})
+    assert (task.labels, source.gold["train"]["task"]) == (["B-PER", "I-PER", "O"], [["B-PER", "I-PER", "O"]])
+
+
+@pytest.mark.parametrize("bad", ["-", "", "o", "0", "B-", "PER", "b-PER"])
+def test_one_tag_that_does_not_fit_is_named_with_its_row(bad: str) -> None:
+    rows: list[Any] = [*BIO_ROWS * 5, ["O", None, bad]]
+    with pytest.raises(ValueError) as caught:
+        build(TAGS, {"train": rows, "validation": BIO_ROWS})
+    assert str(caught.value) == (
+        "`tasks.task`: 1 of 57 tags of the split 'train' of source 'only' do not fit the scheme of the others, BIO:"
+        f" {bad!r} (row 16, word 3). Correct them, or set `sources.only.drop_bad_rows: true` to leave out these 1 rows."
+    )
+
+
+def test_tags_that_do_not_fit_are_named_in_every_split_ten_at_most() -> None:
+    with pytest.raises(
+        ValueError, match=r"12 of 67 tags of the split 'test' .* '-' \(row 5, word 2\) and 2 more\. Cor"
+    ):
+        build(TAGS, {"train": BIO_ROWS, "validation": BIO_ROWS, "test": [["-", "-"]] * 6 + BIO_ROWS * 5})
+
+
+def test_rows_with_tags_that_do_not_fit_are_dropped_where_asked(caplog: pytest.LogCaptureFixture) -> None:
+    rows = datasets.Dataset.from_dict({
+        "text": [["a", "b"], ["c"], ["d", "e"], ["f"]], "y": [["B-x", "O"], ["-"], ["B-x", "I-x"], ["O"]],
+        "z": ["p", "q", "r", "p"],
+    })  # fmt: skip
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": "text", "drop_bad_rows": True}},
+        "tasks": {"first": {"type": CLASSES, "source": "only", "label": "z"},
+                  "tags": {"type": TAGS, "source": "only", "label": "y"},
+                  "last": {"type": CLASSES, "source": "only", "label": "z"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    tasks = build_tasks(config, sources)
+    for split in ("train", "validation"):
+        assert sources["only"].splits[split]["text"] == [["a", "b"], ["d", "e"], ["f"]]
+        assert sources["only"].gold[split] == {
+            "first": ["p", "r", "p"], "tags": [["B-x", "O"], ["B-x", "I-x"], ["O"]], "last": ["p", "r", "p"]
+        }  # fmt: skip
+    assert tasks["tags"].spans
+    assert sources["only"].where("train", 1) == "row 3 of the split 'train' of source 'only'"
+    assert (
+        "Source only, train: 1 of 4 rows have tags of tags that do not fit BIO and are dropped: '-' (row 2, word 1)."
+        in (caplog.messages)
+    )
+
+
+def test_spaces_around_tags_are_removed(caplog: pytest.LogCaptureFixture) -> None:
+    task, source = build(TAGS, {"train": [["B-a ", "O"], ["\tB-a", "I-a"]], "validation": [["O"]]})
+    assert (task.labels, source.gold["train"]["task"]) == (["O", "B-a", "I-a"], [["B-a", "O"], ["B-a", "I-a"]])
+    assert warnings_of(caplog) == [
+        "Task task: spaces around 2 tags of only train are removed (the first: 'B-a ' in row 1 of the split 'train' of"
+        " source 'only', word 1)."
+    ]
+
+
+def test_types_alone_stay_labels_of_words_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    task, source = build(TAGS, [["PER", "PER", "O"], ["O", "LOC", "O"]])
+    assert source.gold["train"]["task"] == [["PER", "PER", "O"], ["O", "LOC", "O"]]
+    assert not task.spans
+    assert warnings_of(caplog) == [
+        "Task task: its tags (O, PER, LOC) are scored as labels of words, not as spans. If words outside of spans are O"
+        " and the others types of spans, set `tasks.task.labels: {O: O, PER: I-PER, LOC: I-LOC}`."
+    ]
+
+
+def test_parts_of_speech_go_on_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [["NNP", "VBZ", "-X-", "."], ["NN|SYM", ",", '"']]
+    task, source = build(TAGS, rows)
+    assert (source.gold["train"]["task"], task.spans) == (rows, False)
+    assert not warnings_of(caplog)
+
+
+def test_numbers_for_tags_draw_a_warning_with_what_names_them(caplog: pytest.LogCaptureFixture) -> None:
+    build(TAGS, [[0, 1, 0], [2, 10]])
+    assert warnings_of(caplog) == [
+        "Task task: its tags are numbers without names (0, 1, 2, 10) and are scored as labels of words, by macro F1"
+        " first. `tasks.task.labels: {0: NAME, 1: NAME, 2: NAME, ...}` names them; with names as O, B-PER and I-PER"
+        " they are scored as spans."
+    ]
+
+
+def test_bio_without_any_o_is_bio() -> None:
+    task, _ = build(TAGS, [["B-a", "I-a"], ["B-b", "I-b"]])
+    assert (task.labels, task.spans) == (["O", "B-a", "I-a", "B-b", "I-b"], True)
+
+
+def test_names_that_are_no_tags_of_spans_do_not_switch_spans_off(caplog: pytest.LogCaptureFixture) -> None:
+    task, _ = build(TAGS, [[1, 0]], List(ClassLabel(names=["O", "B-a", "pad"])))
+    assert (task.labels, task.spans) == (["O", "B-a"], True)
+    assert "names of its feature that no row has and that are no tags of spans are left out: 'pad'." in caplog.text
+    with pytest.raises(ValueError, match=r"`tasks\.task\.labels`: the tags are spans, and 'pad' no tags of spans"):
+        build(TAGS, [["B-a", "O"]], labels=["O", "B-a", "pad"])
+
+
+def test_two_sources_have_a_scheme_each_but_not_one_of_them_none() -> None:
+    def build_two(first: list[list[str]], second: list[list[str]]) -> tuple[TaskData, dict[str, SourceData]]:
+        datasets_ = [
+            datasets.Dataset.from_dict({"text": [["x"] * len(row) for row in rows], "y": rows})
+            for rows in (first, second)
+        ]
+        config = RunConfig.load({
+            "model": {"encoder": "unused"},
+            "sources": {name: {"dataset": {"train": rows, "validation": rows}, "text": "text"}
+                        for name, rows in zip(("one", "two"), datasets_, strict=True)},
+            "tasks": {"task": {"type": TAGS, "source": ["one", "two"], "label": "y"}},
+        })  # fmt: skip
+        sources = load_sources(config)
+        return build_tasks(config, sources)["task"], sources
+
+    task, sources = build_two(BIO_ROWS, TWINS["BIOES"])
+    assert sources["one"].gold["train"]["task"] == sources["two"].gold["train"]["task"] == BIO_ROWS
+    assert task.spans
+    with pytest.raises(
+        ValueError, match=r"the tags of source 'two' \('LOC', 'PER'\) are in no scheme of spans, and those of"
+    ):
+        build_two(BIO_ROWS, [["PER", "O"], ["LOC", "O"]])
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (["S-PER", "O"], ["B-PER", "O"]),
+        (["PER-B", "O", "PER-I"], ["B-PER", "O", "B-PER"]),
+        (["b-per", "o"], ["B-PER", "O"]),
+        (["B", "I", "O"], ["B-PER", "I-PER", "O"]),
+        (["O", "O"], ["O", "O"]),
+    ],
+)
+def test_tags_of_a_file_become_those_of_a_trained_model(tags: list[str], expected: list[str]) -> None:
+    rows = datasets.Dataset.from_dict({"text": [["x"] * len(tags)], "y": [tags]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"}, "sources": {"only": {"dataset": {"test": rows}, "text": "text"}},
+        "tasks": {"task": {"type": TAGS, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    task = build_tasks(config, sources, {"task": ["O", "B-PER", "I-PER"]})["task"]
+    assert task.labels == ["O", "B-PER", "I-PER"]
+    assert sources["only"].gold["test"]["task"] == [expected]
+
+
+def test_a_model_of_word_labels_keeps_the_tags_of_a_file() -> None:
+    rows = datasets.Dataset.from_dict({"text": [["x", "y"]], "y": [["S-PER", "O"]]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"}, "sources": {"only": {"dataset": {"test": rows}, "text": "text"}},
+        "tasks": {"task": {"type": TAGS, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    task = build_tasks(config, sources, {"task": ["O", "S-PER"]})["task"]
+    assert (task.spans, sources["only"].gold["test"]["task"]) == (False, [["S-PER", "O"]])
 
 
 # What is refused
