@@ -146,8 +146,8 @@ class Regression(evaluate.Metric):
 class SentenceSimilarity(evaluate.Metric):
     """Spearman and Pearson correlation of cosines with scores.
 
-    With `ranks=True` (pairs without scores; a prediction is the rank of a first text's own second text among those of
-    all rows, 1 for the nearest): `accuracy`, the share of ranks 1, and `mrr`, the mean of 1 / rank.
+    With `ranks=True` (pairs without scores; a prediction is the rank of a first text's own second text among the
+    different ones of all rows, 1 for the nearest): `accuracy`, the share of ranks 1, and `mrr`, the mean of 1 / rank.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -326,7 +326,11 @@ class Answers:
 
 
 def read_answers(
-    task: TaskData, gold: Sequence[Any], logits: np.ndarray, word_starts: Sequence[Sequence[int]] | None = None
+    task: TaskData,
+    gold: Sequence[Any],
+    logits: np.ndarray,
+    word_starts: Sequence[Sequence[int]] | None = None,
+    second_texts: np.ndarray | None = None,
 ) -> Answers:
     """Decode one task's logits on one source.
 
@@ -337,6 +341,8 @@ def read_answers(
             vectors of length 1 for sentence similarity; (rows, 3) for masked language modelling: sum of -log p over the
             masked tokens, their number, and how many are right.
         word_starts: For token classification, the position of each word's first token, `NO_TOKEN` where it has none.
+        second_texts: For sentence similarity without scores, a number for each row's second text, the same for equal
+            ones; by default all differ.
     """
     rows = np.array([row for row, label in enumerate(gold) if label is not None], dtype=int)
     known = [gold[row] for row in rows]
@@ -348,7 +354,8 @@ def read_answers(
     if task.type == "sentence_similarity":
         first, second = logits[rows].astype(np.float64).transpose(1, 0, 2)
         if task.config.label is None:
-            return Answers(rows, own_ranks(first, second).astype(float).tolist(), known)
+            texts = None if second_texts is None else second_texts[rows]
+            return Answers(rows, own_ranks(first, second, texts).astype(float).tolist(), known)
         return Answers(rows, (first * second).sum(-1).tolist(), known)
     if task.type == "sequence_classification":
         predicted = [task.labels[index] for index in logits[rows].argmax(-1)] if len(rows) else []
@@ -366,8 +373,8 @@ def read_answers(
     return _read_tags(task, rows, known, logits, [word_starts[row] for row in rows])
 
 
-def own_ranks(first: np.ndarray, second: np.ndarray, chunk: int = 1000) -> np.ndarray:
-    """How near each first vector's own second vector is among all second vectors: 1 where it is the nearest.
+def own_ranks(first: np.ndarray, second: np.ndarray, texts: np.ndarray | None = None, chunk: int = 1000) -> np.ndarray:
+    """How near each first vector's own second text is among all different second texts: 1 where it is the nearest.
 
     Equal cosines (within what rounding does to them) count against it, so that a model to which all texts are the same
     ranks nothing first.
@@ -375,15 +382,20 @@ def own_ranks(first: np.ndarray, second: np.ndarray, chunk: int = 1000) -> np.nd
     Args:
         first: (n, H), of length 1.
         second: (n, H), of length 1; row i belongs to row i.
+        texts: (n,), the same number for equal second texts; by default all differ.
         chunk: First vectors compared at once.
 
     Returns:
-        (n,) whole numbers from 1 to n.
+        (n,) whole numbers from 1 to the number of different second texts.
     """
+    _, places, own_text = np.unique(
+        np.arange(len(first)) if texts is None else texts, return_index=True, return_inverse=True
+    )
+    different = second[places]
     ranks = np.zeros(len(first), dtype=int)
     for begin in range(0, len(first), chunk):
-        cosines = first[begin : begin + chunk] @ second.T
-        own = cosines[np.arange(len(cosines)), begin + np.arange(len(cosines))]
+        cosines = first[begin : begin + chunk] @ different.T
+        own = cosines[np.arange(len(cosines)), own_text[begin : begin + chunk]]
         ranks[begin : begin + chunk] = (cosines >= own[:, None] - 1e-6).sum(1)
     return ranks
 
@@ -698,6 +710,15 @@ def show_number(metric: str, value: float, sign: str = "", digits: int = 2) -> s
     if metric == "perplexity":  # which may have thousands before the point
         return f"{value:{sign}.{digits}f}"
     return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.{digits}f}"
+
+
+def round_numbers(value: Any) -> Any:
+    """The value with its floats, also those in its mappings and lists, at 6 significant digits, for lines of JSON."""
+    if isinstance(value, Mapping):
+        return {key: round_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [round_numbers(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def loss_of(name: str) -> str | None:

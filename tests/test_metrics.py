@@ -760,7 +760,7 @@ def test_the_own_second_text_is_ranked_among_those_of_all_rows() -> None:
         ranks.append(1 + sum(cosine > cosines[row] for cosine in cosines))
     assert 1 < np.mean(ranks) < 10
     for chunk in (7, 40, 1000):
-        assert own_ranks(first, second, chunk).tolist() == ranks
+        assert own_ranks(first, second, chunk=chunk).tolist() == ranks
     one = pairs_task(scored=False)
     answers = read_answers(one, [1.0] * 40, vectors)
     assert answers.predicted == ranks
@@ -771,6 +771,27 @@ def test_the_own_second_text_is_ranked_among_those_of_all_rows() -> None:
     assert low < numbers["accuracy"] < high
     resampled = np.random.default_rng(0).binomial(40, numbers["accuracy"], size=4000) / 40
     np.testing.assert_allclose([low, high], np.quantile(resampled, [0.025, 0.975]), atol=0.03)
+
+
+def test_a_second_text_that_is_equal_to_the_own_one_is_the_own_one() -> None:
+    first, second = pair_vectors(40, noise=0.5).transpose(1, 0, 2).astype(np.float64)
+    texts = np.random.default_rng(3).integers(0, 12, 40)
+    second = second[[texts.tolist().index(text) for text in texts]]  # equal texts have equal vectors
+    ranks = []
+    for row in range(40):
+        own = float(first[row] @ second[row])
+        nearer = {
+            int(texts[other]) for other in range(40) if first[row] @ second[other] > own and texts[other] != texts[row]
+        }
+        ranks.append(1 + len(nearer))
+    assert own_ranks(first, second, texts, chunk=7).tolist() == ranks
+    answers = read_answers(pairs_task(scored=False), [1.0] * 40, np.stack([first, second], 1), second_texts=texts)
+    assert answers.predicted == ranks
+    perfect = np.stack([second, second], 1)  # each first text is its answer's twin
+    numbers = task_metrics(
+        pairs_task(scored=False), read_answers(pairs_task(scored=False), [1.0] * 40, perfect, second_texts=texts)
+    )
+    assert numbers == {"accuracy": 1.0, "mrr": 1.0}
 
 
 def test_texts_that_are_all_the_same_rank_nothing_first() -> None:

@@ -69,6 +69,7 @@ TASK_TYPES: dict[str, TaskType] = {
     ),
     "masked_lm": TaskType(None, None, False, ("perplexity", "accuracy", "cross_entropy"), alone=True),
 }
+LARGEST = 1e18  # a number to predict: the squares of larger ones, summed over a batch, are beyond float32
 FAR = 10  # a mean or a deviation of numbers above this makes squared errors that drown other losses
 # Option of a task → the task type that has it.
 _OPTIONS = {
@@ -154,6 +155,8 @@ def check_tasks(config: RunConfig) -> None:
             _check_similarity(name, spec, known)
         if spec.type == "masked_lm":
             _check_masked_lm(name, spec)
+        if spec.label == "":
+            raise ValueError(f"`tasks.{name}.label` is empty; it names the label column.")
         if spec.label is None and task_type.label is not None and spec.loss != "ranking":
             raise ValueError(f"`tasks.{name}.label` is missing: the column with {task_type.label}.")
         if spec.label is not None and task_type.label is None:
@@ -233,10 +236,11 @@ def _build_task(
         )
     if not task_type.has_vocabulary and (spec.labels or spec.label_smoothing):
         raise ValueError(f"`tasks.{name}`: {spec.type} takes neither `labels` nor `label_smoothing`.")
-    for source in sources:
-        for split, rows in source.splits.items():
-            source.gold[split][name] = _read_labels(name, spec, source, split, rows)
     given = (vocabularies or {}).get(name)
+    for source in sources:
+        one_hot = _one_hot_labels(name, spec, source, given) if spec.type == "multi_label_classification" else None
+        for split, rows in source.splits.items():
+            source.gold[split][name] = _read_labels(name, spec, source, split, rows, one_hot)
     schemes: dict[str, Scheme] = {}
     if spec.type == "token_classification" and (given is None or is_span_scheme(given)):
         schemes = _read_schemes(name, sources, config, given)
@@ -269,8 +273,63 @@ def _build_task(
     return task
 
 
-def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: datasets.Dataset) -> list[Any]:
-    """A label column as names (or numbers, of scores as shares of their range), None where a row has no label."""
+def _one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[str] | None) -> list[str] | None:
+    """The label that each place of one-hot lists stands for; None where the lists hold labels.
+
+    Lists of 0 and 1 are one-hot where one of them has a value twice, or all are of one length of at least 2.
+
+    Raises:
+        ValueError: One-hot lists without `labels` to name their places, or of another length than these.
+    """
+    first = next(iter(source.splits.values())).features[spec.label]
+    if isinstance(spec.labels, dict) or isinstance(getattr(first, "feature", None), datasets.ClassLabel):
+        return None
+    lists = [
+        (split, row, value)
+        for split, rows in source.splits.items()
+        for row, value in enumerate(rows[spec.label])
+        if isinstance(value, list) and value
+    ]
+    likely = [found for found in lists if all(item in (0, 1, "0", "1") for item in found[2])]
+    widths = collections.Counter(len(value) for _, _, value in likely)
+    twice = any(len({str(item) for item in value}) < len(value) for _, _, value in likely)
+    if not likely or len(likely) < 0.9 * len(lists) or not (twice or (len(widths) == 1 and 1 not in widths)):
+        return None
+    width = widths.most_common(1)[0][0]
+    split, row, value = next(found for found in likely if len(found[2]) == width)
+    labels = given or spec.labels
+    if labels is None:
+        example = ", ".join(f"name{place}" for place in range(1, min(width, 3) + 1)) + (", ..." if width > 3 else "")
+        raise ValueError(
+            f"`tasks.{name}`: the column {spec.label!r} holds one-hot lists of {width} values, such as {value} in"
+            f" {source.where(split, row)}. Name what each place stands for, in this order: `labels: [{example}]`."
+        )
+    if len(labels) != width:
+        raise ValueError(
+            f"`tasks.{name}.labels` has {len(labels)} names, but the column {spec.label!r} holds one-hot lists of"
+            f" {width} values, such as {value} in {source.where(split, row)}."
+        )
+    return list(labels)
+
+
+def _read_labels(
+    name: str,
+    spec: Task,
+    source: SourceData,
+    split: str,
+    rows: datasets.Dataset,
+    one_hot: Sequence[str] | None = None,
+) -> list[Any]:
+    """A label column as names (or numbers, of scores as shares of their range), None where a row has no label.
+
+    Args:
+        name: The task.
+        spec: Its section of the config.
+        source: The source.
+        split: Its split.
+        rows: The rows of that split.
+        one_hot: As `_one_hot_labels` returns it.
+    """
     if spec.loss == "ranking" or TASK_TYPES[spec.type].label is None:
         return [1.0] * len(rows)
     feature = rows.features[spec.label]
@@ -280,9 +339,11 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
     column = list(rows[spec.label])
 
     def problem(row: int, found: Any) -> ValueError:
+        lists = isinstance(found, list) and spec.type == "sequence_classification"
         return ValueError(
             f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.label!r}; {spec.type}"
             f" takes {TASK_TYPES[spec.type].label}."
+            + (" `type: multi_label_classification` takes a list of labels a row." if lists else "")
         )
 
     def to_name(value: Any, row: int) -> str | None:
@@ -310,7 +371,16 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise problem(row, value)
         numbers = [None if value is None or np.isnan(value) else float(value) for value in column]
+        if no_number := [row for row, value in enumerate(column) if value is not None and np.isnan(value)]:
+            logger.warning("Task %s: %d labels of %s %s are NaN and count as missing (the first: %s).", name,
+                           len(no_number), source.name, split, source.where(split, no_number[0]))  # fmt: skip
         if spec.type == "regression":
+            for row, number in enumerate(numbers):
+                if number is not None and abs(number) > LARGEST:
+                    raise ValueError(
+                        f"`tasks.{name}`: {source.where(split, row)} has {number:g} in the column {spec.label!r};"
+                        f" regression takes numbers from {-LARGEST:g} to {LARGEST:g}, whose squares float32 can hold."
+                    )
             return numbers
         least, greatest = spec.score_range or (0.0, 1.0)
         for row, number in enumerate(numbers):
@@ -322,6 +392,21 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
         return [None if number is None else (number - least) / (greatest - least) for number in numbers]
     if spec.type == "sequence_classification":
         return [to_name(value, row) for row, value in enumerate(column)]
+    if one_hot is not None:
+        for row, values in enumerate(column):
+            if values is not None and (
+                len(values) != len(one_hot) or any(item not in (0, 1, "0", "1") for item in values)
+            ):
+                raise ValueError(
+                    f"`tasks.{name}`: {source.where(split, row)} has {values!r} in the column {spec.label!r}, whose"
+                    f" other rows hold one-hot lists of {len(one_hot)} values, 0 or 1."
+                )
+        return [
+            None
+            if values is None
+            else sorted({label for label, item in zip(one_hot, values, strict=True) if item in (1, "1")})
+            for values in column
+        ]
     names: list[Any] = []
     for row, values in enumerate(column):
         if values is not None and not isinstance(values, list):
@@ -339,6 +424,48 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
                 f" {len(tags)} labels in {spec.label!r}."
             )
     return names
+
+
+def check_scored(
+    tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData], splits: Iterable[str], metric: str | None = None
+) -> None:
+    """Check that the rows on which a run scores its tasks have labels.
+
+    Args:
+        tasks: Task name → task. One with `score_weight: 0` may lack them, with a warning.
+        sources: With the labels of their rows.
+        splits: The splits that are scored.
+        metric: What checkpoints are chosen by.
+
+    Raises:
+        ValueError: A task without a label in such a split, or with a single number, which correlates with nothing.
+    """
+    for split, (name, task) in itertools.product(splits, tasks.items()):
+        own = [sources[source] for source in task.config.sources if split in sources[source].splits]
+        if not own or task.config.label is None:
+            continue
+        num_rows = sum(len(source.splits[split]) for source in own)
+        number = sum(is_labelled(label) for source in own for label in source.gold[split][name])
+        if number >= (1 if TASK_TYPES[task.type].has_vocabulary else 2):
+            continue
+        problem = (
+            f"{'only one' if number else 'none'} of the {num_rows} {split} rows of"
+            f" {' and '.join(source.name for source in own)} has a label in the column {task.config.label!r}"
+        )
+        named = metric is not None and metric.removeprefix("eval_").startswith(f"{name}_")
+        if task.config.score_weight != 0 or (named and split == "validation"):
+            raise ValueError(
+                f"`tasks.{name}`: {problem}, and its score there would be no number. Add labels, leave these rows out,"
+                f" or set `tasks.{name}.score_weight: 0`."
+            )
+        logger.warning("Task %s: %s; it is not scored there.", name, problem)
+
+
+def is_labelled(label: Any) -> bool:
+    """Whether a row has a label; of tags, whether a word has one."""
+    if isinstance(label, list):
+        return not label or any(tag is not None for tag in label)
+    return label is not None
 
 
 def report_far_numbers(tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData]) -> None:

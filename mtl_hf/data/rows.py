@@ -182,6 +182,17 @@ def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping
     return encoded.select(np.flatnonzero(useful))
 
 
+def number_second_texts(rows: datasets.Dataset) -> np.ndarray:
+    """A number for the second text of each encoded row, the same for those with the same tokens, (n,).
+
+    Args:
+        rows: Of texts that the encoder reads apart.
+    """
+    numbers: dict[tuple[int, ...], int] = {}
+    pairs = zip(rows["input_ids"], rows["second"], strict=True)
+    return np.array([numbers.setdefault(tuple(ids[begin:]), len(numbers)) for ids, begin in pairs], dtype=int)
+
+
 def report_cut(
     source: SourceData, split: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]
 ) -> dict[str, int]:

@@ -22,6 +22,7 @@ from ..config import RunConfig, resolve_path
 from ..data.sources import check_encoding, has_rows, load_file, read_lines
 from ..evaluation.data_file import text_columns
 from ..evaluation.saved_models import run_file
+from ..metrics import round_numbers
 from ..modeling.encoding import PAIRED, check_text
 from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
@@ -91,7 +92,7 @@ def predict(
     with open(to, "w", encoding="utf-8") if to else nullcontext(sys.stdout) as output:
         both = zip(kept, answers, strict=True)
         for (name, one), answered in tqdm(both, total=total, unit="text", disable=no_bar):
-            row = ({} if name is None else {"id": name}) | {"text": one} | answered
+            row = ({} if name is None else {"id": name}) | {"text": one} | round_numbers(answered)
             output.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
             output.flush()
             number += 1

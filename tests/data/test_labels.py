@@ -1,6 +1,7 @@
 """Tests of `mtl_hf.data.labels`: label columns of every kind, vocabularies, BIO, and what is refused."""
 
 import logging
+import re
 from typing import Any
 
 import datasets
@@ -8,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Features, List, Value
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks, report_far_numbers
+from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks, check_scored, report_far_numbers
 from mtl_hf.data.sources import SourceData, load_sources
 from mtl_hf.metrics import METRICS
 from mtl_hf.modeling.heads import HEADS
@@ -130,6 +131,127 @@ def test_numbers_far_from_unit_size_draw_a_warning_with_what_mends_it(
     far = [message for message in caplog.messages if "mean" in message]
     assert len(far) == (remedy is not None)
     assert all(str(remedy) in message for message in far)
+
+
+# One-hot lists
+
+HOT = [[0, 1, 0], [1, 0, 1], [0, 0, 0], None]
+NAMES = ["harbour", "orchard", "library"]
+
+
+@pytest.mark.parametrize("kind", [int, float, bool, lambda value: str(int(value))], ids=["int", "float", "bool", "str"])
+def test_one_hot_lists_are_read_by_the_names_of_their_places(kind: Any) -> None:
+    rows = [None if row is None else [kind(value) for value in row] for row in HOT]
+    assert gold(SETS, rows, labels=NAMES) == (NAMES, [["orchard"], ["harbour", "library"], [], None])
+
+
+def test_one_hot_lists_without_names_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError) as caught:
+        build(SETS, HOT)
+    assert str(caught.value) == (
+        "`tasks.task`: the column 'y' holds one-hot lists of 3 values, such as [0, 1, 0] in row 1 of the split 'train'"
+        " of source 'only'. Name what each place stands for, in this order: `labels: [name1, name2, name3]`."
+    )
+    with pytest.raises(ValueError, match=r"`labels: \[name1, name2\]`"):
+        build(SETS, [[0, 1], [1, 0]])
+    with pytest.raises(ValueError, match=r"`labels: \[name1, name2, name3, \.\.\.\]`"):
+        build(SETS, [[0.0, 1.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "expected"),
+    [
+        (
+            HOT,
+            ["a", "b"],
+            "labels` has 2 names, but the column 'y' holds one-hot lists of 3 values, such as .0, 1, 0. in",
+        ),
+        (
+            [*HOT * 10, [0, 1]],
+            NAMES,
+            r"row 41 .* has \[0, 1\] .* whose other rows hold one-hot lists of 3 values, 0 or 1",
+        ),
+        ([*HOT * 10, [0, 2, 1]], NAMES, r"row 41 .* has \[0, 2, 1\] .* whose other rows hold one-hot lists"),
+    ],
+)
+def test_one_hot_lists_of_another_length_are_refused(rows: Any, labels: list[str], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        build(SETS, {"train": HOT, "validation": rows}, labels=labels)
+
+
+@pytest.mark.parametrize("rows", [[[0], [1, 0], [], [1]], [[0], [1], [1]], [[1, 2], [0, 2], [2, 3]]])
+def test_lists_of_ids_are_no_one_hot_lists(rows: list[list[int]]) -> None:
+    assert gold(SETS, rows)[1] == [sorted(map(str, row)) for row in rows]
+
+
+def test_one_hot_lists_of_a_file_are_read_by_the_labels_of_a_trained_model() -> None:
+    rows = datasets.Dataset.from_dict({"text": ["x", "y"], "y": HOT[:2]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"}, "sources": {"only": {"dataset": {"test": rows}, "text": "text"}},
+        "tasks": {"task": {"type": SETS, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    build_tasks(config, sources, {"task": NAMES})
+    assert sources["only"].gold["test"]["task"] == [["orchard"], ["harbour", "library"]]
+
+
+# Numbers that cannot be trained on, and splits without labels
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("number", [float("inf"), -float("inf"), 1e308, -1.1e18])
+def test_numbers_beyond_float32_are_refused_with_their_row(split: str, number: float) -> None:
+    splits: dict[str, list[Any]] = {name: [1.0, 2.0, 3.0] for name in ("train", "validation", "test")}
+    splits[split][1] = number
+    with pytest.raises(
+        ValueError, match=rf"row 2 of the split '{split}' .* has {re.escape(f'{number:g}')} .* from -1e\+18 to 1e\+18"
+    ):
+        build(NUMBERS, splits)
+
+
+def test_numbers_that_are_nan_count_as_missing_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    build(NUMBERS, {"train": [1.0, float("nan"), 2.0, float("nan")], "validation": [1.0, None]})
+    assert warnings_of(caplog) == [
+        "Task task: 2 labels of only train are NaN and count as missing (the first: row 2 of the split 'train' of"
+        " source 'only')."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "labelled", "missing", "found"),
+    [
+        (NUMBERS, [1.0, 2.0], [None, None], "none of the 2 validation rows of only has a label in the column 'y'"),
+        (NUMBERS, [1.0, 2.0], [float("nan")] * 2, "none of the 2"),
+        (NUMBERS, [1.0, 2.0], [3.0, None], "only one of the 2 validation rows of only has a label"),
+        (CLASSES, ["a", "b"], [None, None], "none of the 2"),
+        (SETS, [["a"], ["b"]], [None, None], "none of the 2"),
+        (TAGS, [["O"], ["B-x"]], [[None], None], "none of the 2"),
+    ],
+)
+def test_split_without_labels_is_refused_where_it_is_scored(
+    kind: str, labelled: Any, missing: Any, found: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    feature = {CLASSES: Value("string"), NUMBERS: Value("float64")}.get(kind, List(Value("string")))
+    task, source = build(kind, {"train": labelled, "validation": missing, "test": labelled}, feature)
+    check_scored({"task": task}, {"only": source}, ["test"])
+    with pytest.raises(ValueError, match=rf"`tasks\.task`: {found}") as caught:
+        check_scored({"task": task}, {"only": source}, ["test", "validation"])
+    assert "Add labels, leave these rows out, or set `tasks.task.score_weight: 0`." in str(caught.value)
+    task.config.score_weight = 0.0
+    check_scored({"task": task}, {"only": source}, ["validation"])
+    assert f"Task task: {found}" in caplog.text
+    with pytest.raises(ValueError, match=found):
+        check_scored({"task": task}, {"only": source}, ["validation"], "eval_task_accuracy")
+
+
+def test_sets_that_are_empty_and_a_label_in_one_of_two_sources_suffice() -> None:
+    task, source = build(SETS, {"train": [["a"], ["b"]], "validation": [[], None]}, List(Value("string")))
+    check_scored({"task": task}, {"only": source}, ["validation"])
+
+
+def test_empty_name_of_the_label_column_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`tasks\.task\.label` is empty; it names the label column"):
+        build(CLASSES, ["a", "b"], label="")
 
 
 # Labels of the YAML
