@@ -129,6 +129,12 @@ def _parser() -> argparse.ArgumentParser:
         "--to", metavar="FOLDER", help="for the results (default: evaluation/SPLIT, of one model in its folder)"
     )
     evaluate.add_argument("--batch-size", type=int, default=64)
+    _add_overwrite(evaluate, "replace results that are in --to")
+    evaluate.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="also load metrics that are Python files or repositories and that only the model's own config names",
+    )
     evaluate.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
     evaluate.set_defaults(function=_evaluate)
 
@@ -310,6 +316,10 @@ def _add_overrides(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=meaning)
 
 
+def _add_overwrite(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--overwrite", action="store_true", help=meaning)
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a YAML file")
     _add_overrides(parser, "changes, as training.learning_rate=1e-4")
@@ -352,6 +362,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         to=arguments.to,
         batch_size=arguments.batch_size,
         precision=arguments.precision,
+        overwrite=arguments.overwrite,
+        trust_remote_code=arguments.trust_remote_code,
     )
     if PartialState().is_main_process:
         _say(scores_table(results) if len(models) == 1 else comparison_table(results))
