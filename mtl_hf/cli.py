@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import __version__
 from .config import describe, describe_fields
+from .files import check_file, write_whole
 from .search.space import Search
 
 _EXAMPLES = """examples:
@@ -216,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         " input are then JSON objects",
     )
     predict.add_argument("--to", metavar="FILE", help="default: standard output")
+    _add_overwrite(predict, "replace the file in --to")
     predict.add_argument("--heads", nargs="+", help="only these heads")
     predict.add_argument(
         "--top-k", type=_top_k, default=1, metavar="K", help="labels a text: a number, or all (default: the best)"
@@ -433,7 +435,7 @@ def _top_k(text: str) -> int | None:
 def _predict(arguments: argparse.Namespace) -> None:
     from .inference.predict import predict
 
-    names = ("texts", "file", "text", "to", "heads", "top_k", "embeddings", "batch_size")
+    names = ("texts", "file", "text", "to", "heads", "top_k", "embeddings", "batch_size", "overwrite")
     predict(arguments.model, **{name: getattr(arguments, name) for name in names})
 
 
@@ -511,8 +513,7 @@ def _push(arguments: argparse.Namespace) -> None:
 
 def _init(arguments: argparse.Namespace) -> None:
     to = Path(arguments.to)
-    if to.exists() and not arguments.overwrite:
-        raise ValueError(f"`--to`: {to} is there already; choose another file, or replace it with --overwrite.")
+    check_file(to, "--to", overwrite=arguments.overwrite)
     import datasets
 
     from .data.draft import draft_config
@@ -526,8 +527,7 @@ def _init(arguments: argparse.Namespace) -> None:
         encoder=arguments.encoder,
         ask=_ask if sys.stdin.isatty() else None,
     )
-    to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(written, encoding="utf-8")
+    write_whole(to, written)
     _say(f"{written}\nWritten to {to}. Next: mtl-hf train {shlex.quote(str(to))}")
 
 
