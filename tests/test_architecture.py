@@ -14,7 +14,7 @@ ROOMS = (
     "evaluation", "inference", "hub", "run", "search", "cli",
 )  # fmt: skip
 # What a machine that loads a model from the Hub has; everything else would have to be installed there.
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "numpy", "tqdm", *sys.stdlib_module_names}
+TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "numpy", "tqdm", "safetensors", *sys.stdlib_module_names}
 
 
 def imports(file: Path) -> list[tuple[int, str]]:

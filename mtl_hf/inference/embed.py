@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ..config import nearest, resolve_path
 from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
-from ..evaluation.saved_models import check_name
+from ..evaluation.saved_models import check_name, load_saved
 from ..files import check_file, whole_file
 from ..modeling.configuration_multitask import own_config
 from ..modeling.modeling_multitask import MultiTaskModel
@@ -48,7 +48,7 @@ def load_model(name_or_path: str) -> MultiTaskModel:
         check_name(name_or_path, path)
     try:
         if own_config(path) is not None:
-            return MultiTaskModel.from_pretrained(path)
+            return load_saved(path, name_or_path)
         return MultiTaskModel.from_encoder(path)
     except OSError as error:
         raise ValueError(f"no model can be loaded from {name_or_path!r}: {' '.join(str(error).split())}") from error
