@@ -28,8 +28,8 @@ class Column:
 
     Attributes:
         name: Its name.
-        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers), `number`, `truth`, `date` or
-            `other`.
+        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers or of true and false), `number`,
+            `truth`, `date` or `other`.
         num_missing: Rows without a value: null, NaN, an empty or blank string.
         num_blank: Of strings and lists of strings, the rows that a source could not read as text.
         num_values: Values that are there; of lists, items.
@@ -60,11 +60,22 @@ class Column:
 
 @dataclass
 class FileDescription:
-    """What a file holds: its path, its number of rows, and its columns by name."""
+    """What a file holds.
+
+    Attributes:
+        path: Its path.
+        rows: Its rows.
+        columns: Name → what that column holds.
+    """
 
     path: str
-    num_rows: int
+    rows: datasets.Dataset
     columns: dict[str, Column]
+
+    @property
+    def num_rows(self) -> int:
+        """Its number of rows."""
+        return len(self.rows)
 
 
 def describe_file(path: str | Path) -> FileDescription:
@@ -80,7 +91,7 @@ def describe_file(path: str | Path) -> FileDescription:
     if not len(rows):
         raise ValueError(f"{path} has no rows.")
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
-    return FileDescription(str(path), len(rows), columns)
+    return FileDescription(str(path), rows, columns)
 
 
 def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
@@ -93,7 +104,7 @@ def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
         held = str(getattr(feature, "dtype", ""))
         kind = "date" if held.startswith(("date", "timestamp")) else _KINDS.get(held.rstrip("0123456789"), "other")
     else:
-        kind = {"string": "words", "number": "numbers"}.get(
+        kind = {"string": "words", "number": "numbers", "truth": "numbers"}.get(
             _KINDS.get(str(getattr(inner, "dtype", "")).rstrip("0123456789"), ""), "other"
         )
     present = [value for value in values if not is_missing(value)]

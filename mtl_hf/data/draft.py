@@ -22,6 +22,7 @@ from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
 from .labels import TASK_TYPES, is_far
+from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
 from .sources import FILE_LOADERS, SPLITS
 
 Ask = Callable[[str, Sequence[str]], str]  # a question and its possible answers → one of them
@@ -108,8 +109,9 @@ def draft_config(
                 raise ValueError(f"`{flag}`: no file has a column {column!r}.{nearest(column, known)} There are:"
                                  f" {', '.join(dict.fromkeys(known))}.")  # fmt: skip
     for source in sources:
+        shapes = _find_shapes(source.first, given)
         has_text = bool(texts) and set(texts) <= source.first.columns.keys()
-        source.text = texts if has_text else choose_text(source.first, exclude=given, ask=ask)
+        source.text = texts if has_text else choose_text(source.first, exclude=given, shapes=shapes, ask=ask)
         for column in source.text:
             if source.first.columns[column].kind not in ("string", "words"):
                 raise ValueError(
@@ -117,7 +119,7 @@ def draft_config(
                     " words."
                 )
         chosen = {column: kind for column, kind in given.items() if column in source.first.columns}
-        source.tasks = _choose_labels(source, chosen, ask)
+        source.tasks = _choose_labels(source, chosen, shapes, ask)
         _check_splits(source)
     flags = [("--text", text), *(("--label", label) for label in labels), ("--encoder", encoder)]
     command = shlex.join(["mtl-hf", "init", *paths, *(part for flag in flags if flag[1] for part in flag if part)])
@@ -185,18 +187,45 @@ def _plain_name(name: str) -> str:
 # ---- what a column is good for ----
 
 
-def choose_text(file: FileDescription, exclude: Collection[str] = (), ask: Ask | None = None) -> list[str]:
+def _find_shapes(file: FileDescription, given: Mapping[str, str | None]) -> dict[str, Shape]:
+    """The columns whose shape cannot be read yet, without those that `--label` gives a task type.
+
+    Raises:
+        ValueError: The shape of the whole file, or of a column that `--label` names without a type.
+    """
+    shape = file_shape(file)
+    if shape is not None and not any(given.values()):
+        raise ValueError(f"{file.path} {shape}.")
+    shapes = {name: shape for name, shape in column_shapes(file).items() if not given.get(name)}
+    for name in given:
+        if name in shapes:
+            raise ValueError(f"`--label {name}`: this column of {file.path} {shapes[name]}.")
+    return shapes
+
+
+def _name_shapes(file: FileDescription, shapes: Mapping[str, Shape]) -> str:
+    return f"{file.path}: " + " ".join(f"the column {name!r} {shape}." for name, shape in shapes.items())
+
+
+def choose_text(
+    file: FileDescription,
+    exclude: Collection[str] = (),
+    shapes: Mapping[str, Shape] | None = None,
+    ask: Ask | None = None,
+) -> list[str]:
     """The text column of a file, or the two of a pair.
 
     Args:
-        file: What was seen.
+        file: The file.
         exclude: Columns that are labels.
+        shapes: Columns that cannot be read yet, with their shapes.
         ask: How to settle what is not clear; None to raise instead.
 
     Raises:
         ValueError: None or several could be the text.
     """
-    columns = [column for column in file.columns.values() if column.name not in exclude]
+    shapes = shapes or {}
+    columns = [column for column in file.columns.values() if column.name not in (*exclude, *shapes)]
     strings = [column.name for column in columns if column.kind == "string" and column.num_values]
     for pair in PAIR_COLUMNS:
         if set(pair) <= set(strings):
@@ -219,6 +248,10 @@ def choose_text(file: FileDescription, exclude: Collection[str] = (), ask: Ask |
     if len(likely) == 1:
         return likely
     options = likely or [name for name in strings if not _ID.fullmatch(name)]
+    if not options and len(lists) == 1:
+        return [lists[0].name]
+    if not options and shapes:
+        raise ValueError(_name_shapes(file, shapes))
     if not options:
         raise ValueError(f"{file.path} has no column with text (strings, or lists of words); it has:"
                          f" {', '.join(file.columns)}.")  # fmt: skip
@@ -308,8 +341,6 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
         )
     if {value.lower() for value, _ in column.common} <= _SPLIT_WORDS.keys():
         return None, "the split of a row: write a file of each, as train.csv and test.csv"
-    if all(value.startswith("[") and value.endswith("]") for value, _ in column.common):
-        return None, "lists written as text: .jsonl and .parquet files hold lists"
     if _is_label(column):
         return "sequence_classification", ""
     if _is_text(column):
@@ -327,7 +358,9 @@ def _number_type(file: FileDescription, text: Sequence[str]) -> str:
     return "regression"
 
 
-def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: Ask | None) -> dict[str, str]:
+def _choose_labels(
+    source: DraftSource, given: Mapping[str, str | None], shapes: Mapping[str, Shape], ask: Ask | None
+) -> dict[str, str]:
     """Label column → task type; what is left out goes into the notes."""
     file = source.first
     chosen: dict[str, str] = {}
@@ -337,7 +370,8 @@ def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: As
             if column.name in given:
                 raise ValueError(f"`--label {column.name}`: this column of {file.path} is its text.")
             continue
-        found, why = task_type_of(column, file, source.text)
+        shape = shapes.get(column.name)
+        found, why = (None, str(shape)) if shape else task_type_of(column, file, source.text)
         if given and column.name not in given:
             left_out.append((column.name, "not among `--label`" if found else why))
         elif given:
@@ -349,6 +383,8 @@ def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: As
             chosen[column.name] = found
             if why:
                 source.notes.append(f"{column.name} {why}")
+    if not chosen and shapes:
+        raise ValueError(_name_shapes(file, shapes))
     if not chosen:
         options = [name for name, _ in left_out if file.columns[name].kind != "other" and file.columns[name].num_values]
         question = f"{file.path} has the columns {', '.join(file.columns)}: beside the text ({', '.join(source.text)})"
@@ -362,6 +398,12 @@ def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: As
         chosen[answer] = _forced_type(file.columns[answer])
         left_out = [item for item in left_out if item[0] != answer]
     source.notes += [f"left out: {name}, {why}" for name, why in left_out]
+    one_hot = [] if given else [name for name in one_hot_columns(file) if name in chosen]
+    if len(one_hot) > 2:
+        source.notes.append(
+            f"{', '.join(one_hot)} hold 0 or 1 in every row: these are tasks of two classes each. For one task with"
+            f' several labels a row, convert the file to a list of names, in .jsonl: {{"labels": ["{one_hot[0]}"]}}'
+        )
     return chosen
 
 
@@ -496,6 +538,9 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
         common = ", ".join(f"{_quoted(value)} {count:,}" for value, count in found.common)
         more = "" if found.num_distinct <= len(found.common) else ", ..."
         seen = f"{found.num_distinct:,} labels, {found.num_values:,} {of} in train: {common}{more}"
+        if kind == "multi_label_classification" and (length := one_hot_length(found, source.first.rows[column])):
+            task["labels"] = [f"label_{number}" for number in range(length)]
+            seen = f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"
         if kind == "sequence_classification" and found.common[0][1] > 0.6 * found.num_values:
             task["metrics"] = ["macro_f1", "accuracy"]
             seen += "; one label is most of them, so macro F1 comes first"
