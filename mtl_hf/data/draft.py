@@ -8,6 +8,7 @@ Whatever is left out is named in a comment, with the reason.
 import collections
 import importlib.util
 import itertools
+import logging
 import math
 import re
 import shlex
@@ -21,9 +22,12 @@ import numpy as np
 from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
+from .headers import header_problem
 from .labels import TASK_TYPES, is_far
 from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
 from .sources import FILE_LOADERS, SPLITS
+
+logger = logging.getLogger(__name__)
 
 Ask = Callable[[str, Sequence[str]], str]  # a question and its possible answers → one of them
 
@@ -121,6 +125,7 @@ def draft_config(
         chosen = {column: kind for column, kind in given.items() if column in source.first.columns}
         source.tasks = _choose_labels(source, chosen, shapes, ask)
         _check_splits(source)
+        _report_headers(source)
     flags = [("--text", text), *(("--label", label) for label in labels), ("--encoder", encoder)]
     command = shlex.join(["mtl-hf", "init", *paths, *(part for flag in flags if flag[1] for part in flag if part)])
     return _write(sources, command, name, encoder or _default_encoder())
@@ -455,6 +460,15 @@ def _check_splits(source: DraftSource) -> None:
                 raise ValueError(f"{problem}, but {source.first.path} has; they are training files of one source.")
             source.notes.append(f"the split {split} is left out: {problem}")
             source.files.pop(split, None)
+
+
+def _report_headers(source: DraftSource) -> None:
+    """Warn of CSV files whose first line seems to be no header; the notes keep it."""
+    for file in (file for files in source.files.values() for file in files):
+        is_table = FILE_LOADERS[Path(file.path).suffix.lower()][0] == "csv"
+        if is_table and (problem := header_problem(file.rows)):
+            logger.warning("%s: %s.", file.path, problem)
+            source.notes.append(f"{Path(file.path).name}: {problem}")
 
 
 # ---- the YAML ----

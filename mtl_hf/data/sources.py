@@ -27,6 +27,7 @@ import datasets
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
+from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_key
 
 logger = logging.getLogger(__name__)
@@ -153,6 +154,8 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
         raise ValueError(f"`{where}.{key}` is for `path`: a `dataset` handed over in Python takes no such argument."
                          f"{nearest(key, [item.name for item in dataclasses.fields(Source)])}")  # fmt: skip
     loaded = _from_python(source.dataset, where) if source.dataset is not None else _from_loader(source, where)
+    if source.path == "csv":
+        report_headers(loaded, name)
     shares = _choose_splits(loaded, source.split, where)
     if "train" not in loaded and shares:
         raise ValueError(f"`{where}`: there are no training rows to carve a split from; it has {', '.join(loaded)}.")
