@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,7 +189,8 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _plain_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    """A name of letters (of any script) and digits, with `_` for what is between. Accents are parts of letters."""
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name)).strip("_")
 
 
 # ---- what a column is good for ----
@@ -596,6 +598,7 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
         common = ", ".join(f"{_quoted(value)} {count:,}" for value, count in found.common)
         more = "" if found.num_distinct <= len(found.common) else ", ..."
         seen = f"{found.num_distinct:,} labels, {found.num_values:,} {of} in train: {common}{more}"
+        seen += _names_missing(found, kind)
         if kind == "multi_label_classification" and (length := one_hot_length(found, source.first.rows[column])):
             task["labels"] = [f"label_{number}" for number in range(length)]
             seen = f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"
@@ -610,6 +613,17 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
             task["score_range"] = [min(0, math.floor(least)), math.ceil(greatest)]
     seen += f"; {missing:,} rows have none and add nothing to its loss" if missing else ""
     return [_comment(f"{column}: {seen}"), f"  {name}: {flow(task)}"]
+
+
+def _names_missing(column: Column, kind: str) -> str:
+    """For comments: how to give names to labels that are numbers."""
+    if column.kind not in ("number", "numbers"):
+        return ""
+    names = ("O", "B-PER", "I-PER") if kind == "token_classification" else ("NAME", "NAME", "NAME")
+    values = sorted((value for value, _ in column.common), key=float)[:3]
+    shown = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=False))
+    more = ", ..." if column.num_distinct > len(values) else ""
+    return f"; these are numbers without names: `labels: {{{shown}{more}}}` gives each one"
 
 
 def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:

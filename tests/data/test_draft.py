@@ -87,7 +87,7 @@ def test_shards_are_files_of_one_split_and_names_of_sources_differ() -> None:
         "x": {"train": ["/one/x.csv"]},
         "two_x": {"train": ["/two/x.csv"]},
     }
-    assert list(group_files(["/d/ä.csv", "/d/ö.csv"])) == ["data", "d_data"]
+    assert list(group_files(["/d/ä.csv", "/d/ö.csv", "/e/ä.csv"])) == ["ä", "ö", "e_ä"]
     assert list(group_files(["/d/latest.csv", "/d/trainer.csv"])) == ["latest", "trainer"]  # no words for splits
 
 
@@ -227,8 +227,36 @@ def test_names_that_no_task_can_have(tmp_path: Path) -> None:
             for row in review_rows()]  # fmt: skip
     config = runs(draft_config([write(tmp_path / "rows.jsonl", rows)]), tmp_path)
     assert {task.label: name for name, task in config.tasks.items()} == {
-        "train": "rows_train", "loss": "rows_loss", "größe!": "gr_e",
+        "train": "rows_train", "loss": "rows_loss", "größe!": "größe",
     }  # fmt: skip
+
+
+def test_names_keep_letters_of_any_script(tmp_path: Path) -> None:
+    rows = [{"text": row["body"], "Categoría": row["mood"], "Cafe\u0301 / Thé": row["mood"], "类别": row["mood"]}
+            for row in review_rows()]  # fmt: skip
+    config = runs(draft_config([write(tmp_path / "Kommentare_für_Müller.jsonl", rows)]), tmp_path)
+    assert list(config.sources) == ["Kommentare_für_Müller"]
+    assert list(config.tasks) == ["Categoría", "Café_Thé", "类别"]
+
+
+def test_labels_that_are_numbers_get_a_comment_that_names_them(tmp_path: Path) -> None:
+    generator = random.Random(0)
+    rows = []
+    for number in range(40):
+        words = some_text(generator, 3, 6).split()
+        rows.append({"words": words, "tags": [number % 3 for number in range(len(words))], "topics": [number % 4],
+                     "rating": number % 5, "truth": number % 2 == 0, "kind": "ab"[number % 2]})  # fmt: skip
+    yaml = draft_config([write(tmp_path / "r.jsonl", rows)])
+    runs(yaml, tmp_path)
+    comments = {line.split(":")[0].strip("# "): line for line in yaml.splitlines() if "labels, " in line}
+    named = {column: line.partition("numbers without names: ")[2] for column, line in comments.items()}
+    assert named == {
+        "tags": "`labels: {0: O, 1: B-PER, 2: I-PER}` gives each one",
+        "topics": "`labels: {0: NAME, 1: NAME, 2: NAME, ...}` gives each one",
+        "rating": "`labels: {0: NAME, 1: NAME, 2: NAME, ...}` gives each one",
+        "truth": "",
+        "kind": "",
+    }
 
 
 def test_texts_that_are_missing_are_dropped_and_counted(tmp_path: Path) -> None:
