@@ -12,8 +12,9 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 
-from .sources import has_text, load_file
+from .sources import FILE_LOADERS, has_text, load_file
 
+Loader = tuple[str, dict[str, Any]]  # a loader of `datasets`, as `csv`, and its arguments
 # Columns called like this hold text, or pairs of texts.
 TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
 PAIR_COLUMNS = (
@@ -64,11 +65,13 @@ class FileDescription:
 
     Attributes:
         path: Its path.
+        loader: The loader of `datasets` that reads it, and the arguments of that.
         rows: Its rows.
         columns: Name → what that column holds.
     """
 
     path: str
+    loader: Loader
     rows: datasets.Dataset
     columns: dict[str, Column]
 
@@ -78,20 +81,21 @@ class FileDescription:
         return len(self.rows)
 
 
-def describe_file(path: str | Path) -> FileDescription:
+def describe_file(path: str | Path, loader: Loader | None = None) -> FileDescription:
     """Look at every column of a file.
 
     Args:
-        path: A file of `sources.FILE_LOADERS`.
+        path: The file.
+        loader: The loader of `datasets` and its arguments; None for those of its ending in `sources.FILE_LOADERS`.
 
     Raises:
         ValueError: It cannot be read, with the line; or it has no rows.
     """
-    rows = load_file(path)
+    rows = load_file(path, loader)
     if not len(rows):
         raise ValueError(f"{path} has no rows.")
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
-    return FileDescription(str(path), rows, columns)
+    return FileDescription(str(path), loader or FILE_LOADERS[Path(path).suffix.lower()], rows, columns)
 
 
 def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:

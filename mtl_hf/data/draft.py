@@ -7,13 +7,12 @@ Whatever is left out is named in a comment, with the reason.
 
 import collections
 import importlib.util
-import itertools
 import logging
 import math
 import re
 import shlex
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,20 +22,16 @@ import numpy as np
 from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
+from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
 from .headers import header_problem
 from .labels import TASK_TYPES, is_far
 from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
-from .sources import FILE_LOADERS, SPLITS
 from .token_counts import COUNTED, count_tokens, load_counter
 
 logger = logging.getLogger(__name__)
 
 Ask = Callable[[str, Sequence[str]], str]  # a question and its possible answers → one of them
 
-_SPLIT_WORDS = {
-    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "devel": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
 _ID = re.compile(r"(?i)(.*[_ -])?(id|ids|uuid|guid|idx|index|url|uri|hash)|unnamed: ?\d+|\w*[a-z]I[dD]")
 _DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T]\d.*)?")
 _SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|value|y|similarity|relatedness)")
@@ -75,6 +70,10 @@ class DraftSource:
         """A column of every file."""
         return [file.columns[name] for files in self.files.values() for file in files]
 
+    def paths(self) -> dict[str, list[str]]:
+        """Split → the paths of its files."""
+        return {split: [file.path for file in held] for split, held in self.files.items()}
+
     def rows(self, split: str) -> int:
         """Rows of a split."""
         return sum(file.num_rows for file in self.files.get(split, ()))
@@ -86,17 +85,20 @@ def draft_config(
     name: str = "config",
     text: str | None = None,
     labels: Sequence[str] = (),
+    sep: str | None = None,
     encoder: str | None = None,
     ask: Ask | None = None,
 ) -> str:
     """Look at files and write a YAML that trains on them.
 
     Args:
-        paths: Files of `sources.FILE_LOADERS`; those whose names differ by `train`, `dev`, `test`, ... are one source.
+        paths: Files of `sources.FILE_LOADERS` or CoNLL, or folders of such; those whose names differ by `train`, `dev`,
+            `test`, ... are one source. What cannot be used of a folder is left out, and named in a comment.
         name: Of the run: its folder is `outputs/<name>`.
         text: The text column, or two with a comma between, where it is not clear.
         labels: Label columns, perhaps with their task type (`stars=regression`); a file that has one of them gets no
             other tasks than these.
+        sep: What separates the columns of CSV files; None to find it.
         encoder: Default: all-MiniLM-L6-v2, from its Python package where that is installed, else from the Hub.
         ask: How to settle what is not clear; None to raise instead.
 
@@ -104,10 +106,17 @@ def draft_config(
         ValueError: A file that cannot be read, or a column that could be two things, with the flag that settles it.
     """
     given = dict(_parse_label(label) for label in labels)
-    sources = [
-        DraftSource(source, {split: [describe_file(path) for path in files] for split, files in splits.items()})
-        for source, splits in group_files(paths).items()
-    ]
+    if sep is not None and len(separator := {r"\t": "\t"}.get(sep, sep)) != 1:
+        raise ValueError(f"`--sep` is {sep!r}; it is one character, as ';' or '\\t'.")
+    files, found, left_out = expand_folders(paths)
+    sources: list[DraftSource] = []
+    for source_name, splits in group_files(files).items():
+        with _unless_found(splits, found, left_out):
+            described = {
+                split: [describe_file(path, find_loader(path, sep and separator)) for path in held]
+                for split, held in splits.items()
+            }
+            sources.append(DraftSource(source_name, described))
     texts = [column.strip() for column in text.split(",")] if text else []
     for flag, columns in (("--text", texts), ("--label", list(given))):
         for column in columns:
@@ -115,82 +124,60 @@ def draft_config(
             if column not in known:
                 raise ValueError(f"`{flag}`: no file has a column {column!r}.{nearest(column, known)} There are:"
                                  f" {', '.join(dict.fromkeys(known))}.")  # fmt: skip
+    used = []
     for source in sources:
-        shapes = _find_shapes(source.first, given)
-        has_text = bool(texts) and set(texts) <= source.first.columns.keys()
-        source.text = texts if has_text else choose_text(source.first, exclude=given, shapes=shapes, ask=ask)
-        for column in source.text:
-            if source.first.columns[column].kind not in ("string", "words"):
-                raise ValueError(
-                    f"`--text {text}`: the column {column!r} of {source.first.path} holds neither strings nor lists of"
-                    " words."
-                )
-        chosen = {column: kind for column, kind in given.items() if column in source.first.columns}
-        source.tasks = _choose_labels(source, chosen, shapes, ask)
-        _check_splits(source)
-        _report_headers(source)
-    flags = [("--text", text), *(("--label", label) for label in labels), ("--encoder", encoder)]
+        with _unless_found(source.paths(), found, left_out):
+            _choose_columns(source, texts, given, ask)
+            used.append(source)
+    if not used:
+        raise ValueError(" ".join(dict.fromkeys(left_out.values())))
+    flags = [("--text", text), *(("--label", label) for label in labels), ("--sep", sep), ("--encoder", encoder)]
     command = shlex.join(["mtl-hf", "init", *paths, *(part for flag in flags if flag[1] for part in flag if part)])
-    return _write(sources, command, name, encoder or _default_encoder())
+    notes = [_describe_folder(path, used, left_out) for path in paths if Path(path).is_dir()]
+    return _write(used, command, notes, name, encoder or _default_encoder())
 
 
-# ---- which files belong together ----
+@contextmanager
+def _unless_found(
+    files: Mapping[str, Sequence[str]], found: Collection[str], left_out: dict[str, str]
+) -> Iterator[None]:
+    """Leave out files that a folder brought and that cannot be used; an error for those that someone named."""
+    try:
+        yield
+    except ValueError as error:
+        held = [path for paths in files.values() for path in paths]
+        if not set(held) <= set(found):
+            raise
+        left_out.update(dict.fromkeys(held, str(error)))
 
 
-def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """Source → split → its files, by the words for splits in the names of files, or else of their folders.
-
-    Raises:
-        ValueError: The same file twice, or validation or test files of a source without training files.
-    """
-    if twice := [path for path, count in collections.Counter(map(str, paths)).items() if count > 1]:
-        raise ValueError(f"{twice[0]} is named twice.")
-    groups: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
-    for path in map(Path, paths):
-        folder = path.absolute().parent
-        parts = re.split(r"[\W_]+", path.stem)
-        split = next((_SPLIT_WORDS[part.lower()] for part in parts if part.lower() in _SPLIT_WORDS), None)
-        if split is not None:  # a shard's number, as in train-00000-of-00002, is no name
-            rest = re.sub(r"[-_]?\d+-of-\d+$", "", path.stem)
-            rest = "_".join(part for part in re.split(r"[\W_]+", rest) if part.lower() not in _SPLIT_WORDS)
-        elif folder.name.lower() in _SPLIT_WORDS:
-            split, rest, folder = _SPLIT_WORDS[folder.name.lower()], "_".join(parts), folder.parent
-        else:
-            split, rest = "train", "_".join(parts)
-        groups[str(folder), rest.strip("_")].setdefault(split, []).append(str(path))
-    sources: dict[str, dict[str, list[str]]] = {}
-    for (folder_name, rest), splits in groups.items():
-        files = [path for held in splits.values() for path in held]
-        if "train" not in splits:
+def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, str | None], ask: Ask | None) -> None:
+    """Choose text and label columns of a source, and the splits that have them; it is changed in place."""
+    shapes = _find_shapes(source.first, given)
+    has_text = bool(texts) and set(texts) <= source.first.columns.keys()
+    source.text = texts if has_text else choose_text(source.first, exclude=given, shapes=shapes, ask=ask)
+    for column in source.text:
+        if source.first.columns[column].kind not in ("string", "words"):
             raise ValueError(
-                f"{', '.join(files)}: by the name this is {' and '.join(splits)}, and no file beside it is for"
-                " training: name that too, or rename the file."
+                f"`--text {','.join(texts)}`: the column {column!r} of {source.first.path} holds neither strings nor"
+                " lists of words."
             )
-        if len({repr(FILE_LOADERS.get(Path(path).suffix)) for path in files}) > 1:
-            raise ValueError(f"{', '.join(files)} are splits of one source, and so should be files of one kind.")
-        for split, held in splits.items():
-            if len({re.sub(r"\d+", "", Path(path).stem) for path in held}) > 1:
-                raise ValueError(
-                    f"{', '.join(held)}: by their names all are the {split} split of one source; rename those that are"
-                    " not, or name one at a time."
-                )
-        name = _plain_name(rest or Path(folder_name).name) or "data"
-        if name in sources:
-            name = _plain_name(f"{Path(folder_name).name}_{name}")
-        unique = next(candidate for candidate in _numbered(name) if candidate not in sources)
-        sources[unique] = {split: splits[split] for split in SPLITS if split in splits}
-    return sources
+    chosen = {column: kind for column, kind in given.items() if column in source.first.columns}
+    source.tasks = _choose_labels(source, chosen, shapes, ask)
+    _check_splits(source)
+    _report_headers(source)
 
 
-def _numbered(name: str) -> Iterator[str]:
-    """A name, then the same with 2, 3, ... behind it."""
-    yield name
-    yield from (f"{name}_{number}" for number in itertools.count(2))
-
-
-def _plain_name(name: str) -> str:
-    """A name of letters (of any script) and digits, with `_` for what is between. Accents are parts of letters."""
-    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name)).strip("_")
+def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapping[str, str]) -> str:
+    """Which files of a folder are used, and which are not."""
+    inside = {
+        str(path): str(Path(path).relative_to(folder))
+        for path in [*(path for source in sources for held in source.paths().values() for path in held), *left_out]
+        if Path(path).is_relative_to(folder)
+    }
+    taken = ", ".join(name for path, name in inside.items() if path not in left_out)
+    rest = "; ".join(f"{inside[path]} ({reason})" for path, reason in left_out.items() if path in inside)
+    return f"{folder}: taken are {taken}. Not taken: {rest or 'none'}."
 
 
 # ---- what a column is good for ----
@@ -348,7 +335,7 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
             "sequence_classification",
             "could be `regression`, if its numbers are a scale" if column.num_distinct > 2 else "",
         )
-    if {value.lower() for value, _ in column.common} <= _SPLIT_WORDS.keys():
+    if {value.lower() for value, _ in column.common} <= SPLIT_WORDS.keys():
         return None, "the split of a row: write a file of each, as train.csv and test.csv"
     if _is_label(column):
         return "sequence_classification", ""
@@ -469,8 +456,7 @@ def _check_splits(source: DraftSource) -> None:
 def _report_headers(source: DraftSource) -> None:
     """Warn of CSV files whose first line seems to be no header; the notes keep it."""
     for file in (file for files in source.files.values() for file in files):
-        is_table = FILE_LOADERS[Path(file.path).suffix.lower()][0] == "csv"
-        if is_table and (problem := header_problem(file.rows)):
+        if file.loader[0] == "csv" and (problem := header_problem(file.rows)):
             logger.warning("%s: %s.", file.path, problem)
             source.notes.append(f"{Path(file.path).name}: {problem}")
 
@@ -483,7 +469,7 @@ def _default_encoder() -> str:
     return inside if importlib.util.find_spec(package) else on_the_hub
 
 
-def _write(sources: Sequence[DraftSource], command: str, name: str, encoder: str) -> str:
+def _write(sources: Sequence[DraftSource], command: str, notes: Sequence[str], name: str, encoder: str) -> str:
     max_length, texts = _max_length(sources, encoder)
     num_rows = max(source.rows("train") for source in sources)
     batch_size = 16 if num_rows < 2000 or max(map(_characters, sources)) > 3 * 128 else 32  # of 128 tokens or so
@@ -492,6 +478,7 @@ def _write(sources: Sequence[DraftSource], command: str, name: str, encoder: str
     lines = [
         f"# Written by `{_printable(command)}`, which has looked at the files.",
         "# `mtl-hf train` on this file runs as it is (--dry-run checks it first); its --help explains every field.",
+        *(f"# {_printable(note)}" for note in notes),
         "model:",
         f"  encoder: {flow(encoder)}  # or a Hub id, or a folder",
         f"  max_length: {max_length}  # tokens; {texts}",
@@ -578,9 +565,8 @@ def _write_source(source: DraftSource) -> list[str]:
         lines.append(_comment(f"{column}: {kind}, {min(held)} to {max(held):,} words, half of them up to"
                               f" {int(np.median(held))}"))  # fmt: skip
     lines += [_comment(note) for note in source.notes]
-    loader, arguments = FILE_LOADERS[Path(source.first.path).suffix]
-    paths = {split: [file.path for file in held] for split, held in source.files.items()}
-    files = {split: held if len(held) > 1 else held[0] for split, held in paths.items()}
+    loader, arguments = source.first.loader
+    files = {split: held if len(held) > 1 else held[0] for split, held in source.paths().items()}
     text = source.text if len(source.text) > 1 else source.text[0]
     lines += [f"  {source.name}:", f"    path: {loader}", f"    data_files: {flow(files)}"]
     lines += [f"    {key}: {flow(value)}" for key, value in (*arguments.items(), ("text", text))]
@@ -617,7 +603,7 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
 
 def _names_missing(column: Column, kind: str) -> str:
     """For comments: how to give names to labels that are numbers."""
-    if column.kind not in ("number", "numbers"):
+    if column.kind not in ("number", "numbers") or {value for value, _ in column.common} <= {"true", "false"}:
         return ""
     names = ("O", "B-PER", "I-PER") if kind == "token_classification" else ("NAME", "NAME", "NAME")
     values = sorted((value for value, _ in column.common), key=float)[:3]
@@ -628,18 +614,18 @@ def _names_missing(column: Column, kind: str) -> str:
 
 def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:
     """(Source, label column) → the name of its task: the column's, unless that says nothing or is not the only one."""
-    columns = collections.Counter(_plain_name(column).lower() for source in sources for column in source.tasks)
+    columns = collections.Counter(plain_name(column).lower() for source in sources for column in source.tasks)
     names: dict[tuple[str, str], str] = {}
     for source in sources:
         for column in source.tasks:
-            name = _plain_name(column)
+            name = plain_name(column)
             if not name or (name.lower() in _PLAIN_NAMES and len(source.tasks) == 1):
                 name = source.name
             elif columns[name.lower()] > 1 or name.lower() in _PLAIN_NAMES or not _is_task_name(name):
                 name = f"{source.name}_{name}"
             names[source.name, column] = next(
                 candidate
-                for candidate in _numbered(name)
+                for candidate in numbered(name)
                 if candidate not in names.values() and _is_task_name(candidate)
             )
     return names

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .describe_file import Column, FileDescription, label_name
@@ -191,6 +192,40 @@ def tags_between_spaces(file: FileDescription, columns: Iterable[Column]) -> dic
             f"lists, in .jsonl or .parquet: {_json(example)}",
         )
     return found
+
+
+def conll_columns(path: str | Path) -> list[str]:
+    """Names for the columns of a CoNLL file: a word a line with its tags, and a blank line between sentences.
+
+    Args:
+        path: Any file of text. Its first 5,000 lines decide.
+
+    Returns:
+        The names, empty where it is no such file: `tokens`, others, `tags`; of CoNLL-2003 those that are usual.
+
+    Raises:
+        ValueError: The words are numbered, as in CoNLL-U, which cannot be read yet.
+    """
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        lines = [line.strip() for line in itertools.islice(file, 5000)]
+    kept = [line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))]
+    rows = [line.split("\t") if "\t" in line else line.split() for line in kept]
+    usual = collections.Counter(map(len, rows)).most_common(1)
+    if not usual or usual[0][0] < 2 or usual[0][1] < MOST * len(rows) or "" not in lines:
+        return []
+    width = usual[0][0]
+    columns = list(zip(*(row for row in rows if len(row) == width), strict=True))
+    if not any(_is_tags(column) or len({*column}) <= min(MAX_NAMES, len(column) / 4) for column in columns[1:]):
+        return []
+    if sum(map(str.isdecimal, columns[0])) >= MOST * len(columns[0]):
+        shape = Shape(
+            "CoNLL-U, with the number of each word in the first column",
+            "a word a line and its tag, with a tab between and a blank line after each sentence",
+        )
+        raise ValueError(f"{path} {shape}.")
+    if width == 4 and _is_tags(columns[2]) and _is_tags(columns[3]):
+        return ["tokens", "pos_tags", "chunk_tags", "ner_tags"]
+    return ["tokens", *(f"column_{number}" for number in range(2, width)), "tags"]
 
 
 def one_hot_columns(file: FileDescription) -> list[str]:

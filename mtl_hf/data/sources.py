@@ -129,8 +129,12 @@ def read_lines(file: str | None) -> Iterator[str]:
                 raise ValueError(f"{file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
 
 
-def load_file(path: str | Path) -> datasets.Dataset:
-    """All rows of one file, read as its ending says.
+def load_file(path: str | Path, loader: tuple[str, Mapping[str, Any]] | None = None) -> datasets.Dataset:
+    """All rows of one file.
+
+    Args:
+        path: The file.
+        loader: The loader of `datasets` and its arguments; None for those of its ending.
 
     Raises:
         ValueError: There is no such file, its ending is not one of `FILE_LOADERS`, or it cannot be read.
@@ -139,10 +143,10 @@ def load_file(path: str | Path) -> datasets.Dataset:
     if not path.is_file():
         hint = nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else [])
         raise ValueError(f"there is no file {path}.{hint}")
-    if not has_rows(path):
+    if loader is None and not has_rows(path):
         raise ValueError(f"{path} ends in {path.suffix!r}; files of rows end in {', '.join(FILE_LOADERS)}.")
-    loader, arguments = FILE_LOADERS[path.suffix.lower()]
-    return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path))["train"]
+    kind, arguments = loader or FILE_LOADERS[path.suffix.lower()]
+    return _from_loader(Source(path=kind, data_files=str(path), text="", loader=dict(arguments)), str(path))["train"]
 
 
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
