@@ -4,7 +4,7 @@ Notable: it only looks. What a column is good for is decided in `draft.py`.
 """
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,8 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 
-from .sources import FILE_LOADERS, has_text, load_file
+from .files import loader_of
+from .sources import has_text, load_file
 
 Loader = tuple[str, dict[str, Any]]  # a loader of `datasets`, as `csv`, and its arguments
 # Columns called like this hold text, or pairs of texts.
@@ -81,21 +82,22 @@ class FileDescription:
         return len(self.rows)
 
 
-def describe_file(path: str | Path, loader: Loader | None = None) -> FileDescription:
+def describe_file(path: str | Path, loader: Loader | None = None, as_text: Collection[str] = ()) -> FileDescription:
     """Look at every column of a file.
 
     Args:
         path: The file.
-        loader: The loader of `datasets` and its arguments; None for those of its ending in `sources.FILE_LOADERS`.
+        loader: The loader of `datasets` and its arguments; None for those of its ending.
+        as_text: Columns of CSV that stay text, as labels do in runs.
 
     Raises:
         ValueError: It cannot be read, with the line; or it has no rows.
     """
-    rows = load_file(path, loader)
+    rows = load_file(path, as_text, loader)
     if not len(rows):
         raise ValueError(f"{path} has no rows.")
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
-    return FileDescription(str(path), loader or FILE_LOADERS[Path(path).suffix.lower()], rows, columns)
+    return FileDescription(str(path), loader or loader_of(path), rows, columns)
 
 
 def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:

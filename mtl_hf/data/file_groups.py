@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .describe_file import Loader
-from .files import find_separator
+from .files import FILE_LOADERS, find_separator, has_rows, loader_of
 from .shapes import conll_columns
-from .sources import FILE_LOADERS, SPLITS, has_rows
+from .sources import SPLITS
 
 SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -87,11 +87,11 @@ def find_loader(path: str, sep: str | None = None) -> Loader | None:
     if ending in CONLL_ENDINGS and os.path.isfile(path):
         names = conll_columns(path)
         return ("conll", {"column_names": names}) if names else None
-    if ending not in FILE_LOADERS or not os.path.isfile(path):
+    if not has_rows(path) or not os.path.isfile(path):
         return None
-    loader, arguments = FILE_LOADERS[ending]
-    if ending == ".csv" and (sep := sep or find_separator(path)) != ",":
-        arguments = arguments | {"sep": sep}
+    loader, arguments = loader_of(path)
+    if loader == "csv" and "sep" not in arguments and (sep := sep or find_separator(path)) != ",":
+        arguments["sep"] = sep
     return loader, arguments
 
 

@@ -121,6 +121,14 @@ def test_a_comma_is_not_written_and_a_separator_is_one_character(tmp_path: Path)
         draft_config([path], sep=";;")
 
 
+def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "d[0]").mkdir()
+    path = write(tmp_path / "d[0]" / "br[1].csv", review_rows())
+    write(tmp_path / "d[0]" / "br1.csv", review_rows()[:20])
+    config = runs(draft_config([path]), tmp_path)
+    assert len(load_sources(config)["br_1"].splits["train"]) > 30
+
+
 def conll_lines(*tags_of_columns: str, separator: str = " ") -> str:
     generator = random.Random(0)
     sentences = [some_text(generator).split() for _ in range(40)]

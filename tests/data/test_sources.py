@@ -80,7 +80,7 @@ def test_csv_with_a_separator_and_an_encoding(tmp_path: Path, encoding: str) -> 
     file = tmp_path / "train.csv"
     file.write_bytes("text;label\nschön;1\nça va;2\n".encode(encoding))
     data = load(path="csv", data_files={"train": str(file), "validation": str(file)}, sep=";", encoding=encoding)
-    assert rows_of(data)["train"] == [{"text": "schön", "label": 1}, {"text": "ça va", "label": 2}]
+    assert rows_of(data)["train"] == [{"text": "schön", "label": "1"}, {"text": "ça va", "label": "2"}]
 
 
 def test_encoding_errors_are_replaced_where_asked(tmp_path: Path) -> None:
