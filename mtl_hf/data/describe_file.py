@@ -77,6 +77,11 @@ class FileDescription:
     columns: dict[str, Column]
 
     @property
+    def is_csv(self) -> bool:
+        """Whether it is a table of text, which does not tell what is a number."""
+        return self.loader[0] == "csv"
+
+    @property
     def num_rows(self) -> int:
         """Its number of rows."""
         return len(self.rows)

@@ -36,6 +36,7 @@ _ID = re.compile(r"(?i)(.*[_ -])?(id|ids|uuid|guid|idx|index|url|uri|hash)|unnam
 _DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T]\d.*)?")
 _SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|value|y|similarity|relatedness)")
 _CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([_ -]?id)?")
+_WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 _PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # say nothing of what is learnt
 MAX_LABELS = 200  # more different values than this are no labels
 MAX_NUMBERS = 20  # more different whole numbers than this are a quantity
@@ -116,7 +117,9 @@ def draft_config(
                 split: [describe_file(path, find_loader(path, sep and separator)) for path in held]
                 for split, held in splits.items()
             }
-            sources.append(DraftSource(source_name, described))
+            source = DraftSource(source_name, described)
+            _check_loaders(source)
+            sources.append(source)
     texts = [column.strip() for column in text.split(",")] if text else []
     for flag, columns in (("--text", texts), ("--label", list(given))):
         for column in columns:
@@ -151,6 +154,18 @@ def _unless_found(
         left_out.update(dict.fromkeys(held, str(error)))
 
 
+def _check_loaders(source: DraftSource) -> None:
+    """All files of a source are read alike."""
+    for file in (file for held in source.files.values() for file in held):
+        for key in ("sep", "column_names"):
+            one, other = (found.loader[1].get(key, ",") for found in (source.first, file))
+            if one != other:
+                raise ValueError(
+                    f"{source.first.path} and {file.path} are files of one source, but their `{key}` differs: {one!r}"
+                    f" and {other!r}. Write them alike."
+                )
+
+
 def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, str | None], ask: Ask | None) -> None:
     """Choose text and label columns of a source, and the splits that have them; it is changed in place."""
     shapes = _find_shapes(source.first, given)
@@ -166,6 +181,12 @@ def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, s
     source.tasks = _choose_labels(source, chosen, shapes, ask)
     _check_splits(source)
     _report_headers(source)
+    names = [column for column, kind in source.tasks.items() if TASK_TYPES[kind].has_vocabulary]
+    if any(column.kind == "number" for name in names for column in source.columns(name)) and source.first.is_csv:
+        source.files = {
+            split: [describe_file(file.path, file.loader, as_text=names) for file in held]
+            for split, held in source.files.items()
+        }
 
 
 def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapping[str, str]) -> str:
@@ -456,7 +477,7 @@ def _check_splits(source: DraftSource) -> None:
 def _report_headers(source: DraftSource) -> None:
     """Warn of CSV files whose first line seems to be no header; the notes keep it."""
     for file in (file for files in source.files.values() for file in files):
-        if file.loader[0] == "csv" and (problem := header_problem(file.rows)):
+        if file.is_csv and (problem := header_problem(file.rows)):
             logger.warning("%s: %s.", file.path, problem)
             source.notes.append(f"{Path(file.path).name}: {problem}")
 
@@ -603,10 +624,10 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
 
 def _names_missing(column: Column, kind: str) -> str:
     """For comments: how to give names to labels that are numbers."""
-    if column.kind not in ("number", "numbers") or {value for value, _ in column.common} <= {"true", "false"}:
+    if not all(_WHOLE.fullmatch(value) for value, _ in column.common):
         return ""
     names = ("O", "B-PER", "I-PER") if kind == "token_classification" else ("NAME", "NAME", "NAME")
-    values = sorted((value for value, _ in column.common), key=float)[:3]
+    values = sorted((value for value, _ in column.common), key=int)[:3]
     shown = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=False))
     more = ", ..." if column.num_distinct > len(values) else ""
     return f"; these are numbers without names: `labels: {{{shown}{more}}}` gives each one"

@@ -106,10 +106,11 @@ def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     groups: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
     for path in map(Path, paths):
         folder = path.absolute().parent
-        parts = re.split(r"[\W_]+", path.stem)
+        stem = path.name.removesuffix("".join(path.suffixes[-2:])) if has_rows(path.stem) else path.stem  # rows.csv.gz
+        parts = re.split(r"[\W_]+", stem)
         split = next((SPLIT_WORDS[part.lower()] for part in parts if part.lower() in SPLIT_WORDS), None)
         if split is not None:  # a shard's number, as in train-00000-of-00002, is no name
-            rest = re.sub(r"[-_]?\d+-of-\d+$", "", path.stem)
+            rest = re.sub(r"[-_]?\d+-of-\d+$", "", stem)
             rest = "_".join(part for part in re.split(r"[\W_]+", rest) if part.lower() not in SPLIT_WORDS)
         elif folder.name.lower() in SPLIT_WORDS:
             split, rest, folder = SPLIT_WORDS[folder.name.lower()], "_".join(parts), folder.parent
@@ -130,7 +131,7 @@ def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
                     f"{', '.join(held)}: by their names all are the {split} split of one source; rename those that are"
                     " not, or name one at a time."
                 )
-        if len({repr(FILE_LOADERS.get(Path(path).suffix)) for path in files}) > 1:
+        if len({repr(loader_of(path)) if has_rows(path) else "" for path in files}) > 1:
             raise ValueError(f"{', '.join(files)} are splits of one source, and so should be files of one kind.")
         name = plain_name(rest or Path(folder_name).name) or "data"
         if name in sources:

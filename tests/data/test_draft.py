@@ -121,6 +121,13 @@ def test_a_comma_is_not_written_and_a_separator_is_one_character(tmp_path: Path)
         draft_config([path], sep=";;")
 
 
+def test_files_of_one_source_are_read_alike(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", review_rows())
+    (tmp_path / "test.csv").write_text("body;mood\nfine;pos\npoor;neg\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"train\.csv and .*test\.csv are .* but their `sep` differs: ',' and ';'"):
+        draft_config([train, str(tmp_path / "test.csv")])
+
+
 def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
     (tmp_path / "d[0]").mkdir()
     path = write(tmp_path / "d[0]" / "br[1].csv", review_rows())
@@ -317,6 +324,20 @@ def test_labels_that_are_numbers_get_a_comment_that_names_them(tmp_path: Path) -
         "truth": "",
         "kind": "",
     }
+
+
+def test_labels_of_csv_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    rows = [{"text": row["body"], "version": ["1.0", "2.0"][number % 2], "code": ["007", "7", "70"][number % 3],
+             "stars": number % 3, "score": number / 4} for number, row in enumerate(review_rows())]  # fmt: skip
+    yaml = draft_config([write(tmp_path / "rows.csv", rows)], labels=["version", "code", "stars", "score=regression"])
+    assert "# version: 2 labels, 60 rows in train: '1.0' 30, '2.0' 30\n" in yaml
+    assert "# code: 3 labels, 60 rows in train: '007' 20, '7' 20, '70' 20\n" in yaml
+    assert "'2' 20; these are numbers without names: `labels: {0: NAME, 1: NAME, 2: NAME}` gives each one" in yaml
+    assert "# score: 0 to 14.75, 60 different numbers" in yaml
+    config = runs(yaml, tmp_path)
+    tasks = build_tasks(config, load_sources(config))
+    assert tasks["version"].labels == ["1.0", "2.0"]
+    assert set(tasks["code"].labels) == {"007", "7", "70"}
 
 
 def test_texts_that_are_missing_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ def test_splits_are_told_by_words_in_the_names_of_files_or_folders() -> None:
 
 
 def test_shards_are_files_of_one_split_and_names_of_sources_differ() -> None:
+    assert group_files(["/d/a_train.csv.gz", "/d/a_test.csv.gz", "/d/v1.2.csv"]) == {
+        "a": {"train": ["/d/a_train.csv.gz"], "test": ["/d/a_test.csv.gz"]},
+        "v1_2": {"train": ["/d/v1.2.csv"]},
+    }
     shards = [f"/d/train-0000{number}-of-00002.parquet" for number in range(2)]
     assert group_files(shards) == {"d": {"train": shards}}
     assert group_files(["/one/x.csv", "/two/x.csv"]) == {
