@@ -196,9 +196,10 @@ def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapp
         for path in [*(path for source in sources for held in source.paths().values() for path in held), *left_out]
         if Path(path).is_relative_to(folder)
     }
-    taken = ", ".join(name for path, name in inside.items() if path not in left_out)
-    rest = "; ".join(f"{inside[path]} ({reason})" for path, reason in left_out.items() if path in inside)
-    return f"{folder}: taken are {taken}. Not taken: {rest or 'none'}."
+    taken = [name for path, name in inside.items() if path not in left_out]
+    rest = [f"{inside[path]} ({reason})" for path, reason in left_out.items() if path in inside]
+    shown = ", ".join(taken[:20]) + (f" and {len(taken) - 20} more (see data_files)" if len(taken) > 20 else "")
+    return f"{folder}: taken are {shown}. Not taken: {'; '.join(rest) or 'none'}."
 
 
 # ---- what a column is good for ----
