@@ -222,7 +222,7 @@ def _find_shapes(file: FileDescription, given: Mapping[str, str | None]) -> dict
 
 
 def _name_shapes(file: FileDescription, shapes: Mapping[str, Shape]) -> str:
-    return f"{file.path}: " + " ".join(f"the column {name!r} {shape}." for name, shape in shapes.items())
+    return f"{file.path}: the column " + " The column ".join(f"{name!r} {shape}." for name, shape in shapes.items())
 
 
 def choose_text(
@@ -326,7 +326,8 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
         return None, "empty" if column.kind != "other" else "neither text, labels nor numbers"
     if column.kind in ("words", "numbers"):
         words = file.columns[text[0]]
-        if len(text) == 1 and words.kind == "words" and _aligned(column, words):
+        aligned = len(text) == 1 and words.kind == "words" and _aligned(column, words)
+        if aligned and column.num_distinct > 1:
             return ("token_classification", "") if column.num_distinct <= MAX_LABELS * 5 else (None, "other words")
         if column.num_distinct < 2:
             return None, f"always {_quoted(column.common[0][0])}"
@@ -344,6 +345,12 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
     ):  # fmt: skip
         return None, "an id: its values say nothing of the text"
     if column.kind == "number":
+        if not all(map(math.isfinite, column.bounds or ())):
+            row = next(row for row, value in enumerate(file.rows[column.name]) if value in (math.inf, -math.inf))
+            return None, f"row {row + 1} has {file.rows[row][column.name]}, which is no number to learn: correct it"
+        few = column.num_distinct <= min(MAX_NUMBERS, column.num_values / 10)
+        if named and few and file.is_csv and len(text) == 1:  # 1.0, 1.1: perhaps codes, which CSV keeps as they are
+            return "sequence_classification", "could be `regression`, if its numbers are a scale"
         if not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS):
             kind = _number_type(file, text)
             if kind == "regression" and is_far(column.mean, column.deviation):

@@ -223,7 +223,7 @@ def conll_columns(path: str | Path) -> list[str]:
             "a word a line and its tag, with a tab between and a blank line after each sentence",
         )
         raise ValueError(f"{path} {shape}.")
-    if width == 4 and _is_tags(columns[2]) and _is_tags(columns[3]):
+    if width == 4 and _is_tags(columns[3]) and all(map(_TAG.fullmatch, columns[2])):
         return ["tokens", "pos_tags", "chunk_tags", "ner_tags"]
     return ["tokens", *(f"column_{number}" for number in range(2, width)), "tags"]
 

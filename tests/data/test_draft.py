@@ -326,6 +326,35 @@ def test_labels_that_are_numbers_get_a_comment_that_names_them(tmp_path: Path) -
     }
 
 
+@pytest.mark.parametrize("found", [float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_left_out_with_their_row(found: float, tmp_path: Path) -> None:
+    rows = [row | {"weight": found if number == 6 else row["weight"]} for number, row in enumerate(review_rows())]
+    for ending in (".csv", ".jsonl"):
+        yaml = draft_config([write(tmp_path / f"reviews{ending}", rows)])
+        assert f"left out: weight, row 7 has {found}, which is no number to learn: correct it" in yaml
+
+
+def test_decimals_called_labels_in_csv_are_codes_and_else_numbers(tmp_path: Path) -> None:
+    rows = [{"text": row["body"], "label": ["1.0", "1.1", "1.10"][number % 3]}
+            for number, row in enumerate(review_rows())]  # fmt: skip
+    yaml = draft_config([write(tmp_path / "rows.csv", rows)])
+    assert "# label could be `regression`, if its numbers are a scale" in yaml
+    assert "# label: 3 labels, 60 rows in train: '1.0' 20, '1.1' 20, '1.10' 20" in yaml
+    config = runs(yaml, tmp_path)
+    assert tasks_of(config) == {"rows": ("sequence_classification", "label")}
+    rows = [{"text": row["text"], "label": float(row["label"])} for row in rows]
+    config = runs(draft_config([write(tmp_path / "rows.jsonl", rows)]), tmp_path)
+    assert tasks_of(config) == {"rows": ("regression", "label")}
+
+
+def test_tags_that_are_always_the_same_are_left_out(tmp_path: Path) -> None:
+    rows = [{"tokens": row["body"].split(), "tags": ["B-x" if "o" in word else "O" for word in row["body"].split()],
+             "pos": ["NN"] * len(row["body"].split())} for row in review_rows()]  # fmt: skip
+    yaml = draft_config([write(tmp_path / "rows.jsonl", rows)])
+    assert "# left out: pos, always 'NN'" in yaml
+    assert tasks_of(runs(yaml, tmp_path)) == {"tags": ("token_classification", "tags")}
+
+
 def test_labels_of_csv_are_shown_as_they_are_written(tmp_path: Path) -> None:
     rows = [{"text": row["body"], "version": ["1.0", "2.0"][number % 2], "code": ["007", "7", "70"][number % 3],
              "stars": number % 3, "score": number / 4} for number, row in enumerate(review_rows())]  # fmt: skip

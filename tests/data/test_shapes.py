@@ -69,7 +69,7 @@ REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
     "numbers as text": ("csv", labelled(["[0, 1, 0]", "[1, 0, 0]"] * 15), r"lists written as text \(\[0, 1, 0\]\)"),
     "words and tags as text": (
         "csv", [{"tokens": str(words), "tags": str(tags)} for words, tags in SENTENCES],
-        "the column 'tokens' looks like lists written as text .* the column 'tags' looks like",
+        "the column 'tokens' looks like lists written as text .* The column 'tags' looks like",
     ),
     "words and tags with spaces": (
         "csv", [{"sentence": " ".join(words), "tags": " ".join(tags)} for words, tags in SENTENCES],
