@@ -25,6 +25,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from .leaks import Leaks, find_leaks, text_key
@@ -262,7 +263,7 @@ def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
         # pandas would take labels such as None, NA or null for missing ones.
         arguments |= {"keep_default_na": False, "na_values": [""]}
     try:
-        loaded = datasets.load_dataset(resolve_path(str(source.path)), **arguments)
+        loaded = _load_dataset(resolve_path(str(source.path)), arguments, where)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
         if source.path == "json":
             for path in files:
@@ -276,6 +277,31 @@ def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
     if not isinstance(loaded, datasets.DatasetDict):
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
     return {str(split): rows for split, rows in loaded.items()}
+
+
+def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
+    """As `datasets.load_dataset`; rows that it has cached and cannot read any more are read anew."""
+    try:
+        loaded = datasets.load_dataset(path, **arguments)
+        problem = _lacking_rows(loaded)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
+            raise
+        problem = str(error)
+    if not problem:
+        return loaded
+    logger.warning("`%s`: rows that are cached in %s are damaged (%s); they are read anew.",
+                   where, datasets.config.HF_DATASETS_CACHE, problem)  # fmt: skip
+    return datasets.load_dataset(path, **{**arguments, "download_mode": "reuse_cache_if_exists"})
+
+
+def _lacking_rows(loaded: Any) -> str:
+    """Which split has fewer rows than were written into the cache, in words; nothing if none has."""
+    for split, rows in loaded.items() if isinstance(loaded, datasets.DatasetDict) else ():
+        written = (rows.info.splits or {}).get(split)
+        if written is not None and written.num_examples > len(rows):
+            return f"{split} has {len(rows):,} of {written.num_examples:,} rows"
+    return ""
 
 
 def _first_cause(error: BaseException) -> str:
