@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from .secrets import masked_message, masked_overrides
 from .values import FALSE, NONE, TRUE, Plain, nearest, plain, show
 
 _VARIABLE = re.compile(r"\$\{([^}\n]*)\}")
@@ -91,12 +92,12 @@ def parse_yaml(text: str, name: str) -> Any:
     try:
         loader = _Loader(_VARIABLE.sub(lambda match: match[0].translate(_HIDE), text))
     except yaml.YAMLError as error:  # a character that YAML does not allow
-        raise ValueError(f"{name} is not valid YAML: {error}") from error
+        raise ValueError(f"{name} is not valid YAML: {masked_message(str(error))}") from error
     loader.name = name
     try:
         return loader.get_single_data()
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is not valid YAML: {str(error).translate(_UNHIDE)}") from error
+        raise ValueError(f"{name} is not valid YAML: {masked_message(str(error).translate(_UNHIDE))}") from error
     finally:
         loader.dispose()
 
@@ -127,16 +128,23 @@ def apply_override(tree: dict[str, Any], text: str) -> None:
     """
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
+    (shown,) = masked_overrides([text])
     if not equals or not all(keys):
-        raise ValueError(f"{text!r} is not an override: write key=value, as in training.learning_rate=1e-4.")
+        raise ValueError(f"{shown!r} is not an override: write key=value, as in training.learning_rate=1e-4.")
     target = tree
     for key in keys[:-1]:
         if target.get(key) is None:
             target[key] = {}
         target = target[key]
         if not isinstance(target, dict):
-            raise ValueError(f"override {text!r}: `{key}` holds {show(target)}, which has no keys.")
-    target[keys[-1]] = parse_yaml(value, f"override {text!r}") if value.strip() else Plain("")
+            raise ValueError(f"override {shown!r}: `{key}` holds {show(target)}, which has no keys.")
+    try:
+        target[keys[-1]] = parse_yaml(value, f"override {shown!r}") if value.strip() else Plain("")
+    except ValueError:
+        if shown == text:
+            raise
+        # The parser's message quotes the value.
+        raise ValueError(f"override {shown!r}: the value is not valid YAML.") from None
 
 
 def copy_tree(value: Any) -> Any:
