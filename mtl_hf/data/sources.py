@@ -111,7 +111,7 @@ def load_file(path: str | Path, as_text: Collection[str] = ()) -> datasets.Datas
             only such.
 
     Raises:
-        ValueError: There is no such file, its ending is another, or it cannot be read.
+        ValueError: There is no such file, its ending is another, it cannot be read, or it has no rows.
     """
     path = Path(resolve_path(str(path)))
     if not path.is_file():
