@@ -435,7 +435,9 @@ def _embed(arguments: argparse.Namespace) -> None:
     import torch
     from datasets import Dataset
 
-    from .data.sources import has_rows, load_file
+    from .data.describe_file import TEXT_COLUMNS
+    from .data.files import has_rows
+    from .data.sources import load_file
     from .inference.embed import cosine_table, embed, sample_sentences, text_column
 
     drawing = {name: getattr(arguments, name) for name in ("projection", "color", "sample")}
@@ -448,7 +450,7 @@ def _embed(arguments: argparse.Namespace) -> None:
         rows = sample_sentences()
         drawing = {"color": "theme"} | drawing
     elif arguments.file and not arguments.texts and has_rows(arguments.file):
-        rows = load_file(arguments.file)
+        rows = load_file(arguments.file, as_text=[arguments.text] if arguments.text else TEXT_COLUMNS)
     else:
         rows = Dataset.from_dict({"text": list(_texts(arguments))})
     written = arguments.to or arguments.plot
@@ -549,7 +551,7 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
         return list(arguments.texts)
     if not arguments.file and sys.stdin.isatty():
         raise ValueError("there is no text: give some, or `--file`, or pipe lines in.")
-    from .data.sources import read_lines
+    from .data.files import read_lines
 
     return list(read_lines(arguments.file))
 

@@ -21,8 +21,9 @@ import numpy as np
 from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
+from .files import FILE_LOADERS
 from .labels import TASK_TYPES, is_far
-from .sources import FILE_LOADERS, SPLITS
+from .sources import SPLITS
 
 Ask = Callable[[str, Sequence[str]], str]  # a question and its possible answers → one of them
 

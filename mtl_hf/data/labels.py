@@ -18,6 +18,7 @@ import numpy as np
 from ..config import RunConfig, Task, nearest
 from ..modeling.answers import is_span_scheme
 from ..modeling.heads import check_head_name
+from .label_text import as_number, find_name, report_similar_labels, tidy_labels
 from .sources import SourceData
 
 logger = logging.getLogger(__name__)
@@ -225,16 +226,20 @@ def _build_task(
         )
     if not task_type.has_vocabulary and (spec.labels or spec.label_smoothing):
         raise ValueError(f"`tasks.{name}`: {spec.type} takes neither `labels` nor `label_smoothing`.")
+    given = (vocabularies or {}).get(name)
     for source in sources:
         for split, rows in source.splits.items():
             source.gold[split][name] = _read_labels(name, spec, source, split, rows)
+            if given and spec.type == "sequence_classification":
+                source.gold[split][name] = [find_name(label, given) for label in source.gold[split][name]]
     training = [label for source in sources for label in source.gold["train"].get(name, []) if label is not None]
     if "train" in sources[0].splits and not training and spec.train:
         raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
     if not task_type.has_vocabulary:
         return TaskData(name, spec, [], form)
-    given = (vocabularies or {}).get(name)
     labels = given or _vocabulary(name, spec, sources, training)
+    if not given and not spec.labels and spec.type != "token_classification":
+        report_similar_labels(name, labels)
     task = TaskData(name, spec, labels, form, spans=spec.type == "token_classification" and is_span_scheme(labels))
     for source in sources:
         for split in source.splits:
@@ -253,11 +258,17 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
     class_label = next((item for item in (feature, inner) if isinstance(item, datasets.ClassLabel)), None)
     renamed = spec.labels if isinstance(spec.labels, dict) else None
     column = list(rows[spec.label])
+    if not TASK_TYPES[spec.type].has_vocabulary:
+        column = [as_number(value) for value in column] if source.untyped else column
+    elif spec.type != "token_classification":
+        column = tidy_labels(name, column, lambda row: source.where(split, row))
 
     def problem(row: int, found: Any) -> ValueError:
+        decimal = source.untyped and re.fullmatch(r"-?[0-9]+,[0-9]+", str(found))
+        comma = ' `decimal: ","` of the source reads numbers with a decimal comma.' if decimal else ""
         return ValueError(
             f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.label!r}; {spec.type}"
-            f" takes {TASK_TYPES[spec.type].label}."
+            f" takes {TASK_TYPES[spec.type].label}.{comma}"
         )
 
     def to_name(value: Any, row: int) -> str | None:
@@ -273,6 +284,7 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
             raise problem(row, value)
         if renamed is None:
             return str(value)
+        value = find_name(value, renamed)
         if str(value) not in renamed:
             raise ValueError(
                 f"`tasks.{name}.labels` has no name for {value!r} ({source.where(split, row)}); it names"
@@ -376,8 +388,9 @@ def _vocabulary(name: str, spec: Task, sources: list[SourceData], training: list
                 class_label = getattr(feature, "feature", feature)
                 if isinstance(class_label, datasets.ClassLabel):
                     declared += class_label.names
+        # 01 and 1 are one number: without the inner sort their order would change from process to process.
         numbers = all(re.fullmatch(r"-?\d+", label) for label in found)
-        labels = list(dict.fromkeys([*declared, *sorted(found, key=int if numbers else _tag_order)]))
+        labels = list(dict.fromkeys([*declared, *sorted(sorted(found), key=int if numbers else _tag_order)]))
     if len(labels) < 2 and spec.type == "sequence_classification":
         raise ValueError(f"`tasks.{name}`: there is only one label, {labels[0]!r}; nothing can be learned from that.")
     return labels

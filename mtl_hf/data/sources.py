@@ -6,19 +6,16 @@ spent, and named with its file, column or row. Nothing is skipped silently: what
 
 import codecs
 import collections
-import csv
 import dataclasses
 import glob
 import hashlib
 import importlib
 import inspect
-import json
+import itertools
 import logging
 import os
 import re
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,20 +24,14 @@ import datasets
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
+from .files import SEPARATORS, check_parquet, find_files, loader_of
 from .leaks import Leaks, find_leaks, text_key
+from .row_files import READERS, read_row_files
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
-# Ending → the loader of `datasets` and its arguments.
-FILE_LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
-    ".jsonl": ("json", {}),
-    ".json": ("json", {}),
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t", "quoting": csv.QUOTE_NONE}),  # or a quote that opens a cell takes rows in with it
-    ".parquet": ("parquet", {}),
-}
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zip", ".zst", ".lz4", ".7z")
+_NUMBER_TASKS = ("regression", "sentence_similarity")  # their labels are no names
 
 
 @dataclass
@@ -54,6 +45,7 @@ class SourceData:
         splits: Split → rows as they were loaded.
         gold: Split → task → the label of each row as names: a string, a list of them, a number, or None.
         origins: Split → the loaded split and row numbers that its rows came from, where rows were moved or dropped.
+        untyped: Whether its files (CSV) do not tell text from numbers, so that a text may stand for a number.
     """
 
     name: str
@@ -62,6 +54,7 @@ class SourceData:
     splits: dict[str, datasets.Dataset]
     gold: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
     origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
+    untyped: bool = False
 
     def keep(self, split: str, rows: Sequence[int], of: str | None = None) -> None:
         """Make a split of some rows of one (of itself by default), and remember where they came from."""
@@ -109,39 +102,25 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     return sources
 
 
-def has_rows(path: str | Path) -> bool:
-    """Whether a file is one of rows with columns, by its ending; any other is one of lines."""
-    return Path(path).suffix.lower() in FILE_LOADERS
-
-
-def read_lines(file: str | None) -> Iterator[str]:
-    """Lines of a file, or of standard input, as they come.
-
-    Raises:
-        ValueError: A line that is not UTF-8, with its number.
-    """
-    with open(file, "rb") if file else nullcontext(sys.stdin.buffer) as stream:
-        for number, line in enumerate(stream, start=1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
-
-
-def load_file(path: str | Path) -> datasets.Dataset:
+def load_file(path: str | Path, as_text: Collection[str] = ()) -> datasets.Dataset:
     """All rows of one file, read as its ending says.
 
+    Args:
+        path: A file that ends as those of `FILE_LOADERS`; it may be compressed (`rows.csv.gz`).
+        as_text: Columns of CSV that stay text as it is written (codes, labels); others are numbers where they hold
+            only such.
+
     Raises:
-        ValueError: There is no such file, its ending is not one of `FILE_LOADERS`, or it cannot be read.
+        ValueError: There is no such file, its ending is another, it cannot be read, or it has no rows.
     """
     path = Path(resolve_path(str(path)))
     if not path.is_file():
         hint = nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else [])
-        raise ValueError(f"there is no file {path}.{hint}")
-    if not has_rows(path):
-        raise ValueError(f"{path} ends in {path.suffix!r}; files of rows end in {', '.join(FILE_LOADERS)}.")
-    loader, arguments = FILE_LOADERS[path.suffix.lower()]
-    return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path))["train"]
+        raise ValueError(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.{hint}")
+    loader, arguments = loader_of(path)
+    return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path), as_text)[
+        "train"
+    ]
 
 
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
@@ -152,7 +131,10 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
         key = next(iter(source.loader), "data_files")
         raise ValueError(f"`{where}.{key}` is for `path`: a `dataset` handed over in Python takes no such argument."
                          f"{nearest(key, [item.name for item in dataclasses.fields(Source)])}")  # fmt: skip
-    loaded = _from_python(source.dataset, where) if source.dataset is not None else _from_loader(source, where)
+    if source.dataset is not None:
+        loaded = _from_python(source.dataset, where)
+    else:
+        loaded = _from_loader(source, where, _text_columns(name, source, config))
     shares = _choose_splits(loaded, source.split, where)
     if "train" not in loaded and shares:
         raise ValueError(f"`{where}`: there are no training rows to carve a split from; it has {', '.join(loaded)}.")
@@ -165,7 +147,8 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
             raise ValueError(f"`{where}`: the split {split!r} has no rows.")
         labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
         _check_columns(rows, [*((f"{where}.text", column) for column in columns), *labels], split, name)
-    data = SourceData(name, _find_form(loaded, columns, where), columns, dict(loaded))
+    form = _find_form(loaded, columns, where)
+    data = SourceData(name, form, columns, dict(loaded), untyped=source.path == "csv")
     for split in list(data.splits):
         _drop_bad_rows(data, split, source.drop_bad_rows)
     if shares:
@@ -176,6 +159,13 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
             _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train", name)
         carve(data, shares, stratify, typed(int, source.split.get("seed", 13), f"{where}.split.seed"))
     return data
+
+
+def _text_columns(name: str, source: Source, config: RunConfig) -> set[str]:
+    """Columns of a source that hold text as it is written: its texts, and labels that are names."""
+    texts = [source.text] if isinstance(source.text, str) else source.text
+    tasks = [spec for spec in config.tasks.values() if name in spec.sources and spec.type not in _NUMBER_TASKS]
+    return {*texts, *(spec.label for spec in tasks if spec.label)}
 
 
 def _drop_leaks(data: SourceData, leaks: Leaks) -> None:
@@ -242,40 +232,56 @@ def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:
     )
 
 
-def _from_loader(source: Source, where: str) -> dict[str, datasets.Dataset]:
+def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> dict[str, datasets.Dataset]:
     arguments = dict(source.loader)
-    _check_loader_arguments(str(source.path), arguments, where)
-    files: list[str] = []
-    if source.data_files is not None:
-        arguments["data_files"] = _map_files(source.data_files, lambda path: _find_file(path, where))
-        files = [path for path in _list_files(arguments["data_files"]) if os.path.isfile(path)]
-    if source.path in ("json", "csv", "text", "conll"):
-        encoding = arguments.get("encoding") or "utf-8"
-        try:
-            codecs.lookup(encoding)
-        except LookupError:
-            raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know.") from None
-        if arguments.get("encoding_errors") in (None, "strict"):
-            for path in files:
-                check_encoding(path, encoding)
-    if source.path == "csv" and not {"keep_default_na", "na_values"} & arguments.keys():
-        # pandas would take labels such as None, NA or null for missing ones.
-        arguments |= {"keep_default_na": False, "na_values": [""]}
+    path = resolve_path(str(source.path))
+    _check_loader_arguments(path, arguments, where)
+    encoding = arguments.get("encoding") or "utf-8"
     try:
-        loaded = datasets.load_dataset(resolve_path(str(source.path)), **arguments)
+        codecs.lookup(encoding)
+    except LookupError:
+        raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know.") from None
+    files: dict[str, list[str]] = {}
+    if source.data_files is not None:
+        files = find_files(source.data_files, f"{where}.data_files")
+        # Names are no patterns any more.
+        arguments["data_files"] = {
+            split: [path if "://" in path else glob.escape(path) for path in held] for split, held in files.items()
+        }
+    if arguments.get("streaming"):
+        raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
+    if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
+        raise ValueError(f"`{where}.data_files` is missing: the files that `path: {path}` reads.")
+    if path == "parquet":
+        for file in itertools.chain.from_iterable(files.values()):
+            if "://" not in file:
+                check_parquet(file)
+    known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
+    options = {key: value for key, value in arguments.items() if key not in known}
+    loader = path if path in READERS and "features" not in arguments else None
+    try:
+        if not files and (loader or os.path.isdir(path)):  # `data_dir`, or a folder
+            loader, files = _files_of_builder(datasets.load_dataset_builder(path, **arguments))
+        loaded = {} if loader else datasets.load_dataset(path, **arguments)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
-        if source.path == "json":
-            for path in files:
-                _check_json_lines(path, arguments.get("encoding") or "utf-8")
-        found = _first_cause(error) or f"no rows in {', '.join(files)}"
+        names = ", ".join(dict.fromkeys(itertools.chain.from_iterable(files.values())))
+        found = _first_cause(error) or f"no rows in {names}"
         if empty := re.fullmatch(r'Instruction "(.+)" corresponds to no data!', found):
             raise ValueError(f"`{where}`: the split {empty[1]!r} has no rows.") from error
-        raise ValueError(f"`{where}` cannot be loaded: {found}") from error
+        raise ValueError(f"`{where}` cannot be loaded: {found}{f' ({names})' if names else ''}") from error
+    if loader:
+        return read_row_files(loader, files, options, as_text)
     if isinstance(loaded, datasets.Dataset):
         return {"train": loaded}
-    if not isinstance(loaded, datasets.DatasetDict):
-        raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
     return {str(split): rows for split, rows in loaded.items()}
+
+
+def _files_of_builder(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
+    """Which of our readers reads what a builder of `datasets` would (None for none), and the files of each split."""
+    loader = type(builder).__module__.rpartition(".")[2]
+    if loader not in READERS or builder.info.features is not None:
+        return None, {}
+    return loader, {str(split): list(held) for split, held in (builder.config.data_files or {}).items()}
 
 
 def _first_cause(error: BaseException) -> str:
@@ -304,61 +310,6 @@ def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str)
             raise ValueError(
                 f"unknown key `{key}` in `{where}`: neither ours nor an option of `path: {path}`.{nearest(key, known)}"
             )
-
-
-def _map_files(files: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(files, Mapping):
-        return {key: _map_files(item, change) for key, item in files.items()}
-    return [change(str(item)) for item in files] if isinstance(files, list | tuple) else change(str(files))
-
-
-def _list_files(files: Any) -> list[str]:
-    if isinstance(files, Mapping):
-        files = list(files.values())
-    if isinstance(files, list):
-        return [path for item in files for path in _list_files(item)]
-    return glob.glob(files, recursive=True)
-
-
-def _find_file(path: str, where: str) -> str:
-    path = resolve_path(path)
-    if "://" not in path and not glob.glob(path, recursive=True):
-        folder = Path(path).parent
-        hint = nearest(Path(path).name, os.listdir(folder) if folder.is_dir() else [])
-        if not folder.is_dir():
-            hint = f" There is no folder {folder} either (`mtl-hf data` downloads the public sets of our configs)."
-        raise ValueError(f"`{where}.data_files`: there is no file {path}.{hint}")
-    return path
-
-
-def check_encoding(path: str, encoding: str) -> None:
-    """Raise `ValueError` with the first line of a file that is not in `encoding`."""
-    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) or path.endswith(_COMPRESSED):
-        return  # no lines to be found in its bytes
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode(encoding)
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: not {encoding.upper()} (byte {line[error.start]:#04x} at position"
-                    f" {error.start}); give the source's `encoding`, or convert the file."
-                ) from None
-
-
-def _check_json_lines(path: str, encoding: str) -> None:
-    """Name the line of a JSON-lines file that does not parse; `datasets` counts inside its own blocks."""
-    with open(path, encoding=encoding) as file:
-        if file.read(1) == "[":
-            return  # a single JSON array, which has no lines to name
-        file.seek(0)
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}).") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number}: a {type(row).__name__}; each line should be an object.")
 
 
 def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any], where: str) -> dict[str, float]:
@@ -447,7 +398,14 @@ def _check_columns(rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], sp
             raise ValueError(
                 f"`{path}` is {column!r}, but the split {split!r} of source {source!r} has no such column."
                 f"{nearest(column, rows.column_names)} It has: {', '.join(rows.column_names)}."
+                f"{_separator_hint(rows.column_names)}"
             )
+
+
+def _separator_hint(columns: Sequence[str]) -> str:
+    """What to set where a header was not split into columns."""
+    found = [separator for separator in SEPARATORS if len(columns) == 1 and separator in columns[0]]
+    return f' That looks like several columns: set `sep: "{found[0]}"`.'.replace("\t", "\\t") if found else ""
 
 
 def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where: str) -> str:

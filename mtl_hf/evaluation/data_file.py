@@ -33,7 +33,7 @@ def config_of_file(
     """The config that scores heads on a file, whose rows become its split `test`.
 
     Args:
-        path: A file of `data.sources.FILE_LOADERS`.
+        path: A file of `data.files.FILE_LOADERS`.
         heads: Head → its specification.
         run: What the model was trained by: where the file has its columns they are read as there.
         text: The column with the text, or two for pairs with a comma between.
@@ -69,6 +69,9 @@ def config_of_file(
         + ", ".join(f"{task.label or 'none'} of {name}" for name, task in scored.items() if task.source == source)
         for (columns, _), source in texts.items()
     ))  # fmt: skip
+    names = {task.label for task in scored.values() if task.label and TASK_TYPES[task.type].has_vocabulary}
+    read = [[columns] if isinstance(columns, str) else columns for columns, _ in texts]
+    rows = load_file(path, as_text=names.union(*read))
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
         sources={

@@ -19,7 +19,8 @@ import datasets
 from tqdm.auto import tqdm
 
 from ..config import RunConfig, resolve_path
-from ..data.sources import check_encoding, has_rows, load_file, read_lines
+from ..data.files import check_encoding, has_rows, read_lines
+from ..data.sources import load_file
 from ..evaluation.data_file import text_columns
 from ..evaluation.saved_models import run_file
 from ..modeling.encoding import PAIRED, check_text
@@ -71,7 +72,8 @@ def predict(
     answerer = load_model(model)
     found: Iterable[tuple[Any, Any]]  # (id, text) of each
     if rows is not None:
-        found = _of_rows(str(file), rows, _columns(answerer, model, str(file), rows, text, heads))
+        columns = _columns(answerer, model, str(file), rows, text, heads)
+        found = _of_rows(str(file), load_file(str(file), as_text=columns), columns)  # a text of digits is a text
     elif text:
         found = _of_objects(text)
     else:

@@ -80,7 +80,46 @@ def test_csv_with_a_separator_and_an_encoding(tmp_path: Path, encoding: str) -> 
     file = tmp_path / "train.csv"
     file.write_bytes("text;label\nschön;1\nça va;2\n".encode(encoding))
     data = load(path="csv", data_files={"train": str(file), "validation": str(file)}, sep=";", encoding=encoding)
-    assert rows_of(data)["train"] == [{"text": "schön", "label": 1}, {"text": "ça va", "label": 2}]
+    assert rows_of(data)["train"] == [{"text": "schön", "label": "1"}, {"text": "ça va", "label": "2"}]
+
+
+def test_labels_of_csv_are_what_is_written(tmp_path: Path) -> None:
+    labels = ["01", "1", "001", "1E10", "1.10", "True", "1234567890123456789", "1234567890123456788", ""]
+    path = tmp_path / "br[1].csv"
+    path.write_text("text;label;stars\n" + "".join(f"{n};{label};{n % 5}\n" for n, label in enumerate(labels)))
+    data = load(path="csv", data_files={"train": str(path), "validation": str(path)})
+    assert data.splits["train"]["label"][:] == [label or None for label in labels]
+    assert data.texts("train") == [str(n) for n in range(9)]
+    assert data.untyped
+    assert data.splits["train"].features["stars"].dtype == "int64"
+    stars = load("regression", "stars", path="csv", data_files={"train": str(path), "validation": str(path)})
+    assert stars.splits["train"]["stars"][:] == [n % 5 for n in range(9)]
+
+
+def test_a_folder_of_csv_files_is_read_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        (folder / f"{split}.csv").write_text("text,label\n" + "".join(f"text {n},0{n % 2}\n" for n in range(9)))
+    for source in ({"path": str(folder)}, {"path": "csv", "data_dir": str(folder)}):
+        assert set(load(**source).splits["train"]["label"]) == {"00", "01"}
+
+
+def test_file_that_is_read_without_a_config(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv.gz"
+    path.write_bytes(gzip.compress(b"text|label|stars\n5|01|3\n"))
+    assert load_file(path)[0] == {"text": 5, "label": "01", "stars": 3}
+    assert load_file(path, as_text=["text", "stars"])[0] == {"text": "5", "label": "01", "stars": "3"}
+    with pytest.raises(ValueError, match="is a folder, not a file"):
+        load_file(tmp_path)
+
+
+def test_separator_that_is_wrong_is_named(tmp_path: Path) -> None:
+    for separator, shown in ((";", ";"), ("\t", r"\\t")):
+        path = tmp_path / "rows.csv"
+        path.write_text(f"text{separator}label\na{separator}b\n")
+        with pytest.raises(ValueError, match=f'That looks like several columns: set `sep: "{shown}"`'):
+            load(path="csv", data_files=str(path), sep=",")
 
 
 def test_encoding_errors_are_replaced_where_asked(tmp_path: Path) -> None:
@@ -338,6 +377,7 @@ def test_pair_with_an_empty_side_is_refused() -> None:
         ({"dataset": datasets.Dataset.from_dict({"a": [["x"]], "b": [["y"]], "label": ["a"]}), "text": ["a", "b"]},
          "and pairs are strings"),
         ({"path": "json", "data_files": "/nowhere/a.jsonl"}, r"there is no file /nowhere/a\.jsonl.* no folder"),
+        ({"path": "csv"}, r"`sources\.only\.data_files` is missing: the files that `path: csv` reads"),
         ({"path": "csv", "encoding": "utf-99"}, r"`sources\.only\.encoding` is 'utf-99', which Python does not know"),
         ({"path": "csv", "sepp": ";"}, r"unknown key `sepp` in `sources\.only`: .*Did you mean `sep`\?"),
         ({"path": "conll", "column_name": ["a"]}, r"unknown key `column_name` .*Did you mean `column_names`\?"),

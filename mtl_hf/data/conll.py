@@ -1,0 +1,133 @@
+"""Read CoNLL files: a word a line with its tags beside it, a blank line after each sentence.
+
+Notable: `datasets` has a reader too, which takes comments and headers for words, fills missing tags with empty ones
+and drops columns without a name. Here each line is read as it is meant, or refused.
+"""
+
+import logging
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .csv_files import FileRows
+from .files import open_text
+
+# What columns are called in headers.
+_HEADER = {
+    "id", "index", "token", "tokens", "word", "words", "form", "text", "lemma", "pos", "pos_tag", "pos_tags", "upos",
+    "xpos", "chunk", "chunk_tag", "chunk_tags", "ner", "ner_tag", "ner_tags", "tag", "tags", "label", "labels",
+    "entity",
+}  # fmt: skip
+_KEY = re.compile(r"#\s*(\S+\s*=|newdoc|newpar)")  # `# sent_id = 1`
+
+
+def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
+    """Read the sentences of a CoNLL file: of each column a list of strings, one a word.
+
+    Columns are separated by tabs where the file has any, else by blanks. `-DOCSTART-` lines end a sentence and are
+    none. Lines before a sentence that begin with `#` are comments, unless they have a tag as other words do. A first
+    line that only names columns is left out. The notes count what was left out.
+
+    Args:
+        path: The file.
+        options: Arguments of `path: conll`: `column_names`, one for each column of the file; `delimiter`, `encoding`,
+            `encoding_errors`, `comment_prefix` (then only such lines are comments), `skip_docstart`.
+
+    Raises:
+        ValueError: A line has another number of columns than there are names, or an empty one.
+    """
+    names = options.get("column_names")
+    prefix, delimiter = options.get("comment_prefix"), options.get("delimiter")
+    with open_text(path, options.get("encoding") or "utf-8", options.get("encoding_errors") or "strict") as text:
+        raw = [line.rstrip("\r\n") for line in text]
+    if not delimiter and any("\t" in line.strip(" \t") for line in raw if not line.startswith("#")):
+        delimiter = "\t"
+    cells = [_split(line, delimiter) for line in raw]
+    docstart = options.get("skip_docstart", True)
+    borders = {row for row, line in enumerate(raw) if not cells[row] or (docstart and line.startswith("-DOCSTART-"))}
+    written = [row for row in range(len(raw)) if row not in borders]
+    if prefix:
+        comments = {row for row in written if raw[row].startswith(prefix)}
+    else:
+        comments = _comments(written, raw, cells, borders)
+    words = [row for row in written if row not in comments]
+    rows = FileRows(path, {}, [])
+    if comments:
+        first = f"the first: line {min(comments) + 1}, {raw[min(comments)][:50]!r}"
+        rows.notes.append((logging.INFO, f"{path}: {len(comments)} comment lines are left out ({first})."))
+    if words and _is_header(cells[words[0]], [cells[row][-1] for row in words[1:]], names or ()):
+        shown = " ".join(cells[words[0]])
+        rows.notes.append((logging.INFO, f"{path}, line {words[0] + 1}: names of columns ({shown}), left out."))
+        del words[0]
+    if names is None or isinstance(names, str) or not words:
+        names = _check_names(path, names, [cells[row] for row in words[:1]])
+    sentences: list[list[list[str]]] = []
+    before = None
+    for row in words:
+        if len(cells[row]) != len(names) or not all(cells[row]):
+            raise _wrong_line(path, row, cells[row], list(names), cells[words[0]])
+        if before is None or not borders.isdisjoint(range(before + 1, row)):
+            sentences.append([])
+            rows.lines.append(row + 1)  # type: ignore[union-attr]
+        sentences[-1].append(cells[row])
+        before = row
+    rows.columns = {
+        name: [[word[place] for word in sentence] for sentence in sentences] for place, name in enumerate(names)
+    }
+    return rows
+
+
+def _split(line: str, delimiter: str | None) -> list[str]:
+    """The columns of a line; none where it is blank. Blanks of other kinds (U+00A0) are parts of words."""
+    if not line.strip(" \t"):
+        return []
+    return [cell.strip(" ") for cell in line.split(delimiter)] if delimiter else re.split(r"[ \t]+", line.strip(" \t"))
+
+
+def _comments(written: Sequence[int], raw: Sequence[str], cells: Sequence[list[str]], borders: set[int]) -> set[int]:
+    """Lines before a sentence that begin with `#` and are no words: their last column is no tag that words have."""
+    tags = {cells[row][-1] for row in written if not raw[row].startswith("#")}
+    usual = {len(cells[row]) for row in written if not raw[row].startswith("#")}
+    comments: set[int] = set()
+    for row in written:
+        first = row == 0 or row - 1 in borders or row - 1 in comments
+        token = len(cells[row]) in usual and cells[row][-1] in tags and not _KEY.match(raw[row])
+        if raw[row].startswith("#") and first and not token:
+            comments.add(row)
+    return comments
+
+
+def _is_header(first: Sequence[str], tags: Sequence[str], names: Sequence[str]) -> bool:
+    """Whether a line holds names of columns: its first and last are usual ones, and its last is nowhere a tag."""
+    known = _HEADER | {name.lower() for name in names}
+    return len(first) > 1 and {first[0].lower(), first[-1].lower()} <= known and first[-1] not in tags
+
+
+def _check_names(path: str, names: Any, first: Sequence[Sequence[str]]) -> Sequence[str]:
+    if isinstance(names, str):
+        raise ValueError(f"`column_names` is {names!r}; it should be a list of names, one for each column of {path}.")
+    if not first:
+        return names or []
+    shown = ", ".join(["words", *("other" for _ in first[0][2:]), *(["tags"] if len(first[0]) > 1 else [])])
+    raise ValueError(
+        f"`column_names` is missing: {path} has {len(first[0])} columns, as in {' '.join(first[0])!r}; name each of"
+        f" them, as in `column_names: [{shown}]`."
+    )
+
+
+def _wrong_line(path: str, row: int, cells: Sequence[str], names: Sequence[str], first: Sequence[str]) -> ValueError:
+    """The error of a line that does not fit the names."""
+    where = f"{path}, line {row + 1}"
+    found = f"{len(cells)} column{'s' * (len(cells) != 1)} ({textwrap.shorten(' | '.join(cells), 100)})"
+    if len(cells) == len(names):
+        return ValueError(f"{where}: the column {names[list(cells).index('')]!r} is empty in {' | '.join(cells)!r}.")
+    if len(cells) == len(first):
+        return ValueError(
+            f"{where}: {found}, but `column_names` has {len(names)}"
+            f" ({', '.join(names)}); name every column of the file."
+        )
+    return ValueError(
+        f"{where}: {found}, but {len(names)} are named ({', '.join(names)}): a word"
+        " has a tag in each of them, and sentences have a blank line between."
+    )

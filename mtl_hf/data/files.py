@@ -1,0 +1,205 @@
+"""Find, open and check files of rows before anything reads them.
+
+Notable: the readers below (pandas, Arrow, `datasets`) name a fault by their own blocks, or repair it in silence. Here
+it is found first, and named with its file and line.
+"""
+
+import bz2
+import codecs
+import csv
+import glob
+import gzip
+import io
+import itertools
+import lzma
+import os
+import re
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from ..config import nearest, resolve_path
+
+# Ending → the loader of `datasets` and its arguments.
+FILE_LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".jsonl": ("json", {}),
+    ".json": ("json", {}),
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t", "quoting": csv.QUOTE_NONE}),  # or a quote that opens a cell takes rows in with it
+    ".parquet": ("parquet", {}),
+}
+SEPARATORS = (",", ";", "\t", "|")
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+PACKED = (".zip", ".zst", ".lz4", ".7z")  # compressed files that only `datasets` opens
+EXCEL_HINT = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)  # the first line of some files that Excel writes
+
+
+def has_rows(path: str | Path) -> bool:
+    """Whether a file is one of rows with columns, by its ending; any other is one of lines."""
+    return _ending(path) in FILE_LOADERS
+
+
+def loader_of(path: str | Path) -> tuple[str, dict[str, Any]]:
+    """The loader of a file of rows and its arguments, by its ending.
+
+    Raises:
+        ValueError: Its ending is not one of `FILE_LOADERS`, also before one of compressed files.
+    """
+    if not has_rows(path):
+        raise ValueError(f"{path} ends in {Path(path).suffix!r}; files of rows end in {', '.join(FILE_LOADERS)}.")
+    loader, arguments = FILE_LOADERS[_ending(path)]
+    return loader, dict(arguments)
+
+
+def _ending(path: str | Path) -> str:
+    path = Path(path)
+    return (Path(path.stem) if path.suffix.lower() in (*_OPENERS, *PACKED) else path).suffix.lower()
+
+
+def find_files(files: Any, where: str) -> dict[str, list[str]]:
+    """The files of each split.
+
+    A path that exists is that file, whatever characters it has; only other ones are patterns. Addresses (`hf://...`)
+    are returned as they are.
+
+    Args:
+        files: A path or pattern, a list of these, or a mapping from splits to these. Without splits it is `train`.
+        where: The key of the config, for messages.
+
+    Raises:
+        ValueError: There is no such file, or it is a folder.
+    """
+    if isinstance(files, Mapping):
+        return {str(split): _expand(held, where) for split, held in files.items()}
+    return {"train": _expand(files, where)}
+
+
+def _expand(files: Any, where: str) -> list[str]:
+    if isinstance(files, list | tuple):
+        return [path for held in files for path in _expand(held, where)]
+    path = resolve_path(str(files))
+    if "://" in path or os.path.isfile(path):
+        return [path]
+    if os.path.isdir(path):
+        raise ValueError(f"`{where}`: {path} is a folder; name its files, as in {os.path.join(path, '*.jsonl')}.")
+    found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
+    if not found:
+        folder = Path(path).parent
+        hint = nearest(Path(path).name, os.listdir(folder)) if folder.is_dir() else (
+            f" There is no folder {folder} either (`mtl-hf data` downloads the public sets of our configs)."
+        )  # fmt: skip
+        raise ValueError(f"`{where}`: there is no file {path}.{hint}")
+    return found
+
+
+@contextmanager
+def open_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a file to read its bytes, decompressed where its ending is .gz, .bz2 or .xz.
+
+    Raises:
+        ValueError: It cannot be opened, or its compressed data are broken or end too early.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name its files, as in {path / '*.jsonl'}.")
+    opener = _OPENERS.get(path.suffix.lower(), open)
+    try:
+        with opener(path, "rb") as stream:  # type: ignore[operator]
+            yield stream
+    except EOFError:
+        raise ValueError(f"{path}: the compressed data end too early; the file was cut off.") from None
+    except (gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(f"{path}: no valid {path.suffix} file ({error}).") from None
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+@contextmanager
+def open_text(path: str | Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[io.TextIOWrapper]:
+    """Open a file as `open_file` does, to read its text with line ends as they are and without a byte order mark."""
+    with open_file(path) as stream, io.TextIOWrapper(stream, _without_mark(encoding), errors, newline="") as text:
+        try:
+            yield text
+        except UnicodeError as error:
+            raise ValueError(f"{path}: not {encoding.upper()} ({error}).") from None
+
+
+def _without_mark(encoding: str) -> str:
+    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
+
+
+def read_lines(file: str | None) -> Iterator[str]:
+    """Lines of a file, or of standard input, as they come.
+
+    Raises:
+        ValueError: A line that is not UTF-8, with its number.
+    """
+    with open_file(file) if file else nullcontext(sys.stdin.buffer) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{file or 'standard input'}, line {number}: not UTF-8 ({error}).") from None
+
+
+def check_encoding(path: str | Path, encoding: str) -> None:
+    """Raise `ValueError` with the first line of a file that is not text in `encoding`."""
+    wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))  # no lines to be found in its bytes
+    with open_file(path) as file:
+        for number, line in enumerate(file, start=1):
+            if wide:
+                continue  # only decompressed, to find out whether that works
+            if b"\0" in line:
+                raise ValueError(
+                    f"{path}, line {number}: a NUL byte, which text does not have: it is another kind of file, or text"
+                    " in UTF-16 (`encoding: utf-16`, or utf-16-le, utf-16-be where it has no byte order mark)."
+                )
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as error:
+                marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+                hint = "`encoding: utf-16`" if number == 1 and line.startswith(marks) else "the source's `encoding`"
+                raise ValueError(
+                    f"{path}, line {number}: not {encoding.upper()} (byte {line[error.start]:#04x} at position"
+                    f" {error.start}); give {hint}, or convert the file."
+                ) from None
+
+
+def check_parquet(path: str | Path) -> None:
+    """Raise `ValueError` if a file is no Parquet file, or only the beginning of one."""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+        file.seek(max(len(begin), os.path.getsize(path) - 4))
+        if not begin == file.read(4) == b"PAR1":
+            raise ValueError(f"{path}: no Parquet file, or one that was cut off.")
+
+
+def find_separator(path: str | Path, encoding: str = "utf-8") -> str:
+    """The separator of a CSV file: comma, semicolon, tab or pipe, whichever splits most rows as it splits the header.
+
+    Looks at the first 100 rows. A file with one column has none; then a comma is returned, as well as for an empty one.
+
+    Args:
+        path: The file; may be compressed.
+        encoding: Of the file.
+
+    Raises:
+        ValueError: The file cannot be read.
+    """
+    with open_file(path) as stream:
+        sample = stream.read(1 << 18).decode(_without_mark(encoding), errors="replace")
+    if written := EXCEL_HINT.match(sample):
+        return written[1]
+    fits: dict[str, tuple[int, int]] = {}  # separator → rows with as many fields as the header, number of fields
+    for separator in SEPARATORS:
+        reader = csv.reader(io.StringIO(sample, newline=""), delimiter=separator)
+        try:
+            rows = [row for row in itertools.islice(reader, 101) if row]
+        except csv.Error:  # a field of more than 128 KiB
+            continue
+        if rows and len(rows[0]) > 1:
+            fits[separator] = (sum(len(row) == len(rows[0]) for row in rows[1:]), len(rows[0]))
+    return max(fits, key=lambda separator: fits[separator], default=",")

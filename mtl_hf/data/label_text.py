@@ -1,0 +1,77 @@
+"""Labels as people write them: spaces around them, numbers as text, names that differ in case only.
+
+Notable: codes stay codes (`007`, `1.10`, `+1`). What is changed is only what nobody means, and the log says so.
+"""
+
+import collections
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+_ZEROS = re.compile(r"(-?\d+)\.0+")
+
+
+def tidy_labels(task: str, values: Sequence[Any], where: Callable[[int], str]) -> list[Any]:
+    """Strip the spaces around labels that are text, or are lists of it. A label of spaces only is None.
+
+    Args:
+        task: Name of the task, for messages.
+        values: Its label column.
+        where: Row → how messages name it.
+    """
+    stripped: list[tuple[int, str]] = []
+
+    def tidy(value: Any, row: int) -> Any:
+        if isinstance(value, list):
+            return [tidy(item, row) for item in value]
+        if not isinstance(value, str) or value == value.strip():
+            return value
+        stripped.append((row, value))
+        return value.strip() or None
+
+    tidied = [tidy(value, row) for row, value in enumerate(values)]
+    if stripped:
+        row, value = stripped[0]
+        logger.warning("Task %s: the spaces around %d labels are removed (the first: %r in %s).",
+                       task, len(stripped), value, where(row))  # fmt: skip
+    return tidied
+
+
+def report_similar_labels(task: str, labels: Iterable[str]) -> None:
+    """Warn of labels that differ in case only: they are learned as different ones, which is seldom meant."""
+    groups: dict[str, list[str]] = collections.defaultdict(list)
+    for label in sorted(set(labels)):
+        groups[label.casefold()].append(label)
+    if similar := [group for group in groups.values() if len(group) > 1]:
+        logger.warning(
+            "Task %s: labels that differ in case only are different labels: %s. `tasks.%s.labels` can map them to one"
+            " name.",
+            task, "; ".join(" / ".join(group) for group in similar[:5]), task,
+        )  # fmt: skip
+
+
+def as_number(value: Any) -> Any:
+    """A label of a task that takes numbers: the number that a text holds, anything else as it is."""
+    if not isinstance(value, str) or "_" in value:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def find_name(value: Any, names: Collection[str] | Mapping[str, str]) -> Any:
+    """The name among `names` that a label written in a file stands for, or the label as it is.
+
+    Configs and models that name `true`, `false` and whole numbers mean `True`, `FALSE` and `1.0` too, unless they name
+    these themselves.
+    """
+    if not isinstance(value, str) or value in names:
+        return value
+    if value.lower() in ("true", "false") and value.lower() in names:
+        return value.lower()
+    found = _ZEROS.fullmatch(value)
+    return found[1] if found and found[1] in names else value

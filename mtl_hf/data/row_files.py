@@ -1,0 +1,292 @@
+"""Files of rows → datasets, with one type for each column in all files of a source; cached by content.
+
+Notable: a column is text as it is written, or numbers, in all splits alike: what it holds in one of them must not
+change what labels are in another. What is found is written once, as Arrow files that are mapped into memory.
+"""
+
+import collections
+import hashlib
+import itertools
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+
+from .conll import read_conll
+from .csv_files import FileRows, read_csv
+from .files import PACKED, check_encoding
+from .json_files import read_json
+
+logger = logging.getLogger(__name__)
+
+READERS: dict[str, Callable[[str, Mapping[str, Any]], FileRows]] = {
+    "csv": read_csv,
+    "json": read_json,
+    "conll": read_conll,
+}
+_VERSION = 1  # raise it when the same files give other rows: old caches are then not read
+# Numbers as programs write them. Others are codes: 007, +1, 1E10, and what has more digits than a float holds.
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
+_NUMBER = re.compile(
+    r"-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][-+][0-9]{1,3})?|-?(inf|infinity|nan)", re.IGNORECASE
+)
+_DIGIT = re.compile(r"[0-9]")
+_CHUNK = 10_000  # rows; a chunk of strings holds 2 GiB at most
+
+
+def read_row_files(
+    loader: str, files: Mapping[str, Sequence[str]], options: Mapping[str, Any], as_text: Collection[str] = ()
+) -> dict[str, datasets.Dataset]:
+    """Read the files of every split.
+
+    Args:
+        loader: `csv`, `json` or `conll`.
+        files: Split → its files.
+        options: Arguments of the loader.
+        as_text: Columns that stay text where a file (CSV) does not say what is text and what is a number.
+
+    Returns:
+        Split → rows. All have the same columns; where a file lacks one its rows hold None, and the log says so.
+
+    Raises:
+        ValueError: What the readers refuse, with file and line.
+    """
+    paths = {split: [_local(path) for path in held] for split, held in files.items()}
+    key = json.dumps(
+        [_VERSION, loader, dict(options), sorted(as_text) if loader == "csv" else [],
+         {split: [(path, _digest(path)) for path in held] for split, held in paths.items()}],
+        default=str, sort_keys=True,
+    )  # fmt: skip
+    root = Path(options.get("cache_dir") or datasets.config.HF_DATASETS_CACHE) / "mtl_hf"
+    folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if not (folder / "notes.json").is_file():
+        _write(folder, loader, paths, options, as_text)
+    try:
+        notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
+        loaded = _load(folder, paths)
+    except (ValueError, OSError):  # damaged: pyarrow's errors are ValueErrors
+        logger.warning("The cache in %s is damaged and is built anew.", folder)
+        shutil.rmtree(folder)
+        _write(folder, loader, paths, options, as_text)
+        notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
+        loaded = _load(folder, paths)
+    for level, note in notes:
+        logger.log(level, "%s", note)
+    return loaded
+
+
+def _load(folder: Path, paths: Mapping[str, Any]) -> dict[str, datasets.Dataset]:
+    return {
+        split: datasets.Dataset.from_file(str(folder / f"{place}.arrow"), split=datasets.NamedSplit(split))
+        for place, split in enumerate(paths)
+    }
+
+
+def _local(path: str) -> str:
+    """The file on this machine: downloaded, or unpacked where only `datasets` can."""
+    if "://" in path:
+        return str(datasets.DownloadManager().download_and_extract(path))
+    return str(datasets.DownloadManager().extract(path)) if path.lower().endswith(PACKED) else path
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}).") from None
+
+
+def _write(
+    folder: Path,
+    loader: str,
+    paths: Mapping[str, Sequence[str]],
+    options: Mapping[str, Any],
+    as_text: Collection[str],
+) -> None:
+    """Read files, and write an Arrow file a split and what was noticed into a folder, all at once."""
+    held: dict[str, list[FileRows]] = {}
+    for split, files in paths.items():
+        for path in files:
+            if options.get("encoding_errors") in (None, "strict"):
+                check_encoding(path, options.get("encoding") or "utf-8")
+        held[split] = [READERS[loader](path, options) for path in files]
+    everything = list(itertools.chain.from_iterable(held.values()))
+    notes = [note for rows in everything for note in rows.notes]
+    names = list(dict.fromkeys(name for rows in everything for name in rows.columns))
+    for rows in everything:
+        notes += [
+            (logging.WARNING, f"{rows.path} has no column {name!r}, which other files have; its rows have no value.")
+            for name in names
+            if name not in rows.columns
+        ]
+    columns: dict[str, list[list[Any]]] = {
+        name: [rows.columns.get(name, [None] * rows.num_rows) for rows in everything] for name in names
+    }
+    features = {}
+    for name, values in columns.items():
+        if loader == "csv":
+            if name not in as_text:
+                columns[name] = _numbers(values, options)
+            features[name] = _scalar_type(map(type, itertools.chain.from_iterable(columns[name])))
+        else:
+            columns[name], features[name], note = _one_type(name, values, everything)
+            notes += [(logging.WARNING, note)] if note else []
+    schema = datasets.Features(features).arrow_schema
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    written = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        start = 0
+        for place, rows_of in enumerate(held.values()):
+            with pa.OSFile(str(written / f"{place}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+                for number in range(start, start + len(rows_of)):
+                    _write_rows(writer, schema, {name: columns[name][number] for name in names}, everything[number])
+            start += len(rows_of)
+        (written / "notes.json").write_text(json.dumps(list(dict.fromkeys(notes))), encoding="utf-8")
+        os.replace(written, folder)
+    except OSError:  # another process was quicker
+        if not (folder / "notes.json").is_file():
+            raise
+    finally:
+        shutil.rmtree(written, ignore_errors=True)
+
+
+def _write_rows(writer: Any, schema: pa.Schema, columns: Mapping[str, list[Any]], rows: FileRows) -> None:
+    for start in range(0, rows.num_rows, _CHUNK):
+        arrays = []
+        for name, values in columns.items():
+            part = values[start : start + _CHUNK]
+            try:
+                arrays.append(pa.array(part, type=schema.field(name).type))
+            except UnicodeEncodeError:
+                row = start + next(row for row, value in enumerate(part) if not _is_unicode(value))
+                raise ValueError(
+                    f"{rows.where(row)}: the column {name!r} holds half of a surrogate pair (\\ud800 to \\udfff), which"
+                    " is no character."
+                ) from None
+        for batch in pa.Table.from_arrays(arrays, schema=schema).to_batches(max_chunksize=1000):
+            writer.write_batch(batch)
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# ---- types ----
+
+
+def _scalar_type(kinds: Iterable[type]) -> Any:
+    """The feature of values of some types; None where they are no scalars, or of several kinds."""
+    held = set(kinds) - {type(None)}
+    if not held:
+        return datasets.Value("null")
+    for types, name in (({str}, "string"), ({bool}, "bool"), ({int}, "int64"), ({int, float}, "float64")):
+        if held <= types:
+            return datasets.Value(name)
+    return None
+
+
+def _numbers(values: list[list[str | None]], options: Mapping[str, Any]) -> list[list[Any]]:
+    """A column of CSV as numbers, if all that it holds in all files are some; else as it was."""
+    decimal, thousands = options.get("decimal") or ".", options.get("thousands")
+    if decimal != "." or thousands:
+        plain = [
+            [None if cell is None else _plain_number(cell, decimal, thousands) for cell in held] for held in values
+        ]
+    else:
+        plain = values
+    cells = {cell for held in plain for cell in held if cell is not None}
+    if not all(map(_NUMBER.fullmatch, cells)) or not any(map(_DIGIT.search, cells)):
+        return values
+    number: Callable[[str], float] = int if all(map(_WHOLE.fullmatch, cells)) else float
+    found = {cell: number(cell) for cell in cells}
+    return [[None if cell is None else found[cell] for cell in held] for held in plain]
+
+
+def _plain_number(cell: str, decimal: str, thousands: str | None) -> str:
+    return (cell.replace(thousands, "") if thousands else cell).replace(decimal, ".")
+
+
+def _one_type(name: str, values: list[list[Any]], files: Sequence[FileRows]) -> tuple[list[list[Any]], Any, str | None]:
+    """A column of JSON with its type, and a note where values were changed to have one."""
+    kinds = collections.Counter(map(type, itertools.chain.from_iterable(values)))
+    del kinds[type(None)]
+    if set(kinds) == {list}:
+        items = collections.Counter(type(item) for held in values for value in held for item in value or ())
+        del items[type(None)]
+        return _typed(name, values, files, items, in_lists=True)
+    return _typed(name, values, files, kinds, in_lists=False)
+
+
+def _typed(
+    name: str, values: list[list[Any]], files: Sequence[FileRows], kinds: collections.Counter[type], *, in_lists: bool
+) -> tuple[list[list[Any]], Any, str | None]:
+    """See `_one_type`; `kinds` are the types of the values, or of the items of lists."""
+    feature = _scalar_type(kinds)
+    if feature is not None and (int not in kinds or _fit(values, 53 if float in kinds else 63, in_lists)):
+        return values, datasets.List(feature) if in_lists else feature, None
+    if set(kinds) <= {str, bool, int, float}:
+        text: Callable[[Any], Any] = _items_as_text if in_lists else _as_text
+        feature = datasets.Value("string")
+        note = _mixture_note(name, values, files, kinds, in_lists=in_lists)
+        values = [[text(value) for value in held] for held in values]
+        return values, datasets.List(feature) if in_lists else feature, note
+    try:
+        found = pa.infer_type(itertools.chain.from_iterable(values))
+        return values, datasets.Features.from_arrow_schema(pa.schema([(name, found)]))[name], None
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):  # lists beside strings, and the like
+        values = [[None if value is None else json.dumps(value) for value in held] for held in values]
+        return values, datasets.Json(), None
+
+
+def _fit(values: list[list[Any]], bits: int, in_lists: bool) -> bool:
+    """Whether all whole numbers are held exactly by so many bits."""
+    flat = itertools.chain.from_iterable(values)
+    items = itertools.chain.from_iterable(value or () for value in flat) if in_lists else flat
+    return all(-(1 << bits) <= item < 1 << bits for item in items if type(item) is int)
+
+
+def _as_text(value: Any) -> str | None:
+    """A value as JSON writes it; None for what is no value."""
+    if value is None or isinstance(value, str):
+        return value
+    return None if isinstance(value, float) and math.isnan(value) else json.dumps(value)
+
+
+def _items_as_text(values: list[Any] | None) -> list[str | None] | None:
+    return None if values is None else [_as_text(value) for value in values]
+
+
+def _mixture_note(
+    name: str, values: list[list[Any]], files: Sequence[FileRows], kinds: collections.Counter[type], *, in_lists: bool
+) -> str | None:
+    """What is said of a column with values of several types: how many are not as most are, and where the first is."""
+    called = {str: "text", bool: "truth values", int: "numbers", float: "numbers"}
+    if len({called[kind] for kind in kinds}) < 2:  # whole numbers that are too large
+        return None
+    most = called[kinds.most_common(1)[0][0]]
+    other = [
+        (rows, row, item)
+        for rows, held in zip(files, values, strict=True)
+        for row, value in enumerate(held)
+        for item in ((value or ()) if in_lists else (value,))
+        if item is not None and called[type(item)] != most
+    ]
+    rows, row, item = other[0]
+    return (
+        f"{rows.where(row)}: the column {name!r} holds {json.dumps(item)}, but {most} in most rows. The column is"
+        f" read as text ({len(other):,} of its values are not {most})."
+    )
