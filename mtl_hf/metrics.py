@@ -1,7 +1,7 @@
 """Rows and predictions → numbers: one pure function for training, `evaluate` and every comparison.
 
 Notable: predictions become label *names* and are compared with the names in the rows, so a label that training never
-saw, a word cut at `max_length` and a word that the tokenizer lost (predicted `O`) count as the errors they are. The
+saw, a word cut at `max_length` and a word that the tokenizer lost (predicted None) count as the errors they are. The
 metrics are `evaluate.Metric` subclasses that need no network; any other metric of `evaluate` can be added by name.
 Numbers are fractions; every score can come with a bootstrap interval over rows and a majority baseline.
 """
@@ -17,11 +17,10 @@ import evaluate
 import numpy as np
 import scipy.special
 import scipy.stats
-import seqeval.metrics
 import sklearn.metrics
 
 from .config import nearest
-from .data.labels import TASK_TYPES, TaskData
+from .data.labels import TASK_TYPES, TaskData, are_numbers
 from .modeling.answers import bio_spans
 from .modeling.encoding import NO_TOKEN
 
@@ -76,44 +75,54 @@ class MultiLabelClassification(evaluate.Metric):
 
 
 class SequenceLabelling(evaluate.Metric):
-    """Tags of words: entity precision, recall and F1 by seqeval, overall and per type, and accuracy over words.
+    """Tags of words: precision, recall and F1 of entities, overall and per type, and accuracy over words.
 
-    With `spans=False` (tags that are not BIO, such as parts of speech): accuracy and macro F1 over words.
+    Entities are those of `bio_spans`, which reads tags as seqeval's default mode does. With `spans=False` (tags that
+    are not BIO, such as parts of speech): accuracy and macro F1 over words. A prediction of None (a word that never
+    reached the encoder) is wrong, and inside of no entity.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         return _info(datasets.List(datasets.Value("string")), "A list of tags a row.")
 
-    def _compute(self, predictions: list[list[str]], references: list[list[str]], spans: bool = True) -> dict[str, Any]:
-        gold = [tag for row in references for tag in row]
-        predicted = [tag for row in predictions for tag in row]
-        if not gold:
-            return dict.fromkeys(("f1", "precision", "recall", "accuracy"), float("nan"))
-        accuracy = float(np.mean(np.array(gold) == np.array(predicted)))
+    def _compute(
+        self, predictions: list[list[str | None]], references: list[list[str]], spans: bool = True
+    ) -> dict[str, Any]:
+        pairs = [
+            (guess, tag)
+            for guesses, tags in zip(predictions, references, strict=True)
+            for guess, tag in zip(guesses, tags, strict=True)
+        ]
+        if not pairs:
+            names = ("f1", "precision", "recall", "accuracy") if spans else ("accuracy", "macro_f1")
+            return dict.fromkeys(names, float("nan"))
+        accuracy = sum(guess == tag for guess, tag in pairs) / len(pairs)
         if not spans:
-            macro = sklearn.metrics.f1_score(gold, predicted, average="macro", zero_division=0)
-            return {"accuracy": accuracy, "macro_f1": float(macro)}
-        if not any(tag != "O" for tag in [*gold, *predicted]):  # seqeval cannot be asked about nothing
-            return {"f1": 0.0, "precision": 0.0, "recall": 0.0, "accuracy": accuracy, "per_type": {}}
-        report = seqeval.metrics.classification_report(references, predictions, output_dict=True, zero_division=0)
-        overall = report.pop("micro avg")
-        for summary in ("macro avg", "weighted avg"):
-            report.pop(summary)
-        return {
-            "f1": float(overall["f1-score"]),
-            "precision": float(overall["precision"]),
-            "recall": float(overall["recall"]),
+            cells, _, num_labels = _cells([pairs])
+            return {"accuracy": accuracy, "macro_f1": macro_f1(_confusion(cells, np.ones(len(cells)), num_labels))}
+        right: collections.Counter[str] = collections.Counter()
+        found, expected = right.copy(), right.copy()
+        for guesses, tags in zip(predictions, references, strict=True):
+            own, gold = set(bio_spans(guesses)), set(bio_spans(tags))
+            for counter, group in ((right, own & gold), (found, own), (expected, gold)):
+                counter.update(kind for kind, _, _ in group)
+        overall = _precision_recall_f1(right.total(), found.total(), expected.total())
+        return overall | {
             "accuracy": accuracy,
             "per_type": {
-                kind: {
-                    "f1": float(numbers["f1-score"]),
-                    "precision": float(numbers["precision"]),
-                    "recall": float(numbers["recall"]),
-                    "support": int(numbers["support"]),
-                }
-                for kind, numbers in report.items()
+                kind: _precision_recall_f1(right[kind], found[kind], expected[kind]) | {"support": expected[kind]}
+                for kind in sorted(found.keys() | expected.keys())
             },
         }
+
+
+def _precision_recall_f1(right: int, found: int, expected: int) -> dict[str, float]:
+    """From counts; 0 where one is not defined."""
+    return {
+        "f1": 2 * right / max(1, found + expected),
+        "precision": right / max(1, found),
+        "recall": right / max(1, expected),
+    }
 
 
 class Regression(evaluate.Metric):
@@ -137,8 +146,8 @@ class Regression(evaluate.Metric):
 class SentenceSimilarity(evaluate.Metric):
     """Spearman and Pearson correlation of cosines with scores.
 
-    With `ranks=True` (pairs without scores; a prediction is the rank of a first text's own second text among those of
-    all rows, 1 for the nearest): `accuracy`, the share of ranks 1, and `mrr`, the mean of 1 / rank.
+    With `ranks=True` (pairs without scores; a prediction is the rank of a first text's own second text among the
+    different ones of all rows, 1 for the nearest): `accuracy`, the share of ranks 1, and `mrr`, the mean of 1 / rank.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -194,7 +203,9 @@ METRICS: dict[str, type[evaluate.Metric]] = {
 def metric_names(task: TaskData) -> tuple[str, ...]:
     """Names of our own numbers for a task, the default primary one first."""
     if task.type == "token_classification" and not task.spans:
-        return ("accuracy", "macro_f1", "cross_entropy")
+        # Numbers for tags are mostly those of spans, where nearly all words have one tag.
+        first = ("macro_f1", "accuracy") if are_numbers(task.labels) else ("accuracy", "macro_f1")
+        return (*first, "cross_entropy")
     if task.type == "sentence_similarity" and task.config.label is None:
         return ("accuracy", "mrr")
     return TASK_TYPES[task.type].metrics
@@ -226,6 +237,14 @@ def load_metrics(tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Callable[
             options = dict(metric) if isinstance(metric, Mapping) else {"path": metric}
             if "path" not in options:
                 raise ValueError(f"`tasks.{name}.metrics`: {metric!r} needs a `path`.")
+            if task.type == "token_classification" and metric in ("f1", "precision", "recall", "macro_f1"):
+                shown = ", ".join(task.labels[:5]) + (", ..." if len(task.labels) > 5 else "")
+                what, tags = ("labels of words", "spans") if task.spans else ("spans", "labels of words")
+                raise ValueError(
+                    f"`tasks.{name}.metrics`: {metric!r} scores {what}, and the tags of this task ({shown}) are {tags}:"
+                    f" its metrics are {', '.join(metric_names(task))}."
+                    + ("" if task.spans else " Tags as O, B-PER and I-PER are those of spans.")
+                )
             try:
                 module = evaluate.load(options.pop("path"), keep_in_memory=True)
             except (OSError, ValueError, ImportError) as error:
@@ -307,7 +326,11 @@ class Answers:
 
 
 def read_answers(
-    task: TaskData, gold: Sequence[Any], logits: np.ndarray, word_starts: Sequence[Sequence[int]] | None = None
+    task: TaskData,
+    gold: Sequence[Any],
+    logits: np.ndarray,
+    word_starts: Sequence[Sequence[int]] | None = None,
+    second_texts: np.ndarray | None = None,
 ) -> Answers:
     """Decode one task's logits on one source.
 
@@ -318,6 +341,8 @@ def read_answers(
             vectors of length 1 for sentence similarity; (rows, 3) for masked language modelling: sum of -log p over the
             masked tokens, their number, and how many are right.
         word_starts: For token classification, the position of each word's first token, `NO_TOKEN` where it has none.
+        second_texts: For sentence similarity without scores, a number for each row's second text, the same for equal
+            ones; by default all differ.
     """
     rows = np.array([row for row, label in enumerate(gold) if label is not None], dtype=int)
     known = [gold[row] for row in rows]
@@ -329,7 +354,8 @@ def read_answers(
     if task.type == "sentence_similarity":
         first, second = logits[rows].astype(np.float64).transpose(1, 0, 2)
         if task.config.label is None:
-            return Answers(rows, own_ranks(first, second).astype(float).tolist(), known)
+            texts = None if second_texts is None else second_texts[rows]
+            return Answers(rows, own_ranks(first, second, texts).astype(float).tolist(), known)
         return Answers(rows, (first * second).sum(-1).tolist(), known)
     if task.type == "sequence_classification":
         predicted = [task.labels[index] for index in logits[rows].argmax(-1)] if len(rows) else []
@@ -347,8 +373,8 @@ def read_answers(
     return _read_tags(task, rows, known, logits, [word_starts[row] for row in rows])
 
 
-def own_ranks(first: np.ndarray, second: np.ndarray, chunk: int = 1000) -> np.ndarray:
-    """How near each first vector's own second vector is among all second vectors: 1 where it is the nearest.
+def own_ranks(first: np.ndarray, second: np.ndarray, texts: np.ndarray | None = None, chunk: int = 1000) -> np.ndarray:
+    """How near each first vector's own second text is among all different second texts: 1 where it is the nearest.
 
     Equal cosines (within what rounding does to them) count against it, so that a model to which all texts are the same
     ranks nothing first.
@@ -356,15 +382,20 @@ def own_ranks(first: np.ndarray, second: np.ndarray, chunk: int = 1000) -> np.nd
     Args:
         first: (n, H), of length 1.
         second: (n, H), of length 1; row i belongs to row i.
+        texts: (n,), the same number for equal second texts; by default all differ.
         chunk: First vectors compared at once.
 
     Returns:
-        (n,) whole numbers from 1 to n.
+        (n,) whole numbers from 1 to the number of different second texts.
     """
+    _, places, own_text = np.unique(
+        np.arange(len(first)) if texts is None else texts, return_index=True, return_inverse=True
+    )
+    different = second[places]
     ranks = np.zeros(len(first), dtype=int)
     for begin in range(0, len(first), chunk):
-        cosines = first[begin : begin + chunk] @ second.T
-        own = cosines[np.arange(len(cosines)), begin + np.arange(len(cosines))]
+        cosines = first[begin : begin + chunk] @ different.T
+        own = cosines[np.arange(len(cosines)), own_text[begin : begin + chunk]]
         ranks[begin : begin + chunk] = (cosines >= own[:, None] - 1e-6).sum(1)
     return ranks
 
@@ -372,7 +403,7 @@ def own_ranks(first: np.ndarray, second: np.ndarray, chunk: int = 1000) -> np.nd
 def _read_tags(
     task: TaskData, rows: np.ndarray, gold: list[list[str | None]], logits: np.ndarray, starts: list[Sequence[int]]
 ) -> Answers:
-    """Tags of the words that have a label; a word without a token is `O`, which is wrong where tags have no O."""
+    """Tags of the words that have a label; None of a word without a token, which has no cross-entropy either."""
     lengths = [len(row) for row in starts]
     position = np.array([start for row in starts for start in row], dtype=int)
     row_of = np.repeat(rows, lengths)
@@ -386,7 +417,7 @@ def _read_tags(
     for row, tags in enumerate(gold):
         words = slice(ends[row] - lengths[row], ends[row])
         lost = position[words] == NO_TOKEN
-        names = ["O" if gone else task.labels[index] for index, gone in zip(best[words], lost, strict=True)]
+        names = [None if gone else task.labels[index] for index, gone in zip(best[words], lost, strict=True)]
         pairs = [(name, tag) for name, tag in zip(names, tags, strict=True) if tag is not None]
         result.predicted.append([name for name, _ in pairs])
         result.gold.append([tag for _, tag in pairs])
@@ -487,6 +518,8 @@ def task_metrics(
         numbers["cross_entropy"] = float(answers.losses.mean()) if len(answers.losses) else float("nan")
     if extra and task.type == "sequence_classification":  # metrics of `evaluate` want ids
         predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (predicted, gold))
+    elif extra and task.type == "token_classification":  # and have no place for a word without an answer
+        predicted = [["O" if tag is None else tag for tag in row] for row in predicted]
     for key, compute in (extra or {}).items():
         found = compute(predictions=predicted, references=gold)
         numbers |= {name if name != key or len(found) == 1 else key: value for name, value in found.items()}
@@ -571,15 +604,17 @@ def _statistic(task: TaskData, answers: Answers) -> tuple[tuple[np.ndarray, ...]
             return np.exp(found) if primary == "perplexity" else found
 
         return counts, ratio, True
-    if task.type == "sequence_classification":
-        labels = {label: index for index, label in enumerate(dict.fromkeys([*answers.gold, *answers.predicted]))}
-        cells = np.array(
-            [labels[g] * len(labels) + labels[p] for p, g in zip(answers.predicted, answers.gold, strict=True)]
+    by_word = task.type == "token_classification" and primary == "macro_f1"
+    if by_word or task.type == "sequence_classification":
+        pairs = zip(answers.predicted, answers.gold, strict=True)
+        cells, lengths, num_labels = _cells(
+            [list(zip(*pair, strict=True)) for pair in pairs] if by_word else [[pair] for pair in pairs]
         )
 
         def from_confusion(index: np.ndarray) -> float:
-            confusion = np.bincount(cells[index], minlength=len(labels) ** 2).reshape(len(labels), len(labels))
-            return macro_f1(confusion) if primary == "macro_f1" else matthews(confusion)
+            times = np.repeat(np.bincount(index, minlength=len(rows)), lengths)
+            confusion = _confusion(cells, times, num_labels)
+            return macro_f1(confusion) if primary == "macro_f1" else matthews(confusion[:, :-1])
 
         return (rows,), from_confusion, False
     metric = METRICS[task.type]()
@@ -592,9 +627,35 @@ def _statistic(task: TaskData, answers: Answers) -> tuple[tuple[np.ndarray, ...]
     return (rows,), recompute, False
 
 
+def _cells(rows: Sequence[Sequence[tuple[str | None, str]]]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Pairs (predicted, gold) of each row → the cell of each pair in `_confusion`, pairs of each row, labels."""
+    names = dict.fromkeys(tag for row in rows for _, tag in row)
+    names |= dict.fromkeys(guess for row in rows for guess, _ in row if guess is not None)
+    ids = {name: index for index, name in enumerate(names)}
+    cells = [
+        ids[tag] * (len(ids) + 1) + (len(ids) if guess is None else ids[guess]) for row in rows for guess, tag in row
+    ]
+    return np.array(cells, dtype=int), np.array([len(row) for row in rows], dtype=int), len(ids)
+
+
+def _confusion(cells: np.ndarray, times: np.ndarray, num_labels: int) -> np.ndarray:
+    """Counts (gold, predicted) of shape (C, C + 1), the last column for no prediction.
+
+    Args:
+        cells: As `_cells` returns them.
+        times: How often each of them is counted.
+        num_labels: C.
+    """
+    counts = np.bincount(cells, weights=times, minlength=num_labels * (num_labels + 1))
+    return counts.reshape(num_labels, num_labels + 1)
+
+
 def macro_f1(confusion: np.ndarray) -> float:
-    """Mean F1 over the labels that occur, from counts (gold, predicted) of shape (C, C)."""
-    totals = confusion.sum(0) + confusion.sum(1)
+    """Mean F1 over the labels that occur, from counts (gold, predicted) of shape (C, C).
+
+    A further column, (C, C + 1), counts items without a prediction.
+    """
+    totals = confusion.sum(0)[: len(confusion)] + confusion.sum(1)
     return float(np.mean(2 * np.diag(confusion)[totals > 0] / totals[totals > 0]))
 
 
@@ -649,6 +710,15 @@ def show_number(metric: str, value: float, sign: str = "", digits: int = 2) -> s
     if metric == "perplexity":  # which may have thousands before the point
         return f"{value:{sign}.{digits}f}"
     return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.{digits}f}"
+
+
+def round_numbers(value: Any) -> Any:
+    """The value with its floats, also those in its mappings and lists, at 6 significant digits, for lines of JSON."""
+    if isinstance(value, Mapping):
+        return {key: round_numbers(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [round_numbers(item) for item in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def loss_of(name: str) -> str | None:

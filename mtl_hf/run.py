@@ -16,7 +16,7 @@ import torch
 from transformers import set_seed
 
 from .config import Model, RunConfig, resolve_path, typed
-from .data.labels import TaskData, build_tasks, check_tasks, report_far_numbers
+from .data.labels import TaskData, build_tasks, check_scored, check_tasks, report_far_numbers
 from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import encode_split, write_results
@@ -25,12 +25,12 @@ from .evaluation.saved_models import RUN_FILE
 from .evaluation.start import (
     Answered,
     Start,
-    ask_untrained,
+    add_before,
     check_start,
     check_tokens,
-    compare_untrained,
     find_start,
     load_start,
+    score_before,
     warn_of_drift,
 )
 from .hub.card import CARD, write_card
@@ -127,6 +127,8 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             for split in ("validation", "test")
         }
         final = final_split(splits)
+        scored = {final} | ({"validation"} if arguments.eval_strategy != "no" else set())
+        check_scored(tasks, sources, sorted(scored), arguments.metric_for_best_model)
         for name, task in tasks.items():
             if name not in trained and not any(source in splits[final] for source in task.config.sources):
                 raise ValueError(f"`tasks.{name}.train` is false, but none of its sources has a {final} split, on which"
@@ -223,7 +225,7 @@ def train(
             reserve(str(hub.hub_model_id), private=hub.hub_private_repo, token=hub.hub_token)
         except OSError as error:
             logger.warning("%s Training goes on; the push is tried again at its end.", error)
-    before = ask_untrained(trainer, run.splits[final_split(run.splits)])  # the weights are those of `model.from` still
+    before = score_before(trainer, run.splits[final_split(run.splits)])  # no checkpoint is loaded yet
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -273,7 +275,7 @@ def _score_and_write(
     scores = trainer.score(run.splits[split], intervals=True, keep_answers=answers, keep_logits=logits)
     results = {"split": split} | scores
     if before and logits is not None:
-        compare_untrained(results, before, Answered(results, answers, logits))
+        add_before(results, before, Answered(results, answers, logits))
     if trainer.is_world_process_zero():
         write_results(folder, results, run.sources, split, answers)
         write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)

@@ -1,6 +1,7 @@
 """Tests of `mtl_hf.metrics` and the report, against computations of their own."""
 
 import math
+import random
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from mtl_hf.evaluation.report import scores_table
 from mtl_hf.metrics import (
     METRICS,
     Answers,
+    _row_counts,
     baseline,
     flatten,
     interval,
@@ -247,14 +249,36 @@ def test_entity_f1_is_that_of_sets_of_spans() -> None:
     assert task_metrics(task(TAGS, BIO), answers)["f1"] == pytest.approx(2 * both / total)
 
 
-def test_words_cut_or_lost_count_as_outside() -> None:
+@pytest.mark.parametrize("kinds", [("x",), ("x", "y"), ("a-b", "b")])
+def test_random_rows_of_tags_are_scored_as_by_seqeval(kinds: tuple[str, ...]) -> None:
+    draw = random.Random(len(kinds))
+    tags = ["O", *(f"{letter}-{kind}" for kind in kinds for letter in "BI")]
+    for num_rows in range(1, 60):
+        lengths = [draw.randint(1, 8) for _ in range(num_rows)]
+        predicted, gold = ([draw.choices(tags, k=length) for length in lengths] for _ in range(2))
+        if all(tag == "O" for row in predicted + gold for tag in row):  # which seqeval does not take
+            continue
+        expected = seqeval.metrics.classification_report(gold, predicted, output_dict=True, zero_division=0)
+        numbers = task_metrics(task(TAGS, tags), Answers(np.arange(num_rows), predicted, gold))
+        own = numbers["per_type"] | {"micro avg": numbers}
+        assert numbers["per_type"].keys() == expected.keys() - {"micro avg", "macro avg", "weighted avg"}
+        for name, found in own.items():
+            theirs = [expected[name][key] for key in ("f1-score", "precision", "recall")]
+            assert [found[key] for key in ("f1", "precision", "recall")] == pytest.approx(theirs, abs=1e-12)
+        assert {name: found["support"] for name, found in numbers["per_type"].items()} == {
+            name: int(expected[name]["support"]) for name in numbers["per_type"]
+        }
+
+
+def test_words_cut_or_lost_are_errors_and_have_no_answer() -> None:
     logits = logits_for([[1, 1, 2], [1, 1, 1]], 5)  # whatever the tokens say, these words have none
     gold = [["B-city", "O", "B-city"], ["O", "I-city", "B-time"]]
     answers = read_answers(task(TAGS, BIO), gold, logits, [[1, -1, -1], [-1, -1, -1]])
-    assert answers.predicted == [["B-city", "O", "O"], ["O", "O", "O"]]
+    assert answers.predicted == [["B-city", None, None], [None, None, None]]
+    assert answers.correct.tolist() == [False, False]
     numbers = task_metrics(task(TAGS, BIO), answers)
-    assert numbers["recall"] == pytest.approx(1 / 4)
-    assert numbers["accuracy"] == pytest.approx(3 / 6)
+    assert (numbers["precision"], numbers["recall"]) == (1.0, pytest.approx(1 / 4))
+    assert numbers["accuracy"] == pytest.approx(1 / 6)
     # There is no loss to speak of where there is no token.
     assert numbers["cross_entropy"] == pytest.approx(slow_cross_entropy(logits[0, 1].tolist(), 1))
 
@@ -287,7 +311,54 @@ def test_tags_that_are_not_spans_are_scored_by_word() -> None:
     assert "f1" not in numbers
     # A word without a token is an error also where there is no O.
     answers = read_answers(one, [["ADJ"]], np.zeros((1, 1, 3)), [[-1]])
-    assert answers.predicted == [["O"]]
+    assert answers.predicted == [[None]]
+
+
+def test_words_without_an_answer_are_in_no_label_of_macro_f1() -> None:
+    one = task(TAGS, ["ADJ", "NOUN"])
+    answers = Answers(np.arange(2), [["ADJ", None, "NOUN"], [None]], [["ADJ", "ADJ", "NOUN"], ["NOUN"]])
+    numbers = task_metrics(one, answers)
+    assert (numbers["accuracy"], numbers["macro_f1"]) == (2 / 4, pytest.approx((2 / 3 + 2 / 3) / 2))
+    assert _row_counts(one, answers, "accuracy")[0].tolist() == [2.0, 0.0]
+
+
+def test_a_row_with_a_lost_word_is_not_entirely_right() -> None:
+    tags, classes = task(TAGS, ["O", "B-x"]), task(CLASSES, ["a", "b"])
+    tags.name, classes.name = "tags", "classes"
+    tagged = Answers(np.arange(3), [["O"], [None], ["B-x"]], [["O"], ["O"], ["B-x"]])
+    answers = {"only": {"tags": tagged, "classes": Answers(np.arange(3), ["a"] * 3, ["a"] * 3)}}
+    assert score({"tags": tags, "classes": classes}, answers, {"only": 3})["joint"]["only"] == pytest.approx(2 / 3)
+
+
+def test_metrics_of_others_read_o_for_a_word_without_an_answer() -> None:
+    seen = []
+
+    def other(predictions: Any, references: Any) -> dict[str, float]:
+        seen.append((predictions, references))
+        return {"other": 1.0}
+
+    task_metrics(task(TAGS, BIO), Answers(np.arange(1), [["O", None]], [["O", "B-city"]]), {"other": other})
+    assert seen == [([["O", "O"]], [["O", "B-city"]])]
+
+
+@pytest.mark.parametrize(("labels", "first"), [(["0", "1", "-1"], "macro_f1"), (["0", "x"], "accuracy")])
+def test_macro_f1_comes_first_for_numbers_as_tags(labels: list[str], first: str) -> None:
+    assert primary_metric(task(TAGS, labels)) == first
+
+
+@pytest.mark.parametrize(
+    ("labels", "metric", "expected"),
+    [
+        (["ADJ", "NOUN"], "f1",
+         r"`tasks\.task\.metrics`: 'f1' scores spans, and the tags of this task \(ADJ, NOUN\) are labels of words: its"
+         r" metrics are accuracy, macro_f1, cross_entropy. Tags as O, B-PER"),
+        (BIO, "macro_f1",
+         "'macro_f1' scores labels of words, and the tags of this task .* are spans: its metrics are f1"),
+    ],
+)  # fmt: skip
+def test_metric_of_the_other_kind_of_tags_explains_itself(labels: list[str], metric: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        load_metrics({"task": task(TAGS, labels, metrics=[metric])})
 
 
 # Scores over tasks and sources
@@ -689,7 +760,7 @@ def test_the_own_second_text_is_ranked_among_those_of_all_rows() -> None:
         ranks.append(1 + sum(cosine > cosines[row] for cosine in cosines))
     assert 1 < np.mean(ranks) < 10
     for chunk in (7, 40, 1000):
-        assert own_ranks(first, second, chunk).tolist() == ranks
+        assert own_ranks(first, second, chunk=chunk).tolist() == ranks
     one = pairs_task(scored=False)
     answers = read_answers(one, [1.0] * 40, vectors)
     assert answers.predicted == ranks
@@ -700,6 +771,27 @@ def test_the_own_second_text_is_ranked_among_those_of_all_rows() -> None:
     assert low < numbers["accuracy"] < high
     resampled = np.random.default_rng(0).binomial(40, numbers["accuracy"], size=4000) / 40
     np.testing.assert_allclose([low, high], np.quantile(resampled, [0.025, 0.975]), atol=0.03)
+
+
+def test_a_second_text_that_is_equal_to_the_own_one_is_the_own_one() -> None:
+    first, second = pair_vectors(40, noise=0.5).transpose(1, 0, 2).astype(np.float64)
+    texts = np.random.default_rng(3).integers(0, 12, 40)
+    second = second[[texts.tolist().index(text) for text in texts]]  # equal texts have equal vectors
+    ranks = []
+    for row in range(40):
+        own = float(first[row] @ second[row])
+        nearer = {
+            int(texts[other]) for other in range(40) if first[row] @ second[other] > own and texts[other] != texts[row]
+        }
+        ranks.append(1 + len(nearer))
+    assert own_ranks(first, second, texts, chunk=7).tolist() == ranks
+    answers = read_answers(pairs_task(scored=False), [1.0] * 40, np.stack([first, second], 1), second_texts=texts)
+    assert answers.predicted == ranks
+    perfect = np.stack([second, second], 1)  # each first text is its answer's twin
+    numbers = task_metrics(
+        pairs_task(scored=False), read_answers(pairs_task(scored=False), [1.0] * 40, perfect, second_texts=texts)
+    )
+    assert numbers == {"accuracy": 1.0, "mrr": 1.0}
 
 
 def test_texts_that_are_all_the_same_rank_nothing_first() -> None:

@@ -93,7 +93,9 @@ class Source:
     max_train_rows: int | None = option(
         "train on so many rows at most: the same ones in every run, and those of a smaller number are among them", None
     )
-    drop_bad_rows: bool = option("drop rows without text (and say so) instead of stopping", False)
+    drop_bad_rows: bool = option(
+        "drop rows without text, or with tags that do not fit the scheme of the others, instead of stopping", False
+    )
     drop_leaked: bool = option(
         "drop training rows whose text is in the validation or test split of any source of the run", False
     )

@@ -6,9 +6,10 @@ can compare what was predicted with what the rows really say, labels that traini
 
 import collections
 import functools
+import itertools
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..modeling.answers import is_span_scheme
 from ..modeling.heads import check_head_name
 from .label_text import as_number, find_name, report_similar_labels, tidy_labels
 from .sources import SourceData
+from .tag_schemes import BARE_TYPE, BIO, Scheme, bio_labels, recognise, to_bio
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ TASK_TYPES: dict[str, TaskType] = {
     ),
     "masked_lm": TaskType(None, None, False, ("perplexity", "accuracy", "cross_entropy"), alone=True),
 }
+LARGEST = 1e18  # a number to predict: the squares of larger ones, summed over a batch, are beyond float32
 FAR = 10  # a mean or a deviation of numbers above this makes squared errors that drown other losses
 # Option of a task → the task type that has it.
 _OPTIONS = {
@@ -89,6 +92,7 @@ class TaskData:
         labels: Names of its labels in the order of the logits; empty where the type has no vocabulary.
         form: Form of the texts it reads.
         spans: Whether its labels are tags of spans (BIO).
+        declared: The labels that the config names, as they are called here; None where it names none.
     """
 
     name: str
@@ -96,6 +100,7 @@ class TaskData:
     labels: list[str]
     form: str
     spans: bool = False
+    declared: list[str] | None = None
 
     @property
     def type(self) -> str:
@@ -123,7 +128,7 @@ def build_tasks(
     """
     check_tasks(config)
     return {
-        name: _build_task(name, spec, [sources[source] for source in spec.sources], vocabularies)
+        name: _build_task(name, spec, [sources[source] for source in spec.sources], config, vocabularies)
         for name, spec in config.tasks.items()
     }
 
@@ -151,6 +156,8 @@ def check_tasks(config: RunConfig) -> None:
             _check_similarity(name, spec, known)
         if spec.type == "masked_lm":
             _check_masked_lm(name, spec)
+        if spec.label == "":
+            raise ValueError(f"`tasks.{name}.label` is empty; it names the label column.")
         if spec.label is None and task_type.label is not None and spec.loss != "ranking":
             raise ValueError(f"`tasks.{name}.label` is missing: the column with {task_type.label}.")
         if spec.label is not None and task_type.label is None:
@@ -206,7 +213,11 @@ def _check_masked_lm(name: str, spec: Task) -> None:
 
 
 def _build_task(
-    name: str, spec: Task, sources: list[SourceData], vocabularies: Mapping[str, list[str]] | None
+    name: str,
+    spec: Task,
+    sources: list[SourceData],
+    config: RunConfig,
+    vocabularies: Mapping[str, list[str]] | None,
 ) -> TaskData:
     task_type = TASK_TYPES[spec.type]
     forms = {source.form for source in sources}
@@ -228,29 +239,102 @@ def _build_task(
         raise ValueError(f"`tasks.{name}`: {spec.type} takes neither `labels` nor `label_smoothing`.")
     given = (vocabularies or {}).get(name)
     for source in sources:
+        one_hot = _one_hot_labels(name, spec, source, given) if spec.type == "multi_label_classification" else None
         for split, rows in source.splits.items():
-            source.gold[split][name] = _read_labels(name, spec, source, split, rows)
+            source.gold[split][name] = _read_labels(name, spec, source, split, rows, one_hot)
             if given and spec.type == "sequence_classification":
                 source.gold[split][name] = [find_name(label, given) for label in source.gold[split][name]]
+    schemes: dict[str, Scheme] = {}
+    if spec.type == "token_classification" and (given is None or is_span_scheme(given)):
+        schemes = _read_schemes(name, sources, config, given)
     training = [label for source in sources for label in source.gold["train"].get(name, []) if label is not None]
     if "train" in sources[0].splits and not training and spec.train:
         raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
     if not task_type.has_vocabulary:
         return TaskData(name, spec, [], form)
-    labels = given or _vocabulary(name, spec, sources, training)
+    declared = None
+    if spec.labels:
+        declared = list(dict.fromkeys(spec.labels.values() if isinstance(spec.labels, dict) else spec.labels))
+        for scheme in schemes.values():
+            declared = declared if scheme.is_bio else bio_labels(declared, scheme)
+    labels = given or _vocabulary(name, spec, sources, training, declared, schemes)
     if not given and not spec.labels and spec.type != "token_classification":
         report_similar_labels(name, labels)
-    task = TaskData(name, spec, labels, form, spans=spec.type == "token_classification" and is_span_scheme(labels))
+    if schemes and "O" not in labels:  # every word is inside of a span
+        labels = ["O", *labels]
+    spans = spec.type == "token_classification" and is_span_scheme(labels)
+    if schemes and not spans:
+        others = [label for label in labels if BIO.split(label) is None]
+        raise ValueError(f"`tasks.{name}.labels`: the tags are spans, and {', '.join(map(repr, others))} no tags of"
+                         " spans: leave them out.")  # fmt: skip
+    task = TaskData(name, spec, labels, form, spans, declared)
+    if spec.type == "token_classification" and not spans and not given:
+        _report_word_labels(task, training)
     for source in sources:
         for split in source.splits:
-            if task.spans:
+            if source.name in schemes:
                 _check_bio(task, source, split, may_grow=split == "train" and not given)
             _report_unknown(task, source, split)
     return task
 
 
-def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: datasets.Dataset) -> list[Any]:
-    """A label column as names (or numbers, of scores as shares of their range), None where a row has no label."""
+def _one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[str] | None) -> list[str] | None:
+    """The label that each place of one-hot lists stands for; None where the lists hold labels.
+
+    Lists of 0 and 1 are one-hot where one of them has a value twice, or all are of one length of at least 2.
+
+    Raises:
+        ValueError: One-hot lists without `labels` to name their places, or of another length than these.
+    """
+    first = next(iter(source.splits.values())).features[spec.label]
+    if isinstance(spec.labels, dict) or isinstance(getattr(first, "feature", None), datasets.ClassLabel):
+        return None
+    lists = [
+        (split, row, value)
+        for split, rows in source.splits.items()
+        for row, value in enumerate(rows[spec.label])
+        if isinstance(value, list) and value
+    ]
+    likely = [found for found in lists if all(item in (0, 1, "0", "1") for item in found[2])]
+    widths = collections.Counter(len(value) for _, _, value in likely)
+    twice = any(len({str(item) for item in value}) < len(value) for _, _, value in likely)
+    if not likely or len(likely) < 0.9 * len(lists) or not (twice or (len(widths) == 1 and 1 not in widths)):
+        return None
+    width = widths.most_common(1)[0][0]
+    split, row, value = next(found for found in likely if len(found[2]) == width)
+    labels = given or spec.labels
+    if labels is None:
+        example = ", ".join(f"name{place}" for place in range(1, min(width, 3) + 1)) + (", ..." if width > 3 else "")
+        raise ValueError(
+            f"`tasks.{name}`: the column {spec.label!r} holds one-hot lists of {width} values, such as {value} in"
+            f" {source.where(split, row)}. Name what each place stands for, in this order: `labels: [{example}]`."
+        )
+    if len(labels) != width:
+        raise ValueError(
+            f"`tasks.{name}.labels` has {len(labels)} names, but the column {spec.label!r} holds one-hot lists of"
+            f" {width} values, such as {value} in {source.where(split, row)}."
+        )
+    return list(labels)
+
+
+def _read_labels(
+    name: str,
+    spec: Task,
+    source: SourceData,
+    split: str,
+    rows: datasets.Dataset,
+    one_hot: Sequence[str] | None = None,
+) -> list[Any]:
+    """A label column as names (or numbers, of scores as shares of their range), None where a row has no label.
+
+    Args:
+        name: The task.
+        spec: Its section of the config.
+        source: The source.
+        split: Its split.
+        rows: The rows of that split.
+        one_hot: As `_one_hot_labels` returns it.
+    """
     if spec.loss == "ranking" or TASK_TYPES[spec.type].label is None:
         return [1.0] * len(rows)
     feature = rows.features[spec.label]
@@ -265,10 +349,12 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
 
     def problem(row: int, found: Any) -> ValueError:
         decimal = source.untyped and re.fullmatch(r"-?[0-9]+,[0-9]+", str(found))
-        comma = ' `decimal: ","` of the source reads numbers with a decimal comma.' if decimal else ""
+        lists = isinstance(found, list) and spec.type == "sequence_classification"
         return ValueError(
             f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.label!r}; {spec.type}"
-            f" takes {TASK_TYPES[spec.type].label}.{comma}"
+            f" takes {TASK_TYPES[spec.type].label}."
+            + (' `decimal: ","` of the source reads numbers with a decimal comma.' if decimal else "")
+            + (" `type: multi_label_classification` takes a list of labels a row." if lists else "")
         )
 
     def to_name(value: Any, row: int) -> str | None:
@@ -297,7 +383,16 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise problem(row, value)
         numbers = [None if value is None or np.isnan(value) else float(value) for value in column]
+        if no_number := [row for row, value in enumerate(column) if value is not None and np.isnan(value)]:
+            logger.warning("Task %s: %d labels of %s %s are NaN and count as missing (the first: %s).", name,
+                           len(no_number), source.name, split, source.where(split, no_number[0]))  # fmt: skip
         if spec.type == "regression":
+            for row, number in enumerate(numbers):
+                if number is not None and abs(number) > LARGEST:
+                    raise ValueError(
+                        f"`tasks.{name}`: {source.where(split, row)} has {number:g} in the column {spec.label!r};"
+                        f" regression takes numbers from {-LARGEST:g} to {LARGEST:g}, whose squares float32 can hold."
+                    )
             return numbers
         least, greatest = spec.score_range or (0.0, 1.0)
         for row, number in enumerate(numbers):
@@ -309,6 +404,21 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
         return [None if number is None else (number - least) / (greatest - least) for number in numbers]
     if spec.type == "sequence_classification":
         return [to_name(value, row) for row, value in enumerate(column)]
+    if one_hot is not None:
+        for row, values in enumerate(column):
+            if values is not None and (
+                len(values) != len(one_hot) or any(item not in (0, 1, "0", "1") for item in values)
+            ):
+                raise ValueError(
+                    f"`tasks.{name}`: {source.where(split, row)} has {values!r} in the column {spec.label!r}, whose"
+                    f" other rows hold one-hot lists of {len(one_hot)} values, 0 or 1."
+                )
+        return [
+            None
+            if values is None
+            else sorted({label for label, item in zip(one_hot, values, strict=True) if item in (1, "1")})
+            for values in column
+        ]
     names: list[Any] = []
     for row, values in enumerate(column):
         if values is not None and not isinstance(values, list):
@@ -326,6 +436,48 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
                 f" {len(tags)} labels in {spec.label!r}."
             )
     return names
+
+
+def check_scored(
+    tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData], splits: Iterable[str], metric: str | None = None
+) -> None:
+    """Check that the rows on which a run scores its tasks have labels.
+
+    Args:
+        tasks: Task name → task. One with `score_weight: 0` may lack them, with a warning.
+        sources: With the labels of their rows.
+        splits: The splits that are scored.
+        metric: What checkpoints are chosen by.
+
+    Raises:
+        ValueError: A task without a label in such a split, or with a single number, which correlates with nothing.
+    """
+    for split, (name, task) in itertools.product(splits, tasks.items()):
+        own = [sources[source] for source in task.config.sources if split in sources[source].splits]
+        if not own or task.config.label is None:
+            continue
+        num_rows = sum(len(source.splits[split]) for source in own)
+        number = sum(is_labelled(label) for source in own for label in source.gold[split][name])
+        if number >= (1 if TASK_TYPES[task.type].has_vocabulary else 2):
+            continue
+        problem = (
+            f"{'only one' if number else 'none'} of the {num_rows} {split} rows of"
+            f" {' and '.join(source.name for source in own)} has a label in the column {task.config.label!r}"
+        )
+        named = metric is not None and metric.removeprefix("eval_").startswith(f"{name}_")
+        if task.config.score_weight != 0 or (named and split == "validation"):
+            raise ValueError(
+                f"`tasks.{name}`: {problem}, and its score there would be no number. Add labels, leave these rows out,"
+                f" or set `tasks.{name}.score_weight: 0`."
+            )
+        logger.warning("Task %s: %s; it is not scored there.", name, problem)
+
+
+def is_labelled(label: Any) -> bool:
+    """Whether a row has a label; of tags, whether a word has one."""
+    if isinstance(label, list):
+        return not label or any(tag is not None for tag in label)
+    return label is not None
 
 
 def report_far_numbers(tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData]) -> None:
@@ -367,15 +519,23 @@ def label_names(labels: Iterable[Any]) -> set[str]:
     return {tag for label in labels for tag in ([label] if isinstance(label, str) else label or ()) if tag is not None}
 
 
-def _vocabulary(name: str, spec: Task, sources: list[SourceData], training: list[Any]) -> list[str]:
+def _vocabulary(
+    name: str,
+    spec: Task,
+    sources: list[SourceData],
+    training: list[Any],
+    given: list[str] | None,
+    schemes: Mapping[str, Scheme],
+) -> list[str]:
+    """The labels of a task in the order of its logits: those `given` in the config, else those of features and rows."""
     found = label_names(training)
     if not found:  # empty lists, or lists of nothing
         for source in sources:
             if "train" not in source.splits:
                 raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
         raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
-    if spec.labels:
-        labels = list(dict.fromkeys(spec.labels.values() if isinstance(spec.labels, dict) else spec.labels))
+    if given is not None:
+        labels = given
         if missing := sorted(found - set(labels)):
             raise ValueError(
                 f"`tasks.{name}.labels` lacks {', '.join(map(repr, missing))}, which the training rows have."
@@ -383,17 +543,27 @@ def _vocabulary(name: str, spec: Task, sources: list[SourceData], training: list
     else:
         declared: list[str] = []
         for source in sources:
+            scheme = schemes.get(source.name)
             for rows in source.splits.values():
                 feature = rows.features[spec.label]
                 class_label = getattr(feature, "feature", feature)
                 if isinstance(class_label, datasets.ClassLabel):
-                    declared += class_label.names
+                    declared += class_label.names if scheme is None else _span_names(name, class_label.names, scheme)
         # 01 and 1 are one number: without the inner sort their order would change from process to process.
-        numbers = all(re.fullmatch(r"-?\d+", label) for label in found)
-        labels = list(dict.fromkeys([*declared, *sorted(sorted(found), key=int if numbers else _tag_order)]))
+        order = int if are_numbers(found) else _tag_order
+        labels = list(dict.fromkeys([*declared, *sorted(sorted(found), key=order)]))
     if len(labels) < 2 and spec.type == "sequence_classification":
         raise ValueError(f"`tasks.{name}`: there is only one label, {labels[0]!r}; nothing can be learned from that.")
     return labels
+
+
+def _span_names(name: str, declared: Sequence[str], scheme: Scheme) -> list[str]:
+    """The names of a feature in BIO, without those that are no tags of spans, which no row has."""
+    if others := [label for label in declared if scheme.split(label) is None]:
+        logger.warning("Task %s: names of its feature that no row has and that are no tags of spans are left out: %s.",
+                       name, ", ".join(map(repr, others)))  # fmt: skip
+    fitting = [label for label in declared if label not in others]
+    return fitting if scheme.is_bio else bio_labels(fitting, scheme)
 
 
 def _tag_order(label: str) -> tuple[bool, str, str]:
@@ -401,33 +571,187 @@ def _tag_order(label: str) -> tuple[bool, str, str]:
     return (label != "O", label[2:], label[:2]) if label[1:2] == "-" else (label != "O", label, "")
 
 
+def _read_schemes(
+    name: str, sources: Sequence[SourceData], config: RunConfig, given: Sequence[str] | None
+) -> dict[str, Scheme]:
+    """Find the scheme of the tags of each source, and convert them to BIO in place.
+
+    Args:
+        name: The task.
+        sources: Its sources, with its labels.
+        config: The run.
+        given: Labels of a trained model, whose names of types are kept where they differ in case only, or where tags
+            have no types.
+
+    Returns:
+        Source → its scheme, of those whose tags are of spans.
+
+    Raises:
+        ValueError: Most tags of a source fit a scheme and some do not, with their rows.
+    """
+    found: dict[str, Scheme] = {}
+    others: dict[str, list[str]] = {}  # source → tags of no scheme
+    for source in sources:
+        _strip_tags(name, source)
+        rows = [tags for split in source.splits for tags in source.gold[split][name] if tags is not None]
+        scheme = recognise(rows)
+        if scheme is None:
+            if unlike := sorted(label_names(rows) - {"O"}):
+                others[source.name] = unlike
+            continue
+        found[source.name] = scheme
+        for split in source.splits:
+            _check_fit(name, source, split, scheme, drop=config.sources[source.name].drop_bad_rows)
+        types = _model_types(scheme, rows, given)
+        if scheme.is_bio and not types:
+            continue
+        if not scheme.is_bio:
+            logger.info("Task %s: %s tags in source %s, read as BIO.", name, scheme, source.name)
+        for split in source.splits:
+            strays = []
+            for row, tags in enumerate(source.gold[split][name]):
+                if tags is not None:
+                    source.gold[split][name][row], where = to_bio(tags, scheme, types)
+                    strays += [(row, position, tags[position]) for position in where]
+            _report_strays(name, config.tasks[name].bio, source, split, strays)
+    if found and others and given is None:
+        other, tags = next(iter(others.items()))
+        spans = " and ".join(f"{source} ({scheme})" for source, scheme in found.items())
+        raise ValueError(f"`tasks.{name}`: the tags of source {other!r} ({', '.join(map(repr, tags[:10]))}) are in no"
+                         f" scheme of spans, and those of {spans} are: write all of them in one.")  # fmt: skip
+    return found
+
+
+def _strip_tags(name: str, source: SourceData) -> None:
+    """Remove the spaces around tags, and say so."""
+    for split in source.splits:
+        stripped, first = 0, None
+        for row, tags in enumerate(source.gold[split][name]):
+            for position, tag in enumerate(tags or ()):
+                if tag is not None and tag != tag.strip():
+                    stripped += 1
+                    first = first or f"{tag!r} in {source.where(split, row)}, word {position + 1}"
+                    tags[position] = tag.strip()
+        if stripped:
+            logger.warning("Task %s: spaces around %d tags of %s %s are removed (the first: %s).",
+                           name, stripped, source.name, split, first)  # fmt: skip
+
+
+def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, drop: bool) -> None:
+    """Refuse tags that do not fit the scheme of the others, or drop their rows."""
+    gold = source.gold[split][name]
+    misfits = {
+        row: bad
+        for row, tags in enumerate(gold)
+        if (bad := [place for place, tag in enumerate(tags or ()) if tag is not None and scheme.split(tag) is None])
+    }
+    if not misfits:
+        return
+    loaded, numbers = source.origin(split)
+    shown = ", ".join(
+        f"{gold[row][place]!r} (row {numbers[row] + 1}, word {place + 1})"
+        for row, place in itertools.islice(((row, place) for row, bad in misfits.items() for place in bad), 10)
+    )
+    number = sum(map(len, misfits.values()))
+    total = sum(tag is not None for tags in gold for tag in tags or ())
+    shown += f" and {number - 10} more" if number > 10 else ""
+    if not drop:
+        raise ValueError(
+            f"`tasks.{name}`: {number} of {total} tags of the split {loaded!r} of source {source.name!r} do not fit the"
+            f" scheme of the others, {scheme}: {shown}. Correct them, or set"
+            f" `sources.{source.name}.drop_bad_rows: true` to leave out these {len(misfits)} rows."
+        )
+    kept = [row for row in range(len(gold)) if row not in misfits]
+    if not kept:
+        raise ValueError(f"`tasks.{name}`: no row of the split {split!r} of source {source.name!r} has only tags that"
+                         f" fit {scheme}: {shown}.")  # fmt: skip
+    logger.warning("Source %s, %s: %d of %d rows have tags of %s that do not fit %s and are dropped: %s.",
+                   source.name, split, len(misfits), len(gold), name, scheme, shown)  # fmt: skip
+    source.keep(split, kept)
+    source.gold[split] = {task: [labels[row] for row in kept] for task, labels in source.gold[split].items()}
+
+
+def _model_types(scheme: Scheme, rows: Sequence[Sequence[str | None]], given: Sequence[str] | None) -> dict[str, str]:
+    """What a trained model calls the types of tags, where that is not as they are written."""
+    known = {label[2:] for label in given or () if label != "O"}
+    if scheme.form == "B":
+        return {BARE_TYPE: known.pop()} if len(known) == 1 else {}
+    written = {parts[1] for row in rows for tag in row if tag is not None and (parts := scheme.split(tag))} - {""}
+    by_fold = collections.Counter(kind.casefold() for kind in known)
+    return {
+        kind: other
+        for kind in written - known
+        for other in known
+        if other.casefold() == kind.casefold() and by_fold[kind.casefold()] == 1
+    }
+
+
+def _report_word_labels(task: TaskData, training: Sequence[Any]) -> None:
+    """Warn of word labels that may have been meant as spans, and of numbers without names."""
+    counts = collections.Counter(tag for tags in training for tag in tags or () if tag is not None)
+    shown = [tag for tag, _ in counts.most_common(10)]
+    if are_numbers(task.labels):
+        names = "{" + ", ".join(f"{tag}: NAME" for tag in sorted(shown, key=int)[:3]) + ", ...}"
+        logger.warning(
+            "Task %s: its tags are numbers without names (%s) and are scored as labels of words, by macro F1 first."
+            " `tasks.%s.labels: %s` names them; with names as O, B-PER and I-PER they are scored as spans.",
+            task.name, ", ".join(sorted(shown, key=int)), task.name, names,
+        )  # fmt: skip
+    elif {"O", "o"} & counts.keys():
+        names = ", ".join(f"{tag}: {'O' if tag in 'Oo' else f'I-{tag}'}" for tag in shown)
+        logger.warning(
+            "Task %s: its tags (%s) are scored as labels of words, not as spans. If words outside of spans are O and"
+            " the others types of spans, set `tasks.%s.labels: {%s%s}`.",
+            task.name, ", ".join(shown), task.name, names, ", ..." if len(counts) > 10 else "",
+        )  # fmt: skip
+
+
+def are_numbers(labels: Iterable[str]) -> bool:
+    """Whether all labels are whole numbers, so that they name nothing."""
+    return all(re.fullmatch(r"-?\d+", label) for label in labels)
+
+
 def _check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool) -> None:
     """Find I- tags that continue nothing; repair or refuse them as the task says.
 
     A B- tag that only a repair makes joins the vocabulary where that `may_grow`; a trained model's may not.
     """
-    broken, first = 0, None
+    strays = []
     for row, tags in enumerate(source.gold[split][task.name]):
-        previous = "O"
-        for index, tag in enumerate(tags or ()):
-            if tag is not None and tag.startswith("I-") and previous[2:] != tag[2:]:
-                broken += 1
-                first = first if first is not None else (row, index, tag)
-                if task.config.bio == "repair":
-                    tags[index] = f"B-{tag[2:]}"
-                    if may_grow and tags[index] not in task.labels:
-                        task.labels.append(tags[index])
-            previous = tags[index] or "O"
-    if not broken or first is None:
+        if tags is None:
+            continue
+        source.gold[split][task.name][row], where = to_bio(tags, BIO)
+        strays += [(row, position, tags[position]) for position in where]
+    _report_strays(task.name, task.config.bio, source, split, strays)
+    if may_grow:
+        needed = dict.fromkeys(f"B-{tag[2:]}" for _, _, tag in strays)
+        task.labels += [tag for tag in needed if tag not in task.labels]
+
+
+def _report_strays(
+    name: str, choice: str, source: SourceData, split: str, strays: Sequence[tuple[int, int, Any]]
+) -> None:
+    """Refuse tags that should continue a span and do not, or say that they begin one.
+
+    Args:
+        name: The task.
+        choice: Its `bio`.
+        source: The source.
+        split: Its split.
+        strays: (row, position, tag) of each of them.
+    """
+    if not strays:
         return
-    where = f"{source.where(split, first[0])}, word {first[1] + 1}: {first[2]}"
-    if task.config.bio == "refuse":
+    row, position, tag = strays[0]
+    where = f"{source.where(split, row)}, word {position + 1}: {tag}"
+    kinds = "I- tags" if tag.startswith("I-") else "inner tags"
+    if choice == "refuse":
         raise ValueError(
-            f"`tasks.{task.name}`: {broken} I- tags continue nothing (the first: {where}); mend them, or set"
+            f"`tasks.{name}`: {len(strays)} {kinds} continue nothing (the first: {where}); mend them, or set"
             " `bio: repair` to read them as B-."
         )
-    logger.warning("Task %s: %d I- tags of %s %s continue nothing and are read as B- (the first: %s).",
-                   task.name, broken, source.name, split, where)  # fmt: skip
+    logger.warning("Task %s: %d %s of %s %s continue nothing and are read as B- (the first: %s).",
+                   name, len(strays), kinds, source.name, split, where)  # fmt: skip
 
 
 def _report_unknown(task: TaskData, source: SourceData, split: str) -> None:

@@ -182,6 +182,17 @@ def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping
     return encoded.select(np.flatnonzero(useful))
 
 
+def number_second_texts(rows: datasets.Dataset) -> np.ndarray:
+    """A number for the second text of each encoded row, the same for those with the same tokens, (n,).
+
+    Args:
+        rows: Of texts that the encoder reads apart.
+    """
+    numbers: dict[tuple[int, ...], int] = {}
+    pairs = zip(rows["input_ids"], rows["second"], strict=True)
+    return np.array([numbers.setdefault(tuple(ids[begin:]), len(numbers)) for ids, begin in pairs], dtype=int)
+
+
 def report_cut(
     source: SourceData, split: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]
 ) -> dict[str, int]:
@@ -199,7 +210,7 @@ def report_cut(
             counts["words_lost"] += len(lost)
             for name, task in tasks.items():
                 tags = source.gold[split][name][row] if task.spans and name in source.gold[split] else None
-                for _, begin, end in bio_spans([tag or "O" for tag in tags or ()]):
+                for _, begin, end in bio_spans(tags or ()):
                     counts["entities_lost"] += any(word in lost for word in range(begin, end))
     if any(counts.values()):
         words = f"; {counts['words_lost']} words never reach it, which breaks {counts['entities_lost']} entities"

@@ -59,14 +59,18 @@ class SourceData:
     def keep(self, split: str, rows: Sequence[int], of: str | None = None) -> None:
         """Make a split of some rows of one (of itself by default), and remember where they came from."""
         of = of or split
-        loaded, numbers = self.origins.get(of, (of, range(len(self.splits[of]))))
+        loaded, numbers = self.origin(of)
         self.splits[split] = self.splits[of].select(rows)
         self.origins[split] = (loaded, [numbers[row] for row in rows])
 
     def where(self, split: str, row: int) -> str:
         """A row as messages name it: by its split and number (from 1) in what was loaded."""
-        loaded, numbers = self.origins.get(split, (split, range(len(self.splits[split]))))
+        loaded, numbers = self.origin(split)
         return f"row {numbers[row] + 1} of the split {loaded!r} of source {self.name!r}"
+
+    def origin(self, split: str) -> tuple[str, Sequence[int]]:
+        """The loaded split and the row numbers (from 0) that the rows of a split came from."""
+        return self.origins.get(split, (split, range(len(self.splits[split]))))
 
     def texts(self, split: str) -> list[Any]:
         """The texts of a split: strings, lists of words or tuples of two strings."""

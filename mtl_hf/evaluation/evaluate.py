@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from ..config import RunConfig
-from ..data.labels import TaskData, build_tasks
+from ..data.labels import TaskData, build_tasks, is_labelled
 from ..data.rows import EncodedSplit, encode_rows, report_cut
 from ..data.sources import SourceData, load_sources
-from ..metrics import Answers, interval, join_answers
+from ..metrics import Answers, interval, join_answers, round_numbers
 from ..modeling.encoding import PAIRED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.arguments import MultiTaskTrainingArguments
@@ -249,22 +249,30 @@ def _prepare(
         model = checkpoint.load()
         vocabularies = {name: list(spec["labels"]) for name, spec in checkpoint.heads.items() if "labels" in spec}
         tasks = build_tasks(run, sources, vocabularies)
-        if data is not None:
-            _check_labelled(data, run, sources, split)
+        _check_labelled(data, run, sources, split)
         splits = {name: encode_split(source, split, tasks, model) for name, source in sources.items()}
     return MultiTaskTrainer(model, arguments, tasks=tasks, processing_class=model.tokenizer), splits
 
 
-def _check_labelled(data: str | Path, run: RunConfig, sources: Mapping[str, SourceData], split: str) -> None:
+def _check_labelled(data: str | Path | None, run: RunConfig, sources: Mapping[str, SourceData], split: str) -> None:
+    """Refuse a file without labels of a task, and a split without any; warn of a task without labels there."""
+    lacking = []
     for name, spec in run.tasks.items():
         gold = [label for source in spec.sources for label in sources[source].gold[split][name]]
-        if spec.type == "token_classification":  # a row may have tags for none of its words
-            gold = [tag for row in gold if row is not None for tag in row]
-        if all(label is None for label in gold):
+        if any(map(is_labelled, gold)):
+            continue
+        if data is not None:
             raise ValueError(
                 f"{data}: no row has a label of {name} in the column {spec.label!r}: there is nothing to score. Name"
                 f" another with `--label {name}=COLUMN`, or take the column out."
             )
+        lacking.append(name)
+    if len(lacking) == len(run.tasks):
+        raise ValueError(f"no row of the {split} split has a label of {', '.join(lacking)}: there is nothing to score."
+                         " Choose another with `--split`.")  # fmt: skip
+    for name in lacking:
+        logger.warning("Task %s: no row of the %s split has a label in the column %r; it is not scored.",
+                       name, split, run.tasks[name].label)  # fmt: skip
 
 
 def _compare(
@@ -316,7 +324,10 @@ def write_results(
     split: str,
     answers: Mapping[str, Mapping[str, Answers]],
 ) -> None:
-    """Write `metrics.json` and `predictions.jsonl` (a line a row: text, and what each task said and should have)."""
+    """Write `metrics.json` and `predictions.jsonl`: a line a row with its text, and each task's prediction and label.
+
+    A word that never reached the encoder has null for its prediction.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(json_value(results), indent=2, ensure_ascii=False)
     (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
@@ -328,5 +339,5 @@ def write_results(
             ]
             for task, found in by_task.items():
                 for row, predicted, gold in zip(found.rows.tolist(), found.predicted, found.gold, strict=True):
-                    lines[row]["tasks"][task] = {"predicted": predicted, "gold": gold}
+                    lines[row]["tasks"][task] = {"predicted": round_numbers(predicted), "gold": gold}
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -37,6 +37,8 @@ def scores_table(results: Mapping[str, Any]) -> str:
             lines.append(f"{name if index == 0 else '':<24}{metric:<16}{shown:>8}{interval:>18}{baseline:>10}".rstrip())
         if "unchanged" in numbers:
             lines.append(_unchanged_line(numbers))
+        elif "before" in numbers:
+            lines.append(f"  {'before training':<22}{primary:<16}{show_number(primary, numbers['before'][primary]):>8}")
         for source, own in numbers.get("per_source", {}).items():
             lines.append(f"  {source:<22}{primary:<16}{show_number(primary, own[primary]):>8}")
     for source, value in results["joint"].items():

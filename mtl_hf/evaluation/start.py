@@ -2,7 +2,8 @@
 
 Notable: heads and tasks are matched before any data are loaded, labels as soon as they are; a saved head's labels stay
 in their order, because its logits do. A head that is not trained, because its task is only scored or it is frozen, is
-asked before training and after, on the same rows, so that the run itself shows whether it answers as it did.
+scored before training and after, on the same rows, so that the run itself shows whether it answers as it did. So is a
+head without weights: what the encoder scores untrained is what its task has to beat.
 """
 
 import logging
@@ -128,11 +129,11 @@ def check_start(start: Start, tasks: Mapping[str, TaskData], sources: Mapping[st
         if task.form != spec["text"] and answers_texts(spec):  # masked tokens are those of any text
             raise ValueError(f"{where} was trained on texts of the form {spec['text']!r}; its source has {task.form!r}."
                              f" {_WAYS_OUT}")  # fmt: skip
-        own, declared = spec.get("labels"), task.config.labels
+        own, declared = spec.get("labels"), task.declared
         if not own:
             continue
         if declared:
-            here = set(declared.values() if isinstance(declared, dict) else declared)
+            here = set(declared)
         else:
             gold = [sources[source].gold["train"].get(name, []) for source in task.config.sources if task.config.train]
             here = label_names(label for labels in gold for label in labels)
@@ -222,7 +223,7 @@ def check_tokens(start: Start, run: RunConfig, was: list[int], now: list[int]) -
     logger.warning("%s.", what[0].upper() + what[1:])
 
 
-# ---- heads that are not trained ----
+# ---- heads that are scored before training too ----
 
 
 @dataclass
@@ -240,56 +241,65 @@ class Answered:
     logits: dict[str, dict[str, np.ndarray]]
 
 
-def ask_untrained(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) -> Answered | None:
-    """Ask every head that is not trained about its rows; None where there is no such head, or no row.
+def score_before(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) -> Answered | None:
+    """Score every head that is not trained or has no weights; None where there is no such head, or no row.
 
     Args:
-        trainer: That of the run.
+        trainer: That of the run, before it trains: a resumed run has the weights of its beginning still.
         splits: Source → encoded rows with what they are scored against.
     """
     untrained = trainer.frozen_heads
-    chosen = {
-        source: EncodedSplit(split.rows, {name: split.gold[name] for name in untrained if name in split.gold})
-        for source, split in splits.items()
-        if any(name in split.gold for name in untrained)
-    }
+    heads = trainer.model.heads
+    bare = [name for name in trainer.tasks if name not in untrained and not [*heads[name].parameters()]]
+
+    def rows_of(names: list[str]) -> dict[str, EncodedSplit]:
+        gold = {source: {name: split.gold[name] for name in names if name in split.gold}
+                for source, split in splits.items()}  # fmt: skip
+        return {source: EncodedSplit(splits[source].rows, found) for source, found in gold.items() if found}
+
+    if trainer.is_fsdp_enabled:
+        if rows_of(untrained):
+            raise ValueError(
+                f"the head of task {untrained[0]!r} is not trained (`train: false`, or `freeze` names it), which FSDP"
+                " cannot have: use configs/accelerate/multi_gpu.yaml."
+            )
+        if rows_of(bare):
+            logger.warning("Under FSDP %s cannot be scored before training.", _listed("head", bare))
+        return None
+    chosen = rows_of([*untrained, *bare])
     if not chosen:
         return None
-    if trainer.is_fsdp_enabled:
-        raise ValueError(
-            f"the head of task {untrained[0]!r} is not trained (`train: false`, or `freeze` names it), which FSDP"
-            " cannot have: use configs/accelerate/multi_gpu.yaml."
-        )
-    logger.info("Asking %s before training.", _listed("head", untrained))
+    logger.info("Scoring %s before training.", _listed("head", [*untrained, *bare]))
     answers: dict[str, Any] = {}
     logits: dict[str, dict[str, np.ndarray]] = {}
     results = trainer.score(chosen, keep_answers=answers, keep_logits=logits)
     return Answered(results, answers, logits)
 
 
-def compare_untrained(results: dict[str, Any], before: Answered, after: Answered) -> None:
-    """Add to the tasks in `results` whose head was not trained what they scored before training, in place.
+def add_before(results: dict[str, Any], before: Answered, after: Answered) -> None:
+    """Add to the tasks in `results` what they scored before training, in place.
 
     Adds:
-        `before` (metric → number), `unchanged` (whether every row has the answer that it had), and `drift`: `rows`,
-        `changed` (rows with another answer) and `logits` (the largest difference of a logit; 0 is bit for bit).
+        `before` (metric → number) and, where the head was not trained, `unchanged` (whether every row has the answer
+        that it had) and `drift`: `rows`, `changed` (rows with another answer) and `logits` (the largest difference of a
+        logit; 0 is bit for bit).
     """
     for name, numbers in before.results["tasks"].items():
+        results["tasks"][name]["before"] = {key: value for key, value in numbers.items() if isinstance(value, float)}
         rows = changed = 0
         largest = 0.0
-        for source, found in before.answers.items():
-            if name not in found:
-                continue
-            now = after.answers[source][name].predicted
+        sources = [source for source, found in before.logits.items() if name in found]
+        for source in sources:
+            was, now = (found.answers[source][name].predicted for found in (before, after))
             rows += len(now)
-            changed += sum(old != new for old, new in zip(found[name].predicted, now, strict=True))
+            changed += sum(old != new for old, new in zip(was, now, strict=True))
             gap = np.abs(after.logits[source][name].astype(float) - before.logits[source][name].astype(float))
             largest = max(largest, float(gap.max(initial=0.0)))
-        results["tasks"][name] |= {
-            "before": {key: value for key, value in numbers.items() if isinstance(value, float)},
-            "unchanged": not changed,
-            "drift": {"rows": rows, "changed": changed, "logits": largest},
-        }
+        if sources:
+            results["tasks"][name] |= {
+                "unchanged": not changed,
+                "drift": {"rows": rows, "changed": changed, "logits": largest},
+            }
 
 
 def warn_of_drift(trainer: MultiTaskTrainer) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -317,7 +317,23 @@ def _results_table(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> st
                 lines.append(
                     [split, name if index == 0 else "", metric, show_number(metric, value), interval, baseline]
                 )
-    return _table(["split", "task", "metric", "score", "95 % interval", "majority"], lines) if lines else ""
+    if not lines:
+        return ""
+    table = _table(["split", "task", "metric", "score", "95 % interval", "majority"], lines)
+    return "\n\n".join([table, *_before_training(heads, scores)])
+
+
+def _before_training(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> Iterator[str]:
+    """What the encoder scored untrained on tasks whose head has no weights."""
+    for split, tasks in sorted(scores.items()):
+        for name in [name for name in heads if name in tasks]:
+            own = tasks[name]
+            metric = str(own.get("primary"))
+            if "unchanged" not in own and own.get("before", {}).get(metric) is not None:
+                yield (
+                    f"Before training the encoder scored {show_number(metric, own['before'][metric])} ({metric}) on"
+                    f" {name} ({split})."
+                )
 
 
 # ---- what only the run knows ----
@@ -373,7 +389,7 @@ def _occurrences(task: TaskData, labels: Iterable[Any]) -> Iterable[str]:
         elif task.type == "multi_label_classification":
             yield from label or ["(none of them)"]
         elif task.spans:
-            yield from (kind for kind, _, _ in bio_spans([tag or "O" for tag in label]))
+            yield from (kind for kind, _, _ in bio_spans(label))
         else:
             yield from (tag for tag in label if tag is not None)
 

@@ -23,6 +23,7 @@ from ..data.files import check_encoding, has_rows, read_lines
 from ..data.sources import load_file
 from ..evaluation.data_file import text_columns
 from ..evaluation.saved_models import run_file
+from ..metrics import round_numbers
 from ..modeling.encoding import PAIRED, check_text
 from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
@@ -93,7 +94,7 @@ def predict(
     with open(to, "w", encoding="utf-8") if to else nullcontext(sys.stdout) as output:
         both = zip(kept, answers, strict=True)
         for (name, one), answered in tqdm(both, total=total, unit="text", disable=no_bar):
-            row = ({} if name is None else {"id": name}) | {"text": one} | answered
+            row = ({} if name is None else {"id": name}) | {"text": one} | round_numbers(answered)
             output.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
             output.flush()
             number += 1

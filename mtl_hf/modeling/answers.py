@@ -23,17 +23,17 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2
 
 
-def bio_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Spans of a tag sequence as (type, first word, word after the last); tags without a prefix are O."""
+def bio_spans(tags: Sequence[str | None]) -> list[tuple[str, int, int]]:
+    """Spans of a tag sequence as (type, first word, word after the last); None and tags without a prefix are O."""
     spans: list[tuple[str, int, int]] = []
     open_type, begin = None, 0
     for index, tag in enumerate([*tags, "O"]):
-        prefix, _, kind = tag.partition("-")
+        prefix, _, kind = (tag or "O").partition("-")
         continues = prefix == "I" and kind == open_type
         if open_type is not None and not continues:
             spans.append((open_type, begin, index))
             open_type = None
-        if kind and not continues and prefix in "BI":
+        if kind and not continues and prefix in ("B", "I"):
             open_type, begin = kind, index
     return spans
 
@@ -73,7 +73,8 @@ def answer(
         where `top_k` is not 1, a list of the `top_k` best, best first;
         a number for regression, the cosine for sentence similarity; for token classification a list of entities
         (`{"type", "text", "start", "end", "score"}`, character offsets, score the mean over words) or, where labels are
-        not BIO, a list with one `{"label", "text", "start", "end", "score"}` a word.
+        not BIO, a list with one `{"label", "text", "start", "end", "score"}` a word (label None and score 0 for a word
+        that has no token).
     """
     kind = spec["type"]
     if kind == "regression":
@@ -92,7 +93,7 @@ def answer(
 
     scores = softmax(logits)
     lost = np.asarray(np.isnan(scores).any(-1))
-    tags = ["O" if missing else labels[int(np.argmax(row))] for row, missing in zip(scores, lost, strict=True)]
+    tags = [None if missing else labels[int(np.argmax(row))] for row, missing in zip(scores, lost, strict=True)]
     best_scores = np.where(lost, 0.0, scores.max(-1))
     if not is_span_scheme(labels):
         return [

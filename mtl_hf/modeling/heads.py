@@ -133,7 +133,7 @@ class SentenceSimilarityHead(nn.Module):
     - `loss: ranking`: cross-entropy of each first text's own second text among all second texts of the batch, by their
       cosines over `temperature` (multiple negatives, Henderson et al., arXiv 1705.00652, section 4). From first to
       second text only, as there and as its metrics count. The negatives are those of the batch that one process sees at
-      once, so accumulated batches and processes do not add any; equal second texts are each other's negatives.
+      once, so accumulated batches and processes do not add any. A second text equal to one's own is no negative.
 
     Labels: (B,) scores, for `ranking` any number; NaN where absent. Logits, the vectors: (2B, H) float32 or wider; of
     any number of single texts as many.
@@ -164,8 +164,15 @@ class SentenceSimilarityHead(nn.Module):
         pooled = self.dropout(self.pool(states, attention_mask))
         return F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
-        """Sum of the loss over pairs with a label, and how many these are."""
+    def loss(self, logits: Tensor, labels: Tensor, texts: Tensor | None = None) -> HeadLoss:
+        """Sum of the loss over pairs with a label, and how many these are.
+
+        Args:
+            logits: (2B, H).
+            labels: (B,).
+            texts: A number for each text, (2B,), the same for equal ones (`number_texts`); without them all count as
+                different.
+        """
         known = ~labels.isnan()
         vectors = logits.to(torch.promote_types(logits.dtype, torch.float32))
         first, second = vectors[0::2][known], vectors[1::2][known]
@@ -175,11 +182,25 @@ class SentenceSimilarityHead(nn.Module):
         with torch.autocast(first.device.type, enabled=False):  # or their product would be rounded
             scores = first @ second.T / self.temperature
         own = torch.arange(len(scores), device=scores.device)
+        if texts is not None:
+            seconds = texts[1::2][known]
+            equal = (seconds[:, None] == seconds).fill_diagonal_(False)
+            scores = scores.masked_fill(equal, -torch.inf)
         return HeadLoss(F.cross_entropy(scores, own, reduction="sum"), known.sum())
 
     def by_row(self, logits: Tensor, labels: Tensor | None = None) -> Tensor:
         """The two vectors of each pair, (B, 2, H)."""
         return logits.unflatten(0, (-1, 2))
+
+
+def number_texts(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """A number for each text, (N,): the same for those with the same tokens.
+
+    Args:
+        input_ids: (N, T).
+        attention_mask: (N, T), 0 for padding.
+    """
+    return input_ids.masked_fill(attention_mask == 0, -1).unique(dim=0, return_inverse=True)[1]
 
 
 class MaskedLMHead(nn.Module):

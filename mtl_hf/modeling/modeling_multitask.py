@@ -29,7 +29,7 @@ from .configuration_multitask import MultiTaskConfig
 from .embeddings import embed, pooling_of
 from .encoding import WHERE, load_tokenizer
 from .experts import Silent, build_experts
-from .heads import MaskedLMHead, build_head, by_row
+from .heads import MaskedLMHead, SentenceSimilarityHead, build_head, by_row, number_texts
 from .pooling import check_pooling, last_layers
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
 from .texts import EMBEDDING, answer_stream
@@ -385,7 +385,10 @@ class MultiTaskModel(PreTrainedModel):
                 own = (self._input_embeddings(), labels.get(name)) if tied else ()
                 logits[name] = head(states, attention_mask, *own)
                 if name in labels:
-                    total, own_items = head.loss(logits[name], labels[name])
+                    texts: tuple[Tensor, ...] = ()
+                    if isinstance(head, SentenceSimilarityHead) and head.ranking and input_ids is not None:
+                        texts = (number_texts(input_ids, attention_mask),)
+                    total, own_items = head.loss(logits[name], labels[name], *texts)
                     losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
         return MultiTaskOutput(
             loss=torch.stack(list(losses.values())).sum() if losses else None,

@@ -1,6 +1,7 @@
 """Tests of `mtl_hf.data.labels`: label columns of every kind, vocabularies, BIO, and what is refused."""
 
 import logging
+import re
 from typing import Any
 
 import datasets
@@ -8,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Features, List, Value
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks, report_far_numbers
+from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks, check_scored, report_far_numbers
 from mtl_hf.data.sources import SourceData, load_sources
 from mtl_hf.metrics import METRICS
 from mtl_hf.modeling.heads import HEADS
@@ -132,6 +133,127 @@ def test_numbers_far_from_unit_size_draw_a_warning_with_what_mends_it(
     assert all(str(remedy) in message for message in far)
 
 
+# One-hot lists
+
+HOT = [[0, 1, 0], [1, 0, 1], [0, 0, 0], None]
+NAMES = ["harbour", "orchard", "library"]
+
+
+@pytest.mark.parametrize("kind", [int, float, bool, lambda value: str(int(value))], ids=["int", "float", "bool", "str"])
+def test_one_hot_lists_are_read_by_the_names_of_their_places(kind: Any) -> None:
+    rows = [None if row is None else [kind(value) for value in row] for row in HOT]
+    assert gold(SETS, rows, labels=NAMES) == (NAMES, [["orchard"], ["harbour", "library"], [], None])
+
+
+def test_one_hot_lists_without_names_are_refused_with_the_remedy() -> None:
+    with pytest.raises(ValueError) as caught:
+        build(SETS, HOT)
+    assert str(caught.value) == (
+        "`tasks.task`: the column 'y' holds one-hot lists of 3 values, such as [0, 1, 0] in row 1 of the split 'train'"
+        " of source 'only'. Name what each place stands for, in this order: `labels: [name1, name2, name3]`."
+    )
+    with pytest.raises(ValueError, match=r"`labels: \[name1, name2\]`"):
+        build(SETS, [[0, 1], [1, 0]])
+    with pytest.raises(ValueError, match=r"`labels: \[name1, name2, name3, \.\.\.\]`"):
+        build(SETS, [[0.0, 1.0, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "expected"),
+    [
+        (
+            HOT,
+            ["a", "b"],
+            "labels` has 2 names, but the column 'y' holds one-hot lists of 3 values, such as .0, 1, 0. in",
+        ),
+        (
+            [*HOT * 10, [0, 1]],
+            NAMES,
+            r"row 41 .* has \[0, 1\] .* whose other rows hold one-hot lists of 3 values, 0 or 1",
+        ),
+        ([*HOT * 10, [0, 2, 1]], NAMES, r"row 41 .* has \[0, 2, 1\] .* whose other rows hold one-hot lists"),
+    ],
+)
+def test_one_hot_lists_of_another_length_are_refused(rows: Any, labels: list[str], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        build(SETS, {"train": HOT, "validation": rows}, labels=labels)
+
+
+@pytest.mark.parametrize("rows", [[[0], [1, 0], [], [1]], [[0], [1], [1]], [[1, 2], [0, 2], [2, 3]]])
+def test_lists_of_ids_are_no_one_hot_lists(rows: list[list[int]]) -> None:
+    assert gold(SETS, rows)[1] == [sorted(map(str, row)) for row in rows]
+
+
+def test_one_hot_lists_of_a_file_are_read_by_the_labels_of_a_trained_model() -> None:
+    rows = datasets.Dataset.from_dict({"text": ["x", "y"], "y": HOT[:2]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"}, "sources": {"only": {"dataset": {"test": rows}, "text": "text"}},
+        "tasks": {"task": {"type": SETS, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    build_tasks(config, sources, {"task": NAMES})
+    assert sources["only"].gold["test"]["task"] == [["orchard"], ["harbour", "library"]]
+
+
+# Numbers that cannot be trained on, and splits without labels
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("number", [float("inf"), -float("inf"), 1e308, -1.1e18])
+def test_numbers_beyond_float32_are_refused_with_their_row(split: str, number: float) -> None:
+    splits: dict[str, list[Any]] = {name: [1.0, 2.0, 3.0] for name in ("train", "validation", "test")}
+    splits[split][1] = number
+    with pytest.raises(
+        ValueError, match=rf"row 2 of the split '{split}' .* has {re.escape(f'{number:g}')} .* from -1e\+18 to 1e\+18"
+    ):
+        build(NUMBERS, splits)
+
+
+def test_numbers_that_are_nan_count_as_missing_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    build(NUMBERS, {"train": [1.0, float("nan"), 2.0, float("nan")], "validation": [1.0, None]})
+    assert warnings_of(caplog) == [
+        "Task task: 2 labels of only train are NaN and count as missing (the first: row 2 of the split 'train' of"
+        " source 'only')."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "labelled", "missing", "found"),
+    [
+        (NUMBERS, [1.0, 2.0], [None, None], "none of the 2 validation rows of only has a label in the column 'y'"),
+        (NUMBERS, [1.0, 2.0], [float("nan")] * 2, "none of the 2"),
+        (NUMBERS, [1.0, 2.0], [3.0, None], "only one of the 2 validation rows of only has a label"),
+        (CLASSES, ["a", "b"], [None, None], "none of the 2"),
+        (SETS, [["a"], ["b"]], [None, None], "none of the 2"),
+        (TAGS, [["O"], ["B-x"]], [[None], None], "none of the 2"),
+    ],
+)
+def test_split_without_labels_is_refused_where_it_is_scored(
+    kind: str, labelled: Any, missing: Any, found: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    feature = {CLASSES: Value("string"), NUMBERS: Value("float64")}.get(kind, List(Value("string")))
+    task, source = build(kind, {"train": labelled, "validation": missing, "test": labelled}, feature)
+    check_scored({"task": task}, {"only": source}, ["test"])
+    with pytest.raises(ValueError, match=rf"`tasks\.task`: {found}") as caught:
+        check_scored({"task": task}, {"only": source}, ["test", "validation"])
+    assert "Add labels, leave these rows out, or set `tasks.task.score_weight: 0`." in str(caught.value)
+    task.config.score_weight = 0.0
+    check_scored({"task": task}, {"only": source}, ["validation"])
+    assert f"Task task: {found}" in caplog.text
+    with pytest.raises(ValueError, match=found):
+        check_scored({"task": task}, {"only": source}, ["validation"], "eval_task_accuracy")
+
+
+def test_sets_that_are_empty_and_a_label_in_one_of_two_sources_suffice() -> None:
+    task, source = build(SETS, {"train": [["a"], ["b"]], "validation": [[], None]}, List(Value("string")))
+    check_scored({"task": task}, {"only": source}, ["validation"])
+
+
+def test_empty_name_of_the_label_column_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`tasks\.task\.label` is empty; it names the label column"):
+        build(CLASSES, ["a", "b"], label="")
+
+
 # Labels of the YAML
 
 
@@ -235,9 +357,9 @@ def test_inner_tags_that_continue_nothing_are_counted_and_repaired(caplog: pytes
 
 
 def test_repair_adds_the_tag_that_it_needs() -> None:
-    task, source = build(TAGS, [["O", "I-a"], ["O"]])
-    assert source.gold["train"]["task"] == [["O", "B-a"], ["O"]]
-    assert set(task.labels) == {"O", "I-a", "B-a"}
+    task, source = build(TAGS, [["O", "I-a"], ["B-b", "I-c", "I-a"]])
+    assert source.gold["train"]["task"] == [["O", "B-a"], ["B-b", "B-c", "B-a"]]
+    assert task.labels == ["O", "I-a", "B-b", "I-c", "B-a", "B-c"]
 
 
 def test_correct_tags_are_not_reported(caplog: pytest.LogCaptureFixture) -> None:
@@ -251,6 +373,198 @@ def test_inner_tags_that_continue_nothing_are_refused_where_asked() -> None:
         build(TAGS, [["B-a", "O"], ["B-a", "O", "I-a"], ["I-a"]], bio="refuse")
     assert "the first: row 2 of the split 'train' of source 'only', word 3: I-a" in str(caught.value)
     assert "`bio: repair`" in str(caught.value)
+
+
+# Tags of other schemes, and tags that fit none
+
+BIO_ROWS = [["B-PER", "I-PER", "O", "B-PER"], ["O", "B-LOC", "O"], ["B-LOC", "B-PER", "I-PER", "I-PER"]]
+TWINS = {
+    "BIOES": [["B-PER", "E-PER", "O", "S-PER"], ["O", "S-LOC", "O"], ["S-LOC", "B-PER", "I-PER", "E-PER"]],
+    "BILOU": [["B-PER", "L-PER", "O", "U-PER"], ["O", "U-LOC", "O"], ["U-LOC", "B-PER", "I-PER", "L-PER"]],
+    "IOB1": [["I-PER", "I-PER", "B-PER"], ["O", "I-LOC", "O"], ["I-LOC", "I-PER", "I-PER", "I-PER"]],
+    "BIO (as PER-B)": [["PER-B", "PER-I", "O", "PER-B"], ["O", "LOC-B", "O"], ["LOC-B", "PER-B", "PER-I", "PER-I"]],
+    "BIO (as B_PER)": [["B_PER", "I_PER", "O", "B_PER"], ["O", "B_LOC", "O"], ["B_LOC", "B_PER", "I_PER", "I_PER"]],
+    "BIO (as b-per)": [["b-PER", "i-PER", "o", "b-PER"], ["o", "b-LOC", "o"], ["b-LOC", "b-PER", "i-PER", "i-PER"]],
+}
+
+
+@pytest.mark.parametrize("scheme", TWINS)
+def test_tags_of_other_schemes_are_those_of_their_twin_in_bio(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
+    twin = [["B-PER", "I-PER", "B-PER"], *BIO_ROWS[1:]] if scheme == "IOB1" else BIO_ROWS
+    task, source = build(TAGS, TWINS[scheme])
+    assert source.gold["train"]["task"] == source.gold["validation"]["task"] == twin
+    assert task.labels == ["O", "B-LOC", "B-PER", "I-PER"] == build(TAGS, twin)[0].labels
+    assert task.spans
+    assert [message for message in caplog.messages if "read as BIO" in message] == [
+        f"Task task: {scheme} tags in source only, read as BIO."
+    ]
+    assert not warnings_of(caplog)[1:]
+
+
+def test_bare_tags_have_one_type() -> None:
+    task, source = build(TAGS, [["B", "I", "O"], ["O", "B"]])
+    assert source.gold["train"]["task"] == [["B-entity", "I-entity", "O"], ["O", "B-entity"]]
+    assert (task.labels, task.spans) == (["O", "B-entity", "I-entity"], True)
+
+
+def test_labels_of_the_config_and_of_features_are_read_in_the_scheme_of_the_rows() -> None:
+    names = ["O", "B-a", "I-a", "E-a", "S-a"]
+    rows = [[1, 3, 0, 4], [0, 0]]
+    assert build(TAGS, rows, List(ClassLabel(names=names)))[0].labels == ["O", "B-a", "I-a"]
+    task, _ = build(TAGS, [["B-a", "E-a", "O"], ["S-a"]], labels=["S-a", "E-a", "O", "B-a", "I-a"])
+    assert task.labels == task.declared == ["B-a", "I-a", "O"]
+    task, source = build(TAGS, [["PER", "PER", "O"]], labels={"PER": "I-PER", "O": "O"})
+    assert (task.labels, source.gold["train"]["task"]) == (["B-PER", "I-PER", "O"], [["B-PER", "I-PER", "O"]])
+
+
+@pytest.mark.parametrize("bad", ["-", "", "o", "0", "B-", "PER", "b-PER"])
+def test_one_tag_that_does_not_fit_is_named_with_its_row(bad: str) -> None:
+    rows: list[Any] = [*BIO_ROWS * 5, ["O", None, bad]]
+    with pytest.raises(ValueError) as caught:
+        build(TAGS, {"train": rows, "validation": BIO_ROWS})
+    assert str(caught.value) == (
+        "`tasks.task`: 1 of 57 tags of the split 'train' of source 'only' do not fit the scheme of the others, BIO:"
+        f" {bad!r} (row 16, word 3). Correct them, or set `sources.only.drop_bad_rows: true` to leave out these 1 rows."
+    )
+
+
+def test_tags_that_do_not_fit_are_named_in_every_split_ten_at_most() -> None:
+    with pytest.raises(
+        ValueError, match=r"12 of 67 tags of the split 'test' .* '-' \(row 5, word 2\) and 2 more\. Cor"
+    ):
+        build(TAGS, {"train": BIO_ROWS, "validation": BIO_ROWS, "test": [["-", "-"]] * 6 + BIO_ROWS * 5})
+
+
+def test_rows_with_tags_that_do_not_fit_are_dropped_where_asked(caplog: pytest.LogCaptureFixture) -> None:
+    rows = datasets.Dataset.from_dict({
+        "text": [["a", "b"], ["c"], ["d", "e"], ["f"]], "y": [["B-x", "O"], ["-"], ["B-x", "I-x"], ["O"]],
+        "z": ["p", "q", "r", "p"],
+    })  # fmt: skip
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": "text", "drop_bad_rows": True}},
+        "tasks": {"first": {"type": CLASSES, "source": "only", "label": "z"},
+                  "tags": {"type": TAGS, "source": "only", "label": "y"},
+                  "last": {"type": CLASSES, "source": "only", "label": "z"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    tasks = build_tasks(config, sources)
+    for split in ("train", "validation"):
+        assert sources["only"].splits[split]["text"] == [["a", "b"], ["d", "e"], ["f"]]
+        assert sources["only"].gold[split] == {
+            "first": ["p", "r", "p"], "tags": [["B-x", "O"], ["B-x", "I-x"], ["O"]], "last": ["p", "r", "p"]
+        }  # fmt: skip
+    assert tasks["tags"].spans
+    assert sources["only"].where("train", 1) == "row 3 of the split 'train' of source 'only'"
+    assert (
+        "Source only, train: 1 of 4 rows have tags of tags that do not fit BIO and are dropped: '-' (row 2, word 1)."
+        in (caplog.messages)
+    )
+
+
+def test_spaces_around_tags_are_removed(caplog: pytest.LogCaptureFixture) -> None:
+    task, source = build(TAGS, {"train": [["B-a ", "O"], ["\tB-a", "I-a"]], "validation": [["O"]]})
+    assert (task.labels, source.gold["train"]["task"]) == (["O", "B-a", "I-a"], [["B-a", "O"], ["B-a", "I-a"]])
+    assert warnings_of(caplog) == [
+        "Task task: spaces around 2 tags of only train are removed (the first: 'B-a ' in row 1 of the split 'train' of"
+        " source 'only', word 1)."
+    ]
+
+
+def test_types_alone_stay_labels_of_words_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    task, source = build(TAGS, [["PER", "PER", "O"], ["O", "LOC", "O"]])
+    assert source.gold["train"]["task"] == [["PER", "PER", "O"], ["O", "LOC", "O"]]
+    assert not task.spans
+    assert warnings_of(caplog) == [
+        "Task task: its tags (O, PER, LOC) are scored as labels of words, not as spans. If words outside of spans are O"
+        " and the others types of spans, set `tasks.task.labels: {O: O, PER: I-PER, LOC: I-LOC}`."
+    ]
+
+
+def test_parts_of_speech_go_on_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [["NNP", "VBZ", "-X-", "."], ["NN|SYM", ",", '"']]
+    task, source = build(TAGS, rows)
+    assert (source.gold["train"]["task"], task.spans) == (rows, False)
+    assert not warnings_of(caplog)
+
+
+def test_numbers_for_tags_draw_a_warning_with_what_names_them(caplog: pytest.LogCaptureFixture) -> None:
+    build(TAGS, [[0, 1, 0], [2, 10]])
+    assert warnings_of(caplog) == [
+        "Task task: its tags are numbers without names (0, 1, 2, 10) and are scored as labels of words, by macro F1"
+        " first. `tasks.task.labels: {0: NAME, 1: NAME, 2: NAME, ...}` names them; with names as O, B-PER and I-PER"
+        " they are scored as spans."
+    ]
+
+
+def test_bio_without_any_o_is_bio() -> None:
+    task, _ = build(TAGS, [["B-a", "I-a"], ["B-b", "I-b"]])
+    assert (task.labels, task.spans) == (["O", "B-a", "I-a", "B-b", "I-b"], True)
+
+
+def test_names_that_are_no_tags_of_spans_do_not_switch_spans_off(caplog: pytest.LogCaptureFixture) -> None:
+    task, _ = build(TAGS, [[1, 0]], List(ClassLabel(names=["O", "B-a", "pad"])))
+    assert (task.labels, task.spans) == (["O", "B-a"], True)
+    assert "names of its feature that no row has and that are no tags of spans are left out: 'pad'." in caplog.text
+    with pytest.raises(ValueError, match=r"`tasks\.task\.labels`: the tags are spans, and 'pad' no tags of spans"):
+        build(TAGS, [["B-a", "O"]], labels=["O", "B-a", "pad"])
+
+
+def test_two_sources_have_a_scheme_each_but_not_one_of_them_none() -> None:
+    def build_two(first: list[list[str]], second: list[list[str]]) -> tuple[TaskData, dict[str, SourceData]]:
+        datasets_ = [
+            datasets.Dataset.from_dict({"text": [["x"] * len(row) for row in rows], "y": rows})
+            for rows in (first, second)
+        ]
+        config = RunConfig.load({
+            "model": {"encoder": "unused"},
+            "sources": {name: {"dataset": {"train": rows, "validation": rows}, "text": "text"}
+                        for name, rows in zip(("one", "two"), datasets_, strict=True)},
+            "tasks": {"task": {"type": TAGS, "source": ["one", "two"], "label": "y"}},
+        })  # fmt: skip
+        sources = load_sources(config)
+        return build_tasks(config, sources)["task"], sources
+
+    task, sources = build_two(BIO_ROWS, TWINS["BIOES"])
+    assert sources["one"].gold["train"]["task"] == sources["two"].gold["train"]["task"] == BIO_ROWS
+    assert task.spans
+    with pytest.raises(
+        ValueError, match=r"the tags of source 'two' \('LOC', 'PER'\) are in no scheme of spans, and those of"
+    ):
+        build_two(BIO_ROWS, [["PER", "O"], ["LOC", "O"]])
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (["S-PER", "O"], ["B-PER", "O"]),
+        (["PER-B", "O", "PER-I"], ["B-PER", "O", "B-PER"]),
+        (["b-per", "o"], ["B-PER", "O"]),
+        (["B", "I", "O"], ["B-PER", "I-PER", "O"]),
+        (["O", "O"], ["O", "O"]),
+    ],
+)
+def test_tags_of_a_file_become_those_of_a_trained_model(tags: list[str], expected: list[str]) -> None:
+    rows = datasets.Dataset.from_dict({"text": [["x"] * len(tags)], "y": [tags]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"}, "sources": {"only": {"dataset": {"test": rows}, "text": "text"}},
+        "tasks": {"task": {"type": TAGS, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    task = build_tasks(config, sources, {"task": ["O", "B-PER", "I-PER"]})["task"]
+    assert task.labels == ["O", "B-PER", "I-PER"]
+    assert sources["only"].gold["test"]["task"] == [expected]
+
+
+def test_a_model_of_word_labels_keeps_the_tags_of_a_file() -> None:
+    rows = datasets.Dataset.from_dict({"text": [["x", "y"]], "y": [["S-PER", "O"]]})
+    config = RunConfig.load({
+        "model": {"encoder": "unused"}, "sources": {"only": {"dataset": {"test": rows}, "text": "text"}},
+        "tasks": {"task": {"type": TAGS, "source": "only", "label": "y"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    task = build_tasks(config, sources, {"task": ["O", "S-PER"]})["task"]
+    assert (task.spans, sources["only"].gold["test"]["task"]) == (False, [["S-PER", "O"]])
 
 
 # What is refused

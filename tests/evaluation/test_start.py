@@ -9,11 +9,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import mtl_hf
 from mtl_hf.config import RunConfig
+from mtl_hf.evaluation.report import scores_table
 from mtl_hf.inference.inspect import inspect_rows
-from tests.conftest import TRAINING, assistant_rows, review_rows, two_source_config
+from tests.conftest import SENTENCES, TRAINING, assistant_rows, review_rows, two_source_config
 
 STEPS = {
     "learning_rate": 1e-3,
@@ -433,3 +435,54 @@ def test_a_kept_head_of_masked_words_reads_any_form_of_text(encoder_folder, tmp_
     mtl_hf.train(config("tokens", {"encoder": encoder_folder}, "words"))
     results = mtl_hf.train(config("sentence", {"from": str(tmp_path / "words")}, "strings"))
     assert results["tasks"]["mlm"]["perplexity"] > 1
+
+
+# ---- what the encoder scored before training ----
+
+
+def similar_rows(num_rows: int) -> datasets.Dataset:
+    """Pairs with a score, no two of which are equal."""
+    rows = [
+        {"first": f"{one} {index}", "second": f"{other} {index % 3}", "score": (index * 7 % 5) / 4}
+        for index, (one, other) in enumerate(
+            (SENTENCES[index % 8], SENTENCES[index * 3 % 7]) for index in range(num_rows)
+        )
+    ]
+    return datasets.Dataset.from_list(rows)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_a_head_without_weights_is_scored_before_training_too(pooling, encoder_folder, tmp_path, monkeypatch):
+    rows = similar_rows(40)
+    config = {
+        "model": {"encoder": encoder_folder},
+        "sources": {"pairs": {"dataset": {"train": rows.select(range(16)), "validation": rows.select(range(16, 40))},
+                              "text": ["first", "second"]}},
+        "tasks": {"alike": {"type": "sentence_similarity", "source": "pairs", "label": "score", "pooling": pooling}},
+        "training": TRAINING | STEPS | {"output_dir": str(tmp_path / "out"), "max_steps": 4},
+    }  # fmt: skip
+    results = mtl_hf.train(config)
+    found = results["tasks"]["alike"]
+    if pooling == "attention":
+        assert "before" not in found
+        return
+    encoder = mtl_hf.MultiTaskModel.from_encoder(encoder_folder)
+    first, second = (encoder.encode(list(rows.select(range(16, 40))[side]), normalize=True)
+                     for side in ("first", "second"))  # fmt: skip
+    cosines = (first * second).sum(-1).tolist()
+    expected = np.corrcoef(cosines, rows.select(range(16, 40))["score"])[0, 1]
+    assert found["before"]["pearson"] == pytest.approx(expected, abs=1e-4)
+    assert found["before"]["pearson"] != pytest.approx(found["pearson"], abs=1e-3)
+    assert not {"unchanged", "drift"} & found.keys()
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")) == results
+    shown = f"{100 * found['before']['spearman']:.2f}"
+    assert f"  before training       spearman{shown:>16}" in scores_table(results).splitlines()
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert f"Before training the encoder scored {shown} (spearman) on alike (validation)." in card
+    # It costs a pass and changes nothing of the training.
+    monkeypatch.setattr(mtl_hf.run, "score_before", lambda trainer, splits: None)
+    config["training"]["output_dir"] = str(tmp_path / "plain")
+    plain = mtl_hf.train(config)
+    assert plain["tasks"]["alike"]["spearman"] == found["spearman"]
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("out", "plain"))
+    assert all(torch.equal(one[name], other[name]) for name in one)

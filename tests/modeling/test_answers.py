@@ -141,7 +141,7 @@ def test_labels_that_are_no_spans_are_answered_a_word() -> None:
     assert found == [
         {"label": "VERB", "text": "go", "start": 0, "end": 2, "score": score},
         {"label": "NOUN", "text": "home", "start": 3, "end": 7, "score": score},
-        {"label": "O", "text": "now", "start": 8, "end": 11, "score": 0.0},
+        {"label": None, "text": "now", "start": 8, "end": 11, "score": 0.0},  # it has no token
     ]
 
 

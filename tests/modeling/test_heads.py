@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl_hf.modeling.heads import HEADS, IGNORE_INDEX, HeadLoss, build_head, check_head_name
+from mtl_hf.modeling.heads import HEADS, IGNORE_INDEX, HeadLoss, build_head, check_head_name, number_texts
 from mtl_hf.modeling.pooling import POOLING
 
 HIDDEN, NUM_LABELS, NUM_ROWS, NUM_TOKENS = 6, 4, 10, 7
@@ -175,6 +175,37 @@ def test_ranking_is_the_cross_entropy_of_the_own_second_text(temperature: float)
         total += cross_entropy_by_hand(cosines, own, 0.0)
     assert loss.total.item() == pytest.approx(total, rel=1e-12)
     assert loss.num_items.item() == 7
+
+
+def test_second_texts_equal_to_the_own_one_are_no_negatives() -> None:
+    vectors, labels = unit_vectors(7), torch.ones(7)
+    labels[5] = math.nan
+    seconds = [4, 9, 4, 1, 9, 4, 4]
+    texts = torch.tensor([number for row, second in enumerate(seconds) for number in (100 + row, second)])
+    found = make_head(PAIRS, loss="ranking", temperature=0.5).loss(vectors, labels, texts)
+    rows, total = vectors.tolist(), 0.0
+    for own in (0, 1, 2, 3, 4, 6):
+        others = [row for row in (0, 1, 2, 3, 4, 6) if row == own or seconds[row] != seconds[own]]
+        cosines = [cosine_by_hand(rows[2 * own], rows[2 * other + 1]) / 0.5 for other in others]
+        total += cross_entropy_by_hand(cosines, others.index(own), 0.0)
+    assert found.total.item() == pytest.approx(total, rel=1e-12)
+    assert found.num_items.item() == 6
+
+
+def test_second_texts_that_are_all_equal_have_no_loss_and_no_gradient() -> None:
+    vectors = unit_vectors(4).requires_grad_()
+    head = make_head(PAIRS, loss="ranking")
+    head.loss(vectors, torch.ones(4), torch.tensor([0, 9, 1, 9, 2, 9, 3, 9])).total.backward()
+    assert vectors.grad is not None
+    assert not vectors.grad.any()
+
+
+def test_texts_are_numbered_by_their_tokens_without_padding() -> None:
+    ids = torch.tensor([[5, 6, 0], [5, 6, 7], [5, 6, 9], [5, 6, 0], [5, 6, 0]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 0]])
+    numbers = number_texts(ids, mask).tolist()
+    assert numbers[0] == numbers[2] == numbers[4]  # whatever the padding is
+    assert len(set(numbers)) == 3
 
 
 def test_rows_without_a_label_are_no_negatives_either() -> None:

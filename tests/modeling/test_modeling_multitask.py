@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,23 @@ def make_labels(batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 # ---- building ----
+
+
+def test_equal_second_texts_of_a_batch_are_no_negatives(bert: MultiTaskModel) -> None:
+    bert.add_head("ranked", type="sentence_similarity", loss="ranking")
+    batch = bert.tokenizer(
+        ["play some jazz", "it is warm", "will it rain", "it is warm", "book a table", "for two in rome today"],
+        padding=True, return_tensors="pt",
+    )  # fmt: skip
+    bert.eval()
+    with torch.no_grad():
+        out = bert(**batch, heads="ranked", labels={"ranked": torch.ones(3)})
+        first, second = out.logits["ranked"][0::2], out.logits["ranked"][1::2]
+    scores = (first @ second.T / 0.05).tolist()
+    losses = []
+    for own, others in ((0, (0, 2)), (1, (1, 2)), (2, (0, 1, 2))):
+        losses.append(math.log(sum(math.exp(scores[own][other]) for other in others)) - scores[own][own])
+    assert out.loss.item() == pytest.approx(sum(losses) / 3, rel=1e-5)
 
 
 def test_encoder_states_are_those_of_the_plain_encoder(

@@ -42,6 +42,16 @@ def test_without_experts_there_are_no_mixtures():
     assert "experts" not in scorer.results()
 
 
+def test_equal_second_texts_are_ranked_as_one():
+    task = TaskData("ranked", Task(type="sentence_similarity", source="one", loss="ranking"), [], "apart", False)
+    rows = {"input_ids": [[1, 2, 7, 3], [1, 5, 3], [4, 7, 3]], "second": [2, 1, 1]}  # the first and the third are equal
+    vectors = np.array([[[1.0, 0.0], [0.8, 0.6]], [[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.8, 0.6]]])
+    scorer = Scorer({"ranked": task}, {})
+    scorer.add("one", EncodedSplit(datasets.Dataset.from_dict(rows), {"ranked": [1.0] * 3}), {"ranked": vectors})
+    assert scorer.answers["one"]["ranked"].predicted == [1.0, 1.0, 1.0]
+    assert scorer.results()["tasks"]["ranked"]["accuracy"] == 1.0
+
+
 def test_of_a_batch_each_row_has_its_own_entry():
     heads = nn.ModuleDict({"alike": SentenceSimilarityHead(4), "stars": nn.Identity()})
     vectors, gates = torch.arange(16.0).view(4, 4), torch.arange(8.0).view(4, 2)

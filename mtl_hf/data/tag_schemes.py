@@ -1,0 +1,178 @@
+"""Schemes that write spans as one tag a word: recognise them, and convert them to BIO.
+
+Notable: pure functions on lists of tags. Only BIO goes further than this file, so that metrics, heads and saved models
+know one scheme. Converted tags hold the entities that seqeval's default mode reads from the tags as they were.
+"""
+
+import collections
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+_INNER, _LAST, _SINGLE = "IM", "EL", "SUW"  # letters beside B: inside a span, its last word, its only word
+_LETTERS = "B" + _INNER + _LAST + _SINGLE
+_FORMS = {  # how a letter and a type make a tag
+    "B-PER": r"(?P<letter>[{0}])-(?P<type>.+)",
+    "B_PER": r"(?P<letter>[{0}])_(?P<type>.+)",
+    "PER-B": r"(?P<type>.+)-(?P<letter>[{0}])",
+    "PER_B": r"(?P<type>.+)_(?P<letter>[{0}])",
+    "B": r"(?P<letter>[{0}])(?P<type>)",
+}
+_PATTERNS = {
+    (form, lower): re.compile(pattern.format(_LETTERS.lower() if lower else _LETTERS), re.DOTALL)
+    for lower in (False, True)
+    for form, pattern in _FORMS.items()
+}
+BARE_TYPE = "entity"  # the type of spans whose tags name none
+# Least share of the tags other than O that are written in a form, for the others to be mistakes. B-PER is hardly
+# anything but a tag of spans; a set of parts of speech may have a few tags that look like one of the other forms.
+_LEAST_SHARE = 0.2
+_LEAST_SHARE_OF_OTHERS = 0.9
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How the tags of a column write spans.
+
+    Attributes:
+        name: BIO, IOB1, IO, BIOES, BILOU or BMES.
+        form: How a tag is put together, as an example: B-PER, B_PER, PER-B, PER_B or B.
+        lower: Whether the letters are in lower case.
+        letters: The letters that it has.
+    """
+
+    name: str
+    form: str = "B-PER"
+    lower: bool = False
+    letters: str = "BI"
+
+    @property
+    def is_bio(self) -> bool:
+        """Whether its tags need no conversion."""
+        return self == BIO
+
+    def split(self, tag: str) -> tuple[str, str] | None:
+        """A tag as (letter, type), ("O", "") outside of spans; None where it does not fit."""
+        if tag == "O" or (self.lower and tag == "o"):
+            return "O", ""
+        found = _PATTERNS[self.form, self.lower].fullmatch(tag)
+        if found is None or found["letter"].upper() not in self.letters:
+            return None
+        return found["letter"].upper(), found["type"]
+
+    def __str__(self) -> str:
+        form = self.form.replace("B", "b").replace("PER", "per") if self.lower else self.form
+        return self.name if form == "B-PER" else f"{self.name} ({'without types' if form in 'Bb' else f'as {form}'})"
+
+
+BIO = Scheme("BIO")
+
+
+def recognise(rows: Iterable[Sequence[str | None]]) -> Scheme | None:
+    """The scheme that most tags of these rows are written in; None for tags that are not of spans.
+
+    Some tags may not fit (`Scheme.split` returns None for them): mistakes among many that do.
+
+    Args:
+        rows: Tags of each row, None where a word has none.
+    """
+    rows = list(rows)
+    counts = collections.Counter(tag for row in rows for tag in row if tag is not None)
+    candidates = [_candidate(counts, form, lower) for lower in (False, True) for form in _FORMS]
+    share, form, lower, letters = max(candidates, key=lambda candidate: candidate[0])
+    if not share:
+        return None
+    present = "".join(letter for letter in _LETTERS if letters[letter])
+    if letters["B"] and sum(letters[letter] for letter in present if letter not in "BI") < letters["B"] / 10:
+        present = "BI"  # a scheme with ends has one for each beginning, so a few are mistakes
+    if set(present) <= {"B", "I"}:
+        scheme = Scheme("BIO", form, lower)
+        return Scheme(_inner_scheme(rows, scheme), form, lower)
+    name = "BILOU" if set(present) & {"L", "U"} else "BMES" if set(present) & {"M", "W"} else "BIOES"
+    return Scheme(name, form, lower, present)
+
+
+def _candidate(counts: Mapping[str, int], form: str, lower: bool) -> tuple[float, str, bool, collections.Counter[str]]:
+    """The share of the tags inside of spans that are written in a form, 0 where it cannot be that one; its letters."""
+    letters: collections.Counter[str] = collections.Counter()
+    for tag, count in counts.items():
+        if match := _PATTERNS[form, lower].fullmatch(tag):
+            letters[match["letter"].upper()] += count
+    outside = sum(counts.get(tag, 0) for tag in "Oo")
+    share = letters.total() / max(1, sum(counts.values()) - outside)
+    if form == "B-PER" and not lower:
+        begins = letters["B"] or (letters["I"] and outside)
+        fits = share >= (_LEAST_SHARE if begins else _LEAST_SHARE_OF_OTHERS) and bool(begins or outside)
+    else:
+        fits = share >= _LEAST_SHARE_OF_OTHERS and bool(letters["B"] and outside)
+    return (share if fits else 0.0), form, lower, letters
+
+
+def _inner_scheme(rows: Iterable[Sequence[str | None]], scheme: Scheme) -> str:
+    """IO without a B; IOB1 where B only parts neighbours of one type and I begins all other spans; else BIO."""
+    any_begin = stray = False
+    for row in rows:
+        previous = ""
+        for tag in row:
+            letter, kind = (None if tag is None else scheme.split(tag)) or ("O", "")
+            if letter == "B":
+                any_begin = True
+                if kind != previous or scheme.form == "B":  # bare tags all have the same type
+                    return "BIO"
+            elif letter == "I" and kind != previous:
+                stray = True
+            previous = kind
+    return "IO" if not any_begin else "IOB1" if stray else "BIO"
+
+
+def to_bio(
+    tags: Sequence[str | None], scheme: Scheme, types: Mapping[str, str] | None = None
+) -> tuple[list[str | None], list[int]]:
+    """One row's tags in BIO.
+
+    Args:
+        tags: Tags that fit the scheme, None where a word has none.
+        scheme: Their scheme.
+        types: Type → what it is called in the result; by default the same, `entity` where tags have no types.
+
+    Returns:
+        The tags, and the positions of those that should continue a span and do not: they begin one. (In IO and IOB1
+        that is how spans begin.)
+    """
+    converted: list[str | None] = []
+    strays: list[int] = []
+    open_type = None
+    for position, tag in enumerate(tags):
+        if tag is None:
+            converted.append(None)
+            open_type = None
+            continue
+        parts = scheme.split(tag)
+        if parts is None:
+            raise ValueError(f"the tag {tag!r} does not fit {scheme}.")
+        letter, kind = parts
+        if letter == "O":
+            converted.append("O")
+            open_type = None
+            continue
+        inner = letter in _INNER + _LAST
+        begins = not inner or kind != open_type
+        if begins and inner and scheme.name not in ("IO", "IOB1"):
+            strays.append(position)
+        name = kind or BARE_TYPE
+        converted.append(f"{'B' if begins else 'I'}-{(types or {}).get(name, name)}")
+        open_type = None if letter in _LAST + _SINGLE else kind
+    return converted, strays
+
+
+def bio_labels(labels: Iterable[str], scheme: Scheme) -> list[str]:
+    """A vocabulary of tags in BIO: with each I- the B- that it may need; names that do not fit stay as they are."""
+    converted: list[str] = []
+    for label in labels:
+        parts = scheme.split(label)
+        if parts is None or parts[0] == "O":
+            converted.append(label if parts is None else "O")
+            continue
+        name = parts[1] or BARE_TYPE
+        converted += [f"B-{name}", f"I-{name}"] if parts[0] in _INNER + _LAST else [f"B-{name}"]
+    return list(dict.fromkeys(converted))
