@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import __version__
 from .config import describe, describe_fields
+from .files import check_file, write_whole
 from .search.space import Search
 
 _EXAMPLES = """examples:
@@ -129,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
         "--to", metavar="FOLDER", help="for the results (default: evaluation/SPLIT, of one model in its folder)"
     )
     evaluate.add_argument("--batch-size", type=int, default=64)
+    _add_overwrite(evaluate, "replace results that are in --to")
+    evaluate.add_argument(
+        "--trust-remote-code",
+        action="store_true",
+        help="also load metrics that are Python files or repositories and that only the model's own config names",
+    )
     evaluate.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
     evaluate.set_defaults(function=_evaluate)
 
@@ -210,6 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         " input are then JSON objects",
     )
     predict.add_argument("--to", metavar="FILE", help="default: standard output")
+    _add_overwrite(predict, "replace the file in --to")
     predict.add_argument("--heads", nargs="+", help="only these heads")
     predict.add_argument(
         "--top-k", type=_top_k, default=1, metavar="K", help="labels a text: a number, or all (default: the best)"
@@ -310,6 +318,10 @@ def _add_overrides(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=meaning)
 
 
+def _add_overwrite(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--overwrite", action="store_true", help=meaning)
+
+
 def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a YAML file")
     _add_overrides(parser, "changes, as training.learning_rate=1e-4")
@@ -352,6 +364,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         to=arguments.to,
         batch_size=arguments.batch_size,
         precision=arguments.precision,
+        overwrite=arguments.overwrite,
+        trust_remote_code=arguments.trust_remote_code,
     )
     if PartialState().is_main_process:
         _say(scores_table(results) if len(models) == 1 else comparison_table(results))
@@ -421,7 +435,7 @@ def _top_k(text: str) -> int | None:
 def _predict(arguments: argparse.Namespace) -> None:
     from .inference.predict import predict
 
-    names = ("texts", "file", "text", "to", "heads", "top_k", "embeddings", "batch_size")
+    names = ("texts", "file", "text", "to", "heads", "top_k", "embeddings", "batch_size", "overwrite")
     predict(arguments.model, **{name: getattr(arguments, name) for name in names})
 
 
@@ -501,8 +515,7 @@ def _push(arguments: argparse.Namespace) -> None:
 
 def _init(arguments: argparse.Namespace) -> None:
     to = Path(arguments.to)
-    if to.exists() and not arguments.overwrite:
-        raise ValueError(f"`--to`: {to} is there already; choose another file, or replace it with --overwrite.")
+    check_file(to, "--to", overwrite=arguments.overwrite)
     import datasets
 
     from .data.draft import draft_config
@@ -516,8 +529,7 @@ def _init(arguments: argparse.Namespace) -> None:
         encoder=arguments.encoder,
         ask=_ask if sys.stdin.isatty() else None,
     )
-    to.parent.mkdir(parents=True, exist_ok=True)
-    to.write_text(written, encoding="utf-8")
+    write_whole(to, written)
     _say(f"{written}\nWritten to {to}. Next: mtl-hf train {shlex.quote(str(to))}")
 
 

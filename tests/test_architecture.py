@@ -9,9 +9,12 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mtl_hf"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Reading order. A room imports only from rooms to its left.
-ROOMS = ("modeling", "config", "data", "metrics", "training", "evaluation", "inference", "hub", "run", "search", "cli")
+ROOMS = (
+    "modeling", "files", "config", "data", "metrics", "training",
+    "evaluation", "inference", "hub", "run", "search", "cli",
+)  # fmt: skip
 # What a machine that loads a model from the Hub has; everything else would have to be installed there.
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "numpy", "tqdm", *sys.stdlib_module_names}
+TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "numpy", "tqdm", "safetensors", *sys.stdlib_module_names}
 
 
 def imports(file: Path) -> list[tuple[int, str]]:

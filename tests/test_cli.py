@@ -231,7 +231,8 @@ def test_predict_reads_rows_and_keeps_their_order_and_ids(folder, tmp_path, out,
     ]:
         caplog.clear()
         to = tmp_path / "new" / "answers.jsonl"
-        assert out("predict", folder, "--file", tmp_path / name, "--to", to, "--batch-size", 4, *argv) == ""
+        options = ["--to", to, "--overwrite", "--batch-size", 4]
+        assert out("predict", folder, "--file", tmp_path / name, *options, *argv) == ""
         answers = read_answers(to.read_text(encoding="utf-8"))
         assert [answer["id"] for answer in answers] == list(range(80))
         assert [answer["text"] for answer in answers] == [row[column] for row in rows]
@@ -343,7 +344,7 @@ def test_embed_writes_what_the_model_encodes(folder, encoder_folder, tmp_path, o
     expected = mtl_hf.MultiTaskModel.from_pretrained(folder).encode(TEXTS, normalize=True, pooling="cls").numpy()
     np.testing.assert_allclose(np.load(target), expected, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
-    assert "is there already" in refusal("embed", folder, *options)
+    assert "which exists: choose another name" in refusal("embed", folder, *options)
     out("embed", folder, *options[:-2], "--overwrite")
     assert not np.allclose(np.load(target), expected, atol=1e-3), "mean, not cls"
     assert out("embed", encoder_folder, *TEXTS).endswith(f"{TEXTS[1]}\n"), "an encoder will do too"
@@ -579,7 +580,7 @@ def test_init_replaces_nothing_and_asks_only_on_a_terminal(
     assert "subject and message could all be the text" in printed
     assert "  2  message\n" in printed
     assert "    text: message\n" in to.read_text(encoding="utf-8")
-    assert "is there already" in refusal("init", rows, "--to", to, "--text", "subject")
+    assert "which exists: choose another name" in refusal("init", rows, "--to", to, "--text", "subject")
     out("init", rows, "--to", to, "--text", "subject", "--overwrite")
     assert "    text: subject\n" in to.read_text(encoding="utf-8")
 

@@ -22,6 +22,7 @@ from ..config import RunConfig
 from ..data.labels import TaskData, build_tasks, is_labelled
 from ..data.rows import EncodedSplit, encode_rows, report_cut
 from ..data.sources import SourceData, load_sources
+from ..files import whole_file, write_whole
 from ..metrics import Answers, interval, join_answers, round_numbers
 from ..modeling.encoding import PAIRED
 from ..modeling.modeling_multitask import MultiTaskModel
@@ -30,6 +31,7 @@ from ..training.trainer import MultiTaskTrainer
 from .data_file import config_of_file
 from .report import folder_names, json_value, write_comparison
 from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
+from .saved_runs import check_saved_run, drop_metrics, log_data
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ def evaluate(
     batch_size: int = 64,
     precision: str | None = None,
     intervals: bool = True,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Score saved models.
 
@@ -65,6 +69,10 @@ def evaluate(
         batch_size: Rows that a process predicts at once.
         precision: `bf16`, `fp16` or `fp32`; by default what the run of the config was trained in.
         intervals: Whether to add 95 % intervals and majority baselines.
+        overwrite: Whether results that are in the folder `to` may be replaced.
+        trust_remote_code: Whether to load metrics that are Python files or repositories, and data by any loader, where
+            the config is the `run.yaml` that came with the model. By default such metrics are left out with a warning.
+            A `config` that is given is trusted.
 
     Returns:
         Of one model what `metrics.json` holds; of several what `comparison.json` holds: `models` (name → its metrics)
@@ -86,6 +94,7 @@ def evaluate(
         raise ValueError(f"`split` is {split!r}, but all rows of a file (`data`) are scored, as its test split.")
     if data is None and (text or labels):
         raise ValueError("`text` and `labels` name columns of a file: give it by `data`.")
+    to = None if to is None else _check_folder(Path(to), overwrite)
     checkpoints = [find_checkpoint(name) for name in names]
     owner = next((checkpoint for checkpoint in checkpoints if checkpoint.run), None) if config is None else None
     if config is None and owner is None and data is None:
@@ -110,12 +119,19 @@ def evaluate(
         logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
         if owner is not None and len(checkpoints) > 1 and data is None:
             logger.info("The data are those of %s.", owner.name)
+        # The config that came with a model, which its user may never have read.
+        foreign = owner.run if owner is not None and not trust_remote_code else None
         with arguments.main_process_first(desc="loading"):
             if data is not None:
                 run = config_of_file(data, _common(checkpoints[0].heads, checkpoints), run, text, labels)
             assert run is not None
-            run, sources, split = _load_data(run, split, checkpoints)
-        target = _folder(to, checkpoints, split if data is None else Path(data).stem)
+            _narrow(run, checkpoints)
+            if foreign is not None:
+                check_saved_run(run, foreign)
+            if data is None and owner is not None and owner.run is not None:
+                log_data(run, owner.run)
+            sources, split = _load_data(run, split, checkpoints)
+        target = to or _folder(checkpoints, split if data is None else Path(data).stem)
         own_folders = folder_names([checkpoint.name for checkpoint in checkpoints])
         results: dict[str, Any] = {}
         differences: dict[str, Any] = {}
@@ -123,7 +139,10 @@ def evaluate(
         for checkpoint in checkpoints:
             if len(checkpoints) > 1:
                 logger.info("Scoring %s.", checkpoint.name)
-            trainer, splits = _prepare(checkpoint, run, sources, split, arguments, data)
+            model, tasks, splits = _prepare(checkpoint, run, sources, split, arguments, data)
+            if foreign is not None:
+                drop_metrics(tasks, foreign, overrides)
+            trainer = MultiTaskTrainer(model, arguments, tasks=tasks, processing_class=model.tokenizer)
             answers: dict[str, dict[str, Answers]] = {}
             scores = (
                 {"split": split}
@@ -148,12 +167,21 @@ def evaluate(
     return comparison if len(checkpoints) > 1 else scores
 
 
-def _folder(to: str | Path | None, checkpoints: Sequence[Checkpoint], split: str) -> Path:
-    """Where results go; `split` is what they are of: a split, or a file's name."""
-    if to is not None:
-        if (Path(to) / "config.json").exists() or (Path(to) / RUN_FILE).exists():
-            raise ValueError(f"`to` is {to}, which holds a model, whose own scores would be replaced: choose another.")
-        return Path(to)
+def _check_folder(to: Path, overwrite: bool) -> Path:
+    """The folder for results, which may hold neither a model nor, unless they may be replaced, other results."""
+    if (to / "config.json").exists() or (to / RUN_FILE).exists():
+        raise ValueError(f"`to` is {to}, which holds a model, whose own scores would be replaced: choose another.")
+    if to.exists() and not to.is_dir():
+        raise ValueError(f"`to` is {to}, which is a file; the results are a folder.")
+    if found := [name for name in ("metrics.json", "comparison.json") if (to / name).exists() and not overwrite]:
+        raise ValueError(
+            f"`to` is {to}, which holds results ({found[0]}): choose another folder, or replace them with --overwrite."
+        )
+    return to
+
+
+def _folder(checkpoints: Sequence[Checkpoint], split: str) -> Path:
+    """Where results go by default; `split` is what they are of: a split, or a file's name."""
     if len(checkpoints) > 1:
         return Path("evaluation") / split
     own = checkpoints[0]
@@ -194,10 +222,8 @@ def _common(tasks: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> dict
     return common
 
 
-def _load_data(
-    run: RunConfig, split: str | None, checkpoints: Sequence[Checkpoint]
-) -> tuple[RunConfig, dict[str, SourceData], str]:
-    """The config narrowed to the tasks and sources that can be scored, those sources, and the split that is scored."""
+def _narrow(run: RunConfig, checkpoints: Sequence[Checkpoint]) -> None:
+    """Narrow the config, in place, to the tasks that every model has a head for, and to their sources."""
     run.tasks = _common(run.tasks, checkpoints)
     run.sources = {
         name: source for name, source in run.sources.items() if any(name in task.sources for task in run.tasks.values())
@@ -208,6 +234,12 @@ def _load_data(
                 raise ValueError(
                     f"`tasks.{name}` is {task.type}; the head of {checkpoint.name} is {checkpoint.heads[name]['type']}."
                 )
+
+
+def _load_data(
+    run: RunConfig, split: str | None, checkpoints: Sequence[Checkpoint]
+) -> tuple[dict[str, SourceData], str]:
+    """The sources with the split that is scored, and which one that is; tasks without it are taken out of `run`."""
     wanted = [split] if split else ["test", "validation"]
     loaded = load_sources(run, wanted)
     split = next((name for name in wanted if any(name in source.splits for source in loaded.values())), None)
@@ -233,7 +265,7 @@ def _load_data(
                         f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source}"
                         f" ({' and '.join(sources[source].columns)}) are {'single' if reads_pairs else 'pairs'}."
                     )
-    return run, sources, split
+    return sources, split
 
 
 def _prepare(
@@ -243,15 +275,15 @@ def _prepare(
     split: str,
     arguments: MultiTaskTrainingArguments,
     data: str | Path | None,
-) -> tuple[MultiTaskTrainer, dict[str, EncodedSplit]]:
-    """The model in a trainer, and the rows as it reads them."""
+) -> tuple[MultiTaskModel, dict[str, TaskData], dict[str, EncodedSplit]]:
+    """The model, the tasks with its labels, and the rows as it reads them."""
     with arguments.main_process_first(desc="loading and encoding"):
         model = checkpoint.load()
         vocabularies = {name: list(spec["labels"]) for name, spec in checkpoint.heads.items() if "labels" in spec}
         tasks = build_tasks(run, sources, vocabularies)
         _check_labelled(data, run, sources, split)
         splits = {name: encode_split(source, split, tasks, model) for name, source in sources.items()}
-    return MultiTaskTrainer(model, arguments, tasks=tasks, processing_class=model.tokenizer), splits
+    return model, tasks, splits
 
 
 def _check_labelled(data: str | Path | None, run: RunConfig, sources: Mapping[str, SourceData], split: str) -> None:
@@ -328,10 +360,8 @@ def write_results(
 
     A word that never reached the encoder has null for its prediction.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(json_value(results), indent=2, ensure_ascii=False)
-    (folder / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    with (folder / "predictions.jsonl").open("w", encoding="utf-8") as file:
+    write_whole(folder / "metrics.json", json.dumps(json_value(results), indent=2, ensure_ascii=False) + "\n")
+    with whole_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
             lines: list[dict[str, Any]] = [
                 {"source": name, "row": row, "text": text, "tasks": {}}

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
+from ..files import whole_file
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 _FEW = 20  # points
 
@@ -38,6 +40,7 @@ def save_figure(figure: Any, path: Path) -> list[Path]:
 
     paths = [path.with_suffix(ending) for ending in (".png", ".svg")]
     for written in paths:
-        figure.savefig(written, dpi=150)
+        with whole_file(written) as draft:
+            figure.savefig(draft, dpi=150, format=written.suffix[1:])
     plt.close(figure)
     return paths

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import whole_file, write_whole
 from ..metrics import show_number as show_number  # others look for it here
 
 
@@ -156,10 +157,8 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
 
 def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
     """Write `comparison.json`, and `comparison.csv` with a line a number: of each model, task and metric."""
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(comparison, indent=2, ensure_ascii=False)
-    (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
-    with (folder / "comparison.csv").open("w", encoding="utf-8", newline="") as file:
+    write_whole(folder / "comparison.json", json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
+    with whole_file(folder / "comparison.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["task", "metric", "model", "value", "difference", "low", "high"])
         for model, results in comparison["models"].items():

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from transformers import PreTrainedConfig
 from transformers.utils.hub import cached_file
 
 from ..config import nearest, resolve_path
+from ..modeling.checking import check_config, check_loaded, read_config
 from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.encoders import check_length
 from ..modeling.modeling_multitask import MultiTaskModel
 
 RUN_FILE = "run.yaml"
@@ -54,15 +55,31 @@ class Checkpoint:
         """The model.
 
         Raises:
-            ValueError: Its weights or its tokenizer are missing or cannot be reached.
+            ValueError: As of `load_saved`.
         """
-        options: dict[str, Any] = {"revision": self.revision} if self.revision else {}
-        try:
-            model = MultiTaskModel.from_pretrained(self.path, **options)
-            model.tokenizer  # noqa: B018  now, not at the first text
-        except OSError as error:
-            raise ValueError(f"{self.name} cannot be loaded: {' '.join(str(error).split())}") from error
-        return model
+        return load_saved(self.path, self.name, **({"revision": self.revision} if self.revision else {}))
+
+
+def load_saved(path: str, name: str, **options: Any) -> MultiTaskModel:
+    """Load a multi-task model with its tokenizer, and check that its files belong together.
+
+    Args:
+        path: Folder or Hub id.
+        name: As it was asked for, for messages.
+        **options: Of `MultiTaskModel.from_pretrained`.
+
+    Raises:
+        ValueError: Its weights or its tokenizer are missing, damaged or cannot be reached; weights and configuration
+            name different tensors; a `max_length` that the encoder cannot take.
+    """
+    try:
+        model, info = MultiTaskModel.from_pretrained(path, output_loading_info=True, **options)
+        tokenizer = model.tokenizer  # now, not at the first text
+    except OSError as error:
+        raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
+    check_loaded(name, info["missing_keys"], info["unexpected_keys"])
+    check_length(name, model.config.max_length, tokenizer, model.config.text_config)
+    return model
 
 
 def check_name(name: str, path: str, revision: str = "") -> None:
@@ -99,12 +116,13 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
     options = {"revision": revision} if revision else {}
     try:
         # Not by `AutoConfig`, which knows our models only once they are registered.
-        config, _ = PreTrainedConfig.get_config_dict(path, **options)
+        config = read_config(path, **options)
     except OSError as error:
         where = "" if os.path.isdir(path) else " (there is no such folder, so it was looked for on the Hub)"
         raise ValueError(f"{name} cannot be loaded{where}: {' '.join(str(error).split())}") from error
     if config.get("model_type") != MultiTaskConfig.model_type:
         raise ValueError(f"{name} is no multi-task model: its config.json is of type {config.get('model_type')!r}.")
+    check_config(config, name)
     heads, adapters = (config.get(key) or {} for key in ("heads", "adapters"))
     run = _find_run(path, options)
     return Checkpoint(name, path, revision or None, heads, run, adapters, config.get("experts"))

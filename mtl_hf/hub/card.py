@@ -27,6 +27,7 @@ from ..data.sources import SPLITS, SourceData
 from ..evaluation.report import show_number
 from ..evaluation.saved_models import RUN_FILE, check_name, num_parameters, run_file
 from ..modeling.answers import bio_spans, is_span_scheme
+from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.encoding import PAIRED
 from ..training.checkpoints import checkpoint_step
@@ -186,9 +187,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         check_name(str(folder), str(folder.resolve()))
     if not path.is_file():
         raise ValueError(f"{folder} is not a saved model: it has no config.json.")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # not JSON, not UTF-8
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} does not hold a mapping.")
     if config.get("model_type") != MultiTaskConfig.model_type:
         raise ValueError(f"{folder} is not a saved multi-task model: its type is {config.get('model_type')!r}.")
+    check_config(config, str(folder))
     return config
 
 

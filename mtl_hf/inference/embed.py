@@ -23,7 +23,8 @@ from tqdm.auto import tqdm
 from ..config import nearest, resolve_path
 from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
-from ..evaluation.saved_models import check_name
+from ..evaluation.saved_models import check_name, load_saved
+from ..files import check_file, whole_file
 from ..modeling.configuration_multitask import own_config
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.texts import MOST_CHARACTERS
@@ -47,7 +48,7 @@ def load_model(name_or_path: str) -> MultiTaskModel:
         check_name(name_or_path, path)
     try:
         if own_config(path) is not None:
-            return MultiTaskModel.from_pretrained(path)
+            return load_saved(path, name_or_path)
         return MultiTaskModel.from_encoder(path)
     except OSError as error:
         raise ValueError(f"no model can be loaded from {name_or_path!r}: {' '.join(str(error).split())}") from error
@@ -227,11 +228,8 @@ def _writer(
     if to is None:
         yield lambda begin, embeddings: None
         return
-    to = Path(to)
-    part = to.with_name(to.name + ".part")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if to.suffix == ".npy":
+    with whole_file(to) as part:
+        if Path(to).suffix == ".npy":
             array = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(len(rows), hidden_size))
 
             def write(begin: int, embeddings: np.ndarray) -> None:
@@ -250,9 +248,6 @@ def _writer(
                     file.write_table(arrow[begin : begin + len(embeddings)].append_column(COLUMN, column).cast(schema))
 
                 yield write
-        os.replace(part, to)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def cosine_table(texts: list[str], embeddings: Tensor) -> str:
@@ -277,5 +272,4 @@ def _text(value: str | Sequence[str | None] | None) -> str:
 def _check_output(path: Path, argument: str, endings: Sequence[str], overwrite: bool) -> None:
     if path.suffix not in endings:
         raise ValueError(f"`{argument}` is {path}; its ending should be {' or '.join(endings)}.")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise ValueError(f"`{argument}` is {path}, which is there already: choose another name, or `--overwrite`.")
+    check_file(path, argument, overwrite=overwrite)

@@ -22,6 +22,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from ..config import nearest
 from ..evaluation.saved_models import Checkpoint, find_checkpoint
+from ..files import check_folder, whole_folder
 from ..modeling.adapters import SHARED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.pooling import POOLING
@@ -55,7 +56,7 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
         ValueError: No such model or head, the folder holds something, the model has experts or adapters, or the stock
             class cannot hold the head.
     """
-    folder = new_folder(to)
+    folder = check_folder(to, "to")
     checkpoint = find_checkpoint(model)
     if task not in checkpoint.heads:
         raise ValueError(
@@ -66,25 +67,15 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     refuse_adapters(checkpoint)
     loaded = checkpoint.load().eval()
     saved_in = loaded.dtype
-    stock_model(loaded.float(), task).to(saved_in).save_pretrained(folder)  # in half precision nothing agrees to 1e-5
+    stock = stock_model(loaded.float(), task).to(saved_in)  # in half precision nothing agrees to 1e-5
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.model_max_length = loaded.config.max_length  # where `truncation=True` cuts
-    tokenizer.save_pretrained(folder)
+    with whole_folder(folder) as draft:
+        stock.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
     # The stock pipeline for tokens cuts by itself, that for sequences fails on texts that are longer than the encoder.
     cut = "" if loaded.config.heads[task]["type"] == "token_classification" else _CUT % folder
     logger.info("%s: written to %s.%s", task, folder, cut)
-    return folder
-
-
-def new_folder(to: str | Path) -> Path:
-    """Where an export may be written: the path, once it is known that nothing is there.
-
-    Raises:
-        ValueError: A file, or a folder that holds something.
-    """
-    folder = Path(to)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"`to` is {folder}, which holds something: choose a new folder, or empty it.")
     return folder
 
 

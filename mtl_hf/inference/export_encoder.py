@@ -12,7 +12,8 @@ import logging
 from pathlib import Path
 
 from ..evaluation.saved_models import find_checkpoint
-from .export import new_folder, refuse_adapters
+from ..files import check_folder, whole_folder
+from .export import refuse_adapters
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def export_encoder(model: str | Path, to: str | Path, *, pooling: str | None = N
         ValueError: No such model, the folder holds something, the model has adapters, or a pooling that
             `sentence-transformers` does not have.
     """
-    folder = new_folder(to)
+    folder = check_folder(to, "to")
     checkpoint = find_checkpoint(model)
     refuse_adapters(checkpoint)
     loaded = checkpoint.load()
@@ -49,21 +50,21 @@ def export_encoder(model: str | Path, to: str | Path, *, pooling: str | None = N
             f"`pooling` is {pooling!r}, by which sentence-transformers cannot pool: it makes {', '.join(_POOLING)} of"
             " the last layer's states. Train with one of them, or name one (the embeddings will be others)."
         )
-    loaded.encoder.save_pretrained(folder)
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.padding_side = "right"  # as `encode` pads whatever the tokenizer says
-    tokenizer.save_pretrained(folder)
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * normalize
-    _write(
-        folder / "modules.json",
-        [
-            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
-            for index, (path, name) in enumerate(modules)
-        ],
-    )
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": loaded.config.max_length, "do_lower_case": False})
+    listed = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
+        for index, (path, name) in enumerate(modules)
+    ]
     modes = {field: name == pooling for name, field in _POOLING.items()}
-    _write(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": loaded.config.hidden_size} | modes)
+    with whole_folder(folder) as draft:
+        loaded.encoder.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        _write(draft / "modules.json", listed)
+        length = {"max_seq_length": loaded.config.max_length, "do_lower_case": False}
+        _write(draft / "sentence_bert_config.json", length)
+        _write(draft / "1_Pooling" / "config.json", {"word_embedding_dimension": loaded.config.hidden_size} | modes)
     logger.info("The encoder of %s: written to %s (pooling %s, at most %d tokens).",
                 checkpoint.name, folder, pooling, loaded.config.max_length)  # fmt: skip
     return folder

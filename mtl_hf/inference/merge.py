@@ -11,8 +11,9 @@ import torch
 
 from ..config import nearest
 from ..evaluation.saved_models import find_checkpoint
+from ..files import check_folder, whole_folder
 from ..modeling.adapters import SHARED
-from .export import agree, new_folder, random_batches
+from .export import agree, random_batches
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def merge_adapters(model: str | Path, to: str | Path, *, task: str | None = None
         ValueError: No such model or head, the folder holds something, no adapters, adapters of several tasks and no
             `task`, a `task` where all heads share the adapter, or a type of adapter that no encoder can take in.
     """
-    folder = new_folder(to)
+    folder = check_folder(to, "to")
     checkpoint = find_checkpoint(model)
     if task is not None and task not in checkpoint.heads:
         raise ValueError(
@@ -59,7 +60,8 @@ def merge_adapters(model: str | Path, to: str | Path, *, task: str | None = None
         found = [loaded.adapted_states(None, **batch) for batch in batches]
     if not all(map(agree, found, wanted)):
         raise ValueError(f"{checkpoint.name}: merged, the adapters of this type do not answer as before.")
-    loaded.to(saved_in).save_pretrained(folder)
+    with whole_folder(folder) as draft:
+        loaded.to(saved_in).save_pretrained(draft)
     logger.info("%s, with its adapters merged: written to %s (heads: %s).",
                 checkpoint.name, folder, ", ".join(loaded.heads) or "none")  # fmt: skip
     return folder

@@ -11,9 +11,9 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import datasets
 from tqdm.auto import tqdm
@@ -23,6 +23,7 @@ from ..data.files import check_encoding, has_rows, read_lines
 from ..data.sources import load_file
 from ..evaluation.data_file import text_columns
 from ..evaluation.saved_models import run_file
+from ..files import check_file, whole_file
 from ..metrics import round_numbers
 from ..modeling.encoding import PAIRED, check_text
 from ..modeling.heads import answers_texts
@@ -40,6 +41,7 @@ def predict(
     text: str | None = None,
     to: str | None = None,
     heads: Sequence[str] | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> None:
     """Write one JSON line a text, in their order: its `id` if it has one, the text, and the answer of each head.
@@ -51,8 +53,9 @@ def predict(
         file: Rows (its ending one of `FILE_LOADERS`), or else lines of text.
         text: The column of the text, or two for pairs with a comma between; by default that of training, or one called
             as texts usually are. On standard input it says that the lines are JSON objects.
-        to: The file to write; by default standard output.
+        to: The file to write, which gets its name once all texts are answered; by default standard output.
         heads: Only these.
+        overwrite: Whether `to` may be replaced.
         **options: `batch_size`, `top_k` and `embeddings`, as of `MultiTaskModel.predict_stream`.
 
     Raises:
@@ -67,6 +70,8 @@ def predict(
         raise ValueError(f"`--text {text}`: {file or 'the command line'} has lines of text, and no columns.")
     if to and file and os.path.exists(to) and os.path.samefile(to, file):
         raise ValueError(f"`--to` is {to}, the file with the texts.")
+    if to:
+        check_file(to, "--to", overwrite=overwrite)
     rows = load_file(file) if file and of_rows else None
     if file and not of_rows:
         check_encoding(file, "utf-8")
@@ -88,10 +93,8 @@ def predict(
     total = len(texts) or (None if rows is None else len(rows))
     # Where both are shown on one screen, a bar and the lines would write over each other.
     no_bar = bool(texts) or not sys.stderr.isatty() or (not to and sys.stdout.isatty())
-    if to:
-        Path(to).parent.mkdir(parents=True, exist_ok=True)
     started, number = time.perf_counter(), 0
-    with open(to, "w", encoding="utf-8") if to else nullcontext(sys.stdout) as output:
+    with _output(to) as output:
         both = zip(kept, answers, strict=True)
         for (name, one), answered in tqdm(both, total=total, unit="text", disable=no_bar):
             row = ({} if name is None else {"id": name}) | {"text": one} | round_numbers(answered)
@@ -102,6 +105,16 @@ def predict(
         seconds = time.perf_counter() - started
         written = f" Written to {to}." if to else ""
         logger.info("%d texts in %.1f s, %.0f a second.%s", number, seconds, number / seconds, written)
+
+
+@contextmanager
+def _output(to: str | None) -> Iterator[TextIO]:
+    """The file to write, or standard output."""
+    if to is None:
+        yield sys.stdout
+        return
+    with whole_file(to) as draft, draft.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def _of_objects(text: str) -> Iterator[tuple[Any, Any]]:

@@ -17,6 +17,7 @@ from sklearn.manifold import TSNE
 
 from ..config import nearest
 from ..data.describe_file import is_missing, label_name
+from ..files import whole_file
 
 PROJECTIONS = ("pca", "tsne")
 ENDINGS = (".png", ".svg")
@@ -119,8 +120,8 @@ def plot(points: np.ndarray, axes: Sequence[str], labels: Sequence[str | None] |
         scale = (60 / size) ** 0.5
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=scale)
     for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        with whole_file(path) as draft:
+            figure.savefig(draft, dpi=120, format=path.suffix[1:])
 
 
 def _groups(labels: Sequence[str | None] | None, num_points: int) -> list[tuple[str, list[int], str, str]]:

@@ -7,6 +7,7 @@ loaded as any other. The encoder's own weights are frozen. Switching adapters ch
 peft's `set_adapter` would also freeze the others. peft is imported only where a model has adapters of it.
 """
 
+import copy
 import dataclasses
 import difflib
 import importlib
@@ -139,9 +140,26 @@ def inject_adapter(encoder: Any, name: str, spec: dict[str, Any]) -> dict[str, A
         that another version of it builds the same model.
 
     Raises:
-        ValueError: As of `adapter_config`, or the encoder has no such modules.
+        ValueError: As of `adapter_config`, or the encoder has no such modules. The encoder is then as it was.
     """
     config = adapter_config(spec)
+    there = adapter_layers(encoder)
+    trained = {parameter: parameter.requires_grad for parameter in encoder.parameters()}
+    try:
+        return _inject(encoder, name, spec, config)
+    except ValueError:  # perhaps at a later module
+        for place, layer in adapter_layers(encoder).items():
+            if place in there:
+                layer.delete_adapter(name)
+            else:
+                encoder.set_submodule(place, layer.get_base_layer())
+        for parameter, requires_grad in trained.items():
+            parameter.requires_grad = requires_grad
+        raise
+
+
+def _inject(encoder: Any, name: str, spec: dict[str, Any], config: Any) -> dict[str, Any]:
+    """As `inject_adapter`, of a checked configuration; may leave an encoder that has some of the adapter's layers."""
     if isinstance(config, BottleneckConfig):
         add_bottlenecks(encoder, name, config)
         return {"type": spec["type"]} | dataclasses.asdict(config)
@@ -210,14 +228,18 @@ def merge_adapter(encoder: Any, name: str) -> None:
     """Add an adapter to the encoder's own weights and remove all adapters, in place.
 
     Raises:
-        ValueError: The adapter is of a type that cannot be merged.
+        ValueError: The adapter is of a type that cannot be merged, or merged weights would not be finite. The encoder
+            is then as it was.
     """
-    for layer in adapter_layers(encoder).values():
+    layers = adapter_layers(encoder)
+    for place, layer in layers.items():  # first on copies, one at a time: a later layer may refuse
         try:
-            layer.merge(safe_merge=True, adapter_names=[name])
-        except NotImplementedError as error:
-            reason = str(error) or "peft has no way to merge it"
-            raise ValueError(f"this adapter cannot be merged into the encoder: {reason}.") from error
+            copy.deepcopy(layer).merge(safe_merge=True, adapter_names=[name])
+        except (NotImplementedError, ValueError) as error:
+            reason = str(error).rstrip(".") or "peft has no way to merge it"
+            raise ValueError(f"this adapter cannot be merged into the encoder ({place}): {reason}.") from error
+    for layer in layers.values():
+        layer.merge(safe_merge=True, adapter_names=[name])
     remove_adapters(encoder)
 
 

@@ -8,8 +8,11 @@ readable and needs no code of ours to be parsed.
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
+
+from .checking import check_config, check_sizes, explain, read_config
 
 
 @strict
@@ -74,10 +77,17 @@ def own_config(name_or_path: str, **where: Any) -> MultiTaskConfig | None:
 
     Raises:
         OSError: There is no model.
+        ValueError: Its configuration is damaged, or of an absurd size.
     """
-    found, _ = PreTrainedConfig.get_config_dict(name_or_path, **where)
-    own = found.get("model_type") == MultiTaskConfig.model_type
-    return MultiTaskConfig.from_dict(found) if own else None
+    found = read_config(name_or_path, **where)
+    if found.get("model_type") != MultiTaskConfig.model_type:
+        check_sizes(found)
+        return None
+    check_config(found, name_or_path)
+    try:
+        return MultiTaskConfig.from_dict(found)
+    except (StrictDataclassError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"{name_or_path}: config.json is damaged or of another version: {explain(error)}") from error
 
 
 # Every save then brings this file along and says in `auto_map` where to find the class.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
+from .checking import DAMAGED, explain
 from .encoding import load_tokenizer, longest_input
 
 
@@ -35,7 +36,10 @@ def load_encoder(
     check_fields(changes, config)
     chosen: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation}
     if pretrained:
-        encoder = AutoModel.from_pretrained(name, **chosen, **changes, **kwargs)
+        try:
+            encoder = AutoModel.from_pretrained(name, **chosen, **changes, **kwargs)
+        except DAMAGED as error:
+            raise ValueError(f"{name!r} cannot be loaded: {explain(error)}") from error
     else:
         encoder = AutoModel.from_config(resize(config, changes), **chosen)
     if type(encoder).__module__.startswith("transformers_modules."):

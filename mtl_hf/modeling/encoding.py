@@ -39,9 +39,10 @@ def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> 
         **kwargs: Handed to `AutoTokenizer.from_pretrained` (`revision`, `trust_remote_code`, ...).
 
     Raises:
-        ValueError: With `words`, when the tokenizer cannot tell which token belongs to which word.
+        OSError: There is no tokenizer.
+        ValueError: Its files are damaged; with `words`, when it cannot tell which token belongs to which word.
     """
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+    tokenizer = _read_tokenizer(name_or_path, **kwargs)
     if not words:
         return tokenizer
     if not tokenizer.is_fast:
@@ -64,6 +65,21 @@ def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> 
             " sentence: choose another encoder, or texts that are strings."
         )
     return tokenizer
+
+
+def _read_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        # Of a damaged tokenizer.json the library `tokenizers` raises `Exception` itself.
+        if type(error) is not Exception and not isinstance(
+            error, ValueError | LookupError | TypeError | AttributeError | ArithmeticError
+        ):
+            raise
+        reason = f"{type(error).__name__} {' '.join(str(error).split())}"
+        raise ValueError(f"the tokenizer of {str(name_or_path)!r} cannot be loaded: {reason}") from error
 
 
 def _splits_like_text(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase, initialization
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, initialization
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
@@ -25,7 +25,8 @@ from transformers.utils.hub import resolve_revision
 from .adapters import adapter_parameters, inject_adapter, use_adapter
 from .building import Wishes, make_model
 from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_head_of, rename_head_of
-from .configuration_multitask import MultiTaskConfig
+from .checking import DAMAGED, check_config, check_no_pickle, explain, shape_mismatch
+from .configuration_multitask import MultiTaskConfig, own_config
 from .embeddings import embed, pooling_of
 from .encoding import WHERE, load_tokenizer
 from .experts import Silent, build_experts
@@ -263,12 +264,35 @@ class MultiTaskModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As transformers', for a saved model; its tokenizer will come from the same place, at the same commit."""
+        """As transformers', for a saved model; its tokenizer will come from the same place, at the same commit.
+
+        Raises:
+            OSError: There is no model, or no weights in safetensors (weights in pickles are not read).
+            ValueError: Its configuration or its weights are damaged, or do not belong together.
+        """
         name = pretrained_model_name_or_path
         access = {key: kwargs[key] for key in ("token", "local_files_only", "cache_dir") if key in kwargs}
         kwargs["revision"] = resolve_revision(name, kwargs.get("revision"), **access)
-        loaded: Any = super().from_pretrained(name, *model_args, **kwargs)
-        model = loaded[0] if kwargs.get("output_loading_info") else loaded
+        kwargs.setdefault("use_safetensors", True)  # a pickle can hold code
+        with_info = kwargs.pop("output_loading_info", False)
+        config: Any = kwargs.get("config")
+        if name is not None and not isinstance(config, PreTrainedConfig):
+            config = own_config(str(config or name), **{key: kwargs[key] for key in WHERE if key in kwargs})
+            if config is None:
+                raise ValueError(f"{name} is no multi-task model; `from_encoder` makes one around an encoder.")
+        elif config is not None:
+            check_config(config.to_dict(), str(name))
+        if os.path.isdir(str(name)):
+            check_no_pickle(str(name))
+        try:
+            loaded: Any = super().from_pretrained(name, *model_args, output_loading_info=True, **kwargs)
+        except DAMAGED as error:
+            reason = explain(error)
+            if "ignore_mismatched_sizes" in reason and os.path.isdir(str(name)):
+                with torch.device("meta"):
+                    reason = "shapes differ" + shape_mismatch(cls(config), str(name))
+            raise ValueError(f"{name} cannot be loaded: {reason}") from error
+        model, info = loaded
         # A file's tensors lie at multiples of 8 bytes; some CPUs round a product with one output otherwise there.
         adapters = (model.encoder.get_parameter(parameter) for parameter in adapter_parameters(model.encoder))
         for parameter in (*model.heads.parameters(), *adapters):
@@ -278,8 +302,8 @@ class MultiTaskModel(PreTrainedModel):
             # With the configuration at hand `AutoTokenizer` need not find out what kind of model this is, which it
             # could only by running the repository's code.
             where = {key: kwargs[key] for key in WHERE if key in kwargs}
-            model._origin = os.fspath(name), where | {"config": model.config}
-        return loaded
+            model._origin = os.fspath(name), where | {"config": model.config, "trust_remote_code": False}
+        return (model, info) if with_info else model
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

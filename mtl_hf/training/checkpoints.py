@@ -8,7 +8,6 @@ what training does next. A folder without it, or with a file of another size, is
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Mapping
@@ -20,6 +19,8 @@ import datasets
 from ..data.collator import fingerprint
 from ..data.labels import TaskData
 from ..data.rows import EncodedSplit
+from ..files import draft_of
+from ..files import write_whole as write_whole  # others look for it here
 from ..metrics import score_weight
 from ..modeling.configuration_multitask import MultiTaskConfig
 
@@ -138,7 +139,7 @@ def begin(checkpoint: Path) -> None:
     if checkpoint.exists():
         remove_checkpoint(checkpoint)
     checkpoint.mkdir(parents=True)
-    _draft(checkpoint / COMPLETE).touch()  # renamed in the save's last moment: what was cut short has it still
+    draft_of(checkpoint / COMPLETE).touch()  # renamed in the save's last moment: what was cut short has it still
 
 
 def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
@@ -146,24 +147,9 @@ def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
     files = {
         path.relative_to(checkpoint).as_posix(): path.stat().st_size
         for path in sorted(checkpoint.rglob("*"))
-        if path.is_file() and path not in (checkpoint / COMPLETE, _draft(checkpoint / COMPLETE))
+        if path.is_file() and path not in (checkpoint / COMPLETE, draft_of(checkpoint / COMPLETE))
     }
     write_whole(checkpoint / COMPLETE, json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it finds all of it or, if it was not there, nothing."""
-    draft = _draft(path)
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-
-
-def _draft(path: Path) -> Path:
-    """What a file is called until it is written."""
-    return path.with_name(f".{path.name}.draft")
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -196,7 +182,7 @@ def rotate_checkpoints(folder: Path, limit: int | None, keep: Collection[Path]) 
     remove_leftovers(folder)
     whole = []
     for checkpoint in list_checkpoints(folder):
-        if _draft(checkpoint / COMPLETE).exists():
+        if draft_of(checkpoint / COMPLETE).exists():
             logger.warning("%s was cut short and is removed.", checkpoint)
             remove_checkpoint(checkpoint)
         elif fault(checkpoint) is None:

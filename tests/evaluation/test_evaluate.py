@@ -19,6 +19,7 @@ import torch
 import mtl_hf
 from mtl_hf.config import RunConfig, Task
 from mtl_hf.data.labels import TaskData
+from mtl_hf.evaluation import evaluate as evaluate_module
 from mtl_hf.evaluation import saved_models
 from mtl_hf.evaluation.data_file import config_of_file, text_columns
 from mtl_hf.evaluation.evaluate import _compare
@@ -534,3 +535,94 @@ def test_a_head_that_needs_no_labels_is_not_scored_where_its_text_is_not_clear(r
     config = config_of_file(tmp_path / "rows.jsonl", heads, run)
     assert list(config.tasks) == ["intent"]
     assert "Head mlm is not scored: " in caplog.text
+
+
+# ---- a config that came with the model ----
+
+CODE = """
+from pathlib import Path
+import datasets
+import evaluate
+
+Path({marker!r}).touch()
+
+class Own(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features(dict.fromkeys(("predictions", "references"), datasets.Value("int64")))
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {{"own": 1.0}}
+"""
+
+
+@pytest.fixture
+def hostile(runs: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A model whose `run.yaml` names a metric that is code, and the file that this code would make."""
+    folder, marker = tmp_path / "pulled", tmp_path / "code has run"
+    shutil.copytree(runs / "first", folder)
+    (folder / "own.py").write_text(CODE.format(marker=str(marker)), encoding="utf-8")
+    config = (folder / "run.yaml").read_text(encoding="utf-8")
+    metric = f"    metrics: [{folder / 'own.py'}, macro_f1]\n"
+    (folder / "run.yaml").write_text(config.replace("    label: intent\n", f"    label: intent\n{metric}"))
+    return folder, marker
+
+
+@pytest.mark.parametrize("with_file", [False, True])
+def test_no_code_that_a_models_own_config_names_is_run(with_file, hostile, runs, tmp_path, caplog):
+    folder, marker = hostile
+    rows = {"data": runs / "assistant-test.jsonl"} if with_file else {}
+    results = mtl_hf.evaluate(folder, intervals=False, **rows)
+    assert not marker.exists()
+    assert results["tasks"]["intent"]["primary"] == "macro_f1"
+    (warning,) = [record.getMessage() for record in caplog.records if "metrics that are code" in record.getMessage()]
+    assert f"intent: {folder / 'own.py'}" in warning
+    assert f"--config {folder / 'run.yaml'}, or --trust-remote-code" in warning
+
+
+@pytest.mark.parametrize(
+    "options", [{"trust_remote_code": True}, {"config": "{folder}/run.yaml"}, {"overrides": ["{metric}"]}]
+)
+def test_metrics_that_the_user_chose_are_loaded(options, hostile, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder, marker = hostile
+    metric = f"tasks.intent.metrics=[{folder / 'own.py'}]"
+    if "config" in options:
+        options = {"config": folder / "run.yaml"}
+    elif "overrides" in options:
+        options = {"overrides": [metric]}
+    results = mtl_hf.evaluate(folder, intervals=False, **options)
+    assert marker.exists()
+    assert results["tasks"]["intent"]["own"] == 1
+
+
+def test_data_outside_of_a_models_folder_are_named_before_they_are_read(runs, tmp_path, caplog, monkeypatch):
+    shutil.copytree(runs / "first", tmp_path / "pulled")
+    caplog.clear()
+    named: list[str] = []
+    monkeypatch.setattr(evaluate_module, "load_sources", lambda *_: named.append(caplog.text) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        mtl_hf.evaluate(tmp_path / "pulled")
+    assert (
+        f"names data outside of its folder, which are read: {runs}/assistant.jsonl, {runs}/assistant-test.jsonl"
+        in (named[0])
+    )
+
+
+@pytest.mark.parametrize("kind", ["sql", "{folder}/loader.py", "spark"])
+def test_a_models_own_config_names_no_loader_that_runs_code(kind, runs, tmp_path):
+    folder = tmp_path / "pulled"
+    shutil.copytree(runs / "first", folder)
+    config = (folder / "run.yaml").read_text(encoding="utf-8").replace("path: json", f"path: {kind}")
+    (folder / "run.yaml").write_text(config.replace("{folder}", str(folder)), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"`sources\.assistant\.path` is .*`--config .*run\.yaml` or pass --trust"):
+        mtl_hf.evaluate(folder)
+
+
+def test_results_in_a_folder_are_replaced_on_request_only(runs, tmp_path):
+    mtl_hf.evaluate(runs / "first", to=tmp_path / "to", intervals=False)
+    before = (tmp_path / "to" / "metrics.json").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"which holds results \(metrics.json\).* --overwrite"):
+        mtl_hf.evaluate(runs / "first", to=tmp_path / "to")
+    mtl_hf.evaluate(runs / "first", to=tmp_path / "to", intervals=False, overwrite=True)
+    assert (tmp_path / "to" / "metrics.json").read_text(encoding="utf-8") == before

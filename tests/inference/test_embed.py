@@ -123,8 +123,8 @@ def test_an_unclear_column_is_refused(columns, given, message):
     ("options", "message"),
     [
         ({"to": "x.csv"}, "its ending should be .parquet or .npy"),
-        ({"to": "there.npy"}, "is there already: choose another name, or `--overwrite`"),
-        ({"plots": ["x.png", "there.svg"]}, "`--plot` is .*there.svg, which is there already"),
+        ({"to": "there.npy"}, "which exists: choose another name, or replace it with --overwrite"),
+        ({"plots": ["x.png", "there.svg"]}, "`--plot` is .*there.svg, which exists"),
         ({"plots": ["x.jpg"]}, "its ending should be .png or .svg"),
         ({"plots": ["x.png"], "color": "lable"}, "`--color lable`: .* Did you mean `label`?"),
         ({"plots": ["x.png"], "projection": "umap"}, "`--projection` is 'umap'; valid are pca, tsne"),

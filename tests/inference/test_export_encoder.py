@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
 import mtl_hf
 from mtl_hf.config import resolve_path
+from mtl_hf.inference.export import export_head
+from mtl_hf.inference.export_encoder import export_encoder
+from mtl_hf.inference.merge import merge_adapters
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.modeling.pooling import POOLING
 from tests.conftest import FAMILIES, SENTENCES
@@ -108,3 +111,24 @@ def test_minilm_is_the_same_before_and_after(tmp_path):
     folder = mtl_hf.export_encoder(tmp_path / "model", tmp_path / "encoder", normalize=True)
     wanted = model.encode([*SENTENCES, LONG], normalize=True)
     np.testing.assert_allclose(sentence_embeddings(folder), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("verb", ["export-encoder", "export-head", "merge"])
+def test_a_folder_that_is_half_written_does_not_get_its_name(verb, encoder_folder, tmp_path, monkeypatch):
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("slots", type="token_classification", labels=["O", "B-city"])
+    if verb == "merge":
+        model.adapt("LoraConfig", r=2)
+    model.save_pretrained(tmp_path / "model")
+    write = {
+        "export-encoder": lambda: export_encoder(tmp_path / "model", tmp_path / "to"),
+        "export-head": lambda: export_head(tmp_path / "model", "slots", tmp_path / "to"),
+        "merge": lambda: merge_adapters(tmp_path / "model", tmp_path / "to"),
+    }[verb]
+    with monkeypatch.context() as patch:
+        patch.setattr(PreTrainedTokenizerBase, "save_pretrained", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            write()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    write()
+    assert (tmp_path / "to" / "tokenizer.json").is_file()

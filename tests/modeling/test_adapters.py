@@ -456,3 +456,45 @@ def test_what_was_left_to_peft_is_written_down(bert):
     assert bert.config.adapters["shared"].items() >= {
         "type": "LoraConfig", "r": 8, "lora_alpha": 8, "target_modules": ["query", "value"]
     }.items()  # fmt: skip
+
+
+# ---- changes that fail leave the model as it was ----
+
+
+def adapted(encoder_folder: str) -> MultiTaskModel:
+    """A model with a shared LoRA that does something."""
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.add_head("intent", type="sequence_classification", labels=["music", "booking"])
+    model.adapt("LoraConfig", r=2, target_modules="all-linear")
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+    return model
+
+
+def test_a_merge_that_a_later_layer_refuses_changes_nothing(encoder_folder: str) -> None:
+    model = adapted(encoder_folder)
+    last = list(adapter_layers(model.encoder).values())[-1]
+    with torch.no_grad():
+        last.lora_A["shared"].weight[0, 0] = float("nan")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"cannot be merged into the encoder \(encoder\.layer\.2\.output\.dense\)"):
+        model.merge_adapters()
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0, equal_nan=True)
+    assert not any(layer.merged for layer in adapter_layers(model.encoder).values())
+    assert list(model.config.adapters) == ["shared"]
+
+
+def test_an_adapter_that_a_later_module_refuses_changes_nothing(encoder_folder: str) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    names = [name for name, _ in model.named_modules()]
+    with pytest.raises(ValueError, match="does not fit BertModel"):
+        model.adapt("LoraConfig", r=2, target_modules=["query", "LayerNorm"])
+    assert [name for name, _ in model.named_modules()] == names
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert model.config.adapters is None
+    model.adapt("LoraConfig", r=2, target_modules=["query"])

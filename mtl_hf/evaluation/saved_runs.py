@@ -1,0 +1,95 @@
+"""The `run.yaml` that comes with a saved model: which data it names, and what of it is never run.
+
+Notable: whoever made the model wrote that file, so nothing in it may run code: metrics that are Python files or
+repositories are left out, and data are read only by loaders that parse plain formats. A config that the user gives
+(`--config`), overrides on the command line and `--trust-remote-code` are the user's own choice.
+"""
+
+import logging
+import re
+from collections.abc import Collection, Mapping, Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from ..config import RunConfig, resolve_path
+from ..data.labels import TaskData
+from ..metrics import metric_names
+
+logger = logging.getLogger(__name__)
+
+# Loaders of `datasets` that only parse files. Others connect to databases, or read what a library of theirs runs.
+_LOADERS = {"json", "csv", "parquet", "text", "conll", "arrow", "xml"}
+
+
+def check_saved_run(run: RunConfig, path: Path) -> None:
+    """Check that the sources of a model's own `run.yaml` are data, and no code.
+
+    Args:
+        run: What the file holds; `trust_remote_code` is removed from its sources.
+        path: The file, for messages.
+
+    Raises:
+        ValueError: A source is read by a script, or by a loader that does more than parse files.
+    """
+    for name, source in run.sources.items():
+        if source.loader.pop("trust_remote_code", None) is not None:
+            logger.warning("%s: `sources.%s.trust_remote_code` is ignored; pass --trust-remote-code to allow it.",
+                           path, name)  # fmt: skip
+        kind = str(source.path)
+        packaged = re.fullmatch(r"\w+", kind) and util.find_spec(f"datasets.packaged_modules.{kind}")
+        if kind.endswith(".py") or (packaged and kind not in _LOADERS):
+            raise ValueError(
+                f"{path}: `sources.{name}.path` is {kind!r}, which a config that came with a model may not name: it may"
+                f" run code. Read the file, then give it with `--config {path}` or pass --trust-remote-code."
+            )
+
+
+def log_data(run: RunConfig, path: Path) -> None:
+    """Log which data outside of the model's folder a `run.yaml` names, before they are read.
+
+    Args:
+        run: What the file holds, narrowed to the sources that are read.
+        path: The file.
+    """
+    folder = path.parent.resolve()
+    named: dict[str, None] = {}
+    for source in run.sources.values():
+        if str(source.path) not in _LOADERS:
+            named[str(source.path)] = None
+        for file in [*_files(source.data_files), *_files(source.loader.get("data_dir"))]:
+            if not Path(resolve_path(file)).resolve().is_relative_to(folder):
+                named[file] = None
+    if named:
+        logger.info("%s names data outside of its folder, which are read: %s.", path, ", ".join(named))
+
+
+def drop_metrics(tasks: Mapping[str, TaskData], path: Path, overrides: Sequence[str] = ()) -> None:
+    """Leave out the metrics of tasks that only code which a `run.yaml` names could compute.
+
+    Args:
+        tasks: The tasks, changed in place.
+        path: The `run.yaml`, for the warning.
+        overrides: `a.b=c` changes of the user, whose metrics stay.
+    """
+    given = {text.partition("=")[0].strip() for text in overrides}
+    dropped: dict[str, list[Any]] = {}
+    for name, task in tasks.items():
+        if not given & {f"tasks.{name}.metrics", f"tasks.{name}", "tasks"}:
+            known = [metric for metric in task.config.metrics if metric in metric_names(task)]
+            dropped[name] = [metric for metric in task.config.metrics if metric not in known]
+            task.config.metrics = known
+    if any(dropped.values()):
+        logger.warning(
+            "%s names metrics that are code, which is not run: %s. To use them: --config %s, or --trust-remote-code.",
+            path, "; ".join(f"{name}: {', '.join(map(str, metrics))}" for name, metrics in dropped.items() if metrics),
+            path,
+        )  # fmt: skip
+
+
+def _files(files: Any) -> list[str]:
+    if isinstance(files, Mapping):
+        files = list(files.values())
+    if isinstance(files, Collection) and not isinstance(files, str):
+        return [path for item in files for path in _files(item)]
+    return [] if files is None else [str(files)]
