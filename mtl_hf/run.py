@@ -17,7 +17,7 @@ from transformers import set_seed
 
 from .config import Model, RunConfig, resolve_path, typed
 from .data.labels import TaskData, build_tasks, check_scored, check_tasks, report_far_numbers
-from .data.rows import EncodedSplit, encode_rows, report_cut, trainable_rows
+from .data.rows import EncodedSplit, encode_rows, report_cut
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
@@ -72,7 +72,7 @@ class Run:
     Attributes:
         config: With typed training values.
         sources: Source → its rows and labels.
-        train_rows: Source → encoded training rows.
+        train_rows: Source → encoded training rows, those without any label left out.
         splits: `validation` and `test` → source → encoded rows with what they are scored against.
         trainer: With model, tasks and training rows.
     """
@@ -153,7 +153,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
         warn_of_never(trainer.thawing, trainer.num_steps())
     warn_of_drift(trainer)
-    return Run(run, sources, train_rows, splits, trainer)
+    return Run(run, sources, trainer.train_rows, splits, trainer)
 
 
 @report_lost_process()
@@ -332,7 +332,7 @@ def _encode_training(source: SourceData, tasks: Mapping[str, TaskData], model: M
         raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
     rows = encode_rows(source, "train", tasks, model.tokenizer, model.config.max_length)
     report_cut(source, "train", rows, tasks)
-    return trainable_rows(source, rows, tasks)
+    return rows
 
 
 def _check_folder(folder: Path, reuse: bool) -> None:

@@ -3,9 +3,10 @@
 The names that other rooms use are those below.
 """
 
+from ..modeling.package_path import resolve_path
 from .run_config import RunConfig, check_name
 from .sections import Model, OurTraining, Source, Task, Thawing, describe, describe_fields, option
-from .values import Plain, check_keys, nearest, plain, resolve_path, typed
+from .values import Plain, check_keys, nearest, plain, typed
 from .yaml_trees import flow, parse_yaml, read_yaml
 
 __all__ = [

@@ -8,12 +8,10 @@ types the fields of transformers' arguments with the functions of this file.
 import dataclasses
 import difflib
 import enum
-import importlib.util
 import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 
@@ -228,25 +226,3 @@ def without_defaults(section: Any) -> dict[str, Any]:
         if value != default:
             keys[key_of(item)] = value
     return keys
-
-
-def resolve_path(path: str) -> str:
-    """Turn `package:<python package>/<path inside it>` into a path on this machine; leave all else as it is.
-
-    The package is found, not imported.
-
-    Raises:
-        ValueError: The package is not installed or has no such file.
-    """
-    if not path.startswith("package:"):
-        return path
-    package, _, inside = path.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package) if re.fullmatch(r"[A-Za-z_]\w*", package) else None
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(
-            f"`{path}`: the Python package {package!r} is not installed; try: pip install {package.replace('_', '-')}"
-        )
-    found = Path(spec.submodule_search_locations[0]) / inside
-    if not found.exists():
-        raise ValueError(f"`{path}`: there is no {inside!r} in the installed package {package!r}.")
-    return str(found)

@@ -156,9 +156,18 @@ def _label_ids(task: TaskData, label: Any, text: Any) -> Any:
     return [IGNORE_INDEX if tag is None else ids.get(tag, IGNORE_INDEX) for tag in (label or [None] * len(text))]
 
 
-def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:
-    """The encoded training rows with at least one labelled item that reaches the encoder; says how many have none."""
-    readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
+def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:
+    """The encoded training rows with at least one labelled item that reaches the encoder; warns of how many have none.
+
+    Args:
+        source: Name of their source.
+        encoded: As `encode_rows` returns them for the training split.
+        tasks: Those that are trained.
+
+    Raises:
+        ValueError: No row has a label of a task that reads the source.
+    """
+    readers = {name: task for name, task in tasks.items() if source in task.config.sources}
     table = encoded.with_format("arrow")[:]
     useful = np.zeros(len(encoded), dtype=bool)
     for name, task in readers.items():
@@ -176,9 +185,9 @@ def trainable_rows(source: SourceData, encoded: datasets.Dataset, tasks: Mapping
     if useful.all():
         return encoded
     logger.warning("Source %s: %d of %d training rows have no label of any task and are left out.",
-                   source.name, (~useful).sum(), len(useful))  # fmt: skip
+                   source, (~useful).sum(), len(useful))  # fmt: skip
     if not useful.any():
-        raise ValueError(f"`sources.{source.name}`: no training row has a label of any of its tasks.")
+        raise ValueError(f"`sources.{source}`: no training row has a label of any of its tasks.")
     return encoded.select(np.flatnonzero(useful))
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from .configuration_multitask import MultiTaskConfig, own_config
-from .encoders import check_fields, check_length, load_encoder, resize
+from .encoders import check_fields, check_length, check_vocabulary, load_encoder, resize
 from .encoding import WHERE, default_length
 from .experts import build_experts
+from .package_path import resolve_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ def make_model(cls: Any, name: str, wishes: Wishes, options: dict[str, Any]) -> 
 
     Args:
         cls: `MultiTaskModel`.
-        name: Hub id or local folder, of an encoder or of a multi-task model.
+        name: Hub id, local folder or `package:<python package>/<folder>`, of an encoder or of a multi-task model.
         wishes: What it should be like.
         options: Handed to every `from_pretrained` (`revision`, `token`, ...).
 
@@ -45,6 +46,7 @@ def make_model(cls: Any, name: str, wishes: Wishes, options: dict[str, Any]) -> 
     Raises:
         ValueError: As of `MultiTaskModel.from_encoder`.
     """
+    name = resolve_path(name)
     own = own_config(name, **{key: options[key] for key in WHERE if key in options})
     if own is not None:
         return _out_of_model(cls, name, own, wishes, options)
@@ -58,6 +60,7 @@ def _around_encoder(cls: Any, name: str, wishes: Wishes, options: dict[str, Any]
     encoder, tokenizer = load_encoder(
         name, wishes.attn_implementation, wishes.encoder_config, wishes.pretrained, **options
     )
+    check_vocabulary(name, tokenizer, len(encoder.get_input_embeddings().weight))
     limit = check_length(name, wishes.max_length, tokenizer, encoder.config)
     text_config = encoder.config.to_dict()
     if os.path.isdir(name):
@@ -93,6 +96,7 @@ def _out_of_model(cls: Any, name: str, config: MultiTaskConfig, wishes: Wishes, 
     config.pooling = wishes.pooling or config.pooling
     config.encoder_attn_implementation = wishes.attn_implementation or config.encoder_attn_implementation
     model = cls.from_pretrained(name, config=config, dtype=torch.float32, **options)
+    check_vocabulary(name, model.tokenizer, len(model.get_input_embeddings().weight))
     check_length(name, wishes.max_length, model.tokenizer, config.text_config)
     own = model.config
     own.max_length = wishes.max_length or own.max_length
@@ -110,5 +114,6 @@ def _out_of_model(cls: Any, name: str, config: MultiTaskConfig, wishes: Wishes, 
     for spec in own.heads.values():
         spec.pop("adapter", None)
     fresh = cls(own)
+    check_vocabulary(name, model.tokenizer, len(fresh.get_input_embeddings().weight))
     fresh._tokenizer, fresh._origin = model._tokenizer, model._origin
     return fresh.eval()

@@ -76,6 +76,22 @@ def resize(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfi
     return config
 
 
+def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, num_embeddings: int) -> None:
+    """Raise `ValueError` if a tokenizer has tokens that an encoder has no embedding for.
+
+    Args:
+        name: The encoder's, for the message.
+        tokenizer: The encoder's.
+        num_embeddings: Rows of its input embeddings.
+    """
+    if len(tokenizer) > num_embeddings:
+        raise ValueError(
+            f"the tokenizer of {name!r} has {len(tokenizer)} tokens, but the encoder has embeddings for"
+            f" {num_embeddings}: call its `resize_token_embeddings({len(tokenizer)})` and save it, or remove the"
+            " tokens that were added."
+        )
+
+
 def check_length(name: str, max_length: int | None, tokenizer: PreTrainedTokenizerBase, config: Any) -> int:
     """The most tokens that encoder and tokenizer can take.
 

@@ -2,7 +2,9 @@
 
 Notable: a head knows what an *item* of its task is (a labelled row, a labelled word) and returns its loss as the sum
 over items together with their number. Who calls it decides what to divide by: a batch on its own, or all batches and
-ranks of an optimiser step. Labels that are absent are marked inside the tensor and add nothing.
+ranks of an optimiser step. Labels that are absent are marked inside the tensor and add nothing. Heads compute in
+float32 or wider, under autocast and with weights of half precision too: logits in bf16 have 8 significant bits, so that
+a regression head would predict only a few distinct numbers.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,6 +27,32 @@ class HeadLoss(NamedTuple):
     num_items: Tensor  # ()
 
 
+class Linear(nn.Linear):
+    """A linear layer that computes in float32 or wider, whatever its weights and its input are in."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (..., H_in) → (..., H_out), float32 or wider."""
+        return wide_linear(states, self.weight, self.bias)
+
+
+def wide_linear(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """As `torch.nn.functional.linear`, in float32 or wider, also under autocast.
+
+    Args:
+        states: (..., H_in).
+        weight: (H_out, H_in).
+        bias: (H_out,).
+    """
+    dtype = torch.promote_types(torch.promote_types(states.dtype, weight.dtype), torch.float32)
+    with torch.autocast(states.device.type, enabled=False):
+        return F.linear(states.to(dtype), weight.to(dtype), bias.to(dtype))
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """A tensor in float32, or in its own type if that is wider."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 class SequenceClassificationHead(nn.Module):
     """Pool, dropout, linear, softmax cross-entropy. An item is a row with a label.
 
@@ -44,13 +72,12 @@ class SequenceClassificationHead(nn.Module):
         self.pool = make_pooling(pooling, hidden_size)
         self.num_layers = layers_read(pooling)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(hidden_size, len(labels))
+        self.classifier = Linear(hidden_size, len(labels))
         self.label_smoothing = label_smoothing
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """States (B, T, H), mask (B, T) → logits (B, num_labels)."""
-        pooled = self.pool(states, attention_mask).to(self.classifier.weight.dtype)  # pooled in float32 at least
-        return self.classifier(self.dropout(pooled))
+        return self.classifier(self.dropout(_wide(self.pool(states, attention_mask))))
 
     def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
         """Sum of the cross-entropy over labelled rows, and their number."""
@@ -85,17 +112,16 @@ class RegressionHead(nn.Module):
         self.pool = make_pooling(pooling, hidden_size)
         self.num_layers = layers_read(pooling)
         self.dropout = nn.Dropout(dropout)
-        self.regressor = nn.Linear(hidden_size, 1)
+        self.regressor = Linear(hidden_size, 1)
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """States (B, T, H), mask (B, T) → predictions (B,)."""
-        pooled = self.pool(states, attention_mask).to(self.regressor.weight.dtype)  # pooled in float32 at least
-        return self.regressor(self.dropout(pooled)).squeeze(-1)
+        return self.regressor(self.dropout(_wide(self.pool(states, attention_mask)))).squeeze(-1)
 
     def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
         """Sum of the squared error over rows with a number, and how many these are."""
         known = ~labels.isnan()
-        predictions = logits[known].to(torch.promote_types(logits.dtype, torch.float32))
+        predictions = _wide(logits[known])
         error = predictions - labels[known].to(predictions.dtype)
         return HeadLoss(error.square().sum(), known.sum())
 
@@ -111,12 +137,12 @@ class TokenClassificationHead(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(hidden_size, len(labels))
+        self.classifier = Linear(hidden_size, len(labels))
         self.label_smoothing = label_smoothing
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """States (B, T, H) → logits (B, T, num_labels); the mask is not needed."""
-        return self.classifier(self.dropout(states))
+        return self.classifier(self.dropout(_wide(states)))
 
     def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
         """Sum of the cross-entropy over labelled words, and their number."""
@@ -161,8 +187,7 @@ class SentenceSimilarityHead(nn.Module):
 
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """States (N, T, H), mask (N, T) → vectors of length 1, (N, H)."""
-        pooled = self.dropout(self.pool(states, attention_mask))
-        return F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
+        return F.normalize(self.dropout(_wide(self.pool(states, attention_mask))), dim=-1)
 
     def loss(self, logits: Tensor, labels: Tensor, texts: Tensor | None = None) -> HeadLoss:
         """Sum of the loss over pairs with a label, and how many these are.
@@ -174,7 +199,7 @@ class SentenceSimilarityHead(nn.Module):
                 different.
         """
         known = ~labels.isnan()
-        vectors = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        vectors = _wide(logits)
         first, second = vectors[0::2][known], vectors[1::2][known]
         if not self.ranking:
             error = (first * second).sum(-1) - labels[known].to(first.dtype)
@@ -216,7 +241,7 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, hidden_size: int, *, vocab_size: int, embedding_size: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, embedding_size)
+        self.dense = Linear(hidden_size, embedding_size)
         self.norm = nn.LayerNorm(embedding_size, eps=1e-12)
         self.bias = nn.Parameter(torch.zeros(vocab_size))
 
@@ -226,7 +251,10 @@ class MaskedLMHead(nn.Module):
         """States (B, T, H), embeddings (V, E) → logits; the mask is not needed."""
         if labels is not None:
             states = states[labels != IGNORE_INDEX]
-        return F.linear(self.norm(F.gelu(self.dense(states))), embeddings, self.bias)
+        hidden = F.gelu(self.dense(states))
+        weight, bias = self.norm.weight.to(hidden.dtype), self.norm.bias.to(hidden.dtype)
+        normed = F.layer_norm(hidden, self.norm.normalized_shape, weight, bias, self.norm.eps)
+        return wide_linear(normed, embeddings, self.bias)
 
     def loss(self, logits: Tensor, labels: Tensor) -> HeadLoss:
         """Sum of the cross-entropy over masked tokens, and their number."""
@@ -237,7 +265,7 @@ class MaskedLMHead(nn.Module):
         if labels is None:
             return logits
         hidden = labels != IGNORE_INDEX
-        scores, ids = logits.to(torch.promote_types(logits.dtype, torch.float32)), labels[hidden]
+        scores, ids = _wide(logits), labels[hidden]
         losses = F.cross_entropy(scores, ids, reduction="none")
         found = torch.stack([losses, torch.ones_like(losses), (scores.argmax(-1) == ids).to(losses.dtype)], dim=1)
         return losses.new_zeros(len(labels), 3).index_add(0, hidden.nonzero()[:, 0], found)
@@ -253,7 +281,7 @@ class MaskedLMHead(nn.Module):
 def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> HeadLoss:
     """Logits (N, C), labels (N,) → sum over labels that are not `-100`, in float32 or wider."""
     total = F.cross_entropy(
-        logits.to(torch.promote_types(logits.dtype, torch.float32)),
+        _wide(logits),
         labels,
         ignore_index=IGNORE_INDEX,
         reduction="sum",

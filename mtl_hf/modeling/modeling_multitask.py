@@ -31,6 +31,7 @@ from .embeddings import embed, pooling_of
 from .encoding import WHERE, load_tokenizer
 from .experts import Silent, build_experts
 from .heads import MaskedLMHead, SentenceSimilarityHead, build_head, by_row, number_texts
+from .package_path import resolve_path
 from .pooling import check_pooling, last_layers
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
 from .texts import EMBEDDING, answer_stream
@@ -47,7 +48,8 @@ class MultiTaskOutput(ModelOutput):
         losses: Task → its loss: the mean over its labelled items, or their sum over `num_items[task]`, ().
         logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
             of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1, (N, V) of the N masked tokens for
-            masked language modelling, (B, T, V) of all where there are no labels.
+            masked language modelling, (B, T, V) of all where there are no labels. In float32 or wider, under
+            autocast too.
         gates: Task → its mixture of experts for each row of the batch, (B, K), if the model has experts.
         hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
         attentions: The encoder's, when asked for with `output_attentions=True`.
@@ -81,6 +83,11 @@ class MultiTaskModel(PreTrainedModel):
     accepts_loss_kwargs = False
 
     def __init__(self, config: MultiTaskConfig, encoder: PreTrainedModel | None = None) -> None:
+        # `from_pretrained(..., attn_implementation=...)` sets the field of the whole model, and ours is the encoder's.
+        if config._attn_implementation is None:
+            config._attn_implementation = config.encoder_attn_implementation
+        else:
+            config.encoder_attn_implementation = config._attn_implementation
         super().__init__(config)
         for pooling in (config.pooling, *(spec.get("pooling") for spec in (config.heads or {}).values())):
             check_pooling(pooling or config.pooling, self._num_layers)
@@ -90,6 +97,7 @@ class MultiTaskModel(PreTrainedModel):
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
         self.encoder = encoder
+        config._attn_implementation_internal = encoder.config._attn_implementation  # both, also if none was chosen
         self.experts = build_experts(config.hidden_size, config.experts)
         self.heads = nn.ModuleDict({name: self._build_head(spec) for name, spec in (config.heads or {}).items()})
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -122,8 +130,8 @@ class MultiTaskModel(PreTrainedModel):
         """A model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
 
         Args:
-            name_or_path: Hub id or local folder of anything that `AutoModel` loads, or of a multi-task model, of which
-                the encoder is taken.
+            name_or_path: Hub id, local folder or `package:<python package>/<folder>` of anything that `AutoModel`
+                loads, or of a multi-task model, of which the encoder is taken.
             pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; heads may choose their own. By default that
                 of a multi-task model, else `mean`.
             max_length: Longest input in tokens; by default that of a multi-task model, what a sentence encoder was made
@@ -137,7 +145,8 @@ class MultiTaskModel(PreTrainedModel):
             **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
 
         Raises:
-            ValueError: `max_length` beyond what the encoder can take, an unknown `pooling` or field of the encoder's
+            ValueError: A package that is not installed or has no such folder, `max_length` beyond what the encoder can
+                take, a tokenizer with more tokens than the encoder, an unknown `pooling` or field of the encoder's
                 configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all,
                 `keep_heads` of what is no multi-task model, or with it `experts` that the model does not have.
         """
@@ -266,11 +275,19 @@ class MultiTaskModel(PreTrainedModel):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         """As transformers', for a saved model; its tokenizer will come from the same place, at the same commit.
 
+        Args:
+            pretrained_model_name_or_path: Hub id, local folder or `package:<python package>/<folder>`.
+            *model_args: As transformers'.
+            **kwargs: As transformers'; `attn_implementation` is that of the encoder.
+
         Raises:
             OSError: There is no model, or no weights in safetensors (weights in pickles are not read).
-            ValueError: Its configuration or its weights are damaged, or do not belong together.
+            ValueError: A package that is not installed or has no such folder; a configuration or weights that are
+                damaged, or do not belong together.
         """
         name = pretrained_model_name_or_path
+        if isinstance(name, str):
+            name = resolve_path(name)
         access = {key: kwargs[key] for key in ("token", "local_files_only", "cache_dir") if key in kwargs}
         kwargs["revision"] = resolve_revision(name, kwargs.get("revision"), **access)
         kwargs.setdefault("use_safetensors", True)  # a pickle can hold code
@@ -365,7 +382,8 @@ class MultiTaskModel(PreTrainedModel):
 
         Raises:
             ValueError: A head or a label of a task that the model does not have; `encoder_states` for a head that reads
-                several layers; hidden states or attentions asked for of heads that read with different adapters.
+                several layers; hidden states or attentions asked for of heads that read with different adapters, or
+                together with `encoder_states`; `output_attentions` with an attention kernel that returns none.
         """
         labels = labels or {}
         names = self._select_heads(heads, labels)
@@ -385,6 +403,8 @@ class MultiTaskModel(PreTrainedModel):
                 f"the heads {', '.join(names)} read with adapters of their own, so there are several sets of hidden"
                 " states and attentions: ask for one head."
             )
+        if encoder_states is not None and (asked or kwargs.get("output_attentions")):
+            raise ValueError("with `encoder_states` the encoder is not run: it has no hidden states and no attentions.")
         if deep := [name for name in names if layers_of(self.heads[name]) > 1]:
             kwargs["output_hidden_states"] = True
         passes: Iterable[tuple[list[str], Any]]
@@ -414,13 +434,19 @@ class MultiTaskModel(PreTrainedModel):
                         texts = (number_texts(input_ids, attention_mask),)
                     total, own_items = head.loss(logits[name], labels[name], *texts)
                     losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
+        attentions = encoded.get("attentions")
+        if kwargs.get("output_attentions") and (not attentions or any(one is None for one in attentions)):
+            raise ValueError(
+                f"`output_attentions`: the encoder's attention kernel, {self.encoder.config._attn_implementation!r},"
+                ' returns no attentions. Load the model with `attn_implementation="eager"`.'
+            )
         return MultiTaskOutput(
             loss=torch.stack(list(losses.values())).sum() if losses else None,
             losses=losses or None,
             logits=logits,
             gates=gates or None,
             hidden_states=encoded.get("hidden_states") if asked else None,
-            attentions=encoded.get("attentions"),
+            attentions=attentions,
         )
 
     def row_outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:

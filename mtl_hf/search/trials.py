@@ -169,7 +169,7 @@ def find_goal(config: str, overrides: Sequence[str], folder: Path) -> Goal:
         run = build(config, [*overrides, "training.disable_tqdm=true", output_override(folder)])
     arguments = run.trainer.args
     metric = str(arguments.metric_for_best_model or "score").removeprefix("eval_")
-    return Goal(metric, arguments.greater_is_better is not False, arguments.load_best_model_at_end)
+    return Goal(metric, arguments.greater_is_better is not False, bool(arguments.load_best_model_at_end))
 
 
 def try_choices(config: str, overrides: Sequence[str], space: Sequence[Dimension], folder: Path) -> None:

@@ -5,6 +5,7 @@ told to use it. What would silently train something else here is refused with th
 """
 
 import dataclasses
+import logging
 import os
 import re
 import typing
@@ -31,16 +32,23 @@ from .optimizer import check_rates
 from .ranges import check_numbers
 from .sampling import check_sampling
 from .thawing import check_thawing
+from .wrappers import check_deepspeed, check_fsdp_device, requested_wrapper
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
 class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
     """transformers' `TrainingArguments` with the fields of `config.OurTraining` and other defaults."""
 
-    eval_strategy: str = option("when to evaluate: no, steps or epoch", "epoch")
-    save_strategy: str = option("when to save: no, steps, epoch or best", "epoch")
+    eval_strategy: str = option("when to evaluate: no, steps or epoch (auto: as save_strategy, else epoch)", "auto")
+    save_strategy: str = option("when to save: no, steps, epoch or best (auto: as eval_strategy, else epoch)", "auto")
+    save_steps: float | None = option("steps between two checkpoints (default: eval_steps, else 500)", None)  # type: ignore[assignment]
     save_total_limit: int | None = option("checkpoints to keep", 2)
-    load_best_model_at_end: bool = option("whether the run ends with the best checkpoint's weights", True)
+    load_best_model_at_end: bool | None = option(  # type: ignore[assignment]
+        "whether the run ends with the best checkpoint's weights (default: where evaluations and checkpoints meet)",
+        None,
+    )
     metric_for_best_model: str | None = option("what the best checkpoint is chosen by", "score")
     logging_steps: float = option("steps between two lines of the training log", 50)
     per_device_eval_batch_size: int = option("rows a process predicts at once", 64)
@@ -53,6 +61,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             raise ValueError("`training.output_dir` is empty text; it names a folder.")
         if isinstance(self.freeze, str):
             raise ValueError(f"`freeze` is {self.freeze!r}; it should be a list, such as [{self.freeze}].")
+        derived = self._derive_strategies()
         if self.unfreeze is not None:
             self.unfreeze = typed(Thawing, self.unfreeze, "training.unfreeze")
             check_thawing(self.unfreeze, self.freeze, self.eval_strategy, self.early_stopping_patience)
@@ -76,19 +85,18 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             raise ValueError(
                 "`keep_best_per_task` needs evaluations and checkpoints: `eval_strategy` or `save_strategy` is no."
             )
-        scored, saved = IntervalStrategy(self.eval_strategy).value, SaveStrategy(self.save_strategy).value
-        if self.load_best_model_at_end and saved not in (scored, "best"):
-            raise ValueError(
-                f"`eval_strategy` is {scored} and `save_strategy` {saved}; with `load_best_model_at_end` they go"
-                f" together: set `save_strategy: {scored}`"
-                + (" and `save_steps`" if scored == "steps" else "")
-                + ", or"
-                " `load_best_model_at_end: false`."
-            )
         check_balancing(self.loss_balancing)
         if self.gradient_aggregation is not None:
             check_aggregation(self.gradient_aggregation, self.policy, self.loss_balancing)
         check_conflicts(self.log_gradient_conflicts or 0)
+        wrapper = requested_wrapper(self)
+        balancing = read_choice("training.loss_balancing", self.loss_balancing)[0]
+        used = {
+            "loss_balancing": balancing != "static",
+            "gradient_aggregation": self.gradient_aggregation is not None,
+            "log_gradient_conflicts": bool(self.log_gradient_conflicts),
+        }
+        derived.append(check_deepspeed(wrapper, used))
         self._refuse()
         self._set_precision()
         self.remove_unused_columns = False  # it would drop what the collator needs
@@ -99,7 +107,11 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             # transformers takes every name that does not end in "loss" for one of which more is better
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", *LOSS_LIKE))
+        check_fsdp_device(wrapper, self.use_cpu)
         super().__post_init__()
+        if os.environ.get("RANK", "0") == "0":
+            for note in filter(None, derived):
+                logger.info("%s", note)
         self._refuse_reentrant()
         if self.push_to_hub:
             self.hub_model_id = self.hub_model_id or Path(self.output_dir or ".").absolute().name
@@ -119,6 +131,53 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
                 f"this process sees {self.n_gpu} GPUs; one process a GPU is supported: start with `accelerate launch"
                 " --config_file configs/accelerate/multi_gpu.yaml`, or choose one with CUDA_VISIBLE_DEVICES=0."
             )
+
+    def _derive_strategies(self) -> list[str]:
+        """Set what `eval_strategy`, `save_strategy`, `save_steps` and `load_best_model_at_end` leave open.
+
+        Returns:
+            What was set and does not follow from a default, in sentences.
+
+        Raises:
+            ValueError: An unknown strategy, or values that do not go together.
+        """
+        kinds: dict[str, Any] = {"eval_strategy": IntervalStrategy, "save_strategy": SaveStrategy}
+        for name, kind in kinds.items():
+            valid = [one.value for one in kind]
+            value = getattr(self, name)
+            value = value.value if isinstance(value, kind) else value
+            if value not in ("auto", *valid):
+                raise ValueError(f"`training.{name}` is {value!r}; valid are {', '.join(valid)}.")
+            setattr(self, name, value)
+        notes = []
+        if self.eval_strategy == "auto":
+            # `no` and `best` are not taken over: scores are wanted without checkpoints too, and `best` needs them.
+            self.eval_strategy = self.save_strategy if self.save_strategy in ("steps", "epoch") else "epoch"
+            if self.save_strategy == "steps":
+                self.eval_steps = self.eval_steps or self.save_steps or 500
+                notes.append("`eval_strategy` is set to steps, as `save_strategy`.")
+        if self.save_strategy == "auto":
+            self.save_strategy = self.eval_strategy if self.eval_strategy != "no" else "epoch"
+            if self.eval_strategy == "steps":
+                notes.append("`save_strategy` is set to steps, as `eval_strategy`.")
+        if self.save_steps is None:
+            both_in_steps = self.eval_strategy == self.save_strategy == "steps"
+            self.save_steps = (self.eval_steps or self.logging_steps) if both_in_steps else 500
+        meet = self.save_strategy in (self.eval_strategy, "best") and self.eval_strategy != "no"
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = meet
+            if not meet:
+                notes.append(
+                    f"`load_best_model_at_end` is set to false, since `eval_strategy` is {self.eval_strategy} and"
+                    f" `save_strategy` {self.save_strategy}: the run ends with its last weights."
+                )
+        elif self.load_best_model_at_end and not meet:
+            raise ValueError(
+                f"`eval_strategy` is {self.eval_strategy} and `save_strategy` {self.save_strategy}; with"
+                " `load_best_model_at_end` they go together: leave one of them out, or set"
+                " `load_best_model_at_end: false`."
+            )
+        return notes
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers', with sections of ours as plain data."""

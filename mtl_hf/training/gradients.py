@@ -90,7 +90,7 @@ class GradientAggregation:
         """
         self._average_heads()
         shared, rows = self._take_rows()
-        if not shared:  # all that tasks share is still to open
+        if not shared:
             self.weights = {}
             return None
         gramian = inner_products(rows)
@@ -110,13 +110,17 @@ class GradientAggregation:
     def _take_rows(self) -> tuple[list[nn.Parameter], list[list[Tensor]]]:
         """The shared parameters that a task reaches, on whatever process, and the rows of all processes together.
 
-        What no task reaches has no gradient, as in a plain run, and not one of 0.
+        What no task reaches has no gradient, as in a plain run, and not one of 0. While all shared parameters are
+        frozen (`unfreeze` opens them later) there are no rows.
         """
         reached = torch.tensor([[grad is not None for grad in row] for row in self.rows], dtype=torch.float32)
         if self._shared:
             reached = mean_over_processes(reached.to(self._shared[0].device))
         places = [position for position, share in enumerate(reached.sum(0).tolist()) if share]
         shared = [self._shared[position] for position in places]
+        if not shared:
+            self.rows = []
+            return [], []
         rows = []
         while self.rows:  # so that a row of this process is free once there is that of all of them
             own = self.rows.pop(0)

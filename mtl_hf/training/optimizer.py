@@ -289,6 +289,35 @@ def set_learning_rates(
             part.learning_rate = learning_rate
 
 
+# The names that transformers' `Trainer.get_decay_parameter_names` excludes.
+_NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
+
+
+def decayed_parameters(model: MultiTaskModel) -> set[str]:
+    """Full names of the parameters with weight decay: all but biases and the weights of norms.
+
+    The same as transformers' `Trainer.get_decay_parameter_names`, except that names given by the user (of heads and
+    adapters) do not count: a head called `political_bias` has weight decay.
+    """
+    in_norms = {
+        f"{name}.{own}"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for own, _ in module.named_parameters()
+    }
+    adapters = {f"encoder.{name}": adapter for name, adapter in adapter_parameters(model.encoder).items()}
+    decayed = set()
+    for name, _ in model.named_parameters():
+        components = name.split(".")
+        if components[0] == "heads":
+            del components[1]
+        elif name in adapters:
+            components.remove(adapters[name])
+        if name not in in_norms and not _NOT_DECAYED.search(".".join(components).lower()):
+            decayed.add(name)
+    return decayed
+
+
 def parameter_groups(parts: Iterable[Part], decayed: set[str], weight_decay: float) -> list[dict[str, object]]:
     """Optimiser groups of the parameters that are trained: each part's with weight decay, then its others.
 

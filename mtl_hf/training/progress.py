@@ -152,8 +152,9 @@ class ScoreProgressCallback(ProgressCallback):
                 for task in self.primary
                 if f"{task}_loss" in logs
             )
+            rates = " / ".join(f"{side} {rate:.1e}" for side, rate in highest_rates(logs).items())
             return (
-                f"{epoch}  loss {logs['loss']:.4f}  ({losses})  lr {logs['learning_rate']:.2e}"
+                f"{epoch}  loss {logs['loss']:.4f}  ({losses})  lr {rates}"
                 f"  {logs['labelled_rows_per_second']:.0f} labelled rows/s"
             )
         if opened := [key.removeprefix("opened_") for key in logs if key.startswith("opened_")]:
@@ -172,3 +173,19 @@ class ScoreProgressCallback(ProgressCallback):
             score = "" if math.isnan(logs["eval_score"]) else f"  score {100 * logs['eval_score']:.2f}"
             return f"{epoch}{score}  {scores}  {joint}".rstrip()
         return ""
+
+
+def highest_rates(logs: dict[str, Any]) -> dict[str, float]:
+    """`encoder`, `adapters`, `experts`, `heads`, as far as they are trained → the highest learning rate of their parts.
+
+    Args:
+        logs: With `lr_<part>` for each part (`optimizer.Part.name`).
+    """
+    found = dict.fromkeys(("encoder", "adapters", "experts", "heads"), -1.0)
+    for key, rate in logs.items():
+        if key.startswith("lr_"):
+            side = key.removeprefix("lr_").split(".")[0]
+            side = "encoder" if side == "embeddings" else side
+            if side in found:  # a task may be called lr_...
+                found[side] = max(found[side], rate)
+    return {side: rate for side, rate in found.items() if rate >= 0}

@@ -34,7 +34,7 @@ from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.masking import maskings
 from ..data.row_states import RowStates
-from ..data.rows import EncodedSplit
+from ..data.rows import EncodedSplit, trainable_rows
 from ..metrics import (
     flatten,
     load_metrics,
@@ -51,7 +51,14 @@ from .clipping import clip, norm_groups
 from .freezing import check_tasks, freeze, modules_without_dropout
 from .frozen_states import FrozenStates, entering, num_bytes
 from .gradients import steps_of_a_round
-from .optimizer import check_frozen_rates, find_parts, parameter_groups, rates_now, set_learning_rates
+from .optimizer import (
+    check_frozen_rates,
+    decayed_parameters,
+    find_parts,
+    parameter_groups,
+    rates_now,
+    set_learning_rates,
+)
 from .peaks import find_peaks, peaks_told
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
@@ -60,6 +67,7 @@ from .sampling import build_schedule, check_ranked_batches, rows_table
 from .scoring import Scorer, said_of_rows
 from .sharing import TaskSharing
 from .thawing import Thaw, ThawingPlan, plan_thawing
+from .wrappers import check_wrapper, requested_wrapper, wrapper_of
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +79,13 @@ class MultiTaskTrainer(ResumableTrainer):
         model: With a head for each task.
         args: Its arguments.
         tasks: Task name → task (`data.labels.build_tasks`).
-        train_dataset: Source → encoded training rows (`data.rows.encode_rows`), in the order of their turns.
+        train_dataset: Source → encoded training rows (`data.rows.encode_rows`), in the order of their turns. Rows
+            without a label of any task are left out, unless there is a `batch_sampler`, which numbers them.
         eval_dataset: Source → encoded rows with what they are scored against.
         batch_sizes: Source → rows of its global batch; by default `per_device_train_batch_size` × processes.
         batch_sampler: Instead of the schedule that `args.policy` names: yields this rank's row numbers over all
-            sources, a batch of one source at a time (for `masked_lm` as `data.schedule.Batch`); has `set_epoch` and
-            `__len__`. A resumed run knows it by the name of its class only.
+            sources, a batch of one source at a time (for `masked_lm` as `data.schedule.Batch`), of which a row at least
+            has a label; has `set_epoch` and `__len__`. A resumed run knows it by the name of its class only.
         processing_class: The tokenizer, saved with every checkpoint.
         callbacks: More callbacks.
 
@@ -131,6 +140,9 @@ class MultiTaskTrainer(ResumableTrainer):
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
                 sources.setdefault(source, {})[name] = task.type
+        if train_dataset and batch_sampler is None:
+            trained_tasks = {name: task for name, task in tasks.items() if task.config.train}
+            train_dataset = {name: trainable_rows(name, rows, trained_tasks) for name, rows in train_dataset.items()}
         if args.gradient_aggregation is not None and train_dataset:
             args.gradient_accumulation_steps = steps_of_a_round(len(train_dataset), args.gradient_accumulation_steps)
         tokenizer = processing_class if processing_class is not None else model.tokenizer
@@ -182,6 +194,11 @@ class MultiTaskTrainer(ResumableTrainer):
         self._step_started = 0.0
 
     # ---- the schedule ----
+
+    @property
+    def train_rows(self) -> dict[str, datasets.Dataset]:
+        """Source → the encoded rows that are trained on; empty where nothing is trained."""
+        return self.train_dataset.sources if isinstance(self.train_dataset, EncodedRows) else {}
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The schedule's batches, of which each rank already yields its slice.
@@ -312,7 +329,7 @@ class MultiTaskTrainer(ResumableTrainer):
         return run_settings(
             cast(MultiTaskConfig, self.model.config),
             self.tasks,
-            self.train_dataset.sources if isinstance(self.train_dataset, EncodedRows) else {},
+            self.train_rows,
             self.eval_splits,
             self.batch_sizes,
             type(self.batch_sampler).__name__,
@@ -347,6 +364,14 @@ class MultiTaskTrainer(ResumableTrainer):
             self.control.should_save = is_best = True
         return is_best
 
+    # ---- the wrapper ----
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """As the stock one; a model that is not wrapped as requested is refused."""
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        check_wrapper(requested_wrapper(self.args), wrapper_of(self.model_wrapped))
+        return prepared
+
     # ---- the loss ----
 
     def get_batch_samples(
@@ -360,6 +385,12 @@ class MultiTaskTrainer(ResumableTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = dict.fromkeys(self.tasks, 0.0)
         for batch in batches:
+            if not batch["labels"]:
+                raise ValueError(
+                    f"a batch of step {self.state.global_step + 1} has no label of any task on rank"
+                    f" {self.args.process_index}: `batch_sampler` has to leave out rows without labels"
+                    " (`data.rows.trainable_rows` does)."
+                )
             for name, number in batch.pop("num_items").items():
                 counts[name] += number
             self._since_log.labelled_rows += batch.pop("num_labelled_rows")
@@ -429,8 +460,7 @@ class MultiTaskTrainer(ResumableTrainer):
         """AdamW (or what `optim` says) with a group for each part of the model."""
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            decayed = set(self.get_decay_parameter_names(self.model))
-            groups = parameter_groups(self.parts, decayed, self.args.weight_decay)
+            groups = parameter_groups(self.parts, decayed_parameters(self.model), self.args.weight_decay)
             self.optimizer = optimizer_class([*groups, *self.sharing.parameter_groups()], **options)
         return self.optimizer
 
@@ -568,6 +598,6 @@ class MultiTaskTrainer(ResumableTrainer):
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:
     """What each source contributes to the run (`sampling.rows_table`)."""
-    rows = {name: len(own) for name, own in cast(EncodedRows, trainer.train_dataset).sources.items()}
+    rows = {name: len(own) for name, own in trainer.train_rows.items()}
     accumulation = trainer.args.gradient_accumulation_steps
     return rows_table(trainer.batch_sampler, rows, trainer.batch_sizes, trainer.num_steps(), accumulation)

@@ -199,7 +199,7 @@ def test_a_row_without_a_maskable_token_does_not_train() -> None:
     tasks = build_tasks(config, sources)
     every = encode_rows(sources["only"], "train", tasks, WORDPIECE, 32)
     assert set(every[1]["label:mlm"]) == {IGNORE}
-    kept = trainable_rows(sources["only"], every, tasks)
+    kept = trainable_rows("only", every, tasks)
     assert kept["input_ids"] == [every[0]["input_ids"], every[2]["input_ids"]]
 
 

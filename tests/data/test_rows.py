@@ -116,7 +116,7 @@ def test_pairs_of_a_similarity_task_are_encoded_apart_and_scores_are_shares_of_t
     assert labels[0] == 1.0
     assert labels[1] != labels[1]
     assert labels[2] == 0.25
-    assert len(trainable_rows(source, encoded, tasks)) == 2
+    assert len(trainable_rows(source.name, encoded, tasks)) == 2
     other, other_tasks = build({"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]},
                                {"y": task | {"score_range": [0, 5]}})  # fmt: skip
     assert encode_rows(other, "train", other_tasks, tokenizer, 64)["label:y"][2] == 0.4  # not what the cache holds
@@ -245,19 +245,19 @@ def test_rows_without_any_label_are_left_out_and_counted(caplog: pytest.LogCaptu
     encoded = encode_rows(source, "train", tasks, tokenizer, 64)
     caplog.clear()  # that both splits have the same rows has been said
     with caplog.at_level(logging.WARNING, "mtl_hf"):
-        kept = trainable_rows(source, encoded, tasks)
+        kept = trainable_rows(source.name, encoded, tasks)
     assert kept["input_ids"][:] == [encoded["input_ids"][row] for row in (0, 2, 3, 5, 6, 7)]
     assert warnings_of(caplog) == ["Source only: 2 of 8 training rows have no label of any task and are left out."]
     # Row 5 is cut before its only labelled word, so nothing of it reaches a loss.
     short = encode_rows(source, "train", tasks, tokenizer, 4)
-    assert len(trainable_rows(source, short, tasks)) == 5
+    assert len(trainable_rows(source.name, short, tasks)) == 5
 
 
 def test_rows_that_all_have_a_label_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     source, tasks = reviews()
     encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
     caplog.clear()
-    assert trainable_rows(source, encoded, tasks) is encoded
+    assert trainable_rows(source.name, encoded, tasks) is encoded
     assert not warnings_of(caplog)
 
 
@@ -266,7 +266,7 @@ def test_null_numbers_and_null_sets_count_as_no_label() -> None:
             {"text": "c", "stars": None, "topics": []}, {"text": "d", "stars": 2.0, "topics": ["x"]}]  # fmt: skip
     source, tasks = reviews(datasets.Dataset.from_list(rows))
     encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
-    kept = trainable_rows(source, encoded, tasks)
+    kept = trainable_rows(source.name, encoded, tasks)
     assert kept["input_ids"][:] == [encoded["input_ids"][row] for row in (0, 2, 3)]
 
 
@@ -275,7 +275,7 @@ def test_source_of_which_no_row_has_a_label_is_refused() -> None:
     encoded = encode_rows(source, "train", tasks, wordpiece_tokenizer(), 64)
     nothing = encoded.map(lambda row: {"label:stars": float("nan"), "label:topics": [-100, -100]})
     with pytest.raises(ValueError, match=r"`sources\.only`: no training row has a label of any of its tasks"):
-        trainable_rows(source, nothing, tasks)
+        trainable_rows(source.name, nothing, tasks)
 
 
 def test_what_is_cut_is_counted(caplog: pytest.LogCaptureFixture) -> None:

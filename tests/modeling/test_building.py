@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 from mtl_hf.modeling.encoding import load_tokenizer
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
@@ -108,3 +108,35 @@ def test_heads_that_are_kept_keep_their_pooling(encoder_folder: str, tmp_path: P
     with pytest.raises(ValueError, match=r"`pooling` is 'cls', and the heads .* were trained with 'mean'"):
         MultiTaskModel.from_encoder(tmp_path / "mine", keep_heads=True, pooling="cls")
     assert MultiTaskModel.from_encoder(tmp_path / "mine", pooling="cls").config.pooling == "cls"
+
+
+def with_more_tokens(folder: str, target: Path) -> Path:
+    """A copy of an encoder whose tokenizer has two more tokens than before."""
+    shutil.copytree(folder, target)
+    tokenizer = AutoTokenizer.from_pretrained(target)
+    tokenizer.add_tokens(["<entity>", "</entity>"])
+    tokenizer.save_pretrained(target)
+    return target
+
+
+def test_a_tokenizer_with_more_tokens_than_the_encoder_is_refused(encoder_folder: str, tmp_path: Path) -> None:
+    num_tokens = AutoModel.from_pretrained(encoder_folder).get_input_embeddings().num_embeddings
+    grown = with_more_tokens(encoder_folder, tmp_path / "grown")
+    message = f"has {num_tokens + 2} tokens, but the encoder has embeddings for {num_tokens}"
+    for options in ({}, {"pretrained": False}):
+        with pytest.raises(ValueError, match=message):
+            MultiTaskModel.from_encoder(grown, **options)
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    model.save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(grown).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match=message):
+        MultiTaskModel.from_encoder(tmp_path / "model", keep_heads=True)
+
+
+def test_an_encoder_that_was_resized_for_its_tokenizer_is_accepted(encoder_folder: str, tmp_path: Path) -> None:
+    grown = with_more_tokens(encoder_folder, tmp_path / "grown")
+    encoder = AutoModel.from_pretrained(grown)
+    encoder.resize_token_embeddings(len(AutoTokenizer.from_pretrained(grown)))
+    encoder.save_pretrained(grown)
+    model = MultiTaskModel.from_encoder(grown)
+    assert len(model.get_input_embeddings().weight) == len(model.tokenizer)

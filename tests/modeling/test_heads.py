@@ -283,13 +283,31 @@ def test_dropout_acts_only_in_training(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != TIED])
-def test_heads_in_bf16_take_bf16_states(kind: str) -> None:
-    head = make_head(kind).eval()
-    states, mask = torch.randn(2, NUM_TOKENS, HIDDEN), torch.ones(2, NUM_TOKENS)
-    exact = head(states, mask)
-    logits = head.bfloat16()(states.bfloat16(), mask)
-    assert logits.dtype == (torch.float32 if kind == PAIRS else torch.bfloat16)
-    torch.testing.assert_close(logits.float(), exact, rtol=0.05, atol=0.02)
+def test_heads_in_bf16_compute_in_float32(kind: str) -> None:
+    head = make_head(kind).bfloat16().eval()
+    states, mask = torch.randn(2, NUM_TOKENS, HIDDEN).bfloat16(), torch.ones(2, NUM_TOKENS)
+    logits = head(states, mask)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, head.float()(states.float(), mask), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "attention"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != TIED])
+def test_heads_compute_in_float32_under_autocast(kind: str, dtype: torch.dtype, pooling: str) -> None:
+    head = make_head(kind, pooling=None if kind == "token_classification" else pooling).eval()
+    states, mask = torch.randn(3, NUM_TOKENS, HIDDEN).to(dtype), torch.ones(3, NUM_TOKENS)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(states, mask)
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits, head(states.float(), mask))
+
+
+def test_a_regression_head_under_autocast_predicts_as_many_numbers_as_there_are_rows() -> None:
+    head = make_head("regression").eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        predictions = head(torch.randn(2_000, NUM_TOKENS, HIDDEN).bfloat16(), torch.ones(2_000, NUM_TOKENS))
+    assert len(predictions.unique()) > 1_990
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind not in ("token_classification", TIED)])

@@ -117,6 +117,17 @@ def test_loss_and_what_it_says_of_rows_are_those_of_a_loop() -> None:
     assert head.by_row(right, labels)[:, 2].sum() == 3 + (logits[3:].argmax(-1) == labels[labels != -100][3:]).sum()
 
 
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_logits_are_computed_in_float32_under_autocast(weights: torch.dtype) -> None:
+    head = MaskedLMHead(6, vocab_size=VOCABULARY, embedding_size=5).to(weights)
+    states, embeddings = torch.randn(2, 4, 6).bfloat16(), torch.randn(VOCABULARY, 5).to(weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = head(states, torch.ones(2, 4), embeddings)
+    assert logits.dtype == torch.float32
+    exact = head.double()(states.double(), torch.ones(2, 4), embeddings.double())
+    torch.testing.assert_close(logits.double(), exact, rtol=1e-5, atol=1e-5)
+
+
 def test_bf16_logits_give_float32_numbers() -> None:
     _, labels = make_batch()
     head = MaskedLMHead(6, vocab_size=VOCABULARY, embedding_size=5)

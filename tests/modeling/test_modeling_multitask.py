@@ -3,10 +3,12 @@
 import json
 import logging
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from transformers import AutoConfig, AutoModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import mtl_hf
+from mtl_hf.config import resolve_path
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel, MultiTaskOutput
 from tests.conftest import SENTENCES
 from tests.modeling.conftest import TAGS, add_pooling_heads, make_batch, trained
@@ -284,10 +287,21 @@ def test_model_loaded_in_bf16_runs_every_head(model: MultiTaskModel, tmp_path: P
     half.add_head("late", type="token_classification", labels=TAGS)
     batch = make_batch(model)
     exact, rough = model(**batch).logits, half(**batch).logits
-    assert {logits.dtype for logits in rough.values()} == {torch.bfloat16}
+    assert {logits.dtype for logits in rough.values()} == {torch.float32}
     for name in exact:
         torch.testing.assert_close(rough[name].float(), exact[name], rtol=0.1, atol=0.25)
     assert half.encode(SENTENCES).dtype == torch.float32
+
+
+def test_under_autocast_logits_are_those_of_the_heads_in_float32(model: MultiTaskModel) -> None:
+    batch = make_batch(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(**batch).logits
+        rows = model.row_outputs(batch, list(model.heads))
+        states = model.encoder(**batch).last_hidden_state
+    for name, logits in found.items():
+        assert torch.equal(logits, model.heads[name](states.float(), batch["attention_mask"])), name
+        assert rows[name].dtype == torch.float32
 
 
 def test_resized_vocabulary_goes_to_the_encoders_configuration(model: MultiTaskModel, tmp_path: Path) -> None:
@@ -418,3 +432,62 @@ def test_gradient_checkpointing_gives_equal_gradients(model: MultiTaskModel) -> 
     assert set(checkpointed) == set(plain)
     for name, gradient in plain.items():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_folder: str) -> str:
+    """An importable package with an encoder in it."""
+    shutil.copytree(encoder_folder, tmp_path / "encoder_in_a_package" / "model")
+    (tmp_path / "encoder_in_a_package" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "package:encoder_in_a_package/model"
+
+
+def test_a_path_into_a_package_is_a_place_for_encoders_and_models(package: str, encoder_folder: str) -> None:
+    model = MultiTaskModel.from_encoder(package)
+    other = MultiTaskModel.from_encoder(encoder_folder)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+    assert model.tokenizer.get_vocab() == other.tokenizer.get_vocab()
+    model.add_head("stars", type="regression")
+    model.save_pretrained(resolve_path(package))
+    loaded = MultiTaskModel.from_pretrained(package)
+    assert torch.equal(loaded.heads["stars"].regressor.weight, model.heads["stars"].regressor.weight)
+    assert loaded.tokenizer.get_vocab() == model.tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("load", [MultiTaskModel.from_encoder, MultiTaskModel.from_pretrained])
+def test_a_package_that_is_not_there_is_named(load: Any, package: str) -> None:
+    with pytest.raises(ValueError, match=r"'no_such_package' is not installed; try: pip install no-such-package"):
+        load("package:no_such_package/model")
+    with pytest.raises(ValueError, match=r"there is no 'other' in the installed package 'encoder_in_a_package'"):
+        load("package:encoder_in_a_package/other")
+
+
+@pytest.mark.parametrize("load", [MultiTaskModel, AutoModel])
+def test_the_requested_attention_kernel_is_that_of_the_encoder(
+    load: Any, model: MultiTaskModel, tmp_path: Path
+) -> None:
+    mtl_hf.register()
+    model.save_pretrained(tmp_path)
+    batch = make_batch(model)
+    eager = load.from_pretrained(tmp_path, attn_implementation="eager")
+    assert eager.encoder.config._attn_implementation == eager.config._attn_implementation == "eager"
+    attentions = eager(**batch, output_attentions=True).attentions
+    assert len(attentions) == 3
+    num_rows, length = batch["input_ids"].shape
+    assert attentions[0].shape == (num_rows, 2, length, length)
+    kernel = model.encoder.config._attn_implementation
+    plain = load.from_pretrained(tmp_path)
+    assert plain.encoder.config._attn_implementation == kernel
+    if kernel != "eager":
+        with pytest.raises(ValueError, match=rf'\'{kernel}\', returns no attentions. .*attn_implementation="eager"'):
+            plain(**batch, output_attentions=True)
+
+
+def test_what_an_encoder_that_is_not_run_would_return_is_refused(model: MultiTaskModel) -> None:
+    batch = make_batch(model)
+    states = model.encoder(**batch).last_hidden_state
+    for option in ("output_attentions", "output_hidden_states"):
+        with pytest.raises(ValueError, match="with `encoder_states` the encoder is not run"):
+            model(**batch, encoder_states=states, **{option: True})

@@ -283,11 +283,70 @@ def test_numbers_that_cannot_train_are_refused(section: dict, message: str) -> N
         read_arguments(section | {"use_cpu": True})
 
 
-def test_what_is_scored_is_saved_where_the_best_checkpoint_is_chosen() -> None:
-    with pytest.raises(ValueError, match=r"set `save_strategy: steps` and `save_steps`, or `load_best_model_at_end: f"):
-        read(eval_strategy="steps")
-    for rest in ({"save_strategy": "best"}, {"load_best_model_at_end": False}, {"save_strategy": "steps"}):
-        assert read(eval_strategy="steps", **rest).eval_strategy == "steps"
+@pytest.mark.parametrize(
+    ("section", "expected", "said"),
+    [
+        ({}, ("epoch", "epoch", 500, True), ""),
+        ({"eval_strategy": "steps", "eval_steps": 30}, ("steps", "steps", 30, True), "`save_strategy` is set to steps"),
+        ({"eval_strategy": "steps"}, ("steps", "steps", 50, True), "`save_strategy` is set to steps"),
+        ({"save_strategy": "steps", "save_steps": 70}, ("steps", "steps", 70, True), "`eval_strategy` is set to steps"),
+        ({"save_strategy": "steps"}, ("steps", "steps", 500, True), "`eval_strategy` is set to steps"),
+        ({"eval_strategy": "steps", "eval_steps": 30, "save_strategy": "steps"}, ("steps", "steps", 30, True), ""),
+        ({"eval_strategy": "steps", "eval_steps": 30, "save_strategy": "best"}, ("steps", "best", 500, True), ""),
+        ({"eval_strategy": "no"}, ("no", "epoch", 500, False), "`load_best_model_at_end` is set to false"),
+        ({"save_strategy": "no"}, ("epoch", "no", 500, False), "`load_best_model_at_end` is set to false"),
+        (
+            {"eval_strategy": "steps", "save_strategy": "epoch"},
+            ("steps", "epoch", 500, False),
+            "`load_best_model_at_end` is set to false, since `eval_strategy` is steps and `save_strategy` epoch",
+        ),
+        ({"eval_strategy": "steps", "load_best_model_at_end": False}, ("steps", "steps", 50, False), "`save_strategy`"),
+    ],
+)
+def test_of_evaluating_and_saving_what_is_missing_follows_from_what_is_given(
+    section: dict[str, Any], expected: tuple[Any, ...], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="mtl_hf")
+    arguments = read(use_cpu=True, **section)
+    found = (arguments.eval_strategy, arguments.save_strategy, arguments.save_steps, arguments.load_best_model_at_end)
+    assert found == expected
+    if expected[0] == "steps" and "save_steps" in section:
+        assert arguments.eval_steps == section["save_steps"]
+    assert len(caplog.messages) == bool(said)
+    assert all(message.startswith(said) for message in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"eval_strategy": "no"}, "`eval_strategy` is no and `save_strategy` epoch"),
+        ({"eval_strategy": "steps", "save_strategy": "epoch"}, "`eval_strategy` is steps and `save_strategy` epoch"),
+        ({"save_strategy": "sometimes"}, "`training.save_strategy` is 'sometimes'; valid are no, steps, epoch, best"),
+        ({"eval_strategy": "best"}, "`training.eval_strategy` is 'best'; valid are no, steps, epoch"),
+    ],
+)
+def test_a_best_checkpoint_that_cannot_be_chosen_is_refused(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(load_best_model_at_end=True, **section)
+
+
+@pytest.mark.parametrize("used", [{"loss_balancing": "UW"}, {"gradient_aggregation": "UPGrad"},
+                                  {"log_gradient_conflicts": 5}])  # fmt: skip
+def test_settings_that_deepspeed_cannot_serve_are_refused(
+    used: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match=rf"`training\.{next(iter(used))}` reads .* which DeepSpeed does not give"):
+        read(**used)
+
+
+def test_fsdp_on_a_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match="FSDP was requested, but this run is on a CPU"):
+        read(use_cpu=True)
+    monkeypatch.delenv("ACCELERATE_USE_FSDP")
+    with pytest.raises(ValueError, match="FSDP was requested, but this run is on a CPU"):
+        read(use_cpu=True, fsdp="full_shard")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from mtl_hf.training import arguments
 from tests.conftest import two_source_config
 from tests.training.conftest import Built, FixedBatches, build, make_trainer, task_losses, weights
 from tests.training.test_trainer import labelled_config
@@ -39,8 +40,7 @@ def force_fsdp(monkeypatch: pytest.MonkeyPatch) -> None:
             warnings.filterwarnings("ignore", "FSDP2-wrapped module")
 
     monkeypatch.setattr(Accelerator, "__init__", sharding)
-    for name, value in FSDP.items():
-        monkeypatch.setitem(os.environ, name, value)
+    monkeypatch.setattr(arguments, "check_fsdp_device", lambda requested, on_cpu: None)
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
@@ -65,7 +65,12 @@ def test_fsdp_takes_the_steps_of_one_process(pieces, still_encoder_folder, tmp_p
     losses, after, sharded = train(8)
     assert len(losses) == 10
     assert not sharded
-    for own_losses, own_after, sharded in two_processes(lambda: train(4)):
+
+    def train_sharded() -> tuple[list[dict[str, float]], dict[str, Tensor], int]:
+        os.environ.update(FSDP)  # of this process, as a launcher does
+        return train(4)
+
+    for own_losses, own_after, sharded in two_processes(train_sharded):
         assert sharded == len(list(built.model.parameters())), "it should be cut up"
         assert all(own == pytest.approx(one, abs=1e-9) for own, one in zip(own_losses, losses, strict=True))
         for name, tensor in after.items():

@@ -89,6 +89,18 @@ def test_two_processes_take_the_step_of_one(
     torch.testing.assert_close(first, one, rtol=0, atol=1e-9)
 
 
+def test_two_processes_train_a_frozen_encoder_that_opens_later(
+    built: Built, tmp_path: Path, two_processes: TwoProcesses
+) -> None:
+    options = {"freeze": ["encoder"], "unfreeze": {"schedule": "explicit", "at": {"encoder": 2}}}
+    alone = train(built, tmp_path, gradient_aggregation="UPGrad", **options)[1]
+    first, second = two_processes(lambda: train(built, tmp_path, gradient_aggregation="UPGrad", **options)[1])
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(first, alone, rtol=0, atol=1e-9)
+    moved = [name for name, tensor in built.model.state_dict().items() if not torch.equal(first[name], tensor)]
+    assert any(name.startswith("encoder.") for name in moved)
+
+
 def test_sum_is_the_plain_run_over_rounds(encoder_folder: str, tmp_path: Path) -> None:
     built = build(config(encoder_folder))
     found = []

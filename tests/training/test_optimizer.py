@@ -7,9 +7,17 @@ import datasets
 import pytest
 import torch
 from torch import nn
+from transformers import Trainer
 
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
-from mtl_hf.training.optimizer import check_frozen_rates, find_layers, find_parts, parts_table, set_learning_rates
+from mtl_hf.training.optimizer import (
+    check_frozen_rates,
+    decayed_parameters,
+    find_layers,
+    find_parts,
+    parts_table,
+    set_learning_rates,
+)
 from tests.conftest import FAMILIES, assistant_rows
 from tests.training.conftest import FixedBatches, build, make_trainer
 
@@ -271,6 +279,42 @@ def test_the_scheduler_scales_every_group_and_the_log_says_so(encoder_folder, tm
 def test_an_encoder_without_a_stack_of_layers_is_refused_by_name():
     with pytest.raises(ValueError, match=r"no stack of layers .* was found in Sequential"):
         find_layers(nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("adapter", [None, "LoraConfig", "IA3Config", "BottleneckConfig"])
+def test_names_given_by_the_user_do_not_decide_weight_decay(adapter, encoder_folder):
+    plain, odd = ("one", "two", "three", "four"), ("political_bias", "norm", "LayerNorm", "my_norm")
+
+    def model_of(names):
+        model = MultiTaskModel.from_encoder(encoder_folder, experts={"num": 2, "hidden": 4})
+        for name in names:
+            model.add_head(name, type="sequence_classification", labels=["a", "b"], pooling="attention")
+        if adapter:
+            model.adapt(adapter, per_task=True)
+        return model
+
+    expected = decayed_parameters(model_of(plain))
+    for ours, theirs in zip(plain, odd, strict=True):
+        expected = {re.sub(rf"\b{ours}\b", theirs, name) for name in expected}
+    found = decayed_parameters(model_of(odd))
+    assert found == expected
+    assert "heads.political_bias.classifier.weight" in found
+    assert "heads.political_bias.classifier.bias" not in found
+
+
+def test_weight_decay_is_that_of_transformers_where_no_name_misleads_it(model):
+    assert decayed_parameters(model) == set(Trainer.get_decay_parameter_names(None, model))
+
+
+def test_a_head_called_like_a_norm_decays_in_training(encoder_folder, tmp_path):
+    config = assistant_config(encoder_folder)
+    config["tasks"] = {"political_bias": config["tasks"]["intent"], "norm": config["tasks"]["slots"]}
+    trainer = make_trainer(build(config), tmp_path, weight_decay=0.1)
+    groups = trainer.create_optimizer().param_groups
+    decays = [(group["name"], group["weight_decay"]) for group in groups if group["name"].startswith("heads.")]
+    assert decays == [
+        ("heads.political_bias", 0.1), ("heads.political_bias", 0.0), ("heads.norm", 0.1), ("heads.norm", 0.0),
+    ]  # fmt: skip
 
 
 def test_the_table_shows_each_part_with_its_parameters_rate_and_decay(model):

@@ -41,6 +41,23 @@ def test_weights_of_losses_stand_beside_them() -> None:
     assert "(intent 1.0000  stars 0.5000 x1.23)" in line
 
 
+@pytest.mark.parametrize(
+    ("rates", "shown"),
+    [
+        ({"embeddings": 1e-4, "encoder.layers.0": 1.1e-4, "encoder.layers.1": 1.3e-4, "heads.a": 4.4e-4},
+         "lr encoder 1.3e-04 / heads 4.4e-04"),
+        ({"heads.a": 4.4e-4, "heads.b": 5e-4}, "lr heads 5.0e-04"),
+        ({"adapters.a": 2e-4, "experts": 3e-4, "heads.a": 1e-5},
+         "lr adapters 2.0e-04 / experts 3.0e-04 / heads 1.0e-05"),
+    ],
+)  # fmt: skip
+def test_the_rates_of_encoder_and_heads_are_shown_by_name(rates: dict[str, float], shown: str) -> None:
+    logs = {"loss": 1.5, "lr_a_loss": 1.5, "lr_heads_loss": 9.0, "learning_rate": 1.0, "labelled_rows_per_second": 7.0}
+    logs |= {f"lr_{part}": rate for part, rate in rates.items()}
+    line = ScoreProgressCallback({"lr_a": "accuracy"}).line(TrainerState(), logs)
+    assert f"  {shown}  7 labelled rows/s" in line
+
+
 def test_bars_of_an_evaluation_name_their_sources() -> None:
     callback, arguments, state = ScoreProgressCallback({}), SimpleNamespace(disable_tqdm=False), TrainerState()
     named = []

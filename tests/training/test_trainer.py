@@ -609,3 +609,64 @@ def test_early_stopping_stops_after_its_patience(encoder_folder, tmp_path):
     trainer.train()
     assert trainer.state.global_step == 8
     assert Path(str(trainer.state.best_model_checkpoint)).name == "checkpoint-4"
+
+
+def test_a_regression_head_trained_in_bf16_predicts_a_number_of_its_own_for_each_row(encoder_folder, tmp_path):
+    words = sorted({word for sentence in SENTENCES for word in sentence.split()})
+    pairs = [(one, other) for one in words for other in words if one < other][:200]
+    rows = [{"text": f"{one} {other}", "stars": index / 200} for index, (one, other) in enumerate(pairs)]
+    built = build(
+        {
+            "model": {"encoder": encoder_folder},
+            "sources": {"rows": {"dataset": in_splits(rows, rows), "text": "text"}},
+            "tasks": {"stars": {"type": "regression", "source": "rows", "label": "stars"}},
+        }
+    )
+    trainer = make_trainer(built, tmp_path, precision="bf16", max_steps=3)
+    trainer.train()
+    answers: dict[str, Any] = {}
+    trainer.score(keep_answers=answers)
+    assert len({tuple(ids) for ids in built.validation["rows"].rows["input_ids"]}) == 200
+    assert len(set(answers["rows"]["stars"].predicted)) > 195
+
+
+def unlabelled_config(encoder: str) -> dict[str, Any]:
+    """One source with two tasks; every third row has no label of either, and the first eight neither."""
+    rows = [{"text": f"{SENTENCES[k % 8]} {k}", "stars": None if k < 8 or k % 3 == 0 else float(k),
+             "tone": None if k < 8 or k % 3 else "good"} for k in range(30)]  # fmt: skip
+    for row in rows[8::3]:
+        row["stars"] = row["tone"] = None
+    return {
+        "model": {"encoder": encoder},
+        "sources": {"rows": {"dataset": in_splits(rows, rows[9:20]), "text": "text"}},
+        "tasks": {
+            "stars": {"type": "regression", "source": "rows", "label": "stars"},
+            "tone": {"type": "sequence_classification", "source": "rows", "label": "tone", "labels": ["good", "bad"]},
+        },
+    }
+
+
+def test_rows_without_a_label_are_left_out_by_the_trainer(encoder_folder, tmp_path, caplog):
+    built = build(unlabelled_config(encoder_folder))
+    trainer = make_trainer(built, tmp_path, num_train_epochs=1, per_device_train_batch_size=1)
+    labelled = [row["label:stars"] == row["label:stars"] or row["label:tone"] >= 0 for row in built.train["rows"]]
+    assert 0 < sum(labelled) < 30
+    assert [len(rows) for rows in trainer.train_rows.values()] == [sum(labelled)]
+    assert f"{30 - sum(labelled)} of 30 training rows have no label of any task and are left out" in caplog.text
+    trainer.train()
+    assert trainer.state.global_step == sum(labelled)
+
+
+def test_a_source_without_any_label_is_refused_by_the_trainer(encoder_folder, tmp_path):
+    built = build(unlabelled_config(encoder_folder))
+    built.train["rows"] = built.train["rows"].select(range(8))
+    with pytest.raises(ValueError, match=r"`sources\.rows`: no training row has a label of any of its tasks"):
+        make_trainer(built, tmp_path)
+
+
+def test_a_batch_sampler_of_rows_without_labels_is_refused_with_the_step(encoder_folder, tmp_path):
+    built = build(unlabelled_config(encoder_folder))
+    trainer = make_trainer(built, tmp_path, batch_sampler=FixedBatches([[9, 10], [0, 1]]), num_train_epochs=1)
+    assert len(trainer.train_rows["rows"]) == 30
+    with pytest.raises(ValueError, match="a batch of step 2 has no label of any task on rank 0: `batch_sampler` has"):
+        trainer.train()
