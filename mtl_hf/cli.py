@@ -8,12 +8,15 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
-from .config import describe, describe_fields
+from .config import MaskSecrets, describe, describe_fields, masked, masked_message
 from .files import check_file, write_whole
 from .search.space import Search
 
@@ -37,6 +40,7 @@ _EXAMPLES = """examples:
   mtl-hf merge outputs/strategies/lora --to outputs/merged
   mtl-hf push outputs/snips my-name/snips --dry-run
 """
+_MASK = MaskSecrets()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -68,19 +72,61 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     return arguments
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command in order, as the keyboard's interrupt does."""
+
+
 def _run(function: Callable[[], None]) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(_MASK)
     logging.getLogger("mtl_hf").setLevel(logging.INFO)
     try:
-        function()
+        with _ended_in_order():
+            _hide_bars()
+            function()
     except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("MTL_HF_TRACEBACK"):
             raise
-        sys.exit(f"mtl-hf: {error}")
-    except KeyboardInterrupt:
-        sys.exit("mtl-hf: stopped. (A training run goes on from its newest whole checkpoint with --resume.)")
+        sys.exit(f"mtl-hf: {masked_message(str(error))}")
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write("mtl-hf: stopped. (`train` goes on from its newest whole checkpoint with --resume; `compare`"
+                         " and `tune` go on when they are started again.)\n")  # fmt: skip
+        sys.exit(128 + (signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT))
+
+
+def _hide_bars() -> None:
+    """Hide transformers' bars over weights; in a file, also those of downloads and of encoding."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # the Hub's, too
+    if sys.stderr.isatty():
+        enable_progress_bars()
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Meanwhile let SIGTERM raise an exception, so that locks are released and started processes are ended.
+
+    Not in one of several processes of a launcher (`training/processes.py`), nor outside of the main thread.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -569,4 +615,4 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(masked(text) + "\n")

@@ -3,10 +3,11 @@
 Notable: everything that can be wrong is found before the first step; `dry_run` stops there.
 """
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,17 @@ from .training.arguments import read_arguments
 from .training.checkpoints import (
     check_checkpoint,
     list_checkpoints,
+    more_training,
     newest_checkpoint,
     remove_checkpoint,
     remove_leftovers,
     write_whole,
 )
 from .training.conflict_report import CONFLICTS_FILE
+from .training.locks import hold_folder
 from .training.optimizer import parts_table, trained_share
-from .training.processes import report_lost_process
+from .training.processes import is_first_process, report_lost_process
+from .training.progress import LOG, kept_log
 from .training.thawing import thawing_table, warn_of_never
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
@@ -59,7 +63,7 @@ logger = logging.getLogger(__name__)
 WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
-    "training_args.bin", "trainer_state.json", "checkpoint-*", CARD, *CODE, CONFLICTS_FILE,
+    "training_args.bin", "trainer_state.json", "checkpoint-*", CARD, *CODE, CONFLICTS_FILE, LOG,
     "plots", "plots/*.png", "plots/*.svg",
     "evaluation/**/", "evaluation/**/metrics.json", "evaluation/**/predictions.jsonl", "evaluation/**/comparison.*",
 )  # fmt: skip
@@ -181,7 +185,8 @@ def train(
         `dry_run` the number of rows of each source and of steps.
 
     Raises:
-        ValueError: Anything wrong with the config or the data, or a checkpoint that was trained differently.
+        ValueError: Anything wrong with the config or the data, a checkpoint that was trained differently, or a folder
+            in which another run is going on.
         FloatingPointError: A loss that is not a number.
         ConnectionError: Another process of the run has died.
     """
@@ -189,6 +194,16 @@ def train(
     folder = Path(typed(str | None, config.training.get("output_dir"), "training.output_dir") or "trainer_output")
     if overwrite and resume:
         raise ValueError("`overwrite` and `resume` exclude each other: one removes what the other goes on from.")
+    with kept_log() as log_to, contextlib.ExitStack() as held:
+        if not dry_run and is_first_process():
+            held.enter_context(hold_folder(folder, "training.output_dir"))
+        return _train(config, folder, log_to, dry_run=dry_run, overwrite=overwrite, resume=resume)
+
+
+def _train(
+    config: RunConfig, folder: Path, log_to: Callable[[Path], None], *, dry_run: bool, overwrite: bool, resume: bool
+) -> dict[str, Any]:
+    """As `train`, with its folder to itself."""
     _check_folder(folder, overwrite or resume)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     run = build(config)
@@ -199,7 +214,7 @@ def train(
     elif resume and (folder / "metrics.json").exists():
         raise ValueError(
             f"`resume`: the run in {folder} is finished and has no checkpoint to go on from; choose another folder, or"
-            " replace it with --overwrite."
+            f" replace it with --overwrite. {more_training(folder)}"
         )
     elif resume:
         logger.info("There is no whole checkpoint in %s yet: training starts from the beginning.", folder)
@@ -218,6 +233,7 @@ def train(
             remove_leftovers(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / RUN_FILE, run.config.to_yaml())
+        log_to(folder / LOG)
     flush_denormals(trainer.args.device)
     hub = trainer.args if trainer.args.push_to_hub and trainer.is_world_process_zero() else None
     if hub:

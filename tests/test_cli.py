@@ -3,7 +3,9 @@
 import io
 import json
 import logging
+import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -508,6 +510,27 @@ def test_the_command_ends_with_code_1_one_line_and_no_traceback():
     assert done.returncode == 1
     assert done.stderr == "mtl-hf: there is no config file nowhere.yaml.\n"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
+def test_a_signal_ends_a_command_in_order_with_its_code(number, code, tmp_path):
+    command = (
+        "import time; from mtl_hf import cli; from mtl_hf.training.locks import hold_folder\n"
+        "def run():\n"
+        f"    with hold_folder(__import__('pathlib').Path({str(tmp_path / 'run')!r}), 'to'):\n"
+        "        print('on', flush=True); time.sleep(60)\n"
+        "cli._run(run)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert re.fullmatch(r"mtl-hf: stopped\. \(`train` goes on from .*\)\n", told)
+    assert not (tmp_path / "run").exists()
 
 
 # ---- how soon ----

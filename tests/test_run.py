@@ -373,7 +373,8 @@ def test_a_finished_run_without_checkpoints_is_not_replaced_by_resuming(encoder_
                                load_best_model_at_end=False)  # fmt: skip
     mtl_hf.train(config)
     written = (tmp_path / "run" / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match="is finished and has no checkpoint to go on from"):
+    finished = r"is finished and has no checkpoint to go on from(.|\n)*for longer, .* `model: {from: .*run}`"
+    with pytest.raises(ValueError, match=finished):
         mtl_hf.train(config, resume=True)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == written
 

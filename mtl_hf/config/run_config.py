@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .secrets import drop_secrets, remember_secrets, secrets_of
 from .sections import Model, Source, Task
 from .values import NONE, Plain, check_keys, nearest, plain, shorten, show, typed, without_defaults
-from .yaml_trees import apply_override, copy_tree, dump, fill, read_yaml
+from .yaml_trees import apply_override, copy_tree, dump, fill, flow, read_yaml
 
 _POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]{1,3})"  # as `modeling/pooling.py`, which needs torch
 _MOST_WEIGHT = 10**9
@@ -126,6 +127,7 @@ class RunConfig:
                 raise ValueError(f"unknown key `{shorten(key)}` in {where}.{nearest(key, sections)} Sections are: "
                                  f"{', '.join(sorted(sections))}; variables are plain values.")  # fmt: skip
         tree, filled, used = fill(tree, variables)
+        remember_secrets(tree)
         for key in variables:
             if key not in used:
                 raise ValueError(
@@ -176,10 +178,7 @@ class RunConfig:
         tree = self.to_dict() if self.template is None else copy_tree(self.template)
         for source in tree.get("sources", {}).values():
             source.pop("dataset", None)
-        for section in (tree.get("training") or {}, *tree.get("sources", {}).values()):
-            _drop_secrets(section)
-        for key in [key for key in tree if _SECRET.fullmatch(str(key))]:
-            del tree[key]
+        drop_secrets(tree)
         variables = [key for key in tree if key not in ("model", "sources", "tasks", "training")]
         # So do the variables that they were made of: those that nothing uses any more.
         while unused := [key for key in variables if key in tree and f"${{{key}}}" not in str(tree)]:
@@ -188,16 +187,9 @@ class RunConfig:
         return dump(tree)
 
 
-_SECRET = re.compile(r"(.*_)?(token|secret|password|passwd|credentials?|storage_options)", re.IGNORECASE)
-
-
-def _drop_secrets(section: Any) -> None:
-    """Remove what gives access to something, at any depth: secrets stay out of files."""
-    if isinstance(section, dict):
-        for key in [key for key in section if _SECRET.fullmatch(str(key))]:
-            del section[key]
-    for value in section.values() if isinstance(section, dict) else section if isinstance(section, list) else ():
-        _drop_secrets(value)
+def secret_overrides(config: RunConfig) -> list[str]:
+    """What `to_yaml` leaves out of a config, as overrides by which whoever loads that YAML has the same config."""
+    return [f"{path}={flow(plain(value))}" for path, value in secrets_of(config.to_dict())]
 
 
 def check_name(what: str, name: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from .secrets import masked_message, masked_overrides
 from .values import FALSE, NONE, TRUE, Plain, nearest, plain, shorten, show
 
 # Far above what any config needs, and read in about a second.
@@ -160,7 +161,7 @@ def parse_yaml(text: str, name: str) -> Any:
     except _RefusedError as error:
         raise ValueError(str(error)) from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # the last two: `\U` with a number too high
-        raise ValueError(f"{name} is not valid YAML: {str(error).translate(_UNHIDE)}") from error
+        raise ValueError(f"{name} is not valid YAML: {masked_message(str(error).translate(_UNHIDE))}") from error
     finally:
         loader.dispose()
 
@@ -195,16 +196,23 @@ def apply_override(tree: dict[str, Any], text: str) -> None:
     """
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
+    (shown,) = masked_overrides([text])
     if not equals or not all(keys):
-        raise ValueError(f"{show(text)} is not an override: write key=value, as in training.learning_rate=1e-4.")
+        raise ValueError(f"{show(shown)} is not an override: write key=value, as in training.learning_rate=1e-4.")
     target = tree
     for key in keys[:-1]:
         if target.get(key) is None:
             target[key] = {}
         target = target[key]
         if not isinstance(target, dict):
-            raise ValueError(f"override {show(text)}: `{key}` holds {show(target)}, which has no keys.")
-    target[keys[-1]] = parse_yaml(value, f"override {show(text)}") if value.strip() else Plain("")
+            raise ValueError(f"override {show(shown)}: `{key}` holds {show(target)}, which has no keys.")
+    try:
+        target[keys[-1]] = parse_yaml(value, f"override {show(shown)}") if value.strip() else Plain("")
+    except ValueError:
+        if shown == text:
+            raise
+        # The parser's message quotes the value.
+        raise ValueError(f"override {show(shown)}: the value is not valid YAML.") from None
 
 
 def copy_tree(value: Any, path: str = "", level: int = 0) -> Any:

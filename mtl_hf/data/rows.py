@@ -5,15 +5,18 @@ a second run, another process or another config on the same data encodes nothing
 counted.
 """
 
+import functools
 import hashlib
 import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling.answers import bio_spans
@@ -121,7 +124,8 @@ def encode_rows(
          tokenizer.truncation_side, sorted(features), readable if with_labels else None,
          [task.config.labels for task in readers.values()], [whole_words, sorted(special)] if masked else None]
     )  # fmt: skip
-    return rows.map(
+    encode_all = functools.partial(
+        rows.map,
         encode_batch,
         batched=True,
         with_indices=True,
@@ -130,6 +134,19 @@ def encode_rows(
         new_fingerprint=hashlib.sha256(key.encode()).hexdigest()[:32],
         desc=f"Encoding {source.name} {split}",
     )
+    try:
+        encoded = encode_all()
+        problem = "" if len(encoded) == len(rows) else f"{len(encoded):,} of {len(rows):,} rows"
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
+            raise
+        problem = str(error)
+    if problem:
+        folder = Path(rows.cache_files[0]["filename"]).parent if rows.cache_files else "memory"
+        logger.warning("Source %s, %s: the encoded rows that are cached in %s are damaged (%s); they are encoded anew.",
+                       source.name, split, folder, problem)  # fmt: skip
+        encoded = encode_all(load_from_cache_file=False)
+    return encoded
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:

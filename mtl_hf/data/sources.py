@@ -22,6 +22,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from .files import SEPARATORS, check_parquet, find_files, loader_of
@@ -266,7 +267,7 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
     try:
         if not files and (loader or os.path.isdir(path)):  # `data_dir`, or a folder
             loader, files = _files_of_builder(datasets.load_dataset_builder(path, **arguments))
-        loaded = {} if loader else datasets.load_dataset(path, **arguments)
+        loaded = {} if loader else _load_dataset(path, arguments, where)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
         names = ", ".join(dict.fromkeys(itertools.chain.from_iterable(files.values())))
         found = _first_cause(error) or f"no rows in {names}"
@@ -286,6 +287,31 @@ def _files_of_builder(builder: datasets.DatasetBuilder) -> tuple[str | None, dic
     if loader not in READERS or builder.info.features is not None:
         return None, {}
     return loader, {str(split): list(held) for split, held in (builder.config.data_files or {}).items()}
+
+
+def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
+    """As `datasets.load_dataset`; rows that it has cached and cannot read any more are read anew."""
+    try:
+        loaded = datasets.load_dataset(path, **arguments)
+        problem = _lacking_rows(loaded)
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
+            raise
+        problem = str(error)
+    if not problem:
+        return loaded
+    logger.warning("`%s`: rows that are cached in %s are damaged (%s); they are read anew.",
+                   where, datasets.config.HF_DATASETS_CACHE, problem)  # fmt: skip
+    return datasets.load_dataset(path, **{**arguments, "download_mode": "reuse_cache_if_exists"})
+
+
+def _lacking_rows(loaded: Any) -> str:
+    """Which split has fewer rows than were written into the cache, in words; nothing if none has."""
+    for split, rows in loaded.items() if isinstance(loaded, datasets.DatasetDict) else ():
+        written = (rows.info.splits or {}).get(split)
+        if written is not None and written.num_examples > len(rows):
+            return f"{split} has {len(rows):,} of {written.num_examples:,} rows"
+    return ""
 
 
 def _first_cause(error: BaseException) -> str:

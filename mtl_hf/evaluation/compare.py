@@ -1,20 +1,20 @@
 """`mtl-hf compare`: does one model for all tasks beat one for each, and what does a setting change?
 
 Notable: every run is a process of its own (`mtl-hf train` on a YAML that is kept), so runs do not disturb each other,
-several can go side by side, and a comparison that was stopped goes on where it was. Differences are paired: a bootstrap
-draws the same test rows for both variants and all seeds. Time and memory to answer are measured on the saved models.
+several can go side by side, and a comparison that was stopped goes on where it was. A run is kept only as long as its
+data, its start and the packages are those that it was trained with. Differences are paired: a bootstrap draws the same
+test rows for both variants and all seeds. Time and memory to answer are measured on the saved models.
 """
 
 import difflib
 import json
 import logging
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing, nullcontext
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -23,19 +23,24 @@ import numpy as np
 from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from ..config import Model, RunConfig, Task, typed
+from ..config import Model, RunConfig, Task, masked_message, masked_overrides, secret_overrides, typed
 from ..data.labels import TASK_TYPES, TaskData
 from ..metrics import LOSS_LIKE, Answers, interval
 from ..modeling.answers import is_span_scheme
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint, write_whole
+from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores
 from .figures import check_matplotlib
+from .inputs import changed_inputs, run_inputs
 from .report import json_value
+from .run_processes import RunProcesses
 from .saved_models import find_checkpoint, num_parameters
 from .variants import ALONE, TOGETHER, Comparison, PlannedRun, output_override, plan_runs, read_comparison
 
 logger = logging.getLogger(__name__)
+
+INPUTS = ".inputs.json"  # beside a run's folder: on what it was begun (`run_inputs`)
 
 
 def compare(
@@ -57,8 +62,9 @@ def compare(
         overrides: `a.b=c` changes for every run.
         seeds: Instead of those of the file; a number n means 13, 14, ... 12 + n.
         variants: A YAML with (more) variants.
-        to: Folder for runs and report; by default `outputs/compare/<name of the file>`. Finished runs in it are kept,
-            unfinished ones go on.
+        to: Folder for runs and report; by default `outputs/compare/<name of the file>`. Finished runs in it are kept
+            and unfinished ones go on, if their data, the model that they start from and the versions of the packages
+            are unchanged; others are trained again.
         jobs: Runs at a time, which share the machine's threads.
         dry_run: Check every run up to its first step, then stop.
         plot: Whether to draw `scores` and `curves` (PNG and SVG), which needs matplotlib.
@@ -67,7 +73,8 @@ def compare(
         What `comparison.json` holds (see `collect`); with `dry_run` the steps of each model.
 
     Raises:
-        ValueError: Anything wrong with a file or a run's config, or a folder with runs of other settings.
+        ValueError: Anything wrong with a file or a run's config, a folder with runs of other settings or in use by
+            another comparison, or data that changed while runs were trained.
         ChildProcessError: A run failed; the others are finished and kept.
     """
     if plot:
@@ -77,27 +84,32 @@ def compare(
     comparison = read_comparison(config, variants, seeds)
     folder = Path(to) if to is not None else Path("outputs") / "compare" / Path(config).stem
     first, runs = plan_runs(comparison, folder, overrides)
-    for run in [*first, *runs]:
-        _check_plan(run)
-    steps = _check_runs(first, runs, jobs)
-    if dry_run:
-        return {"steps": steps}
-    for run in [*first, *runs]:
-        run.folder.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(run.beside(".yaml"), run.config.to_yaml())
-    _train_all(first, jobs)
-    _train_all(runs, jobs)
-    result = collect(comparison, first, runs, Path(config).stem, overrides)
-    _write(result, folder)
-    if {ALONE, TOGETHER} <= set(comparison.names):
-        (one,) = (run for run in runs if run.variant == TOGETHER and run.seed == comparison.seeds[0])
-        several = [run for run in runs if run.variant == ALONE and run.seed == comparison.seeds[0]]
-        logger.info("Measuring what answering takes: one model with all heads, and a model a task.")
-        result["answering"] = measure_answering(one.folder, {run.model: run.folder for run in several})
+    with nullcontext() if dry_run else hold_folder(folder, "to"):
+        for run in [*first, *runs]:
+            _check_plan(run)
+        steps = _check_runs(first, runs, jobs)
+        if dry_run:
+            return {"steps": steps}
+        for run in [*first, *runs]:
+            run.folder.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(run.beside(".yaml"), run.config.to_yaml())
+        _train_all(first, jobs)
+        _train_all(runs, jobs)
+        for run in [*first, *runs]:
+            if changed := _outdated(run):
+                raise ValueError(f"while runs were trained, {', '.join(changed)} (first seen at {run.name}): the same"
+                                 " command trains those again that are concerned.")  # fmt: skip
+        result = collect(comparison, first, runs, Path(config).stem, overrides)
         _write(result, folder)
-    if plot:
-        plot_scores(result, folder)
-        plot_curves(result, folder)
+        if {ALONE, TOGETHER} <= set(comparison.names):
+            (one,) = (run for run in runs if run.variant == TOGETHER and run.seed == comparison.seeds[0])
+            several = [run for run in runs if run.variant == ALONE and run.seed == comparison.seeds[0]]
+            logger.info("Measuring what answering takes: one model with all heads, and a model a task.")
+            result["answering"] = measure_answering(one.folder, {run.model: run.folder for run in several})
+            _write(result, folder)
+        if plot:
+            plot_scores(result, folder)
+            plot_curves(result, folder)
     logger.info("Written to %s.", folder)
     return result
 
@@ -112,6 +124,17 @@ def _write(result: Mapping[str, Any], folder: Path) -> None:
 
 def _finished(run: PlannedRun) -> bool:
     return run.beside(".json").is_file()
+
+
+def _outdated(run: PlannedRun) -> list[str]:
+    """What is not as it was when a run, finished or not, was begun, as phrases; nothing where it can be kept."""
+    if not _finished(run) and not list_checkpoints(run.folder):
+        return []
+    try:
+        then = json.loads(run.beside(INPUTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # trained by an earlier version
+        return ["it is not noted what it was trained on"]
+    return changed_inputs(then, run_inputs(run.config))
 
 
 def _check_plan(run: PlannedRun) -> None:
@@ -138,28 +161,41 @@ def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: i
     chosen: dict[str, tuple[PlannedRun, list[str]]] = {}
     for run in [*first, *runs]:
         changes = _to_check(run, origins)
-        if changes is not None and not _finished(run):
-            chosen.setdefault(run.folder.parent.name if run.variant else run.name, (run, changes))
+        begins_anew = bool(_outdated(run))
+        if changes is None or (_finished(run) and not begins_anew):
+            continue
+        if begins_anew or not run.folder.exists():  # checked in another folder, since a check makes and removes it
+            changes = [*changes, ""]
+        chosen.setdefault(run.folder.parent.name if run.variant else run.name, (run, changes))
+    processes = RunProcesses()
 
     def check(name: str) -> tuple[str, str]:
         run, changes = chosen[name]
         path = Path(scratch) / f"{name.replace('/', '-')}.yaml"
         path.write_text(run.config.to_yaml(), encoding="utf-8")
-        if not run.folder.exists():  # a check makes folders and removes them: not where others do the same
-            changes = [*changes, output_override(path.with_suffix(""))]
-        code = (
-            "import json, sys, mtl_hf;"
-            " print(json.dumps(mtl_hf.train(sys.argv[1], sys.argv[2:], dry_run=True, resume=True)))"
-        )
-        command = [sys.executable, "-c", code, str(path), *changes]
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment(jobs), check=False)
-        lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-        return name, lines[-1] if lines else f"exit code {done.returncode}"
+        changes = [text or output_override(path.with_suffix("")) for text in changes]
+        told, problem = path.with_suffix(".out"), path.with_suffix(".err")
+        with told.open("w", encoding="utf-8") as output, problem.open("w", encoding="utf-8") as errors:
+            code, _ = processes.run(
+                "import json, mtl_hf\n"
+                "done = mtl_hf.train(sys.argv[1], [*sys.argv[2:], *more], dry_run=True, resume=True)\n"
+                "print(json.dumps(done))",
+                [str(path), *changes],
+                stdout=output,
+                stderr=errors,
+                environment=_environment(jobs),
+                overrides=secret_overrides(run.config),
+            )
+        lines = (problem if code else told).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return name, masked_message(lines[-1]) if lines else f"exit code {code}"
 
     logger.info("Checking %d runs up to their first step.", len(chosen))
     steps: dict[str, int] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, output in _each(check, list(chosen), jobs, "Checking"):
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        closing(_each(check, list(chosen), jobs, "Checking", processes)) as results,
+    ):
+        for name, output in results:
             if not output.startswith("{"):
                 raise ValueError(f"{name}: {output.removeprefix('ValueError: ')}")
             steps[name] = json.loads(output)["steps"]
@@ -182,25 +218,37 @@ def _to_check(run: PlannedRun, origins: Mapping[str, Model]) -> list[str] | None
 
 
 def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
-    """Train what is not finished, `jobs` at a time.
+    """Train what is not finished, or was trained on something else, `jobs` at a time.
 
     Raises:
         ChildProcessError: Some failed; all others have been finished.
     """
+    outdated: dict[str, list[str]] = {}
+    for run in runs:
+        if changed := _outdated(run):
+            outdated.setdefault("; ".join(changed), []).append(run.name)
+            _forget(run)
+    for reason, names in outdated.items():
+        logger.warning("%d of %d runs are trained again, since %s: %s.", len(names), len(runs), reason, _some(names))
     due = [run for run in runs if not _finished(run)]
     if len(due) < len(runs):
         logger.info("%d of %d runs are finished already.", len(runs) - len(due), len(runs))
     jobs = max(1, min(jobs, len(due)))  # a run that is alone has all threads
     numbers = {run.name: number for number, run in enumerate(runs, start=1)}
+    processes = RunProcesses()
 
     def train(run: PlannedRun) -> str | None:
+        if not list_checkpoints(run.folder):  # else they were noted when it was begun
+            write_whole(run.beside(INPUTS), json.dumps(run_inputs(run.config), indent=2, ensure_ascii=False) + "\n")
         shown, started = f"Run {numbers[run.name]} of {len(runs)}: {run.name}", time.perf_counter()
         logger.info("%s begins.", shown)
-        problem = _train(run, jobs)
-        logger.info("%s, %s%.0f s.", shown, "failed after " if problem else "", time.perf_counter() - started)
+        problem = _train(run, jobs, processes)
+        ended = "stopped" if processes.stopping and problem else "failed" if problem else ""
+        logger.info("%s, %s%.0f s.", shown, f"{ended} after " if ended else "", time.perf_counter() - started)
         return problem
 
-    failed = [problem for problem in _each(train, due, jobs, "Training") if problem]
+    with closing(_each(train, due, jobs, "Training", processes)) as results:
+        failed = [problem for problem in results if problem]
     if failed:
         raise ChildProcessError(
             f"{len(failed)} of {len(due)} runs failed; the others are kept, and the same command goes on with these:\n"
@@ -208,18 +256,33 @@ def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
         )
 
 
-def _train(run: PlannedRun, jobs: int) -> str | None:
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _forget(run: PlannedRun) -> None:
+    """Let a run begin again; what is left of it is replaced when it does."""
+    run.beside(".json").unlink(missing_ok=True)
+    for checkpoint in list_checkpoints(run.folder):
+        remove_checkpoint(checkpoint)
+    run.beside(".log").unlink(missing_ok=True)
+
+
+def _train(run: PlannedRun, jobs: int, processes: RunProcesses) -> str | None:
     """Train one run in a process of its own, going on where it was; return what went wrong."""
-    (run.folder / "metrics.json").unlink(missing_ok=True)  # of a run that was stopped while it wrote its results
     log, resumed = run.beside(".log"), newest_checkpoint(run.folder) is not None
-    command = [sys.executable, "-m", "mtl_hf", "train", str(run.beside(".yaml")), "--resume"]
     with log.open("a", encoding="utf-8") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=_environment(jobs))
-        _, status, usage = os.wait4(process.pid, 0)  # not `wait`, which does not tell what this process took
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+        code, usage = processes.run(
+            "from mtl_hf.cli import main\nmain([*sys.argv[1:], *more])",
+            ["train", str(run.beside(".yaml")), "--resume" if resumed else "--overwrite"],
+            stdout=output,
+            stderr=output,
+            environment=_environment(jobs),
+            overrides=secret_overrides(run.config),
+        )
+    if code:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"  {run.name}: {lines[-1] if lines else f'exit code {process.returncode}'} (all of it in {log})"
+        return f"  {run.name}: {masked_message(lines[-1]) if lines else f'exit code {code}'} (all of it in {log})"
     peak = usage.ru_maxrss * MAXRSS
     write_whole(run.beside(".json"), json.dumps({"peak_memory": peak, "resumed": resumed}) + "\n")
     for checkpoint in list_checkpoints(run.folder):  # the best is the model itself, and nothing goes on from here
@@ -233,8 +296,13 @@ def _environment(jobs: int) -> dict[str, str]:
     return os.environ | ({"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} if jobs > 1 else {})
 
 
-def _each(function: Callable[[Any], Any], items: Sequence[Any], jobs: int, title: str) -> Iterator[Any]:
-    """Results of a function in the order in which they come, `jobs` at a time, under a bar that says what is going."""
+def _each(
+    function: Callable[[Any], Any], items: Sequence[Any], jobs: int, title: str, processes: RunProcesses
+) -> Generator[Any, None, None]:
+    """Results of a function in the order in which they come, `jobs` at a time, under a bar that says what is going.
+
+    Where anything ends it early, nothing more begins, and the processes that the function has started are ended.
+    """
     going: list[str] = []
     bar = tqdm(total=len(items), desc=title, unit="run", disable=None if items else True)
 
@@ -253,8 +321,11 @@ def _each(function: Callable[[Any], Any], items: Sequence[Any], jobs: int, title
             for future in as_completed([pool.submit(call, item) for item in items]):
                 bar.update()
                 yield future.result()
+    except BaseException:  # also the end of whoever reads the results
+        processes.stop()
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)  # stopped by the keyboard, nothing more begins
+        pool.shutdown(cancel_futures=True)
         bar.close()
 
 
@@ -290,7 +361,7 @@ def collect(
         "name": name,
         "config": comparison.config,
         "seeds": comparison.seeds,
-        "overrides": _last_of_each([*comparison.overrides, *overrides]),
+        "overrides": masked_overrides(_last_of_each([*comparison.overrides, *overrides])),
         "variants": {},
         "first": {run.folder.name: _summary([[run]])[0] for run in first},
     }
@@ -298,7 +369,7 @@ def collect(
     for variant, groups in by_variant.items():
         result["variants"][variant], answers[variant] = _summary(groups)
         spec = comparison.variants.get(variant)
-        result["variants"][variant]["overrides"] = [] if spec is None else spec.overrides
+        result["variants"][variant]["overrides"] = [] if spec is None else masked_overrides(spec.overrides)
     for variant, summary in result["variants"].items():
         other = comparison.against(variant)
         if other == variant:

@@ -98,9 +98,8 @@ def tune(
 
 def _check_machine(plot: bool) -> None:
     """Refuse what cannot work here, before anything is read."""
-    for package in ("optuna", "filelock"):
-        if importlib.util.find_spec(package) is None:
-            raise ValueError(f"`mtl-hf tune` needs {package}: pip install 'mtl_hf[search]'")
+    if importlib.util.find_spec("optuna") is None:
+        raise ValueError("`mtl-hf tune` needs optuna: pip install 'mtl_hf[search]'")
     if plot:
         check_matplotlib()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

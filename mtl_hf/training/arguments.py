@@ -29,6 +29,7 @@ from .conflicts import check_conflicts
 from .frozen_states import check_cache
 from .gradients import check_aggregation
 from .optimizer import check_rates
+from .progress import shows_bars
 from .ranges import check_numbers
 from .sampling import check_sampling
 from .thawing import check_thawing
@@ -104,6 +105,8 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         self.logging_nan_inf_filter = False  # a NaN stops the run instead, by the task's name
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = True  # in most steps some head has nothing to do
+        if self.disable_tqdm is None and not shows_bars():
+            self.disable_tqdm = True
         if self.greater_is_better is None and self.metric_for_best_model is not None:
             # transformers takes every name that does not end in "loss" for one of which more is better
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", *LOSS_LIKE))

@@ -107,11 +107,21 @@ def check_checkpoint(checkpoint: Path, facts: Mapping[str, Any]) -> None:
             f"(The checkpoint is of {then['world_size']} processes, now there are {facts['world_size']}: choose"
             " `per_device_train_batch_size` so that the global batches stay as they were.)"
         )
+    if any(line.startswith(("training.num_train_epochs:", "training.max_steps:")) for line in changed):
+        changed.append(f"({more_training(checkpoint.parent)})")
     if changed:
         raise ValueError(
             f"{where} is of a run that trains differently. Set back what was changed, or start a new run:\n  "
             + "\n  ".join(changed)
         )
+
+
+def more_training(folder: Path) -> str:
+    """How a model is trained for longer than its run, whose learning rates have run out, in words."""
+    return (
+        f"To train its model for longer, start a new run with `model: {{from: {folder}}}`, without `encoder`, and"
+        " another `training.output_dir`: learning rates then start anew."
+    )
 
 
 def log_start(checkpoint: Path, facts: Mapping[str, Any]) -> None:

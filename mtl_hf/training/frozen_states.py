@@ -272,6 +272,9 @@ class FrozenStates:
         shape = int(lengths.sum()), self.model.config.hidden_size
         size = shape[0] * shape[1] * self.dtype.itemsize
         if not path.is_file() or path.stat().st_size != size:
+            if path.is_file():
+                logger.warning("The frozen states in %s are damaged (%s bytes instead of %s) and are computed anew.",
+                               path, f"{path.stat().st_size:,}", f"{size:,}")  # fmt: skip
             self.folder.mkdir(parents=True, exist_ok=True)
             if size > (free := shutil.disk_usage(self.folder).free):
                 raise ValueError(f"`frozen_cache`: {self.folder} has room for {free / 1e6:,.2f} MB, and the states of"

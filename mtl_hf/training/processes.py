@@ -4,6 +4,7 @@ Notable: no handler of SIGTERM, which a launcher sends to the processes that are
 a collective operation waits for the dead one, and the process would hang where it now stops.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,12 @@ def mean_over_processes(tensor: Tensor) -> Tensor:
         distributed.all_reduce(tensor)
         tensor /= distributed.get_world_size()
     return tensor
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process of a run, or rank 0 of a launcher's; known before they have met."""
+    ranks = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # as accelerate reads them
+    return next((int(os.environ[name]) for name in ranks if name in os.environ), 0) == 0
 
 
 def in_several_processes() -> bool:

@@ -1,17 +1,70 @@
-"""What a person sees while a run goes on: a progress bar, one short line a log and an evaluation, and its numbers."""
+"""What a person sees while a run goes on: a progress bar, one short line a log and an evaluation, and its numbers.
+
+Notable: there is a bar on a terminal and in a notebook; in a file each log is a line. All of it is kept in `train.log`.
+"""
 
 import logging
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils.import_utils import is_in_notebook
 
+from ..config import MaskSecrets
 from ..metrics import show_number
 
 logger = logging.getLogger(__name__)
+
+LOG = "train.log"
+
+
+def shows_bars() -> bool:
+    """Whether bars can be drawn: on a terminal or in a notebook."""
+    return sys.stderr.isatty() or is_in_notebook()
+
+
+@contextmanager
+def kept_log() -> Iterator[Callable[[Path], None]]:
+    """Keep the package's log meanwhile.
+
+    Yields:
+        A function of a file, from whose call on the log is written there, after what the file holds; what was logged
+        before comes first. Without that call nothing is written.
+    """
+    package = logging.getLogger("mtl_hf")
+    early = MemoryHandler(100_000, flushLevel=sys.maxsize, flushOnClose=False)
+    handlers: list[logging.Handler] = [early]
+
+    def begin(path: Path) -> None:
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+        file.addFilter(MaskSecrets())
+        early.setTarget(file)
+        early.flush()
+        package.removeHandler(early)
+        package.addHandler(file)
+        handlers.append(file)
+
+    package.addHandler(early)
+    try:
+        yield begin
+    except BaseException as error:
+        # Whoever catches it shows it; here it is the last line.
+        told = f"{type(error).__name__}: {error}".removesuffix(": ")
+        for handler in handlers[1:]:
+            handler.handle(logging.LogRecord(package.name, logging.ERROR, __file__, 0, told, None, None))
+        raise
+    finally:
+        for handler in handlers:
+            package.removeHandler(handler)
+            handler.close()
 
 
 class LogSums:
@@ -74,7 +127,7 @@ class LogSums:
 class ScoreProgressCallback(ProgressCallback):
     """The Trainer's progress bar, with task losses and scores in place of a printed dict.
 
-    With `disable_tqdm` there is no bar, and the lines go to the log.
+    The lines go to the log, or above the bar where the log shows no INFO. With `disable_tqdm` there is no bar.
 
     Args:
         primary: Task → name of its primary metric.
@@ -134,7 +187,7 @@ class ScoreProgressCallback(ProgressCallback):
         """Write the line."""
         if not state.is_world_process_zero or not (line := self.line(state, logs or {})):
             return
-        if self.training_bar is not None:
+        if self.training_bar is not None and not logger.isEnabledFor(logging.INFO):
             self.training_bar.write(line)
         else:
             logger.info("%s", line)

@@ -9,6 +9,7 @@ written. Knows nothing of tasks.
 import logging
 import platform
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -16,6 +17,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import nn
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerState
 from transformers.trainer_utils import TrainOutput
 
@@ -28,6 +30,7 @@ from .checkpoints import (
     list_checkpoints,
     log_start,
     mark_complete,
+    more_training,
     newest_checkpoint,
     rotate_checkpoints,
 )
@@ -110,7 +113,9 @@ class ResumableTrainer(Trainer):
         evaluate_first = self.args.eval_on_start
         self.args.eval_on_start = evaluate_first and checkpoint is None
         try:
-            output = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
+            # Lines of the log stand above the bar.
+            with nullcontext() if self.args.disable_tqdm else logging_redirect_tqdm():
+                output = super().train(resume_from_checkpoint=str(checkpoint) if checkpoint else None, **kwargs)
         finally:
             self.args.save_total_limit = self._save_total_limit
             self.args.eval_on_start = evaluate_first
@@ -184,6 +189,9 @@ class ResumableTrainer(Trainer):
             callback.early_stopping_patience_counter >= callback.early_stopping_patience
             for callback in self._early_stopping()
         )
+        if self._was_over:
+            logger.info("The run was over at step %d: no step is left. %s", self.state.global_step,
+                        more_training(Path(str(self.args.output_dir))))  # fmt: skip
         return done
 
     def _early_stopping(self) -> list[EarlyStoppingCallback]:

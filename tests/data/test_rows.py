@@ -194,6 +194,27 @@ def test_same_rows_are_encoded_once(tmp_path: Path, encoder_folder: str, calls: 
     assert second.to_list() == first.to_list()
 
 
+def test_damaged_encoded_rows_are_encoded_anew_and_the_folder_is_named(
+    tmp_path: Path, encoder_folder: str, calls: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load_tokenizer(encoder_folder)
+    first = encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64)
+    cache = Path(first.cache_files[0]["filename"])
+    whole, rows = cache.read_bytes(), first.to_list()
+    del first
+    for number, damaged in enumerate((b"", whole[:2], whole[: len(whole) // 2], whole[:-40], whole[:8] + bytes(200))):
+        other = cache.with_suffix(".other")
+        other.write_bytes(damaged)
+        other.replace(cache)
+        caplog.clear()
+        assert encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64).to_list() == rows
+        assert len(calls) == number + 2
+        (message,) = (line for line in caplog.messages if "damaged" in line)
+        assert f"Source only, train: the encoded rows that are cached in {cache.parent} are damaged (" in message
+        encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64)
+        assert len(calls) == number + 2, "and kept again"
+
+
 def _train(built: Built) -> tuple[SourceData, str, dict[str, TaskData]]:
     return built[0], "train", built[1]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from mtl_hf.config import RunConfig
@@ -145,6 +146,25 @@ def test_conll_columns(tmp_path: Path) -> None:
     assert data.form == "words"
     assert data.texts("train") == [["Anna", "sleeps"], ["Rome"]]
     assert data.splits["train"]["tags"][:] == [["B-PER", "O"], ["B-LOC"]]
+
+
+def test_damaged_rows_of_the_cache_are_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write_json(tmp_path / "rows.jsonl")
+    loaded = load_file(path)
+    rows, (cache,) = loaded.to_list(), [Path(file["filename"]) for file in loaded.cache_files]
+    whole = cache.read_bytes()
+    with pa.OSFile(str(tmp_path / "short"), "wb") as file, pa.ipc.new_stream(file, loaded.data.schema) as stream:
+        stream.write_table(loaded.data.table.slice(0, 3))  # whole, but without the other rows
+    for damaged in (b"", whole[: len(whole) // 2], (tmp_path / "short").read_bytes()):
+        other = cache.with_suffix(".other")
+        other.write_bytes(damaged)
+        other.replace(cache)
+        caplog.clear()
+        assert load_file(path).to_list() == rows
+        assert f"cached in {datasets.config.HF_DATASETS_CACHE} are damaged (" in caplog.text
+        caplog.clear()
+        assert load_file(path).to_list() == rows
+        assert caplog.text == ""
 
 
 def test_rows_handed_over_in_python() -> None:

@@ -3,9 +3,7 @@
 import json
 import re
 import statistics
-import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,12 @@ import yaml
 import mtl_hf
 from mtl_hf import cli
 from mtl_hf.evaluation import compare as module
-from mtl_hf.evaluation import figures
+from mtl_hf.evaluation import figures, inputs
 from mtl_hf.evaluation.compare import compare
 from mtl_hf.evaluation.compare_report import _costs
-from tests.conftest import TRAINING, assistant_rows
+from mtl_hf.evaluation.run_processes import RunProcesses
+from mtl_hf.evaluation.variants import PlannedRun, plan_runs, read_comparison
+from tests.conftest import TRAINING, assistant_rows, save_encoder
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs are trained in this process, unchecked; the list fills with their names."""
     trained: list[str] = []
 
-    def train(run: Any, jobs: int) -> str | None:
+    def train(run: Any, jobs: int, processes: Any) -> str | None:
         trained.append(run.name)
-        mtl_hf.train(run.beside(".yaml"), resume=True)
+        mtl_hf.train(run.beside(".yaml"), overwrite=True)
         run.beside(".json").write_text(json.dumps({"peak_memory": 1e9}), encoding="utf-8")
         return None
 
@@ -115,10 +115,115 @@ def test_a_comparison_is_written_and_gone_on_with(
         compare(config, ["training.learning_rate=0.5"], seeds=1, to=folder, plot=False)
 
 
+class Comparing:
+    """Runs of a comparison that are only said to be trained."""
+
+    def __init__(self, config: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.comparison, self.folder = read_comparison(config, seeds=1), folder
+        self.trained: list[str] = []
+
+        def train(run: PlannedRun, jobs: int, processes: Any) -> None:
+            self.trained.append(run.name)
+            run.beside(".json").write_text("{}", encoding="utf-8")
+
+        monkeypatch.setattr(module, "_train", train)
+
+    def go(self) -> list[str]:
+        """Train what is due; the names of these."""
+        self.trained.clear()
+        _, runs = plan_runs(self.comparison, self.folder)
+        for run in runs:
+            run.folder.mkdir(parents=True, exist_ok=True)
+        module._train_all(runs, 1)
+        return sorted(self.trained)
+
+
+ALL = ["alone-intent/seed-13", "alone-slots/seed-13", "together/seed-13"]
+
+
+def test_a_finished_run_is_kept_only_while_data_start_and_versions_are_those_it_was_trained_with(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = save_encoder(tmp_path / "encoder")
+    tree = yaml.safe_load(config.read_text(encoding="utf-8"))
+    tree["model"]["encoder"] = str(encoder)
+    config.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    comparing = Comparing(config, tmp_path / "out", monkeypatch)
+    assert comparing.go() == ALL
+    assert comparing.go() == []
+
+    (tmp_path / "test.jsonl").write_text((tmp_path / "test.jsonl").read_text(encoding="utf-8") + "\n")
+    assert comparing.go() == ALL
+    assert f"3 of 3 runs are trained again, since {tmp_path / 'test.jsonl'} has changed: alone-intent" in caplog.text
+    assert comparing.go() == []
+
+    weights = encoder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert comparing.go() == ALL
+    assert f"{weights} has changed" in caplog.text
+
+    monkeypatch.setattr(inputs, "__version__", "99.0")
+    assert comparing.go() == ALL
+    assert re.search(r"since mtl_hf was \S+ and is 99\.0", caplog.text)
+    assert comparing.go() == []
+
+
+def test_a_run_of_before_inputs_were_noted_is_trained_again(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    comparing = Comparing(config, tmp_path / "out", monkeypatch)
+    comparing.go()
+    (tmp_path / "out" / "runs" / "together" / "seed-13.inputs.json").unlink()
+    checkpoint = tmp_path / "out" / "runs" / "together" / "seed-13" / "checkpoint-5"  # nothing goes on from it either
+    checkpoint.mkdir()
+    assert comparing.go() == ["together/seed-13"]
+    assert "1 of 3 runs are trained again, since it is not noted what it was trained on" in caplog.text
+    assert not checkpoint.exists()
+
+
+def test_an_unfinished_run_goes_on_only_with_what_it_was_begun_with(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparing = Comparing(config, tmp_path / "out", monkeypatch)
+    comparing.go()
+    run = tmp_path / "out" / "runs" / "together"
+    (run / "seed-13.json").unlink()
+    (run / "seed-13" / "checkpoint-5").mkdir()
+    noted = (run / "seed-13.inputs.json").read_text(encoding="utf-8")
+    assert comparing.go() == ["together/seed-13"]
+    assert (run / "seed-13" / "checkpoint-5").exists()
+
+    (run / "seed-13.json").unlink()
+    (tmp_path / "train.jsonl").write_text((tmp_path / "train.jsonl").read_text(encoding="utf-8") + "\n")
+    assert comparing.go() == ALL
+    assert not (run / "seed-13" / "checkpoint-5").exists()
+    assert (run / "seed-13.inputs.json").read_text(encoding="utf-8") != noted
+
+
+def test_data_that_change_while_runs_are_trained_make_no_table(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Comparing(config, tmp_path / "out", monkeypatch)
+    monkeypatch.setattr(module, "_check_runs", lambda *_: {})
+    train = module._train
+
+    def change_and_train(run: PlannedRun, *options: Any) -> None:
+        run.folder.mkdir(parents=True)
+        train(run, *options)
+        if run.variant == "together":
+            (tmp_path / "train.jsonl").write_text("{}\n", encoding="utf-8")
+
+    monkeypatch.setattr(module, "_train", change_and_train)
+    with pytest.raises(ValueError, match=r"while runs were trained, .*train\.jsonl has changed"):
+        compare(config, seeds=1, to=tmp_path / "out", plot=False)
+    assert not (tmp_path / "out" / "comparison.json").exists()
+
+
 def test_a_mistake_in_a_variant_is_found_before_anything_is_trained(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_train", lambda run, jobs: pytest.fail("training began"))
+    monkeypatch.setattr(module, "_train", lambda *_: pytest.fail("training began"))
     variants = tmp_path / "variants.yaml"
     variants.write_text("fine: []\nbroken: [tasks.intent.label=intnt]\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"broken: `tasks\.intent\.label` is 'intnt'"):
@@ -129,7 +234,7 @@ def test_a_mistake_in_a_variant_is_found_before_anything_is_trained(
 def test_checks_share_no_folder_and_reach_what_waits_for_a_first_run(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_train", lambda run, jobs: pytest.fail("training began"))
+    monkeypatch.setattr(module, "_train", lambda *_: pytest.fail("training began"))
     comparison = tmp_path / "comparison.yaml"
     tree = {
         "config": "run.yaml",
@@ -139,11 +244,13 @@ def test_checks_share_no_folder_and_reach_what_waits_for_a_first_run(
     comparison.write_text(yaml.safe_dump(tree), encoding="utf-8")
     checked: list[str] = []
 
-    def run(command: list[str], **options: Any) -> Any:
-        checked.append(command[-1])
-        return subprocess.run(command, **options)
+    start = RunProcesses.run
 
-    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run))
+    def run(self: RunProcesses, code: str, arguments: list[str], **options: Any) -> Any:
+        checked.append(arguments[-1])
+        return start(self, code, arguments, **options)
+
+    monkeypatch.setattr(RunProcesses, "run", run)
     steps = compare(comparison, seeds=1, to=tmp_path / "out", plot=False, jobs=2, dry_run=True)["steps"]
     assert steps["first/base"] == 2
     assert steps["warm"] == 3

@@ -437,8 +437,8 @@ def differences(expected: Path, found: Path, *, tolerance: float | None = None, 
     return wrong
 
 
-# They name the folder or the launch.
-IGNORED = ("run.yaml", "complete.json")
+# They name the folder, the launch or the time.
+IGNORED = ("run.yaml", "complete.json", "train.log")
 VARYING = ("runtime", "per_second", "train_loss")  # `train_loss` is that of the last start
 
 

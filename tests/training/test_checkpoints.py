@@ -280,6 +280,13 @@ def test_a_changed_setting_is_refused_with_the_difference(
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer.model).items())
 
 
+@pytest.mark.parametrize("longer", [{"num_train_epochs": 3}, {"max_steps": 20}], ids=str)
+def test_asking_for_more_epochs_names_the_way(longer, stopped, encoder_folder, tmp_path):
+    trainer = make_trainer(build(two_source_config(encoder_folder, tmp_path)), tmp_path, **(SAVING | longer))
+    with pytest.raises(ValueError, match=rf"for longer, start a new run with `model: {{from: {stopped}}}`"):
+        trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
+
+
 def test_what_does_not_decide_the_weights_can_be_changed(stopped, encoder_folder, tmp_path):
     folder = tmp_path / "moved"
     shutil.copytree(stopped, folder)

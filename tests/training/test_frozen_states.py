@@ -162,13 +162,15 @@ def test_a_file_is_computed_once_and_named_by_rows_weights_layer_and_precision(
     assert not list(tmp_path.glob("cache/frozen_states/.*"))
 
 
-def test_a_file_that_is_too_short_is_computed_again(encoder_folder, tmp_path):
+def test_a_file_that_is_too_short_is_computed_again_and_that_is_said(encoder_folder, tmp_path, caplog):
     built = build(two_source_config(encoder_folder, tmp_path))
     options = {"freeze": WHOLE, "frozen_cache": "1MB", "max_steps": 2}
     first = train(built, tmp_path / "run", **options)
     for path in files(tmp_path):
         path.write_bytes(path.read_bytes()[:-4])
     assert compare(first[:2], train(built, tmp_path / "again", **options)[:2]) == (0, 0, 0)
+    damaged = [line for line in caplog.messages if "are damaged" in line]
+    assert [path in line for path, line in zip(map(str, files(tmp_path)), sorted(damaged), strict=True)] == [True] * 4
 
 
 def test_what_is_kept_is_what_the_encoder_says(encoder_folder, tmp_path):

@@ -1,5 +1,9 @@
 """Tests of `mtl_hf.training.progress`: what adds up from one line of the log to the next, lines and bars."""
 
+import logging
+import re
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -9,7 +13,8 @@ from torch.utils.data import DataLoader
 from transformers import TrainerControl, TrainerState
 
 from mtl_hf.data.collator import EncodedRows
-from mtl_hf.training.progress import LogSums, ScoreProgressCallback
+from mtl_hf.training.arguments import MultiTaskTrainingArguments
+from mtl_hf.training.progress import LogSums, ScoreProgressCallback, kept_log
 
 
 @pytest.mark.parametrize("num_processes", [1, 2])
@@ -69,3 +74,40 @@ def test_bars_of_an_evaluation_name_their_sources() -> None:
         named.append(callback.prediction_bar.desc)
     callback.on_evaluate(arguments, state, TrainerControl())
     assert named == ["assistant: ", "reviews: "]
+
+
+def end_badly(path: Path) -> None:
+    with kept_log() as log_to:
+        log_to(path)
+        raise FloatingPointError("loss is nan")
+
+
+def test_the_log_of_a_run_is_kept_from_its_beginning_with_its_error_and_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    package = logging.getLogger("mtl_hf")
+    before = list(package.handlers)
+    package.setLevel(logging.INFO)
+    try:
+        with kept_log() as log_to:
+            logging.getLogger("mtl_hf.data.sources").info("loaded %d rows", 7)
+            assert not path.exists()
+            log_to(path)
+            package.warning("token=%s", "abcdefgh")
+        with pytest.raises(FloatingPointError):
+            end_badly(path)
+        with pytest.raises(ValueError, match="wrong"), kept_log():
+            raise ValueError("wrong from the start")
+    finally:
+        package.setLevel(logging.NOTSET)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [re.sub(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", "", line) for line in lines] == [
+        "loaded 7 rows", "token=***", "FloatingPointError: loss is nan",
+    ]  # fmt: skip
+    assert package.handlers == before
+
+
+def test_a_bar_is_drawn_on_a_terminal_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MultiTaskTrainingArguments(str(tmp_path)).disable_tqdm is True
+    assert MultiTaskTrainingArguments(str(tmp_path), disable_tqdm=False).disable_tqdm is False
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert MultiTaskTrainingArguments(str(tmp_path)).disable_tqdm is False

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from mtl_hf.training.checkpoints import fault, newest_checkpoint
+from mtl_hf.training.locks import LOCK
 from tests.conftest import assistant_rows, review_rows, save_encoder
 from tests.training.kills import Attempt, Fate, attempt, differences
 
@@ -641,6 +642,7 @@ def test_without_any_whole_checkpoint_a_run_begins_again(stopped, place):
 )
 def test_other_settings_are_refused_with_the_difference(change, words, stopped, place):
     folder = copy_of(stopped, place)
+    (folder / LOCK).unlink()  # of the run that was killed
     before = sorted((path, path.stat().st_mtime) for path in folder.rglob("*"))
     config = place.config(folder)
     config["training"] |= change.get("training", {})

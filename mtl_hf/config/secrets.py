@@ -1,0 +1,104 @@
+"""What is secret in a config, and how it stays out of files, tables, messages and logs.
+
+Notable: a key decides (`hub_token`, `token`, all below `storage_options`). Its value is remembered for as long as the
+process lives, since it may also come in by a variable, or be quoted by a library: `masked` takes it out of any text.
+Files that are read again (`run.yaml`) have neither key nor value: a mask would be sent as if it were a token.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+MASK = "***"
+_WORDS = "token|secret|password|passwd|credentials?|api_?key|access_?key|storage_options"
+_SECRET = re.compile(rf"(.*_)?({_WORDS})", re.IGNORECASE)
+# `key=value` anywhere, and `key: value` where YAML has it, in lines that a message quotes.
+_KEY = rf"(?:\w*_)?(?:{_WORDS})(?:\.[\w.-]+)?[\"']?"
+_QUOTED = re.compile(
+    rf"""(?P<key>(?:\b{_KEY}\s*=|(?:^|[{{,])[\s"'-]*{_KEY}\s*:\s)\s*)"""
+    r"""(?P<value>\{[^}\n]*\}?|"[^"\n]*"|[^\s,}\]]+)""",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
+_LEAST = 6  # letters of a value that is looked for in texts: shorter ones (true, us-1) are words of their own
+_known: set[str] = set()
+
+
+def is_secret(path: str) -> bool:
+    """Whether what a dotted key of a config holds is secret, or lies below something that is.
+
+    Names of tasks and sources, and what is named by them, decide nothing.
+    """
+    section, *keys = path.strip().split(".")
+    own = {"training": keys[:1], "model": keys[:1], "tasks": [], "sources": keys[1:]}
+    looked_at = own.get(section, [section, *keys])
+    return any(_SECRET.fullmatch(key) for key in looked_at)
+
+
+def secrets_of(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The secret parts of a config's tree: dotted key and value of each."""
+    for key, value in tree.items():
+        where = f"{path}.{key}" if path else str(key)
+        if is_secret(where):
+            yield where, value
+        elif isinstance(value, Mapping):
+            yield from secrets_of(value, where)
+
+
+def drop_secrets(tree: dict[str, Any], path: str = "") -> None:
+    """Remove the secret parts of a config's tree, in place."""
+    for key in list(tree):
+        where = f"{path}.{key}" if path else str(key)
+        if is_secret(where):
+            del tree[key]
+        elif isinstance(tree[key], dict):
+            drop_secrets(tree[key], where)
+
+
+def remember_secrets(tree: Mapping[str, Any]) -> None:
+    """Let `masked` know the values of what is secret in a tree whose variables are filled in."""
+    for _, value in secrets_of(tree):
+        _known.update(text for text in _texts(value) if len(text) >= _LEAST)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, str):
+        yield str(value)
+
+
+def masked(text: str) -> str:
+    """A text without the values of what is secret."""
+    for value in sorted(_known, key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return _HUB_TOKEN.sub(MASK, text)
+
+
+def masked_message(text: str) -> str:
+    """A message, which may quote a line of a config, without what is secret."""
+    return _QUOTED.sub(lambda match: match["key"] + MASK, masked(text))
+
+
+def masked_overrides(overrides: Iterable[str]) -> list[str]:
+    """Overrides for people: `training.hub_token=***`."""
+    shown = []
+    for text in overrides:
+        key, equals, _ = text.partition("=")
+        shown.append(f"{key}={MASK}" if equals and is_secret(key) else masked_message(text))
+    return shown
+
+
+class MaskSecrets(logging.Filter):
+    """Of a handler: what is secret is masked in each line of the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Mask the line in place."""
+        text = record.getMessage()
+        if (shown := masked_message(text)) != text:
+            record.msg, record.args = shown, None
+        return True

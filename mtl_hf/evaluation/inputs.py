@@ -1,0 +1,159 @@
+"""What a run depends on besides its config: the content of its files, and the versions of the packages.
+
+Notable: the check loads neither rows nor weights. Files are compared by a hash of their content, computed once for each
+file and process; what lies on the Hub or at an address is compared by its commit or entity tag. So fifty finished runs
+on the same data are checked in the time that it takes to read the data once.
+"""
+
+import functools
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers.utils.hub import cached_file, extract_commit_hash
+
+from .. import __version__
+from ..config import RunConfig, Source, resolve_path
+
+# Packages that decide what the weights become or what a row is.
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "torchjd")
+# Files of a model's folder that are read when a run starts from it: by ending, but for those that a run writes about
+# itself.
+_MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".py")
+_ABOUT_RUNS = ("metrics.json", "trainer_state.json", "complete.json", "comparison.json")
+
+
+def run_inputs(config: RunConfig) -> dict[str, str]:
+    """What the results of a run depend on besides its config.
+
+    Args:
+        config: Of the run; a `dataset` handed over in Python is not looked at.
+
+    Returns:
+        Path or name → its hash, commit or version: data files, the encoder or the model in `model.from`, metrics in
+        files, packages. What is not there is `missing`.
+    """
+    found: dict[str, str] = {}
+    for source in config.sources.values():
+        found |= _data(source)
+    found |= _model(config.model.encoder or str(config.model.from_), config.model.revision)
+    for task in config.tasks.values():
+        for metric in task.metrics or ():
+            if os.path.isfile(metric):
+                found[metric] = _file_hash(metric)
+    found["mtl_hf"] = __version__
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "missing"
+    return found
+
+
+def changed_inputs(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """What differs between two results of `run_inputs`, as phrases."""
+    changes = []
+    for name in dict.fromkeys([*then, *now]):
+        before, after = then.get(name, "missing"), now.get(name, "missing")
+        if before == after:
+            continue
+        if name in ("mtl_hf", *_PACKAGES):
+            changes.append(f"{name} was {before} and is {after}")
+        elif "missing" in (before, after):
+            changes.append(f"{name} {'is new' if before == 'missing' else 'is gone'}")
+        else:
+            changes.append(f"{name} has changed")
+    return changes
+
+
+def _data(source: Source) -> dict[str, str]:
+    """Of a source: each local file by its content, or its fingerprint on the Hub."""
+    if source.path is None:
+        return {}
+    given = [*_paths(source.data_files), *_paths(source.loader.get("data_dir"))]
+    place = resolve_path(source.path)
+    if os.path.isdir(place):
+        given.append(place)
+    files = [name for pattern in given for name in _local_files(resolve_path(pattern))]
+    if files:
+        return {name: _file_hash(name) for name in files}
+    if given and not any("://" in pattern for pattern in given):
+        return dict.fromkeys(given, "missing")
+    arguments = dict(source.loader) | ({} if source.data_files is None else {"data_files": source.data_files})
+    return {", ".join(given) or source.path: _remote_data(source.path, json.dumps(arguments, sort_keys=True))}
+
+
+@functools.cache
+def _remote_data(path: str, arguments: str) -> str:
+    """The commit, or the entity tags, of data that are not on this machine; the Hub is asked once.
+
+    Args:
+        path: Of `datasets.load_dataset`.
+        arguments: Its other arguments, as JSON.
+    """
+    given = {key: value for key, value in json.loads(arguments).items() if key not in ("split", "streaming")}
+    try:
+        builder = datasets.load_dataset_builder(path, **given)
+    except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError):
+        return "missing"  # the run itself will tell why
+    return f"{builder.hash} {builder.config_id}"
+
+
+def _model(name: str, revision: str | None) -> dict[str, str]:
+    """Of an encoder, or a model of ours: each file of its folder by its content, or its commit on the Hub."""
+    try:
+        place = resolve_path(name)
+    except ValueError:
+        return {name: "missing"}
+    if os.path.isdir(place):
+        return {
+            path: _file_hash(path)
+            for path in sorted(str(path) for path in Path(place).iterdir())
+            if path.endswith(_MODEL_FILES) and os.path.basename(path) not in _ABOUT_RUNS and os.path.isfile(path)
+        } or {name: "missing"}
+    place, _, commit = place.partition("@")
+    # As it was downloaded last, without asking the Hub: whoever loads it asks, and moves that on.
+    config = cached_file(
+        place, "config.json", revision=commit or revision or "main", local_files_only=True,
+        _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
+    )  # fmt: skip
+    return {name: extract_commit_hash(config, None) or "missing"}
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """The paths and patterns of `data_files`: one, a list, or a mapping from splits to either."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _paths(item)
+    elif value is not None:
+        yield str(value)
+
+
+def _local_files(pattern: str) -> list[str]:
+    """The files that a path or a pattern names; of a folder, all that are in it."""
+    found = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
+    files = []
+    for name in sorted(found):
+        inside = sorted(map(str, Path(name).rglob("*"))) if os.path.isdir(name) else [name]
+        files += [path for path in inside if os.path.isfile(path)]
+    return files
+
+
+def _file_hash(path: str) -> str:
+    state = os.stat(path)
+    return _hash(os.path.abspath(path), state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _hash(path: str, size: int, modified: int) -> str:
+    """Of a file's content; size and time of its last change are part of the key, so that a changed file is read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]

@@ -1,0 +1,70 @@
+"""A run keeps its folder to itself: a second one that would write there is refused before it has written anything.
+
+Notable: the lock is the operating system's (`flock`), which lets go of it when the process dies, however it dies. The
+file that it is on holds who has it, for the message, and is removed at the end.
+"""
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".run.lock"
+PATIENCE = 1  # seconds: a process that is just ending still has it
+
+
+@contextmanager
+def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
+    """Keep other runs out of a folder meanwhile. The folder is made; if nothing came into it, it is removed again.
+
+    Args:
+        folder: The folder.
+        parameter: What names it, for messages.
+
+    Raises:
+        ValueError: Another run has it, or it is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"`{parameter}`: {folder} is a file.")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise ValueError(
+            f"`{parameter}`: {folder} is in use by {_owner(path)}. Wait until that has ended, or choose another folder."
+        ) from None
+    try:
+        if path.stat().st_size:
+            logger.warning("%s was left locked by %s, which is gone: taken over.", folder, _owner(path))
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        path.write_text(
+            json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": now}) + "\n", encoding="utf-8"
+        )
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # before it is released: whoever waits for this file then tries a new one
+        lock.release()
+        for place in made:
+            if any(place.iterdir()):
+                break
+            place.rmdir()
+
+
+def _owner(path: Path) -> str:
+    """Whoever has, or had, a lock, in words."""
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {known['process']} on {known['host']} (since {known['since']})"
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet, cut short, or just removed
+        return "another process"
