@@ -341,13 +341,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Look at files of rows and write a commented YAML: which are splits of one source (train, dev, test"
         " in the name), what is text, what are labels and of which task type, what is left out and why.",
     )
-    init.add_argument("files", nargs="+", metavar="FILE", help=".jsonl, .json, .csv, .tsv or .parquet")
+    init.add_argument(
+        "files", nargs="+", metavar="FILE", help=".jsonl, .json, .csv, .tsv, .parquet or CoNLL; or a folder of such"
+    )
     init.add_argument("--to", default="config.yaml", metavar="YAML", help="the file to write (default: config.yaml)")
     init.add_argument("--text", metavar="COLUMN", help="the text (FIRST,SECOND for pairs), if that is not clear")
     init.add_argument(
         "--label", action="append", default=[], metavar="COLUMN[=TYPE]",
         help="a label column, and perhaps its task type; the others of its file are then left out",
     )  # fmt: skip
+    init.add_argument("--sep", metavar="CHARACTER", help="what separates columns of .csv (default: what is found)")
     init.add_argument("--encoder", help="default: all-MiniLM-L6-v2")
     init.add_argument("--overwrite", action="store_true", help="replace a file that is there")
     init.set_defaults(function=_init)
@@ -572,6 +575,7 @@ def _init(arguments: argparse.Namespace) -> None:
         name=to.stem,
         text=arguments.text,
         labels=arguments.label,
+        sep=arguments.sep,
         encoder=arguments.encoder,
         ask=_ask if sys.stdin.isatty() else None,
     )

@@ -608,6 +608,22 @@ def test_init_replaces_nothing_and_asks_only_on_a_terminal(
     assert "    text: subject\n" in to.read_text(encoding="utf-8")
 
 
+def test_init_of_a_folder_with_a_separator_and_names_in_other_scripts(
+    out: Callable[..., str], encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    (tmp_path / "reseñas").mkdir()
+    lines = [f"comida del día {index}%{'viaje' if index % 2 else 'música'}\n" for index in range(20)]
+    (tmp_path / "reseñas" / "train.csv").write_text("texto%Categoría\n" + "".join(lines), encoding="utf-8")
+    (tmp_path / "reseñas" / "LEEME.md").write_text("-", encoding="utf-8")
+    printed = out("init", "reseñas", "--sep", "%", "--encoder", encoder_folder, "--to", "c.yaml")
+    assert "# reseñas: taken are train.csv. Not taken: LEEME.md (ends in '.md')." in printed
+    assert "sep: '%'" in printed
+    assert "  Categoría: {type: sequence_classification, source: reseñas, label: Categoría}\n" in printed
+    cli.main(["train", "c.yaml", "--dry-run", "tasks.Categoría.loss_weight=2"])
+
+
 def test_init_names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes("text,label\nfein,a\nsch\xf6n,b\n".encode("latin-1"))
     assert "rows.csv, line 3: not UTF-8" in refusal("init", tmp_path / "rows.csv", "--to", tmp_path / "c.yaml")

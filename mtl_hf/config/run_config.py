@@ -194,7 +194,7 @@ def secret_overrides(config: RunConfig) -> list[str]:
 
 def check_name(what: str, name: str) -> None:
     """Names of sources and tasks become parts of metric names, overrides and file names."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+    if not re.fullmatch(r"[^\W_][\w-]*", name):  # letters of any script, as heads may have them
         raise ValueError(f"a {what} cannot be called {name!r}: use letters, digits, `_` and `-`, no sign first.")
     if what == "task" and name in ("loss", "score", "runtime", "joint", "model_preparation_time"):
         raise ValueError(f"a task cannot be called {name!r}: `eval_{name}` already means something else.")

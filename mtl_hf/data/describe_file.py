@@ -4,7 +4,7 @@ Notable: it only looks. What a column is good for is decided in `draft.py`.
 """
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,10 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 
+from .files import loader_of
 from .sources import has_text, load_file
 
+Loader = tuple[str, dict[str, Any]]  # a loader of `datasets`, as `csv`, and its arguments
 # Columns called like this hold text, or pairs of texts.
 TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
 PAIR_COLUMNS = (
@@ -28,8 +30,8 @@ class Column:
 
     Attributes:
         name: Its name.
-        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers), `number`, `truth`, `date` or
-            `other`.
+        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers or of true and false), `number`,
+            `truth`, `date` or `other`.
         num_missing: Rows without a value: null, NaN, an empty or blank string.
         num_blank: Of strings and lists of strings, the rows that a source could not read as text.
         num_values: Values that are there; of lists, items.
@@ -60,27 +62,47 @@ class Column:
 
 @dataclass
 class FileDescription:
-    """What a file holds: its path, its number of rows, and its columns by name."""
+    """What a file holds.
+
+    Attributes:
+        path: Its path.
+        loader: The loader of `datasets` that reads it, and the arguments of that.
+        rows: Its rows.
+        columns: Name → what that column holds.
+    """
 
     path: str
-    num_rows: int
+    loader: Loader
+    rows: datasets.Dataset
     columns: dict[str, Column]
 
+    @property
+    def is_csv(self) -> bool:
+        """Whether it is a table of text, which does not tell what is a number."""
+        return self.loader[0] == "csv"
 
-def describe_file(path: str | Path) -> FileDescription:
+    @property
+    def num_rows(self) -> int:
+        """Its number of rows."""
+        return len(self.rows)
+
+
+def describe_file(path: str | Path, loader: Loader | None = None, as_text: Collection[str] = ()) -> FileDescription:
     """Look at every column of a file.
 
     Args:
-        path: A file of `sources.FILE_LOADERS`.
+        path: The file.
+        loader: The loader of `datasets` and its arguments; None for those of its ending.
+        as_text: Columns of CSV that stay text, as labels do in runs.
 
     Raises:
         ValueError: It cannot be read, with the line; or it has no rows.
     """
-    rows = load_file(path)
+    rows = load_file(path, as_text, loader)
     if not len(rows):
         raise ValueError(f"{path} has no rows.")
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
-    return FileDescription(str(path), len(rows), columns)
+    return FileDescription(str(path), loader or loader_of(path), rows, columns)
 
 
 def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
@@ -93,7 +115,7 @@ def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
         held = str(getattr(feature, "dtype", ""))
         kind = "date" if held.startswith(("date", "timestamp")) else _KINDS.get(held.rstrip("0123456789"), "other")
     else:
-        kind = {"string": "words", "number": "numbers"}.get(
+        kind = {"string": "words", "number": "numbers", "truth": "numbers"}.get(
             _KINDS.get(str(getattr(inner, "dtype", "")).rstrip("0123456789"), ""), "other"
         )
     present = [value for value in values if not is_missing(value)]

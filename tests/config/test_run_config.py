@@ -76,14 +76,14 @@ def test_config_without_tasks_is_refused() -> None:
         RunConfig.load(minimal(tasks={}))
 
 
-@pytest.mark.parametrize("name", ["a.b", "a b", "", "-a", "_a", "é", "loss", "score", "joint", "runtime"])
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "-a", "_a", "é!", "loss", "score", "joint", "runtime"])
 def test_task_name_that_cannot_be_one_is_refused(name: str) -> None:
     task = minimal()["tasks"]["sentiment"]
     with pytest.raises(ValueError, match=rf"a task cannot be called '{re.escape(name)}'"):
         RunConfig.load(minimal(tasks={name: task}))
 
 
-@pytest.mark.parametrize("name", ["a", "NER-2", "wikiann_de", "2nd"])
+@pytest.mark.parametrize("name", ["a", "NER-2", "wikiann_de", "2nd", "é", "Categoría", "类别", "тема_2"])
 def test_names_of_letters_digits_and_dashes_are_fine(name: str) -> None:
     config = minimal()
     config["sources"] = {name: config["sources"]["reviews"]}

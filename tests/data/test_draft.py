@@ -10,7 +10,7 @@ import pytest
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data import draft
-from mtl_hf.data.draft import draft_config, group_files
+from mtl_hf.data.draft import draft_config
 from mtl_hf.data.labels import build_tasks, check_tasks
 from mtl_hf.data.sources import load_sources
 
@@ -65,44 +65,111 @@ def tasks_of(config: RunConfig) -> dict[str, tuple[str, str | None]]:
     return {name: (task.type, task.label) for name, task in config.tasks.items()}
 
 
-# Which files belong together
+# Which files
 
 
-def test_splits_are_told_by_words_in_the_names_of_files_or_folders() -> None:
-    assert group_files(["/d/a-train.csv", "/d/a_dev.csv", "/d/A/train.csv", "/d/A/TEST.csv", "/d/b.csv"]) == {
-        "a": {"train": ["/d/a-train.csv"], "validation": ["/d/a_dev.csv"]},
-        "A": {"train": ["/d/A/train.csv"], "test": ["/d/A/TEST.csv"]},
-        "b": {"train": ["/d/b.csv"]},
-    }
-    assert group_files(["/d/train/x.csv", "/d/test/x.csv", "/d/train/y.csv"]) == {
-        "x": {"train": ["/d/train/x.csv"], "test": ["/d/test/x.csv"]},
-        "y": {"train": ["/d/train/y.csv"]},
-    }
+def test_a_folder_is_its_files_and_what_is_not_used_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    for name in ("hotels/train.csv", "hotels/test.csv", "cafes.csv"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write(folder / name, [{"body": row["body"], "mood": row["mood"]} for row in review_rows()])
+    write(folder / "plain.jsonl", [{"text": row["body"]} for row in review_rows()])
+    (folder / "about.json").write_text('{"license": "mit"}', encoding="utf-8")
+    (folder / "README.md").write_text("# rows", encoding="utf-8")
+    yaml = draft_config([str(folder)])
+    config = runs(yaml, tmp_path)
+    assert config.sources["hotels"].data_files == {
+        "train": str(folder / "hotels" / "train.csv"), "test": str(folder / "hotels" / "test.csv")
+    }  # fmt: skip
+    assert {*config.sources} == {"hotels", "cafes"}
+    (line,) = [line for line in yaml.splitlines() if line.startswith(f"# {folder}: ")]
+    taken, _, rest = line.partition(". Not taken: ")
+    assert taken == f"# {folder}: taken are cafes.csv, hotels/train.csv, hotels/test.csv"
+    assert "README.md (ends in '.md'); about.json (one object, no list of rows); plain.jsonl (" in rest
+    assert "none holds labels or numbers" in rest
+    with pytest.raises(ValueError, match="none holds labels or numbers"):  # of a file that someone names
+        draft_config([str(folder / "hotels" / "train.csv"), str(folder / "plain.jsonl")])
 
 
-def test_shards_are_files_of_one_split_and_names_of_sources_differ() -> None:
-    shards = [f"/d/train-0000{number}-of-00002.parquet" for number in range(2)]
-    assert group_files(shards) == {"d": {"train": shards}}
-    assert group_files(["/one/x.csv", "/two/x.csv"]) == {
-        "x": {"train": ["/one/x.csv"]},
-        "two_x": {"train": ["/two/x.csv"]},
-    }
-    assert list(group_files(["/d/ä.csv", "/d/ö.csv"])) == ["data", "d_data"]
-    assert list(group_files(["/d/latest.csv", "/d/trainer.csv"])) == ["latest", "trainer"]  # no words for splits
+def test_a_folder_of_nothing_to_train_on_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.pdf").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"is a folder without files of rows \(.*it holds .*notes\.pdf"):
+        draft_config([str(tmp_path)])
+    write(tmp_path / "rows.csv", [{"text": row["body"]} for row in review_rows()])
+    with pytest.raises(ValueError, match=r"rows\.csv has the columns text: beside the text \(text\) none holds"):
+        draft_config([str(tmp_path)])
 
 
-@pytest.mark.parametrize(
-    ("paths", "message"),
-    [
-        (["/d/a-test.csv"], "by the name this is test, and no file beside it is for training"),
-        (["/d/a-train.csv", "/d/a-test.tsv"], "files of one kind"),
-        (["/d/a.csv", "/d/a.csv"], "named twice"),
-        (["/d/a-b.csv", "/d/a_b.csv"], "by their names all are the train split of one source"),
-    ],
-)
-def test_files_that_make_no_source_are_refused(paths: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        group_files(paths)
+@pytest.mark.parametrize(("separator", "flag"), [(";", None), ("|", None), ("\t", None), ("%", "%"), (";", ";")])
+def test_the_separator_is_found_or_given_and_written(separator: str, flag: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    lines = [f"{row['body']}, and more{separator}{row['mood']}{separator}{number % 3}\n"
+             for number, row in enumerate(review_rows())]  # fmt: skip
+    path.write_text("".join([f"body{separator}mood{separator}stars\n", *lines]), encoding="utf-8")
+    yaml = draft_config([str(path)], sep=flag)
+    config = runs(yaml, tmp_path)
+    assert config.sources["rows"].loader == {"sep": separator}
+    assert set(tasks_of(config)) == {"mood", "stars"}
+    assert load_sources(config)["rows"].texts("train")[0].endswith(", and more")
+
+
+def test_a_comma_is_not_written_and_a_separator_is_one_character(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.csv", review_rows())
+    assert "sep" not in runs(draft_config([path]), tmp_path).sources["rows"].loader
+    assert r"--sep '\t'" in draft_config([write(tmp_path / "tab.tsv", review_rows())], sep=r"\t")
+    with pytest.raises(ValueError, match=r"`--sep` is ';;'; it is one character"):
+        draft_config([path], sep=";;")
+
+
+def test_files_of_one_source_are_read_alike(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", review_rows())
+    (tmp_path / "test.csv").write_text("body;mood\nfine;pos\npoor;neg\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"train\.csv and .*test\.csv are .* but their `sep` differs: ',' and ';'"):
+        draft_config([train, str(tmp_path / "test.csv")])
+
+
+def test_brackets_in_a_path_are_no_pattern(tmp_path: Path) -> None:
+    (tmp_path / "d[0]").mkdir()
+    path = write(tmp_path / "d[0]" / "br[1].csv", review_rows())
+    write(tmp_path / "d[0]" / "br1.csv", review_rows()[:20])
+    config = runs(draft_config([path]), tmp_path)
+    assert len(load_sources(config)["br_1"].splits["train"]) > 30
+
+
+def conll_lines(*tags_of_columns: str, separator: str = " ") -> str:
+    generator = random.Random(0)
+    sentences = [some_text(generator).split() for _ in range(40)]
+    return "\n".join(
+        "".join(
+            separator.join([word, *(tag if "o" in word else "O" for tag in tags_of_columns)]) + "\n" for word in words
+        )
+        for words in sentences
+    )
+
+
+@pytest.mark.parametrize("name", ["words.conll", "words.txt"])
+def test_conll_files_get_names_for_their_columns(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(f"-DOCSTART- -X- -X- O\n\n{conll_lines('NN', 'B-NP', 'B-FOOD')}", encoding="utf-8")
+    yaml = draft_config([str(path)])
+    config = runs(yaml, tmp_path)
+    assert config.sources["words"].loader == {"column_names": ["tokens", "pos_tags", "chunk_tags", "ner_tags"]}
+    assert config.sources["words"].text == "tokens"
+    assert tasks_of(config)["ner_tags"] == ("token_classification", "ner_tags")
+    path.write_text(conll_lines("B-FOOD", separator="\t"), encoding="utf-8")
+    config = runs(draft_config([str(path)]), tmp_path)
+    assert config.sources["words"].loader == {"column_names": ["tokens", "tags"]}
+    assert len(load_sources(config)["words"].splits["train"]) == 36  # of 40, a tenth is carved off
+
+
+def test_text_that_is_no_conll_and_numbered_words_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("some lines\n\nof text\n\nby someone\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"words.txt ends in '.txt'"):
+        draft_config([str(path)])
+    path.write_text("\n\n".join(f"1\tone\tNUM\n2\tday{day}\tNOUN" for day in range(9)) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="looks like CoNLL-U, with the number of each word in the first column"):
+        draft_config([str(path)])
 
 
 # Which column is what
@@ -227,8 +294,50 @@ def test_names_that_no_task_can_have(tmp_path: Path) -> None:
             for row in review_rows()]  # fmt: skip
     config = runs(draft_config([write(tmp_path / "rows.jsonl", rows)]), tmp_path)
     assert {task.label: name for name, task in config.tasks.items()} == {
-        "train": "rows_train", "loss": "rows_loss", "größe!": "gr_e",
+        "train": "rows_train", "loss": "rows_loss", "größe!": "größe",
     }  # fmt: skip
+
+
+def test_names_keep_letters_of_any_script(tmp_path: Path) -> None:
+    rows = [{"text": row["body"], "Categoría": row["mood"], "Cafe\u0301 / Thé": row["mood"], "类别": row["mood"]}
+            for row in review_rows()]  # fmt: skip
+    config = runs(draft_config([write(tmp_path / "Kommentare_für_Müller.jsonl", rows)]), tmp_path)
+    assert list(config.sources) == ["Kommentare_für_Müller"]
+    assert list(config.tasks) == ["Categoría", "Café_Thé", "类别"]
+
+
+def test_labels_that_are_numbers_get_a_comment_that_names_them(tmp_path: Path) -> None:
+    generator = random.Random(0)
+    rows = []
+    for number in range(40):
+        words = some_text(generator, 3, 6).split()
+        rows.append({"words": words, "tags": [number % 3 for number in range(len(words))], "topics": [number % 4],
+                     "rating": number % 5, "truth": number % 2 == 0, "kind": "ab"[number % 2]})  # fmt: skip
+    yaml = draft_config([write(tmp_path / "r.jsonl", rows)])
+    runs(yaml, tmp_path)
+    comments = {line.split(":")[0].strip("# "): line for line in yaml.splitlines() if "labels, " in line}
+    named = {column: line.partition("numbers without names: ")[2] for column, line in comments.items()}
+    assert named == {
+        "tags": "`labels: {0: O, 1: B-PER, 2: I-PER}` gives each one",
+        "topics": "`labels: {0: NAME, 1: NAME, 2: NAME, ...}` gives each one",
+        "rating": "`labels: {0: NAME, 1: NAME, 2: NAME, ...}` gives each one",
+        "truth": "",
+        "kind": "",
+    }
+
+
+def test_labels_of_csv_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    rows = [{"text": row["body"], "version": ["1.0", "2.0"][number % 2], "code": ["007", "7", "70"][number % 3],
+             "stars": number % 3, "score": number / 4} for number, row in enumerate(review_rows())]  # fmt: skip
+    yaml = draft_config([write(tmp_path / "rows.csv", rows)], labels=["version", "code", "stars", "score=regression"])
+    assert "# version: 2 labels, 60 rows in train: '1.0' 30, '2.0' 30\n" in yaml
+    assert "# code: 3 labels, 60 rows in train: '007' 20, '7' 20, '70' 20\n" in yaml
+    assert "'2' 20; these are numbers without names: `labels: {0: NAME, 1: NAME, 2: NAME}` gives each one" in yaml
+    assert "# score: 0 to 14.75, 60 different numbers" in yaml
+    config = runs(yaml, tmp_path)
+    tasks = build_tasks(config, load_sources(config))
+    assert tasks["version"].labels == ["1.0", "2.0"]
+    assert set(tasks["code"].labels) == {"007", "7", "70"}
 
 
 def test_texts_that_are_missing_are_dropped_and_counted(tmp_path: Path) -> None:

@@ -1,0 +1,152 @@
+"""Which files belong together: folders as the files in them, and files as splits of sources, by their names."""
+
+import collections
+import itertools
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .describe_file import Loader
+from .files import FILE_LOADERS, find_separator, has_rows, loader_of
+from .shapes import conll_columns
+from .sources import SPLITS
+
+SPLIT_WORDS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "devel": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+
+
+CONLL_ENDINGS = (".conll", ".txt", ".iob", ".bio")  # of files that may be CoNLL
+
+
+def expand_folders(paths: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
+    """Folders as the files of rows in them and in their sub-folders; hidden files and folders are passed over.
+
+    Returns:
+        The paths without folders, in order; those of them that folders brought; and the other files of the folders
+        with the reason why each is left out.
+
+    Raises:
+        ValueError: A folder without files of rows.
+    """
+    files: list[str] = []
+    found: list[str] = []
+    left_out: dict[str, str] = {}
+    for path in paths:
+        if not os.path.isdir(path):
+            files.append(path)
+            continue
+        held = sorted(
+            str(item)
+            for item in Path(path).rglob("*")
+            if item.is_file() and not any(part.startswith(".") for part in item.relative_to(path).parts)
+        )
+        reasons = {item: _no_rows(item) for item in held}
+        taken = [item for item in held if not reasons[item]]
+        if not taken:
+            shown = ", ".join(held[:10]) + (", ..." if len(held) > 10 else "")
+            raise ValueError(f"{path} is a folder without files of rows ({', '.join(FILE_LOADERS)});"
+                             f" it holds {shown or 'nothing'}.")  # fmt: skip
+        files += taken
+        found += taken
+        left_out |= {item: reason for item, reason in reasons.items() if reason}
+    return files, found, left_out
+
+
+def _no_rows(path: str) -> str:
+    """Why a file of a folder is not one of rows; empty where it is one."""
+    ending = Path(path).suffix.lower()
+    if ending == ".json":
+        with open(path, encoding="utf-8", errors="replace") as file:
+            try:
+                return "one object, no list of rows" if isinstance(json.load(file), dict) else ""
+            except json.JSONDecodeError:  # an object a line, or broken, which its reader will tell
+                return ""
+    if has_rows(path):
+        return ""
+    if ending in CONLL_ENDINGS:
+        return "" if conll_columns(path) else "lines of text without labels"
+    return f"ends in {ending!r}" if ending else "has no ending"
+
+
+def find_loader(path: str, sep: str | None = None) -> Loader | None:
+    """The loader of a file and its arguments, by its ending and what it holds; None where there is none.
+
+    Args:
+        path: The file; there may be none of that name.
+        sep: What separates the columns of a CSV file; None to find it.
+
+    Raises:
+        ValueError: A CoNLL file that cannot be read yet, or one that cannot be opened.
+    """
+    ending = Path(path).suffix.lower()
+    if ending in CONLL_ENDINGS and os.path.isfile(path):
+        names = conll_columns(path)
+        return ("conll", {"column_names": names}) if names else None
+    if not has_rows(path) or not os.path.isfile(path):
+        return None
+    loader, arguments = loader_of(path)
+    if loader == "csv" and "sep" not in arguments and (sep := sep or find_separator(path)) != ",":
+        arguments["sep"] = sep
+    return loader, arguments
+
+
+def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Source → split → its files, by the words for splits in the names of files, or else of their folders.
+
+    Raises:
+        ValueError: The same file twice, or validation or test files of a source without training files.
+    """
+    if twice := [path for path, count in collections.Counter(map(str, paths)).items() if count > 1]:
+        raise ValueError(f"{twice[0]} is named twice.")
+    groups: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
+    for path in map(Path, paths):
+        folder = path.absolute().parent
+        stem = path.name.removesuffix("".join(path.suffixes[-2:])) if has_rows(path.stem) else path.stem  # rows.csv.gz
+        parts = re.split(r"[\W_]+", stem)
+        split = next((SPLIT_WORDS[part.lower()] for part in parts if part.lower() in SPLIT_WORDS), None)
+        if split is not None:  # a shard's number, as in train-00000-of-00002, is no name
+            rest = re.sub(r"[-_]?\d+-of-\d+$", "", stem)
+            rest = "_".join(part for part in re.split(r"[\W_]+", rest) if part.lower() not in SPLIT_WORDS)
+        elif folder.name.lower() in SPLIT_WORDS:
+            split, rest, folder = SPLIT_WORDS[folder.name.lower()], "_".join(parts), folder.parent
+        else:
+            split, rest = "train", "_".join(parts)
+        groups[str(folder), rest.strip("_")].setdefault(split, []).append(str(path))
+    sources: dict[str, dict[str, list[str]]] = {}
+    for (folder_name, rest), splits in groups.items():
+        files = [path for held in splits.values() for path in held]
+        if "train" not in splits:
+            raise ValueError(
+                f"{', '.join(files)}: by the name this is {' and '.join(splits)}, and no file beside it is for"
+                " training: name that too, or rename the file."
+            )
+        for split, held in splits.items():
+            if len({re.sub(r"\d+", "", Path(path).name) for path in held}) > 1:
+                raise ValueError(
+                    f"{', '.join(held)}: by their names all are the {split} split of one source; rename those that are"
+                    " not, or name one at a time."
+                )
+        if len({repr(loader_of(path)) if has_rows(path) else "" for path in files}) > 1:
+            raise ValueError(f"{', '.join(files)} are splits of one source, and so should be files of one kind.")
+        name = plain_name(rest or Path(folder_name).name) or "data"
+        if name in sources:
+            name = plain_name(f"{Path(folder_name).name}_{name}")
+        unique = next(candidate for candidate in numbered(name) if candidate not in sources)
+        sources[unique] = {split: splits[split] for split in SPLITS if split in splits}
+    return sources
+
+
+def numbered(name: str) -> Iterator[str]:
+    """A name, then the same with 2, 3, ... behind it."""
+    yield name
+    yield from (f"{name}_{number}" for number in itertools.count(2))
+
+
+def plain_name(name: str) -> str:
+    """A name of letters (of any script) and digits, with `_` for what is between. Accents are parts of letters."""
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name)).strip("_")

@@ -1,0 +1,252 @@
+"""Shapes of files that the package cannot read yet: each is recognised, named, and given a way out.
+
+Notable: one function a shape, so that one which becomes readable is taken out alone. They look at values; names of
+columns only help.
+"""
+
+import collections
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .describe_file import Column, FileDescription, label_name
+
+MOST = 0.95  # a share of rows that have a shape; the others may be slips
+MAX_NAMES = 200  # more different values than this are no names of labels
+_TAG = re.compile(r"O|[BIESLU][-_].+|.+[-_][BIESLU]")
+_SENTENCE = re.compile(
+    r"(?i)\W*(sent|sentence|doc|document|utt|utterance|paragraph|sequence)[\W_]*(id|ids|no|nr|num|number|idx|index)?[\W_]*"
+)
+_LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape that cannot be read yet.
+
+    Attributes:
+        looks: What the column or file looks like, as in `it looks like ...`.
+        convert: What to convert it to, as in `convert it to ...`.
+    """
+
+    looks: str
+    convert: str
+
+    def __str__(self) -> str:
+        return f"looks like {self.looks}. This cannot be read yet; convert it to {self.convert}"
+
+
+def file_shape(file: FileDescription) -> Shape | None:
+    """The shape of a whole file that cannot be read yet; None where its columns decide."""
+    return word_per_row(file)
+
+
+def column_shapes(file: FileDescription) -> dict[str, Shape]:
+    """Column → its shape, of the columns that cannot be read yet."""
+    found = {}
+    for column in file.columns.values():
+        values = [value for value in file.rows[column.name] if value is not None]
+        shape = spans(column, values, file) if column.kind == "other" else None
+        if column.kind == "string" and column.num_values:
+            shape = lists_as_text(column, values) or joined_labels(column, values) or decimal_commas(values)
+        if shape is not None:
+            found[column.name] = shape
+    readable = [column for column in file.columns.values() if column.name not in found]
+    return found | tags_between_spaces(file, readable)
+
+
+def word_per_row(file: FileDescription) -> Shape | None:
+    """A word a row, with tags of spans beside it or the number of its sentence."""
+    strings = [column for column in file.columns.values() if column.kind == "string" and column.num_values]
+    single = [column for column in strings if float((_lengths(column) == 1).mean()) >= MOST]
+    tags = [column for column in single if _is_tags(file.rows[column.name])]
+    groups = [column.name for column in file.columns.values() if _SENTENCE.fullmatch(column.name) and _repeats(column)]
+    words = [column for column in single if column not in tags and column.name not in groups]
+    if (
+        not words
+        or not (tags or groups)
+        or any(column not in single for column in strings if column.name not in groups)
+    ):
+        return None
+    word = max(words, key=lambda column: column.num_distinct)
+    labels = tags or [column for column in words if column is not word]
+    if not labels:
+        return None
+    first = file.rows[:2]
+    example = {column.name: list(first[column.name]) for column in (word, *labels)}
+    sentences = f", with the sentences numbered in `{groups[0]}`" if groups else ""
+    return Shape(
+        f"one word a row: words in `{word.name}`, their tags in"
+        f" {' and '.join(f'`{column.name}`' for column in labels)}{sentences}",
+        f"one sentence a row, with a list of words and a list with the tag of each: {_json(example)}",
+    )
+
+
+def _is_tags(values: Iterable[Any]) -> bool:
+    """Whether values are tags of spans (BIO and its kin), nearly all of them."""
+    counts = collections.Counter(value for value in values if value)
+    tags = sum(count for value, count in counts.items() if _TAG.fullmatch(value))
+    return bool(counts["O"]) and len(counts) > 1 and tags >= MOST * counts.total()
+
+
+def _repeats(column: Column) -> bool:
+    """Whether values come again, or are left empty in most rows as a spreadsheet leaves them."""
+    rows = column.num_values + column.num_missing
+    return 1 < column.num_distinct <= rows / 2
+
+
+def _lengths(column: Column) -> Any:
+    return column.lengths[column.lengths >= 0]
+
+
+def spans(column: Column, values: list[Any], file: FileDescription) -> Shape | None:
+    """Entities as [start, end, label] or {start, end, label}: of characters in a string, or of words in a list."""
+    found = [item for value in values if isinstance(value, list) for item in value]
+    if not found or not all(map(_is_span, found)):
+        return None
+    words = any(other.kind == "words" and other.num_values for other in file.columns.values())
+    writer = "doccano writes" if isinstance(found[0], list) else "spaCy and Prodigy write"
+    kind = "words, as GLiNER reads" if words else f"characters, as {writer}"
+    return Shape(
+        f"entities as spans of {kind} them ({_json(found[0])})",
+        "a list of words and a list with the tag of each:"
+        ' {"tokens": ["Ana", "flew", "to", "Riga"], "tags": ["B-PER", "O", "O", "B-LOC"]}',
+    )
+
+
+def _is_span(item: Any) -> bool:
+    if isinstance(item, dict):
+        return isinstance(item.get("start"), int) and isinstance(item.get("end"), int)
+    return (
+        isinstance(item, list)
+        and len(item) == 3
+        and sorted(type(part).__name__ for part in item) == ["int", "int", "str"]
+    )
+
+
+def lists_as_text(column: Column, values: list[Any]) -> Shape | None:
+    """Lists that a table holds as text: `['a', 'b']`."""
+    cells = [value.strip() for value in values if value.strip()]
+    lists = [cell for cell in cells if _LIST.fullmatch(cell)]
+    if not cells or len(lists) < MOST * len(cells):
+        return None
+    shown = lists[0] if len(lists[0]) <= 40 else f"{lists[0][:37]}..."
+    return Shape(
+        f"lists written as text ({shown})", f"lists, in .jsonl or .parquet: {_json({column.name: ['a', 'b']})}"
+    )
+
+
+def joined_labels(column: Column, values: list[Any]) -> Shape | None:
+    """Several labels in a cell, with a sign between them: `a;b`."""
+    cells = [value.strip() for value in values if value.strip()]
+    for separator in ";|,":
+        joined = [cell for cell in cells if separator in cell]
+        names = {name.strip() for cell in cells for name in cell.split(separator)}
+        few = (
+            len(names) <= MAX_NAMES and len(names) < len({*cells}) and all(0 < len(name.split()) <= 4 for name in names)
+        )
+        if len(joined) > 1 and len(joined) >= len(cells) / 50 and few and not all(map(_DECIMAL_COMMA.fullmatch, cells)):
+            example = [name.strip() for name in joined[0].split(separator)]
+            return Shape(
+                f"several labels a cell, separated by {separator!r} ({joined[0]!r})",
+                f"a list of labels, in .jsonl or .parquet: {_json({column.name: example})} (`[]` for none)",
+            )
+    return None
+
+
+def decimal_commas(values: list[Any]) -> Shape | None:
+    """Numbers as `3,5`."""
+    cells = [value.strip() for value in values if value.strip()]
+    commas = [cell for cell in cells if "," in cell]
+    if not commas or not all(map(_DECIMAL_COMMA.fullmatch, cells)):
+        return None
+    return Shape(
+        f"numbers with a comma ({commas[0]})",
+        'numbers with a decimal point, or add `decimal: ","` to the source in the YAML and a task for them',
+    )
+
+
+def tags_between_spaces(file: FileDescription, columns: Iterable[Column]) -> dict[str, Shape]:
+    """Two columns of strings with as many words each, of which one is tags: `Ana flew` and `B-PER O`."""
+    strings = [column for column in columns if column.kind == "string" and column.num_values]
+    found = {}
+    for words, tags in itertools.permutations(strings, 2):
+        both = (words.lengths > 0) & (tags.lengths > 0)
+        if not both.any() or float(tags.lengths[both].mean()) < 2:
+            continue
+        if float((words.lengths == tags.lengths)[both].mean()) < MOST:
+            continue
+        vocabulary, kinds = (" ".join(filter(None, file.rows[column.name])).split() for column in (words, tags))
+        few = len({*kinds}) <= MAX_NAMES and 2 * len({*kinds}) < len({*vocabulary})
+        if not few and not _is_tags(kinds):
+            continue
+        row = file.rows[int(both.argmax())]
+        example = {column.name: row[column.name].split() for column in (words, tags)}
+        found[tags.name] = Shape(
+            f"one tag for each word of `{words.name}`, with spaces between ({row[tags.name][:40]})",
+            f"lists, in .jsonl or .parquet: {_json(example)}",
+        )
+    return found
+
+
+def conll_columns(path: str | Path) -> list[str]:
+    """Names for the columns of a CoNLL file: a word a line with its tags, and a blank line between sentences.
+
+    Args:
+        path: Any file of text. Its first 5,000 lines decide.
+
+    Returns:
+        The names, empty where it is no such file: `tokens`, others, `tags`; of CoNLL-2003 those that are usual.
+
+    Raises:
+        ValueError: The words are numbered, as in CoNLL-U, which cannot be read yet.
+    """
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        lines = [line.strip() for line in itertools.islice(file, 5000)]
+    kept = [line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))]
+    rows = [line.split("\t") if "\t" in line else line.split() for line in kept]
+    usual = collections.Counter(map(len, rows)).most_common(1)
+    if not usual or usual[0][0] < 2 or usual[0][1] < MOST * len(rows) or "" not in lines:
+        return []
+    width = usual[0][0]
+    columns = list(zip(*(row for row in rows if len(row) == width), strict=True))
+    if not any(_is_tags(column) or len({*column}) <= min(MAX_NAMES, len(column) / 4) for column in columns[1:]):
+        return []
+    if sum(map(str.isdecimal, columns[0])) >= MOST * len(columns[0]):
+        shape = Shape(
+            "CoNLL-U, with the number of each word in the first column",
+            "a word a line and its tag, with a tab between and a blank line after each sentence",
+        )
+        raise ValueError(f"{path} {shape}.")
+    if width == 4 and _is_tags(columns[2]) and _is_tags(columns[3]):
+        return ["tokens", "pos_tags", "chunk_tags", "ner_tags"]
+    return ["tokens", *(f"column_{number}" for number in range(2, width)), "tags"]
+
+
+def one_hot_columns(file: FileDescription) -> list[str]:
+    """Columns with 0 or 1 in every row, where there are at least three of them: perhaps one label each."""
+    columns = [
+        column.name
+        for column in file.columns.values()
+        if column.num_values
+        and not column.num_missing
+        and (column.kind == "truth" or (column.kind == "number" and column.whole and column.bounds in ((0, 1), (0, 0))))
+    ]
+    return columns if len(columns) > 2 else []
+
+
+def one_hot_length(column: Column, values: Iterable[Any]) -> int:
+    """The length of a column's lists where all have one and hold only 0 and 1; 0 where they are no one-hot lists."""
+    lengths = {int(length) for length in _lengths(column)}
+    items = {label_name(item) for value in values if value is not None for item in value}
+    one_hot = len(lengths) == 1 and max(lengths) > 1 and (items <= {"0", "1"} or items <= {"true", "false"})
+    return lengths.pop() if one_hot else 0
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

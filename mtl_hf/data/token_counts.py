@@ -1,0 +1,71 @@
+"""How many tokens the texts of files have, for the `max_length` of a config that is about to be written."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+from transformers import AutoConfig, PreTrainedTokenizerBase
+
+from ..config import resolve_path
+from ..modeling.encoding import encode, load_tokenizer, longest_input
+from .sources import has_text
+
+COUNTED = 500  # texts whose tokens are counted: those with the most characters
+_NO_LIMIT = 10**7  # tokens; more than any text has
+
+
+def load_counter(encoder: str, words: bool) -> tuple[PreTrainedTokenizerBase | None, int]:
+    """Load the tokenizer of an encoder, and find its longest input.
+
+    Args:
+        encoder: Hub id, folder or `package:<python package>/<folder>`.
+        words: Whether some texts are lists of words.
+
+    Returns:
+        The tokenizer and the number of tokens that the encoder can take; None and 512 where these are not on this
+        machine. Nothing is downloaded.
+
+    Raises:
+        ValueError: The Python package is not installed, or the tokenizer cannot align words.
+    """
+    name = resolve_path(encoder)
+    options = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        tokenizer = load_tokenizer(name, **options)
+        limit = longest_input(tokenizer, AutoConfig.from_pretrained(name, **options))
+    except (OSError, ValueError):
+        return None, 512
+    return (load_tokenizer(name, words=True, **options) if words else tokenizer), limit
+
+
+def count_tokens(
+    files: Sequence[datasets.Dataset], columns: Sequence[str], form: str, tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    """Count the tokens of the longest texts, as the encoder will read them.
+
+    Args:
+        files: The rows of each file of a source.
+        columns: Its text column, or two for pairs.
+        form: One of `encoding.FORMS`. Of texts `apart` the longer one counts.
+        tokenizer: The encoder's.
+
+    Returns:
+        Tokens, special ones included, of each of the `COUNTED` texts with the most characters.
+    """
+    texts: list[Any] = []
+    for rows in files:
+        texts += zip(*(rows[column] for column in columns), strict=True)
+    texts = [parts for parts in texts if all(map(has_text, parts))]
+    if form == "apart":
+        texts = [(part,) for part in itertools.chain.from_iterable(texts)]
+    texts = sorted(texts, key=_characters, reverse=True)[:COUNTED]
+    if not texts:
+        return []
+    read = {"apart": "string"}.get(form, form)
+    given = texts if read == "pair" else [text for (text,) in texts]
+    return [len(ids) for ids in encode(tokenizer, given, form=read, max_length=_NO_LIMIT)["input_ids"]]
+
+
+def _characters(parts: Sequence[Any]) -> int:
+    return sum(len(part) if isinstance(part, str) else sum(map(len, part)) + len(part) for part in parts)

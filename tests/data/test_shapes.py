@@ -1,0 +1,148 @@
+"""Tests of `mtl_hf.data.shapes`: shapes that cannot be read yet are recognised, and what is readable is left alone."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtl_hf.data.describe_file import describe_file
+from mtl_hf.data.draft import draft_config
+from mtl_hf.data.shapes import column_shapes, file_shape, one_hot_columns, one_hot_length
+
+SENTENCES = [
+    (["Ana", "flew", "to", "Riga", "."], ["B-PER", "O", "O", "B-LOC", "O"]),
+    (["Bo", "Lind", "came", "."], ["B-PER", "I-PER", "O", "O"]),
+    (["nobody", "else", "came", "yesterday", "."], ["O"] * 5),
+    (["In", "Port", "of", "Elm", "Ana", "met", "Dev"], ["O", "B-LOC", "I-LOC", "I-LOC", "B-PER", "O", "B-PER"]),
+] * 5  # fmt: skip
+TOPICS = [["harbour"], [], ["orchard", "library"], ["library"], ["harbour", "orchard"], ["orchard"]] * 5
+TEXTS = [f"the {number} boats crowd the quay on day {number}" for number in range(len(TOPICS))]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if path.suffix == ".jsonl":
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        else:
+            table = csv.DictWriter(file, rows[0])
+            table.writeheader()
+            table.writerows(rows)
+    return str(path)
+
+
+def labelled(labels: list[Any]) -> list[dict[str, Any]]:
+    return [{"text": text, "labels": label} for text, label in zip(TEXTS, labels, strict=True)]
+
+
+def words_in_rows(*, numbered: bool = True, first_only: bool = False) -> list[dict[str, Any]]:
+    rows = []
+    for number, (words, tags) in enumerate(SENTENCES):
+        for place, (word, tag) in enumerate(zip(words, tags, strict=True)):
+            group = {"Sentence #": f"Sentence: {number}" if place == 0 or not first_only else ""} if numbered else {}
+            rows.append(group | {"Word": word, "Tag": tag})
+    return rows
+
+
+_SPANS = [[[0, 3, "PER"], [12, 16, "LOC"]], [[0, 7, "PER"]], [], [[3, 14, "LOC"]]] * 5
+PAIRS = list(zip(SENTENCES, _SPANS, strict=True))
+REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
+    "a word a row": ("csv", words_in_rows(), "words in `Word`, their tags in `Tag`, .* numbered in `Sentence #`"),
+    "a number at the first word": ("csv", words_in_rows(first_only=True), "one word a row: .*numbered in `Sentence #`"),
+    "a word a row alone": ("csv", words_in_rows(numbered=False), r'a row: .*{"Word": \["Ana", "flew"\], "Tag"'),
+    "doccano": (
+        "jsonl", [{"text": " ".join(words), "label": spans} for (words, _), spans in PAIRS],
+        r'the column \'label\' looks like entities as spans of characters, .* \(\[0, 3, "PER"\]\)',
+    ),
+    "spacy": (
+        "jsonl", [{"text": " ".join(words), "entities": [{"start": start, "end": end, "label": label}
+                                                          for start, end, label in spans]}
+                  for (words, _), spans in PAIRS],
+        "the column 'entities' looks like entities as spans of characters",
+    ),
+    "gliner": (
+        "jsonl", [{"tokenized_text": words, "ner": [[0, 0, "PER"]]} for words, _ in SENTENCES],
+        "the column 'ner' looks like entities as spans of words",
+    ),
+    "names as text": ("csv", labelled([repr(names) for names in TOPICS]), r"lists written as text \(\['harbour'\]\)"),
+    "numbers as text": ("csv", labelled(["[0, 1, 0]", "[1, 0, 0]"] * 15), r"lists written as text \(\[0, 1, 0\]\)"),
+    "words and tags as text": (
+        "csv", [{"tokens": str(words), "tags": str(tags)} for words, tags in SENTENCES],
+        "the column 'tokens' looks like lists written as text .* the column 'tags' looks like",
+    ),
+    "words and tags with spaces": (
+        "csv", [{"sentence": " ".join(words), "tags": " ".join(tags)} for words, tags in SENTENCES],
+        r"one tag for each word of `sentence`, .* \(B-PER O O B-LOC O\)",
+    ),
+    "semicolons": (
+        "csv", labelled([";".join(names) for names in TOPICS]),
+        r"several labels a cell, separated by ';' \('orchard;library'\)",
+    ),
+    "commas": ("csv", labelled([", ".join(names) for names in TOPICS]), "several labels a cell, separated by ','"),
+    "decimal commas": (
+        "csv", labelled([f"{number},5" for number in range(30)]), r'numbers with a comma \(0,5\).*`decimal: ","`'
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_shape_that_cannot_be_read_yet_is_refused_with_what_to_convert(case: str, tmp_path: Path) -> None:
+    ending, rows, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message) as caught:
+        draft_config([write(tmp_path / f"rows.{ending}", rows)])
+    assert "This cannot be read yet; convert it to" in str(caught.value)
+
+
+def test_beside_other_labels_such_a_column_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    rows = [row | {"mood": "ab"[number % 2]} for number, row in enumerate(labelled([";".join(t) for t in TOPICS]))]
+    path = write(tmp_path / "rows.csv", rows)
+    yaml = draft_config([path])
+    assert "mood: {type: sequence_classification, source: rows, label: mood}" in yaml
+    assert "# left out: labels, looks like several labels a cell, separated by ';'" in yaml
+    assert "label: labels" not in yaml
+    with pytest.raises(ValueError, match=r"`--label labels`: this column of .* looks like several labels a cell"):
+        draft_config([path], labels=["labels"])
+    assert "label: labels" in draft_config([path], labels=["labels=sequence_classification"])  # as one asks
+
+
+@pytest.mark.parametrize(
+    ("ending", "rows"),
+    [
+        ("jsonl", [{"tokens": words, "tags": tags} for words, tags in SENTENCES]),
+        ("jsonl", labelled(TOPICS)),
+        ("csv", [{"name": name, "kind": kind} for name, kind in [("Ana", "a"), ("Bo", "b"), ("Dev", "b")] * 7]),
+        ("csv", labelled(["Riga, harbour", "Oslo, quay", "Elm, market"] * 10)),  # a comma inside a name
+        ("csv", labelled(["yes;", "no;"] * 15)),
+        ("csv", [{"text": text, "lower": text.upper(), "kind": "ab"[len(text) % 2]} for text in TEXTS]),
+    ],
+)  # fmt: skip
+def test_what_can_be_read_has_no_such_shape(ending: str, rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    file = describe_file(write(tmp_path / f"rows.{ending}", rows))
+    assert (file_shape(file), column_shapes(file)) == (None, {})
+
+
+@pytest.mark.parametrize("make", [int, float, bool])
+def test_one_hot_lists_get_names_to_be_replaced(make: type, tmp_path: Path) -> None:
+    names = ["harbour", "orchard", "library"]
+    rows = labelled([[make(name in topics) for name in names] for topics in TOPICS])
+    path = write(tmp_path / "rows.jsonl", rows)
+    column = describe_file(path).columns["labels"]
+    assert one_hot_length(column, [row["labels"] for row in rows]) == 3
+    assert one_hot_length(column, [[0, 2, 1]]) == 0
+    yaml = draft_config([path])
+    assert "labels: one-hot lists of 3. Their names are not in the file: replace those in `labels`" in yaml
+    assert "label: labels, labels: [label_0, label_1, label_2]}" in yaml
+
+
+def test_one_hot_columns_are_tasks_of_two_classes_and_a_note(tmp_path: Path) -> None:
+    names = ["harbour", "orchard", "library"]
+    rows = [
+        {"text": text} | {name: int(name in topics) for name in names}
+        for text, topics in zip(TEXTS, TOPICS, strict=True)
+    ]
+    path = write(tmp_path / "rows.csv", rows)
+    assert one_hot_columns(describe_file(path)) == names
+    yaml = draft_config([path])
+    assert "# harbour, orchard, library hold 0 or 1 in every row: these are tasks of two classes each." in yaml
+    assert all(f"  {name}: {{type: sequence_classification" in yaml for name in names)
