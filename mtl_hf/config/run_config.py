@@ -14,10 +14,11 @@ from typing import Any
 
 from .secrets import drop_secrets, remember_secrets, secrets_of
 from .sections import Model, Source, Task
-from .values import check_keys, nearest, plain, show, typed, without_defaults
+from .values import NONE, Plain, check_keys, nearest, plain, shorten, show, typed, without_defaults
 from .yaml_trees import apply_override, copy_tree, dump, fill, flow, read_yaml
 
-_POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]+)"  # as `modeling/pooling.py`, which needs torch
+_POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]{1,3})"  # as `modeling/pooling.py`, which needs torch
+_MOST_WEIGHT = 10**9
 
 
 @dataclass(kw_only=True)
@@ -39,14 +40,21 @@ class RunConfig:
             check_name("task", name)
             if not task.sources:
                 raise ValueError(f"`tasks.{name}.source` is empty; it names a source, or several.")
-            if not 0 < task.loss_weight < math.inf:
+            if len(set(task.sources)) < len(task.sources):
+                raise ValueError(f"`tasks.{name}.source` names a source twice: {', '.join(task.sources)}.")
+            _check_labels(name, task)
+            if not 0 < task.loss_weight <= _MOST_WEIGHT:
                 raise ValueError(
-                    f"`tasks.{name}.loss_weight` is {task.loss_weight}; it is above 0 and finite (or leave the"
-                    " task out)."
+                    f"`tasks.{name}.loss_weight` is {task.loss_weight}; it is above 0 and at most {_MOST_WEIGHT:,} (or"
+                    " leave the task out)."
                 )
-            for key in ("score_weight", "learning_rate"):
-                if (value := getattr(task, key)) is not None and not 0 <= value < math.inf:
-                    raise ValueError(f"`tasks.{name}.{key}` is {value}; it is at least 0, and finite.")
+            for key, most in (("score_weight", _MOST_WEIGHT), ("learning_rate", 1000)):
+                if (value := getattr(task, key)) is not None and not 0 <= value <= most:
+                    raise ValueError(f"`tasks.{name}.{key}` is {value}; it is at least 0 and at most {most:,}.")
+            if task.temperature is not None and not 0 < task.temperature < math.inf:
+                raise ValueError(f"`tasks.{name}.temperature` is {task.temperature}; it is above 0, and finite.")
+            if task.score_range is not None and not all(map(math.isfinite, task.score_range)):
+                raise ValueError(f"`tasks.{name}.score_range` is {task.score_range}; both are finite.")
             for source in task.sources:
                 if source not in self.sources:
                     raise ValueError(
@@ -69,6 +77,8 @@ class RunConfig:
                 raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
             if spec.max_train_rows is not None and spec.max_train_rows < 1:
                 raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it is at least 1.")
+        if self.model.max_length is not None and self.model.max_length < 1:
+            raise ValueError(f"`model.max_length` is {self.model.max_length}; it is at least 1.")
         if self.model.experts is not None:
             _check_experts(self.model.experts)
         for path, pooling in [
@@ -78,8 +88,8 @@ class RunConfig:
             if pooling is not None and not re.fullmatch(_POOLING, pooling):
                 hint = nearest(pooling, ("mean", "attention", "mean_last_2"))
                 raise ValueError(
-                    f"`{path}` is {pooling!r}.{hint} Valid are mean, cls, max, attention, and mean_last_<n> with n at"
-                    " least 2."
+                    f"`{path}` is {show(pooling)}.{hint} Valid are mean, cls, max, attention, and mean_last_<n> with n"
+                    " at least 2."
                 )
         for path, value in [
             ("model.dropout", self.model.dropout),
@@ -102,6 +112,8 @@ class RunConfig:
             return config
         where = "the config"
         if not isinstance(config, Mapping):
+            if not isinstance(config, str | Path):
+                raise ValueError(f"the config is {show(config)}; it should be a YAML file or a mapping.")
             where = str(config)
             config = read_yaml(Path(config))
         tree = copy_tree(config)
@@ -110,14 +122,11 @@ class RunConfig:
         template = copy_tree(tree)
         sections = {"model", "sources", "tasks", "training"}
         variables = {key: tree.pop(key) for key in list(tree) if key not in sections}
-        used: set[str] = set()
-        # Variables may use each other; each is filled in once, so that a circle is found and not followed.
         for key, value in variables.items():
-            if isinstance(value, dict | list) or not re.fullmatch(r"[A-Za-z_]\w*", str(key)):
-                raise ValueError(f"unknown key `{key}` in {where}.{nearest(key, sections)} Sections are: "
+            if isinstance(value, dict | list) or not re.fullmatch(r"[A-Za-z_]\w*", key):
+                raise ValueError(f"unknown key `{shorten(key)}` in {where}.{nearest(key, sections)} Sections are: "
                                  f"{', '.join(sorted(sections))}; variables are plain values.")  # fmt: skip
-        filled = {key: fill(value, variables, used, (key,)) for key, value in variables.items()}
-        tree = fill(tree, filled, used, ())
+        tree, filled, used = fill(tree, variables)
         remember_secrets(tree)
         for key in variables:
             if key not in used:
@@ -136,10 +145,15 @@ class RunConfig:
                     {"loader": loader | dict(source.get("loader") or {})} if loader else {}
                 )
         # The training section keeps its untyped scalars: only `training/arguments.py` knows what their fields hold.
-        training = tree.pop("training", None) or {}
+        training = tree.pop("training", None)
+        if training is None or (isinstance(training, Plain) and training.lower() in NONE):
+            training = {}
         if not isinstance(training, Mapping):
             raise ValueError(f"`training` is {show(training)}; it should be a mapping.")
-        parsed = typed(RunConfig, tree, "")
+        parsed: RunConfig = typed(RunConfig, tree, "")
+        for key in ("encoder", "from_", "revision"):
+            if getattr(parsed.model, key) == "":
+                raise ValueError(f"`model.{key.rstrip('_')}` is empty text; leave it out, or name one.")
         return dataclasses.replace(
             parsed,
             training=dict(training),
@@ -227,10 +241,23 @@ def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
         )
 
 
+def _check_labels(name: str, task: Task) -> None:
+    if task.label == "":
+        raise ValueError(f"`tasks.{name}.label` is empty; it names a column.")
+    if task.labels is None:
+        return
+    if not task.labels:
+        raise ValueError(f"`tasks.{name}.labels` is empty; leave it out to take them from the training rows.")
+    if isinstance(task.labels, list) and (twice := [one for one in task.labels if task.labels.count(one) > 1]):
+        raise ValueError(f"`tasks.{name}.labels` names {twice[0]!r} twice.")
+
+
 def _check_experts(experts: Mapping[str, int]) -> None:
     """As `modeling/experts.py`, which needs torch."""
     check_keys(experts, ("num", "hidden"), "model.experts")
-    for key, least in (("num", 2), ("hidden", 1)):
-        if experts.get(key, 0) < least:
+    for key, least, most in (("num", 2, 1024), ("hidden", 1, 2**16)):
+        if not least <= experts.get(key, 0) <= most:
             found = f"is {experts[key]}" if key in experts else "is missing"
-            raise ValueError(f"`model.experts.{key}` {found}; it is a whole number of at least {least}.")
+            raise ValueError(
+                f"`model.experts.{key}` {found}; it is a whole number of at least {least} and at most {most:,}."
+            )

@@ -90,7 +90,7 @@ def check_keys(found: Iterable[str], known: Iterable[str], path: str) -> None:
         if key not in known:
             where = f" in `{path}`" if path else ""
             shown = f" Known are: {', '.join(known)}." if len(known) <= 20 else ""
-            raise ValueError(f"unknown key `{key}`{where}.{nearest(key, known)}{shown}")
+            raise ValueError(f"unknown key `{shorten(str(key))}`{where}.{nearest(key, known)}{shown}")
 
 
 def _typed_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
@@ -127,12 +127,14 @@ def _typed_scalar(hint: Any, value: Any, path: str) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             return value
         if unquoted and re.fullmatch(r"[-+]?[0-9][0-9_]*", value):
+            if len(value) > 18:
+                raise ValueError(f"`{path}` is {show(value)}; it should be a whole number of at most 18 digits.")
             return int(value)
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        if unquoted and (number := _as_number(value)) is not None:
-            return float(number)
+        if unquoted and (number := _as_float(value)) is not None:
+            return number
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
     elif isinstance(hint, type) and isinstance(value, str):  # enumerations and the like, by their value
@@ -169,7 +171,11 @@ def plain(value: Any) -> Any:
 
 def _as_number(text: str) -> int | float | None:
     if re.fullmatch(r"[-+]?[0-9]+", text):
-        return int(text)
+        return int(text) if len(text) < 20 else None  # longer ones are codes, no counts
+    return _as_float(text)
+
+
+def _as_float(text: str) -> float | None:
     if re.fullmatch(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", text):
         return float(text)
     return {".inf": float("inf"), "-.inf": -float("inf"), "inf": float("inf"), ".nan": float("nan")}.get(text.lower())
@@ -190,17 +196,24 @@ def _type_name(hint: Any) -> str:
 def show(value: Any) -> str:
     """A found value as a message shows it."""
     if isinstance(value, dict):
-        return f"a mapping ({', '.join(map(str, list(value)[:5]))})"
+        return f"a mapping ({shorten(', '.join(map(str, list(value)[:5])))})"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     if value is None or (isinstance(value, Plain) and not value):
         return "empty"
-    return str(value) if isinstance(value, Plain) else repr(value)
+    if isinstance(value, str | bytes):
+        return shorten(str(value) if isinstance(value, Plain) else repr(value))
+    return shorten(repr(value))
+
+
+def shorten(text: str, most: int = 200) -> str:
+    """Text as a message shows it: its beginning where it is long."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def nearest(key: Any, known: Iterable[str]) -> str:
     """A hint at the nearest of some known names, with a space before it; nothing where none is near."""
-    match = difflib.get_close_matches(str(key), list(known), n=1)
+    match = difflib.get_close_matches(str(key)[:200], list(known), n=1)
     return f" Did you mean `{match[0]}`?" if match else ""
 
 

@@ -58,7 +58,7 @@ def read_row_files(
         Split → rows. All have the same columns; where a file lacks one its rows hold None, and the log says so.
 
     Raises:
-        ValueError: What the readers refuse, with file and line; or a file has no rows.
+        ValueError: What the readers refuse, with file and line.
     """
     paths = {split: [_local(path) for path in held] for split, held in files.items()}
     key = json.dumps(
@@ -120,8 +120,6 @@ def _write(
             if options.get("encoding_errors") in (None, "strict"):
                 check_encoding(path, options.get("encoding") or "utf-8")
         held[split] = [READERS[loader](path, options) for path in files]
-        if not any(rows.num_rows for rows in held[split]):
-            raise ValueError(f"the split {split!r} has no rows: {', '.join(files) or 'it names no file'}.")
     everything = list(itertools.chain.from_iterable(held.values()))
     notes = [note for rows in everything for note in rows.notes]
     names = list(dict.fromkeys(name for rows in everything for name in rows.columns))

@@ -120,7 +120,7 @@ def load_file(
         loader: What reads it, and the arguments of that; None for those of its ending.
 
     Raises:
-        ValueError: There is no such file, its ending is another, or it cannot be read.
+        ValueError: There is no such file, its ending is another, it cannot be read, or it has no rows.
     """
     path = Path(resolve_path(str(path)))
     if not path.is_file():

@@ -7,6 +7,7 @@ told to use it. What would silently train something else here is refused with th
 import dataclasses
 import logging
 import os
+import re
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from .frozen_states import check_cache
 from .gradients import check_aggregation
 from .optimizer import check_rates
 from .progress import shows_bars
+from .ranges import check_numbers
 from .sampling import check_sampling
 from .thawing import check_thawing
 from .wrappers import check_deepspeed, check_fsdp_device, requested_wrapper
@@ -55,6 +57,9 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
     hub_strategy: HubStrategy | str = option("when to push, with push_to_hub: end", "end")
 
     def __post_init__(self) -> None:
+        check_numbers(self)
+        if self.output_dir == "":
+            raise ValueError("`training.output_dir` is empty text; it names a folder.")
         if isinstance(self.freeze, str):
             raise ValueError(f"`freeze` is {self.freeze!r}; it should be a list, such as [{self.freeze}].")
         derived = self._derive_strategies()
@@ -75,14 +80,8 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             head_learning_rate=self.head_learning_rate,
         )
         check_sampling(self)
-        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`training.{name}` is {getattr(self, name)}; it is at least 1.")
-        if self.early_stopping_patience is not None:
-            if self.early_stopping_patience < 1:
-                raise ValueError(f"`early_stopping_patience` is {self.early_stopping_patience}; it is at least 1.")
-            if self.eval_strategy == "no":
-                raise ValueError("`early_stopping_patience` needs evaluations: set `eval_strategy` to epoch or steps.")
+        if self.early_stopping_patience is not None and self.eval_strategy == "no":
+            raise ValueError("`early_stopping_patience` needs evaluations: set `eval_strategy` to epoch or steps.")
         if self.keep_best_per_task and "no" in (self.eval_strategy, self.save_strategy):
             raise ValueError(
                 "`keep_best_per_task` needs evaluations and checkpoints: `eval_strategy` or `save_strategy` is no."
@@ -325,4 +324,26 @@ def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArgumen
         ValueError: Unknown key, wrong type, or a value that transformers refuses.
     """
     values = type_arguments(section)
-    return MultiTaskTrainingArguments(**values), {key: plain(value) for key, value in values.items()}
+    try:
+        arguments = MultiTaskTrainingArguments(**values)
+    except _REFUSALS as error:
+        message = " ".join(str(error).split())
+        if isinstance(error, ValueError) and any(re.search(rf"`(training\.)?{name}\b", message) for name in values):
+            raise
+        raise ValueError(f"`training{_culprit(values)}`: {message}") from error
+    return arguments, {key: plain(value) for key, value in values.items()}
+
+
+# What transformers and what it calls answer to values that they do not take.
+_REFUSALS = (ValueError, TypeError, AttributeError, LookupError, OSError, ImportError, RuntimeError)
+
+
+def _culprit(values: dict[str, Any]) -> str:
+    """`.<name>` of the value without which the arguments are fine; nothing where there is no such one."""
+    for name in values:
+        try:
+            MultiTaskTrainingArguments(**{key: value for key, value in values.items() if key != name})
+        except _REFUSALS:
+            continue
+        return f".{name}"
+    return ""

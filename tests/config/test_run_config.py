@@ -404,3 +404,24 @@ def test_secrets_at_any_depth_stay_out_of_files_and_what_is_only_called_alike_st
     assert list(saved["tasks"]) == ["token"]
     assert set(saved["training"]) == {"include_num_input_tokens_seen", "output_dir"}
     assert "KEY" not in text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.max_length=0", "`model.max_length` is 0; it is at least 1"),
+        ("model.experts={num: 999999999999, hidden: 5}", "it is a whole number of at least 2 and at most 1,024"),
+        ("model.pooling=mean_last_" + "9" * 30, "`model.pooling` is 'mean_last_9"),
+        ("model.encoder=''", "`model.encoder` is empty text"),
+        ("tasks.sentiment.labels=[]", "`tasks.sentiment.labels` is empty; leave it out"),
+        ("tasks.sentiment.labels=[a, b, a]", "`tasks.sentiment.labels` names 'a' twice"),
+        ("tasks.sentiment.label=''", "`tasks.sentiment.label` is empty"),
+        ("tasks.sentiment.source=[reviews, reviews]", "`tasks.sentiment.source` names a source twice"),
+        ("tasks.sentiment.temperature=.nan", "`tasks.sentiment.temperature` is nan; it is above 0"),
+        ("tasks.sentiment.score_range=[0, .inf]", "`tasks.sentiment.score_range` is .*; both are finite"),
+        ("tasks.sentiment.loss_weight=1e308", "`tasks.sentiment.loss_weight` is 1e.308; it is above 0 and at most"),
+    ],
+)
+def test_values_that_nothing_could_be_made_of_are_refused(override: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected.replace("`model.", r"`model\.").replace("`tasks.", r"`tasks\.")):
+        RunConfig.load(minimal(), [override])

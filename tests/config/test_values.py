@@ -54,6 +54,8 @@ def test_unquoted_text_becomes_what_its_field_says(hint: Any, text: str, value: 
         (int, "'5'", "a whole number"),
         (int, "5.0", "a whole number"),
         (int, "true", "a whole number"),
+        (int, "9" * 20, "a whole number of at most 18 digits"),
+        (int, "9" * 5000, r"9\.\.\. \(5,000 characters\); it should be a whole number of at most 18 digits"),
         (float, '"5e-5"', "a number"),
         (float, "fast", "a number"),
         (bool, "'yes'", "true or false"),
@@ -72,6 +74,12 @@ def test_what_does_not_fit_its_field_is_refused(hint: Any, text: str, expected: 
     with pytest.raises(ValueError, match=expected) as caught:
         typed(hint, parse_yaml(text, "text"), "some.key")
     assert "`some.key" in str(caught.value)
+
+
+def test_long_digits_are_numbers_only_where_a_number_is_taken() -> None:
+    assert typed(float, Plain("9" * 20), "key") == 1e20
+    assert typed(Any, Plain("9" * 20), "key") == "9" * 20
+    assert typed(str, Plain("9" * 5000), "key") == "9" * 5000
 
 
 def test_values_of_python_are_not_reread_as_text() -> None:
