@@ -1,11 +1,12 @@
 """Commands of Python in forks of the test's process, where everything is imported; a new process takes 6 s to do so.
 
-Notable: as a real process, a fork has its own memory, streams, environment, working directory and exit code. What was
-read when a module was imported stays as it was, as `HF_HOME` does.
+Notable: as a real process, a fork has its own memory, streams, environment, working directory and exit code. What
+modules read from the environment when they were imported stays as it was, except the constants of huggingface_hub.
 """
 
 import contextlib
 import gc
+import importlib
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from accelerate.state import AcceleratorState
+from huggingface_hub import constants
 from tqdm import tqdm
 
 
@@ -57,6 +59,7 @@ def _forget_the_test(environment: Mapping[str, str] | None) -> None:
     if environment is not None:
         os.environ.clear()
         os.environ.update(environment)
+        importlib.reload(constants)  # `HF_HOME` and its like
     logging.getLogger().handlers.clear()  # pytest's
     for logger in list(logging.root.manager.loggerDict.values()):
         for handler in logger.handlers if isinstance(logger, logging.Logger) else []:
@@ -70,7 +73,7 @@ def _forget_the_test(environment: Mapping[str, str] | None) -> None:
 
 def _exit_code(words: list[str]) -> int:
     try:
-        match [word for word in words if word != "-u"]:
+        match [word for word in words if word not in ("-u", "-I")]:
             case ["-c", code, *rest]:
                 sys.argv = ["-c", *rest]
                 exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})

@@ -298,6 +298,7 @@ def test_predict_answers_labels_and_embeddings_as_asked(folder, out):
     assert [one["label"] for one in two["intent"]] == [one["label"] for one in answer["intent"][:2]]
 
 
+@pytest.mark.usefixtures("processes")
 def test_predict_answers_while_standard_input_is_still_open(folder):
     command = [sys.executable, "-m", "mtl_hf", "predict", str(folder), "--batch-size", "1"]
     with subprocess.Popen(
@@ -500,6 +501,7 @@ def test_a_loss_that_is_not_a_number_stops_the_command_in_one_line(config, tmp_p
     assert not list((tmp_path / "own").glob("checkpoint-*"))
 
 
+@pytest.mark.usefixtures("processes")
 def test_the_command_ends_with_code_1_one_line_and_no_traceback():
     done = subprocess.run(
         [sys.executable, "-m", "mtl_hf", "inspect", "nowhere.yaml"], capture_output=True, text=True, timeout=120
