@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__
-from .config import describe, describe_fields
+from .config import RunConfig, describe, describe_fields
 from .search.space import Search
 
 _EXAMPLES = """examples:
@@ -320,10 +320,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    config = RunConfig.load(arguments.config, arguments.overrides)  # a mistake is answered before the slow imports
     from .run import train
 
     options = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "resume")}
-    results = train(arguments.config, arguments.overrides, **options)
+    results = train(config, **options)
     if results.get("pushed", "") is None:  # why, has been logged
         sys.exit(1)
 
@@ -426,9 +427,10 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
+    config = RunConfig.load(arguments.config, arguments.overrides)  # a mistake is answered before the slow imports
     from .inference.inspect import inspect_rows
 
-    _say(inspect_rows(arguments.config, arguments.overrides, num_rows=arguments.rows, split=arguments.split))
+    _say(inspect_rows(config, num_rows=arguments.rows, split=arguments.split))
 
 
 def _embed(arguments: argparse.Namespace) -> None:
