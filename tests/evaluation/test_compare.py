@@ -63,6 +63,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return trained
 
 
+@pytest.mark.usefixtures("processes")
 def test_runs_are_processes_and_one_that_fails_keeps_no_other_from_being_finished(config: Path, tmp_path: Path) -> None:
     variants = tmp_path / "variants.yaml"
     variants.write_text("fine: []\nbroken: [training.learning_rate=1e30]\n", encoding="utf-8")  # found only in training
@@ -78,6 +79,7 @@ def test_runs_are_processes_and_one_that_fails_keeps_no_other_from_being_finishe
     assert list(fine.glob("seed-13/checkpoint-*")) == []
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_comparison_is_written_and_gone_on_with(
     config: Path,
     tmp_path: Path,
@@ -220,6 +222,7 @@ def test_data_that_change_while_runs_are_trained_make_no_table(
     assert not (tmp_path / "out" / "comparison.json").exists()
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_mistake_in_a_variant_is_found_before_anything_is_trained(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,6 +234,7 @@ def test_a_mistake_in_a_variant_is_found_before_anything_is_trained(
     assert not (tmp_path / "out").exists(), "checks leave nothing behind"
 
 
+@pytest.mark.usefixtures("processes")
 def test_checks_share_no_folder_and_reach_what_waits_for_a_first_run(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +269,7 @@ def test_checks_share_no_folder_and_reach_what_waits_for_a_first_run(
         compare(comparison, seeds=1, to=tmp_path / "out", plot=False, jobs=2)
 
 
+@pytest.mark.usefixtures("processes")
 def test_numbers_of_a_comparison_are_those_of_its_runs(config: Path, tmp_path: Path, in_process: list[str]) -> None:
     overrides = ["training.learning_rate=2e-2", "training.num_train_epochs=2"]
     result = compare(config, overrides, seeds=[3, 5, 8], to=tmp_path / "out", plot=False)
@@ -370,6 +375,7 @@ def test_a_loss_that_falls_is_a_gain_and_another_metric_is_not_compared() -> Non
     assert module._gains(two, base) == [], "Δm of one task of two would be shown as that of both"
 
 
+@pytest.mark.usefixtures("processes")
 def test_tasks_that_cannot_be_answered_or_are_never_labelled_together_are_left_out(
     config: Path, tmp_path: Path, in_process: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -468,6 +468,7 @@ def test_a_mistyped_folder_is_answered_without_the_hub(runs, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("revision", ["", "@v1"])
+@pytest.mark.usefixtures("processes")
 def test_a_model_of_the_hub_brings_its_config_and_one_that_is_not_there_is_one_line(runs, revision, tmp_path):
     # The Hub as it is left on disk by an earlier download: `main` is a broken model unless `main` is asked for.
     home = tmp_path / "home" / "hub" / "models--me--model"

@@ -176,7 +176,7 @@ def test_a_saved_pipeline_is_a_saved_model(pipe, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "imports",
     ["from mtl_hf import MultiTaskModel; from transformers import pipeline",
-     "from transformers import pipeline; import mtl_hf; mtl_hf.train"],
+     pytest.param("from transformers import pipeline; import mtl_hf; mtl_hf.train", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_touching_a_name_is_enough_whichever_comes_first_and_no_code_of_the_folder_is_run(imports, folder) -> None:
     code = f"{imports}\nprint(type(pipeline('multi-task', model={folder!r})).__module__)"
