@@ -118,9 +118,11 @@ def load_file(path: str | Path, as_text: Collection[str] = ()) -> datasets.Datas
         hint = nearest(path.name, os.listdir(path.parent) if path.parent.is_dir() else [])
         raise ValueError(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.{hint}")
     loader, arguments = loader_of(path)
-    return _from_loader(Source(path=loader, data_files=str(path), text="", loader=arguments), str(path), as_text)[
-        "train"
-    ]
+    source = Source(path=loader, data_files=str(path), text="", loader=arguments)
+    rows = _from_loader(source, str(path), as_text)["train"]
+    if not len(rows):
+        raise ValueError(f"{path} has no rows.")
+    return rows
 
 
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
