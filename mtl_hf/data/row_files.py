@@ -50,7 +50,7 @@ def read_row_files(
 
     Args:
         loader: `csv`, `json` or `conll`.
-        files: Split → its files.
+        files: Split → its files, on this machine.
         options: Arguments of the loader.
         as_text: Columns that stay text where a file (CSV) does not say what is text and what is a number.
 
@@ -92,9 +92,7 @@ def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Da
 
 
 def _local(path: str) -> str:
-    """The file on this machine: downloaded, or unpacked where only `datasets` can."""
-    if "://" in path:
-        return str(datasets.DownloadManager().download_and_extract(path))
+    """The file itself, or unpacked where only `datasets` can do that."""
     return str(datasets.DownloadManager().extract(path)) if path.lower().endswith(PACKED) else path
 
 
