@@ -14,6 +14,7 @@ import inspect
 import itertools
 import logging
 import os
+import pkgutil
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import datasets.packaged_modules
 import numpy as np
 import pyarrow as pa
 
@@ -33,6 +35,8 @@ from .row_files import READERS, read_row_files
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+# Arguments of `load_dataset` that a builder does not take.
+_LOADING = ("split", "keep_in_memory", "save_infos", "verification_mode", "num_proc", "streaming")
 _NUMBER_TASKS = ("regression", "sentence_similarity")  # their labels are no names
 
 
@@ -128,7 +132,10 @@ def load_file(
         raise ValueError(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.{hint}")
     kind, arguments = loader or loader_of(path)
     source = Source(path=kind, data_files=str(path), text="", loader=dict(arguments))
-    return _from_loader(source, str(path), as_text)["train"]
+    rows = _from_loader(source, str(path), as_text)["train"]
+    if not len(rows):
+        raise ValueError(f"{path} has no rows.")
+    return rows
 
 
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
@@ -266,12 +273,12 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         for file in itertools.chain.from_iterable(files.values()):
             if "://" not in file:
                 check_parquet(file)
-    known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
-    options = {key: value for key, value in arguments.items() if key not in known}
-    loader = path if path in READERS and "features" not in arguments else None
     try:
-        if not files and (loader or os.path.isdir(path)):  # `data_dir`, or a folder
-            loader, files = _files_of_builder(datasets.load_dataset_builder(path, **arguments))
+        loader = path if path in READERS and "features" not in arguments else None
+        # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.
+        remote = any("://" in file for held in files.values() for file in held)
+        if remote or (not files and (loader or path not in _packaged())):
+            loader, files = _resolve_files(datasets.load_dataset_builder(path, **_without(arguments, _LOADING)))
         loaded = {} if loader else _load_dataset(path, arguments, where)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
         names = ", ".join(dict.fromkeys(itertools.chain.from_iterable(files.values())))
@@ -280,18 +287,34 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
             raise ValueError(f"`{where}`: the split {empty[1]!r} has no rows.") from error
         raise ValueError(f"`{where}` cannot be loaded: {found}{f' ({names})' if names else ''}") from error
     if loader:
-        return read_row_files(loader, files, options, as_text)
+        known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
+        return read_row_files(loader, files, _without(arguments, known), as_text)
     if isinstance(loaded, datasets.Dataset):
         return {"train": loaded}
     return {str(split): rows for split, rows in loaded.items()}
 
 
-def _files_of_builder(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
-    """Which of our readers reads what a builder of `datasets` would (None for none), and the files of each split."""
+def _without(arguments: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if key not in keys}
+
+
+def _packaged() -> set[str]:
+    """Names of the loaders that `datasets` has for files."""
+    return {module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__)}
+
+
+def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
+    """Which of our readers reads what a builder would (None for none), and the files of each split on this machine."""
     loader = type(builder).__module__.rpartition(".")[2]
-    if loader not in READERS or builder.info.features is not None:
+    if loader not in READERS or builder.info.features is not None:  # features are declared: types are known
         return None, {}
-    return loader, {str(split): list(held) for split, held in (builder.config.data_files or {}).items()}
+    manager = datasets.DownloadManager(
+        download_config=datasets.DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+    )
+    return loader, {
+        str(split): [str(manager.download_and_extract(path)) if "://" in path else path for path in held]
+        for split, held in (builder.config.data_files or {}).items()
+    }
 
 
 def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
@@ -329,7 +352,7 @@ def _first_cause(error: BaseException) -> str:
 def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
     """Refuse misspelt keys of a source before `datasets` sees them; a Hub dataset may have options of its own."""
     module = f"datasets.packaged_modules.{path}.{path}"
-    if not re.fullmatch(r"[a-z]+", path) or importlib.util.find_spec(f"datasets.packaged_modules.{path}") is None:
+    if path not in _packaged():
         return
     options = [
         item.name

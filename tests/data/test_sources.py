@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pytest
+import yaml
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data.sources import SourceData, carve, load_file, load_sources
@@ -97,6 +98,22 @@ def test_labels_of_csv_are_what_is_written(tmp_path: Path) -> None:
     assert stars.splits["train"]["stars"][:] == [n % 5 for n in range(9)]
 
 
+def test_the_page_on_data_files_shows_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "data_files.md"
+    sources = yaml.safe_load(page.read_text(encoding="utf-8").split("```")[1].removeprefix("yaml"))["sources"]
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/reviews-1.csv.gz").write_bytes(gzip.compress(b"text;label\na;01\nb;1\n"))
+    Path("data/dev.csv").write_text("text,label\nc,1\n")
+    Path("data/train.conll").write_text("# id = 1\nAnna N B-PER\n\nshe N O\n")
+    Path("data/dev.conll").write_text("WORD POS TAG\n\nAnna N B-PER\n")
+    reviews, names = load(**sources["reviews"]), load("token_classification", "tags", **sources["names"])
+    assert [data.splits["train"][label][:] for data, label in ((reviews, "label"), (names, "tags"))] == [
+        ["01", "1"], [["B-PER"], ["O"]]
+    ]  # fmt: skip
+    assert names.texts("validation") == [["Anna"]]
+
+
 def test_a_folder_of_csv_files_is_read_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -104,6 +121,15 @@ def test_a_folder_of_csv_files_is_read_as_they_are(tmp_path: Path) -> None:
         (folder / f"{split}.csv").write_text("text,label\n" + "".join(f"text {n},0{n % 2}\n" for n in range(9)))
     for source in ({"path": str(folder)}, {"path": "csv", "data_dir": str(folder)}):
         assert set(load(**source).splits["train"]["label"]) == {"00", "01"}
+
+
+def test_addresses_of_files_are_read_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "train-1.csv.gz").write_bytes(gzip.compress(b"text;label\na;01\n"))
+    (tmp_path / "train-2.csv").write_text("text,label\nb,1\n")
+    data = load(path="csv", data_files=dict.fromkeys(("train", "validation"), f"file://{tmp_path}/train-*"))
+    assert data.splits["train"]["label"][:] == ["01", "1"]
+    with pytest.raises(ValueError, match=r"`sources\.only` cannot be loaded: .*nothing\.csv"):
+        load(path="csv", data_files=f"file://{tmp_path}/nothing.csv")
 
 
 def test_file_that_is_read_without_a_config(tmp_path: Path) -> None:
@@ -134,6 +160,8 @@ def test_parquet(tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.parquet")
     data = load(path="parquet", data_files={"train": str(tmp_path / "rows.parquet"), "validation": str(tmp_path / "*")})
     assert rows_of(data)["train"] == ROWS
+    (tmp_path / "rows.parquet").rename(tmp_path / "br[1]*.parquet")
+    assert len(load_file(tmp_path / "br[1]*.parquet")) == 40
 
 
 def test_conll_columns(tmp_path: Path) -> None:
