@@ -94,6 +94,11 @@ def _is_tags(values: Iterable[Any]) -> bool:
     return bool(counts["O"]) and len(counts) > 1 and tags >= MOST * counts.total()
 
 
+def is_span_tag(tag: str) -> bool:
+    """Whether a tag is of BIO or its kin, in either case: B-PER, PER_I, b-per, or B alone."""
+    return bool(_TAG.fullmatch(tag.upper())) or tag.upper() in tuple("BIESLU")
+
+
 def _repeats(column: Column) -> bool:
     """Whether values come again, or are left empty in most rows as a spreadsheet leaves them."""
     rows = column.num_values + column.num_missing
