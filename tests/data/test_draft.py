@@ -117,6 +117,8 @@ def test_a_comma_is_not_written_and_a_separator_is_one_character(tmp_path: Path)
     path = write(tmp_path / "rows.csv", review_rows())
     assert "sep" not in runs(draft_config([path]), tmp_path).sources["rows"].loader
     assert r"--sep '\t'" in draft_config([write(tmp_path / "tab.tsv", review_rows())], sep=r"\t")
+    with pytest.raises(ValueError, match=r"`--sep` is ';', but none of the files ends in .csv"):
+        draft_config([write(tmp_path / "rows.jsonl", review_rows())], sep=";")
     with pytest.raises(ValueError, match=r"`--sep` is ';;'; it is one character"):
         draft_config([path], sep=";;")
 
@@ -345,6 +347,23 @@ def test_decimals_called_labels_in_csv_are_codes_and_else_numbers(tmp_path: Path
     rows = [{"text": row["text"], "label": float(row["label"])} for row in rows]
     config = runs(draft_config([write(tmp_path / "rows.jsonl", rows)]), tmp_path)
     assert tasks_of(config) == {"rows": ("regression", "label")}
+
+
+@pytest.mark.parametrize(
+    ("inside", "comment"),
+    [("PER", "; these are labels of words: if they are types of spans, add `labels: {O: O, PER: I-PER}`"),
+     ("B-PER", ""), ("b-per", ""), ("PER-B", ""), ("B", "")],
+)  # fmt: skip
+def test_tags_without_a_scheme_get_a_comment(inside: str, comment: str, tmp_path: Path) -> None:
+    words = [row["body"].split() for row in review_rows()]
+    rows = [{"tokens": text, "tags": [inside if "food" in word else "O" for word in text]} for text in words]
+    yaml = draft_config([write(tmp_path / "rows.jsonl", rows)])
+    (line,) = [line for line in yaml.splitlines() if line.startswith("  # tags: 2 labels")]
+    assert line.partition(";")[1] + line.partition(";")[2] == comment
+    config = runs(
+        yaml.replace("label: tags}", "label: tags, labels: {O: O, PER: I-PER}}") if comment else yaml, tmp_path
+    )
+    assert not comment or build_tasks(config, load_sources(config))["tags"].spans
 
 
 def test_tags_that_are_always_the_same_are_left_out(tmp_path: Path) -> None:
