@@ -11,6 +11,7 @@ import itertools
 import math
 import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,7 +180,8 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def _plain_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
+    """A name of letters of any script, digits and `_`."""
+    return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name)).strip("_")
 
 
 # ---- what a column is good for ----
