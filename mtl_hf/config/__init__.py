@@ -4,11 +4,12 @@ The names that other rooms use are those below.
 """
 
 from .run_config import RunConfig, check_name
-from .sections import Model, OurTraining, Source, Task, Thawing, describe, describe_fields, option
+from .sections import Card, Model, OurTraining, Source, Task, Thawing, describe, describe_fields, option
 from .values import Plain, check_keys, nearest, plain, resolve_path, typed
 from .yaml_trees import flow, parse_yaml, read_yaml
 
 __all__ = [
+    "Card",
     "Model",
     "OurTraining",
     "Plain",

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .sections import Model, Source, Task
+from .sections import Card, Model, Source, Task
 from .values import check_keys, nearest, plain, show, typed, without_defaults
 from .yaml_trees import apply_override, copy_tree, dump, fill, read_yaml
 
 _POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]+)"  # as `modeling/pooling.py`, which needs torch
+
+SECTIONS = ("model", "sources", "tasks", "training", "card")
 
 
 @dataclass(kw_only=True)
@@ -27,6 +29,7 @@ class RunConfig:
     sources: dict[str, Source]
     tasks: dict[str, Task]
     training: dict[str, Any] = field(default_factory=dict)
+    card: Card = field(default_factory=Card)
     variables: dict[str, Any] = field(default_factory=dict)
     # As it was written, overrides applied and variables not filled in, so that a saved run can be given others.
     template: dict[str, Any] | None = field(default=None, repr=False, compare=False)
@@ -107,7 +110,7 @@ class RunConfig:
         for text in overrides:
             apply_override(tree, text)
         template = copy_tree(tree)
-        sections = {"model", "sources", "tasks", "training"}
+        sections = set(SECTIONS)
         variables = {key: tree.pop(key) for key in list(tree) if key not in sections}
         used: set[str] = set()
         # Variables may use each other; each is filled in once, so that a circle is found and not followed.
@@ -155,6 +158,8 @@ class RunConfig:
             tree["sources"][name] = keys | keys.pop("loader", {})
         tree["tasks"] = {name: without_defaults(task) for name, task in self.tasks.items()}
         tree["training"] = plain(self.training)
+        if self.card != Card():
+            tree["card"] = without_defaults(self.card)
         return tree
 
     def to_yaml(self) -> str:
@@ -166,7 +171,7 @@ class RunConfig:
             _drop_secrets(section)
         for key in [key for key in tree if _SECRET.fullmatch(str(key))]:
             del tree[key]
-        variables = [key for key in tree if key not in ("model", "sources", "tasks", "training")]
+        variables = [key for key in tree if key not in SECTIONS]
         # So do the variables that they were made of: those that nothing uses any more.
         while unused := [key for key in variables if key in tree and f"${{{key}}}" not in str(tree)]:
             for key in unused:

@@ -291,7 +291,7 @@ def test_very_long_pairs_are_answered(model: MultiTaskModel, pair: tuple[str, st
 )
 def test_strange_texts_are_answered(model: MultiTaskModel, text: str | list[str]) -> None:
     [found, beside] = model.predict([text, "play jazz"])
-    assert list(found) == ["slots", "intent", "topics", "stars"]
+    assert [name for name in found if name != "cut"] == ["slots", "intent", "topics", "stars"]
     assert isinstance(found["stars"], float)
     assert found["stars"] == found["stars"]
     whole = (text if isinstance(text, str) else " ".join(text)).replace("\ud800", "\ufffd")
