@@ -19,8 +19,8 @@ import torch
 import mtl_hf
 from mtl_hf.config import RunConfig, Task
 from mtl_hf.data.labels import TaskData
-from mtl_hf.evaluation import evaluate as evaluate_module
 from mtl_hf.data.sources import SourceData
+from mtl_hf.evaluation import evaluate as evaluate_module
 from mtl_hf.evaluation import saved_models
 from mtl_hf.evaluation.compare import read_predictions
 from mtl_hf.evaluation.data_file import config_of_file, text_columns
@@ -629,6 +629,8 @@ def test_results_in_a_folder_are_replaced_on_request_only(runs, tmp_path):
         mtl_hf.evaluate(runs / "first", to=tmp_path / "to")
     mtl_hf.evaluate(runs / "first", to=tmp_path / "to", intervals=False, overwrite=True)
     assert (tmp_path / "to" / "metrics.json").read_text(encoding="utf-8") == before
+
+
 # Files of results
 
 
