@@ -506,14 +506,9 @@ def task_metrics(
     task: TaskData, answers: Answers, extra: Mapping[str, Callable[..., dict[str, Any]]] | None = None
 ) -> dict[str, Any]:
     """Every number of one task."""
-    options = _options(task)
-    metric = METRICS[task.type](keep_in_memory=True)
     predicted, gold = answers.predicted, answers.gold
-    numbers: dict[str, Any] = (
-        metric.compute(predictions=predicted, references=gold, **options)
-        if gold
-        else metric._compute(predicted, gold, **options)
-    )
+    # Not `compute`, which writes everything into Arrow tables first: that takes longer than most of our metrics.
+    numbers: dict[str, Any] = METRICS[task.type](keep_in_memory=True)._compute(predicted, gold, **_options(task))
     if "cross_entropy" in metric_names(task) and "cross_entropy" not in numbers:
         numbers["cross_entropy"] = float(answers.losses.mean()) if len(answers.losses) else float("nan")
     if extra and task.type == "sequence_classification":  # metrics of `evaluate` want ids
