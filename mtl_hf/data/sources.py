@@ -26,7 +26,7 @@ import datasets.packaged_modules
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
-from .files import SEPARATORS, check_parquet, find_files, loader_of
+from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .leaks import Leaks, find_leaks, text_key
 from .row_files import READERS, read_row_files
 
@@ -258,10 +258,12 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
     if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
         raise ValueError(f"`{where}.data_files` is missing: the files that `path: {path}` reads.")
-    if path == "parquet":
-        for file in itertools.chain.from_iterable(files.values()):
-            if "://" not in file:
-                check_parquet(file)
+    local = [file for file in itertools.chain.from_iterable(files.values()) if "://" not in file]
+    for file in local:
+        if path == "parquet":
+            check_parquet(file)
+        elif path == "text" and arguments.get("encoding_errors") in (None, "strict"):
+            check_encoding(file, encoding)
     try:
         loader = path if path in READERS and "features" not in arguments else None
         # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.

@@ -140,6 +140,24 @@ def test_file_that_is_read_without_a_config(tmp_path: Path) -> None:
         load_file(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("path", "held", "expected"),
+    [
+        ("text", b"caf\xe9\n", r"rows\.gz: no valid \.gz file"),
+        ("text", gzip.compress(b"a\ncaf\xe9\n"), r"rows\.gz, line 2: not UTF-8"),
+        ("text", gzip.compress(b"a\n" * 99)[:-9], r"rows\.gz: the compressed data end too early"),
+        ("json", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], r"rows\.gz: the compressed data end too early"),
+        ("csv", gzip.compress(b"text,label\na,b,c\n"), r"rows\.gz, line 2: 3 fields"),
+        ("conll", gzip.compress(b"a b\n"), r"`column_names` is missing: .*rows\.gz has 2 columns"),
+        ("parquet", b"text\n", r"rows\.gz: no Parquet file"),
+    ],
+)
+def test_broken_file_is_refused_with_its_name(tmp_path: Path, path: str, held: bytes, expected: str) -> None:
+    (tmp_path / "rows.gz").write_bytes(held)
+    with pytest.raises(ValueError, match=expected):
+        load(path=path, data_files=str(tmp_path / "rows.gz"))
+
+
 def test_separator_that_is_wrong_is_named(tmp_path: Path) -> None:
     for separator, shown in ((";", ";"), ("\t", r"\\t")):
         path = tmp_path / "rows.csv"
