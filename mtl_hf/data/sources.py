@@ -244,9 +244,14 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
     _check_loader_arguments(path, arguments, where)
     encoding = arguments.get("encoding") or "utf-8"
     try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know.") from None
+        "a".encode(encoding)  # LookupError also for codecs such as base64
+    except (LookupError, ValueError, TypeError):
+        raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know as one of text.") from None
+    try:
+        codecs.lookup_error(arguments.get("encoding_errors") or "strict")
+    except (LookupError, ValueError, TypeError):
+        raise ValueError(f"`{where}.encoding_errors` is {arguments['encoding_errors']!r}; valid are strict, replace,"
+                         " ignore and the other error handlers of Python.") from None  # fmt: skip
     files: dict[str, list[str]] = {}
     if source.data_files is not None:
         files = find_files(source.data_files, f"{where}.data_files")

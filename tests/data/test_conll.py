@@ -86,5 +86,10 @@ def test_line_that_does_not_fit_is_refused(tmp_path: Path, text: str, names: Any
 
 
 def test_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`column_names` is 'words'; it should be a list of names"):
-        read(tmp_path, SENTENCES, "words")
+    for names in ("words", ["words", 5], ["words", ""], 5):
+        with pytest.raises(ValueError, match=r"`column_names` is .*; it should be a list of names"):
+            read(tmp_path, SENTENCES, names)
+    with pytest.raises(ValueError, match="`column_names` has a name twice: tags, tags"):
+        read(tmp_path, SENTENCES, ["tags", "tags"])
+    with pytest.raises(ValueError, match=r"line 1: 2 columns .* but `column_names` has 0"):
+        read(tmp_path, SENTENCES, [])

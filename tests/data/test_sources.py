@@ -425,6 +425,8 @@ def test_pair_with_an_empty_side_is_refused() -> None:
         ({"path": "json", "data_files": "/nowhere/a.jsonl"}, r"there is no file /nowhere/a\.jsonl.* no folder"),
         ({"path": "csv"}, r"`sources\.only\.data_files` is missing: the files that `path: csv` reads"),
         ({"path": "csv", "encoding": "utf-99"}, r"`sources\.only\.encoding` is 'utf-99', which Python does not know"),
+        ({"path": "csv", "encoding": "base64"}, r"`sources\.only\.encoding` is 'base64', which Python does not know"),
+        ({"path": "csv", "encoding_errors": "x"}, r"`sources\.only\.encoding_errors` is 'x'; valid are strict, rep"),
         ({"path": "csv", "sepp": ";"}, r"unknown key `sepp` in `sources\.only`: .*Did you mean `sep`\?"),
         ({"path": "conll", "column_name": ["a"]}, r"unknown key `column_name` .*Did you mean `column_names`\?"),
     ],
