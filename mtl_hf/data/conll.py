@@ -88,13 +88,17 @@ def _split(line: str, delimiter: str | None) -> list[str]:
 
 
 def _comments(written: Sequence[int], raw: Sequence[str], cells: Sequence[list[str]], borders: set[int]) -> set[int]:
-    """Lines before a sentence that begin with `#` and are no words: their last column is no tag that words have."""
-    tags = {cells[row][-1] for row in written if not raw[row].startswith("#")}
+    """Lines before a sentence that begin with `#` and are no words.
+
+    A word has as many columns as others and is `#` with a tag that other words have, or begins with it (`#fun`).
+    """
+    tags = {"#"} | {cells[row][-1] for row in written if not raw[row].startswith("#")}
     usual = {len(cells[row]) for row in written if not raw[row].startswith("#")}
     comments: set[int] = set()
     for row in written:
         first = row == 0 or row - 1 in borders or row - 1 in comments
-        token = len(cells[row]) in usual and cells[row][-1] in tags and not _KEY.match(raw[row])
+        known = cells[row][-1] in tags or cells[row][0] != "#"
+        token = len(cells[row]) in usual and known and not _KEY.match(raw[row])
         if raw[row].startswith("#") and first and not token:
             comments.add(row)
     return comments

@@ -45,6 +45,8 @@ def test_hashes_that_are_words_stay(tmp_path: Path) -> None:
     rows = read(tmp_path, "# O\nfun O\n\nAnna B-PER\n# O\n#tag B-PER\n")
     assert rows.columns["words"] == [["#", "fun"], ["Anna", "#", "#tag"]]
     assert rows.notes == []
+    rows = read(tmp_path, "#fun HT\nis V\n\n# #\n5 CD\n")  # a tag that only hashtags have; the pound sign
+    assert rows.columns == {"words": [["#fun", "is"], ["#", "5"]], "tags": [["HT", "V"], ["#", "CD"]]}
 
 
 def test_words_may_hold_blanks(tmp_path: Path) -> None:
