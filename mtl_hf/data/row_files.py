@@ -33,7 +33,7 @@ READERS: dict[str, Callable[[str, Mapping[str, Any]], FileRows]] = {
     "json": read_json,
     "conll": read_conll,
 }
-_VERSION = 1  # raise it when the same files give other rows: old caches are then not read
+_VERSION = 2  # raise it when the same files give other rows: old caches are then not read
 # Numbers as programs write them. Others are codes: 007, +1, 1E10, and what has more digits than a float holds.
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
 _NUMBER = re.compile(
@@ -83,12 +83,14 @@ def read_row_files(
 
 def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Dataset], list[tuple[int, str]]]:
     """The rows of each split and the notes that `_write` has written."""
-    notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
+    written = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
     loaded = {
         split: datasets.Dataset.from_file(str(folder / f"{place}.arrow"), split=datasets.NamedSplit(split))
         for place, split in enumerate(paths)
     }
-    return loaded, notes
+    if written["rows"] != [len(rows) for rows in loaded.values()]:
+        raise ValueError(f"{folder} lacks rows.")  # cut off between two batches
+    return loaded, written["notes"]
 
 
 def _local(path: str) -> str:
@@ -149,7 +151,10 @@ def _write(
                 for number in range(start, start + len(rows_of)):
                     _write_rows(writer, schema, {name: columns[name][number] for name in names}, everything[number])
             start += len(rows_of)
-        (written / "notes.json").write_text(json.dumps(list(dict.fromkeys(notes))), encoding="utf-8")
+        sizes = [sum(rows.num_rows for rows in rows_of) for rows_of in held.values()]
+        (written / "notes.json").write_text(
+            json.dumps({"rows": sizes, "notes": list(dict.fromkeys(notes))}), encoding="utf-8"
+        )
         os.replace(written, folder)
     except OSError:  # another process was quicker
         if not (folder / "notes.json").is_file():

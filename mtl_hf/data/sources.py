@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
-from .files import SEPARATORS, check_parquet, find_files, loader_of
+from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_key
 from .row_files import READERS, read_row_files
@@ -255,9 +255,14 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
     _check_loader_arguments(path, arguments, where)
     encoding = arguments.get("encoding") or "utf-8"
     try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know.") from None
+        "a".encode(encoding)  # LookupError also for codecs such as base64
+    except (LookupError, ValueError, TypeError):
+        raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know as one of text.") from None
+    try:
+        codecs.lookup_error(arguments.get("encoding_errors") or "strict")
+    except (LookupError, ValueError, TypeError):
+        raise ValueError(f"`{where}.encoding_errors` is {arguments['encoding_errors']!r}; valid are strict, replace,"
+                         " ignore and the other error handlers of Python.") from None  # fmt: skip
     files: dict[str, list[str]] = {}
     if source.data_files is not None:
         files = find_files(source.data_files, f"{where}.data_files")
@@ -269,10 +274,12 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
     if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
         raise ValueError(f"`{where}.data_files` is missing: the files that `path: {path}` reads.")
-    if path == "parquet":
-        for file in itertools.chain.from_iterable(files.values()):
-            if "://" not in file:
-                check_parquet(file)
+    local = [file for file in itertools.chain.from_iterable(files.values()) if "://" not in file]
+    for file in local:
+        if path == "parquet":
+            check_parquet(file)
+        elif path == "text" and arguments.get("encoding_errors") in (None, "strict"):
+            check_encoding(file, encoding)
     try:
         loader = path if path in READERS and "features" not in arguments else None
         # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.

@@ -71,7 +71,8 @@ def config_of_file(
     ))  # fmt: skip
     names = {task.label for task in scored.values() if task.label and TASK_TYPES[task.type].has_vocabulary}
     read = [[columns] if isinstance(columns, str) else columns for columns, _ in texts]
-    rows = load_file(path, as_text=names.union(*read))
+    if any(not _is_text(rows.features[column]) for column in names.union(*read)):
+        rows = load_file(path, as_text=names.union(*read))  # codes and texts of digits
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
         sources={
@@ -185,6 +186,10 @@ def find_text_columns(
     names = dict.fromkeys((*TEXT_COLUMNS, *(text for text in texts if isinstance(text, str))))
     usual = {column: _form(rows.features[column]) for column in names if column in rows.column_names}
     return [column for column, form in usual.items() if form == spec["text"]] or [*usual], ", ".join(names)
+
+
+def _is_text(feature: Any) -> bool:
+    return getattr(feature, "dtype", "string") not in ("int64", "float64")
 
 
 def _form(feature: Any) -> str:

@@ -80,8 +80,9 @@ def predict(
     columns: dict[tuple[str, ...], Sequence[str] | None] = {}
     if rows is not None:
         columns = _columns(answerer, model, str(file), rows, text, heads)
-        # Read once more, so that a text of digits is a text.
-        rows = load_file(str(file), as_text=[column for own in columns for column in own])
+        chosen = [column for own in columns for column in own]
+        if any(getattr(rows.features[column], "dtype", None) in ("int64", "float64") for column in chosen):
+            rows = load_file(str(file), as_text=chosen)  # a text of digits is a text
         streams = [(_of_rows(str(file), rows, own), names) for own, names in columns.items()]
     elif text:
         streams = [(_of_objects(text), heads)]

@@ -141,6 +141,24 @@ def test_file_that_is_read_without_a_config(tmp_path: Path) -> None:
         load_file(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("path", "held", "expected"),
+    [
+        ("text", b"caf\xe9\n", r"rows\.gz: no valid \.gz file"),
+        ("text", gzip.compress(b"a\ncaf\xe9\n"), r"rows\.gz, line 2: not UTF-8"),
+        ("text", gzip.compress(b"a\n" * 99)[:-9], r"rows\.gz: the compressed data end too early"),
+        ("json", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], r"rows\.gz: the compressed data end too early"),
+        ("csv", gzip.compress(b"text,label\na,b,c\n"), r"rows\.gz, line 2: 3 fields"),
+        ("conll", gzip.compress(b"a b\n"), r"`column_names` is missing: .*rows\.gz has 2 columns"),
+        ("parquet", b"text\n", r"rows\.gz: no Parquet file"),
+    ],
+)
+def test_broken_file_is_refused_with_its_name(tmp_path: Path, path: str, held: bytes, expected: str) -> None:
+    (tmp_path / "rows.gz").write_bytes(held)
+    with pytest.raises(ValueError, match=expected):
+        load(path=path, data_files=str(tmp_path / "rows.gz"))
+
+
 def test_separator_that_is_wrong_is_named(tmp_path: Path) -> None:
     for separator, shown in ((";", ";"), ("\t", r"\\t")):
         path = tmp_path / "rows.csv"
@@ -427,6 +445,8 @@ def test_pair_with_an_empty_side_is_refused() -> None:
         ({"path": "json", "data_files": "/nowhere/a.jsonl"}, r"there is no file /nowhere/a\.jsonl.* no folder"),
         ({"path": "csv"}, r"`sources\.only\.data_files` is missing: the files that `path: csv` reads"),
         ({"path": "csv", "encoding": "utf-99"}, r"`sources\.only\.encoding` is 'utf-99', which Python does not know"),
+        ({"path": "csv", "encoding": "base64"}, r"`sources\.only\.encoding` is 'base64', which Python does not know"),
+        ({"path": "csv", "encoding_errors": "x"}, r"`sources\.only\.encoding_errors` is 'x'; valid are strict, rep"),
         ({"path": "csv", "sepp": ";"}, r"unknown key `sepp` in `sources\.only`: .*Did you mean `sep`\?"),
         ({"path": "conll", "column_name": ["a"]}, r"unknown key `column_name` .*Did you mean `column_names`\?"),
     ],
