@@ -4,7 +4,9 @@ Notable: `datasets` has a reader too, which takes comments and headers for words
 and drops columns without a name. Here each line is read as it is meant, or refused.
 """
 
+import logging
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,9 +25,9 @@ _KEY = re.compile(r"#\s*(\S+\s*=|newdoc|newpar)")  # `# sent_id = 1`
 def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     """Read the sentences of a CoNLL file: of each column a list of strings, one a word.
 
-    Columns are separated by tabs where a line has any, else by blanks. `-DOCSTART-` lines end a sentence and are none.
-    Lines before a sentence that begin with `#` are comments, unless they have a tag as other words do. A first line
-    that only names columns is left out. The notes count what was left out.
+    Columns are separated by tabs where the file has any, else by blanks. `-DOCSTART-` lines end a sentence and are
+    none. Lines before a sentence that begin with `#` are comments, unless they have a tag as other words do. A first
+    line that only names columns is left out. The notes count what was left out.
 
     Args:
         path: The file.
@@ -39,6 +41,8 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     prefix, delimiter = options.get("comment_prefix"), options.get("delimiter")
     with open_text(path, options.get("encoding") or "utf-8", options.get("encoding_errors") or "strict") as text:
         raw = [line.rstrip("\r\n") for line in text]
+    if not delimiter and any("\t" in line.strip(" \t") for line in raw if not line.startswith("#")):
+        delimiter = "\t"
     cells = [_split(line, delimiter) for line in raw]
     docstart = options.get("skip_docstart", True)
     borders = {row for row, line in enumerate(raw) if not cells[row] or (docstart and line.startswith("-DOCSTART-"))}
@@ -50,9 +54,11 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     words = [row for row in written if row not in comments]
     rows = FileRows(path, {}, [])
     if comments:
-        rows.notes.append(f"{path}: {len(comments)} comment lines are left out (the first: line {min(comments) + 1}).")
+        first = f"the first: line {min(comments) + 1}, {raw[min(comments)][:50]!r}"
+        rows.notes.append((logging.INFO, f"{path}: {len(comments)} comment lines are left out ({first})."))
     if words and _is_header(cells[words[0]], [cells[row][-1] for row in words[1:]], names or ()):
-        rows.notes.append(f"{path}, line {words[0] + 1}: names of columns ({' '.join(cells[words[0]])}), left out.")
+        shown = " ".join(cells[words[0]])
+        rows.notes.append((logging.INFO, f"{path}, line {words[0] + 1}: names of columns ({shown}), left out."))
         del words[0]
     if names is None or isinstance(names, str) or not words:
         names = _check_names(path, names, [cells[row] for row in words[:1]])
@@ -76,8 +82,6 @@ def _split(line: str, delimiter: str | None) -> list[str]:
     """The columns of a line; none where it is blank. Blanks of other kinds (U+00A0) are parts of words."""
     if not line.strip(" \t"):
         return []
-    if delimiter is None and "\t" in line:
-        delimiter = "\t"
     return [cell.strip(" ") for cell in line.split(delimiter)] if delimiter else re.split(r"[ \t]+", line.strip(" \t"))
 
 
@@ -115,14 +119,15 @@ def _check_names(path: str, names: Any, first: Sequence[Sequence[str]]) -> Seque
 def _wrong_line(path: str, row: int, cells: Sequence[str], names: Sequence[str], first: Sequence[str]) -> ValueError:
     """The error of a line that does not fit the names."""
     where = f"{path}, line {row + 1}"
+    found = f"{len(cells)} column{'s' * (len(cells) != 1)} ({textwrap.shorten(' | '.join(cells), 100)})"
     if len(cells) == len(names):
         return ValueError(f"{where}: the column {names[list(cells).index('')]!r} is empty in {' | '.join(cells)!r}.")
     if len(cells) == len(first):
         return ValueError(
-            f"{where}: {len(cells)} columns ({' | '.join(cells)}), but `column_names` has {len(names)}"
+            f"{where}: {found}, but `column_names` has {len(names)}"
             f" ({', '.join(names)}); name every column of the file."
         )
     return ValueError(
-        f"{where}: {len(cells)} columns ({' | '.join(cells)}), but {len(names)} are named ({', '.join(names)}): a word"
+        f"{where}: {found}, but {len(names)} are named ({', '.join(names)}): a word"
         " has a tag in each of them, and sentences have a blank line between."
     )

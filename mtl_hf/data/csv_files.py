@@ -8,6 +8,8 @@ import codecs
 import collections
 import csv
 import itertools
+import logging
+import textwrap
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,13 +37,13 @@ class FileRows:
         path: The file.
         columns: Column → the value of each row, None where it has none.
         lines: The line of the file in which each row begins, from 1. None where it is not known.
-        notes: What was noticed, a line each.
+        notes: What was noticed, as levels of `logging` and messages.
     """
 
     path: str
     columns: dict[str, list[Any]]
     lines: list[int] | None = None
-    notes: list[str] = field(default_factory=list)
+    notes: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def num_rows(self) -> int:
@@ -70,7 +72,7 @@ def read_csv(path: str, options: Mapping[str, Any]) -> FileRows:
         separator = find_separator(path, options.get("encoding") or "utf-8")
         options["sep"] = separator
         if separator != ",":
-            notes.append(f"{path}: its columns are separated by {separator!r} (found; `sep` sets another).")
+            notes.append((logging.INFO, f"{path}: its columns are separated by {separator!r} (`sep` sets another)."))
     plain = (
         not options.keys() - _KNOWN
         and len(str(separator)) == 1
@@ -131,7 +133,8 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
         counts[name] += 1
         if counts[name] > 1:
             renamed = f"{name}.{counts[name] - 1}"
-            rows.notes.append(f"{path}: the header has {name!r} more than once; here it is called {renamed!r}.")
+            rows.notes.append((logging.WARNING, f"{path}: the header has {name!r} more than once; the first is read as"
+                               f" {name!r}, this one as {renamed!r}."))  # fmt: skip
             name = renamed
         rows.columns[name] = [cell or None for cell in column]
     return rows
@@ -139,13 +142,14 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
 
 def _wrong_length(path: str, line: int, cells: list[str], names: list[str], separator: str) -> ValueError:
     """The error of a row that does not fit the header."""
-    listed = ", ".join(names)
+    listed = textwrap.shorten(", ".join(names), 200)
+    number = f"{len(cells)} field{'s' * (len(cells) != 1)}"
     if len(cells) > len(names):
         remedy = f"a cell that holds {separator!r} needs quotes around it, and every column a name in the header"
     else:
         remedy = "a cell that holds a line break needs quotes around it, and an empty cell at the end its separator"
     return ValueError(
-        f"{path}, line {line}: {len(cells)} fields, but the header has {len(names)} ({listed}); {remedy}. The columns"
+        f"{path}, line {line}: {number}, but the header has {len(names)} ({listed}); {remedy}. The columns"
         f" are separated by {separator!r} (`sep`)."
     )
 

@@ -121,7 +121,10 @@ def open_file(path: str | Path) -> Iterator[IO[bytes]]:
 def open_text(path: str | Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[io.TextIOWrapper]:
     """Open a file as `open_file` does, to read its text with line ends as they are and without a byte order mark."""
     with open_file(path) as stream, io.TextIOWrapper(stream, _without_mark(encoding), errors, newline="") as text:
-        yield text
+        try:
+            yield text
+        except UnicodeError as error:
+            raise ValueError(f"{path}: not {encoding.upper()} ({error}).") from None
 
 
 def _without_mark(encoding: str) -> str:
@@ -163,6 +166,15 @@ def check_encoding(path: str | Path, encoding: str) -> None:
                     f"{path}, line {number}: not {encoding.upper()} (byte {line[error.start]:#04x} at position"
                     f" {error.start}); give {hint}, or convert the file."
                 ) from None
+
+
+def check_parquet(path: str | Path) -> None:
+    """Raise `ValueError` if a file is no Parquet file, or only the beginning of one."""
+    with open(path, "rb") as file:
+        begin = file.read(4)
+        file.seek(max(len(begin), os.path.getsize(path) - 4))
+        if not begin == file.read(4) == b"PAR1":
+            raise ValueError(f"{path}: no Parquet file, or one that was cut off.")
 
 
 def find_separator(path: str | Path, encoding: str = "utf-8") -> str:

@@ -131,10 +131,12 @@ def _decode_one(path: str, text: str, number: int, place: int) -> tuple[Any, int
         return _DECODER.raw_decode(text, place)
     except json.JSONDecodeError as error:
         line = number + text.count("\n", place, error.pos)
-        raise ValueError(f"{path}, line {line}: not JSON ({error.msg} at column {error.colno}).") from None
+        raise ValueError(
+            f"{path}, line {line}: not JSON ({error.msg.removesuffix(' at')} at column {error.colno})."
+        ) from None
     except _RepeatedKeyError as error:
         raise ValueError(f"{path}, line {number}: an object has the key {error.args[0]!r} twice.") from None
     except RecursionError:
         raise ValueError(f"{path}, line {number}: lists or objects within each other, too deep to be read.") from None
     except ValueError as error:  # a number of thousands of digits
-        raise ValueError(f"{path}, line {number}: {error}.") from None
+        raise ValueError(f"{path}, line {number}: {str(error).split(';')[0]}.") from None

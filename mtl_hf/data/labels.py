@@ -264,9 +264,11 @@ def _read_labels(name: str, spec: Task, source: SourceData, split: str, rows: da
         column = tidy_labels(name, column, lambda row: source.where(split, row))
 
     def problem(row: int, found: Any) -> ValueError:
+        decimal = source.untyped and re.fullmatch(r"-?[0-9]+,[0-9]+", str(found))
+        comma = ' `decimal: ","` of the source reads numbers with a decimal comma.' if decimal else ""
         return ValueError(
             f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.label!r}; {spec.type}"
-            f" takes {TASK_TYPES[spec.type].label}."
+            f" takes {TASK_TYPES[spec.type].label}.{comma}"
         )
 
     def to_name(value: Any, row: int) -> str | None:

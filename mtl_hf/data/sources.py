@@ -14,6 +14,7 @@ import inspect
 import itertools
 import logging
 import os
+import pkgutil
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import datasets.packaged_modules
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
-from .files import find_files, loader_of
+from .files import SEPARATORS, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_key
 from .row_files import READERS, read_row_files
@@ -32,6 +34,8 @@ from .row_files import READERS, read_row_files
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+# Arguments of `load_dataset` that a builder does not take.
+_LOADING = ("split", "keep_in_memory", "save_infos", "verification_mode", "num_proc", "streaming")
 _NUMBER_TASKS = ("regression", "sentence_similarity")  # their labels are no names
 
 
@@ -115,7 +119,7 @@ def load_file(
         loader: What reads it, and the arguments of that; None for those of its ending.
 
     Raises:
-        ValueError: There is no such file, its ending is another, or it cannot be read.
+        ValueError: There is no such file, its ending is another, it cannot be read, or it has no rows.
     """
     path = Path(resolve_path(str(path)))
     if not path.is_file():
@@ -123,7 +127,10 @@ def load_file(
         raise ValueError(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.{hint}")
     kind, arguments = loader or loader_of(path)
     source = Source(path=kind, data_files=str(path), text="", loader=dict(arguments))
-    return _from_loader(source, str(path), as_text)["train"]
+    rows = _from_loader(source, str(path), as_text)["train"]
+    if not len(rows):
+        raise ValueError(f"{path} has no rows.")
+    return rows
 
 
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
@@ -255,25 +262,54 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         }
     if arguments.get("streaming"):
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
-    ours = path in READERS and "features" not in arguments
+    if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
+        raise ValueError(f"`{where}.data_files` is missing: the files that `path: {path}` reads.")
+    if path == "parquet":
+        for file in itertools.chain.from_iterable(files.values()):
+            if "://" not in file:
+                check_parquet(file)
     try:
-        if ours and not files:  # `data_dir`
-            builder = datasets.load_dataset_builder(path, **arguments)
-            files = {str(split): list(held) for split, held in (builder.config.data_files or {}).items()}
-        loaded = {} if ours else datasets.load_dataset(path, **arguments)
+        loader = path if path in READERS and "features" not in arguments else None
+        # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.
+        remote = any("://" in file for held in files.values() for file in held)
+        if remote or (not files and (loader or path not in _packaged())):
+            loader, files = _resolve_files(datasets.load_dataset_builder(path, **_without(arguments, _LOADING)))
+        loaded = {} if loader else datasets.load_dataset(path, **arguments)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
-        names = ", ".join(itertools.chain.from_iterable(files.values()))
+        names = ", ".join(dict.fromkeys(itertools.chain.from_iterable(files.values())))
         found = _first_cause(error) or f"no rows in {names}"
         if empty := re.fullmatch(r'Instruction "(.+)" corresponds to no data!', found):
             raise ValueError(f"`{where}`: the split {empty[1]!r} has no rows.") from error
         raise ValueError(f"`{where}` cannot be loaded: {found}{f' ({names})' if names else ''}") from error
-    if ours:
+    if loader:
         known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
-        options = {key: value for key, value in arguments.items() if key not in known}
-        return read_row_files(path, files, options, as_text)
+        return read_row_files(loader, files, _without(arguments, known), as_text)
     if isinstance(loaded, datasets.Dataset):
         return {"train": loaded}
     return {str(split): rows for split, rows in loaded.items()}
+
+
+def _without(arguments: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if key not in keys}
+
+
+def _packaged() -> set[str]:
+    """Names of the loaders that `datasets` has for files."""
+    return {module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__)}
+
+
+def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
+    """Which of our readers reads what a builder would (None for none), and the files of each split on this machine."""
+    loader = type(builder).__module__.rpartition(".")[2]
+    if loader not in READERS or builder.info.features is not None:  # features are declared: types are known
+        return None, {}
+    manager = datasets.DownloadManager(
+        download_config=datasets.DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+    )
+    return loader, {
+        str(split): [str(manager.download_and_extract(path)) if "://" in path else path for path in held]
+        for split, held in (builder.config.data_files or {}).items()
+    }
 
 
 def _first_cause(error: BaseException) -> str:
@@ -286,7 +322,7 @@ def _first_cause(error: BaseException) -> str:
 def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
     """Refuse misspelt keys of a source before `datasets` sees them; a Hub dataset may have options of its own."""
     module = f"datasets.packaged_modules.{path}.{path}"
-    if not re.fullmatch(r"[a-z]+", path) or importlib.util.find_spec(f"datasets.packaged_modules.{path}") is None:
+    if path not in _packaged():
         return
     options = [
         item.name
@@ -390,7 +426,14 @@ def _check_columns(rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], sp
             raise ValueError(
                 f"`{path}` is {column!r}, but the split {split!r} of source {source!r} has no such column."
                 f"{nearest(column, rows.column_names)} It has: {', '.join(rows.column_names)}."
+                f"{_separator_hint(rows.column_names)}"
             )
+
+
+def _separator_hint(columns: Sequence[str]) -> str:
+    """What to set where a header was not split into columns."""
+    found = [separator for separator in SEPARATORS if len(columns) == 1 and separator in columns[0]]
+    return f' That looks like several columns: set `sep: "{found[0]}"`.'.replace("\t", "\\t") if found else ""
 
 
 def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where: str) -> str:

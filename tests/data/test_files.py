@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from mtl_hf.data.files import find_separator, open_file
+from mtl_hf.data.files import (
+    check_encoding,
+    check_parquet,
+    find_files,
+    find_separator,
+    has_rows,
+    loader_of,
+    open_file,
+    open_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -42,3 +51,58 @@ def test_compressed_file_that_is_broken_is_named(tmp_path: Path) -> None:
             stream.read()
     with pytest.raises(ValueError, match=r"is a folder; name its files, as in .*/\*\.jsonl"), open_file(tmp_path):
         pass
+
+
+def test_a_file_that_exists_is_no_pattern(tmp_path: Path) -> None:
+    for name in ("br[1].csv", "br1.csv", "train.csv"):
+        (tmp_path / name).write_text("x\n")
+    (tmp_path / "br2.csv").mkdir()
+    odd, plain = str(tmp_path / "br[1].csv"), str(tmp_path / "br1.csv")
+    assert find_files(odd, "files") == {"train": [odd]}
+    assert find_files({"dev": [str(tmp_path / "br[1-3].csv"), odd]}, "files") == {"dev": [plain, odd]}
+    assert find_files("hf://datasets/x/*.csv", "files") == {"train": ["hf://datasets/x/*.csv"]}
+    with pytest.raises(ValueError, match=r"`files`: .*br2\.csv is a folder; name its files"):
+        find_files(str(tmp_path / "br2.csv"), "files")
+    with pytest.raises(ValueError, match=r"`files`: there is no file .*trian\.csv\. Did you mean `train\.csv`"):
+        find_files([odd, str(tmp_path / "trian.csv")], "files")
+
+
+def _read(path: Path, encoding: str) -> str:
+    check_encoding(path, encoding)
+    with open_text(path, encoding) as text:
+        return text.read()
+
+
+@pytest.mark.parametrize(
+    ("held", "encoding", "expected"),
+    [
+        (b"text\ncaf\xe9\n", "utf-8", r", line 2: not UTF-8 \(byte 0xe9 at position 3\); give the source's `encoding`"),
+        ("text\ná\n".encode("utf-16"), "utf-8", r", line 1: .*`encoding: utf-16`"),
+        ("text\na\n".encode("utf-16-le"), "utf-8", ", line 1: a NUL byte, which text does not have.*utf-16-le"),
+        (b"text\na\0b\n", "utf-8", ", line 2: a NUL byte"),
+        (b"text\na\0b\n", "latin-1", ", line 2: a NUL byte"),
+        ("text\na\n".encode("utf-16")[:-1], "utf-16", r": not UTF-16 \(.*truncated data"),
+        ("text\na\n".encode("utf-16-be"), "utf-16", ": not UTF-16 .*does not start with BOM"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path, held: bytes, encoding: str, expected: str) -> None:
+    for name, written in (("rows.csv", held), ("rows.csv.gz", gzip.compress(held))):
+        (tmp_path / name).write_bytes(written)
+        with pytest.raises(ValueError, match=rf"{name.replace('.', '[.]')}{expected}"):
+            _read(tmp_path / name, encoding)
+
+
+def test_loader_of_a_compressed_file() -> None:
+    assert loader_of("a/rows.JSONL.gz") == ("json", {})
+    assert loader_of("rows.tsv.bz2")[1]["sep"] == "\t"
+    assert not has_rows("rows.gz")
+    with pytest.raises(ValueError, match=r"rows\.txt ends in '\.txt'; files of rows end in \.jsonl, \.json, \.csv"):
+        loader_of("rows.txt")
+
+
+def test_parquet_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    for held in (b"", b"PAR1", b"text,label\n", b"PAR1" + b"\0" * 50):
+        path.write_bytes(held)
+        with pytest.raises(ValueError, match=r"rows\.parquet: no Parquet file, or one that was cut off"):
+            check_parquet(path)

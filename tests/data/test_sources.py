@@ -10,6 +10,7 @@ from typing import Any
 
 import datasets
 import pytest
+import yaml
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data.sources import SourceData, carve, load_file, load_sources
@@ -83,6 +84,70 @@ def test_csv_with_a_separator_and_an_encoding(tmp_path: Path, encoding: str) -> 
     assert rows_of(data)["train"] == [{"text": "schön", "label": "1"}, {"text": "ça va", "label": "2"}]
 
 
+def test_labels_of_csv_are_what_is_written(tmp_path: Path) -> None:
+    labels = ["01", "1", "001", "1E10", "1.10", "True", "1234567890123456789", "1234567890123456788", ""]
+    path = tmp_path / "br[1].csv"
+    path.write_text("text;label;stars\n" + "".join(f"{n};{label};{n % 5}\n" for n, label in enumerate(labels)))
+    data = load(path="csv", data_files={"train": str(path), "validation": str(path)})
+    assert data.splits["train"]["label"][:] == [label or None for label in labels]
+    assert data.texts("train") == [str(n) for n in range(9)]
+    assert data.untyped
+    assert data.splits["train"].features["stars"].dtype == "int64"
+    stars = load("regression", "stars", path="csv", data_files={"train": str(path), "validation": str(path)})
+    assert stars.splits["train"]["stars"][:] == [n % 5 for n in range(9)]
+
+
+def test_the_page_on_data_files_shows_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "data_files.md"
+    sources = yaml.safe_load(page.read_text(encoding="utf-8").split("```")[1].removeprefix("yaml"))["sources"]
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/reviews-1.csv.gz").write_bytes(gzip.compress(b"text;label\na;01\nb;1\n"))
+    Path("data/dev.csv").write_text("text,label\nc,1\n")
+    Path("data/train.conll").write_text("# id = 1\nAnna N B-PER\n\nshe N O\n")
+    Path("data/dev.conll").write_text("WORD POS TAG\n\nAnna N B-PER\n")
+    reviews, names = load(**sources["reviews"]), load("token_classification", "tags", **sources["names"])
+    assert [data.splits["train"][label][:] for data, label in ((reviews, "label"), (names, "tags"))] == [
+        ["01", "1"], [["B-PER"], ["O"]]
+    ]  # fmt: skip
+    assert names.texts("validation") == [["Anna"]]
+
+
+def test_a_folder_of_csv_files_is_read_as_they_are(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        (folder / f"{split}.csv").write_text("text,label\n" + "".join(f"text {n},0{n % 2}\n" for n in range(9)))
+    for source in ({"path": str(folder)}, {"path": "csv", "data_dir": str(folder)}):
+        assert set(load(**source).splits["train"]["label"]) == {"00", "01"}
+
+
+def test_addresses_of_files_are_read_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "train-1.csv.gz").write_bytes(gzip.compress(b"text;label\na;01\n"))
+    (tmp_path / "train-2.csv").write_text("text,label\nb,1\n")
+    data = load(path="csv", data_files=dict.fromkeys(("train", "validation"), f"file://{tmp_path}/train-*"))
+    assert data.splits["train"]["label"][:] == ["01", "1"]
+    with pytest.raises(ValueError, match=r"`sources\.only` cannot be loaded: .*nothing\.csv"):
+        load(path="csv", data_files=f"file://{tmp_path}/nothing.csv")
+
+
+def test_file_that_is_read_without_a_config(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv.gz"
+    path.write_bytes(gzip.compress(b"text|label|stars\n5|01|3\n"))
+    assert load_file(path)[0] == {"text": 5, "label": "01", "stars": 3}
+    assert load_file(path, as_text=["text", "stars"])[0] == {"text": "5", "label": "01", "stars": "3"}
+    with pytest.raises(ValueError, match="is a folder, not a file"):
+        load_file(tmp_path)
+
+
+def test_separator_that_is_wrong_is_named(tmp_path: Path) -> None:
+    for separator, shown in ((";", ";"), ("\t", r"\\t")):
+        path = tmp_path / "rows.csv"
+        path.write_text(f"text{separator}label\na{separator}b\n")
+        with pytest.raises(ValueError, match=f'That looks like several columns: set `sep: "{shown}"`'):
+            load(path="csv", data_files=str(path), sep=",")
+
+
 def test_encoding_errors_are_replaced_where_asked(tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
     file.write_bytes("text,label\nschön,1\nja,2\n".encode("latin-1"))
@@ -94,6 +159,8 @@ def test_parquet(tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.parquet")
     data = load(path="parquet", data_files={"train": str(tmp_path / "rows.parquet"), "validation": str(tmp_path / "*")})
     assert rows_of(data)["train"] == ROWS
+    (tmp_path / "rows.parquet").rename(tmp_path / "br[1]*.parquet")
+    assert len(load_file(tmp_path / "br[1]*.parquet")) == 40
 
 
 def test_conll_columns(tmp_path: Path) -> None:
@@ -338,6 +405,7 @@ def test_pair_with_an_empty_side_is_refused() -> None:
         ({"dataset": datasets.Dataset.from_dict({"a": [["x"]], "b": [["y"]], "label": ["a"]}), "text": ["a", "b"]},
          "and pairs are strings"),
         ({"path": "json", "data_files": "/nowhere/a.jsonl"}, r"there is no file /nowhere/a\.jsonl.* no folder"),
+        ({"path": "csv"}, r"`sources\.only\.data_files` is missing: the files that `path: csv` reads"),
         ({"path": "csv", "encoding": "utf-99"}, r"`sources\.only\.encoding` is 'utf-99', which Python does not know"),
         ({"path": "csv", "sepp": ";"}, r"unknown key `sepp` in `sources\.only`: .*Did you mean `sep`\?"),
         ({"path": "conll", "column_name": ["a"]}, r"unknown key `column_name` .*Did you mean `column_names`\?"),

@@ -1,0 +1,90 @@
+"""Tests of `mtl_hf.data.conll`: each line is a word, or known as something else, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtl_hf.data.conll import read_conll
+
+SENTENCES = "Anna B-PER\nsleeps O\n\nRome B-LOC\n"
+COLUMNS = {"words": [["Anna", "sleeps"], ["Rome"]], "tags": [["B-PER", "O"], ["B-LOC"]]}
+
+
+def read(tmp_path: Path, text: str, column_names: Any = ("words", "tags"), **options: Any) -> Any:
+    path = tmp_path / "rows.conll"
+    path.write_bytes(text.encode())
+    return read_conll(str(path), {"column_names": column_names} | options)
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        (SENTENCES, None),
+        (SENTENCES.replace(" ", "\t"), None),
+        (SENTENCES.replace(" ", "  ").replace("O\n", "O \t\n"), None),
+        ("\ufeff" + SENTENCES.replace("\n", "\r\n"), None),
+        (SENTENCES.replace("\n\n", "\n \t \n\n"), None),
+        (f"-DOCSTART- -X- -X- O\n\n{SENTENCES.replace('Rome', '-DOCSTART- O' + chr(10) + 'Rome')}\n\n", None),
+        (f"# sent_id = 0\n{SENTENCES}", "1 comment lines are left out (the first: line 1, '# sent_id = 0')."),
+        (f"# sent_id 0\n# x\n{SENTENCES}", "2 comment lines are left out (the first: line 1, '# sent_id 0')."),
+        (SENTENCES.replace("Rome", "# text = Rome\n# newdoc O\nRome"),
+         "2 comment lines are left out (the first: line 4, '# text = Rome')."),
+        (f"TOKEN TAG\n{SENTENCES}", "names of columns (TOKEN TAG), left out."),
+        ("Word\tner_tags\n\n" + SENTENCES.replace(" ", "\t"), "names of columns (Word ner_tags), left out."),
+    ],
+)  # fmt: skip
+def test_sentences(tmp_path: Path, text: str, note: str | None) -> None:
+    rows = read(tmp_path, text)
+    assert rows.columns == COLUMNS
+    assert [message.split(": ", 1)[1] if "names" in message else message.split("rows.conll: ")[1]
+            for _, message in rows.notes] == ([note] if note else [])  # fmt: skip
+
+
+def test_hashes_that_are_words_stay(tmp_path: Path) -> None:
+    rows = read(tmp_path, "# O\nfun O\n\nAnna B-PER\n# O\n#tag B-PER\n")
+    assert rows.columns["words"] == [["#", "fun"], ["Anna", "#", "#tag"]]
+    assert rows.notes == []
+
+
+def test_words_may_hold_blanks(tmp_path: Path) -> None:
+    assert read(tmp_path, "New York\tB-LOC\n10\u00a0000\tO\n").columns["words"] == [["New York", "10\u00a0000"]]
+    assert read(tmp_path, "10\u00a0000 O\n").columns["words"] == [["10\u00a0000"]]
+
+
+def test_four_columns_and_the_lines_of_sentences(tmp_path: Path) -> None:
+    rows = read(tmp_path, "A N X B-PER\n\n\nb V X O\nc V X O\n", ["words", "pos", "chunk", "tags"])
+    assert rows.columns["tags"] == [["B-PER"], ["O", "O"]]
+    assert rows.columns["pos"] == [["N"], ["V", "V"]]
+    assert rows.lines == [1, 4]
+
+
+def test_options_of_the_loader(tmp_path: Path) -> None:
+    assert read(tmp_path, "% no word\nAnna,B-PER\n", delimiter=",", comment_prefix="%").columns["words"] == [["Anna"]]
+    assert read(tmp_path, "-DOCSTART- O\nAnna O\n", skip_docstart=False).columns["words"] == [["-DOCSTART-", "Anna"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "expected"),
+    [
+        ("Anna N X B-PER\n", ["words", "tags"],
+         r", line 1: 4 columns \(Anna | N | X | B-PER\), but `column_names` has 2 \(words, tags\); name every column"),
+        ("Anna N X B-PER\n", None,
+         r" has 4 columns, as in 'Anna N X B-PER'; name each of them, as in `column_names: \[words, other, other"),
+        (SENTENCES, ["words", "pos", "tags"], r", line 1: 2 columns \(Anna | B-PER\), but `column_names` has 3"),
+        ("Anna\nsleeps\n", ["words", "tags"], r", line 1: 1 column \(Anna\), but `column_names` has 2"),
+        (SENTENCES + "sleeps\n", ["words", "tags"], r", line 5: 1 column \(sleeps\), but 2 are named \(words, tags\)"),
+        (SENTENCES + "New York B-LOC\n", ["words", "tags"], r", line 5: 3 columns \(New | York | B-LOC\), but 2 are"),
+        (SENTENCES + "# some longer comment\n", ["words", "tags"], r", line 5: 4 columns \(# | some"),
+        ("Anna\tB-PER\nNew York\nsleeps\tO\n", ["words", "tags"], r", line 2: 1 column \(New York\), but 2 are named"),
+        ("Anna\tB-PER\nsleeps\t\n", ["words", "tags"], r", line 2: the column 'tags' is empty in 'sleeps \| '"),
+    ],
+)  # fmt: skip
+def test_line_that_does_not_fit_is_refused(tmp_path: Path, text: str, names: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=rf"rows\.conll{expected.replace(' | ', ' [|] ')}"):
+        read(tmp_path, text, names)
+
+
+def test_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`column_names` is 'words'; it should be a list of names"):
+        read(tmp_path, SENTENCES, "words")
