@@ -99,8 +99,6 @@ def describe_file(path: str | Path, loader: Loader | None = None, as_text: Colle
         ValueError: It cannot be read, with the line; or it has no rows.
     """
     rows = load_file(path, as_text, loader)
-    if not len(rows):
-        raise ValueError(f"{path} has no rows.")
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
     return FileDescription(str(path), loader or loader_of(path), rows, columns)
 
