@@ -127,6 +127,10 @@ def test_train_goes_on_with_resume(config, tmp_path, caplog, out):
     out("train", config, own, "--resume")
     assert f"Going on from {tmp_path / 'own' / 'checkpoint-4'}." in caplog.text
     assert (tmp_path / "own" / "model.safetensors").read_bytes() == written
+    over = "at step 4: no step is left. To train its model for longer, start a new run with `model: {from: "
+    assert f"{over}{tmp_path / 'own'}}}`" in caplog.text
+    log = (tmp_path / "own" / "train.log").read_text(encoding="utf-8")
+    assert [log.count(text) for text in ("World size 1", "starts from the beginning", "no step is left")] == [2, 1, 1]
     with pytest.raises(SystemExit, match=r"trains differently(.|\n)*training\.seed: 42 in the checkpoint, 7 now"):
         out("train", config, own, "--resume", "training.seed=7")
     assert "exclude each other" in refusal("train", config, own, "--resume", "--overwrite")
