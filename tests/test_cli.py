@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import multiprocessing
 import re
 import shutil
 import signal
@@ -534,6 +535,15 @@ def test_a_signal_ends_a_command_in_order_with_its_code(number, code, tmp_path):
     assert process.returncode == code
     assert re.fullmatch(r"mtl-hf: stopped\. \(`train` goes on from .*\)\n", told)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_forked_worker_ends_at_sigterm_as_it_would_without_us():
+    with cli._ended_in_order():
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGTERM
 
 
 # ---- how soon ----
