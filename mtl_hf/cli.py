@@ -119,7 +119,12 @@ def _ended_in_order() -> Iterator[None]:
         yield
         return
 
+    owner = os.getpid()
+
     def stop(number: int, frame: object) -> None:
+        if os.getpid() != owner:  # a worker that was forked, and is to end at once
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
         raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-import mtl_hf
 from mtl_hf import cli
 from mtl_hf.config import RunConfig, masked, masked_message, masked_overrides, secret_overrides
 from mtl_hf.evaluation import compare as compare_module
@@ -64,7 +64,7 @@ def test_no_verb_writes_or_shows_a_token(
     logging.getLogger("datasets").propagate = False
 
     def train(run: Any, *_: Any) -> None:
-        mtl_hf.train(run.beside(".yaml"), secret_overrides(run.config), overwrite=True)
+        shutil.copytree(tmp_path / "out", run.folder)
         run.beside(".json").write_text('{"peak_memory": 1e9}', encoding="utf-8")
 
     monkeypatch.setattr(compare_module, "_train", train)
