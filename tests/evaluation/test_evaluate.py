@@ -615,7 +615,7 @@ def test_a_models_own_config_names_no_loader_that_runs_code(kind, runs, tmp_path
     shutil.copytree(runs / "first", folder)
     config = (folder / "run.yaml").read_text(encoding="utf-8").replace("path: json", f"path: {kind}")
     (folder / "run.yaml").write_text(config.replace("{folder}", str(folder)), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"`sources\.assistant\.path` is .*`--config .*run\.yaml` or pass --trust"):
+    with pytest.raises(ValueError, match=r"`sources\.assistant\.path` is .* give .*run\.yaml itself as the config"):
         mtl_hf.evaluate(folder)
 
 
