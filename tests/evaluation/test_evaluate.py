@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+import yaml
 
 import mtl_hf
+from mtl_hf import cli
 from mtl_hf.config import RunConfig, Task
 from mtl_hf.data.labels import TaskData
 from mtl_hf.evaluation import evaluate as evaluate_module
@@ -626,3 +629,44 @@ def test_results_in_a_folder_are_replaced_on_request_only(runs, tmp_path):
         mtl_hf.evaluate(runs / "first", to=tmp_path / "to")
     mtl_hf.evaluate(runs / "first", to=tmp_path / "to", intervals=False, overwrite=True)
     assert (tmp_path / "to" / "metrics.json").read_text(encoding="utf-8") == before
+
+
+class Touch:
+    """A pickle of it makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_no_verb_runs_code_or_reads_a_pickle_of_a_models_folder(hostile, runs, tmp_path, monkeypatch):
+    folder, marker = hostile
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "pytorch_model.bin", "rng_state.pth"):
+        (folder / name).write_bytes(pickle.dumps(Touch(marker)))
+    for path in folder.glob("*.py"):
+        path.write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n", encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    own = {"auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | own), encoding="utf-8")
+    monkeypatch.chdir(folder)  # where relative names could mean its files
+    for verb in (
+        ["predict", folder, "play jazz"],
+        ["embed", folder, "play jazz", "book a table"],
+        ["inspect", folder],
+        ["evaluate", folder],
+        ["evaluate", folder, "--data", runs / "assistant-test.jsonl", "--to", tmp_path / "file"],
+        ["export-head", folder, "slots", "--to", tmp_path / "head"],
+        ["export-encoder", folder, "--to", tmp_path / "encoder"],
+        ["plot", folder],
+        ["push", folder, "me/model", "--dry-run"],
+        ["train", folder.parent / "next.yaml", "--dry-run"],
+    ):
+        if verb[0] == "train":
+            tree = yaml.safe_load((runs / "first" / "run.yaml").read_text(encoding="utf-8"))
+            tree["model"] = {"from": str(folder)}
+            tree["training"]["output_dir"] = str(tmp_path / "next")
+            (folder.parent / "next.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        cli.main([str(part) for part in verb])
+        assert not marker.exists(), verb
