@@ -26,6 +26,7 @@ from ..data.rows import EncodedSplit
 from ..data.sources import SPLITS, SourceData
 from ..evaluation.report import show_number
 from ..evaluation.saved_models import RUN_FILE, check_name, num_parameters, run_file
+from ..files import write_whole
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
@@ -90,7 +91,7 @@ def write_card(
         training=_training_section(run, trainer, seconds),
         cut=", ".join(cut),
     )
-    (folder / CARD).write_text(text, encoding="utf-8")
+    write_whole(folder / CARD, text)
 
 
 def card(
