@@ -680,6 +680,19 @@ def test_intervals_of_classification_are_those_of_recomputed_resamples(metric: s
     np.testing.assert_allclose(found, expected, atol=0.03)
 
 
+@pytest.mark.parametrize("num_labels", [1, 2, 3, 30])
+def test_numbers_of_classes_are_those_of_sklearn(num_labels: int) -> None:
+    rng = np.random.default_rng(num_labels)
+    for size in (1, 7, 60):
+        gold, predicted = ([f"label {label}" for label in rng.integers(num_labels, size=size)] for _ in range(2))
+        found = METRICS[CLASSES]()._compute(predicted, gold)
+        for name in ("accuracy", "macro_f1", "micro_f1"):
+            assert found[name] == pytest.approx(REFERENCES[name](gold, predicted)), name
+        # Between one label and itself it is not defined, and sklearn warns; 0, as for any constant answer.
+        expected = REFERENCES["matthews"](gold, predicted) if len({*gold, *predicted}) > 1 else 0.0
+        assert found["matthews"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "f1", "recall"])
 def test_the_interval_of_a_difference_draws_the_same_rows_for_both(
     metric: str, monkeypatch: pytest.MonkeyPatch
