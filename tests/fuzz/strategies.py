@@ -14,6 +14,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
+from .oracle import HEADERS, Span, bio_spans
+
 WORDS = ["play", "some", "jazz", "in", "rome", "book", "a", "table", "for", "two", "rain", "today"]
 ODD_TEXTS = [
     "", " ", "\t", "NA", "nan", "null", "None", "-", "1", "3.5", "[1, 2]", '"', '""', "a\nb", "a\r\nb", "a\rb", "x\ty", "a,b;c|d",
@@ -57,7 +59,7 @@ class File:
     clean: bool = False
     about: str = ""
     reading: dict[str, str] = field(default_factory=dict)
-    spans: list[set[tuple[str, int, int]]] | None = None
+    spans: list[set[Span]] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -372,7 +374,7 @@ def tagged_files(draw: DrawFn) -> File:
                 tags += [f"B-{kind}", *[f"I-{kind}"] * (length - 1)]
         words.append(f"n{index}")
         tags.append("O")
-        spans.append(_spans(tags))
+        spans.append(bio_spans(tags))
         rows.append({"id": f"r{index}", "tokens": words, "tags": tags})
     if scheme == "words":
         for row in rows:
@@ -412,12 +414,6 @@ def tagged_files(draw: DrawFn) -> File:
     )  # fmt: skip
 
 
-def _spans(tags: list[str]) -> set[tuple[str, int, int]]:
-    from .oracle import bio_spans
-
-    return bio_spans(tags)
-
-
 # ---- CoNLL ----
 
 
@@ -434,7 +430,7 @@ def conll_files(draw: DrawFn) -> File:
             f"B-{TYPES[index % 2]}",
             draw(st.sampled_from(["O", f"I-{TYPES[index % 2]}"])),
         ]
-        spans.append(_spans(tags))
+        spans.append(bio_spans(tags))
         middle = ["NN", "I-NP"] if columns == 4 else []
         blocks.append([gap.join([word, *middle, tag]) for word, tag in zip(words, tags, strict=True)])
     trouble = draw(st.sampled_from(["none"] * 4 + CONLL_TROUBLE))
@@ -443,7 +439,7 @@ def conll_files(draw: DrawFn) -> File:
         for index, block in enumerate(blocks):
             block[:0] = [f"# sent_id = {index}", "# text = " + " ".join(line.split(gap)[0] for line in block)]
     elif trouble == "header":
-        blocks[0][:0] = [gap.join(["TOKEN", "POS", "CHUNK", "TAG"] if columns == 4 else ["TOKEN", "TAG"])]
+        blocks[0][:0] = [gap.join(HEADERS[columns == 4])]
     elif trouble == "no tag":
         blocks[place][0] = blocks[place][0].split(gap)[0]
     elif trouble == "document":
