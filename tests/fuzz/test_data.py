@@ -144,8 +144,13 @@ def check_rows(file: File, expected: list[Row], found: list[Row], log: list[str]
 
 
 def _key(row: Row) -> str:
-    text = row[1] if row[1] is None or isinstance(row[1], str | list | tuple) else json.dumps(row[1])  # a number, said
+    text = [_written(word) for word in row[1]] if isinstance(row[1], list | tuple) else _written(row[1])
     return json.dumps([row[0], text])
+
+
+def _written(word: Any) -> Any:
+    """A number among texts is read as it is written, and the log says so."""
+    return word if word is None or isinstance(word, str) else json.dumps(word)
 
 
 def same_label(file: File, expected: Any, found: Any) -> bool:
