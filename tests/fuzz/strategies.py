@@ -18,8 +18,10 @@ from .oracle import HEADERS, Span, bio_spans
 
 WORDS = ["play", "some", "jazz", "in", "rome", "book", "a", "table", "for", "two", "rain", "today"]
 ODD_TEXTS = [
-    "", " ", "\t", "NA", "nan", "null", "None", "-", "1", "3.5", "[1, 2]", '"', '""', "a\nb", "a\r\nb", "a\rb", "x\ty", "a,b;c|d",
-    "\u200b", "\ufeff", "café", "cafe\u0301", "שלום עולם", "🙂👩‍👩‍👧", "a\u2028b", "\x07", "\x1f", "x" * 5000, "'", "\\", "#c", "a\u00a0b",
+    "", " ", "\t", "NA", "nan", "null", "None", "-", "1", "3.5", "[1, 2]", '"', '""', "a\nb", "a\r\nb", "a\rb",
+    "x\ty", "a,b;c|d",
+    "\u200b", "\ufeff", "café", "cafe\u0301", "שלום עולם", "🙂👩‍👩‍👧", "a\u2028b", "\x07", "\x1f", "x" * 5000, "'",
+    "\\", "#c", "a\u00a0b",
 ]  # fmt: skip
 # Style → labels of one column, all of which are names of their own.
 LABEL_STYLES: dict[str, list[str]] = {
@@ -212,7 +214,8 @@ def csv_files(draw: DrawFn) -> File:
 
 
 CSV_TROUBLE = [
-    "extra field", "extra field in all", "missing field", "repeated header", "no header", "header only", "space in header",
+    "extra field", "extra field in all", "missing field", "repeated header", "no header", "header only",
+    "space in header",
     "blank line", "empty row", "open quote", "cut", "byte", "label",
 ]  # fmt: skip
 
@@ -220,7 +223,8 @@ CSV_TROUBLE = [
 # ---- JSON ----
 
 _STRANGE = [
-    None, True, False, 0, 1, 1.0, 1.5, -0.0, 10**18, 2**63, 10**25, 1e10, 1e308, float("nan"), float("inf"), "", " ", "a", "1", "true",
+    None, True, False, 0, 1, 1.0, 1.5, -0.0, 10**18, 2**63, 10**25, 1e10, 1e308, float("nan"), float("inf"), "", " ",
+    "a", "1", "true",
     [], ["a"], [1], [[1]], {}, {"a": 1}, "\ud800", "\u0000", "2024-01-01", "2024-01-01T10:00:00Z",
 ]  # fmt: skip
 
@@ -320,7 +324,8 @@ def json_files(draw: DrawFn) -> File:
 
 
 JSON_TROUBLE = [
-    "label", "several labels", "item", "text", "missing key", "more keys", "no object", "no label anywhere", "key twice", "cut", "byte",
+    "label", "several labels", "item", "text", "missing key", "more keys", "no object", "no label anywhere",
+    "key twice", "cut", "byte",
     "mark", "blank lines",
 ]  # fmt: skip
 
@@ -465,8 +470,10 @@ def conll_files(draw: DrawFn) -> File:
     if draw(st.booleans()):
         source["delimiter"] = gap
     return File(
-        draw(st.sampled_from(["train.conll", "train.txt"])), written, source, {"type": "token_classification", "label": "tags"},
-        trouble in ("none", "document", "windows", "space"), f"conll, {columns} columns, {trouble}", {"scheme": "bio"}, spans,
+        draw(st.sampled_from(["train.conll", "train.txt"])), written, source, {"type": "token_classification",
+        "label": "tags"},
+        trouble in ("none", "document", "windows", "space"), f"conll, {columns} columns, {trouble}",
+        {"scheme": "bio"}, spans,
     )  # fmt: skip
 
 
