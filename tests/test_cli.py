@@ -243,6 +243,12 @@ def test_predict_reads_rows_and_keeps_their_order_and_ids(folder, tmp_path, out,
         assert f"a second. Written to {to}." in caplog.text
 
 
+def test_predict_reads_texts_of_digits_and_ids_as_they_are_written(folder, tmp_path, out):
+    (tmp_path / "rows.csv").write_text("id;text\n007;1\n008;2\n", encoding="utf-8")
+    answers = read_answers(out("predict", folder, "--file", tmp_path / "rows.csv"))
+    assert [(answer["id"], answer["text"]) for answer in answers] == [("007", "1"), ("008", "2")]
+
+
 def test_predict_answers_rows_without_a_text_as_empty_ones_and_says_so(folder, tmp_path, out, caplog):
     (tmp_path / "rows.csv").write_text("id,sentence\na,play jazz\nb,\n", encoding="utf-8")
     answers = read_answers(out("predict", folder, "--file", tmp_path / "rows.csv"))

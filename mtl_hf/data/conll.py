@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .csv_files import FileRows
+from .csv_files import FileRows, check_names
 from .files import open_text
 
 # What columns are called in headers.
@@ -38,7 +38,9 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
         ValueError: A line has another number of columns than there are names, or an empty one.
     """
     names = options.get("column_names")
-    prefix, delimiter = options.get("comment_prefix"), options.get("delimiter")
+    if names is not None:
+        check_names(names, path)
+    prefix, delimiter = (options.get(key) and str(options[key]) for key in ("comment_prefix", "delimiter"))
     with open_text(path, options.get("encoding") or "utf-8", options.get("encoding_errors") or "strict") as text:
         raw = [line.rstrip("\r\n") for line in text]
     if not delimiter and any("\t" in line.strip(" \t") for line in raw if not line.startswith("#")):
@@ -60,8 +62,8 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
         shown = " ".join(cells[words[0]])
         rows.notes.append((logging.INFO, f"{path}, line {words[0] + 1}: names of columns ({shown}), left out."))
         del words[0]
-    if names is None or isinstance(names, str) or not words:
-        names = _check_names(path, names, [cells[row] for row in words[:1]])
+    if names is None:
+        raise _no_names(path, cells[words[0]] if words else ["words", "tags"])
     sentences: list[list[list[str]]] = []
     before = None
     for row in words:
@@ -86,13 +88,17 @@ def _split(line: str, delimiter: str | None) -> list[str]:
 
 
 def _comments(written: Sequence[int], raw: Sequence[str], cells: Sequence[list[str]], borders: set[int]) -> set[int]:
-    """Lines before a sentence that begin with `#` and are no words: their last column is no tag that words have."""
-    tags = {cells[row][-1] for row in written if not raw[row].startswith("#")}
+    """Lines before a sentence that begin with `#` and are no words.
+
+    A word has as many columns as others and is `#` with a tag that other words have, or begins with it (`#fun`).
+    """
+    tags = {"#"} | {cells[row][-1] for row in written if not raw[row].startswith("#")}
     usual = {len(cells[row]) for row in written if not raw[row].startswith("#")}
     comments: set[int] = set()
     for row in written:
         first = row == 0 or row - 1 in borders or row - 1 in comments
-        token = len(cells[row]) in usual and cells[row][-1] in tags and not _KEY.match(raw[row])
+        known = cells[row][-1] in tags or cells[row][0] != "#"
+        token = len(cells[row]) in usual and known and not _KEY.match(raw[row])
         if raw[row].startswith("#") and first and not token:
             comments.add(row)
     return comments
@@ -104,15 +110,11 @@ def _is_header(first: Sequence[str], tags: Sequence[str], names: Sequence[str]) 
     return len(first) > 1 and {first[0].lower(), first[-1].lower()} <= known and first[-1] not in tags
 
 
-def _check_names(path: str, names: Any, first: Sequence[Sequence[str]]) -> Sequence[str]:
-    if isinstance(names, str):
-        raise ValueError(f"`column_names` is {names!r}; it should be a list of names, one for each column of {path}.")
-    if not first:
-        return names or []
-    shown = ", ".join(["words", *("other" for _ in first[0][2:]), *(["tags"] if len(first[0]) > 1 else [])])
-    raise ValueError(
-        f"`column_names` is missing: {path} has {len(first[0])} columns, as in {' '.join(first[0])!r}; name each of"
-        f" them, as in `column_names: [{shown}]`."
+def _no_names(path: str, first: Sequence[str]) -> ValueError:
+    shown = ", ".join(["words", *("other" for _ in first[2:]), *(["tags"] if len(first) > 1 else [])])
+    return ValueError(
+        f"`column_names` is missing: {path} has {len(first)} columns, as in {' '.join(first)!r}; name each of them, as"
+        f" in `column_names: [{shown}]`."
     )
 
 

@@ -9,6 +9,7 @@ import collections
 import csv
 import itertools
 import logging
+import re
 import textwrap
 import warnings
 from collections.abc import Mapping
@@ -92,6 +93,8 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
         if options.get(key) is not None
     }
     names = options.get("names") or options.get("column_names")
+    if names is not None:
+        check_names(names, path)
     held: list[list[str]] = []
     lines: list[int] = []
     before = csv.field_size_limit(_MAX_FIELD)
@@ -101,7 +104,10 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
             first = text.readline()
             skipped = bool(EXCEL_HINT.fullmatch(first))
             source = text if skipped else itertools.chain([first], text)
-            reader = csv.reader(source, delimiter=separator, strict=True, **dialect)
+            try:
+                reader = csv.reader(source, delimiter=separator, strict=True, **dialect)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{path}: cannot be read with these options ({error}).") from None
             start += skipped
             for cells in reader:
                 line, start = start, reader.line_num + 1 + skipped
@@ -142,6 +148,14 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
     return rows
 
 
+def check_names(names: Any, path: str) -> None:
+    """Raise `ValueError` if names of columns, as a config gives them, are no list of different strings."""
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"`column_names` is {names!r}; it should be a list of names, one for each column of {path}.")
+    if len(set(names)) < len(names):
+        raise ValueError(f"`column_names` has a name twice: {', '.join(names)}.")
+
+
 def _wrong_length(path: str, line: int, cells: list[str], names: list[str], separator: str) -> ValueError:
     """The error of a row that does not fit the header."""
     listed = textwrap.shorten(", ".join(names), 200)
@@ -163,6 +177,8 @@ def _read_pandas(path: str, options: Mapping[str, Any]) -> FileRows:
         options = {**options, "keep_default_na": False, "na_values": [""]}
     arguments = CsvConfig(**options).pd_read_csv_kwargs
     arguments.pop("chunksize", None)
+    if len(str(arguments["sep"])) > 1 and arguments.get("engine") is None:
+        arguments["engine"] = "python"  # pandas would choose it too, with a warning
     if arguments.get("index_col") is None:
         arguments["index_col"] = False  # or it takes the first column where rows have a field more than the header
     if codecs.lookup(arguments.get("encoding") or "utf-8").name == "utf-8":
@@ -173,7 +189,7 @@ def _read_pandas(path: str, options: Mapping[str, Any]) -> FileRows:
             table = pd.read_csv(stream, dtype=str, **arguments)
     except pd.errors.EmptyDataError:
         return FileRows(path, {})
-    except (ValueError, TypeError, IndexError, pd.errors.ParserWarning) as error:
+    except (ValueError, TypeError, IndexError, re.error, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path}: cannot be read as CSV ({' '.join(str(error).split())}).") from error
     table = table.astype(object).where(table.notna(), None)
     return FileRows(path, {str(name): table[name].tolist() for name in table.columns})

@@ -13,7 +13,7 @@ import math
 import os
 import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ READERS: dict[str, Callable[[str, Mapping[str, Any]], FileRows]] = {
     "json": read_json,
     "conll": read_conll,
 }
-_VERSION = 1  # raise it when the same files give other rows: old caches are then not read
+_VERSION = 2  # raise it when the same files give other rows: old caches are then not read
 # Numbers as programs write them. Others are codes: 007, +1, 1E10, and what has more digits than a float holds.
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
 _NUMBER = re.compile(
@@ -50,7 +50,7 @@ def read_row_files(
 
     Args:
         loader: `csv`, `json` or `conll`.
-        files: Split → its files.
+        files: Split → its files, on this machine.
         options: Arguments of the loader.
         as_text: Columns that stay text where a file (CSV) does not say what is text and what is a number.
 
@@ -68,33 +68,33 @@ def read_row_files(
     )  # fmt: skip
     root = Path(options.get("cache_dir") or datasets.config.HF_DATASETS_CACHE) / "mtl_hf"
     folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
-    if not (folder / "notes.json").is_file():
-        _write(folder, loader, paths, options, as_text)
     try:
-        notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
-        loaded = _load(folder, paths)
-    except (ValueError, OSError):  # damaged: pyarrow's errors are ValueErrors
-        logger.warning("The cache in %s is damaged and is built anew.", folder)
-        shutil.rmtree(folder)
+        loaded, notes = _load(folder, paths)
+    except (ValueError, OSError):  # not there, or damaged: pyarrow's errors are ValueErrors
+        if folder.exists():
+            logger.warning("The cache in %s is damaged and is built anew.", folder)
+            shutil.rmtree(folder, ignore_errors=True)
         _write(folder, loader, paths, options, as_text)
-        notes = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
-        loaded = _load(folder, paths)
+        loaded, notes = _load(folder, paths)
     for level, note in notes:
         logger.log(level, "%s", note)
     return loaded
 
 
-def _load(folder: Path, paths: Mapping[str, Any]) -> dict[str, datasets.Dataset]:
-    return {
+def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Dataset], list[tuple[int, str]]]:
+    """The rows of each split and the notes that `_write` has written."""
+    written = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
+    loaded = {
         split: datasets.Dataset.from_file(str(folder / f"{place}.arrow"), split=datasets.NamedSplit(split))
         for place, split in enumerate(paths)
     }
+    if written["rows"] != [len(rows) for rows in loaded.values()]:
+        raise ValueError(f"{folder} lacks rows.")  # cut off between two batches
+    return loaded, written["notes"]
 
 
 def _local(path: str) -> str:
-    """The file on this machine: downloaded, or unpacked where only `datasets` can."""
-    if "://" in path:
-        return str(datasets.DownloadManager().download_and_extract(path))
+    """The file itself, or unpacked where only `datasets` can do that."""
     return str(datasets.DownloadManager().extract(path)) if path.lower().endswith(PACKED) else path
 
 
@@ -127,7 +127,7 @@ def _write(
         notes += [
             (logging.WARNING, f"{rows.path} has no column {name!r}, which other files have; its rows have no value.")
             for name in names
-            if name not in rows.columns
+            if name not in rows.columns and rows.num_rows
         ]
     columns: dict[str, list[list[Any]]] = {
         name: [rows.columns.get(name, [None] * rows.num_rows) for rows in everything] for name in names
@@ -142,8 +142,8 @@ def _write(
             columns[name], features[name], note = _one_type(name, values, everything)
             notes += [(logging.WARNING, note)] if note else []
     schema = datasets.Features(features).arrow_schema
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    written = Path(tempfile.mkdtemp(dir=folder.parent))
+    written = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}")  # complete, or not there
+    written.mkdir(parents=True)
     try:
         start = 0
         for place, rows_of in enumerate(held.values()):
@@ -151,7 +151,10 @@ def _write(
                 for number in range(start, start + len(rows_of)):
                     _write_rows(writer, schema, {name: columns[name][number] for name in names}, everything[number])
             start += len(rows_of)
-        (written / "notes.json").write_text(json.dumps(list(dict.fromkeys(notes))), encoding="utf-8")
+        sizes = [sum(rows.num_rows for rows in rows_of) for rows_of in held.values()]
+        (written / "notes.json").write_text(
+            json.dumps({"rows": sizes, "notes": list(dict.fromkeys(notes))}), encoding="utf-8"
+        )
         os.replace(written, folder)
     except OSError:  # another process was quicker
         if not (folder / "notes.json").is_file():

@@ -14,6 +14,7 @@ import inspect
 import itertools
 import logging
 import os
+import pkgutil
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import datasets.packaged_modules
 import numpy as np
 import pyarrow as pa
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
-from .files import SEPARATORS, check_parquet, find_files, loader_of
+from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_key
 from .row_files import READERS, read_row_files
@@ -33,6 +35,8 @@ from .row_files import READERS, read_row_files
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
+# Arguments of `load_dataset` that a builder does not take.
+_LOADING = ("split", "keep_in_memory", "save_infos", "verification_mode", "num_proc", "streaming")
 _NUMBER_TASKS = ("regression", "sentence_similarity")  # their labels are no names
 
 
@@ -128,7 +132,10 @@ def load_file(
         raise ValueError(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.{hint}")
     kind, arguments = loader or loader_of(path)
     source = Source(path=kind, data_files=str(path), text="", loader=dict(arguments))
-    return _from_loader(source, str(path), as_text)["train"]
+    rows = _from_loader(source, str(path), as_text)["train"]
+    if not len(rows):
+        raise ValueError(f"{path} has no rows.")
+    return rows
 
 
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
@@ -248,9 +255,14 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
     _check_loader_arguments(path, arguments, where)
     encoding = arguments.get("encoding") or "utf-8"
     try:
-        codecs.lookup(encoding)
-    except LookupError:
-        raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know.") from None
+        "a".encode(encoding)  # LookupError also for codecs such as base64
+    except (LookupError, ValueError, TypeError):
+        raise ValueError(f"`{where}.encoding` is {encoding!r}, which Python does not know as one of text.") from None
+    try:
+        codecs.lookup_error(arguments.get("encoding_errors") or "strict")
+    except (LookupError, ValueError, TypeError):
+        raise ValueError(f"`{where}.encoding_errors` is {arguments['encoding_errors']!r}; valid are strict, replace,"
+                         " ignore and the other error handlers of Python.") from None  # fmt: skip
     files: dict[str, list[str]] = {}
     if source.data_files is not None:
         files = find_files(source.data_files, f"{where}.data_files")
@@ -262,16 +274,18 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
     if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
         raise ValueError(f"`{where}.data_files` is missing: the files that `path: {path}` reads.")
-    if path == "parquet":
-        for file in itertools.chain.from_iterable(files.values()):
-            if "://" not in file:
-                check_parquet(file)
-    known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
-    options = {key: value for key, value in arguments.items() if key not in known}
-    loader = path if path in READERS and "features" not in arguments else None
+    local = [file for file in itertools.chain.from_iterable(files.values()) if "://" not in file]
+    for file in local:
+        if path == "parquet":
+            check_parquet(file)
+        elif path == "text" and arguments.get("encoding_errors") in (None, "strict"):
+            check_encoding(file, encoding)
     try:
-        if not files and (loader or os.path.isdir(path)):  # `data_dir`, or a folder
-            loader, files = _files_of_builder(datasets.load_dataset_builder(path, **arguments))
+        loader = path if path in READERS and "features" not in arguments else None
+        # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.
+        remote = any("://" in file for held in files.values() for file in held)
+        if remote or (not files and (loader or path not in _packaged())):
+            loader, files = _resolve_files(datasets.load_dataset_builder(path, **_without(arguments, _LOADING)))
         loaded = {} if loader else _load_dataset(path, arguments, where)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
         names = ", ".join(dict.fromkeys(itertools.chain.from_iterable(files.values())))
@@ -280,18 +294,34 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
             raise ValueError(f"`{where}`: the split {empty[1]!r} has no rows.") from error
         raise ValueError(f"`{where}` cannot be loaded: {found}{f' ({names})' if names else ''}") from error
     if loader:
-        return read_row_files(loader, files, options, as_text)
+        known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
+        return read_row_files(loader, files, _without(arguments, known), as_text)
     if isinstance(loaded, datasets.Dataset):
         return {"train": loaded}
     return {str(split): rows for split, rows in loaded.items()}
 
 
-def _files_of_builder(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
-    """Which of our readers reads what a builder of `datasets` would (None for none), and the files of each split."""
+def _without(arguments: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if key not in keys}
+
+
+def _packaged() -> set[str]:
+    """Names of the loaders that `datasets` has for files."""
+    return {module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__)}
+
+
+def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
+    """Which of our readers reads what a builder would (None for none), and the files of each split on this machine."""
     loader = type(builder).__module__.rpartition(".")[2]
-    if loader not in READERS or builder.info.features is not None:
+    if loader not in READERS or builder.info.features is not None:  # features are declared: types are known
         return None, {}
-    return loader, {str(split): list(held) for split, held in (builder.config.data_files or {}).items()}
+    manager = datasets.DownloadManager(
+        download_config=datasets.DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+    )
+    return loader, {
+        str(split): [str(manager.download_and_extract(path)) if "://" in path else path for path in held]
+        for split, held in (builder.config.data_files or {}).items()
+    }
 
 
 def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
@@ -329,7 +359,7 @@ def _first_cause(error: BaseException) -> str:
 def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
     """Refuse misspelt keys of a source before `datasets` sees them; a Hub dataset may have options of its own."""
     module = f"datasets.packaged_modules.{path}.{path}"
-    if not re.fullmatch(r"[a-z]+", path) or importlib.util.find_spec(f"datasets.packaged_modules.{path}") is None:
+    if path not in _packaged():
         return
     options = [
         item.name

@@ -71,7 +71,8 @@ def config_of_file(
     ))  # fmt: skip
     names = {task.label for task in scored.values() if task.label and TASK_TYPES[task.type].has_vocabulary}
     read = [[columns] if isinstance(columns, str) else columns for columns, _ in texts]
-    rows = load_file(path, as_text=names.union(*read))
+    if any(not _is_text(rows.features[column]) for column in names.union(*read)):
+        rows = load_file(path, as_text=names.union(*read))  # codes and texts of digits
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
         sources={
@@ -176,6 +177,10 @@ def text_columns(
             f" it is with `--text {'FIRST,SECOND' if spec['text'] == 'pair' else 'COLUMN'}`."
         )
     return found[0]
+
+
+def _is_text(feature: Any) -> bool:
+    return getattr(feature, "dtype", "string") not in ("int64", "float64")
 
 
 def _form(feature: Any) -> str:

@@ -79,7 +79,9 @@ def predict(
     found: Iterable[tuple[Any, Any]]  # (id, text) of each
     if rows is not None:
         columns = _columns(answerer, model, str(file), rows, text, heads)
-        found = _of_rows(str(file), load_file(str(file), as_text=columns), columns)  # a text of digits is a text
+        if any(getattr(rows.features[column], "dtype", None) in ("int64", "float64") for column in columns):
+            rows = load_file(str(file), as_text=columns)  # a text of digits is a text
+        found = _of_rows(str(file), rows, columns)
     elif text:
         found = _of_objects(text)
     else:

@@ -45,6 +45,8 @@ def test_hashes_that_are_words_stay(tmp_path: Path) -> None:
     rows = read(tmp_path, "# O\nfun O\n\nAnna B-PER\n# O\n#tag B-PER\n")
     assert rows.columns["words"] == [["#", "fun"], ["Anna", "#", "#tag"]]
     assert rows.notes == []
+    rows = read(tmp_path, "#fun HT\nis V\n\n# #\n5 CD\n")  # a tag that only hashtags have; the pound sign
+    assert rows.columns == {"words": [["#fun", "is"], ["#", "5"]], "tags": [["HT", "V"], ["#", "CD"]]}
 
 
 def test_words_may_hold_blanks(tmp_path: Path) -> None:
@@ -86,5 +88,10 @@ def test_line_that_does_not_fit_is_refused(tmp_path: Path, text: str, names: Any
 
 
 def test_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`column_names` is 'words'; it should be a list of names"):
-        read(tmp_path, SENTENCES, "words")
+    for names in ("words", ["words", 5], ["words", ""], 5):
+        with pytest.raises(ValueError, match=r"`column_names` is .*; it should be a list of names"):
+            read(tmp_path, SENTENCES, names)
+    with pytest.raises(ValueError, match="`column_names` has a name twice: tags, tags"):
+        read(tmp_path, SENTENCES, ["tags", "tags"])
+    with pytest.raises(ValueError, match=r"line 1: 2 columns .* but `column_names` has 0"):
+        read(tmp_path, SENTENCES, [])

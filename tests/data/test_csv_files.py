@@ -61,7 +61,7 @@ def test_row_that_does_not_fit_is_refused_with_its_line(
         ("text;label\na, b;1\n", {"sep": ";"}),
         ("a, b;1\n", {"delimiter": ";", "column_names": ["text", "label"]}),
         ("junk\ntext;label\na, b;1\n", {"sep": ";", "skiprows": 1}),
-        ("text::label\na, b::1\n", {"sep": "::", "engine": "python"}),
+        ("text::label\na, b::1\n", {"sep": "::"}),
         ("text,label,\n'a, b',1,\n", {"quotechar": "'"}),
     ],
 )
@@ -71,6 +71,21 @@ def test_separators_and_options(tmp_path: Path, text: str, options: dict[str, An
     said = [message for _, message in rows.notes]
     assert said == ([] if options else [f"{rows.path}: its columns are separated by {text[4]!r}"
                                         " (`sep` sets another)."])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"quotechar": "ab"}, "cannot be read with these options"),
+        ({"names": "text"}, "`column_names` is 'text'; it should be a list of names"),
+        ({"names": ["a", "a"]}, "`column_names` has a name twice: a, a"),
+        ({"skiprows": "x"}, "cannot be read as CSV"),
+        ({"sep": "(("}, "cannot be read as CSV .missing"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        read(tmp_path, "text,label\na,b\n", **options)
 
 
 def test_options_that_only_pandas_has(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Tests of `mtl_hf.data.label_text`: what is changed of labels as people write them, and what is not."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mtl_hf.config import RunConfig
 from mtl_hf.data.label_text import as_number, find_name, report_similar_labels, tidy_labels
+from mtl_hf.data.labels import TaskData, build_tasks
+from mtl_hf.data.sources import load_sources
 
 
 def test_spaces_around_labels_are_removed_and_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -54,3 +58,65 @@ def test_numbers_as_text(value: Any, expected: Any) -> None:
 )
 def test_names_of_configs_and_models(value: Any, names: list[str], expected: Any) -> None:
     assert find_name(value, names) == expected
+
+
+# Labels of CSV files
+
+
+def read(folder: Path, cells: list[str], *, known: list[str] | None = None, **task: Any) -> tuple[TaskData, list[Any]]:
+    """A task on a column of a CSV file, and the labels of its training rows."""
+    path = folder / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {n},{cell}\n" for n, cell in enumerate(cells)))
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"notes": {"path": "csv", "data_files": dict.fromkeys(("train", "validation"), str(path)),
+                              "text": "text"}},
+        "tasks": {"task": {"type": "sequence_classification", "source": "notes", "label": "label"} | task},
+    })  # fmt: skip
+    sources = load_sources(config)
+    tasks = build_tasks(config, sources, {"task": known} if known else None)
+    return tasks["task"], sources["notes"].gold["train"]["task"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels"),
+    [
+        (["01", "1", "001", "2"], ["001", "01", "1", "2"]),
+        (["0450", "450", ""], ["0450", "450"]),
+        (["2.0", "1.0", "1.10", "1.1"], ["1.0", "1.1", "1.10", "2.0"]),
+        (["+1", "-1", "0"], ["+1", "-1", "0"]),
+        (["TRUE", "FALSE", "TRUE"], ["FALSE", "TRUE"]),
+        (["1234567890123456789", "1234567890123456788", ""], ["1234567890123456788", "1234567890123456789"]),
+        (["sport ", " news", "news"], ["news", "sport"]),
+        (["YES", "yes", "No", "no"], ["No", "YES", "no", "yes"]),
+    ],
+)
+def test_labels_are_what_the_file_has(tmp_path: Path, cells: list[str], labels: list[str]) -> None:
+    task, gold = read(tmp_path, cells)
+    assert task.labels == labels  # in one order in every process, also where two are the same number
+    assert gold == [cell.strip() or None for cell in cells]
+
+
+def test_tables_of_names_take_numbers_and_truth_values_as_they_always_did(tmp_path: Path) -> None:
+    assert read(tmp_path, ["0", "1", "0"], labels={0: "neg", 1: "pos"})[1] == ["neg", "pos", "neg"]
+    assert read(tmp_path, ["0.0", "1.0", ""], labels={0: "neg", 1: "pos"})[1] == ["neg", "pos", None]
+    assert read(tmp_path, ["True", "FALSE"], labels={True: "pos", False: "neg"})[1] == ["pos", "neg"]
+    assert read(tmp_path, ["01", "1"], labels={"01": "a", "1": "b"})[1] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"`tasks\.task\.labels` has no name for '01'.*it names 0, 1"):
+        read(tmp_path, ["01", "1"], labels={0: "neg", 1: "pos"})
+
+
+def test_models_keep_the_names_that_they_learned(tmp_path: Path) -> None:
+    assert read(tmp_path, ["True", "False"], known=["false", "true"])[1] == ["true", "false"]
+    assert read(tmp_path, ["1.0", "0.0"], known=["0", "1"])[1] == ["1", "0"]
+
+
+def test_numbers_of_a_regression(tmp_path: Path) -> None:
+    assert read(tmp_path, ["1", "+2.5", "", "1E1"], type="regression")[1] == [1.0, 2.5, None, 10.0]
+    with pytest.raises(ValueError, match="row 2 of the split 'train' of source 'notes' has 'high'"):
+        read(tmp_path, ["1", "high", "3"], type="regression")
+    with pytest.raises(ValueError, match=r"row 1 .* has '1;5'") as caught:
+        read(tmp_path, ["1;5", "2"], type="regression")
+    assert "decimal" not in str(caught.value)
+    with pytest.raises(ValueError, match=r"row 1 .* has '1,5' .* `decimal: \",\"` of the source reads numbers with"):
+        read(tmp_path, ['"1,5"', "2"], type="regression")

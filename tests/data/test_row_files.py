@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from mtl_hf.data.row_files import read_row_files
@@ -164,6 +165,17 @@ def test_damaged_cache_is_built_anew(tmp_path: Path, damage: str, caplog: pytest
     (folder / damage).write_bytes((folder / damage).read_bytes()[:1])
     assert read_csv(tmp_path, "x\na\n")["x"][:] == ["a"]
     assert caplog.messages == [f"The cache in {folder} is damaged and is built anew."]
+
+
+def test_cache_that_was_cut_between_two_batches_is_built_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = "x\n" + "".join(f"{n} a\n" for n in range(2500))
+    file = Path(read_csv(tmp_path, text).cache_files[0]["filename"])
+    with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as reader:
+        schema, batches = reader.schema, list(reader)
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(batches[0])
+    assert len(read_csv(tmp_path, text)) == 2500
+    assert "is damaged and is built anew" in caplog.text
 
 
 def test_nothing_is_left_of_files_that_are_refused(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pytest
+import yaml
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data.sources import SourceData, carve, load_file, load_sources
@@ -97,6 +98,22 @@ def test_labels_of_csv_are_what_is_written(tmp_path: Path) -> None:
     assert stars.splits["train"]["stars"][:] == [n % 5 for n in range(9)]
 
 
+def test_the_page_on_data_files_shows_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "data_files.md"
+    sources = yaml.safe_load(page.read_text(encoding="utf-8").split("```")[1].removeprefix("yaml"))["sources"]
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/reviews-1.csv.gz").write_bytes(gzip.compress(b"text;label\na;01\nb;1\n"))
+    Path("data/dev.csv").write_text("text,label\nc,1\n")
+    Path("data/train.conll").write_text("# id = 1\nAnna N B-PER\n\nshe N O\n")
+    Path("data/dev.conll").write_text("WORD POS TAG\n\nAnna N B-PER\n")
+    reviews, names = load(**sources["reviews"]), load("token_classification", "tags", **sources["names"])
+    assert [data.splits["train"][label][:] for data, label in ((reviews, "label"), (names, "tags"))] == [
+        ["01", "1"], [["B-PER"], ["O"]]
+    ]  # fmt: skip
+    assert names.texts("validation") == [["Anna"]]
+
+
 def test_a_folder_of_csv_files_is_read_as_they_are(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -106,6 +123,15 @@ def test_a_folder_of_csv_files_is_read_as_they_are(tmp_path: Path) -> None:
         assert set(load(**source).splits["train"]["label"]) == {"00", "01"}
 
 
+def test_addresses_of_files_are_read_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "train-1.csv.gz").write_bytes(gzip.compress(b"text;label\na;01\n"))
+    (tmp_path / "train-2.csv").write_text("text,label\nb,1\n")
+    data = load(path="csv", data_files=dict.fromkeys(("train", "validation"), f"file://{tmp_path}/train-*"))
+    assert data.splits["train"]["label"][:] == ["01", "1"]
+    with pytest.raises(ValueError, match=r"`sources\.only` cannot be loaded: .*nothing\.csv"):
+        load(path="csv", data_files=f"file://{tmp_path}/nothing.csv")
+
+
 def test_file_that_is_read_without_a_config(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv.gz"
     path.write_bytes(gzip.compress(b"text|label|stars\n5|01|3\n"))
@@ -113,6 +139,24 @@ def test_file_that_is_read_without_a_config(tmp_path: Path) -> None:
     assert load_file(path, as_text=["text", "stars"])[0] == {"text": "5", "label": "01", "stars": "3"}
     with pytest.raises(ValueError, match="is a folder, not a file"):
         load_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "held", "expected"),
+    [
+        ("text", b"caf\xe9\n", r"rows\.gz: no valid \.gz file"),
+        ("text", gzip.compress(b"a\ncaf\xe9\n"), r"rows\.gz, line 2: not UTF-8"),
+        ("text", gzip.compress(b"a\n" * 99)[:-9], r"rows\.gz: the compressed data end too early"),
+        ("json", gzip.compress(b'{"text": "a"}\n' * 99)[:-9], r"rows\.gz: the compressed data end too early"),
+        ("csv", gzip.compress(b"text,label\na,b,c\n"), r"rows\.gz, line 2: 3 fields"),
+        ("conll", gzip.compress(b"a b\n"), r"`column_names` is missing: .*rows\.gz has 2 columns"),
+        ("parquet", b"text\n", r"rows\.gz: no Parquet file"),
+    ],
+)
+def test_broken_file_is_refused_with_its_name(tmp_path: Path, path: str, held: bytes, expected: str) -> None:
+    (tmp_path / "rows.gz").write_bytes(held)
+    with pytest.raises(ValueError, match=expected):
+        load(path=path, data_files=str(tmp_path / "rows.gz"))
 
 
 def test_separator_that_is_wrong_is_named(tmp_path: Path) -> None:
@@ -134,6 +178,8 @@ def test_parquet(tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).to_parquet(tmp_path / "rows.parquet")
     data = load(path="parquet", data_files={"train": str(tmp_path / "rows.parquet"), "validation": str(tmp_path / "*")})
     assert rows_of(data)["train"] == ROWS
+    (tmp_path / "rows.parquet").rename(tmp_path / "br[1]*.parquet")
+    assert len(load_file(tmp_path / "br[1]*.parquet")) == 40
 
 
 def test_conll_columns(tmp_path: Path) -> None:
@@ -399,6 +445,8 @@ def test_pair_with_an_empty_side_is_refused() -> None:
         ({"path": "json", "data_files": "/nowhere/a.jsonl"}, r"there is no file /nowhere/a\.jsonl.* no folder"),
         ({"path": "csv"}, r"`sources\.only\.data_files` is missing: the files that `path: csv` reads"),
         ({"path": "csv", "encoding": "utf-99"}, r"`sources\.only\.encoding` is 'utf-99', which Python does not know"),
+        ({"path": "csv", "encoding": "base64"}, r"`sources\.only\.encoding` is 'base64', which Python does not know"),
+        ({"path": "csv", "encoding_errors": "x"}, r"`sources\.only\.encoding_errors` is 'x'; valid are strict, rep"),
         ({"path": "csv", "sepp": ";"}, r"unknown key `sepp` in `sources\.only`: .*Did you mean `sep`\?"),
         ({"path": "conll", "column_name": ["a"]}, r"unknown key `column_name` .*Did you mean `column_names`\?"),
     ],
