@@ -126,6 +126,21 @@ def test_task_name_that_cannot_be_one(config: dict[str, Any], output: Path, name
     refuse(config, output, f"a task cannot be called '{name}'")
 
 
+@pytest.mark.parametrize("label", [None, float("nan"), float("inf")])
+def test_validation_rows_without_a_score_are_refused_before_training(
+    config: dict[str, Any], output: Path, label: float | None
+) -> None:
+    rows = config["sources"]["reviews"]["dataset"]
+    config["sources"]["reviews"]["dataset"] = {
+        "train": rows,
+        "validation": rows.map(lambda row: {"stars": label}, features=rows.features),
+        "test": rows,
+    }
+    found = "row 1 of the split 'validation' of source 'reviews' has inf"
+    none = rf"`tasks\.stars`: none of the {len(rows)} validation rows of reviews has a label in the column 'stars'"
+    refuse(config, output, found if label == float("inf") else none)
+
+
 def test_unknown_task_type(config: dict[str, Any], output: Path) -> None:
     config["tasks"]["intent"]["type"] = "sequence_clasification"
     refuse(config, output, r"`tasks\.intent\.type` is .* Did you mean `sequence_classification`\? Valid are")

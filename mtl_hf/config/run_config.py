@@ -7,6 +7,7 @@ here; `training/arguments.py`, which knows every field of transformers' argument
 import dataclasses
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,7 +195,9 @@ def secret_overrides(config: RunConfig) -> list[str]:
 
 def check_name(what: str, name: str) -> None:
     """Names of sources and tasks become parts of metric names, overrides and file names."""
-    if not re.fullmatch(r"[^\W_][\w-]*", name):  # letters of any script, as heads may have them
+    kinds = [unicodedata.category(sign)[0] for sign in name]  # letters, numbers and the marks that some scripts need
+    signs = {sign for sign, kind in zip(name, kinds, strict=True) if kind not in "LNM"}
+    if not name or kinds[0] not in "LN" or signs - {"_", "-"}:
         raise ValueError(f"a {what} cannot be called {name!r}: use letters, digits, `_` and `-`, no sign first.")
     if what == "task" and name in ("loss", "score", "runtime", "joint", "model_preparation_time"):
         raise ValueError(f"a task cannot be called {name!r}: `eval_{name}` already means something else.")

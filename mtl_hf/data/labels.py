@@ -626,6 +626,8 @@ def _read_schemes(
 def _strip_tags(name: str, source: SourceData) -> None:
     """Remove the spaces around tags, and say so."""
     for split in source.splits:
+        if all(tag == tag.strip() for tag in label_names(source.gold[split][name])):
+            continue
         stripped, first = 0, None
         for row, tags in enumerate(source.gold[split][name]):
             for position, tag in enumerate(tags or ()):
@@ -633,9 +635,8 @@ def _strip_tags(name: str, source: SourceData) -> None:
                     stripped += 1
                     first = first or f"{tag!r} in {source.where(split, row)}, word {position + 1}"
                     tags[position] = tag.strip()
-        if stripped:
-            logger.warning("Task %s: spaces around %d tags of %s %s are removed (the first: %s).",
-                           name, stripped, source.name, split, first)  # fmt: skip
+        logger.warning("Task %s: spaces around %d tags of %s %s are removed (the first: %s).",
+                       name, stripped, source.name, split, first)  # fmt: skip
 
 
 def _leave_out_empty_tags(name: str, source: SourceData) -> None:
@@ -659,13 +660,13 @@ def _leave_out_empty_tags(name: str, source: SourceData) -> None:
 def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, drop: bool) -> None:
     """Refuse tags that do not fit the scheme of the others, or drop their rows."""
     gold = source.gold[split][name]
+    if all(scheme.split(tag) for tag in label_names(gold)):
+        return
     misfits = {
         row: bad
         for row, tags in enumerate(gold)
         if (bad := [place for place, tag in enumerate(tags or ()) if tag is not None and scheme.split(tag) is None])
     }
-    if not misfits:
-        return
     loaded, numbers = source.origin(split)
     shown = ", ".join(
         f"{gold[row][place]!r} (row {numbers[row] + 1}, word {place + 1})"
@@ -678,7 +679,7 @@ def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, dro
         raise ValueError(
             f"`tasks.{name}`: {number} of {total} tags of the split {loaded!r} of source {source.name!r} do not fit the"
             f" scheme of the others, {scheme}: {shown}. Correct them, or set"
-            f" `sources.{source.name}.drop_bad_rows: true` to leave out these {len(misfits)} rows."
+            f" `sources.{source.name}.drop_bad_rows: true` to leave out such rows ({len(misfits)})."
         )
     kept = [row for row in range(len(gold)) if row not in misfits]
     if not kept:

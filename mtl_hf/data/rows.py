@@ -39,10 +39,13 @@ class EncodedSplit:
     Attributes:
         rows: As `encode_rows` returns them.
         gold: Task → label of each row as names, None where it has none.
+        second_texts: Of texts that the encoder reads apart, a number for each row's second text, the same for equal
+            ones.
     """
 
     rows: datasets.Dataset
     gold: dict[str, list[Any]]
+    second_texts: np.ndarray | None = None
 
 
 def encode_rows(
@@ -206,17 +209,6 @@ def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, T
     if not useful.any():
         raise ValueError(f"`sources.{source}`: no training row has a label of any of its tasks.")
     return encoded.select(np.flatnonzero(useful))
-
-
-def number_second_texts(rows: datasets.Dataset) -> np.ndarray:
-    """A number for the second text of each encoded row, the same for those with the same tokens, (n,).
-
-    Args:
-        rows: Of texts that the encoder reads apart.
-    """
-    numbers: dict[tuple[int, ...], int] = {}
-    pairs = zip(rows["input_ids"], rows["second"], strict=True)
-    return np.array([numbers.setdefault(tuple(ids[begin:]), len(numbers)) for ids, begin in pairs], dtype=int)
 
 
 def report_cut(

@@ -5,6 +5,7 @@ know one scheme. Converted tags hold the entities that seqeval's default mode re
 """
 
 import collections
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,16 +54,21 @@ class Scheme:
 
     def split(self, tag: str) -> tuple[str, str] | None:
         """A tag as (letter, type), ("O", "") outside of spans; None where it does not fit."""
-        if tag == "O" or (self.lower and tag == "o"):
-            return "O", ""
-        found = _PATTERNS[self.form, self.lower].fullmatch(tag)
-        if found is None or found["letter"].upper() not in self.letters:
-            return None
-        return found["letter"].upper(), found["type"]
+        return _split(self, tag)
 
     def __str__(self) -> str:
         form = self.form.replace("B", "b").replace("PER", "per") if self.lower else self.form
         return self.name if form == "B-PER" else f"{self.name} ({'without types' if form in 'Bb' else f'as {form}'})"
+
+
+@functools.lru_cache(maxsize=10_000)  # a file has few different tags
+def _split(scheme: Scheme, tag: str) -> tuple[str, str] | None:
+    if tag == "O" or (scheme.lower and tag == "o"):
+        return "O", ""
+    found = _PATTERNS[scheme.form, scheme.lower].fullmatch(tag)
+    if found is None or found["letter"].upper() not in scheme.letters:
+        return None
+    return found["letter"].upper(), found["type"]
 
 
 BIO = Scheme("BIO")

@@ -346,7 +346,11 @@ def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], 
     """Encode a split for scoring, and report what `max_length` cut."""
     rows = encode_rows(source, split, tasks, model.tokenizer, model.config.max_length)
     report_cut(source, split, rows, tasks)
-    return EncodedSplit(rows, source.gold[split])
+    encoded = EncodedSplit(rows, source.gold[split])
+    if "second" in rows.column_names:
+        seconds = [second for _, second in source.texts(split)]
+        encoded.second_texts = np.unique(np.array(seconds, dtype=object), return_inverse=True)[1]
+    return encoded
 
 
 def write_results(

@@ -8,7 +8,7 @@ head without weights: what the encoder scores untrained is what its task has to 
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -255,7 +255,7 @@ def score_before(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) 
     def rows_of(names: list[str]) -> dict[str, EncodedSplit]:
         gold = {source: {name: split.gold[name] for name in names if name in split.gold}
                 for source, split in splits.items()}  # fmt: skip
-        return {source: EncodedSplit(splits[source].rows, found) for source, found in gold.items() if found}
+        return {source: replace(splits[source], gold=found) for source, found in gold.items() if found}
 
     if trainer.is_fsdp_enabled:
         if rows_of(untrained):

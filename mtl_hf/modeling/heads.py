@@ -7,6 +7,7 @@ float32 or wider, under autocast and with weights of half precision too: logits 
 a regression head would predict only a few distinct numbers.
 """
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -322,7 +323,9 @@ _NOT_ARGUMENTS = ("type", "text", "num_steps", "adapter")
 
 def check_head_name(name: str) -> None:
     """Raise `ValueError` if `name` cannot be a head's: it becomes a module's name and part of metric names."""
-    if not name.replace("_", "").replace("-", "").isalnum():
+    plain = name.replace("_", "").replace("-", "")
+    # Letters, numbers, and the marks that some scripts write with them.
+    if not plain or any(unicodedata.category(sign)[0] not in "LNM" for sign in plain):
         raise ValueError(f"a task cannot be called {name!r}: use letters, digits, `_` and `-` only.")
     if hasattr(nn.ModuleDict(), name):
         raise ValueError(f"a task cannot be called {name!r}: torch modules have an attribute of that name.")

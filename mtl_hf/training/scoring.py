@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..data.labels import TaskData
-from ..data.rows import EncodedSplit, number_second_texts
+from ..data.rows import EncodedSplit
 from ..metrics import Answers, read_answers, score
 from ..modeling.heads import by_row
 
@@ -62,10 +62,8 @@ class Scorer:
             predictions: What `said_of_rows` says of all of them, in the order of the rows.
         """
         starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None
-        ranked = any(self.tasks[name].config.loss == "ranking" for name in split.gold)
-        texts = number_second_texts(split.rows) if ranked else None
         self.answers[source] = {
-            name: read_answers(self.tasks[name], gold, predictions[name], starts, texts)
+            name: read_answers(self.tasks[name], gold, predictions[name], starts, split.second_texts)
             for name, gold in split.gold.items()
         }
         self._num_rows[source] = len(split.rows)

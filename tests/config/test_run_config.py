@@ -76,7 +76,14 @@ def test_config_without_tasks_is_refused() -> None:
         RunConfig.load(minimal(tasks={}))
 
 
-@pytest.mark.parametrize("name", ["a.b", "a b", "", "-a", "_a", "é!", "loss", "score", "joint", "runtime"])
+@pytest.mark.parametrize("name", ["Categoría", "Категория", "श्रेणी", "Categori\u0301a", "日本", "a-1_b", "1a"])
+def test_task_may_have_a_name_in_any_script(name: str) -> None:
+    task = minimal()["tasks"]["sentiment"]
+    config = RunConfig.load(minimal(tasks={name: task}), [f"tasks.{name}.loss_weight=2"])
+    assert config.tasks[name].loss_weight == 2.0
+
+
+@pytest.mark.parametrize("name", ["a.b", "a b", "", "-a", "_a", "é/", "\u0301e", "loss", "score", "joint", "runtime"])
 def test_task_name_that_cannot_be_one_is_refused(name: str) -> None:
     task = minimal()["tasks"]["sentiment"]
     with pytest.raises(ValueError, match=rf"a task cannot be called '{re.escape(name)}'"):

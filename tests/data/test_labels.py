@@ -424,7 +424,8 @@ def test_one_tag_that_does_not_fit_is_named_with_its_row(bad: str) -> None:
         build(TAGS, {"train": rows, "validation": BIO_ROWS})
     assert str(caught.value) == (
         "`tasks.task`: 1 of 57 tags of the split 'train' of source 'only' do not fit the scheme of the others, BIO:"
-        f" {bad!r} (row 16, word 3). Correct them, or set `sources.only.drop_bad_rows: true` to leave out these 1 rows."
+        f" {bad!r} (row 16, word 3). Correct them, or set `sources.only.drop_bad_rows: true` to leave out such rows"
+        " (1)."
     )
 
 

@@ -18,14 +18,16 @@ import torch
 
 import mtl_hf
 from mtl_hf.config import RunConfig, Task
-from mtl_hf.data.labels import TaskData
+from mtl_hf.data.labels import TaskData, build_tasks
+from mtl_hf.data.sources import SourceData, load_sources
 from mtl_hf.evaluation import evaluate as evaluate_module
 from mtl_hf.evaluation import saved_models
+from mtl_hf.evaluation.compare import read_predictions
 from mtl_hf.evaluation.data_file import config_of_file, text_columns
-from mtl_hf.evaluation.evaluate import _compare
+from mtl_hf.evaluation.evaluate import _compare, encode_split, write_results
 from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
 from mtl_hf.evaluation.saved_models import find_checkpoint
-from mtl_hf.metrics import Answers
+from mtl_hf.metrics import Answers, round_numbers
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import TRAINING, assistant_rows, review_rows
 
@@ -626,3 +628,59 @@ def test_results_in_a_folder_are_replaced_on_request_only(runs, tmp_path):
         mtl_hf.evaluate(runs / "first", to=tmp_path / "to")
     mtl_hf.evaluate(runs / "first", to=tmp_path / "to", intervals=False, overwrite=True)
     assert (tmp_path / "to" / "metrics.json").read_text(encoding="utf-8") == before
+
+
+# Files of results
+
+
+def test_lines_of_predictions_have_null_for_lost_words_and_six_digits(tmp_path):
+    rows = datasets.Dataset.from_dict({"text": [["play", "jazz"], ["go"]]})
+    source = SourceData("only", "words", ["text"], {"test": rows})
+    answers = {"only": {
+        "tags": Answers(np.arange(2), [["O", None], ["B-x"]], [["O", "O"], ["B-x"]]),
+        "stars": Answers(np.arange(1), [2 / 3], [1 / 3]),
+    }}  # fmt: skip
+    write_results(tmp_path, {"score": 2 / 3}, {"only": source}, "test", answers)
+    lines = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["tasks"] for line in lines] == [
+        {"tags": {"predicted": ["O", None], "gold": ["O", "O"]}, "stars": {"predicted": 0.666667, "gold": 1 / 3}},
+        {"tags": {"predicted": ["B-x"], "gold": ["B-x"]}},
+    ]
+    assert read_predictions(tmp_path)["only"]["tags"].correct.tolist() == [False, True]
+
+
+def test_equal_second_texts_of_a_split_have_one_number(encoder_folder):
+    rows = datasets.Dataset.from_dict({"a": ["x", "y", "z"], "b": ["play jazz 7", "play jazz 8", "play jazz 7"]})
+    config = RunConfig.load({
+        "model": {"encoder": encoder_folder},
+        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]}},
+        "tasks": {"ranked": {"type": "sentence_similarity", "source": "only", "loss": "ranking"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    model = MultiTaskModel.from_encoder(encoder_folder)
+    found = encode_split(sources["only"], "validation", build_tasks(config, sources), model).second_texts
+    assert found is not None
+    assert found[0] == found[2] != found[1]  # also where both have the same unknown token
+
+
+def test_floats_are_rounded_wherever_they_are():
+    found = round_numbers({"a": [1234567.8, {"b": 1.23456789e-7}], "n": 12345678, "t": True, "none": None, "s": "x"})
+    assert found == {"a": [1234570.0, {"b": 1.23457e-7}], "n": 12345678, "t": True, "none": None, "s": "x"}
+
+
+def test_a_split_without_labels_is_refused_and_a_task_without_any_is_named(runs, tmp_path, caplog):
+    def without(*columns: str) -> str:
+        for path in runs.glob("*.jsonl"):
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if path.stem.endswith("-test"):
+                rows = [row | dict.fromkeys(columns & row.keys()) for row in rows]
+            write_rows(tmp_path / path.name, datasets.Dataset.from_list(rows))
+        return f"data={tmp_path}"
+
+    with pytest.raises(ValueError, match="no row of the test split has a label of intent, slots, feeling: there is"):
+        mtl_hf.evaluate(runs / "first", overrides=[without("intent", "slots", "sentiment")], to=tmp_path / "to")
+    found = mtl_hf.evaluate(runs / "first", overrides=[without("slots")], to=tmp_path / "to", intervals=False)
+    assert (
+        "Task slots: no row of the test split has a label in the column 'slots'; it is not scored." in caplog.messages
+    )
+    assert found["tasks"]["intent"]["accuracy"] >= 0

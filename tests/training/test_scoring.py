@@ -3,6 +3,8 @@
 That predictions come in the order of the rows, each row once, is tested with the trainer, which makes them.
 """
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
@@ -44,10 +46,9 @@ def test_without_experts_there_are_no_mixtures():
 
 def test_equal_second_texts_are_ranked_as_one():
     task = TaskData("ranked", Task(type="sentence_similarity", source="one", loss="ranking"), [], "apart", False)
-    rows = {"input_ids": [[1, 2, 7, 3], [1, 5, 3], [4, 7, 3]], "second": [2, 1, 1]}  # the first and the third are equal
     vectors = np.array([[[1.0, 0.0], [0.8, 0.6]], [[0.0, 1.0], [0.0, 1.0]], [[1.0, 0.0], [0.8, 0.6]]])
     scorer = Scorer({"ranked": task}, {})
-    scorer.add("one", EncodedSplit(datasets.Dataset.from_dict(rows), {"ranked": [1.0] * 3}), {"ranked": vectors})
+    scorer.add("one", replace(split({"ranked": [1.0] * 3}), second_texts=np.array([4, 2, 4])), {"ranked": vectors})
     assert scorer.answers["one"]["ranked"].predicted == [1.0, 1.0, 1.0]
     assert scorer.results()["tasks"]["ranked"]["accuracy"] == 1.0
 
