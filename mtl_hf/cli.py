@@ -101,6 +101,9 @@ def _hide_bars() -> None:
     """Hide transformers' bars over weights; in a file, also those of downloads and of encoding."""
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        if "transformers" not in sys.modules:  # whose import takes a second, and obeys the second variable
+            return
     from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils.logging import disable_progress_bar
 

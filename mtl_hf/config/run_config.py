@@ -250,8 +250,6 @@ def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
 
 
 def _check_labels(name: str, task: Task) -> None:
-    if task.label == "":
-        raise ValueError(f"`tasks.{name}.label` is empty; it names a column.")
     if task.labels is None:
         return
     if not task.labels:

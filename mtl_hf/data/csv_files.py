@@ -131,6 +131,7 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
     cells_of = list(zip(*held, strict=True)) or [()] * len(names or ())
     rows = FileRows(path, {}, lines)
     counts: collections.Counter[str] = collections.Counter()
+    taken = set(names or ())
     for place, (name, column) in enumerate(zip(names or (), cells_of, strict=True)):
         if not name:
             if not any(column):
@@ -138,7 +139,8 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
             name = f"Unnamed: {place}"
         counts[name] += 1
         if counts[name] > 1:
-            renamed = f"{name}.{counts[name] - 1}"
+            renamed = next(new for new in (f"{name}.{number}" for number in itertools.count(1)) if new not in taken)
+            taken.add(renamed)
             rows.notes.append((logging.WARNING, f"{path}: the header has {name!r} more than once; the first is read as"
                                f" {name!r}, this one as {renamed!r}."))  # fmt: skip
             name = renamed

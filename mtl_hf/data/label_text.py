@@ -14,20 +14,29 @@ logger = logging.getLogger(__name__)
 _ZEROS = re.compile(r"(-?\d+)\.0+")
 
 
-def tidy_labels(task: str, values: Sequence[Any], where: Callable[[int], str]) -> list[Any]:
-    """Strip the spaces around labels that are text, or are lists of it. A label of spaces only is None.
+def tidy_labels(
+    task: str, values: Sequence[Any], where: Callable[[int], str], names: Collection[str] = ()
+) -> list[Any]:
+    """Strip the spaces around labels that are text, or are lists of it. A label without any other character is None.
 
     Args:
         task: Name of the task, for messages.
         values: Its label column.
         where: Row → how messages name it.
+        names: Labels that stay as they are, such as an empty one that the config gives a name.
     """
     stripped: list[tuple[int, str]] = []
+    empty: list[int] = []
 
     def tidy(value: Any, row: int) -> Any:
         if isinstance(value, list):
             return [tidy(item, row) for item in value]
-        if not isinstance(value, str) or value == value.strip():
+        if not isinstance(value, str) or value in names:
+            return value
+        if not value:
+            empty.append(row)
+            return None
+        if value == value.strip():
             return value
         stripped.append((row, value))
         return value.strip() or None
@@ -37,6 +46,9 @@ def tidy_labels(task: str, values: Sequence[Any], where: Callable[[int], str]) -
         row, value = stripped[0]
         logger.warning("Task %s: the spaces around %d labels are removed (the first: %r in %s).",
                        task, len(stripped), value, where(row))  # fmt: skip
+    if empty:
+        logger.warning("Task %s: %d labels are empty text and count as missing (the first: %s).",
+                       task, len(empty), where(empty[0]))  # fmt: skip
     return tidied
 
 

@@ -345,7 +345,7 @@ def _read_labels(
     if not TASK_TYPES[spec.type].has_vocabulary:
         column = [as_number(value) for value in column] if source.untyped else column
     elif spec.type != "token_classification":
-        column = tidy_labels(name, column, lambda row: source.where(split, row))
+        column = tidy_labels(name, column, lambda row: source.where(split, row), renamed or ())
 
     def problem(row: int, found: Any) -> ValueError:
         decimal = source.untyped and re.fullmatch(r"-?[0-9]+,[0-9]+", str(found))
@@ -596,6 +596,7 @@ def _read_schemes(
         rows = [tags for split in source.splits for tags in source.gold[split][name] if tags is not None]
         scheme = recognise(rows)
         if scheme is None:
+            _leave_out_empty_tags(name, source)
             if unlike := sorted(label_names(rows) - {"O"}):
                 others[source.name] = unlike
             continue
@@ -636,6 +637,24 @@ def _strip_tags(name: str, source: SourceData) -> None:
                     tags[position] = tag.strip()
         logger.warning("Task %s: spaces around %d tags of %s %s are removed (the first: %s).",
                        name, stripped, source.name, split, first)  # fmt: skip
+
+
+def _leave_out_empty_tags(name: str, source: SourceData) -> None:
+    """Make words with an empty tag, where tags are labels of words, words without a label, and say so."""
+    for split in source.splits:
+        empty = [
+            (row, position, tags)
+            for row, tags in enumerate(source.gold[split][name])
+            for position, tag in enumerate(tags or ())
+            if tag == ""
+        ]
+        for _, position, tags in empty:
+            tags[position] = None
+        if empty:
+            row, position, _ = empty[0]
+            logger.warning("Task %s: %d words of %s %s have an empty tag and count as words without a label (the first:"
+                           " %s, word %d).", name, len(empty), source.name, split, source.where(split, row),
+                           position + 1)  # fmt: skip
 
 
 def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, drop: bool) -> None:

@@ -4,6 +4,7 @@ Notable: the file may be damaged or made to harm, so every value that decides wh
 nothing in it may name code to download. Sizes within the bounds are compared with the weights when these are loaded.
 """
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,8 +132,8 @@ def check_sizes(encoder: Mapping[str, Any], where: str = "") -> None:
 
 
 def explain(error: BaseException) -> str:
-    """An error as one line."""
-    text = " ".join(str(error).split())
+    """An error as one line, its beginning where it is long."""
+    text = textwrap.shorten(str(error), 500, placeholder=" ...")
     return text if text and not isinstance(error, LookupError) else f"{type(error).__name__} {text}".strip()
 
 

@@ -8,7 +8,8 @@ word of a list as it would inside a sentence; byte-level BPE does so only with `
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -203,6 +204,22 @@ def words_of(text: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
         spans.append((position, position + len(word)))
         position += len(word) + 1
     return " ".join(text), spans
+
+
+def check_texts(texts: Any) -> None:
+    """Raise `ValueError` if `texts` cannot be gone through one by one: a single one, say, or a mapping."""
+    if isinstance(texts, str):
+        raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
+    if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
+        raise ValueError(f"`texts` is a {type(texts).__name__}; give a list of texts.")
+
+
+def check_count(argument: str, value: Any) -> None:
+    """Raise `ValueError` if an argument is no whole number of at least 1."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"`{argument}` is {value!r}; it is a whole number.")
+    if value < 1:
+        raise ValueError(f"`{argument}` is {value}; it is at least 1.")
 
 
 def check_text(text: Any, number: int) -> Any:

@@ -28,7 +28,7 @@ from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_he
 from .checking import DAMAGED, check_config, check_no_pickle, explain, shape_mismatch
 from .configuration_multitask import MultiTaskConfig, own_config
 from .embeddings import embed, pooling_of
-from .encoding import WHERE, load_tokenizer
+from .encoding import WHERE, check_count, check_texts, load_tokenizer
 from .experts import Silent, build_experts
 from .heads import MaskedLMHead, SentenceSimilarityHead, build_head, by_row, number_texts
 from .package_path import resolve_path
@@ -485,8 +485,8 @@ class MultiTaskModel(PreTrainedModel):
     def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
         if heads is None:
             return [name for name, head in self.heads.items() if name in labels or not isinstance(head, MaskedLMHead)]
-        names = [heads] if isinstance(heads, str) else list(heads)
-        if unknown := [name for name in names if name not in self.heads]:
+        names = [heads] if isinstance(heads, str) or not isinstance(heads, Iterable) else list(heads)
+        if unknown := [name for name in names if not isinstance(name, str) or name not in self.heads]:
             raise ValueError(f"`heads` asks for {unknown}; the model has {list(self.heads)}.")
         return names
 
@@ -533,9 +533,11 @@ class MultiTaskModel(PreTrainedModel):
 
         Raises:
             ValueError: Something that is no text, or pairs and single texts together; an unknown pooling or head, both
-                of them, a head that does not pool, attention without a head.
+                of them, a head that does not pool, attention without a head; a batch without a text.
         """
         several = [texts] if isinstance(texts, str) else texts
+        check_texts(several)
+        check_count("batch_size", batch_size)
         result, num_cut = embed(self, several, pooling, head, batch_size, show_progress)
         if report is None:
             report_cut(num_cut, len(several), self.config.max_length)
@@ -562,8 +564,6 @@ class MultiTaskModel(PreTrainedModel):
         Raises:
             ValueError: A single string, something that is no text, or a head that the model does not have.
         """
-        if isinstance(texts, str):
-            raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
         return list(self.predict_stream(texts, **options))
 
     def predict_stream(
@@ -590,6 +590,7 @@ class MultiTaskModel(PreTrainedModel):
         Raises:
             ValueError: As of `predict`; at once, but for what is wrong with a text.
         """
+        check_texts(texts)
         names = self._select_heads(heads)
         if tied := [name for name in names if isinstance(self.heads[name], MaskedLMHead)]:
             raise ValueError(
@@ -602,9 +603,9 @@ class MultiTaskModel(PreTrainedModel):
             raise ValueError(f"the model has no heads to answer with{only}: `add_head` first.")
         if embeddings and EMBEDDING in names:
             raise ValueError(f"a head is called {EMBEDDING!r}, as `embeddings` are: leave it out of `heads`.")
-        for argument, value in (("batch_size", batch_size), ("top_k", 1 if top_k is None else top_k)):
-            if value < 1:
-                raise ValueError(f"`{argument}` is {value}; it is at least 1.")
+        check_count("batch_size", batch_size)
+        if top_k is not None:
+            check_count("top_k", top_k)
         self._warn_untrained(names)
         if embeddings:
             pooling_of(self, None, None)  # or say at once that there is none without a head

@@ -91,7 +91,7 @@ def last_layers(states: Tensor, hidden_states: Sequence[Tensor] | None, num_laye
 
 def check_pooling(name: str, num_layers: int | None = None) -> str:
     """Return `name` if it is a known pooling, of layers that the encoder has, else raise `ValueError`."""
-    if name not in POOLING and name != "attention" and not re.fullmatch(r"mean_last_[1-9][0-9]*", name):
+    if not isinstance(name, str) or not (name in POOLING or re.fullmatch(r"attention|mean_last_[1-9][0-9]{,3}", name)):
         raise ValueError(f"`pooling` is {name!r}; valid are {', '.join(POOLING)}, attention, mean_last_<n>.")
     if name.startswith("mean_last_") and not 2 <= layers_read(name) <= (num_layers or layers_read(name)):
         most = "" if num_layers is None else f" and at most {num_layers}, the layers of this encoder"

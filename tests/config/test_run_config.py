@@ -422,7 +422,6 @@ def test_secrets_at_any_depth_stay_out_of_files_and_what_is_only_called_alike_st
         ("model.encoder=''", "`model.encoder` is empty text"),
         ("tasks.sentiment.labels=[]", "`tasks.sentiment.labels` is empty; leave it out"),
         ("tasks.sentiment.labels=[a, b, a]", "`tasks.sentiment.labels` names 'a' twice"),
-        ("tasks.sentiment.label=''", "`tasks.sentiment.label` is empty"),
         ("tasks.sentiment.source=[reviews, reviews]", "`tasks.sentiment.source` names a source twice"),
         ("tasks.sentiment.temperature=.nan", "`tasks.sentiment.temperature` is nan; it is above 0"),
         ("tasks.sentiment.score_range=[0, .inf]", "`tasks.sentiment.score_range` is .*; both are finite"),

@@ -759,3 +759,17 @@ def test_no_other_task_shares_a_source_with_similarity() -> None:
         ValueError, match=r"`tasks\.one` changes what the encoder sees of its source, so other cannot read"
     ):
         build_tasks(config, load_sources(config))
+
+
+# Labels of empty text
+
+
+def test_empty_text_is_no_label_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    _, source = build(CLASSES, {"train": ["a", "b", "", "a", " "], "validation": ["a", "b"]})
+    assert source.gold["train"]["task"] == ["a", "b", None, "a", None]
+    assert any("1 labels are empty text and count as missing (the first: row 3" in line for line in caplog.messages)
+
+
+def test_empty_text_that_the_config_names_is_a_label() -> None:
+    task, source = build(CLASSES, {"train": ["a", "", "a"], "validation": ["a"]}, labels={"a": "yes", "": "no"})
+    assert (task.labels, source.gold["train"]["task"]) == (["yes", "no"], ["yes", "no", "yes"])

@@ -20,23 +20,24 @@ def csv_rows(content: bytes, *, separator: str, encoding: str, used: tuple[str, 
         content: The file.
         separator: Between two cells.
         encoding: Of the file.
-        used: Columns that have to be there once.
+        used: Columns that have to be there.
     """
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise MalformedError(str(error)) from None
-    lines = [line for line in _csv_lines(text.removeprefix("\ufeff"), separator) if line and line != [" "]]
+    found = _csv_lines(text.removeprefix("\ufeff"), separator)
+    lines = [line for line in found if len(line) > 1 or "".join(line).strip()]
     if not lines:
         raise MalformedError("no header")
     header, *cells = lines
     for name in used:
-        if header.count(name) != 1:
-            raise MalformedError(f"{header.count(name)} columns {name!r}")
+        if name not in header:
+            raise MalformedError(f"no column {name!r}")
     if any(len(row) > len(header) for row in cells):
         raise MalformedError("a row with more cells than the header")
     padded = [[cell or None for cell in row] + [None] * (len(header) - len(row)) for row in cells]
-    return [dict(zip(header, row, strict=True)) for row in padded]
+    return [dict(reversed([*zip(header, row, strict=True)])) for row in padded]  # the first of columns of one name
 
 
 def _csv_lines(text: str, separator: str) -> list[list[str]]:
@@ -88,7 +89,7 @@ def class_names(value: Any) -> set[str] | None:
         return {str(value)}
     if isinstance(value, float) and value.is_integer():
         return {str(value), str(int(value)), repr(value)}
-    return {str(value), repr(value)} if isinstance(value, float) else set()
+    return {str(value), json.dumps(value)} if isinstance(value, float) else set()
 
 
 def names_of_lists(values: list[Any], names: list[str] | None) -> list[list[str] | None]:
@@ -110,9 +111,14 @@ def names_of_lists(values: list[Any], names: list[str] | None) -> list[list[str]
             None if value is None else sorted(name for name, on in zip(names, value, strict=True) if on)
             for value in values
         ]
-    if any(item is None or not isinstance(item, str | int | float) for item in flat):
+    if any(not isinstance(item, str | int | float) or not str(item).strip() or item != item for item in flat):
         raise MalformedError("a label that is no name")
-    return [None if value is None else sorted({str(item) for item in value}) for value in values]
+    return [None if value is None else sorted({_written(item).strip() for item in value}) for value in values]
+
+
+def _written(item: Any) -> str:
+    """A label as JSON writes it, without quotes."""
+    return item if isinstance(item, str) else json.dumps(item)
 
 
 def number(value: Any) -> float | None:
@@ -149,8 +155,11 @@ def bio_spans(tags: list[str]) -> set[Span]:
     return spans
 
 
+HEADERS = [["TOKEN", "TAG"], ["TOKEN", "POS", "CHUNK", "TAG"]]  # lines that name the columns
+
+
 def conll_sentences(content: bytes, columns: int, delimiter: str | None) -> list[tuple[list[str], list[str]]]:
-    """Words and last column of each sentence; documents' borders and comments are left out.
+    """Words and last column of each sentence; documents' borders, comments and headers are left out.
 
     Args:
         content: The file.
@@ -172,7 +181,7 @@ def conll_sentences(content: bytes, columns: int, delimiter: str | None) -> list
                 sentences.append((words, tags))
             words, tags = [], []
             continue
-        if line.startswith(("-DOCSTART-", "# ")):
+        if line.startswith(("-DOCSTART-", "# ")) or line.split() in HEADERS:
             continue
         fields = line.split(delimiter)
         if len(fields) != columns or not all(fields):

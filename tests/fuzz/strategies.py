@@ -14,10 +14,14 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
+from .oracle import HEADERS, Span, bio_spans
+
 WORDS = ["play", "some", "jazz", "in", "rome", "book", "a", "table", "for", "two", "rain", "today"]
 ODD_TEXTS = [
-    "", " ", "\t", "NA", "nan", "null", "None", "-", "1", "3.5", "[1, 2]", '"', '""', "a\nb", "a\r\nb", "a\rb", "x\ty", "a,b;c|d",
-    "\u200b", "\ufeff", "café", "cafe\u0301", "שלום עולם", "🙂👩‍👩‍👧", "a\u2028b", "\x07", "\x1f", "x" * 5000, "'", "\\", "#c", "a\u00a0b",
+    "", " ", "\t", "NA", "nan", "null", "None", "-", "1", "3.5", "[1, 2]", '"', '""', "a\nb", "a\r\nb", "a\rb",
+    "x\ty", "a,b;c|d",
+    "\u200b", "\ufeff", "café", "cafe\u0301", "שלום עולם", "🙂👩‍👩‍👧", "a\u2028b", "\x07", "\x1f", "x" * 5000, "'",
+    "\\", "#c", "a\u00a0b",
 ]  # fmt: skip
 # Style → labels of one column, all of which are names of their own.
 LABEL_STYLES: dict[str, list[str]] = {
@@ -57,7 +61,7 @@ class File:
     clean: bool = False
     about: str = ""
     reading: dict[str, str] = field(default_factory=dict)
-    spans: list[set[tuple[str, int, int]]] | None = None
+    spans: list[set[Span]] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -210,7 +214,8 @@ def csv_files(draw: DrawFn) -> File:
 
 
 CSV_TROUBLE = [
-    "extra field", "extra field in all", "missing field", "repeated header", "no header", "header only", "space in header",
+    "extra field", "extra field in all", "missing field", "repeated header", "no header", "header only",
+    "space in header",
     "blank line", "empty row", "open quote", "cut", "byte", "label",
 ]  # fmt: skip
 
@@ -218,7 +223,8 @@ CSV_TROUBLE = [
 # ---- JSON ----
 
 _STRANGE = [
-    None, True, False, 0, 1, 1.0, 1.5, -0.0, 10**18, 2**63, 10**25, 1e10, 1e308, float("nan"), float("inf"), "", " ", "a", "1", "true",
+    None, True, False, 0, 1, 1.0, 1.5, -0.0, 10**18, 2**63, 10**25, 1e10, 1e308, float("nan"), float("inf"), "", " ",
+    "a", "1", "true",
     [], ["a"], [1], [[1]], {}, {"a": 1}, "\ud800", "\u0000", "2024-01-01", "2024-01-01T10:00:00Z",
 ]  # fmt: skip
 
@@ -318,7 +324,8 @@ def json_files(draw: DrawFn) -> File:
 
 
 JSON_TROUBLE = [
-    "label", "several labels", "item", "text", "missing key", "more keys", "no object", "no label anywhere", "key twice", "cut", "byte",
+    "label", "several labels", "item", "text", "missing key", "more keys", "no object", "no label anywhere",
+    "key twice", "cut", "byte",
     "mark", "blank lines",
 ]  # fmt: skip
 
@@ -372,7 +379,7 @@ def tagged_files(draw: DrawFn) -> File:
                 tags += [f"B-{kind}", *[f"I-{kind}"] * (length - 1)]
         words.append(f"n{index}")
         tags.append("O")
-        spans.append(_spans(tags))
+        spans.append(bio_spans(tags))
         rows.append({"id": f"r{index}", "tokens": words, "tags": tags})
     if scheme == "words":
         for row in rows:
@@ -412,12 +419,6 @@ def tagged_files(draw: DrawFn) -> File:
     )  # fmt: skip
 
 
-def _spans(tags: list[str]) -> set[tuple[str, int, int]]:
-    from .oracle import bio_spans
-
-    return bio_spans(tags)
-
-
 # ---- CoNLL ----
 
 
@@ -434,7 +435,7 @@ def conll_files(draw: DrawFn) -> File:
             f"B-{TYPES[index % 2]}",
             draw(st.sampled_from(["O", f"I-{TYPES[index % 2]}"])),
         ]
-        spans.append(_spans(tags))
+        spans.append(bio_spans(tags))
         middle = ["NN", "I-NP"] if columns == 4 else []
         blocks.append([gap.join([word, *middle, tag]) for word, tag in zip(words, tags, strict=True)])
     trouble = draw(st.sampled_from(["none"] * 4 + CONLL_TROUBLE))
@@ -443,7 +444,7 @@ def conll_files(draw: DrawFn) -> File:
         for index, block in enumerate(blocks):
             block[:0] = [f"# sent_id = {index}", "# text = " + " ".join(line.split(gap)[0] for line in block)]
     elif trouble == "header":
-        blocks[0][:0] = [gap.join(["TOKEN", "POS", "CHUNK", "TAG"] if columns == 4 else ["TOKEN", "TAG"])]
+        blocks[0][:0] = [gap.join(HEADERS[columns == 4])]
     elif trouble == "no tag":
         blocks[place][0] = blocks[place][0].split(gap)[0]
     elif trouble == "document":
@@ -469,8 +470,10 @@ def conll_files(draw: DrawFn) -> File:
     if draw(st.booleans()):
         source["delimiter"] = gap
     return File(
-        draw(st.sampled_from(["train.conll", "train.txt"])), written, source, {"type": "token_classification", "label": "tags"},
-        trouble in ("none", "document", "windows", "space"), f"conll, {columns} columns, {trouble}", {"scheme": "bio"}, spans,
+        draw(st.sampled_from(["train.conll", "train.txt"])), written, source, {"type": "token_classification",
+        "label": "tags"},
+        trouble in ("none", "document", "windows", "space"), f"conll, {columns} columns, {trouble}",
+        {"scheme": "bio"}, spans,
     )  # fmt: skip
 
 

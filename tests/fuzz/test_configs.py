@@ -78,10 +78,14 @@ KEYS: dict[tuple[str, ...], list[str]] = {
     ("sources",): ["assistant", "a b", "new"],
 }
 WORDS = [
-    "", " ", "x", "no", "none", "auto", "steps", "epoch", "best", "cls", "attention", "mean_last_3", "tokens", "intent", "encoder",
-    "heads.intent", "embeddings", "encoder.layers.0-1", "plateau", "gradual", "1 epoch", "4GB", "f1", "accuracy", "UPGrad", "UW", "gradnorm",
-    "round_robin", "temperature", "bf16", "fp16", "linear", "adafactor", "ranking", "sdpa", "/dev/null", "..", "package:nothing/x",
-    "${x}", "${", "a\nb", "\x00", "\ud800", "é", "🙂", "x" * 10_000, "!!python/none", "&a *a", "[", "{", "- a", "012", "1e5", "0x10",
+    "", " ", "x", "no", "none", "auto", "steps", "epoch", "best", "cls", "attention", "mean_last_3", "tokens",
+    "intent", "encoder",
+    "heads.intent", "embeddings", "encoder.layers.0-1", "plateau", "gradual", "1 epoch", "4GB", "f1", "accuracy",
+    "UPGrad", "UW", "gradnorm",
+    "round_robin", "temperature", "bf16", "fp16", "linear", "adafactor", "ranking", "sdpa", "/dev/null", "..",
+    "package:nothing/x",
+    "${x}", "${", "a\nb", "\x00", "\ud800", "é", "🙂", "x" * 10_000, "!!python/none", "&a *a", "[", "{", "- a", "012",
+    "1e5", "0x10",
 ]  # fmt: skip
 NUMBERS = [
     0,
@@ -107,8 +111,10 @@ VALUES = st.one_of(
     st.sampled_from(NUMBERS),
     st.sampled_from([None, True, False]),
     st.sampled_from([
-        [], {}, [None], [[]], [[[]]], ["x"], ["x", "x"], [1, 2, 3], {"a": 1}, {"": ""}, {"a": {"b": {"c": []}}}, {"type": "UW"},
-        {"type": "LoraConfig", "r": 2}, {"num": 2, "hidden": 4}, {"validation": 0.5}, {"from": 5, "to": 1}, ["embeddings"], {"x": None},
+        [], {}, [None], [[]], [[[]]], ["x"], ["x", "x"], [1, 2, 3], {"a": 1}, {"": ""}, {"a": {"b": {"c": []}}},
+        {"type": "UW"},
+        {"type": "LoraConfig", "r": 2}, {"num": 2, "hidden": 4}, {"validation": 0.5}, {"from": 5, "to": 1},
+        ["embeddings"], {"x": None},
         {"path": "f1"}, [{}], [0.0, 5.0],
     ]),
     st.text(max_size=8),

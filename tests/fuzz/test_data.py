@@ -139,12 +139,18 @@ def check_rows(file: File, expected: list[Row], found: list[Row], log: list[str]
     for _, text, label in gone:
         fine = file.task["type"] != "token_classification" or not isinstance(label, list) or clean_tags(label)
         assert not (has_text(text) and fine), f"dropped, though nothing is wrong with it: {text!r}, {label!r}"
-    if any(isinstance(label, str) and label != label.strip() for _, _, label in expected):
-        assert log
+    if file.about.endswith("repeated header") and re.search(rb"label[^.].*(text|label)\W*\r?\n", file.content[:60]):
+        assert any("more than once" in line for line in log), log
 
 
 def _key(row: Row) -> str:
-    return json.dumps([row[0], row[1]], default=str)
+    text = [_written(word) for word in row[1]] if isinstance(row[1], list | tuple) else _written(row[1])
+    return json.dumps([row[0], text])
+
+
+def _written(word: Any) -> Any:
+    """A number among texts is read as it is written, and the log says so."""
+    return word if word is None or isinstance(word, str) else json.dumps(word)
 
 
 def same_label(file: File, expected: Any, found: Any) -> bool:
@@ -159,7 +165,7 @@ def same_label(file: File, expected: Any, found: Any) -> bool:
     if expected is None or found is None:
         return expected is found
     if file.spans is None:
-        return [None if tag is None else str(tag) for tag in expected] == found
+        return [None if tag is None else str(tag).strip() or None for tag in expected] == found
     return clean_tags(found) and _spans_of(found) == _entities(expected, file.reading["scheme"])
 
 

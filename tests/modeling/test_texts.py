@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -360,3 +361,27 @@ def test_a_head_called_cut_keeps_its_answer(encoder_folder: str) -> None:
     model.add_head("cut", type="regression")
     (found,) = model.predict(["play " * 40])
     assert isinstance(found["cut"], float)
+
+
+@pytest.mark.parametrize("texts", [None, 3, 1.5, b"bytes", {"text": "a"}, "a single string"])
+def test_what_is_no_list_of_texts_is_refused(bert: MultiTaskModel, texts: Any) -> None:
+    with pytest.raises(ValueError, match=r"^`texts` is a .*; give a list of texts"):
+        bert.predict(texts)
+    if not isinstance(texts, str):
+        with pytest.raises(ValueError, match=r"^`texts` is a "):
+            bert.encode(texts)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0, "it is at least 1"), ("a", "it is a whole number"), (1.5, "number")]
+)
+def test_a_batch_is_a_whole_number_of_texts(bert: MultiTaskModel, value: Any, expected: str) -> None:
+    for answer in (bert.predict, bert.encode):
+        with pytest.raises(ValueError, match=f"`batch_size` is {value!r}; .*{expected}"):
+            answer(["play jazz"], batch_size=value)
+
+
+@pytest.mark.parametrize("heads", [3, [["intent"]], [None], "nothing"])
+def test_heads_that_are_no_names_are_refused(bert: MultiTaskModel, heads: Any) -> None:
+    with pytest.raises(ValueError, match="`heads` asks for"):
+        bert.predict(["play jazz"], heads=heads)
