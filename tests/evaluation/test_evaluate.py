@@ -458,7 +458,7 @@ def test_a_mistyped_folder_is_answered_without_the_hub(runs, tmp_path, monkeypat
     def no_hub(*args: object, **kwargs: object) -> None:
         raise AssertionError("the Hub was asked")
 
-    monkeypatch.setattr(saved_models.PreTrainedConfig, "get_config_dict", no_hub)
+    monkeypatch.setattr(saved_models, "read_config", no_hub)
     monkeypatch.setattr(saved_models, "cached_file", no_hub)
     monkeypatch.chdir(runs.parent)
     for name, hint in [
