@@ -431,7 +431,7 @@ def test_overwrite_removes_what_a_run_wrote_and_nothing_else(
     monkeypatch.setattr("mtl_hf.run.MultiTaskTrainer.train", lambda self, **kwargs: seen.append(files_in(output)))
     mtl_hf.train(config, overwrite=True)
     # When training began, all of the old run was gone, and only that.
-    assert seen == [{"run.yaml", *foreign}]
+    assert seen == [{"run.yaml", ".run.lock", "train.log", *foreign}]
     assert all((output / name).read_text() == text for name, text in foreign.items())
 
 

@@ -75,7 +75,6 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             )
         check_rates(
             self.learning_rates,
-            learning_rate=self.learning_rate,
             layerwise_lr_decay=self.layerwise_lr_decay,
             head_learning_rate=self.head_learning_rate,
         )

@@ -207,19 +207,15 @@ def check_frozen_rates(
 def check_rates(
     learning_rates: Mapping[str, float],
     *,
-    learning_rate: float,
     layerwise_lr_decay: float,
     head_learning_rate: float | None,
 ) -> None:
-    """What can be said of rates without the model; arguments as of `set_learning_rates`.
+    """Check learning rates before there is a model; arguments as of `set_learning_rates`.
 
     Raises:
-        ValueError: A rate that is negative or no number, an explicit one that is 0, one of all heads besides
+        ValueError: An explicit rate that is negative, 0 or no number, one of all heads besides
             `head_learning_rate`, or one of all layers besides a decay, which would do nothing.
     """
-    for name, rate in {"learning_rate": learning_rate, "head_learning_rate": head_learning_rate}.items():
-        if rate is not None and not 0 <= rate < float("inf"):
-            raise ValueError(f"`{name}` is {rate:g}; it is at least 0, and finite.")
     if not 0 < layerwise_lr_decay <= 1:
         raise ValueError(f"`layerwise_lr_decay` is {layerwise_lr_decay}; it is above 0 and at most 1.")
     if "encoder" in learning_rates and layerwise_lr_decay != 1:

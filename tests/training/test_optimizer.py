@@ -216,8 +216,8 @@ def two_heads(encoder: Any) -> MultiTaskModel:
         ({"embeddings": 0.0}, {}, r"`learning_rates\.embeddings` is 0; it is above 0 .*`freeze`"),
         ({"embeddings": float("inf")}, {}, r"`learning_rates\.embeddings` is inf"),
         ({"encoder": 1e-4}, {"layerwise_lr_decay": 0.9}, r"`layerwise_lr_decay: 0\.9` does nothing: set that to 1"),
-        ({}, {"learning_rate": float("nan")}, "`learning_rate` is nan; it is at least 0, and finite"),
-        ({}, {"head_learning_rate": -0.01}, r"`head_learning_rate` is -0\.01; it is at least 0"),
+        ({}, {"learning_rate": float("nan")}, r"`training\.learning_rate` is nan; it is at least 0 and at most"),
+        ({}, {"head_learning_rate": -0.01}, r"`training\.head_learning_rate` is -0\.01; it is at least 0"),
     ],
 )  # fmt: skip
 def test_explicit_rates_that_cannot_be_are_refused(learning_rates, options, expected, encoder_folder, tmp_path):
