@@ -527,7 +527,9 @@ def test_a_wrong_line_of_standard_input_is_named(lines, argv, expected, folder, 
 
 def test_a_loss_that_is_not_a_number_stops_the_command_in_one_line(config, tmp_path):
     own = f"training.output_dir={tmp_path / 'own'}"
-    assert "is nan in step 2: training stops" in refusal("train", config, own, "training.learning_rate=1e38")
+    assert "is nan in step 3: training stops" in refusal(
+        "train", config, own, "training.learning_rate=1000", "training.weight_decay=1000"
+    )
     assert not list((tmp_path / "own").glob("checkpoint-*"))
 
 

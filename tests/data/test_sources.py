@@ -195,7 +195,8 @@ def test_conll_columns(tmp_path: Path) -> None:
 
 
 def test_damaged_rows_of_the_cache_are_read_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = write_json(tmp_path / "rows.jsonl")
+    path = tmp_path / "rows.parquet"  # which `datasets` reads; of other files see test_row_files.py
+    datasets.load_dataset("json", data_files=str(write_json(tmp_path / "rows.jsonl")), split="train").to_parquet(path)
     loaded = load_file(path)
     rows, (cache,) = loaded.to_list(), [Path(file["filename"]) for file in loaded.cache_files]
     whole = cache.read_bytes()
