@@ -275,7 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.set_defaults(function=_predict)
 
     inspect = verbs.add_parser("inspect", help="show rows of each task as the model will see them")
-    inspect.add_argument("config", help="a YAML file")
+    inspect.add_argument("config", help="a YAML file; or a run's folder, a checkpoint-N in it, or a Hub id")
     _add_overrides(inspect, "changes, as data=FOLDER")
     inspect.add_argument("--rows", type=int, default=3, help="rows a source")
     inspect.add_argument("--split", default="train", choices=["train", "validation", "test"])

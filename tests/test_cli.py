@@ -332,6 +332,21 @@ def test_inspect_shows_words_tokens_and_the_label_of_each_word(config, out):
     assert out("inspect", config, "--rows", 1, "--split", "test").count("  row ") == 1
 
 
+def test_inspect_takes_a_run_a_checkpoint_of_it_and_a_config(config, folder, tmp_path, out, caplog):
+    shown = out("inspect", config, "--rows", 2)
+    (checkpoint,) = folder.glob("checkpoint-*")
+    for place in (folder, checkpoint, folder / "run.yaml"):
+        assert out("inspect", place, "--rows", 2) == shown
+    assert out("inspect", folder, "--rows", 1, "--split", "test").count("  row ") == 1
+    assert "names data outside of its folder, which are read" in caplog.text
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    (copy / "run.yaml").unlink()
+    assert "has no run.yaml, which would name its data: give a config" in refusal("inspect", copy)
+    assert "there is no such folder" in refusal("inspect", folder.parent / f"{folder.name}x")
+    assert "there is no config file" in refusal("inspect", "nowhere.yaml")
+
+
 def test_embed_prints_shape_and_cosines_of_each_pair(folder, out):
     lines = out("embed", folder, TEXTS[0], TEXTS[1], TEXTS[0]).splitlines()
     cosines = np.array([[float(cell) for cell in line.split()[1:4]] for line in lines[1:]])

@@ -613,7 +613,7 @@ def test_the_card_tells_data_schedule_rates_and_limits_and_no_path(trained):
     text = (trained.folder / "README.md").read_text(encoding="utf-8")
     assert str(trained.folder.parent) not in text
     assert "| assistant | handed over in Python | a list of words | 32 | 4 | 12 |" in text
-    assert re.search(r"\| music \| \d+ \| \d+ \| \d+ \|", text)
+    assert re.search(r"\| `music` \| \d+ \| \d+ \| \d+ \|", text)
     assert "| entities | train | validation | test |" in text
     assert "| split | rows | mean | deviation | least | most |" in text
     assert "round_robin, all_exhausted" in text
@@ -665,7 +665,9 @@ def test_ids_of_the_hub_become_metadata_and_two_tasks_on_one_column_stay_two(tra
 
 def test_a_head_without_training_says_so(encoder_folder, tmp_path):
     text = card(save_small(encoder_folder, tmp_path / "model"), "model")
-    assert "Answers a text with a number. **It has not been trained: its answers are random.**" in text
+    assert (
+        "with a number, in the unit of the training data. **It has not been trained: its answers are random.**" in text
+    )
     assert "## Results" not in text
     assert "## Training" not in text
 
@@ -675,7 +677,7 @@ def test_a_long_list_of_labels_is_cut():
     task = TaskData("t", Task(type="sequence_classification", source="s", label="l"), labels, "string")
     table = _label_table(task, {"train": labels * 2 + labels[:1] + [None], "test": labels[:3]}).splitlines()
     assert len(table) == 33
-    assert table[2] == r"| label\|0 | 3 | 1 |"
+    assert table[2] == r"| `label\|0` | 3 | 1 |"
     assert table[-1] == "| (11 others) | 21 | 0 |"
 
 

@@ -6,11 +6,12 @@ The names that other rooms use are those below.
 from ..modeling.package_path import resolve_path
 from .run_config import RunConfig, check_name, secret_overrides
 from .secrets import MaskSecrets, is_secret, masked, masked_message, masked_overrides
-from .sections import Model, OurTraining, Source, Task, Thawing, describe, describe_fields, option
+from .sections import Card, Model, OurTraining, Source, Task, Thawing, describe, describe_fields, option
 from .values import Plain, check_keys, nearest, plain, typed
 from .yaml_trees import flow, parse_yaml, read_yaml
 
 __all__ = [
+    "Card",
     "MaskSecrets",
     "Model",
     "OurTraining",

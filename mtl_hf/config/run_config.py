@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from .secrets import drop_secrets, remember_secrets, secrets_of
-from .sections import Model, Source, Task
+from .sections import Card, Model, Source, Task
 from .values import NONE, Plain, check_keys, nearest, plain, shorten, show, typed, without_defaults
 from .yaml_trees import apply_override, copy_tree, dump, fill, flow, read_yaml
 
 _POOLING = "mean|cls|max|attention|mean_last_([2-9]|[1-9][0-9]{1,3})"  # as `modeling/pooling.py`, which needs torch
 _MOST_WEIGHT = 10**9
+
+SECTIONS = ("model", "sources", "tasks", "training", "card")
 
 
 @dataclass(kw_only=True)
@@ -30,6 +32,7 @@ class RunConfig:
     sources: dict[str, Source]
     tasks: dict[str, Task]
     training: dict[str, Any] = field(default_factory=dict)
+    card: Card = field(default_factory=Card)
     variables: dict[str, Any] = field(default_factory=dict)
     # As it was written, overrides applied and variables not filled in, so that a saved run can be given others.
     template: dict[str, Any] | None = field(default=None, repr=False, compare=False)
@@ -121,7 +124,7 @@ class RunConfig:
         for text in overrides:
             apply_override(tree, text)
         template = copy_tree(tree)
-        sections = {"model", "sources", "tasks", "training"}
+        sections = set(SECTIONS)
         variables = {key: tree.pop(key) for key in list(tree) if key not in sections}
         for key, value in variables.items():
             if isinstance(value, dict | list) or not re.fullmatch(r"[A-Za-z_]\w*", key):
@@ -172,6 +175,8 @@ class RunConfig:
             tree["sources"][name] = keys | keys.pop("loader", {})
         tree["tasks"] = {name: without_defaults(task) for name, task in self.tasks.items()}
         tree["training"] = plain(self.training)
+        if self.card != Card():
+            tree["card"] = without_defaults(self.card)
         return tree
 
     def to_yaml(self) -> str:
@@ -180,7 +185,7 @@ class RunConfig:
         for source in tree.get("sources", {}).values():
             source.pop("dataset", None)
         drop_secrets(tree)
-        variables = [key for key in tree if key not in ("model", "sources", "tasks", "training")]
+        variables = [key for key in tree if key not in SECTIONS]
         # So do the variables that they were made of: those that nothing uses any more.
         while unused := [key for key in variables if key in tree and f"${{{key}}}" not in str(tree)]:
             for key in unused:

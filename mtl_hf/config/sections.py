@@ -1,6 +1,7 @@
 """The sections of a config as dataclasses: every field of ours with its type, default and meaning."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -155,6 +156,22 @@ class Task:
 
 
 @dataclass(kw_only=True)
+class Card:
+    """`card:` what only the author of a model knows, for the metadata of its card on the Hub."""
+
+    language: str | list[str] | None = option("language of the texts as an ISO 639 code (en), or several", None)
+    license: str | None = option("the model's licence, by the Hub's name of it, such as mit or cc-by-4.0", None)
+
+    def __post_init__(self) -> None:
+        languages = [self.language] if isinstance(self.language, str) else self.language or []
+        for language in languages:
+            if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*|multilingual|code", language):
+                raise ValueError(f"`card.language` is {language!r}; it is an ISO 639 code, such as en.")
+        if self.license is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", self.license):
+            raise ValueError(f"`card.license` is {self.license!r}; it is the Hub's name of a licence, such as mit.")
+
+
+@dataclass(kw_only=True)
 class Thawing:
     """`training.unfreeze:` when parts that `freeze` names are trained after all."""
 
@@ -261,6 +278,7 @@ def describe() -> str:
         ("tasks.<name>:", Task),
         ("training: (and every field of transformers.TrainingArguments)", OurTraining),
         ("training.unfreeze:", Thawing),
+        ("card:", Card),
     ]:
         lines += [title, *describe_fields(section)]
     lines.append("anything else at the top level: a variable, used as ${name}")

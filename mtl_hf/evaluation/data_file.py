@@ -138,6 +138,8 @@ def text_columns(
 ) -> str | tuple[str, ...]:
     """The column with the text of a head, or two for pairs.
 
+    Columns of the head's own sources come first, then names that are usual and those of the run's other sources.
+
     Args:
         path: Of the file, for messages.
         rows: Of the file.
@@ -154,29 +156,36 @@ def text_columns(
         for column in columns:
             _check_column(path, rows.column_names, f"--text {given}", column)
         return columns if len(columns) > 1 else columns[0]
-    for source in run.tasks[name].sources if run is not None and name in run.tasks else ():
-        text = run.sources[source].text  # type: ignore[union-attr]
-        columns = (text,) if isinstance(text, str) else tuple(text)
-        if set(columns) <= set(rows.column_names):
-            return columns if len(columns) > 1 else columns[0]
-    # What other sources of the run are read from is as good a name as those that are usual.
-    texts = [source.text for source in run.sources.values()] if run is not None else []
-    if spec["text"] in PAIRED:
-        pairs = dict.fromkeys((*PAIR_COLUMNS, *(tuple(text) for text in texts if not isinstance(text, str))))
-        found: list[Any] = [pair for pair in pairs if set(pair) <= set(rows.column_names)]
-        known = ", ".join(map(" and ".join, pairs))
-    else:
-        names = dict.fromkeys((*TEXT_COLUMNS, *(text for text in texts if isinstance(text, str))))
-        usual = {column: _form(rows.features[column]) for column in names if column in rows.column_names}
-        found = [column for column, form in usual.items() if form == spec["text"]] or [*usual]
-        known = ", ".join(names)
+    found, known = find_text_columns(rows, name, spec, run)
     if len(found) != 1:
         problem = f"{' and '.join(map(str, found))} could all be" if found else f"none is called as usual ({known}) for"
         raise ValueError(
             f"{path} has the columns {', '.join(rows.column_names)}: {problem} the text of the head {name}. Say which"
-            f" it is with `--text {'FIRST,SECOND' if spec['text'] == 'pair' else 'COLUMN'}`."
+            f" it is with `--text {'FIRST,SECOND' if spec['text'] in PAIRED else 'COLUMN'}`."
         )
     return found[0]
+
+
+def find_text_columns(
+    rows: datasets.Dataset, name: str, spec: Mapping[str, Any], run: RunConfig | None
+) -> tuple[list[Any], str]:
+    """The columns that could hold the text of a head, or pairs of columns; and the names that were looked for.
+
+    Arguments as of `text_columns`.
+    """
+    for source in run.tasks[name].sources if run is not None and name in run.tasks else ():
+        text = run.sources[source].text  # type: ignore[union-attr]
+        columns = (text,) if isinstance(text, str) else tuple(text)
+        if set(columns) <= set(rows.column_names):
+            return [columns if len(columns) > 1 else columns[0]], ""
+    # What other sources of the run are read from is as good a name as those that are usual.
+    texts = [source.text for source in run.sources.values()] if run is not None else []
+    if spec["text"] in PAIRED:
+        pairs = dict.fromkeys((*PAIR_COLUMNS, *(tuple(text) for text in texts if not isinstance(text, str))))
+        return [pair for pair in pairs if set(pair) <= set(rows.column_names)], ", ".join(map(" and ".join, pairs))
+    names = dict.fromkeys((*TEXT_COLUMNS, *(text for text in texts if isinstance(text, str))))
+    usual = {column: _form(rows.features[column]) for column in names if column in rows.column_names}
+    return [column for column, form in usual.items() if form == spec["text"]] or [*usual], ", ".join(names)
 
 
 def _is_text(feature: Any) -> bool:

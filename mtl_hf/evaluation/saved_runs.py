@@ -34,14 +34,13 @@ def check_saved_run(run: RunConfig, path: Path) -> None:
     """
     for name, source in run.sources.items():
         if source.loader.pop("trust_remote_code", None) is not None:
-            logger.warning("%s: `sources.%s.trust_remote_code` is ignored; pass --trust-remote-code to allow it.",
-                           path, name)  # fmt: skip
+            logger.warning("%s: `sources.%s.trust_remote_code` is ignored.", path, name)
         kind = str(source.path)
         packaged = re.fullmatch(r"\w+", kind) and util.find_spec(f"datasets.packaged_modules.{kind}")
         if kind.endswith(".py") or (packaged and kind not in _LOADERS):
             raise ValueError(
                 f"{path}: `sources.{name}.path` is {kind!r}, which a config that came with a model may not name: it may"
-                f" run code. Read the file, then give it with `--config {path}` or pass --trust-remote-code."
+                f" run code. If you trust it, give {path} itself as the config (or `evaluate` --trust-remote-code)."
             )
 
 

@@ -20,12 +20,13 @@ import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .. import __version__
-from ..config import RunConfig, Source, typed
+from ..config import Card, RunConfig, Source, Task, typed
 from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
 from ..data.sources import SPLITS, SourceData
 from ..evaluation.report import show_number
 from ..evaluation.saved_models import RUN_FILE, check_name, num_parameters, run_file
+from ..files import write_whole
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
@@ -34,6 +35,7 @@ from ..training.checkpoints import checkpoint_step
 from ..training.optimizer import parts_table, trained_share
 from ..training.sampling import describe_policy
 from ..training.trainer import MultiTaskTrainer
+from .markdown import Markdown, code, literal, quoted, table
 
 CARD = "README.md"
 
@@ -46,6 +48,8 @@ _HUB_TASKS = {
     "sentence_similarity": "sentence-similarity",
     "masked_lm": "fill-mask",
 }
+# What the Hub has no pipeline for is found under the nearest one.
+_PIPELINES = {"regression": "text-classification"}
 _HUB_METRICS = {
     "macro_f1": "f1", "micro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
     "spearman": "spearmanr",
@@ -87,7 +91,7 @@ def write_card(
         training=_training_section(run, trainer, seconds),
         cut=", ".join(cut),
     )
-    (folder / CARD).write_text(text, encoding="utf-8")
+    write_whole(folder / CARD, text)
 
 
 def card(
@@ -119,12 +123,16 @@ def card(
     elif encoder:
         named = f"[{encoder}](https://huggingface.co/{encoder})"
     elif origin.startswith("package:"):
-        named = f"`{origin}`, {named}"
+        named = f"{code(origin)}, {named}"
     if run and run.model.from_:
         named += ", by way of another multi-task model"
     title = name.split("/")[-1]
+    own = run.card if run else Card()
     card_data = ModelCardData(
         base_model=encoder,
+        language=own.language,
+        license=own.license,
+        pipeline_tag=_pipeline_tag(spec["type"] for spec in heads.values()),
         datasets=sorted({found for source in sources.values() if (found := _dataset_id(source))}) or None,
         library_name="transformers",
         tags=["mtl_hf", "multi-task-learning"],
@@ -135,16 +143,18 @@ def card(
     made = ModelCard.from_template(
         card_data,
         template_path=str(Path(__file__).with_name("model_card.md")),
-        title=title,
-        name=name,
+        title=literal(title),
+        name=quoted(name),
         encoder=named,
         num_parameters=f"{num_parameters(folder):,}",
-        tasks={task: _task_section(task, spec) for task, spec in heads.items()},
+        tasks={task: _task_section(task, spec, run.tasks.get(task) if run else None) for task, spec in heads.items()},
         results=_results_table(heads, scores),
         data=data,
         training=training,
         max_length=config["max_length"],
         cut=cut,
+        languages=", ".join([own.language] if isinstance(own.language, str) else own.language or []),
+        license=own.license or "",
         needs_peft=any(spec["type"] != "BottleneckConfig" for spec in (config.get("adapters") or {}).values()),
         has_labels=any(spec.get("labels") for spec in heads.values()),
         in_python=any(source.path is None for source in sources.values()),
@@ -199,8 +209,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _task_section(name: str, spec: Mapping[str, Any]) -> str:
-    """What a task answers, and a snippet that asks it."""
+def _pipeline_tag(types: Iterable[str]) -> str | None:
+    """The Hub's name of what the first head does, by which models are found; masked language modelling comes last."""
+    tags = [_PIPELINES.get(kind, _HUB_TASKS[kind]) for kind in types]
+    return min(tags, key=lambda tag: tag == _HUB_TASKS["masked_lm"], default=None)
+
+
+def _task_section(name: str, spec: Mapping[str, Any], task: Task | None = None) -> str:
+    """What a task answers, and a snippet that asks it.
+
+    Args:
+        name: The task's.
+        spec: Its head's specification.
+        task: Its section of the run's config.
+    """
     if spec["type"] == "masked_lm":
         return (
             "Has learned to fill in masked tokens, and the encoder with it; it answers no texts. Its logits over the"
@@ -212,7 +234,7 @@ def _task_section(name: str, spec: Mapping[str, Any]) -> str:
     spans = spec["type"] == "token_classification" and is_span_scheme(labels)
     if spans:
         labels = sorted({label[2:] for label in labels if label != "O"})
-    listed = ", ".join(f"`{_cell(label)}`" for label in labels[:50])
+    listed = ", ".join(map(code, labels[:50]))
     listed += f" and {len(labels) - 50} more" if len(labels) > 50 else ""
     text = {
         "string": "a text",
@@ -226,8 +248,8 @@ def _task_section(name: str, spec: Mapping[str, Any]) -> str:
             f"those of {len(labels)} labels that are at least as likely as not: {listed}",
             '[{"label": ..., "score": ...}, ...]',
         ),
-        "regression": ("a number", "..."),
-        "sentence_similarity": ("the cosine of their vectors, from -1 to 1", "..."),
+        "regression": ("a number, in the unit of the training data", "..."),
+        "sentence_similarity": (f"the cosine of their vectors, from -1 to 1{_unit(spec, task)}", "..."),
         "token_classification": (
             f"the entities in it, of {len(labels)} types: {listed}"
             if spans
@@ -244,6 +266,17 @@ def _task_section(name: str, spec: Mapping[str, Any]) -> str:
     )
     snippet = f'model.predict([{example}], heads="{name}")\n# [{{"{name}": {shown}}}]'
     return f"Answers {text[spec['text']]} with {what}.{untrained}\n\n```python\n{snippet}\n```"
+
+
+def _unit(spec: Mapping[str, Any], task: Task | None) -> str:
+    """How the cosine of a similarity head is read as a score of the data; empty where no range is known."""
+    if task is None or task.label is None or spec.get("loss") == "ranking":
+        return ""
+    least, greatest = task.score_range or (0.0, 1.0)
+    if (least, greatest) == (0, 1):
+        return ", trained on scores from 0 to 1"
+    back = f"{greatest - least:g} x cosine" + (f" {'+' if least > 0 else '-'} {abs(least):g}" if least else "")
+    return f", trained on scores from {least:g} to {greatest:g}, which are a cosine of 0 and 1: a score is {back}"
 
 
 # ---- scores ----
@@ -326,8 +359,8 @@ def _results_table(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> st
                 )
     if not lines:
         return ""
-    table = _table(["split", "task", "metric", "score", "95 % interval", "majority"], lines)
-    return "\n\n".join([table, *_before_training(heads, scores)])
+    found = table(["split", "task", "metric", "score", "95 % interval", "majority"], lines)
+    return "\n\n".join([found, *_before_training(heads, scores)])
 
 
 def _before_training(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> Iterator[str]:
@@ -339,7 +372,7 @@ def _before_training(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> 
             if "unchanged" not in own and own.get("before", {}).get(metric) is not None:
                 yield (
                     f"Before training the encoder scored {show_number(metric, own['before'][metric])} ({metric}) on"
-                    f" {name} ({split})."
+                    f" {literal(name)} ({split})."
                 )
 
 
@@ -352,7 +385,7 @@ def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapp
     for name, source in sources.items():
         sizes = [f"{len(source.splits[split]):,}" if split in source.splits else "" for split in SPLITS]
         rows.append([name, _where(run.sources[name]), forms[source.form], *sizes])
-    parts = [_table(["source", "from", "text", *SPLITS], rows)]
+    parts = [table(["source", "from", "text", *SPLITS], rows)]
     for name, task in tasks.items():
         gold: dict[str, list[Any]] = {}
         for split in SPLITS:
@@ -374,27 +407,29 @@ def _label_table(task: TaskData, gold: Mapping[str, list[Any]], most: int = 30) 
         lines = []
         for split, labels in gold.items():
             known = np.array([label for label in labels if label is not None])
+            least, greatest = task.config.score_range or (0.0, 1.0)  # which is how labels are read
+            known = known * (greatest - least) + least if task.type == "sentence_similarity" else known
             figures = [known.mean(), known.std(), known.min(), known.max()] if len(known) else [math.nan] * 4
             lines.append([split, f"{len(known):,}", *(f"{figure:.4g}" for figure in figures)])
-        return _table(["split", "rows", "mean", "deviation", "least", "most"], lines)
+        return table(["split", "rows", "mean", "deviation", "least", "most"], lines)
     counts = {split: collections.Counter(_occurrences(task, labels)) for split, labels in gold.items()}
     order = [label for label, _ in sum(counts.values(), start=collections.Counter()).most_common()]
-    lines = [[_cell(label), *(f"{count[label]:,}" for count in counts.values())] for label in order[:most]]
+    lines = [[_label(label), *(f"{count[label]:,}" for count in counts.values())] for label in order[:most]]
     if others := order[most:]:
         rest = [f"{sum(count[label] for label in others):,}" for count in counts.values()]
         lines.append([f"({len(others)} others)", *rest])
-    return _table(["entities" if task.spans else "label", *counts], lines)
+    return table(["entities" if task.spans else "label", *counts], lines)
 
 
 def _occurrences(task: TaskData, labels: Iterable[Any]) -> Iterable[str]:
     """Every label of these rows as often as it occurs; of tags of spans the types of the spans."""
     for label in labels:
         if label is None:
-            yield "(row without a label)"
+            yield _UNLABELLED
         elif task.type == "sequence_classification":
             yield label
         elif task.type == "multi_label_classification":
-            yield from label or ["(none of them)"]
+            yield from label or [_NONE]
         elif task.spans:
             yield from (kind for kind, _, _ in bio_spans(label))
         else:
@@ -435,20 +470,19 @@ def _started_from(run: RunConfig) -> str:
     name = str(run.model.from_)
     kept = "its encoder and the heads of the same tasks" if run.model.keeps_heads else "its encoder"
     if found := _hub_id(name.partition("@")[0]):
-        return f"[{name}](https://huggingface.co/{found}): {kept}"
-    return f"`{name if name.startswith('package:') else Path(name).name}`: {kept}"
+        return f"{code(name)}, https://huggingface.co/{found}: {kept}"
+    return f"{code(name if name.startswith('package:') else Path(name).name)}: {kept}"
 
 
-# ---- names and tables ----
+# ---- names ----
+
+# Entries in tables of labels that are none; no label is the same object.
+_UNLABELLED, _NONE = Markdown("(row without a label)"), Markdown("(none of them)")
 
 
-def _table(header: list[str], rows: Iterable[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in [header, ["---"] * len(header), *rows])
-
-
-def _cell(text: str) -> str:
-    """A label as a table can hold it."""
-    return " ".join(text.replace("|", "\\|").replace("`", "'").split()) or "(empty)"
+def _label(text: str) -> Markdown:
+    """A label as a cell of a table."""
+    return text if isinstance(text, Markdown) else Markdown(code(text))
 
 
 def _hub_id(name: str) -> str | None:
@@ -465,13 +499,13 @@ def _dataset_id(source: Source) -> str | None:
     return _hub_id(source.path)
 
 
-def _where(source: Source) -> str:
+def _where(source: Source) -> Markdown:
     """Where a source's rows come from, without paths of this machine."""
     if source.path is None:
-        return "handed over in Python"
+        return Markdown("handed over in Python")
     if found := _dataset_id(source):
-        name = f", {source.loader['name']}" if "name" in source.loader else ""
-        return f"[{found}](https://huggingface.co/datasets/{found}){name}"
+        name = f", {literal(str(source.loader['name']))}" if "name" in source.loader else ""
+        return Markdown(f"[{found}](https://huggingface.co/datasets/{found}){name}")
     packages = sorted(set(re.findall(r"package:(\w+)", f"{source.path} {source.data_files}")))
     kind = source.path if re.fullmatch(r"\w+", source.path) else "a folder"
-    return f"files of the Python package {', '.join(packages)}" if packages else f"files ({kind})"
+    return Markdown(f"files of the Python package {', '.join(packages)}" if packages else f"files ({kind})")

@@ -29,7 +29,7 @@ SENT = (
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "metrics.json", RUN_FILE,
 )  # fmt: skip
 # A call that loads the model, as the card shows it; the name in it becomes the repository's.
-_LOAD = re.compile(r"""((?:AutoModel|MultiTaskModel)\.from_pretrained\(")[^"]*""")
+_LOAD = re.compile(r"""((?:AutoModel|MultiTaskModel)\.from_pretrained\(")(?:[^"\\]|\\.)*""")
 # Access tokens of the Hub; names with passwords, and signatures, in addresses.
 _SECRET = re.compile(
     rb"\bhf_[A-Za-z0-9]{30,}|://[^/\s:@]+:[^/\s@]+@|[?&](?:sig|signature|token|key|x-amz-[a-z]+)=", re.I

@@ -27,7 +27,7 @@ from ..evaluation.saved_models import check_name, load_saved
 from ..files import check_file, whole_file
 from ..modeling.configuration_multitask import own_config
 from ..modeling.modeling_multitask import MultiTaskModel
-from ..modeling.texts import MOST_CHARACTERS
+from ..modeling.texts import MOST_CHARACTERS, report_cut
 from .projection import ENDINGS, PROJECTIONS, check_plots, label_column, plot, project, sample_rows
 
 logger = logging.getLogger(__name__)
@@ -177,7 +177,7 @@ def embed_rows(
     Returns:
         (len(keep), hidden_size) float32.
     """
-    column, empty = rows.select_columns([text]), 0
+    column, empty, cut = rows.select_columns([text]), 0, [0]
     wanted = np.asarray(keep, dtype=int)
     kept = np.empty((len(wanted), model.config.hidden_size), dtype=np.float32)
     started = time.perf_counter()
@@ -192,7 +192,11 @@ def embed_rows(
             by_length = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
             for chosen in _chunks(by_length, [len(text) for text in texts]):
                 embeddings[chosen] = model.encode(
-                    [texts[row] for row in chosen], batch_size=batch_size, normalize=normalize, pooling=pooling
+                    [texts[row] for row in chosen],
+                    batch_size=batch_size,
+                    normalize=normalize,
+                    pooling=pooling,
+                    report=cut.append,
                 ).numpy()
                 progress.update(len(chosen))
             write(begin, embeddings)
@@ -200,6 +204,7 @@ def embed_rows(
             kept[here] = embeddings[wanted[here] - begin]
     if empty:
         logger.warning("%d of %d texts are empty: their embedding is that of no words.", empty, len(rows))
+    report_cut(sum(cut), len(rows), model.config.max_length)
     seconds = time.perf_counter() - started
     logger.info("%d texts x %d dimensions in %.1f s: %.0f texts a second.",
                 len(rows), model.config.hidden_size, seconds, len(rows) / seconds)  # fmt: skip

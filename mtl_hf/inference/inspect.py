@@ -1,12 +1,15 @@
 """Rows as the model will see them: words, sub-words and the label that each sub-word carries."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, resolve_path
 from ..data.labels import TaskData, build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import SourceData, load_sources
+from ..evaluation.saved_models import RUN_FILE, Checkpoint, find_checkpoint
+from ..evaluation.saved_runs import check_saved_run, log_data
 from ..evaluation.start import find_start
 from ..modeling.configuration_multitask import own_config
 from ..modeling.encoding import NO_TOKEN, default_length, load_tokenizer, longest_input
@@ -16,30 +19,39 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
     """Show the first rows of every source.
 
     Args:
-        config: As `train` takes it.
+        config: As `train` takes it; or a run's folder, one of its `checkpoint-N` or a Hub id, whose own `run.yaml`,
+            labels and tokenizer are used.
         overrides: `a.b=c` changes to it.
         num_rows: Rows a source.
         split: `train`, `validation` or `test`.
 
     Returns:
         Text: vocabularies, then each row's tokens with the labels of word tasks beside them and its other labels above.
+
+    Raises:
+        ValueError: No such config or model, a model without a `run.yaml`, or anything wrong with the data.
     """
     from transformers import AutoConfig
 
-    run = RunConfig.load(config, overrides)
-    start = find_start(run)
+    saved = find_checkpoint(config) if _names_model(config) else None
+    run = RunConfig.load(config, overrides) if saved is None else _run_of(saved, overrides)
+    start = find_start(run) if saved is None else None
+    checkpoint = start.checkpoint if start else saved
     sources = load_sources(run)
-    tasks = build_tasks(run, sources, start.vocabularies if start else None)
+    vocabularies = (
+        {} if saved is None else {name: own["labels"] for name, own in saved.heads.items() if "labels" in own}
+    )
+    tasks = build_tasks(run, sources, start.vocabularies if start else vocabularies)
     words = any(task.form == "words" for task in tasks.values())
     options: dict[str, Any] = {"revision": run.model.revision or "main"}
-    if start:
-        encoder, options["revision"] = start.checkpoint.path, start.checkpoint.revision or "main"
+    if checkpoint:
+        encoder, options["revision"] = checkpoint.path, checkpoint.revision or "main"
     else:
         encoder, options["trust_remote_code"] = resolve_path(str(run.model.encoder)), run.model.trust_remote_code
     own = own_config(encoder, **options)
     if own is not None:
         tokenizer = load_tokenizer(encoder, words=words, config=own, **options)
-        max_length = run.model.max_length or own.max_length
+        max_length = own.max_length if saved else run.model.max_length or own.max_length
     else:
         tokenizer = load_tokenizer(encoder, words=words, **options)
         limit = longest_input(tokenizer, AutoConfig.from_pretrained(encoder, **run.model.encoder_config, **options))
@@ -58,6 +70,23 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
             for row in range(len(few)):
                 lines += ["", *_show_row(head, split, row, encoded[row], tasks, tokenizer)]
     return "\n".join(lines)
+
+
+def _names_model(config: Any) -> bool:
+    """Whether this is the name of a saved model, and not a config."""
+    if not isinstance(config, str | Path):
+        return False
+    return not Path(config).is_file() and Path(config).suffix not in (".yaml", ".yml")
+
+
+def _run_of(saved: Checkpoint, overrides: Sequence[str]) -> RunConfig:
+    """What a saved model was trained by."""
+    if saved.run is None:
+        raise ValueError(f"{saved.name} has no {RUN_FILE}, which would name its data: give a config instead.")
+    run = RunConfig.load(saved.run, overrides)
+    check_saved_run(run, saved.run)
+    log_data(run, saved.run)
+    return run
 
 
 def _show_row(

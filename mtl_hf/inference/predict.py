@@ -12,17 +12,16 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TextIO
 
 import datasets
 from tqdm.auto import tqdm
 
-from ..config import RunConfig, resolve_path
+from ..config import RunConfig
 from ..data.files import check_encoding, has_rows, read_lines
 from ..data.sources import load_file
-from ..evaluation.data_file import text_columns
-from ..evaluation.saved_models import run_file
+from ..evaluation.data_file import find_text_columns, text_columns
+from ..evaluation.saved_models import find_checkpoint
 from ..files import check_file, whole_file
 from ..metrics import round_numbers
 from ..modeling.encoding import PAIRED, check_text
@@ -76,30 +75,35 @@ def predict(
     if file and not of_rows:
         check_encoding(file, "utf-8")
     answerer = load_model(model)
-    found: Iterable[tuple[Any, Any]]  # (id, text) of each
+    # Texts as (id, text), and the heads that answer them: one stream, or several where heads read different columns.
+    streams: list[tuple[Iterable[tuple[Any, Any]], Sequence[str] | None]]
+    columns: dict[tuple[str, ...], Sequence[str] | None] = {}
     if rows is not None:
         columns = _columns(answerer, model, str(file), rows, text, heads)
-        if any(getattr(rows.features[column], "dtype", None) in ("int64", "float64") for column in columns):
-            rows = load_file(str(file), as_text=columns)  # a text of digits is a text
-        found = _of_rows(str(file), rows, columns)
+        read = [column for own in columns for column in own]
+        if any(getattr(rows.features[column], "dtype", None) in ("int64", "float64") for column in read):
+            rows = load_file(str(file), as_text=read)  # a text of digits is a text
+        streams = [(_of_rows(str(file), rows, own), names) for own, names in columns.items()]
     elif text:
-        found = _of_objects(text)
+        streams = [(_of_objects(text), heads)]
     else:
         lines = texts or read_lines(file)
         asked = [spec for name, spec in answerer.config.heads.items() if not heads or name in heads]
         pairs = any(spec["text"] in PAIRED for spec in asked)
         found = ((None, tuple(line.split("\t", 1)) if pairs and "\t" in line else line) for line in lines)
-    checked = ((name, check_text(one, number)) for number, (name, one) in enumerate(found, start=1))
-    kept, given = itertools.tee(checked)
-    answers = answerer.predict_stream((one for _, one in given), heads=heads, **options)
+        streams = [(found, heads)]
+    embeddings = options.pop("embeddings", False)
+    answered = [
+        _answers(answerer, found, names, embeddings=embeddings and not number, **options)
+        for number, (found, names) in enumerate(streams)
+    ]
     total = len(texts) or (None if rows is None else len(rows))
     # Where both are shown on one screen, a bar and the lines would write over each other.
     no_bar = bool(texts) or not sys.stderr.isatty() or (not to and sys.stdout.isatty())
     started, number = time.perf_counter(), 0
     with _output(to) as output:
-        both = zip(kept, answers, strict=True)
-        for (name, one), answered in tqdm(both, total=total, unit="text", disable=no_bar):
-            row = ({} if name is None else {"id": name}) | {"text": one} | round_numbers(answered)
+        for parts in tqdm(zip(*answered, strict=True), total=total, unit="text", disable=no_bar):
+            row = _line(parts, list(columns))
             output.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
             output.flush()
             number += 1
@@ -107,6 +111,29 @@ def predict(
         seconds = time.perf_counter() - started
         written = f" Written to {to}." if to else ""
         logger.info("%d texts in %.1f s, %.0f a second.%s", number, seconds, number / seconds, written)
+
+
+def _answers(
+    model: MultiTaskModel, texts: Iterable[tuple[Any, Any]], heads: Sequence[str] | None, **options: Any
+) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
+    """Yield the id, the text and the answers of each text; what cannot be asked is found before the first is read."""
+    checked = ((name, check_text(one, number)) for number, (name, one) in enumerate(texts, start=1))
+    kept, given = itertools.tee(checked)
+    answers = model.predict_stream((one for _, one in given), heads=heads, **options)
+    return ((name, one, found) for (name, one), found in zip(kept, answers, strict=True))
+
+
+def _line(parts: Sequence[tuple[Any, Any, dict[str, Any]]], columns: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """The line of a row: its id if it has one, its text (with several, by their columns) and all answers."""
+    name, text, _ = parts[0]
+    if len(parts) > 1:
+        text = {}
+        for own, (_, one, _) in zip(columns, parts, strict=True):
+            text |= dict(zip(own, one if len(own) > 1 else [one], strict=True))
+    row = ({} if name is None else {"id": name}) | {"text": text}
+    for _, _, found in parts:
+        row |= round_numbers(found)
+    return row
 
 
 @contextmanager
@@ -181,21 +208,45 @@ def _columns(
     rows: datasets.Dataset,
     text: str | None,
     heads: Sequence[str] | None,
-) -> tuple[str, ...]:
-    """The column of the text, or two for pairs: the same for every head, or `--text` has to say."""
+) -> dict[tuple[str, ...], Sequence[str] | None]:
+    """Columns of the text (two for pairs) → the heads that read them, None for all.
+
+    Columns of the run come first, then those that are called as usual. Heads whose columns are not there are left out,
+    which is logged, unless they are asked for by name.
+
+    Raises:
+        ValueError: No head has its columns, a head that is asked for has not, or several could be meant.
+    """
     specs = {
         name: spec
         for name, spec in answerer.config.heads.items()
         if answers_texts(spec) and (not heads or name in heads)
     }
-    run = run_file(Path(resolve_path(model))) if os.path.isdir(resolve_path(model)) else None
-    config = RunConfig.load(run) if run and not text else None
-    found = {
-        name: text_columns(path, rows, name, spec, text, config)
-        for name, spec in (specs or {"embedding": {"text": "string"}}).items()
-    }
-    if len(set(found.values())) > 1:
-        shown = "; ".join(f"{name}: {columns}" for name, columns in found.items())
-        raise ValueError(f"{path}: the heads read different columns ({shown}): choose with `--text`, or `--heads`.")
-    columns = next(iter(found.values()))
+    if text or not specs or set(heads or ()) - set(specs):  # such heads are refused by `predict_stream`
+        spec = next(iter(specs.values()), {"text": "string"})
+        return {_several(text_columns(path, rows, "embedding", spec, text, None)): heads}
+    run = _run_of(model)
+    able = {name for name, spec in specs.items() if find_text_columns(rows, name, spec, run)[0]}
+    wanted = [name for name in specs if name in able or heads or not able]
+    found = {name: _several(text_columns(path, rows, name, specs[name], None, run)) for name in wanted}
+    if silent := [name for name in specs if name not in wanted]:
+        forms = {"two texts" if specs[name]["text"] in PAIRED else "one text" for name in silent}
+        logger.warning("No answer from %s: %s has no columns of its texts (%s); name them with --text.",
+                       ", ".join(silent), path, " and ".join(sorted(forms)))  # fmt: skip
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, columns in found.items():
+        groups.setdefault(columns, []).append(name)
+    if len(groups) > 1:
+        shown = "; ".join(f"{', '.join(names)}: {' and '.join(columns)}" for columns, names in groups.items())
+        logger.info("%s: the heads read different columns (%s).", path, shown)
+    return dict(groups)
+
+
+def _several(columns: str | tuple[str, ...]) -> tuple[str, ...]:
     return (columns,) if isinstance(columns, str) else columns
+
+
+def _run_of(model: str) -> RunConfig | None:
+    """What a multi-task model was trained by, where its `run.yaml` is there."""
+    path = find_checkpoint(model).run
+    return RunConfig.load(path) if path else None

@@ -19,11 +19,11 @@ from .texts import encode_texts, padded_batches
 
 def embed(
     model: Any, texts: Sequence[Any], pooling: str | None, head: str | None, batch_size: int, show_progress: bool
-) -> Tensor:
+) -> tuple[Tensor, int]:
     """The embeddings of texts (`MultiTaskModel.encode`).
 
     Returns:
-        (num_texts, hidden_size) float32 on the CPU, in the order of `texts`.
+        (num_texts, hidden_size) float32 on the CPU, in the order of `texts`; and how many texts were cut.
     """
     pool, num_layers = pooling_of(model, pooling, head)
     checked = [check_text(text, number) for number, text in enumerate(texts, start=1)]
@@ -40,7 +40,7 @@ def embed(
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
                 result[rows] = pool(states, batch["attention_mask"]).float().cpu()
             bar.update(len(rows))
-    return result
+    return result, sum(read["cut"])
 
 
 def pooling_of(model: Any, pooling: str | None, head: str | None) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:

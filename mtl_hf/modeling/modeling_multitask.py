@@ -9,7 +9,7 @@ files of their own: `building`, `changes`, `reading`, `embeddings` and `texts`.
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ from .heads import MaskedLMHead, SentenceSimilarityHead, build_head, by_row, num
 from .package_path import resolve_path
 from .pooling import check_pooling, last_layers
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
-from .texts import EMBEDDING, answer_stream
+from .texts import EMBEDDING, answer_stream, report_cut
 
 logger = logging.getLogger(__name__)
 
@@ -513,6 +513,7 @@ class MultiTaskModel(PreTrainedModel):
         pooling: str | None = None,
         head: str | None = None,
         show_progress: bool = False,
+        report: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Sentence embeddings: the states of the encoder with the adapter of all heads, if it has one, pooled.
 
@@ -525,6 +526,7 @@ class MultiTaskModel(PreTrainedModel):
             pooling: Instead of the model's own; not `attention`, whose weights belong to a head.
             head: The head whose pooling to use, which may be `attention`, and whose adapter.
             show_progress: Whether to draw a progress bar.
+            report: Called with the number of texts that were cut at `max_length`; by default the number is logged.
 
         Returns:
             (num_texts, hidden_size) float32 on the CPU in the order of `texts`; (hidden_size,) for a single string.
@@ -536,7 +538,11 @@ class MultiTaskModel(PreTrainedModel):
         several = [texts] if isinstance(texts, str) else texts
         check_texts(several)
         check_count("batch_size", batch_size)
-        result = embed(self, several, pooling, head, batch_size, show_progress)
+        result, num_cut = embed(self, several, pooling, head, batch_size, show_progress)
+        if report is None:
+            report_cut(num_cut, len(several), self.config.max_length)
+        else:
+            report(num_cut)
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
@@ -552,8 +558,8 @@ class MultiTaskModel(PreTrainedModel):
             **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as of `predict_stream`.
 
         Returns:
-            For each text, task → answer, as `answers.answer` describes. Heads for pairs answer only pairs, and only
-            they do.
+            For each text, task → answer, as `answers.answer` describes, and `"cut": True` if it is longer than
+            `max_length`. Heads for pairs answer only pairs, and only they do.
 
         Raises:
             ValueError: A single string, something that is no text, or a head that the model does not have.

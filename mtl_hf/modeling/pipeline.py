@@ -47,8 +47,8 @@ class MultiTaskPipeline(Pipeline):
                 given when the pipeline was made are the default.
 
         Returns:
-            Of a text task → answer, as `MultiTaskModel.predict` gives it; of a list the list of these, of a stream an
-            iterator over them.
+            Of a text task → answer, as `MultiTaskModel.predict` gives it, with `"cut": True` if the text was cut; of a
+            list the list of these, of a stream an iterator over them.
 
         Raises:
             ValueError: Something that is no text, or a head that the model does not have.

@@ -5,6 +5,7 @@ those of like length share a batch. A head reads a text as it was trained to (`e
 the model's own: this file is handed the model and asks it for `row_outputs`.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,7 +15,10 @@ from torch import Tensor
 from .answers import answer, logits_of_words
 from .encoding import FORMS, PAIRED, check_text, encode, words_of
 
+logger = logging.getLogger(__name__)
+
 EMBEDDING = "embedding"  # what `predict` answers embeddings as, beside the tasks
+CUT = "cut"  # what it answers, as true, of a text that is longer than the model reads
 MOST_CHARACTERS = 2**20  # read at once: a tokenizer keeps what it cuts off until a chunk is done
 
 # Those that can read a text: names of heads, and None for its embedding.
@@ -31,7 +35,7 @@ def answer_stream(
     bar: Any,
     report: Callable[[list[str], str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the answers to each text, in the order of the texts.
+    """Yield the answers to each text, in the order of the texts, and `"cut": True` of a text that was cut.
 
     Args:
         model: A `MultiTaskModel`.
@@ -50,14 +54,29 @@ def answer_stream(
         for form in ("string", "pair") if name is None else (model.config.heads[name]["text"],):
             readers[form].append(name)
     silent, pairs = [name for name in asked if name is not None], set()
+    num_texts = num_cut = 0
     with bar:
         for chunk in _chunks(texts, batch_size):
             pairs |= {isinstance(text, tuple) for text in chunk}
-            for found in _answer(model, chunk, readers, batch_size, top_k, bar):
+            num_texts += len(chunk)
+            answers, cut = _answer(model, chunk, readers, batch_size, top_k, bar)
+            num_cut += sum(cut)
+            for found, was_cut in zip(answers, cut, strict=True):
                 silent = [name for name in silent if name not in found]
-                yield {name or EMBEDDING: found[name] for name in asked if name in found}
+                answered = {name or EMBEDDING: found[name] for name in asked if name in found}
+                if was_cut:
+                    answered.setdefault(CUT, True)  # a head may have that name; the number is logged in any case
+                yield answered
+    report_cut(num_cut, num_texts, model.config.max_length)
     if pairs and silent:
         report(silent, "their texts are no pairs" if True in pairs else "their texts are pairs, given as tuples")
+
+
+def report_cut(num_cut: int, num_texts: int, max_length: int) -> None:
+    """Log how many texts were cut; nothing where none was."""
+    if num_cut:
+        logger.warning("%s of %s texts were cut after %d tokens; what follows was not read.",
+                       f"{num_cut:,}", f"{num_texts:,}", max_length)  # fmt: skip
 
 
 def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
@@ -78,12 +97,15 @@ def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
 @torch.no_grad()
 def _answer(
     model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: int | None, bar: Any
-) -> list[dict[str | None, Any]]:
-    """What each text of a chunk is answered, reader → answer: one encoder pass a reading."""
+) -> tuple[list[dict[str | None, Any]], list[bool]]:
+    """The answers to each text of a chunk, reader → answer, and whether it was cut: one encoder pass a reading."""
     specs = model.config.heads
     found: list[dict[str | None, Any]] = [{} for _ in texts]
+    cut = [False] * len(texts)
     words = {row: words_of(text) for row, text in enumerate(texts) if not isinstance(text, tuple)}
     for rows, encoded, names in _readings(model, texts, words, readers):
+        for row, was_cut in zip(rows, encoded["cut"], strict=True):
+            cut[row] = cut[row] or was_cut
         for positions, batch in padded_batches(model, encoded, batch_size):
             chosen = [rows[position] for position in positions]
             bar.update(sum(not found[row] for row in chosen))
@@ -103,7 +125,7 @@ def _answer(
                     answers = (answer(specs[name], logits, top_k=top_k) for logits in by_row)
                 for row, one in zip(chosen, answers, strict=True):
                     found[row][name] = one
-    return found
+    return found, cut
 
 
 def _readings(
@@ -147,7 +169,7 @@ def _pick(encoded: dict[str, list[Any]], wanted: list[bool]) -> dict[str, list[A
 def encode_texts(model: Any, texts: list[Any], form: str) -> dict[str, list[Any]]:
     """As `encoding.encode`, with a model's tokenizer and length, of any number of texts, none among them."""
     if not texts:
-        return {"input_ids": []}
+        return {"input_ids": [], "cut": []}
     return encode(model.tokenizer, texts, form=form, max_length=model.config.max_length)
 
 

@@ -4,6 +4,7 @@ import copy
 import csv
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+import yaml
 
 import mtl_hf
+from mtl_hf import cli
 from mtl_hf.config import RunConfig, Task
 from mtl_hf.data.labels import TaskData, build_tasks
 from mtl_hf.data.sources import SourceData, load_sources
@@ -455,7 +458,7 @@ def test_a_mistyped_folder_is_answered_without_the_hub(runs, tmp_path, monkeypat
     def no_hub(*args: object, **kwargs: object) -> None:
         raise AssertionError("the Hub was asked")
 
-    monkeypatch.setattr(saved_models.PreTrainedConfig, "get_config_dict", no_hub)
+    monkeypatch.setattr(saved_models, "read_config", no_hub)
     monkeypatch.setattr(saved_models, "cached_file", no_hub)
     monkeypatch.chdir(runs.parent)
     for name, hint in [
@@ -617,7 +620,7 @@ def test_a_models_own_config_names_no_loader_that_runs_code(kind, runs, tmp_path
     shutil.copytree(runs / "first", folder)
     config = (folder / "run.yaml").read_text(encoding="utf-8").replace("path: json", f"path: {kind}")
     (folder / "run.yaml").write_text(config.replace("{folder}", str(folder)), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"`sources\.assistant\.path` is .*`--config .*run\.yaml` or pass --trust"):
+    with pytest.raises(ValueError, match=r"`sources\.assistant\.path` is .* give .*run\.yaml itself as the config"):
         mtl_hf.evaluate(folder)
 
 
@@ -684,3 +687,44 @@ def test_a_split_without_labels_is_refused_and_a_task_without_any_is_named(runs,
         "Task slots: no row of the test split has a label in the column 'slots'; it is not scored." in caplog.messages
     )
     assert found["tasks"]["intent"]["accuracy"] >= 0
+
+
+class Touch:
+    """A pickle of it makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_no_verb_runs_code_or_reads_a_pickle_of_a_models_folder(hostile, runs, tmp_path, monkeypatch):
+    folder, marker = hostile
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "pytorch_model.bin", "rng_state.pth"):
+        (folder / name).write_bytes(pickle.dumps(Touch(marker)))
+    for path in folder.glob("*.py"):
+        path.write_text(f"from pathlib import Path\nPath({str(marker)!r}).touch()\n", encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    own = {"auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}}
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | own), encoding="utf-8")
+    monkeypatch.chdir(folder)  # where relative names could mean its files
+    for verb in (
+        ["predict", folder, "play jazz"],
+        ["embed", folder, "play jazz", "book a table"],
+        ["inspect", folder],
+        ["evaluate", folder],
+        ["evaluate", folder, "--data", runs / "assistant-test.jsonl", "--to", tmp_path / "file"],
+        ["export-head", folder, "slots", "--to", tmp_path / "head"],
+        ["export-encoder", folder, "--to", tmp_path / "encoder"],
+        ["plot", folder],
+        ["push", folder, "me/model", "--dry-run"],
+        ["train", folder.parent / "next.yaml", "--dry-run"],
+    ):
+        if verb[0] == "train":
+            tree = yaml.safe_load((runs / "first" / "run.yaml").read_text(encoding="utf-8"))
+            tree["model"] = {"from": str(folder)}
+            tree["training"]["output_dir"] = str(tmp_path / "next")
+            (folder.parent / "next.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        cli.main([str(part) for part in verb])
+        assert not marker.exists(), verb

@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
+from mtl_hf.config import RunConfig
 from mtl_hf.inference import predict as module
+from mtl_hf.inference.embed import embed
 from mtl_hf.inference.predict import predict
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import SENTENCES
@@ -69,3 +72,95 @@ def test_an_interrupted_file_does_not_get_its_name(
         predict(folder, SENTENCES, to=str(tmp_path / "answers.jsonl"))
     assert sorted(names[1]) == [".answers.jsonl.draft", "new"]
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# ---- the columns of a file ----
+
+
+@pytest.fixture(scope="module")
+def of_pairs(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with heads for single texts and for pairs, and the `run.yaml` of a run that read these columns."""
+    model = MultiTaskModel.from_encoder(encoder_folder, max_length=16)
+    model.add_head("intent", type="sequence_classification", labels=["booking", "music", "weather"])
+    model.add_head("slots", type="token_classification", labels=["O", "B-city"])
+    model.add_head("same", type="sentence_similarity")
+    path = tmp_path_factory.mktemp("pairs") / "model"
+    model.save_pretrained(path)
+    config = {
+        "model": {"encoder": encoder_folder},
+        "sources": {
+            "calls": {"path": "json", "data_files": "calls.jsonl", "text": "utterance"},
+            "pairs": {"path": "json", "data_files": "pairs.jsonl", "text": ["asked", "known"]},
+        },
+        "tasks": {
+            "intent": {"type": "sequence_classification", "source": "calls", "label": "intent"},
+            "slots": {"type": "token_classification", "source": "calls", "label": "slots"},
+            "same": {"type": "sentence_similarity", "source": "pairs"},
+        },
+    }
+    (path / "run.yaml").write_text(RunConfig.load(config).to_yaml(), encoding="utf-8")
+    return path
+
+
+def rows_file(folder: Path, **columns: str) -> str:
+    """A file of two rows."""
+    path = folder / "rows.jsonl"
+    path.write_text((json.dumps(columns) + "\n") * 2, encoding="utf-8")
+    return str(path)
+
+
+def test_heads_whose_column_is_there_answer(of_pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = rows_file(tmp_path, utterance="play jazz in rome", text="other")
+    predict(str(of_pairs), file=file, to=str(tmp_path / "to.jsonl"))
+    lines = read(tmp_path / "to.jsonl")
+    assert [set(line) for line in lines] == [{"text", "intent", "slots"}] * 2
+    assert lines[0]["text"] == "play jazz in rome"
+    assert f"No answer from same: {file} has no columns of its texts (two texts)" in caplog.text
+    file = rows_file(tmp_path, asked="jazz in rome?", known="rome has jazz")
+    predict(str(of_pairs), file=file, to=str(tmp_path / "to.jsonl"), overwrite=True)
+    assert set(read(tmp_path / "to.jsonl")[0]) == {"text", "same"}
+    assert f"No answer from intent, slots: {file} has no columns of its texts (one text)" in caplog.text
+
+
+def test_heads_that_read_different_columns_answer_the_same_row(of_pairs: Path, tmp_path: Path) -> None:
+    texts = {"utterance": "play jazz", "asked": "jazz in rome?", "known": "rome has jazz"}
+    predict(str(of_pairs), file=rows_file(tmp_path, id="a", **texts), to=str(tmp_path / "to.jsonl"))
+    first, second = read(tmp_path / "to.jsonl")
+    assert first == second
+    assert first["id"] == "a"
+    assert first["text"] == texts
+    model = MultiTaskModel.from_pretrained(of_pairs)
+    ((single,), (pair,)) = model.predict([texts["utterance"]]), model.predict([(texts["asked"], texts["known"])])
+    assert first["same"] == pytest.approx(pair["same"], abs=1e-6)
+    assert first["intent"]["label"] == single["intent"]["label"]
+    assert {key for key in first if key not in ("id", "text")} == set(single) | set(pair)
+
+
+def test_a_head_that_is_asked_for_needs_its_columns(of_pairs: Path, tmp_path: Path) -> None:
+    file = rows_file(tmp_path, utterance="play jazz in rome")
+    with pytest.raises(ValueError, match=r"the text of the head same\. Say which it is with `--text FIRST,SECOND`"):
+        predict(str(of_pairs), file=file, heads=["intent", "same"])
+    with pytest.raises(ValueError, match="`heads` asks for"):
+        predict(str(of_pairs), file=file, heads=["intent", "samee"])
+    with pytest.raises(ValueError, match="none is called as usual"):
+        predict(str(of_pairs), file=rows_file(tmp_path, other="play jazz in rome"))
+
+
+# ---- texts that are cut ----
+
+
+def test_texts_that_are_cut_are_marked_and_counted(
+    folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = [SENTENCES[0], " ".join(SENTENCES), SENTENCES[1], " ".join(SENTENCES[::-1])]
+    predict(folder, texts, to=str(tmp_path / "to.jsonl"))
+    assert [line.get("cut") for line in read(tmp_path / "to.jsonl")] == [None, True, None, True]
+    assert caplog.text.count("2 of 4 texts were cut after 16 tokens; what follows was not read.") == 1
+
+
+def test_embeddings_of_texts_that_are_cut_are_counted_once(
+    folder: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = Dataset.from_dict({"text": [SENTENCES[0], " ".join(SENTENCES)] * 300})
+    embed(folder, rows, to=tmp_path / "x.npy")
+    assert caplog.text.count("300 of 600 texts were cut after 16 tokens") == 1

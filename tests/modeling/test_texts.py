@@ -292,7 +292,7 @@ def test_very_long_pairs_are_answered(model: MultiTaskModel, pair: tuple[str, st
 )
 def test_strange_texts_are_answered(model: MultiTaskModel, text: str | list[str]) -> None:
     [found, beside] = model.predict([text, "play jazz"])
-    assert list(found) == ["slots", "intent", "topics", "stars"]
+    assert [name for name in found if name != "cut"] == ["slots", "intent", "topics", "stars"]
     assert isinstance(found["stars"], float)
     assert found["stars"] == found["stars"]
     whole = (text if isinstance(text, str) else " ".join(text)).replace("\ud800", "\ufffd")
@@ -332,6 +332,35 @@ def test_a_model_that_only_fills_in_tokens_says_so_when_asked_for_answers(encode
     model.add_head("mlm", type="masked_lm")
     with pytest.raises(ValueError, match=r"no heads to answer with \(only mlm, which says nothing about a text\)"):
         model.predict(["play some jazz"])
+
+
+@pytest.mark.parametrize(
+    ("text", "cut"),
+    [("play " * 40, True), (["play"] * 40, True), (("play " * 40, "jazz"), True), (("play", "jazz"), None),
+     ("play jazz", None)],
+)  # fmt: skip
+def test_a_text_that_is_cut_is_said_in_its_answer(
+    text: object, cut: bool | None, encoder_folder: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder, max_length=12)
+    model.add_head("intent", type="sequence_classification", labels=["music", "booking"])
+    model.add_head("slots", type="token_classification", labels=["O", "B-city"])
+    model.add_head("same", type="sentence_similarity")
+    (found,) = model.predict([text])
+    assert found.get("cut") is cut
+    assert ("1 of 1 texts were cut after 12 tokens" in caplog.text) == bool(cut)
+    (embedded,) = model.predict([text], heads=[], embeddings=True)
+    assert embedded.get("cut") is cut
+    caplog.clear()
+    model.encode([" ".join(text) if isinstance(text, list) else text])
+    assert ("1 of 1 texts were cut after 12 tokens" in caplog.text) == bool(cut)
+
+
+def test_a_head_called_cut_keeps_its_answer(encoder_folder: str) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folder, max_length=12)
+    model.add_head("cut", type="regression")
+    (found,) = model.predict(["play " * 40])
+    assert isinstance(found["cut"], float)
 
 
 @pytest.mark.parametrize("texts", [None, 3, 1.5, b"bytes", {"text": "a"}, "a single string"])
