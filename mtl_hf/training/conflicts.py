@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..metrics import round_numbers
 from .checkpoints import write_whole
 from .conflict_report import CONFLICTS_FILE, conflict_sentences, read_conflicts
 from .gradients import filled, inner_products, join
@@ -102,7 +101,7 @@ class ConflictLog(TrainerCallback):
                 ],
             }
             with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(round_numbers(line), ensure_ascii=False) + "\n")
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
         self._gradients, self._steps = {}, {}
 
     def on_train_begin(
