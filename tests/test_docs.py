@@ -229,6 +229,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_no_page_holds_both_sides_of_a_merge(page: Path) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if re.match(r"(<{7}|={7}|>{7})( |$)", line)]
+
+
 def test_the_table_of_task_types_says_what_the_code_does() -> None:
     text = (ROOT / "docs" / "task_types.md").read_text(encoding="utf-8")
     rows = [

@@ -399,3 +399,21 @@ def test_an_overwriting_dry_run_removes_nothing(encoder_folder, tmp_path):
     before = sorted(tmp_path.glob("out/**/*"))
     train(config, dry_run=True, overwrite=True)
     assert sorted(tmp_path.glob("out/**/*")) == before
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"eval_strategy": "no", "load_best_model_at_end": True}, "`eval_strategy` is no"),
+        ({"save_strategy": "never"}, r"`training\.save_strategy` is 'never'"),
+        ({"fsdp": "full_shard"}, "FSDP was requested, but this run is on a CPU"),
+        ({"learning_rates": {"heads": -1.0}}, r"`learning_rates\.heads` is -1"),
+    ],
+)
+def test_flags_are_checked_before_data_are_loaded(training, message, encoder_folder, tmp_path, monkeypatch):
+    def load_sources(run: Any) -> None:
+        raise AssertionError("data were loaded")
+
+    monkeypatch.setattr(mtl_hf.run, "load_sources", load_sources)
+    with pytest.raises(ValueError, match=message):
+        mtl_hf.run.build(two_source_config(encoder_folder, tmp_path, **training))

@@ -33,7 +33,7 @@ from .progress import shows_bars
 from .ranges import check_numbers
 from .sampling import check_sampling
 from .thawing import check_thawing
-from .wrappers import check_deepspeed, check_fsdp_device, requested_wrapper
+from .wrappers import check_fsdp_device, check_single_gradients, requested_wrapper
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             raise ValueError("`training.output_dir` is empty text; it names a folder.")
         if isinstance(self.freeze, str):
             raise ValueError(f"`freeze` is {self.freeze!r}; it should be a list, such as [{self.freeze}].")
-        derived = self._derive_strategies()
+        notes = self._derive_strategies()
         if self.unfreeze is not None:
             self.unfreeze = typed(Thawing, self.unfreeze, "training.unfreeze")
             check_thawing(self.unfreeze, self.freeze, self.eval_strategy, self.early_stopping_patience)
@@ -90,16 +90,14 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         if self.gradient_aggregation is not None:
             check_aggregation(self.gradient_aggregation, self.policy, self.loss_balancing)
         check_conflicts(self.log_gradient_conflicts or 0)
-        wrapper = requested_wrapper(self)
-        balancing = read_choice("training.loss_balancing", self.loss_balancing)[0]
-        used = {
-            "loss_balancing": balancing != "static",
-            "gradient_aggregation": self.gradient_aggregation is not None,
-            "log_gradient_conflicts": bool(self.log_gradient_conflicts),
-        }
-        derived.append(check_deepspeed(wrapper, used))
         self._refuse()
         self._set_precision()
+        wrapper = requested_wrapper(self)
+        check_single_gradients(wrapper, self.fp16, self._reads_gradients())
+        if wrapper == "DeepSpeed":
+            notes.append(
+                "DeepSpeed adds up gradients in another order: steps equal those of other runs to rounding only."
+            )
         self.remove_unused_columns = False  # it would drop what the collator needs
         self.label_names = ["labels"]
         self.logging_nan_inf_filter = False  # a NaN stops the run instead, by the task's name
@@ -113,7 +111,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         check_fsdp_device(wrapper, self.use_cpu)
         super().__post_init__()
         if os.environ.get("RANK", "0") == "0":
-            for note in filter(None, derived):
+            for note in notes:
                 logger.info("%s", note)
         self._refuse_reentrant()
         if self.push_to_hub:
@@ -181,6 +179,16 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
                 " `load_best_model_at_end: false`."
             )
         return notes
+
+    def _reads_gradients(self) -> dict[str, bool]:
+        """Setting → whether it is used and reads the gradients of single tasks."""
+        aggregation = self.gradient_aggregation
+        return {
+            "loss_balancing": read_choice("training.loss_balancing", self.loss_balancing)[0] != "static",
+            "gradient_aggregation": aggregation is not None
+            and read_choice("training.gradient_aggregation", aggregation)[0] != "Sum",
+            "log_gradient_conflicts": bool(self.log_gradient_conflicts),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """As transformers', with sections of ours as plain data."""

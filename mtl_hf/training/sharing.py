@@ -34,14 +34,13 @@ class TaskSharing:
         tasks: Task name → task.
         parts: Of the model, as `find_parts` returns them.
         num_sources: How many sources take turns; 0 where nothing is trained.
-        sharded: Whether a process holds but a part of the parameters (FSDP).
         stop: Called with what is wrong in a step that cannot go on.
 
     Attributes:
         loss_weights: Task → what its loss is multiplied by in the step that goes on.
 
     Raises:
-        ValueError: A setting that does not fit the tasks, the model, or how it is run.
+        ValueError: A setting that does not fit the tasks or the model.
     """
 
     def __init__(
@@ -52,7 +51,6 @@ class TaskSharing:
         parts: Sequence[Part],
         *,
         num_sources: int,
-        sharded: bool,
         stop: Callable[[str], NoReturn],
     ) -> None:
         self.own_weights = {name: task.config.loss_weight for name, task in tasks.items()}
@@ -73,17 +71,6 @@ class TaskSharing:
             self.conflicts = ConflictLog(
                 args.log_gradient_conflicts, parts, round_steps, Path(str(args.output_dir)), args.process_index == 0
             )
-        used = {
-            "loss_balancing": self.balancer,
-            "gradient_aggregation": self.aggregation,
-            "log_gradient_conflicts": self.conflicts,
-        }
-        for setting, feature in used.items():
-            if feature and (sharded or args.fp16):
-                raise ValueError(
-                    f"`training.{setting}` goes neither with FSDP, which keeps parts of gradients, nor with fp16, which"
-                    " scales them: use configs/accelerate/multi_gpu.yaml, and `precision: bf16` or fp32."
-                )
         self._tasks: list[str] = []
         if num_sources:
             self._say_how(args, [name for name, task in tasks.items() if task.config.train])

@@ -184,7 +184,6 @@ class MultiTaskTrainer(ResumableTrainer):
             tasks,
             self.parts,
             num_sources=len(train_dataset or {}),
-            sharded=self.is_fsdp_enabled,
             stop=self._stop,
         )
         if self.sharing.conflicts:

@@ -63,25 +63,22 @@ def check_fsdp_device(requested: str, on_cpu: bool) -> None:
         )
 
 
-def check_deepspeed(requested: str, used: Mapping[str, bool]) -> str:
-    """Refuse what DeepSpeed cannot do.
+def check_single_gradients(requested: str, fp16: bool, used: Mapping[str, bool]) -> None:
+    """Refuse settings that read the gradients of single tasks where nothing gives them.
 
     Args:
         requested: As of `requested_wrapper`.
+        fp16: Whether gradients are scaled.
         used: `loss_balancing`, `gradient_aggregation`, `log_gradient_conflicts` → whether it is used.
 
-    Returns:
-        What to tell about a run with DeepSpeed, "" without.
-
     Raises:
-        ValueError: One of these is used with DeepSpeed.
+        ValueError: One of these is used with DeepSpeed, FSDP or fp16.
     """
-    if requested != "DeepSpeed":
-        return ""
+    reasons = {"DeepSpeed": "DeepSpeed, which adds them up", "FSDP": "FSDP, which keeps parts of them"}
+    reason = reasons.get(requested) or ("fp16, which scales them" if fp16 else "")
     for setting, given in used.items():
-        if given:
+        if given and reason:
             raise ValueError(
-                f"`training.{setting}` reads the gradients of single tasks, which DeepSpeed does not give: use"
-                " configs/accelerate/multi_gpu.yaml, or remove it."
+                f"`training.{setting}` reads the gradients of single tasks and cannot be used with {reason}: use"
+                " configs/accelerate/multi_gpu.yaml, and `precision: bf16` or fp32."
             )
-    return "DeepSpeed adds up gradients in another order: the steps equal those of other runs to rounding only."

@@ -332,12 +332,24 @@ def test_a_best_checkpoint_that_cannot_be_chosen_is_refused(section: dict[str, A
 
 @pytest.mark.parametrize("used", [{"loss_balancing": "UW"}, {"gradient_aggregation": "UPGrad"},
                                   {"log_gradient_conflicts": 5}])  # fmt: skip
-def test_settings_that_deepspeed_cannot_serve_are_refused(
-    used: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrapper", ["DeepSpeed", "FSDP"])
+def test_what_reads_gradients_of_single_tasks_is_refused_with_a_wrapper_that_does_not_give_them(
+    wrapper: str, used: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with pytest.raises(ValueError, match=rf"`training\.{next(iter(used))}` reads .* which DeepSpeed does not give"):
+    monkeypatch.setenv(f"ACCELERATE_USE_{wrapper.upper()}", "true")
+    with pytest.raises(ValueError, match=rf"`training\.{next(iter(used))}` reads .* cannot be used with {wrapper}"):
         read(**used)
+
+
+def test_a_plain_run_of_deepspeed_tells_that_sums_differ_in_rounding(
+    alone: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="mtl_hf")
+    alone.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    read(gradient_aggregation="Sum")
+    assert [message for message in caplog.messages if "DeepSpeed" in message] == [
+        "DeepSpeed adds up gradients in another order: steps equal those of other runs to rounding only."
+    ]
 
 
 def test_fsdp_on_a_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtl_hf.training.conflict_report import conflict_sentences, read_conflicts
-from mtl_hf.training.sharing import TaskSharing, is_clipped_away
+from mtl_hf.training.sharing import is_clipped_away
 from tests.conftest import two_source_config
 from tests.training.conftest import Built, TwoProcesses, build, make_trainer, weights
 
@@ -21,34 +21,6 @@ def built(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Buil
 
 def own(built: Built) -> Built:
     return Built(copy.deepcopy(built.model), built.tasks, built.train, built.validation)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"loss_balancing": "gradnorm"}, {"gradient_aggregation": "UPGrad"}, {"log_gradient_conflicts": 5}],
-    ids=str,
-)
-def test_parts_of_gradients_and_scaled_ones_are_refused(settings: dict[str, Any], built: Built, tmp_path: Path) -> None:
-    trainer = make_trainer(own(built), tmp_path, **settings)
-
-    def make(sharded: bool) -> TaskSharing:
-        return TaskSharing(
-            trainer.model,
-            trainer.args,
-            trainer.tasks,
-            trainer.parts,
-            num_sources=2,
-            sharded=sharded,
-            stop=trainer._stop,
-        )
-
-    make(sharded=False)
-    expected = rf"`training\.{next(iter(settings))}` goes neither with FSDP.* nor with fp16.*multi_gpu\.yaml"
-    with pytest.raises(ValueError, match=expected):
-        make(sharded=True)
-    trainer.args.fp16 = True
-    with pytest.raises(ValueError, match=expected):
-        make(sharded=False)
 
 
 def weighed(built: Built, weight: float) -> Built:

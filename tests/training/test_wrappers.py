@@ -8,7 +8,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from mtl_hf.training import trainer as trainer_module
-from mtl_hf.training.wrappers import check_deepspeed, check_wrapper, requested_wrapper, wrapper_of
+from mtl_hf.training.wrappers import check_single_gradients, check_wrapper, requested_wrapper, wrapper_of
 from tests.conftest import two_source_config
 from tests.training.conftest import build, make_trainer
 
@@ -68,10 +68,14 @@ def test_a_run_that_is_not_wrapped_as_requested_stops_before_its_first_step(enco
     assert trainer.state.global_step == 0
 
 
-def test_deepspeed_is_refused_with_what_reads_gradients_and_else_a_note_tells_of_rounding():
+@pytest.mark.parametrize("setting", ["loss_balancing", "gradient_aggregation", "log_gradient_conflicts"])
+@pytest.mark.parametrize(
+    ("requested", "fp16", "reason"),
+    [("DeepSpeed", False, "DeepSpeed, which adds"), ("FSDP", False, "FSDP, which keeps"), ("DDP", True, "fp16, which")],
+)
+def test_what_reads_gradients_of_single_tasks_is_refused_where_nothing_gives_them(requested, fp16, reason, setting):
     used = dict.fromkeys(("loss_balancing", "gradient_aggregation", "log_gradient_conflicts"), False)
-    assert check_deepspeed("DDP", dict.fromkeys(used, True)) == ""
-    assert "to rounding only" in check_deepspeed("DeepSpeed", used)
-    for name in used:
-        with pytest.raises(ValueError, match=rf"`training\.{name}` reads the gradients of single tasks"):
-            check_deepspeed("DeepSpeed", used | {name: True})
+    check_single_gradients(requested, fp16, used)
+    check_single_gradients("DDP", False, used | {setting: True})
+    with pytest.raises(ValueError, match=rf"`training\.{setting}` reads .* cannot be used with {reason}"):
+        check_single_gradients(requested, fp16, used | {setting: True})
