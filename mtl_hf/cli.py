@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__
-from .config import MaskSecrets, describe, describe_fields, masked, masked_message
+from .config import MaskSecrets, describe, describe_fields, masked, masked_message, masked_overrides
 from .files import check_file, write_whole
 from .search.space import Search
 
@@ -66,7 +66,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpa
     arguments, rest = parser.parse_known_args(argv)
     place = next((name for name in ("models", "overrides") if hasattr(arguments, name)), None)
     if unknown := [text for text in rest if not place or "=" not in text or text.startswith("-")]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        parser.error(f"unrecognized arguments: {' '.join(masked_overrides(unknown))}")
     if place:
         setattr(arguments, place, [*getattr(arguments, place), *rest])
     return arguments
@@ -119,7 +119,12 @@ def _ended_in_order() -> Iterator[None]:
         yield
         return
 
+    owner = os.getpid()
+
     def stop(number: int, frame: object) -> None:
+        if os.getpid() != owner:  # a worker that was forked, and is to end at once
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
         raise _Terminated
 
     before = signal.signal(signal.SIGTERM, stop)

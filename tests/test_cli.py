@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import multiprocessing
 import re
 import shutil
 import signal
@@ -127,6 +128,10 @@ def test_train_goes_on_with_resume(config, tmp_path, caplog, out):
     out("train", config, own, "--resume")
     assert f"Going on from {tmp_path / 'own' / 'checkpoint-4'}." in caplog.text
     assert (tmp_path / "own" / "model.safetensors").read_bytes() == written
+    over = "at step 4: no step is left. To train its model for longer, start a new run with `model: {from: "
+    assert f"{over}{tmp_path / 'own'}}}`" in caplog.text
+    log = (tmp_path / "own" / "train.log").read_text(encoding="utf-8")
+    assert [log.count(text) for text in ("World size 1", "starts from the beginning", "no step is left")] == [2, 1, 1]
     with pytest.raises(SystemExit, match=r"trains differently(.|\n)*training\.seed: 42 in the checkpoint, 7 now"):
         out("train", config, own, "--resume", "training.seed=7")
     assert "exclude each other" in refusal("train", config, own, "--resume", "--overwrite")
@@ -552,6 +557,15 @@ def test_a_signal_ends_a_command_in_order_with_its_code(number, code, tmp_path):
     assert process.returncode == code
     assert re.fullmatch(r"mtl-hf: stopped\. \(`train` goes on from .*\)\n", told)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_forked_worker_ends_at_sigterm_as_it_would_without_us():
+    with cli._ended_in_order():
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+    worker.terminate()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGTERM
 
 
 # ---- how soon ----

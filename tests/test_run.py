@@ -352,7 +352,8 @@ def test_bf16_steps_differ_from_fp32_ones_by_rounding_only(still_encoder_folder,
     assert 0 < difference < 0.02
 
 
-def test_a_folder_that_holds_a_run_is_kept_unless_overwrite_is_asked_for(encoder_folder, tmp_path):
+def test_a_folder_that_holds_a_run_is_kept_unless_overwrite_is_asked_for(encoder_folder, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "mtl_hf")
     config = two_source_config(encoder_folder, tmp_path / "out", num_train_epochs=1)
     mtl_hf.train(config)
     (tmp_path / "out" / "notes.txt").write_text("mine", encoding="utf-8")
@@ -364,6 +365,8 @@ def test_a_folder_that_holds_a_run_is_kept_unless_overwrite_is_asked_for(encoder
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == saved
     mtl_hf.train(config | {"training": config["training"] | {"seed": 1}}, overwrite=True)
     assert (tmp_path / "out" / "model.safetensors").read_bytes() != saved
+    log = (tmp_path / "out" / "train.log").read_text(encoding="utf-8")
+    assert [log.count(text) for text in ("World size 1", "Trained in", "Written to")] == [1, 1, 1]
     assert (tmp_path / "out" / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert not stale.exists()
 

@@ -14,7 +14,7 @@ MASK = "***"
 _WORDS = "token|secret|password|passwd|credentials?|api_?key|access_?key|storage_options"
 _SECRET = re.compile(rf"(.*_)?({_WORDS})", re.IGNORECASE)
 # `key=value` anywhere, and `key: value` where YAML has it, in lines that a message quotes.
-_KEY = rf"(?:\w*_)?(?:{_WORDS})(?:\.[\w.-]+)?[\"']?"
+_KEY = rf"(?:\w*_)?(?:{_WORDS}|storage_options\.[\w.-]+)[\"']?"
 _QUOTED = re.compile(
     rf"""(?P<key>(?:\b{_KEY}\s*=|(?:^|[{{,])[\s"'-]*{_KEY}\s*:\s)\s*)"""
     r"""(?P<value>\{[^}\n]*\}?|"[^"\n]*"|[^\s,}\]]+)""",
@@ -88,8 +88,8 @@ def masked_overrides(overrides: Iterable[str]) -> list[str]:
     """Overrides for people: `training.hub_token=***`."""
     shown = []
     for text in overrides:
-        key, equals, _ = text.partition("=")
-        shown.append(f"{key}={MASK}" if equals and is_secret(key) else masked_message(text))
+        key, equals, value = text.partition("=")
+        shown.append(f"{key}={MASK}" if equals and is_secret(key) else key + equals + masked_message(value))
     return shown
 
 

@@ -322,10 +322,11 @@ def _each(
                 bar.update()
                 yield future.result()
     except BaseException:  # also the end of whoever reads the results
+        pool.shutdown(wait=False, cancel_futures=True)
         processes.stop()
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()
         bar.close()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import RunConfig
+from ..config import RunConfig, masked_overrides
 from ..data.labels import TaskData, build_tasks, is_labelled
 from ..data.rows import EncodedSplit, encode_rows, report_cut
 from ..data.sources import SourceData, load_sources
@@ -193,7 +193,7 @@ def _load_run(config: Any, owner: Checkpoint | None, overrides: Sequence[str]) -
     given = owner.run if owner is not None else config
     if given is None:
         if overrides:
-            raise ValueError(f"{', '.join(overrides)}: overrides change a config, and there is none.")
+            raise ValueError(f"{', '.join(masked_overrides(overrides))}: overrides change a config, and there is none.")
         return None
     run = RunConfig.load(given, overrides)
     return copy.deepcopy(run) if config is run else run  # it is narrowed to what there is

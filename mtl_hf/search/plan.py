@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import RunConfig, nearest, read_yaml, typed
+from ..config import RunConfig, is_secret, nearest, read_yaml, typed
 from ..evaluation.variants import at_home
 from ..training.arguments import type_arguments
 from .space import TRIALS, Dimension, Search, read_space
@@ -104,6 +104,8 @@ def check_space(search: Search, space: Sequence[Dimension], overrides: Sequence[
             if len(parts) < (3 if parts[0] in ("tasks", "sources") else 2):
                 raise ValueError(f"{where}: {key} is no single setting, and may hold what decides how trials are"
                                  " scored; name the settings themselves, such as training.learning_rate.")  # fmt: skip
+            if is_secret(key):
+                raise ValueError(f"{where}: {key} is secret, and what is searched is written down.")
             if _is_fixed(parts):
                 raise ValueError(f"{where}: {key} decides how trials are scored or what is kept of them, which is the"
                                  " same for all; set it in `config`, or in `overrides`.")  # fmt: skip

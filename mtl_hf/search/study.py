@@ -7,6 +7,7 @@ number more, so what is drawn after it differs from what would have been.
 """
 
 import contextlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.compare import changed_lines
+from ..evaluation.inputs import changed_inputs
 from ..training.checkpoints import write_whole
 from .space import Dimension, Search
 
 STUDY = "study.db"
 SETTINGS = "search.yaml"  # beside it: what all processes and calls must agree on
+INPUTS = "inputs.json"  # and the data, models and packages that all trials are of (`run_inputs`)
 HEARTBEAT, GRACE = 30, 120  # seconds from one sign of life to the next, and until a trial without one is taken for dead
 STARTUP = 5  # complete trials before any is pruned
 RETRIES = 2  # of a trial whose process died: one that brings down each does not go on for ever
@@ -101,16 +104,17 @@ def _was_stopped(trial: FrozenTrial) -> bool:
 
 
 @contextlib.contextmanager
-def open_study(folder: Path, settings: str, maximize: bool) -> Iterator[StudyFolder]:
+def open_study(folder: Path, settings: str, inputs: Mapping[str, str], maximize: bool) -> Iterator[StudyFolder]:
     """A folder's study, made if there is none; Optuna's own log is silent meanwhile.
 
     Args:
         folder: The folder.
         settings: What a call that goes on must agree on, as text.
+        inputs: What trials depend on besides (`run_inputs`).
         maximize: Whether more is better.
 
     Raises:
-        ValueError: The study there is of other settings.
+        ValueError: The study there is of other settings or inputs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     verbosity = optuna.logging.get_verbosity()
@@ -120,6 +124,7 @@ def open_study(folder: Path, settings: str, maximize: bool) -> Iterator[StudyFol
     try:
         with lock:
             _check_settings(folder, settings)
+            check_inputs(folder, inputs)
             with _no_warnings():
                 storage = RDBStorage(
                     f"sqlite:///{folder.absolute() / STUDY}",
@@ -150,6 +155,27 @@ def _check_settings(folder: Path, settings: str) -> None:
         raise ValueError(
             f"{folder} holds a search of other settings ({'; '.join(changed[:4])}): choose another folder with --to, or"
             " remove that one. (Only `trials` may change.)"
+        )
+
+
+def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
+    """Note what the trials of a study depend on or, where that is noted, check that it is as it was.
+
+    Raises:
+        ValueError: It is not, or a study of an earlier version has not noted it.
+    """
+    path = folder / INPUTS
+    if path.is_file():
+        changed = changed_inputs(json.loads(path.read_text(encoding="utf-8")), inputs)
+    elif (folder / STUDY).exists():
+        changed = ["it is not noted what they were trained on"]
+    else:
+        changed = []
+        write_whole(path, json.dumps(inputs, indent=2, ensure_ascii=False) + "\n")
+    if changed:
+        raise ValueError(
+            f"{folder} holds trials that further ones could not be compared with ({'; '.join(changed[:4])}): choose"
+            " another folder with --to, or remove that one."
         )
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
 
-from ..config import RunConfig
+from ..config import MaskSecrets, RunConfig, masked_message
 from ..evaluation.saved_models import RUN_FILE
 from ..evaluation.variants import output_override
 from ..run import build, flush_denormals
@@ -104,7 +104,7 @@ class SearchTrainer(Trainer):
             self.objective = self.run_trial(trial)
         except BaseException as error:
             if isinstance(error, FAILURES):
-                trial.set_user_attr(REASON, " ".join(str(error).split()))
+                trial.set_user_attr(REASON, masked_message(" ".join(str(error).split())))
             elif not isinstance(error, optuna.TrialPruned | UpdateFinishedTrialError):
                 self.stopped_by = error
             raise
@@ -206,6 +206,7 @@ def try_choices(config: str, overrides: Sequence[str], space: Sequence[Dimension
 def _log_to(path: Path) -> Iterator[None]:
     """Send our log to a file instead of to the terminal."""
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.addFilter(MaskSecrets())
     propagates, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:

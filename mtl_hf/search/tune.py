@@ -17,6 +17,7 @@ import yaml
 
 from ..config import RunConfig
 from ..evaluation.figures import check_matplotlib
+from ..evaluation.inputs import run_inputs
 from ..evaluation.variants import output_override
 from ..training.checkpoints import write_whole
 from .plan import num_trials, read_checked
@@ -57,8 +58,8 @@ def tune(
         `folder`.
 
     Raises:
-        ValueError: Anything wrong with the file or the config, a folder with a search of other settings, or trials that
-            all fail.
+        ValueError: Anything wrong with the file or the config, a folder with a search of other settings, data, models
+            or packages, or trials that all fail.
     """
     _check_machine(plot)
     search, space = read_checked(config, trials, overrides)
@@ -82,7 +83,7 @@ def tune(
             "folder": str(folder),
         }
     settings = _settings(search, RunConfig.load(search.config, given))
-    with open_study(folder, settings, goal.maximize) as opened:
+    with open_study(folder, settings, _inputs(search, space, given), goal.maximize) as opened:
         _search(search, space, given, opened, goal)
         result = summary(opened.study, goal)
         result["config"] = None
@@ -119,16 +120,24 @@ def _settings(search: Search, base: RunConfig) -> str:
     )
 
 
+def _inputs(search: Search, space: Sequence[Dimension], given: Sequence[str]) -> dict[str, str]:
+    """What trials depend on besides their settings, whatever is chosen for them."""
+    found: dict[str, str] = {}
+    for changes in ([], *(changes for dimension in space for changes in dimension.choices.values())):
+        found |= run_inputs(RunConfig.load(search.config, [*given, *changes]))
+    return found
+
+
 def _search(
     search: Search, space: Sequence[Dimension], given: Sequence[str], opened: "StudyFolder", goal: "Goal"
 ) -> None:
     """Take part until there are as many trials as asked for, and all of them are done.
 
     Raises:
-        ValueError: The first trials have all failed.
+        ValueError: The first trials have all failed, or data changed.
     """
     from .report import show_settings, trial_line
-    from .study import GRACE, study_options
+    from .study import GRACE, check_inputs, study_options
     from .trials import SearchTrainer, train_trial
 
     def run_trial(trial: Any) -> float:
@@ -146,6 +155,7 @@ def _search(
         with opened.lock:
             due = opened.num_taken() < total
             if due:
+                check_inputs(opened.path, _inputs(search, space, given))
                 try:
                     number = trainer.add_trial(opened, goal, study_options(search, space, opened))
                 except BaseException:

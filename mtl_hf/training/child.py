@@ -11,7 +11,7 @@ import threading
 import time
 from typing import NoReturn
 
-GRACE = 5  # seconds to end in order
+GRACE = 3  # seconds to end in order
 
 
 def end_with_parent() -> list[str]:
@@ -36,6 +36,8 @@ def end_with_parent() -> list[str]:
 def _watch(pipe: int) -> NoReturn:
     while os.read(pipe, 1):
         pass
+    # A Python that is ending stops this thread first, and may take long for the rest: the alarm ends it even then.
+    signal.alarm(2 * GRACE)
     os.killpg(0, signal.SIGTERM)
     time.sleep(GRACE)
     os.killpg(0, signal.SIGKILL)

@@ -56,7 +56,7 @@ def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
         path.unlink(missing_ok=True)  # before it is released: whoever waits for this file then tries a new one
         lock.release()
         for place in made:
-            if any(place.iterdir()):
+            if not place.is_dir() or any(place.iterdir()):
                 break
             place.rmdir()
 

@@ -76,6 +76,11 @@ def test_runs_are_processes_and_one_that_fails_keeps_no_other_from_being_finishe
     assert json.loads((fine / "seed-13.json").read_text(encoding="utf-8"))["peak_memory"] > 1e8
     assert (fine / "seed-13" / "model.safetensors").is_file()
     assert list(fine.glob("seed-13/checkpoint-*")) == []
+    log = (fine / "seed-13.log").read_text(encoding="utf-8")
+    for noise in ("\r", "it/s", "Loading weights", "Writing model shards", "examples/s"):
+        assert noise not in log
+    kept = (fine / "seed-13" / "train.log").read_text(encoding="utf-8").splitlines()
+    assert [line[21:] if line[:2] == "20" else line for line in kept] == log.splitlines()
 
 
 def test_a_comparison_is_written_and_gone_on_with(

@@ -1,6 +1,5 @@
 """Tests of `mtl_hf.evaluation.run_processes`: processes that never outlive the one that started them."""
 
-import _thread
 import os
 import signal
 import subprocess
@@ -51,6 +50,18 @@ def test_runs_and_what_they_launch_die_with_a_parent_that_is_killed(tmp_path: Pa
     parent = subprocess.Popen([sys.executable, "-c", PARENT % RUN, *map(str, files)])
     found = [process for path in files for process in started(path)]
     assert len(found) == 4
+    parent.kill()
+    parent.wait()
+    assert psutil.wait_procs(found, 30)[1] == []
+
+
+def test_a_run_that_takes_long_to_end_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
+    slow = (
+        "import atexit, signal, time, mtl_hf.training.child as child\nchild.GRACE = 1\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\natexit.register(time.sleep, 60)\n" + RUN
+    )
+    parent = subprocess.Popen([sys.executable, "-c", PARENT % slow, str(tmp_path / "one")])
+    found = started(tmp_path / "one")
     parent.kill()
     parent.wait()
     assert psutil.wait_procs(found, 30)[1] == []
@@ -111,7 +122,7 @@ def test_an_interrupt_ends_the_runs_that_are_under_way_and_begins_no_other(tmp_p
 
     def interrupt() -> None:
         found.extend(process for name in ("one", "two") for process in started(tmp_path / name))
-        _thread.interrupt_main()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()

@@ -24,6 +24,7 @@ import mtl_hf.search.trials
 import mtl_hf.search.tune
 from mtl_hf import cli
 from mtl_hf.config import RunConfig
+from mtl_hf.evaluation import inputs
 from mtl_hf.search.report import search_table, summary
 from mtl_hf.search.space import Search
 from mtl_hf.search.study import study_options
@@ -355,6 +356,43 @@ def test_a_folder_keeps_to_its_search(folder: Path, stand_in: Any) -> None:
         tune(other, to=folder / "out", plot=False)
     with pytest.raises(ValueError, match=r"out holds a search of other settings.*seed: .?4"):
         tune(write_search(folder, space=SPACE, trials=1), ["training.seed=4"], to=folder / "out", plot=False)
+
+
+def test_trials_of_other_data_models_or_packages_are_not_mixed(
+    folder: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(near_a_thousandth)
+    encoder = save_encoder(folder / "other", hidden_size=16)
+    path = write_search(folder, space=SPACE | {"model.encoder": f"choice({encoder}, {folder})"}, trials=1)
+    tune(path, to=folder / "out", plot=False)
+    assert len(tune(path, to=folder / "out", trials=2, plot=False)["trials"]) == 2
+
+    def refused(change: str) -> None:
+        message = rf"out holds trials that further ones could not be compared with \({change}.*--to"
+        with pytest.raises(ValueError, match=message):
+            tune(path, to=folder / "out", trials=3, plot=False)
+
+    rows, config = folder / "train.jsonl", encoder / "config.json"
+    for file in (rows, config):
+        before = file.read_text(encoding="utf-8")
+        file.write_text(before + "\n", encoding="utf-8")
+        refused(f"{file} has changed")
+        file.write_text(before, encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs, "__version__", "99")
+        refused("mtl_hf was .* and is 99")
+    (folder / "out" / "inputs.json").unlink()
+    refused("it is not noted what they were trained on")
+
+
+def test_data_that_change_during_a_search_end_it(folder: Path, stand_in: Any) -> None:
+    def train(trial: Any, overrides: list[str]) -> float:
+        (folder / "test.jsonl").write_text("{}", encoding="utf-8")
+        return 1.0
+
+    stand_in(train)
+    with pytest.raises(ValueError, match=r"compared with \(.*test\.jsonl has changed"):
+        tune(write_search(folder, space=SPACE, trials=3), to=folder / "out", plot=False)
 
 
 def shared(trial: Any, overrides: list[str]) -> float:
