@@ -35,7 +35,7 @@ class Column:
         num_missing: Rows without a value: null, NaN, an empty or blank string.
         num_blank: Of strings and lists of strings, the rows that a source could not read as text.
         num_values: Values that are there; of lists, items.
-        num_distinct: Different ones among them.
+        num_distinct: Different ones among them; spaces around strings do not count.
         common: The five most frequent of them, as text, with their counts.
         lengths: Words of each row, shape (rows,); of lists, items; -1 where the value is missing. Empty for numbers.
         longest: Characters that one row in a hundred exceeds.
@@ -99,8 +99,6 @@ def describe_file(path: str | Path, loader: Loader | None = None, as_text: Colle
         ValueError: It cannot be read, with the line; or it has no rows.
     """
     rows = load_file(path, as_text, loader)
-    if not len(rows):
-        raise ValueError(f"{path} has no rows.")
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
     return FileDescription(str(path), loader or loader_of(path), rows, columns)
 
@@ -133,14 +131,15 @@ def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
         if kind == "string":
             column.lengths = np.array([-1 if is_missing(value) else len(value.split()) for value in values])
         characters = [len(str(value)) for value in present]
-    counts = collections.Counter(label_name(item) for item in items if item is not None)
+    counts = collections.Counter(label_name(item).strip() for item in items if item is not None)
     column.num_values = sum(counts.values())
     column.num_distinct = len(counts)
     column.common = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:5]
     column.longest = int(np.percentile(characters, 99)) if characters else 0
     if kind == "number" and present:
         column.bounds = (float(min(present)), float(max(present)))
-        column.mean, column.deviation = float(np.mean(present)), float(np.std(present))
+        with np.errstate(over="ignore", invalid="ignore"):  # of inf and 1e308
+            column.mean, column.deviation = float(np.mean(present)), float(np.std(present))
         column.whole = all(float(value).is_integer() for value in present)
     return column
 

@@ -25,7 +25,7 @@ from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, 
 from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
 from .headers import header_problem
 from .labels import TASK_TYPES, is_far
-from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
+from .shapes import Shape, column_shapes, file_shape, is_span_tag, one_hot_columns, one_hot_length
 from .token_counts import COUNTED, count_tokens, load_counter
 
 logger = logging.getLogger(__name__)
@@ -67,9 +67,14 @@ class DraftSource:
         """The first training file, by which columns are judged."""
         return self.files["train"][0]
 
+    @property
+    def all_files(self) -> list[FileDescription]:
+        """The files of all splits."""
+        return [file for held in self.files.values() for file in held]
+
     def columns(self, name: str) -> list[Column]:
         """A column of every file."""
-        return [file.columns[name] for files in self.files.values() for file in files]
+        return [file.columns[name] for file in self.all_files]
 
     def paths(self) -> dict[str, list[str]]:
         """Split → the paths of its files."""
@@ -107,19 +112,11 @@ def draft_config(
         ValueError: A file that cannot be read, or a column that could be two things, with the flag that settles it.
     """
     given = dict(_parse_label(label) for label in labels)
-    if sep is not None and len(separator := {r"\t": "\t"}.get(sep, sep)) != 1:
+    separator = {r"\t": "\t"}.get(sep or "", sep)
+    if separator is not None and len(separator) != 1:
         raise ValueError(f"`--sep` is {sep!r}; it is one character, as ';' or '\\t'.")
     files, found, left_out = expand_folders(paths)
-    sources: list[DraftSource] = []
-    for source_name, splits in group_files(files).items():
-        with _unless_found(splits, found, left_out):
-            described = {
-                split: [describe_file(path, find_loader(path, sep and separator)) for path in held]
-                for split, held in splits.items()
-            }
-            source = DraftSource(source_name, described)
-            _check_loaders(source)
-            sources.append(source)
+    sources = _describe_sources(group_files(files), separator, found, left_out)
     texts = [column.strip() for column in text.split(",")] if text else []
     for flag, columns in (("--text", texts), ("--label", list(given))):
         for column in columns:
@@ -133,11 +130,33 @@ def draft_config(
             _choose_columns(source, texts, given, ask)
             used.append(source)
     if not used:
-        raise ValueError(" ".join(dict.fromkeys(left_out.values())))
+        raise ValueError(" ".join(dict.fromkeys(left_out[path] for path in found if path in left_out)))
     flags = [("--text", text), *(("--label", label) for label in labels), ("--sep", sep), ("--encoder", encoder)]
     command = shlex.join(["mtl-hf", "init", *paths, *(part for flag in flags if flag[1] for part in flag if part)])
     notes = [_describe_folder(path, used, left_out) for path in paths if Path(path).is_dir()]
     return _write(used, command, notes, name, encoder or _default_encoder())
+
+
+def _describe_sources(
+    groups: Mapping[str, Mapping[str, Sequence[str]]], sep: str | None, found: Collection[str], left_out: dict[str, str]
+) -> list[DraftSource]:
+    """Look at the files of every source; `left_out` gets those of folders that cannot be read."""
+    sources = []
+    for name, splits in groups.items():
+        with _unless_found(splits, found, left_out):
+            files = {
+                split: [describe_file(path, find_loader(path, sep)) for path in held] for split, held in splits.items()
+            }
+            source = DraftSource(name, files)
+            _check_loaders(source)
+            sources.append(source)
+    if not sources:
+        raise ValueError(" ".join(dict.fromkeys(left_out[path] for path in found if path in left_out)))
+    if sep is not None and not any(
+        file.loader[1].get("sep", ",") == sep for source in sources for file in source.all_files if file.is_csv
+    ):
+        raise ValueError(f"`--sep` is {sep!r}, but none of the files ends in .csv.")
+    return sources
 
 
 @contextmanager
@@ -156,7 +175,7 @@ def _unless_found(
 
 def _check_loaders(source: DraftSource) -> None:
     """All files of a source are read alike."""
-    for file in (file for held in source.files.values() for file in held):
+    for file in source.all_files:
         for key in ("sep", "column_names"):
             one, other = (found.loader[1].get(key, ",") for found in (source.first, file))
             if one != other:
@@ -222,7 +241,7 @@ def _find_shapes(file: FileDescription, given: Mapping[str, str | None]) -> dict
 
 
 def _name_shapes(file: FileDescription, shapes: Mapping[str, Shape]) -> str:
-    return f"{file.path}: " + " ".join(f"the column {name!r} {shape}." for name, shape in shapes.items())
+    return f"{file.path}: the column " + " The column ".join(f"{name!r} {shape}." for name, shape in shapes.items())
 
 
 def choose_text(
@@ -326,7 +345,8 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
         return None, "empty" if column.kind != "other" else "neither text, labels nor numbers"
     if column.kind in ("words", "numbers"):
         words = file.columns[text[0]]
-        if len(text) == 1 and words.kind == "words" and _aligned(column, words):
+        aligned = len(text) == 1 and words.kind == "words" and _aligned(column, words)
+        if aligned and column.num_distinct > 1:
             return ("token_classification", "") if column.num_distinct <= MAX_LABELS * 5 else (None, "other words")
         if column.num_distinct < 2:
             return None, f"always {_quoted(column.common[0][0])}"
@@ -344,6 +364,12 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
     ):  # fmt: skip
         return None, "an id: its values say nothing of the text"
     if column.kind == "number":
+        if not all(map(math.isfinite, column.bounds or ())):
+            row = next(row for row, value in enumerate(file.rows[column.name]) if value in (math.inf, -math.inf))
+            return None, f"row {row + 1} has {file.rows[row][column.name]}, which is no number to learn: correct it"
+        few = column.num_distinct <= min(MAX_NUMBERS, column.num_values / 10)
+        if named and few and file.is_csv and len(text) == 1:  # 1.0, 1.1: perhaps codes, which CSV keeps as they are
+            return "sequence_classification", "could be `regression`, if its numbers are a scale"
         if not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS):
             kind = _number_type(file, text)
             if kind == "regression" and is_far(column.mean, column.deviation):
@@ -477,7 +503,7 @@ def _check_splits(source: DraftSource) -> None:
 
 def _report_headers(source: DraftSource) -> None:
     """Warn of CSV files whose first line seems to be no header; the notes keep it."""
-    for file in (file for files in source.files.values() for file in files):
+    for file in source.all_files:
         if file.is_csv and (problem := header_problem(file.rows)):
             logger.warning("%s: %s.", file.path, problem)
             source.notes.append(f"{Path(file.path).name}: {problem}")
@@ -546,9 +572,7 @@ def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]
             " characters long"
         )
     counts = {
-        source.name: count_tokens(
-            [file.rows for files in source.files.values() for file in files], source.text, _form(source), tokenizer
-        )
+        source.name: count_tokens([file.rows for file in source.all_files], source.text, _form(source), tokenizer)
         for source in sources
     }
     longest = max(max(found, default=0) for found in counts.values())
@@ -606,7 +630,7 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
         common = ", ".join(f"{_quoted(value)} {count:,}" for value, count in found.common)
         more = "" if found.num_distinct <= len(found.common) else ", ..."
         seen = f"{found.num_distinct:,} labels, {found.num_values:,} {of} in train: {common}{more}"
-        seen += _names_missing(found, kind)
+        seen += _names_missing(found, kind) or _plain_tags(found, kind)
         if kind == "multi_label_classification" and (length := one_hot_length(found, source.first.rows[column])):
             task["labels"] = [f"label_{number}" for number in range(length)]
             seen = f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"
@@ -632,6 +656,18 @@ def _names_missing(column: Column, kind: str) -> str:
     shown = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=False))
     more = ", ..." if column.num_distinct > len(values) else ""
     return f"; these are numbers without names: `labels: {{{shown}{more}}}` gives each one"
+
+
+def _plain_tags(column: Column, kind: str) -> str:
+    """For comments: how to make tags of spans of tags without B- and I-, beside which words outside have O."""
+    values = [value for value, _ in column.common]
+    if kind != "token_classification" or "O" not in values or any(map(is_span_tag, set(values) - {"O"})):
+        return ""
+    others = [value for value in values if value != "O"][:2]
+    shown = ", ".join(
+        ["O: O", *(f"{value}: I-{value}" for value in others), *(["..."] if column.num_distinct > 3 else [])]
+    )
+    return f"; these are labels of words: if they are types of spans, add `labels: {{{shown}}}`"
 
 
 def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:

@@ -101,7 +101,8 @@ def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
     Raises:
         ValueError: The same file twice, or validation or test files of a source without training files.
     """
-    if twice := [path for path, count in collections.Counter(map(str, paths)).items() if count > 1]:
+    counts = collections.Counter(map(os.path.abspath, paths))
+    if twice := [path for path in paths if counts[os.path.abspath(path)] > 1]:
         raise ValueError(f"{twice[0]} is named twice.")
     groups: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
     for path in map(Path, paths):

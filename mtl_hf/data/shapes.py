@@ -8,7 +8,7 @@ import collections
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ MOST = 0.95  # a share of rows that have a shape; the others may be slips
 MAX_NAMES = 200  # more different values than this are no names of labels
 _TAG = re.compile(r"O|[BIESLU][-_].+|.+[-_][BIESLU]")
 _SENTENCE = re.compile(
-    r"(?i)\W*(sent|sentence|doc|document|utt|utterance|paragraph|sequence)[\W_]*(id|ids|no|nr|num|number|idx|index)?[\W_]*"
+    r"(?i)\W*(sent|sentence|doc|document|utt|utterance|paragraph|sequence)[\W_]*(ids?|no|nr|num|number|idx|index|#)\W*"
 )
 _LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
@@ -52,17 +52,21 @@ def column_shapes(file: FileDescription) -> dict[str, Shape]:
     for column in file.columns.values():
         values = [value for value in file.rows[column.name] if value is not None]
         shape = spans(column, values, file) if column.kind == "other" else None
-        if column.kind == "string" and column.num_values:
+        if _is_written(column, file):
             shape = lists_as_text(column, values) or joined_labels(column, values) or decimal_commas(values)
         if shape is not None:
             found[column.name] = shape
-    readable = [column for column in file.columns.values() if column.name not in found]
-    return found | tags_between_spaces(file, readable)
+    return found | tags_between_spaces(file, exclude=found)
+
+
+def _is_written(column: Column, file: FileDescription) -> bool:
+    """Whether a column holds strings, and not numbers of named classes."""
+    return column.kind == "string" and column.num_values > 0 and file.rows.features[column.name].dtype != "int64"
 
 
 def word_per_row(file: FileDescription) -> Shape | None:
     """A word a row, with tags of spans beside it or the number of its sentence."""
-    strings = [column for column in file.columns.values() if column.kind == "string" and column.num_values]
+    strings = [column for column in file.columns.values() if _is_written(column, file)]
     single = [column for column in strings if float((_lengths(column) == 1).mean()) >= MOST]
     tags = [column for column in single if _is_tags(file.rows[column.name])]
     groups = [column.name for column in file.columns.values() if _SENTENCE.fullmatch(column.name) and _repeats(column)]
@@ -94,6 +98,11 @@ def _is_tags(values: Iterable[Any]) -> bool:
     return bool(counts["O"]) and len(counts) > 1 and tags >= MOST * counts.total()
 
 
+def is_span_tag(tag: str) -> bool:
+    """Whether a tag is of BIO or its kin, in either case: B-PER, PER_I, b-per, or B alone."""
+    return bool(_TAG.fullmatch(tag.upper())) or tag.upper() in tuple("BIESLU")
+
+
 def _repeats(column: Column) -> bool:
     """Whether values come again, or are left empty in most rows as a spreadsheet leaves them."""
     rows = column.num_values + column.num_missing
@@ -121,7 +130,8 @@ def spans(column: Column, values: list[Any], file: FileDescription) -> Shape | N
 
 def _is_span(item: Any) -> bool:
     if isinstance(item, dict):
-        return isinstance(item.get("start"), int) and isinstance(item.get("end"), int)
+        ends = [item.get(key, item.get(f"{key}_offset")) for key in ("start", "end")]
+        return all(isinstance(end, int) for end in ends)
     return (
         isinstance(item, list)
         and len(item) == 3
@@ -171,9 +181,9 @@ def decimal_commas(values: list[Any]) -> Shape | None:
     )
 
 
-def tags_between_spaces(file: FileDescription, columns: Iterable[Column]) -> dict[str, Shape]:
+def tags_between_spaces(file: FileDescription, exclude: Collection[str] = ()) -> dict[str, Shape]:
     """Two columns of strings with as many words each, of which one is tags: `Ana flew` and `B-PER O`."""
-    strings = [column for column in columns if column.kind == "string" and column.num_values]
+    strings = [item for item in file.columns.values() if _is_written(item, file) and item.name not in exclude]
     found = {}
     for words, tags in itertools.permutations(strings, 2):
         both = (words.lengths > 0) & (tags.lengths > 0)
@@ -223,7 +233,7 @@ def conll_columns(path: str | Path) -> list[str]:
             "a word a line and its tag, with a tab between and a blank line after each sentence",
         )
         raise ValueError(f"{path} {shape}.")
-    if width == 4 and _is_tags(columns[2]) and _is_tags(columns[3]):
+    if width == 4 and _is_tags(columns[3]) and all(map(_TAG.fullmatch, columns[2])):
         return ["tokens", "pos_tags", "chunk_tags", "ner_tags"]
     return ["tokens", *(f"column_{number}" for number in range(2, width)), "tags"]
 
@@ -244,7 +254,12 @@ def one_hot_length(column: Column, values: Iterable[Any]) -> int:
     """The length of a column's lists where all have one and hold only 0 and 1; 0 where they are no one-hot lists."""
     lengths = {int(length) for length in _lengths(column)}
     items = {label_name(item) for value in values if value is not None for item in value}
-    one_hot = len(lengths) == 1 and max(lengths) > 1 and (items <= {"0", "1"} or items <= {"true", "false"})
+    one_hot = (
+        column.kind == "numbers"
+        and len(lengths) == 1
+        and max(lengths) > 1
+        and (items <= {"0", "1"} or items <= {"true", "false"})
+    )
     return lengths.pop() if one_hot else 0
 
 

@@ -117,6 +117,8 @@ def test_a_comma_is_not_written_and_a_separator_is_one_character(tmp_path: Path)
     path = write(tmp_path / "rows.csv", review_rows())
     assert "sep" not in runs(draft_config([path]), tmp_path).sources["rows"].loader
     assert r"--sep '\t'" in draft_config([write(tmp_path / "tab.tsv", review_rows())], sep=r"\t")
+    with pytest.raises(ValueError, match=r"`--sep` is ';', but none of the files ends in .csv"):
+        draft_config([write(tmp_path / "rows.jsonl", review_rows())], sep=";")
     with pytest.raises(ValueError, match=r"`--sep` is ';;'; it is one character"):
         draft_config([path], sep=";;")
 
@@ -324,6 +326,52 @@ def test_labels_that_are_numbers_get_a_comment_that_names_them(tmp_path: Path) -
         "truth": "",
         "kind": "",
     }
+
+
+@pytest.mark.parametrize("found", [float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_left_out_with_their_row(found: float, tmp_path: Path) -> None:
+    rows = [row | {"weight": found if number == 6 else row["weight"]} for number, row in enumerate(review_rows())]
+    for ending in (".csv", ".jsonl"):
+        yaml = draft_config([write(tmp_path / f"reviews{ending}", rows)])
+        assert f"left out: weight, row 7 has {found}, which is no number to learn: correct it" in yaml
+
+
+def test_decimals_called_labels_in_csv_are_codes_and_else_numbers(tmp_path: Path) -> None:
+    rows = [{"text": row["body"], "label": ["1.0", "1.1", "1.10"][number % 3]}
+            for number, row in enumerate(review_rows())]  # fmt: skip
+    yaml = draft_config([write(tmp_path / "rows.csv", rows)])
+    assert "# label could be `regression`, if its numbers are a scale" in yaml
+    assert "# label: 3 labels, 60 rows in train: '1.0' 20, '1.1' 20, '1.10' 20" in yaml
+    config = runs(yaml, tmp_path)
+    assert tasks_of(config) == {"rows": ("sequence_classification", "label")}
+    rows = [{"text": row["text"], "label": float(row["label"])} for row in rows]
+    config = runs(draft_config([write(tmp_path / "rows.jsonl", rows)]), tmp_path)
+    assert tasks_of(config) == {"rows": ("regression", "label")}
+
+
+@pytest.mark.parametrize(
+    ("inside", "comment"),
+    [("PER", "; these are labels of words: if they are types of spans, add `labels: {O: O, PER: I-PER}`"),
+     ("B-PER", ""), ("b-per", ""), ("PER-B", ""), ("B", "")],
+)  # fmt: skip
+def test_tags_without_a_scheme_get_a_comment(inside: str, comment: str, tmp_path: Path) -> None:
+    words = [row["body"].split() for row in review_rows()]
+    rows = [{"tokens": text, "tags": [inside if "food" in word else "O" for word in text]} for text in words]
+    yaml = draft_config([write(tmp_path / "rows.jsonl", rows)])
+    (line,) = [line for line in yaml.splitlines() if line.startswith("  # tags: 2 labels")]
+    assert line.partition(";")[1] + line.partition(";")[2] == comment
+    config = runs(
+        yaml.replace("label: tags}", "label: tags, labels: {O: O, PER: I-PER}}") if comment else yaml, tmp_path
+    )
+    assert not comment or build_tasks(config, load_sources(config))["tags"].spans
+
+
+def test_tags_that_are_always_the_same_are_left_out(tmp_path: Path) -> None:
+    rows = [{"tokens": row["body"].split(), "tags": ["B-x" if "o" in word else "O" for word in row["body"].split()],
+             "pos": ["NN"] * len(row["body"].split())} for row in review_rows()]  # fmt: skip
+    yaml = draft_config([write(tmp_path / "rows.jsonl", rows)])
+    assert "# left out: pos, always 'NN'" in yaml
+    assert tasks_of(runs(yaml, tmp_path)) == {"tags": ("token_classification", "tags")}
 
 
 def test_labels_of_csv_are_shown_as_they_are_written(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from mtl_hf.data.describe_file import describe_file
@@ -61,6 +62,11 @@ REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
                   for (words, _), spans in PAIRS],
         "the column 'entities' looks like entities as spans of characters",
     ),
+    "doccano's own": (
+        "jsonl", [{"text": " ".join(words), "label": [{"id": 1, "start_offset": 0, "end_offset": 3, "label": "PER"}]}
+                  for words, _ in SENTENCES],
+        "the column 'label' looks like entities as spans of characters",
+    ),
     "gliner": (
         "jsonl", [{"tokenized_text": words, "ner": [[0, 0, "PER"]]} for words, _ in SENTENCES],
         "the column 'ner' looks like entities as spans of words",
@@ -69,7 +75,7 @@ REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
     "numbers as text": ("csv", labelled(["[0, 1, 0]", "[1, 0, 0]"] * 15), r"lists written as text \(\[0, 1, 0\]\)"),
     "words and tags as text": (
         "csv", [{"tokens": str(words), "tags": str(tags)} for words, tags in SENTENCES],
-        "the column 'tokens' looks like lists written as text .* the column 'tags' looks like",
+        "the column 'tokens' looks like lists written as text .* The column 'tags' looks like",
     ),
     "words and tags with spaces": (
         "csv", [{"sentence": " ".join(words), "tags": " ".join(tags)} for words, tags in SENTENCES],
@@ -114,12 +120,26 @@ def test_beside_other_labels_such_a_column_is_left_out_with_the_reason(tmp_path:
         ("csv", [{"name": name, "kind": kind} for name, kind in [("Ana", "a"), ("Bo", "b"), ("Dev", "b")] * 7]),
         ("csv", labelled(["Riga, harbour", "Oslo, quay", "Elm, market"] * 10)),  # a comma inside a name
         ("csv", labelled(["yes;", "no;"] * 15)),
+        ("csv", [{"utterance": ["stop", "go"][number % 2], "intent": "ab"[number % 2], "mood": "xy"[number % 2]}
+                 for number in range(20)]),
         ("csv", [{"text": text, "lower": text.upper(), "kind": "ab"[len(text) % 2]} for text in TEXTS]),
     ],
 )  # fmt: skip
 def test_what_can_be_read_has_no_such_shape(ending: str, rows: list[dict[str, Any]], tmp_path: Path) -> None:
     file = describe_file(write(tmp_path / f"rows.{ending}", rows))
     assert (file_shape(file), column_shapes(file)) == (None, {})
+
+
+def test_named_classes_of_parquet_are_no_numbers(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "kind": datasets.ClassLabel(names=["a;b", "a", "b", "[c]"]),
+         "kinds": datasets.List(datasets.ClassLabel(names=["a", "b"]))}
+    )  # fmt: skip
+    rows = {"text": TEXTS, "kind": [number % 4 for number in range(30)], "kinds": [[0, 1]] * 30}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "rows.parquet")
+    file = describe_file(tmp_path / "rows.parquet")
+    assert (file_shape(file), column_shapes(file)) == (None, {})
+    assert one_hot_length(file.columns["kinds"], file.rows["kinds"]) == 0
 
 
 @pytest.mark.parametrize("make", [int, float, bool])
