@@ -74,7 +74,7 @@ def variables(text: str, levels: int) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (bomb("[x]", "{alias}"), r"config\.yaml: line 11: more than 25,000 values, those that aliases repeat included"),
+        (bomb("[x]", "{alias}"), r"config\.yaml: line 13: more than 25,000 values, those that aliases repeat included"),
         (bomb("{x: 1}", "k{place}: {alias}"), "line 12: more than 25,000 values"),
         (bomb("{x: 1}", "<<: [{alias}, {alias}, {alias}]", levels=30, width=1), "more than 25,000 values"),
         (MINIMAL + "training:\n" + "".join(f"  k{n}: 1\n" for n in range(MOST_VALUES // 2)), "more than 25,000 values"),
