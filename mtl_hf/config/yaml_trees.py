@@ -25,6 +25,9 @@ _VARIABLE = re.compile(r"\$\{([^}\n]*)\}")
 _NOWHERE = re.compile("[\0\ud800-\udfff]")  # characters that no path, column or UTF-8 file can have
 
 
+_BREAK = re.compile("[\r\x85\u2028\u2029]")
+
+
 class _RefusedError(yaml.YAMLError):
     """What YAML allows and a config does not; the message is whole."""
 
@@ -111,6 +114,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    if _BREAK.search(text):  # within single quotes it would be read as a space
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
     style = "'" if plain(Plain(text)) != text or text.lower() in TRUE + FALSE + NONE else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
@@ -267,9 +272,9 @@ def _copy_key(key: Any, path: str) -> str:
         return str(key).lower()
     where = f"`{path}`" if path else "the config"
     if not isinstance(key, str | int | float):
-        raise ValueError(f"{where} has the key {shorten(repr(key))}; keys are text.")
+        raise ValueError(f"{where} has the key `{shorten(repr(key))}`; keys are text.")
     if odd := _NOWHERE.search(str(key)):
-        raise ValueError(f"{where} has the key {show(key)}; the character {odd[0]!r} is not allowed.")
+        raise ValueError(f"{where} has the key `{show(key)}`; the character {odd[0]!r} is not allowed.")
     return key if isinstance(key, str) else str(key)
 
 

@@ -28,7 +28,7 @@ BARE_TYPE = "entity"  # the type of spans whose tags name none
 # Least share of the tags other than O that are written in a form, for the others to be mistakes. B-PER is hardly
 # anything but a tag of spans; a set of parts of speech may have a few tags that look like one of the other forms.
 _LEAST_SHARE = 0.2
-_LEAST_SHARE_OF_OTHERS = 0.9
+_LEAST_SHARE_OF_OTHERS = 0.8
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def own_config(name_or_path: str, **where: Any) -> MultiTaskConfig | None:
     check_config(found, name_or_path)
     try:
         return MultiTaskConfig.from_dict(found)
-    except (StrictDataclassError, TypeError, KeyError, AttributeError, ArithmeticError) as error:
+    except (StrictDataclassError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{name_or_path}: config.json is damaged or of another version: {explain(error)}") from error
 
 

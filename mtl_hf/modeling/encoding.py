@@ -43,6 +43,7 @@ def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> 
         OSError: There is no tokenizer.
         ValueError: Its files are damaged; with `words`, when it cannot tell which token belongs to which word.
     """
+    kwargs.setdefault("trust_remote_code", False)  # where it is None, transformers asks on the terminal
     tokenizer = _read_tokenizer(name_or_path, **kwargs)
     if not words:
         return tokenizer
@@ -70,7 +71,11 @@ def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> 
 
 def _read_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
+        limit = tokenizer.model_max_length
+        if isinstance(limit, bool) or not isinstance(limit, int | float):
+            raise ValueError(f"`model_max_length` is {limit!r}")
+        return tokenizer
     except (OSError, ImportError):
         raise
     except Exception as error:

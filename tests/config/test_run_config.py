@@ -431,3 +431,9 @@ def test_secrets_at_any_depth_stay_out_of_files_and_what_is_only_called_alike_st
 def test_values_that_nothing_could_be_made_of_are_refused(override: str, expected: str) -> None:
     with pytest.raises(ValueError, match=expected.replace("`model.", r"`model\.").replace("`tasks.", r"`tasks\.")):
         RunConfig.load(minimal(), [override])
+
+
+@pytest.mark.parametrize("text", ["\x85", "a\u2028b", "a\rb", "a\u2029", "\u00a0", "a\nb", "\ufeff", "'", '"', "\t"])
+def test_text_with_any_sort_of_line_break_survives_the_way_to_yaml_and_back(tmp_path: Path, text: str) -> None:
+    run = RunConfig.load(minimal(model={"encoder": text}))
+    assert load_text(tmp_path, run.to_yaml()).model.encoder == text

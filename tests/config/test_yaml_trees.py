@@ -162,7 +162,7 @@ def test_python_values_are_bounded_too() -> None:
         ({"freeze": endless}, r"`training\.freeze\[0\]\[0\].*nested more than 50 deep, or in themselves"),
         ({"freeze": wide}, r"`training\.freeze.*: the config has more than 25,000 values"),
         ({"seed": 10**5000}, r"`training\.seed` has more than 18 digits"),
-        ({("a",): 1}, r"`training` has the key \('a',\); keys are text"),
+        ({("a",): 1}, r"`training` has the key `\('a',\)`; keys are text"),
         ({1: 1, "1": 2}, r"`training` has the key `1` twice"),
         ({"output_dir": "\udc80"}, r"`training\.output_dir` is '\\udc80'; the character"),
     ):

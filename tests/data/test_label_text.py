@@ -15,7 +15,10 @@ def test_spaces_around_labels_are_removed_and_said(caplog: pytest.LogCaptureFixt
     values = ["sport ", " news", "a b", None, " ", "", 5, ["x ", "y"]]
     tidied = tidy_labels("topic", values, lambda row: f"row {row + 1}")
     assert tidied == ["sport", "news", "a b", None, None, None, 5, ["x", "y"]]
-    assert caplog.messages == ["Task topic: the spaces around 4 labels are removed (the first: 'sport ' in row 1)."]
+    assert caplog.messages == [
+        "Task topic: the spaces around 4 labels are removed (the first: 'sport ' in row 1).",
+        "Task topic: 1 labels are empty text and count as missing (the first: row 6).",
+    ]
     caplog.clear()
     assert tidy_labels("topic", ["a", None], str) == ["a", None]
     assert caplog.messages == []

@@ -11,8 +11,10 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
+from pyarrow import parquet
 
 from .oracle import HEADERS, Span, bio_spans
 
@@ -51,7 +53,8 @@ class File:
         clean: Whether it has to be read.
         about: What is odd about it.
         reading: What the oracle needs: `separator` and `encoding` of CSV.
-        compressed: Whether the content is gzipped.
+        spans: The entities of each row, where its tags are of spans.
+        rows: The rows of Parquet as they were written; None where the file was cut off.
     """
 
     name: str
@@ -62,6 +65,7 @@ class File:
     about: str = ""
     reading: dict[str, str] = field(default_factory=dict)
     spans: list[set[Span]] | None = None
+    rows: list[dict[str, Any]] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -372,9 +376,9 @@ def tagged_files(draw: DrawFn) -> File:
         for _ in range(draw(st.integers(1, 3))):
             words.append(draw(st.sampled_from(WORDS)))
             tags.append("O")
-            if draw(st.booleans()) or index < 4:
-                kind = TYPES[index % 3] if index < 4 else draw(st.sampled_from(TYPES))
-                length = draw(st.integers(1, 3)) if index >= 4 else 2
+            if draw(st.booleans()) or index < 12:  # so many tags of entities that a few bad ones are few
+                kind = TYPES[index % 3] if index < 12 else draw(st.sampled_from(TYPES))
+                length = draw(st.integers(1, 3)) if index >= 12 else 2
                 words += ["nina", "oslo", "rome"][:length]
                 tags += [f"B-{kind}", *[f"I-{kind}"] * (length - 1)]
         words.append(f"n{index}")
@@ -492,6 +496,51 @@ CONLL_TROUBLE = [
 ]
 
 
+# ---- Parquet ----
+
+
+@st.composite
+def parquet_files(draw: DrawFn) -> File:
+    """Typed columns, and perhaps a file that was cut off; the rows are those that were written."""
+    number = draw(st.integers(20, 30))
+    words: list[Any] = draw(texts(number, False))
+    style, names = draw(labels(number))
+    kind = draw(st.sampled_from(["sequence_classification", "multi_label_classification", "regression"]))
+    values: list[Any] = list(names)
+    held: Any = draw(st.sampled_from([pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())]))
+    if kind == "multi_label_classification":
+        values, held = [[name] * (index % 2) for index, name in enumerate(names)], pa.list_(pa.string())
+    elif kind == "regression":
+        style, held = "numbers", draw(st.sampled_from([pa.float64(), pa.float32(), pa.int64(), pa.int8(), pa.uint64()]))
+        values = [index % 5 for index in range(number)]
+    elif draw(st.booleans()):
+        style, held = "whole numbers", draw(st.sampled_from([pa.int64(), pa.int16(), pa.uint8(), pa.bool_()]))
+        values = [index % 2 if held != pa.bool_() else index % 2 == 0 for index in range(number)]
+    trouble = draw(st.sampled_from(["none", "none", "no label", "no text", "number", "cut", "other kind"]))
+    place = draw(st.integers(0, number - 1))
+    if trouble == "no label":
+        values[place] = None
+    elif trouble == "no text":
+        words[place] = draw(st.sampled_from([None, "", " "]))
+    elif trouble == "number" and kind == "regression" and pa.types.is_floating(held):
+        values[place] = draw(st.sampled_from([float("nan"), float("inf"), 1e308 if held == pa.float64() else 0.0]))
+    elif trouble == "other kind":
+        other = draw(st.sampled_from([(b"x", pa.binary()), ({"a": 1}, pa.struct({"a": pa.int8()})), ([[1]], None)]))
+        values, held = [other[0]] * number, other[1]
+    rows = {"id": [f"r{index}" for index in range(number)], "text": words}
+    sink = io.BytesIO()
+    parquet.write_table(pa.table(rows | {"label": pa.array(values, type=held)}), sink)
+    content = sink.getvalue()
+    if trouble == "cut":
+        content = content[: draw(st.integers(0, len(content) - 1))]
+    source = {"path": "parquet", "text": "text"} | ({"drop_bad_rows": True} if draw(st.booleans()) else {})
+    written = [dict(zip(("id", "text", "label"), row, strict=True)) for row in zip(*rows.values(), values, strict=True)]
+    return File(
+        "train.parquet", content, source, {"type": kind, "label": "label"}, trouble in ("none", "no label"),
+        f"parquet, {kind}, {style}, {trouble}", rows=None if trouble == "cut" else written,
+    )  # fmt: skip
+
+
 # ---- compressed ----
 
 
@@ -516,8 +565,3 @@ def compressed_files(draw: DrawFn) -> File:
         f"{file.about}, gzip {how}",
         file.reading | {"gzip": how},
     )
-
-
-files = st.one_of(
-    csv_files(), csv_files(), json_files(), json_files(), tagged_files(), conll_files(), compressed_files()
-)

@@ -5,6 +5,7 @@ Each input is a config that is fine with one thing changed, as a dict, as YAML o
 
 import dataclasses
 import json
+import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -192,6 +193,13 @@ def _read(run: RunConfig) -> tuple[RunConfig, dict[str, Any]]:
     return run, read_arguments(run.training)[1]
 
 
+def bounded(key: str, value: Any) -> bool:
+    """Whether a number of the training section is one that a run can come to an end with."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or key == "max_grad_norm":
+        return True
+    return math.isfinite(value) and abs(value) <= 2**32
+
+
 def names_the_change(message: str, change: Changed) -> bool:
     """Whether a message names what was changed: its key, its section, or what it was renamed to."""
     named = [change.path[-1], ".".join(change.path), str(change.value)[:50], repr(change.value)[1:50]]
@@ -210,6 +218,7 @@ def test_a_config_is_refused_by_its_key_or_survives_the_way_to_yaml(number: int)
                 assert names_the_change(refusal, change), refusal
                 return
             run, training = read
+            assert not [key for key, value in training.items() if not bounded(key, value)]
             (folder / "again.yaml").write_text(run.to_yaml(), encoding="utf-8")
             again = RunConfig.load(folder / "again.yaml")
             assert repr((again.model, again.tasks, again.sources)) == repr((run.model, run.tasks, run.sources))
@@ -322,3 +331,53 @@ def test_damaged_yaml_is_refused_with_its_file_or_key(number: int) -> None:
             assert not refusal or "config.yaml" in refusal or names_its_place(refusal), refusal
 
     try_all(number, damaged_yaml(), check)
+
+
+@st.composite
+def bombs(draw: DrawFn) -> str:
+    """A few lines of YAML that repeat each other, by aliases or by variables, or hold themselves."""
+    levels, width = draw(st.integers(1, 40)), draw(st.integers(1, 12))
+    how = draw(
+        st.sampled_from(["lists", "mappings", "merges", "variables", "circle", "nested lists", "nested mappings"])
+    )
+    first, lines = "x", []
+    for level in range(levels):
+        before = f"*a{level - 1}" if level else "x"
+        if how == "lists":
+            lines.append(f"  a{level}: &a{level} [{', '.join([before] * width)}]")
+        elif how == "mappings":
+            lines.append(f"  a{level}: &a{level} {{{', '.join(f'k{place}: {before}' for place in range(width))}}}")
+        elif how == "merges":
+            lines.append(
+                f"  a{level}: &a{level} {{<<: [{', '.join([before if level else '{}'] * width)}], k{level}: 1}}"
+            )
+    if how == "variables":
+        first = f"${{v{levels - 1}}}"
+        lines = [f"v{level}: {(f'${{v{level - 1}}}' if level else 'ab') * width}" for level in range(levels)]
+    elif how == "circle":
+        first = "${v0}"
+        lines = [f"v{level}: a${{v{(level + 1) % levels}}}" for level in range(levels)]
+    elif how.startswith("nested"):
+        opened, closed = ("[", "]") if how == "nested lists" else ("{a: ", "}")
+        deep = min(10**width, 100_000)
+        lines = [f"  a: {opened * deep}{closed * deep}"]
+    config = (
+        f"model: {{encoder: {first}}}\nsources: {{s: {{path: json, data_files: a.jsonl, text: t}}}}\n"
+        "tasks: {t: {type: regression, source: s, label: l}}\n"
+    )
+    return config + ("" if first != "x" else "training:\n") + "\n".join(lines) + "\n"
+
+
+@inputs(12, 150)
+def test_what_grows_without_bound_is_refused_in_time(number: int) -> None:
+    def check(text: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "config.yaml"
+            file.write_text(text, encoding="utf-8")
+            run, refusal = attempt(lambda: RunConfig.load(file))
+            assert not refusal or "config.yaml" in refusal or "variables" in refusal or names_its_place(refusal), (
+                refusal
+            )
+            assert refusal or len(run.to_yaml()) < 10**7
+
+    try_all(number, bombs(), check)

@@ -29,6 +29,7 @@ from .strategies import (
     conll_files,
     csv_files,
     json_files,
+    parquet_files,
     tagged_files,
 )
 
@@ -54,6 +55,10 @@ def expected_rows(file: File) -> list[Row]:
     if file.source["path"] == "csv":
         reading = {key: file.reading[key] for key in ("separator", "encoding")}
         rows = oracle.csv_rows(content, used=("id", "text", "label"), **reading)
+    elif file.source["path"] == "parquet":
+        if file.rows is None:
+            raise MalformedError("it was cut off")
+        rows = file.rows
     else:
         rows = oracle.json_rows(content, used=(file.source["text"], file.task["label"]))
     labels = [row.get(file.task["label"]) for row in rows]
@@ -194,7 +199,9 @@ def _entities(tags: list[Any], scheme: str) -> set[oracle.Span]:
 
 
 @pytest.mark.parametrize(
-    "kind", [csv_files, json_files, tagged_files, conll_files, compressed_files], ids=lambda kind: kind.__name__
+    "kind",
+    [csv_files, json_files, tagged_files, conll_files, parquet_files, compressed_files],
+    ids=lambda kind: kind.__name__,
 )
 @inputs(12, 200)
 def test_a_file_is_read_as_it_is_or_refused(kind: Any, number: int) -> None:
