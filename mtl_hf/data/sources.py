@@ -358,6 +358,8 @@ def _first_cause(error: BaseException) -> str:
 
 def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
     """Refuse misspelt keys of a source before `datasets` sees them; a Hub dataset may have options of its own."""
+    if not isinstance(arguments.get("storage_options") or {}, Mapping):  # whose value is a secret
+        raise ValueError(f"`{where}.storage_options` is no mapping, as {{key: ..., secret: ...}} is.")
     module = f"datasets.packaged_modules.{path}.{path}"
     if path not in _packaged():
         return

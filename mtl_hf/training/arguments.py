@@ -25,7 +25,6 @@ from ..data.labels import TaskData
 from ..metrics import LOSS_LIKE, primary_metric, score_weight
 from .balancing import check_balancing
 from .choices import read_choice
-from .conflicts import check_conflicts
 from .frozen_states import check_cache
 from .gradients import check_aggregation
 from .optimizer import check_rates
@@ -88,7 +87,6 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         check_balancing(self.loss_balancing)
         if self.gradient_aggregation is not None:
             check_aggregation(self.gradient_aggregation, self.policy, self.loss_balancing)
-        check_conflicts(self.log_gradient_conflicts or 0)
         self._refuse()
         self._set_precision()
         wrapper = requested_wrapper(self)
@@ -337,6 +335,11 @@ def read_arguments(section: Mapping[str, Any]) -> tuple[MultiTaskTrainingArgumen
         message = " ".join(str(error).split())
         if isinstance(error, ValueError) and any(re.search(rf"`(training\.)?{name}\b", message) for name in values):
             raise
+        try:
+            MultiTaskTrainingArguments()
+        except ValueError as other:
+            if str(other) == str(error):  # how the run was launched
+                raise error from None
         raise ValueError(f"`training{_culprit(values)}`: {message}") from error
     return arguments, {key: plain(value) for key, value in values.items()}
 
