@@ -406,9 +406,8 @@ def _read_labels(
         return [to_name(value, row) for row, value in enumerate(column)]
     if one_hot is not None:
         for row, values in enumerate(column):
-            if values is not None and (
-                len(values) != len(one_hot) or any(item not in (0, 1, "0", "1") for item in values)
-            ):
+            fits = isinstance(values, list) and len(values) == len(one_hot)
+            if values is not None and not (fits and all(item in (0, 1, "0", "1") for item in values)):
                 raise ValueError(
                     f"`tasks.{name}`: {source.where(split, row)} has {values!r} in the column {spec.label!r}, whose"
                     f" other rows hold one-hot lists of {len(one_hot)} values, 0 or 1."

@@ -1,7 +1,9 @@
 """Tests of `mtl_hf.data.labels`: label columns of every kind, vocabularies, BIO, and what is refused."""
 
+import json
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -773,3 +775,18 @@ def test_empty_text_is_no_label_and_is_counted(caplog: pytest.LogCaptureFixture)
 def test_empty_text_that_the_config_names_is_a_label() -> None:
     task, source = build(CLASSES, {"train": ["a", "", "a"], "validation": ["a"]}, labels={"a": "yes", "": "no"})
     assert (task.labels, source.gold["train"]["task"]) == (["yes", "no"], ["yes", "no", "yes"])
+
+
+@pytest.mark.parametrize("other", [True, 1, "10", "x", {"a": 1}])
+def test_what_is_no_one_hot_list_among_others_is_refused_with_its_row(other: Any, tmp_path: Path) -> None:
+    values = [[1, 0], [0, 1]] * 10 + [other]
+    lines = [json.dumps({"text": f"row {row}", "label": value}) for row, value in enumerate(values)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    config = RunConfig.load({
+        "model": {"encoder": "none"},
+        "sources": {"only": {"path": "json", "data_files": str(tmp_path / "rows.jsonl"), "text": "text",
+                             "split": {"validation": 0.5}}},
+        "tasks": {"task": {"type": SETS, "source": "only", "label": "label", "labels": ["first", "second"]}},
+    })  # fmt: skip
+    with pytest.raises(ValueError, match=r"`tasks\.task`: row 21 of the split 'train' .*whose other rows hold one-hot"):
+        build_tasks(config, load_sources(config))

@@ -49,7 +49,7 @@ def test_ends_of_ranges_are_inside() -> None:
         ({"seed": 1, "accelerator_config": {"a": 1}}, "accelerator_config"),
         ({"accelerator_config": "nothing.json", "seed": 1}, "accelerator_config"),
         ({"lr_scheduler_type": "nonsense"}, "lr_scheduler_type"),
-        ({"eval_strategy": "nonsense", "seed": 1}, "eval_strategy"),
+        ({"optim": "nonsense", "seed": 1}, "optim"),
     ],
 )
 def test_what_transformers_refuses_is_refused_by_the_name_of_the_field(section: dict[str, Any], name: str) -> None:
