@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from accelerate.state import AcceleratorState
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_api
 from tqdm import tqdm
 
 
@@ -60,6 +60,7 @@ def _forget_the_test(environment: Mapping[str, str] | None) -> None:
         os.environ.clear()
         os.environ.update(environment)
         importlib.reload(constants)  # `HF_HOME` and its like
+        hf_api.api.endpoint = constants.ENDPOINT
     logging.getLogger().handlers.clear()  # pytest's
     for logger in list(logging.root.manager.loggerDict.values()):
         for handler in logger.handlers if isinstance(logger, logging.Logger) else []:
