@@ -98,7 +98,7 @@ def draft_config(
     """Look at files and write a YAML that trains on them.
 
     Args:
-        paths: Files of `sources.FILE_LOADERS` or CoNLL, or folders of such; those whose names differ by `train`, `dev`,
+        paths: Files of `files.FILE_LOADERS` or CoNLL, or folders of such; those whose names differ by `train`, `dev`,
             `test`, ... are one source. What cannot be used of a folder is left out, and named in a comment.
         name: Of the run: its folder is `outputs/<name>`.
         text: The text column, or two with a comma between, where it is not clear.

@@ -25,9 +25,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..config import Model, RunConfig, Task, masked_message, masked_overrides, secret_overrides, typed
 from ..data.labels import TASK_TYPES, TaskData
+from ..files import write_whole
 from ..metrics import LOSS_LIKE, Answers, interval
 from ..modeling.answers import is_span_scheme
-from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint, write_whole
+from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
 from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.compare import changed_lines
 from ..evaluation.inputs import changed_inputs
-from ..training.checkpoints import write_whole
+from ..files import write_whole
 from .space import Dimension, Search
 
 STUDY = "study.db"
