@@ -25,10 +25,10 @@ from ..data.labels import TaskData
 from ..metrics import LOSS_LIKE, primary_metric, score_weight
 from .balancing import check_balancing
 from .choices import read_choice
-from .conflicts import check_conflicts
 from .frozen_states import check_cache
 from .gradients import check_aggregation
 from .optimizer import check_rates
+from .processes import is_first_process
 from .progress import shows_bars
 from .ranges import check_numbers
 from .sampling import check_sampling
@@ -88,7 +88,6 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         check_balancing(self.loss_balancing)
         if self.gradient_aggregation is not None:
             check_aggregation(self.gradient_aggregation, self.policy, self.loss_balancing)
-        check_conflicts(self.log_gradient_conflicts or 0)
         self._refuse()
         self._set_precision()
         wrapper = requested_wrapper(self)
@@ -109,7 +108,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", *LOSS_LIKE))
         check_fsdp_device(wrapper, self.use_cpu)
         super().__post_init__()
-        if os.environ.get("RANK", "0") == "0":
+        if is_first_process():
             for note in notes:
                 logger.info("%s", note)
         self._refuse_reentrant()

@@ -155,13 +155,3 @@ class ConflictLog(TrainerCallback):
             cells = (found / torch.outer(norms, norms)).tolist()
             cosines[name] = [[cell if math.isfinite(cell) else None for cell in row] for row in cells]
         return cosines
-
-
-def check_conflicts(every: int) -> None:
-    """Check `log_gradient_conflicts`.
-
-    Raises:
-        ValueError: Less than 0.
-    """
-    if every < 0:
-        raise ValueError(f"`training.log_gradient_conflicts` is {every}; it is a number of steps, or 0 for no log.")

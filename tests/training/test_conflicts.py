@@ -29,10 +29,16 @@ def own(built: Built) -> Built:
 
 def train(built: Built, folder: Path, every: int, num_batches: int = 4, **options: Any) -> list[dict[str, Any]]:
     """Train on batches that are given; the lines of the log."""
-    trainer = make_trainer(own(built), folder, num_train_epochs=1, log_gradient_conflicts=every, **options)
-    trainer.batch_sampler = FixedBatches(
-        fixed_batches()[:num_batches], rank=trainer.args.process_index, world_size=trainer.args.world_size
+    batches = fixed_batches()[:num_batches]
+    trainer = make_trainer(
+        own(built),
+        folder,
+        num_train_epochs=1,
+        log_gradient_conflicts=every,
+        batch_sampler=FixedBatches(batches),
+        **options,
     )
+    trainer.batch_sampler = FixedBatches(batches, rank=trainer.args.process_index, world_size=trainer.args.world_size)
     trainer.train()
     return [json.loads(line) for line in (folder / FILE).read_text(encoding="utf-8").splitlines()]
 
@@ -58,8 +64,7 @@ def one_task_a_source(still_encoder_folder: str) -> Built:
 
 def expected_cosines(built: Built, folder: Path, batches: tuple[int, int]) -> dict[tuple[str, str], dict[str, float]]:
     """Of all pairs of tasks of two batches, from gradients taken one by one."""
-    loader = make_trainer(own(built), folder)
-    loader.batch_sampler = FixedBatches(fixed_batches()[: max(batches) + 1])
+    loader = make_trainer(own(built), folder, batch_sampler=FixedBatches(fixed_batches()[: max(batches) + 1]))
     found = list(loader.get_train_dataloader())
     model, gradients = loader.model.train(), {}
     for batch in (found[number] for number in batches):
@@ -186,5 +191,5 @@ def test_what_is_frozen_is_not_compared(built: Built, tmp_path: Path) -> None:
 
 
 def test_a_wrong_value_is_refused() -> None:
-    with pytest.raises(ValueError, match="log_gradient_conflicts` is -1; it is a number of steps, or 0 for no log"):
+    with pytest.raises(ValueError, match="log_gradient_conflicts` is -1; it is at least 0 and at most"):
         read_arguments({"output_dir": "unused", "use_cpu": True, "log_gradient_conflicts": -1})
