@@ -181,8 +181,6 @@ def _check_similarity(name: str, spec: Task, pooling: str | None) -> None:
                 )
     elif spec.temperature is not None:
         raise ValueError(f"`tasks.{name}.temperature` is {spec.temperature}, which only `loss: ranking` has.")
-    if spec.temperature is not None and spec.temperature <= 0:
-        raise ValueError(f"`tasks.{name}.temperature` is {spec.temperature}; it is above 0.")
     if spec.score_range is not None and not (len(spec.score_range) == 2 and spec.score_range[0] < spec.score_range[1]):
         raise ValueError(
             f"`tasks.{name}.score_range` is {spec.score_range}; it is the least and the greatest score, as in [0, 5]."

@@ -7,6 +7,7 @@ spent, and named with its file, column or row. Nothing is skipped silently: what
 import codecs
 import collections
 import dataclasses
+import functools
 import glob
 import hashlib
 import importlib
@@ -284,7 +285,7 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         loader = path if path in READERS and "features" not in arguments else None
         # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.
         remote = any("://" in file for held in files.values() for file in held)
-        if remote or (not files and (loader or path not in _packaged())):
+        if remote or (not files and (loader or path not in packaged_loaders())):
             loader, files = _resolve_files(datasets.load_dataset_builder(path, **_without(arguments, _LOADING)))
         loaded = {} if loader else _load_dataset(path, arguments, where)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
@@ -305,9 +306,10 @@ def _without(arguments: Mapping[str, Any], keys: Collection[str]) -> dict[str, A
     return {key: value for key, value in arguments.items() if key not in keys}
 
 
-def _packaged() -> set[str]:
-    """Names of the loaders that `datasets` has for files."""
-    return {module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__)}
+@functools.cache
+def packaged_loaders() -> frozenset[str]:
+    """Names of the loaders that `datasets` brings along, as `csv`; any other `path` is a Hub id or a folder."""
+    return frozenset(module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__))
 
 
 def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
@@ -359,7 +361,7 @@ def _first_cause(error: BaseException) -> str:
 def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
     """Refuse misspelt keys of a source before `datasets` sees them; a Hub dataset may have options of its own."""
     module = f"datasets.packaged_modules.{path}.{path}"
-    if path not in _packaged():
+    if path not in packaged_loaders():
         return
     options = [
         item.name

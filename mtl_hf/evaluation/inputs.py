@@ -10,16 +10,16 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import datasets
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .. import __version__
 from ..config import RunConfig, Source, resolve_path
+from ..data.files import list_paths
 
 # Packages that decide what the weights become or what a row is.
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "torchjd")
@@ -76,7 +76,7 @@ def _data(source: Source) -> dict[str, str]:
     """Of a source: each local file by its content, or its fingerprint on the Hub."""
     if source.path is None:
         return {}
-    given = [*_paths(source.data_files), *_paths(source.loader.get("data_dir"))]
+    given = [*list_paths(source.data_files), *list_paths(source.loader.get("data_dir"))]
     place = resolve_path(source.path)
     if os.path.isdir(place):
         given.append(place)
@@ -124,17 +124,6 @@ def _model(name: str, revision: str | None) -> dict[str, str]:
         _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
     )  # fmt: skip
     return {name: extract_commit_hash(config, None) or "missing"}
-
-
-def _paths(value: Any) -> Iterator[str]:
-    """The paths and patterns of `data_files`: one, a list, or a mapping from splits to either."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _paths(item)
-    elif value is not None:
-        yield str(value)
 
 
 def _local_files(pattern: str) -> list[str]:

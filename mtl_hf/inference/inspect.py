@@ -38,10 +38,8 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
     start = find_start(run) if saved is None else None
     checkpoint = start.checkpoint if start else saved
     sources = load_sources(run)
-    vocabularies = (
-        {} if saved is None else {name: own["labels"] for name, own in saved.heads.items() if "labels" in own}
-    )
-    tasks = build_tasks(run, sources, start.vocabularies if start else vocabularies)
+    given = start or saved
+    tasks = build_tasks(run, sources, given.vocabularies if given else None)
     words = any(task.form == "words" for task in tasks.values())
     options: dict[str, Any] = {"revision": run.model.revision or "main"}
     if checkpoint:
