@@ -25,13 +25,12 @@ from typing import Any
 import datasets
 import datasets.packaged_modules
 import numpy as np
-import pyarrow as pa
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_key
-from .row_files import READERS, read_row_files
+from .row_files import READERS, read_cached, read_row_files
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ class SourceData:
         splits: Split → rows as they were loaded.
         gold: Split → task → the label of each row as names: a string, a list of them, a number, or None.
         origins: Split → the loaded split and row numbers that its rows came from, where rows were moved or dropped.
-        untyped: Whether its files (CSV) do not tell text from numbers, so that a text may stand for a number.
+        untyped: Whether its files are CSV, in which numbers are text too.
     """
 
     name: str
@@ -271,6 +270,8 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         arguments["data_files"] = {
             split: [path if "://" in path else glob.escape(path) for path in held] for split, held in files.items()
         }
+    if not isinstance(arguments.get("storage_options") or {}, Mapping):  # not shown: it is secret
+        raise ValueError(f"`{where}.storage_options` is no mapping; it names options of a file system.")
     if arguments.get("streaming"):
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
     if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
@@ -328,18 +329,12 @@ def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[s
 
 def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
     """As `datasets.load_dataset`; rows that it has cached and cannot read any more are read anew."""
-    try:
-        loaded = datasets.load_dataset(path, **arguments)
-        problem = _lacking_rows(loaded)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
-            raise
-        problem = str(error)
-    if not problem:
-        return loaded
-    logger.warning("`%s`: rows that are cached in %s are damaged (%s); they are read anew.",
-                   where, datasets.config.HF_DATASETS_CACHE, problem)  # fmt: skip
-    return datasets.load_dataset(path, **{**arguments, "download_mode": "reuse_cache_if_exists"})
+    return read_cached(
+        functools.partial(datasets.load_dataset, path, **arguments),
+        _lacking_rows,
+        functools.partial(datasets.load_dataset, path, **{**arguments, "download_mode": "reuse_cache_if_exists"}),
+        f"`{where}`: rows that are cached in {datasets.config.HF_DATASETS_CACHE}",
+    )
 
 
 def _lacking_rows(loaded: Any) -> str:
