@@ -114,7 +114,7 @@ def _hide_bars() -> None:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Meanwhile let SIGTERM raise an exception, so that locks are released and started processes are ended.
+    """Let SIGTERM raise an exception in the block, so that locks are released and started processes are ended.
 
     Not in one of several processes of a launcher (`training/processes.py`), nor outside of the main thread.
     """

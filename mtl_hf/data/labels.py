@@ -622,7 +622,7 @@ def _read_schemes(
 
 
 def _strip_tags(name: str, source: SourceData) -> None:
-    """Remove the spaces around tags, and say so."""
+    """Remove the spaces around tags, with a warning."""
     for split in source.splits:
         if all(tag == tag.strip() for tag in label_names(source.gold[split][name])):
             continue
@@ -638,7 +638,7 @@ def _strip_tags(name: str, source: SourceData) -> None:
 
 
 def _leave_out_empty_tags(name: str, source: SourceData) -> None:
-    """Make words with an empty tag, where tags are labels of words, words without a label, and say so."""
+    """Replace empty tags by None where tags are labels of words, with a warning."""
     for split in source.splits:
         empty = [
             (row, position, tags)
@@ -749,7 +749,7 @@ def _check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool
 def _report_strays(
     name: str, choice: str, source: SourceData, split: str, strays: Sequence[tuple[int, int, Any]]
 ) -> None:
-    """Refuse tags that should continue a span and do not, or say that they begin one.
+    """Refuse tags that should continue a span and do not, or warn that they begin one.
 
     Args:
         name: The task.

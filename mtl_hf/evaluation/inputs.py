@@ -91,7 +91,7 @@ def _data(source: Source) -> dict[str, str]:
 
 @functools.cache
 def _remote_data(path: str, arguments: str) -> str:
-    """The commit, or the entity tags, of data that are not on this machine; the Hub is asked once.
+    """The commit, or the entity tags, of data that are not on this machine; one request for each process.
 
     Args:
         path: Of `datasets.load_dataset`.
@@ -101,7 +101,7 @@ def _remote_data(path: str, arguments: str) -> str:
     try:
         builder = datasets.load_dataset_builder(path, **given)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError):
-        return "missing"  # the run itself will tell why
+        return "missing"  # the run itself reports why
     return f"{builder.hash} {builder.config_id}"
 
 
@@ -118,7 +118,7 @@ def _model(name: str, revision: str | None) -> dict[str, str]:
             if path.endswith(_MODEL_FILES) and os.path.basename(path) not in _ABOUT_RUNS and os.path.isfile(path)
         } or {name: "missing"}
     place, _, commit = place.partition("@")
-    # As it was downloaded last, without asking the Hub: whoever loads it asks, and moves that on.
+    # The commit that was downloaded last, without a request to the Hub: loading the model makes one, and updates it.
     config = cached_file(
         place, "config.json", revision=commit or revision or "main", local_files_only=True,
         _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,

@@ -50,11 +50,11 @@ class RunProcesses:
 
         Args:
             code: Python, in which `sys.argv` has the arguments and `more` the overrides.
-            arguments: Anybody on the machine can see them.
+            arguments: Visible to every user of the machine.
             stdout: File for its output.
             stderr: File for its messages.
             environment: Its environment.
-            overrides: Nobody can see them.
+            overrides: Sent through a pipe, which no other process can read.
 
         Returns:
             Its exit code, negative for a signal, and what it took (`resource.getrusage`), None if it was not started.
@@ -68,7 +68,7 @@ class RunProcesses:
             )  # fmt: skip
             self._running.add(process)
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died already: its exit code tells
+        with contextlib.suppress(BrokenPipeError):  # it has died already, which its exit code shows
             process.stdin.write(json.dumps(list(overrides)).encode() + b"\n")
             process.stdin.flush()
         _, status, usage = os.wait4(process.pid, 0)  # not `wait`, which does not tell what the process took

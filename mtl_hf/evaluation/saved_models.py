@@ -76,7 +76,7 @@ def load_saved(path: str, name: str, **options: Any) -> MultiTaskModel:
 
     Args:
         path: Folder or Hub id.
-        name: As it was asked for, for messages.
+        name: As it was given, for messages.
         **options: Of `MultiTaskModel.from_pretrained`.
 
     Raises:

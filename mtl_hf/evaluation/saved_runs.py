@@ -1,6 +1,6 @@
 """The `run.yaml` that comes with a saved model: which data it names, and what of it is never run.
 
-Notable: whoever made the model wrote that file, so nothing in it may run code: metrics that are Python files or
+Notable: the file comes from the author of the model, so nothing in it may run code: metrics that are Python files or
 repositories are left out, and data are read only by loaders that parse plain formats. A config that the user gives
 (`--config`), overrides on the command line and `--trust-remote-code` are the user's own choice.
 """

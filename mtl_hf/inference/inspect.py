@@ -78,7 +78,7 @@ def _names_model(config: Any) -> bool:
 
 
 def _run_of(saved: Checkpoint, overrides: Sequence[str]) -> RunConfig:
-    """What a saved model was trained by."""
+    """The config that a saved model was trained with."""
     if saved.run is None:
         raise ValueError(f"{saved.name} has no {RUN_FILE}, which would name its data: give a config instead.")
     run = RunConfig.load(saved.run, overrides)
