@@ -25,7 +25,8 @@ from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, 
 from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
 from .headers import header_problem
 from .labels import TASK_TYPES, is_far
-from .shapes import Shape, column_shapes, file_shape, is_span_tag, one_hot_columns, one_hot_length
+from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
+from .tag_schemes import is_span_tag
 from .token_counts import COUNTED, count_tokens, load_counter
 
 logger = logging.getLogger(__name__)
