@@ -149,8 +149,8 @@ def to_bio(
     strays: list[int] = []
     open_type = None
     for position, tag in enumerate(tags):
-        if tag is None:
-            converted.append(None)
+        if tag is None or tag == "O":  # most are, in every scheme
+            converted.append(tag)
             open_type = None
             continue
         parts = scheme.split(tag)
