@@ -2,7 +2,7 @@
 
 Notable: each is the leader of a session of its own, so that the keyboard's interrupt reaches this process alone, which
 then ends them all, with whatever they have started, and waits for them. If this process is killed, they notice by
-themselves (`training/child.py`).
+themselves (`run_child.py`).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 
 GRACE = 20  # seconds to end in order
 _CODE = """
-from mtl_hf.training.child import end_with_parent
+from mtl_hf.evaluation.run_child import end_with_parent
 more = end_with_parent()
 import sys
 {}
