@@ -114,7 +114,7 @@ def _hide_bars() -> None:
 
 @contextmanager
 def _ended_in_order() -> Iterator[None]:
-    """Meanwhile let SIGTERM raise an exception, so that locks are released and started processes are ended.
+    """Let SIGTERM raise an exception in the block, so that locks are released and started processes are ended.
 
     Not in one of several processes of a launcher (`training/processes.py`), nor outside of the main thread.
     """
@@ -498,11 +498,12 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    if os.path.isfile(arguments.config):
-        RunConfig.load(arguments.config, arguments.overrides)  # a mistake is answered before the slow imports
+    config, overrides = arguments.config, arguments.overrides
+    if os.path.isfile(config):
+        config, overrides = RunConfig.load(config, overrides), []  # a mistake is answered before the slow imports
     from .inference.inspect import inspect_rows
 
-    _say(inspect_rows(arguments.config, arguments.overrides, num_rows=arguments.rows, split=arguments.split))
+    _say(inspect_rows(config, overrides, num_rows=arguments.rows, split=arguments.split))
 
 
 def _embed(arguments: argparse.Namespace) -> None:

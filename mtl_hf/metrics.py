@@ -43,9 +43,8 @@ class Classification(evaluate.Metric):
         if not references:
             return dict.fromkeys(("accuracy", "macro_f1", "micro_f1", "matthews"), float("nan"))
         # One table of counts, where each of four functions of sklearn would check and count the labels anew.
-        number = {label: place for place, label in enumerate(sorted({*references, *predictions}))}
-        confusion = np.zeros((len(number), len(number)), dtype=int)
-        np.add.at(confusion, ([number[gold] for gold in references], [number[guess] for guess in predictions]), 1)
+        cells, _, num_labels = _cells([list(zip(predictions, references, strict=True))])
+        confusion = _confusion(cells, np.ones(len(cells)), num_labels)[:, :-1]
         accuracy = float(np.trace(confusion) / len(references))
         return {
             "accuracy": accuracy,

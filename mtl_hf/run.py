@@ -34,6 +34,7 @@ from .evaluation.start import (
     score_before,
     warn_of_drift,
 )
+from .files import write_whole
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
 from .metrics import Answers
@@ -47,7 +48,6 @@ from .training.checkpoints import (
     newest_checkpoint,
     remove_checkpoint,
     remove_leftovers,
-    write_whole,
 )
 from .training.conflict_report import CONFLICTS_FILE
 from .training.locks import hold_folder

@@ -194,7 +194,7 @@ class RunConfig:
 
 
 def secret_overrides(config: RunConfig) -> list[str]:
-    """What `to_yaml` leaves out of a config, as overrides by which whoever loads that YAML has the same config."""
+    """The secrets that `to_yaml` leaves out of a config, as overrides that complete the YAML."""
     return [f"{path}={flow(plain(value))}" for path, value in secrets_of(config.to_dict())]
 
 

@@ -57,7 +57,7 @@ def drop_secrets(tree: dict[str, Any], path: str = "") -> None:
 
 
 def remember_secrets(tree: Mapping[str, Any]) -> None:
-    """Let `masked` know the values of what is secret in a tree whose variables are filled in."""
+    """Remember the secret values of a tree whose variables are filled in, for `masked`."""
     for _, value in secrets_of(tree):
         _known.update(text for text in _texts(value) if len(text) >= _LEAST)
 
@@ -73,14 +73,14 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def masked(text: str) -> str:
-    """A text without the values of what is secret."""
+    """A text with the values of all remembered secrets, and tokens of the Hub, replaced by `***`."""
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, MASK)
     return _HUB_TOKEN.sub(MASK, text)
 
 
 def masked_message(text: str) -> str:
-    """A message, which may quote a line of a config, without what is secret."""
+    """A message, which may quote a line of a config, with its secrets replaced by `***`."""
     return _QUOTED.sub(lambda match: match["key"] + MASK, masked(text))
 
 
@@ -94,7 +94,7 @@ def masked_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 class MaskSecrets(logging.Filter):
-    """Of a handler: what is secret is masked in each line of the log."""
+    """A filter of log handlers that masks the secrets in each line."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Mask the line in place."""

@@ -157,7 +157,7 @@ class Task:
 
 @dataclass(kw_only=True)
 class Card:
-    """`card:` what only the author of a model knows, for the metadata of its card on the Hub."""
+    """`card:` metadata of the model card that a run cannot find out."""
 
     language: str | list[str] | None = option("language of the texts as an ISO 639 code (en), or several", None)
     license: str | None = option("the model's licence, by the Hub's name of it, such as mit or cc-by-4.0", None)

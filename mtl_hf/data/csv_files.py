@@ -1,6 +1,6 @@
 """Read CSV files as text, exactly as it is written.
 
-Notable: types are no matter of a cell but of a column, and of all files of a source; they are found in `row_files.py`.
+Notable: a type belongs to a column in all files of a source, not to a cell; `row_files.py` chooses it.
 Rows with more or fewer fields than the header are refused, because pandas would shift or fill them in silence.
 """
 
@@ -21,7 +21,7 @@ from datasets.packaged_modules.csv.csv import CsvConfig
 
 from .files import EXCEL_HINT, find_separator, open_file, open_text
 
-# Options that the reader below knows; with any other pandas reads the file.
+# Options of the reader below; with any other one pandas reads the file.
 _KNOWN = {
     "sep", "delimiter", "quotechar", "quoting", "doublequote", "escapechar", "skipinitialspace", "encoding",
     "encoding_errors", "names", "column_names", "decimal", "thousands", "chunksize", "low_memory", "memory_map",
@@ -149,7 +149,7 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
 
 
 def check_names(names: Any, path: str) -> None:
-    """Raise `ValueError` if names of columns, as a config gives them, are no list of different strings."""
+    """Raise `ValueError` unless the `column_names` of a config are a list of different strings."""
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"`column_names` is {names!r}; it should be a list of names, one for each column of {path}.")
     if len(set(names)) < len(names):

@@ -78,7 +78,7 @@ class FileDescription:
 
     @property
     def is_csv(self) -> bool:
-        """Whether it is a table of text, which does not tell what is a number."""
+        """Whether it is a CSV file, in which numbers are text too."""
         return self.loader[0] == "csv"
 
     @property

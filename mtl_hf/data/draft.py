@@ -25,7 +25,8 @@ from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, 
 from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
 from .headers import header_problem
 from .labels import TASK_TYPES, is_far
-from .shapes import Shape, column_shapes, file_shape, is_span_tag, one_hot_columns, one_hot_length
+from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
+from .tag_schemes import is_span_tag
 from .token_counts import COUNTED, count_tokens, load_counter
 
 logger = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def draft_config(
     """Look at files and write a YAML that trains on them.
 
     Args:
-        paths: Files of `sources.FILE_LOADERS` or CoNLL, or folders of such; those whose names differ by `train`, `dev`,
+        paths: Files of `files.FILE_LOADERS` or CoNLL, or folders of such; those whose names differ by `train`, `dev`,
             `test`, ... are one source. What cannot be used of a folder is left out, and named in a comment.
         name: Of the run: its folder is `outputs/<name>`.
         text: The text column, or two with a comma between, where it is not clear.

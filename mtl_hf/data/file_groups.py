@@ -64,7 +64,7 @@ def _no_rows(path: str) -> str:
         with open(path, encoding="utf-8", errors="replace") as file:
             try:
                 return "one object, no list of rows" if isinstance(json.load(file), dict) else ""
-            except json.JSONDecodeError:  # an object a line, or broken, which its reader will tell
+            except json.JSONDecodeError:  # an object a line, or no JSON, which its reader refuses
                 return ""
     if has_rows(path):
         return ""

@@ -59,6 +59,15 @@ def _ending(path: str | Path) -> str:
     return (Path(path.stem) if path.suffix.lower() in (*_OPENERS, *PACKED) else path).suffix.lower()
 
 
+def list_paths(files: Any) -> list[str]:
+    """The paths and patterns of `data_files`: one, a list, or a mapping from splits to either; none for None."""
+    if isinstance(files, Mapping):
+        files = list(files.values())
+    if isinstance(files, list | tuple):
+        return [path for held in files for path in list_paths(held)]
+    return [] if files is None else [str(files)]
+
+
 def find_files(files: Any, where: str) -> dict[str, list[str]]:
     """The files of each split.
 
@@ -73,14 +82,15 @@ def find_files(files: Any, where: str) -> dict[str, list[str]]:
         ValueError: There is no such file, or it is a folder.
     """
     if isinstance(files, Mapping):
-        return {str(split): _expand(held, where) for split, held in files.items()}
-    return {"train": _expand(files, where)}
+        return {str(split): _expand_all(held, where) for split, held in files.items()}
+    return {"train": _expand_all(files, where)}
 
 
-def _expand(files: Any, where: str) -> list[str]:
-    if isinstance(files, list | tuple):
-        return [path for held in files for path in _expand(held, where)]
-    path = resolve_path(str(files))
+def _expand_all(files: Any, where: str) -> list[str]:
+    return [path for given in list_paths(files) for path in _expand(resolve_path(given), where)]
+
+
+def _expand(path: str, where: str) -> list[str]:
     if "://" in path or os.path.isfile(path):
         return [path]
     if os.path.isdir(path):

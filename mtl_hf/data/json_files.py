@@ -102,7 +102,7 @@ def _read_objects(path: str, text: Iterable[str]) -> Iterator[tuple[int, Any]]:
 
 
 def _read_joined(path: str, text: str, number: int) -> Iterator[tuple[int, Any]]:
-    """Values that follow each other, each over as many lines as it likes; the text begins in line `number`."""
+    """Values that follow each other, each over any number of lines; the text begins in line `number`."""
     place, length = 0, len(text)
     while place < length:
         while place < length and text[place].isspace():

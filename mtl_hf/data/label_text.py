@@ -1,6 +1,6 @@
 """Labels as people write them: spaces around them, numbers as text, names that differ in case only.
 
-Notable: codes stay codes (`007`, `1.10`, `+1`). What is changed is only what nobody means, and the log says so.
+Notable: codes stay codes (`007`, `1.10`, `+1`), and a warning counts the labels that are changed.
 """
 
 import collections

@@ -181,8 +181,6 @@ def _check_similarity(name: str, spec: Task, pooling: str | None) -> None:
                 )
     elif spec.temperature is not None:
         raise ValueError(f"`tasks.{name}.temperature` is {spec.temperature}, which only `loss: ranking` has.")
-    if spec.temperature is not None and spec.temperature <= 0:
-        raise ValueError(f"`tasks.{name}.temperature` is {spec.temperature}; it is above 0.")
     if spec.score_range is not None and not (len(spec.score_range) == 2 and spec.score_range[0] < spec.score_range[1]):
         raise ValueError(
             f"`tasks.{name}.score_range` is {spec.score_range}; it is the least and the greatest score, as in [0, 5]."
@@ -623,7 +621,7 @@ def _read_schemes(
 
 
 def _strip_tags(name: str, source: SourceData) -> None:
-    """Remove the spaces around tags, and say so."""
+    """Remove the spaces around tags, with a warning."""
     for split in source.splits:
         if all(tag == tag.strip() for tag in label_names(source.gold[split][name])):
             continue
@@ -639,7 +637,7 @@ def _strip_tags(name: str, source: SourceData) -> None:
 
 
 def _leave_out_empty_tags(name: str, source: SourceData) -> None:
-    """Make words with an empty tag, where tags are labels of words, words without a label, and say so."""
+    """Replace empty tags by None where tags are labels of words, with a warning."""
     for split in source.splits:
         empty = [
             (row, position, tags)
@@ -750,7 +748,7 @@ def _check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool
 def _report_strays(
     name: str, choice: str, source: SourceData, split: str, strays: Sequence[tuple[int, int, Any]]
 ) -> None:
-    """Refuse tags that should continue a span and do not, or say that they begin one.
+    """Refuse tags that should continue a span and do not, or warn that they begin one.
 
     Args:
         name: The task.

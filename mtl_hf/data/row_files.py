@@ -16,7 +16,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import pyarrow as pa
@@ -27,6 +27,8 @@ from .files import PACKED, check_encoding
 from .json_files import read_json
 
 logger = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
 
 READERS: dict[str, Callable[[str, Mapping[str, Any]], FileRows]] = {
     "csv": read_csv,
@@ -52,10 +54,10 @@ def read_row_files(
         loader: `csv`, `json` or `conll`.
         files: Split → its files, on this machine.
         options: Arguments of the loader.
-        as_text: Columns that stay text where a file (CSV) does not say what is text and what is a number.
+        as_text: Columns of CSV that stay text; others are numbers if all their cells are.
 
     Returns:
-        Split → rows. All have the same columns; where a file lacks one its rows hold None, and the log says so.
+        Split → rows. All have the same columns; where a file lacks one its rows hold None, with a warning.
 
     Raises:
         ValueError: What the readers refuse, with file and line.
@@ -91,6 +93,30 @@ def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Da
     if written["rows"] != [len(rows) for rows in loaded.values()]:
         raise ValueError(f"{folder} lacks rows.")  # cut off between two batches
     return loaded, written["notes"]
+
+
+def read_cached(
+    read: Callable[[], _Found], fault: Callable[[_Found], str], again: Callable[[], _Found], rows: str
+) -> _Found:
+    """What a function of `datasets` reads, perhaps from its cache; where that is damaged, what it makes anew.
+
+    Args:
+        read: The function.
+        fault: What it has returned → what is wrong with it, empty where nothing is.
+        again: The same function without the cache.
+        rows: What the warning calls the damaged rows.
+    """
+    try:
+        found = read()
+        problem = fault(found)
+        if not problem:
+            return found
+    except (pa.ArrowInvalid, OSError) as error:
+        if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
+            raise
+        problem = str(error)
+    logger.warning("%s are damaged (%s); they are made anew.", rows, problem)
+    return again()
 
 
 def _local(path: str) -> str:
@@ -276,7 +302,7 @@ def _items_as_text(values: list[Any] | None) -> list[str | None] | None:
 def _mixture_note(
     name: str, values: list[list[Any]], files: Sequence[FileRows], kinds: collections.Counter[type], *, in_lists: bool
 ) -> str | None:
-    """What is said of a column with values of several types: how many are not as most are, and where the first is."""
+    """The note on a column with values of several types: how many differ from most, and where the first one is."""
     called = {str: "text", bool: "truth values", int: "numbers", float: "numbers"}
     if len({called[kind] for kind in kinds}) < 2:  # whole numbers that are too large
         return None

@@ -16,7 +16,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling.answers import bio_spans
@@ -25,6 +24,7 @@ from ..modeling.heads import IGNORE_INDEX
 from .collator import LABEL_PREFIX
 from .labels import TaskData
 from .masking import mask_units, masking_of
+from .row_files import read_cached
 from .sources import SourceData
 
 logger = logging.getLogger(__name__)
@@ -137,19 +137,13 @@ def encode_rows(
         new_fingerprint=hashlib.sha256(key.encode()).hexdigest()[:32],
         desc=f"Encoding {source.name} {split}",
     )
-    try:
-        encoded = encode_all()
-        problem = "" if len(encoded) == len(rows) else f"{len(encoded):,} of {len(rows):,} rows"
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
-            raise
-        problem = str(error)
-    if problem:
-        folder = Path(rows.cache_files[0]["filename"]).parent if rows.cache_files else "memory"
-        logger.warning("Source %s, %s: the encoded rows that are cached in %s are damaged (%s); they are encoded anew.",
-                       source.name, split, folder, problem)  # fmt: skip
-        encoded = encode_all(load_from_cache_file=False)
-    return encoded
+    folder = Path(rows.cache_files[0]["filename"]).parent if rows.cache_files else "memory"
+    return read_cached(
+        encode_all,
+        lambda found: "" if len(found) == len(rows) else f"{len(found):,} of {len(rows):,} rows",
+        functools.partial(encode_all, load_from_cache_file=False),
+        f"Source {source.name}, {split}: the encoded rows that are cached in {folder}",
+    )
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from .describe_file import Column, FileDescription, label_name
+from .tag_schemes import is_span_tag
 
 MOST = 0.95  # a share of rows that have a shape; the others may be slips
 MAX_NAMES = 200  # more different values than this are no names of labels
-_TAG = re.compile(r"O|[BIESLU][-_].+|.+[-_][BIESLU]")
 _SENTENCE = re.compile(
     r"(?i)\W*(sent|sentence|doc|document|utt|utterance|paragraph|sequence)[\W_]*(ids?|no|nr|num|number|idx|index|#)\W*"
 )
@@ -92,15 +92,10 @@ def word_per_row(file: FileDescription) -> Shape | None:
 
 
 def _is_tags(values: Iterable[Any]) -> bool:
-    """Whether values are tags of spans (BIO and its kin), nearly all of them."""
+    """Whether values are tags of spans and O, nearly all of them."""
     counts = collections.Counter(value for value in values if value)
-    tags = sum(count for value, count in counts.items() if _TAG.fullmatch(value))
+    tags = counts["O"] + sum(count for value, count in counts.items() if is_span_tag(value))
     return bool(counts["O"]) and len(counts) > 1 and tags >= MOST * counts.total()
-
-
-def is_span_tag(tag: str) -> bool:
-    """Whether a tag is of BIO or its kin, in either case: B-PER, PER_I, b-per, or B alone."""
-    return bool(_TAG.fullmatch(tag.upper())) or tag.upper() in tuple("BIESLU")
 
 
 def _repeats(column: Column) -> bool:
@@ -233,7 +228,7 @@ def conll_columns(path: str | Path) -> list[str]:
             "a word a line and its tag, with a tab between and a blank line after each sentence",
         )
         raise ValueError(f"{path} {shape}.")
-    if width == 4 and _is_tags(columns[3]) and all(map(_TAG.fullmatch, columns[2])):
+    if width == 4 and _is_tags(columns[3]) and all(tag == "O" or is_span_tag(tag) for tag in columns[2]):
         return ["tokens", "pos_tags", "chunk_tags", "ner_tags"]
     return ["tokens", *(f"column_{number}" for number in range(2, width)), "tags"]
 

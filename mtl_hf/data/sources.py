@@ -7,6 +7,7 @@ spent, and named with its file, column or row. Nothing is skipped silently: what
 import codecs
 import collections
 import dataclasses
+import functools
 import glob
 import hashlib
 import importlib
@@ -24,13 +25,12 @@ from typing import Any
 import datasets
 import datasets.packaged_modules
 import numpy as np
-import pyarrow as pa
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_key
-from .row_files import READERS, read_row_files
+from .row_files import READERS, read_cached, read_row_files
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class SourceData:
         splits: Split → rows as they were loaded.
         gold: Split → task → the label of each row as names: a string, a list of them, a number, or None.
         origins: Split → the loaded split and row numbers that its rows came from, where rows were moved or dropped.
-        untyped: Whether its files (CSV) do not tell text from numbers, so that a text may stand for a number.
+        untyped: Whether its files are CSV, in which numbers are text too.
     """
 
     name: str
@@ -270,6 +270,8 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         arguments["data_files"] = {
             split: [path if "://" in path else glob.escape(path) for path in held] for split, held in files.items()
         }
+    if not isinstance(arguments.get("storage_options") or {}, Mapping):  # not shown: it is secret
+        raise ValueError(f"`{where}.storage_options` is no mapping; it names options of a file system.")
     if arguments.get("streaming"):
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
     if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
@@ -284,7 +286,7 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         loader = path if path in READERS and "features" not in arguments else None
         # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.
         remote = any("://" in file for held in files.values() for file in held)
-        if remote or (not files and (loader or path not in _packaged())):
+        if remote or (not files and (loader or path not in packaged_loaders())):
             loader, files = _resolve_files(datasets.load_dataset_builder(path, **_without(arguments, _LOADING)))
         loaded = {} if loader else _load_dataset(path, arguments, where)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError, StopIteration) as error:
@@ -305,9 +307,10 @@ def _without(arguments: Mapping[str, Any], keys: Collection[str]) -> dict[str, A
     return {key: value for key, value in arguments.items() if key not in keys}
 
 
-def _packaged() -> set[str]:
-    """Names of the loaders that `datasets` has for files."""
-    return {module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__)}
+@functools.cache
+def packaged_loaders() -> frozenset[str]:
+    """Names of the loaders that `datasets` brings along, as `csv`; any other `path` is a Hub id or a folder."""
+    return frozenset(module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__))
 
 
 def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
@@ -326,18 +329,12 @@ def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[s
 
 def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
     """As `datasets.load_dataset`; rows that it has cached and cannot read any more are read anew."""
-    try:
-        loaded = datasets.load_dataset(path, **arguments)
-        problem = _lacking_rows(loaded)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
-            raise
-        problem = str(error)
-    if not problem:
-        return loaded
-    logger.warning("`%s`: rows that are cached in %s are damaged (%s); they are read anew.",
-                   where, datasets.config.HF_DATASETS_CACHE, problem)  # fmt: skip
-    return datasets.load_dataset(path, **{**arguments, "download_mode": "reuse_cache_if_exists"})
+    return read_cached(
+        functools.partial(datasets.load_dataset, path, **arguments),
+        _lacking_rows,
+        functools.partial(datasets.load_dataset, path, **{**arguments, "download_mode": "reuse_cache_if_exists"}),
+        f"`{where}`: rows that are cached in {datasets.config.HF_DATASETS_CACHE}",
+    )
 
 
 def _lacking_rows(loaded: Any) -> str:
@@ -361,7 +358,7 @@ def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str)
     if not isinstance(arguments.get("storage_options") or {}, Mapping):  # whose value is a secret
         raise ValueError(f"`{where}.storage_options` is no mapping, as {{key: ..., secret: ...}} is.")
     module = f"datasets.packaged_modules.{path}.{path}"
-    if path not in _packaged():
+    if path not in packaged_loaders():
         return
     options = [
         item.name

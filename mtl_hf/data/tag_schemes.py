@@ -149,8 +149,8 @@ def to_bio(
     strays: list[int] = []
     open_type = None
     for position, tag in enumerate(tags):
-        if tag is None:
-            converted.append(None)
+        if tag is None or tag == "O":  # most are, in every scheme
+            converted.append(tag)
             open_type = None
             continue
         parts = scheme.split(tag)
@@ -182,3 +182,8 @@ def bio_labels(labels: Iterable[str], scheme: Scheme) -> list[str]:
         name = parts[1] or BARE_TYPE
         converted += [f"B-{name}", f"I-{name}"] if parts[0] in _INNER + _LAST else [f"B-{name}"]
     return list(dict.fromkeys(converted))
+
+
+def is_span_tag(tag: str) -> bool:
+    """Whether a tag is written as the tags inside of spans are in some scheme: B-PER, PER_I, b-per, or B alone."""
+    return any(pattern.fullmatch(tag) for pattern in _PATTERNS.values())

@@ -25,9 +25,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..config import Model, RunConfig, Task, masked_message, masked_overrides, secret_overrides, typed
 from ..data.labels import TASK_TYPES, TaskData
+from ..files import write_whole
 from ..metrics import LOSS_LIKE, Answers, interval
 from ..modeling.answers import is_span_scheme
-from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint, write_whole
+from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
 from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores
@@ -133,7 +134,7 @@ def _outdated(run: PlannedRun) -> list[str]:
     try:
         then = json.loads(run.beside(INPUTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # trained by an earlier version
-        return ["it is not noted what it was trained on"]
+        return ["what it was trained on was not recorded"]
     return changed_inputs(then, run_inputs(run.config))
 
 
@@ -174,8 +175,8 @@ def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: i
         path = Path(scratch) / f"{name.replace('/', '-')}.yaml"
         path.write_text(run.config.to_yaml(), encoding="utf-8")
         changes = [text or output_override(path.with_suffix("")) for text in changes]
-        told, problem = path.with_suffix(".out"), path.with_suffix(".err")
-        with told.open("w", encoding="utf-8") as output, problem.open("w", encoding="utf-8") as errors:
+        stdout, stderr = path.with_suffix(".out"), path.with_suffix(".err")
+        with stdout.open("w", encoding="utf-8") as output, stderr.open("w", encoding="utf-8") as errors:
             code, _ = processes.run(
                 "import json, mtl_hf\n"
                 "done = mtl_hf.train(sys.argv[1], [*sys.argv[2:], *more], dry_run=True, resume=True)\n"
@@ -186,7 +187,7 @@ def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: i
                 environment=_environment(jobs),
                 overrides=secret_overrides(run.config),
             )
-        lines = (problem if code else told).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = (stderr if code else stdout).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return name, masked_message(lines[-1]) if lines else f"exit code {code}"
 
     logger.info("Checking %d runs up to their first step.", len(chosen))
@@ -299,7 +300,7 @@ def _environment(jobs: int) -> dict[str, str]:
 def _each(
     function: Callable[[Any], Any], items: Sequence[Any], jobs: int, title: str, processes: RunProcesses
 ) -> Generator[Any, None, None]:
-    """Results of a function in the order in which they come, `jobs` at a time, under a bar that says what is going.
+    """Results of a function in the order in which they come, `jobs` at a time, under a bar that names the current ones.
 
     Where anything ends it early, nothing more begins, and the processes that the function has started are ended.
     """
@@ -321,7 +322,7 @@ def _each(
             for future in as_completed([pool.submit(call, item) for item in items]):
                 bar.update()
                 yield future.result()
-    except BaseException:  # also the end of whoever reads the results
+    except BaseException:  # also GeneratorExit: the results are read no further
         pool.shutdown(wait=False, cancel_futures=True)
         processes.stop()
         raise

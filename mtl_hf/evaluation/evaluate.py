@@ -279,8 +279,7 @@ def _prepare(
     """The model, the tasks with its labels, and the rows as it reads them."""
     with arguments.main_process_first(desc="loading and encoding"):
         model = checkpoint.load()
-        vocabularies = {name: list(spec["labels"]) for name, spec in checkpoint.heads.items() if "labels" in spec}
-        tasks = build_tasks(run, sources, vocabularies)
+        tasks = build_tasks(run, sources, checkpoint.vocabularies)
         _check_labelled(data, run, sources, split)
         splits = {name: encode_split(source, split, tasks, model) for name, source in sources.items()}
     return model, tasks, splits

@@ -10,16 +10,16 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import datasets
 from transformers.utils.hub import cached_file, extract_commit_hash
 
 from .. import __version__
 from ..config import RunConfig, Source, resolve_path
+from ..data.files import list_paths
 
 # Packages that decide what the weights become or what a row is.
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "torchjd")
@@ -76,7 +76,7 @@ def _data(source: Source) -> dict[str, str]:
     """Of a source: each local file by its content, or its fingerprint on the Hub."""
     if source.path is None:
         return {}
-    given = [*_paths(source.data_files), *_paths(source.loader.get("data_dir"))]
+    given = [*list_paths(source.data_files), *list_paths(source.loader.get("data_dir"))]
     place = resolve_path(source.path)
     if os.path.isdir(place):
         given.append(place)
@@ -91,7 +91,7 @@ def _data(source: Source) -> dict[str, str]:
 
 @functools.cache
 def _remote_data(path: str, arguments: str) -> str:
-    """The commit, or the entity tags, of data that are not on this machine; the Hub is asked once.
+    """The commit, or the entity tags, of data that are not on this machine; one request for each process.
 
     Args:
         path: Of `datasets.load_dataset`.
@@ -101,7 +101,7 @@ def _remote_data(path: str, arguments: str) -> str:
     try:
         builder = datasets.load_dataset_builder(path, **given)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError):
-        return "missing"  # the run itself will tell why
+        return "missing"  # the run itself reports why
     return f"{builder.hash} {builder.config_id}"
 
 
@@ -118,23 +118,12 @@ def _model(name: str, revision: str | None) -> dict[str, str]:
             if path.endswith(_MODEL_FILES) and os.path.basename(path) not in _ABOUT_RUNS and os.path.isfile(path)
         } or {name: "missing"}
     place, _, commit = place.partition("@")
-    # As it was downloaded last, without asking the Hub: whoever loads it asks, and moves that on.
+    # The commit that was downloaded last, without a request to the Hub: loading the model makes one, and updates it.
     config = cached_file(
         place, "config.json", revision=commit or revision or "main", local_files_only=True,
         _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
     )  # fmt: skip
     return {name: extract_commit_hash(config, None) or "missing"}
-
-
-def _paths(value: Any) -> Iterator[str]:
-    """The paths and patterns of `data_files`: one, a list, or a mapping from splits to either."""
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from _paths(item)
-    elif value is not None:
-        yield str(value)
 
 
 def _local_files(pattern: str) -> list[str]:

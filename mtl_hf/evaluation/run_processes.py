@@ -2,7 +2,7 @@
 
 Notable: each is the leader of a session of its own, so that the keyboard's interrupt reaches this process alone, which
 then ends them all, with whatever they have started, and waits for them. If this process is killed, they notice by
-themselves (`training/child.py`).
+themselves (`run_child.py`).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any
 
 GRACE = 20  # seconds to end in order
 _CODE = """
-from mtl_hf.training.child import end_with_parent
+from mtl_hf.evaluation.run_child import end_with_parent
 more = end_with_parent()
 import sys
 {}
@@ -50,11 +50,11 @@ class RunProcesses:
 
         Args:
             code: Python, in which `sys.argv` has the arguments and `more` the overrides.
-            arguments: Anybody on the machine can see them.
+            arguments: Visible to every user of the machine.
             stdout: File for its output.
             stderr: File for its messages.
             environment: Its environment.
-            overrides: Nobody can see them.
+            overrides: Sent through a pipe, which no other process can read.
 
         Returns:
             Its exit code, negative for a signal, and what it took (`resource.getrusage`), None if it was not started.
@@ -68,7 +68,7 @@ class RunProcesses:
             )  # fmt: skip
             self._running.add(process)
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died already: its exit code tells
+        with contextlib.suppress(BrokenPipeError):  # it has died already, which its exit code shows
             process.stdin.write(json.dumps(list(overrides)).encode() + b"\n")
             process.stdin.flush()
         _, status, usage = os.wait4(process.pid, 0)  # not `wait`, which does not tell what the process took

@@ -7,6 +7,7 @@ a name that can only be a mistyped folder is answered without asking the Hub; no
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ class Checkpoint:
         """Its folder on this machine; None for a model of the Hub."""
         return Path(self.path) if os.path.isdir(self.path) else None
 
+    @property
+    def vocabularies(self) -> dict[str, list[str]]:
+        """Head → its labels, where it has some."""
+        return vocabularies_of(self.heads)
+
     def load(self) -> MultiTaskModel:
         """The model.
 
@@ -60,12 +66,17 @@ class Checkpoint:
         return load_saved(self.path, self.name, **({"revision": self.revision} if self.revision else {}))
 
 
+def vocabularies_of(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Head → its labels, of the heads that have some."""
+    return {name: list(spec["labels"]) for name, spec in heads.items() if "labels" in spec}
+
+
 def load_saved(path: str, name: str, **options: Any) -> MultiTaskModel:
     """Load a multi-task model with its tokenizer, and check that its files belong together.
 
     Args:
         path: Folder or Hub id.
-        name: As it was asked for, for messages.
+        name: As it was given, for messages.
         **options: Of `MultiTaskModel.from_pretrained`.
 
     Raises:

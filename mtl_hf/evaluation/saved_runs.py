@@ -1,19 +1,19 @@
 """The `run.yaml` that comes with a saved model: which data it names, and what of it is never run.
 
-Notable: whoever made the model wrote that file, so nothing in it may run code: metrics that are Python files or
+Notable: the file comes from the author of the model, so nothing in it may run code: metrics that are Python files or
 repositories are left out, and data are read only by loaders that parse plain formats. A config that the user gives
 (`--config`), overrides on the command line and `--trust-remote-code` are the user's own choice.
 """
 
 import logging
-import re
-from collections.abc import Collection, Mapping, Sequence
-from importlib import util
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, resolve_path
+from ..data.files import list_paths
 from ..data.labels import TaskData
+from ..data.sources import packaged_loaders
 from ..metrics import metric_names
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,7 @@ def check_saved_run(run: RunConfig, path: Path) -> None:
         if source.loader.pop("trust_remote_code", None) is not None:
             logger.warning("%s: `sources.%s.trust_remote_code` is ignored.", path, name)
         kind = str(source.path)
-        packaged = re.fullmatch(r"\w+", kind) and util.find_spec(f"datasets.packaged_modules.{kind}")
-        if kind.endswith(".py") or (packaged and kind not in _LOADERS):
+        if kind.endswith(".py") or kind in packaged_loaders() - _LOADERS:
             raise ValueError(
                 f"{path}: `sources.{name}.path` is {kind!r}, which a config that came with a model may not name: it may"
                 f" run code. If you trust it, give {path} itself as the config (or `evaluate` --trust-remote-code)."
@@ -56,7 +55,7 @@ def log_data(run: RunConfig, path: Path) -> None:
     for source in run.sources.values():
         if str(source.path) not in _LOADERS:
             named[str(source.path)] = None
-        for file in [*_files(source.data_files), *_files(source.loader.get("data_dir"))]:
+        for file in [*list_paths(source.data_files), *list_paths(source.loader.get("data_dir"))]:
             if not Path(resolve_path(file)).resolve().is_relative_to(folder):
                 named[file] = None
     if named:
@@ -84,11 +83,3 @@ def drop_metrics(tasks: Mapping[str, TaskData], path: Path, overrides: Sequence[
             path, "; ".join(f"{name}: {', '.join(map(str, metrics))}" for name, metrics in dropped.items() if metrics),
             path,
         )  # fmt: skip
-
-
-def _files(files: Any) -> list[str]:
-    if isinstance(files, Mapping):
-        files = list(files.values())
-    if isinstance(files, Collection) and not isinstance(files, str):
-        return [path for item in files for path in _files(item)]
-    return [] if files is None else [str(files)]

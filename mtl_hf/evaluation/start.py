@@ -21,7 +21,7 @@ from ..data.sources import SourceData
 from ..modeling.heads import answers_texts, build_head
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.trainer import MultiTaskTrainer
-from .saved_models import Checkpoint, find_checkpoint
+from .saved_models import Checkpoint, find_checkpoint, vocabularies_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Start:
     @property
     def vocabularies(self) -> dict[str, list[str]]:
         """Task → the labels of its head, where it has some."""
-        return {name: list(spec["labels"]) for name, spec in self.heads.items() if "labels" in spec}
+        return vocabularies_of(self.heads)
 
 
 def find_start(run: RunConfig) -> Start | None:

@@ -11,7 +11,7 @@ import math
 import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .. import __version__
 from ..config import Card, RunConfig, Source, Task, typed
 from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
-from ..data.sources import SPLITS, SourceData
+from ..data.sources import SPLITS, SourceData, packaged_loaders
 from ..evaluation.report import show_number
 from ..evaluation.saved_models import RUN_FILE, check_name, num_parameters, run_file
 from ..files import write_whole
@@ -492,11 +492,7 @@ def _hub_id(name: str) -> str | None:
 
 def _dataset_id(source: Source) -> str | None:
     """The Hub id of a source's data set; None for files and for rows handed over in Python."""
-    if source.path is None or (
-        re.fullmatch(r"[a-z]+", source.path) and util.find_spec(f"datasets.packaged_modules.{source.path}")
-    ):
-        return None
-    return _hub_id(source.path)
+    return None if source.path is None or source.path in packaged_loaders() else _hub_id(source.path)
 
 
 def _where(source: Source) -> Markdown:

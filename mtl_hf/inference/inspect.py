@@ -38,10 +38,8 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
     start = find_start(run) if saved is None else None
     checkpoint = start.checkpoint if start else saved
     sources = load_sources(run)
-    vocabularies = (
-        {} if saved is None else {name: own["labels"] for name, own in saved.heads.items() if "labels" in own}
-    )
-    tasks = build_tasks(run, sources, start.vocabularies if start else vocabularies)
+    given = start or saved
+    tasks = build_tasks(run, sources, given.vocabularies if given else None)
     words = any(task.form == "words" for task in tasks.values())
     options: dict[str, Any] = {"revision": run.model.revision or "main"}
     if checkpoint:
@@ -80,7 +78,7 @@ def _names_model(config: Any) -> bool:
 
 
 def _run_of(saved: Checkpoint, overrides: Sequence[str]) -> RunConfig:
-    """What a saved model was trained by."""
+    """The config that a saved model was trained with."""
     if saved.run is None:
         raise ValueError(f"{saved.name} has no {RUN_FILE}, which would name its data: give a config instead.")
     run = RunConfig.load(saved.run, overrides)

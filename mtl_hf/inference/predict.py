@@ -116,7 +116,7 @@ def predict(
 def _answers(
     model: MultiTaskModel, texts: Iterable[tuple[Any, Any]], heads: Sequence[str] | None, **options: Any
 ) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
-    """Yield the id, the text and the answers of each text; what cannot be asked is found before the first is read."""
+    """Yield the id, the text and the answers of each text; wrong options are refused before the first is read."""
     checked = ((name, check_text(one, number)) for number, (name, one) in enumerate(texts, start=1))
     kept, given = itertools.tee(checked)
     answers = model.predict_stream((one for _, one in given), heads=heads, **options)
@@ -247,6 +247,6 @@ def _several(columns: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _run_of(model: str) -> RunConfig | None:
-    """What a multi-task model was trained by, where its `run.yaml` is there."""
+    """The config that a multi-task model was trained with; None without its `run.yaml`."""
     path = find_checkpoint(model).run
     return RunConfig.load(path) if path else None

@@ -212,7 +212,7 @@ def words_of(text: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def check_texts(texts: Any) -> None:
-    """Raise `ValueError` if `texts` cannot be gone through one by one: a single one, say, or a mapping."""
+    """Raise `ValueError` if `texts` is no series of texts, but a single string, for example, or a mapping."""
     if isinstance(texts, str):
         raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
     if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):

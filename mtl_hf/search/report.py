@@ -17,8 +17,8 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.figures import COLOURS, save_figure
+from ..files import write_whole
 from ..metrics import loss_of, show_logged
-from ..training.checkpoints import write_whole
 from .study import REASON
 from .trials import Goal
 

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.compare import changed_lines
 from ..evaluation.inputs import changed_inputs
-from ..training.checkpoints import write_whole
+from ..files import write_whole
 from .space import Dimension, Search
 
 STUDY = "study.db"
@@ -168,7 +168,7 @@ def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
     if path.is_file():
         changed = changed_inputs(json.loads(path.read_text(encoding="utf-8")), inputs)
     elif (folder / STUDY).exists():
-        changed = ["it is not noted what they were trained on"]
+        changed = ["what they were trained on was not recorded"]
     else:
         changed = []
         write_whole(path, json.dumps(inputs, indent=2, ensure_ascii=False) + "\n")

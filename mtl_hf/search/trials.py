@@ -23,8 +23,8 @@ from transformers.trainer_utils import HPSearchBackend
 from ..config import MaskSecrets, RunConfig, masked_message
 from ..evaluation.saved_models import RUN_FILE
 from ..evaluation.variants import output_override
+from ..files import write_whole
 from ..run import build, flush_denormals
-from ..training.checkpoints import write_whole
 from .plan import OF_TRIALS
 from .space import Dimension
 from .study import REASON, StudyFolder

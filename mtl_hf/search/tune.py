@@ -19,7 +19,7 @@ from ..config import RunConfig
 from ..evaluation.figures import check_matplotlib
 from ..evaluation.inputs import run_inputs
 from ..evaluation.variants import output_override
-from ..training.checkpoints import write_whole
+from ..files import write_whole
 from .plan import num_trials, read_checked
 from .space import Dimension, Search, show_declared
 

@@ -28,6 +28,7 @@ from .choices import read_choice
 from .frozen_states import check_cache
 from .gradients import check_aggregation
 from .optimizer import check_rates
+from .processes import is_first_process
 from .progress import shows_bars
 from .ranges import check_numbers
 from .sampling import check_sampling
@@ -107,7 +108,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", *LOSS_LIKE))
         check_fsdp_device(wrapper, self.use_cpu)
         super().__post_init__()
-        if os.environ.get("RANK", "0") == "0":
+        if is_first_process():
             for note in notes:
                 logger.info("%s", note)
         self._refuse_reentrant()

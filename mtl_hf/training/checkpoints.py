@@ -19,8 +19,7 @@ import datasets
 from ..data.collator import fingerprint
 from ..data.labels import TaskData
 from ..data.rows import EncodedSplit
-from ..files import draft_of
-from ..files import write_whole as write_whole  # others look for it here
+from ..files import draft_of, write_whole
 from ..metrics import score_weight
 from ..modeling.configuration_multitask import MultiTaskConfig
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .checkpoints import write_whole
+from ..files import write_whole
 from .conflict_report import CONFLICTS_FILE, conflict_sentences, read_conflicts
 from .gradients import filled, inner_products, join
 from .optimizer import Part

@@ -1,7 +1,7 @@
 """A run keeps its folder to itself: a second one that would write there is refused before it has written anything.
 
-Notable: the lock is the operating system's (`flock`), which lets go of it when the process dies, however it dies. The
-file that it is on holds who has it, for the message, and is removed at the end.
+Notable: the lock is the operating system's (`flock`), which releases it when the process ends, however it ends. The
+locked file names the process, for messages, and is removed at the end.
 """
 
 import json
@@ -23,11 +23,11 @@ PATIENCE = 1  # seconds: a process that is just ending still has it
 
 @contextmanager
 def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
-    """Keep other runs out of a folder meanwhile. The folder is made; if nothing came into it, it is removed again.
+    """Keep other runs out of a folder during the block. The folder is made, and removed if it is empty at the end.
 
     Args:
         folder: The folder.
-        parameter: What names it, for messages.
+        parameter: The parameter that names it, for messages.
 
     Raises:
         ValueError: Another run has it, or it is a file.
@@ -53,7 +53,7 @@ def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
         )
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is released: whoever waits for this file then tries a new one
+        path.unlink(missing_ok=True)  # before it is released: a process that waits for this file then tries a new one
         lock.release()
         for place in made:
             if not place.is_dir() or any(place.iterdir()):
@@ -62,7 +62,7 @@ def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
 
 
 def _owner(path: Path) -> str:
-    """Whoever has, or had, a lock, in words."""
+    """The process that has, or had, a lock, in words."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         return f"process {known['process']} on {known['host']} (since {known['since']})"

@@ -32,11 +32,11 @@ def shows_bars() -> bool:
 
 @contextmanager
 def kept_log() -> Iterator[Callable[[Path], None]]:
-    """Keep the package's log meanwhile.
+    """Write the package's log of the block to a file.
 
     Yields:
-        A function of a file, from whose call on the log is written there, after what the file holds; what was logged
-        before comes first. Without that call nothing is written.
+        A function of a path. Its call appends to that file what was logged so far and, from then on, each line.
+        Without the call nothing is written.
     """
     package = logging.getLogger("mtl_hf")
     early = MemoryHandler(100_000, flushLevel=sys.maxsize, flushOnClose=False)
@@ -56,10 +56,10 @@ def kept_log() -> Iterator[Callable[[Path], None]]:
     try:
         yield begin
     except BaseException as error:
-        # Whoever catches it shows it; here it is the last line.
-        told = f"{type(error).__name__}: {error}".removesuffix(": ")
+        # The caller shows it; here it is the last line.
+        last = f"{type(error).__name__}: {error}".removesuffix(": ")
         for handler in handlers[1:]:
-            handler.handle(logging.LogRecord(package.name, logging.ERROR, __file__, 0, told, None, None))
+            handler.handle(logging.LogRecord(package.name, logging.ERROR, __file__, 0, last, None, None))
         raise
     finally:
         for handler in handlers:

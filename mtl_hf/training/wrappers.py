@@ -1,7 +1,7 @@
 """What wraps the model in a run (DDP, FSDP, DeepSpeed, or nothing): what was requested, and what accelerate made of it.
 
-Notable: accelerate wraps a model in DDP where FSDP was requested on a CPU, and says nothing. A run is compared with its
-request before its first step.
+Notable: accelerate wraps a model in DDP where FSDP was requested on a CPU, without a warning. A run is compared with
+its request before its first step.
 """
 
 import os

@@ -52,6 +52,9 @@ REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
     "a word a row": ("csv", words_in_rows(), "words in `Word`, their tags in `Tag`, .* numbered in `Sentence #`"),
     "a number at the first word": ("csv", words_in_rows(first_only=True), "one word a row: .*numbered in `Sentence #`"),
     "a word a row alone": ("csv", words_in_rows(numbered=False), r'a row: .*{"Word": \["Ana", "flew"\], "Tag"'),
+    "a word a row with tags without types": (
+        "csv", [row | {"Tag": row["Tag"][0]} for row in words_in_rows(numbered=False)], "words in `Word`, .* in `Tag`"
+    ),
     "doccano": (
         "jsonl", [{"text": " ".join(words), "label": spans} for (words, _), spans in PAIRS],
         r'the column \'label\' looks like entities as spans of characters, .* \(\[0, 3, "PER"\]\)',

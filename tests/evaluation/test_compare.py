@@ -187,7 +187,7 @@ def test_a_run_of_before_inputs_were_noted_is_trained_again(
     checkpoint = tmp_path / "out" / "runs" / "together" / "seed-13" / "checkpoint-5"  # nothing goes on from it either
     checkpoint.mkdir()
     assert comparing.go() == ["together/seed-13"]
-    assert "1 of 3 runs are trained again, since it is not noted what it was trained on" in caplog.text
+    assert "1 of 3 runs are trained again, since what it was trained on was not recorded" in caplog.text
     assert not checkpoint.exists()
 
 

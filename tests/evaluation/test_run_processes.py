@@ -57,7 +57,7 @@ def test_runs_and_what_they_launch_die_with_a_parent_that_is_killed(tmp_path: Pa
 
 def test_a_run_that_takes_long_to_end_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     slow = (
-        "import atexit, signal, time, mtl_hf.training.child as child\nchild.GRACE = 1\n"
+        "import atexit, signal, time, mtl_hf.evaluation.run_child as child\nchild.GRACE = 1\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\natexit.register(time.sleep, 60)\n" + RUN
     )
     parent = subprocess.Popen([sys.executable, "-c", PARENT % slow, str(tmp_path / "one")])

@@ -386,7 +386,7 @@ def test_trials_of_other_data_models_or_packages_are_not_mixed(
         patch.setattr(inputs, "__version__", "99")
         refused("mtl_hf was .* and is 99")
     (folder / "out" / "inputs.json").unlink()
-    refused("it is not noted what they were trained on")
+    refused("what they were trained on was not recorded")
 
 
 def test_data_that_change_during_a_search_end_it(folder: Path, stand_in: Any) -> None:

@@ -22,7 +22,7 @@ def end_with_parent() -> list[str]:
     """
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # nobody else reads from the pipe
+    os.dup2(nothing, 0)  # so that nothing else reads from the pipe
     os.close(nothing)
     line = b""
     while not line.endswith(b"\n"):
