@@ -376,7 +376,7 @@ def test_rows_with_tags_that_do_not_fit_are_dropped_and_named(mistake: str, tmp_
     yaml = draft_config([path])
     assert f"    drop_bad_rows: true  # 1 of the tags do not fit BIO, as {mistake!r} in row 7 of {path}\n" in yaml
     config = runs(yaml, tmp_path)
-    assert build_tasks(config, load_sources(config))["tags"].labels == ["B-PER", "O"]
+    assert build_tasks(config, load_sources(config))["tags"].labels == ["O", "B-PER"]
 
 
 def test_tags_that_are_always_the_same_are_left_out(tmp_path: Path) -> None:

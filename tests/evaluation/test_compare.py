@@ -66,7 +66,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.usefixtures("processes")
 def test_runs_are_processes_and_one_that_fails_keeps_no_other_from_being_finished(config: Path, tmp_path: Path) -> None:
     variants = tmp_path / "variants.yaml"
-    variants.write_text("fine: []\nbroken: [training.learning_rate=1e30]\n", encoding="utf-8")  # found only in training
+    variants.write_text(
+        "fine: []\nbroken: [training.learning_rate=1000, training.weight_decay=1000]\n", encoding="utf-8"
+    )  # found only in training
     out = tmp_path / "out"
     with pytest.raises(
         ChildProcessError, match=r"1 of 2 runs failed(.|\n)*broken/seed-13: .*all of it in .*seed-13.log"
@@ -120,6 +122,24 @@ def test_a_comparison_is_written_and_gone_on_with(
         assert again["variants"][variant]["tasks"] == result["variants"][variant]["tasks"]
     with pytest.raises(ValueError, match=r"a comparison of other settings .*learning_rate: 0\.5"):
         compare(config, ["training.learning_rate=0.5"], seeds=1, to=folder, plot=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("comparison.json", '{"split": "test", "models": {}}', r"which holds results \(comparison\.json\)"),
+        ("comparison.json", '{"name": "other"}', r"which holds the comparison 'other' \(comparison\.json\)"),
+        ("run.yaml", "", "which holds a model"),
+        ("config.json", "{}", "which holds a model"),
+    ],
+)
+def test_other_results_are_not_replaced(name: str, content: str, message: str, config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        compare(config, seeds=1, to=folder, plot=False)
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == {name: content}
 
 
 class Comparing:

@@ -170,7 +170,11 @@ def grid_order(sets: dict[str, list[str]], seed: int) -> list[str]:
 
 
 def test_trials_that_fail_say_why_and_the_search_goes_on(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    sets = {"fine": [], "refused": ["training.policy=fixed"], "broken": ["training.learning_rate=1e30"]}
+    sets = {
+        "fine": [],
+        "refused": ["training.policy=fixed"],
+        "broken": ["training.learning_rate=1000", "training.weight_decay=1000"],
+    }
     # Without the best checkpoint at its end a run is what it is at its end.
     path = write_search(folder, space={"s": sets}, sampler="grid", overrides=["training.load_best_model_at_end=false"])
     result = tune(path, to=folder / "out", plot=False)
