@@ -263,7 +263,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help="texts, or pairs with a tab between them (default: --file, or lines of standard input)",
     )
-    predict.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet), or else lines of text")
+    predict.add_argument(
+        "--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet; .conll as in training), or else lines of text"
+    )
     predict.add_argument(
         "--text",
         metavar="COLUMN",
@@ -511,7 +513,7 @@ def _embed(arguments: argparse.Namespace) -> None:
     from datasets import Dataset
 
     from .data.describe_file import TEXT_COLUMNS
-    from .data.files import has_rows
+    from .data.files import has_rows, is_conll
     from .data.sources import load_file
     from .inference.embed import cosine_table, embed, sample_sentences, text_column
 
@@ -524,7 +526,7 @@ def _embed(arguments: argparse.Namespace) -> None:
             raise ValueError("give texts, `--file` or `--samples`, not several.")
         rows = sample_sentences()
         drawing = {"color": "theme"} | drawing
-    elif arguments.file and not arguments.texts and has_rows(arguments.file):
+    elif arguments.file and not arguments.texts and (has_rows(arguments.file) or is_conll(arguments.file)):
         rows = load_file(arguments.file, as_text=[arguments.text] if arguments.text else TEXT_COLUMNS)
     else:
         rows = Dataset.from_dict({"text": list(_texts(arguments))})

@@ -361,10 +361,11 @@ def _check_folder(folder: Path, reuse: bool) -> None:
             f" ({', '.join(held[:5])}): choose another folder."
         )
     if held and not reuse:
+        finished = f" {more_training(folder)}" if "metrics.json" in held else ""
         raise ValueError(
             f"`training.output_dir`: {folder} holds a run already; choose another folder, go on with --resume"
             " (`resume=True` in Python), or replace it with --overwrite (`overwrite=True`), which removes what that run"
-            " wrote and nothing else."
+            f" wrote and nothing else.{finished}"
         )
 
 

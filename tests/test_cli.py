@@ -493,6 +493,9 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["embed", "{folder}", *("text" for _ in range(31))], "there are 31 texts, too many for a table"),
         (["embed", "{folder}", "text", "--pooling", "middle"], "`pooling` is 'middle'"),
         (["embed", "{folder}", "--file", "/nowhere/rows.csv"], "there is no file /nowhere/rows.csv."),
+        (["embed", "{folder}", "--file", "{conll}"], "rows.conll ends in '.conll'; files of rows end in .jsonl"),
+        (["predict", "{folder}", "--file", "{conll}"], "rows.conll is a CoNLL file, and no source of the model's run"),
+        (["evaluate", "{folder}", "--data", "{conll}"], "rows.conll is a CoNLL file, and no source of the model's run"),
         (["export-encoder", "/nowhere", "--to", "x"], "/nowhere is not a saved model: there is no such folder."),
         (["push", "/nowhere", "ada/model"], "/nowhere is not a saved model: there is no such folder."),
         (["push", "{folder}", "a/b/c"], "`repo` is 'a/b/c'"),
@@ -502,6 +505,8 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
 )
 def test_what_is_wrong_is_said_in_one_line(argv, expected, config, folder):
     places = {"{config}": config, "{folder}": folder, "{rows}": config.parent / "rows.jsonl"}
+    places["{conll}"] = config.parent / "rows.conll"
+    places["{conll}"].write_text("play O\n", encoding="utf-8")
     places["{rows}"].write_text('{"tokens": ["play"], "stars": 3}\n', encoding="utf-8")
     assert expected in refusal(*(places.get(part, part) for part in argv))
 

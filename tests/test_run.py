@@ -385,6 +385,8 @@ def test_a_finished_run_without_checkpoints_is_not_replaced_by_resuming(encoder_
     finished = r"is finished and has no checkpoint to go on from(.|\n)*for longer, .* `model: {from: .*run}`"
     with pytest.raises(ValueError, match=finished):
         mtl_hf.train(config, resume=True)
+    with pytest.raises(ValueError, match=r"holds a run already; .*for longer, .* `model: {from: .*run}`"):
+        mtl_hf.train(config)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == written
 
 

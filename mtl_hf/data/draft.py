@@ -26,7 +26,7 @@ from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, 
 from .headers import header_problem
 from .labels import TASK_TYPES, is_far
 from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
-from .tag_schemes import is_span_tag
+from .tag_schemes import Scheme, is_span_tag, recognise
 from .token_counts import COUNTED, count_tokens, load_counter
 
 logger = logging.getLogger(__name__)
@@ -617,9 +617,38 @@ def _write_source(source: DraftSource) -> list[str]:
     text = source.text if len(source.text) > 1 else source.text[0]
     lines += [f"  {source.name}:", f"    path: {loader}", f"    data_files: {flow(files)}"]
     lines += [f"    {key}: {flow(value)}" for key, value in (*arguments.items(), ("text", text))]
-    if blank := sum(found.num_blank for column in source.text for found in source.columns(column)):
-        lines.append(f"    drop_bad_rows: true  # {blank:,} texts are missing")
+    blank = sum(found.num_blank for column in source.text for found in source.columns(column))
+    problems = [f"{blank:,} texts are missing"] if blank else []
+    problems += [found for column in source.tasks if (found := _misfits(source, column))]
+    if problems:
+        lines.append(f"    drop_bad_rows: true  # {_printable('; '.join(problems))}")
     return lines
+
+
+def _scheme(source: DraftSource, column: str) -> Scheme | None:
+    """The scheme of a column's tags, in all files; None where it does not hold tags of spans."""
+    if source.tasks[column] != "token_classification" or source.first.columns[column].kind != "words":
+        return None
+    return recognise(tags for _, _, tags in _all_tags(source, column))
+
+
+def _all_tags(source: DraftSource, column: str) -> Iterator[tuple[str, int, list[str | None]]]:
+    """Path, number and tags of the rows of every file, without the spaces around tags; None where a word has none."""
+    for file in source.all_files:
+        for number, tags in enumerate(file.rows[column], start=1):
+            yield file.path, number, [None if tag is None else tag.strip() for tag in tags or ()]
+
+
+def _misfits(source: DraftSource, column: str) -> str:
+    """How many tags do not fit the scheme of the others, and where the first of them is; empty where all do."""
+    scheme = _scheme(source, column)
+    found = [
+        f"{tag!r} in row {number} of {path}"
+        for path, number, tags in (_all_tags(source, column) if scheme else ())
+        for tag in tags
+        if scheme and tag is not None and scheme.split(tag) is None
+    ]
+    return f"{len(found):,} of the {column} do not fit {scheme}, as {found[0]}" if found else ""
 
 
 def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[str]:
@@ -632,6 +661,8 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
         more = "" if found.num_distinct <= len(found.common) else ", ..."
         seen = f"{found.num_distinct:,} labels, {found.num_values:,} {of} in train: {common}{more}"
         seen += _names_missing(found, kind) or _plain_tags(found, kind)
+        if (scheme := _scheme(source, column)) and not scheme.is_bio:
+            seen += f"; {scheme} tags, read as BIO"
         if kind == "multi_label_classification" and (length := one_hot_length(found, source.first.rows[column])):
             task["labels"] = [f"label_{number}" for number in range(length)]
             seen = f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .describe_file import Loader
-from .files import FILE_LOADERS, find_separator, has_rows, loader_of
+from .files import CONLL_ENDINGS, FILE_LOADERS, find_separator, has_rows, loader_of
 from .shapes import conll_columns
 from .sources import SPLITS
 
@@ -20,7 +20,7 @@ SPLIT_WORDS = {
 }  # fmt: skip
 
 
-CONLL_ENDINGS = (".conll", ".txt", ".iob", ".bio")  # of files that may be CoNLL
+MAYBE_CONLL = (*CONLL_ENDINGS, ".txt")
 
 
 def expand_folders(paths: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
@@ -68,7 +68,7 @@ def _no_rows(path: str) -> str:
                 return ""
     if has_rows(path):
         return ""
-    if ending in CONLL_ENDINGS:
+    if ending in MAYBE_CONLL:
         return "" if conll_columns(path) else "lines of text without labels"
     return f"ends in {ending!r}" if ending else "has no ending"
 
@@ -84,7 +84,7 @@ def find_loader(path: str, sep: str | None = None) -> Loader | None:
         ValueError: A CoNLL file that cannot be read yet, or one that cannot be opened.
     """
     ending = Path(path).suffix.lower()
-    if ending in CONLL_ENDINGS and os.path.isfile(path):
+    if ending in MAYBE_CONLL and os.path.isfile(path):
         names = conll_columns(path)
         return ("conll", {"column_names": names}) if names else None
     if not has_rows(path) or not os.path.isfile(path):

@@ -31,6 +31,7 @@ FILE_LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tsv": ("csv", {"sep": "\t", "quoting": csv.QUOTE_NONE}),  # or a quote that opens a cell takes rows in with it
     ".parquet": ("parquet", {}),
 }
+CONLL_ENDINGS = (".conll", ".iob", ".bio")
 SEPARATORS = (",", ";", "\t", "|")
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 PACKED = (".zip", ".zst", ".lz4", ".7z")  # compressed files that only `datasets` opens
@@ -38,8 +39,13 @@ EXCEL_HINT = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)  # the first line of so
 
 
 def has_rows(path: str | Path) -> bool:
-    """Whether a file is one of rows with columns, by its ending; any other is one of lines."""
+    """Whether a file is one of rows with columns, by its ending; any other is one of lines, or CoNLL."""
     return _ending(path) in FILE_LOADERS
+
+
+def is_conll(path: str | Path) -> bool:
+    """Whether a file is CoNLL, by its ending. What its columns are is not in it."""
+    return _ending(path) in CONLL_ENDINGS
 
 
 def loader_of(path: str | Path) -> tuple[str, dict[str, Any]]:

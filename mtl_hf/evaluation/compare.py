@@ -36,7 +36,7 @@ from .figures import check_matplotlib
 from .inputs import changed_inputs, run_inputs
 from .report import json_value
 from .run_processes import RunProcesses
-from .saved_models import find_checkpoint, num_parameters
+from .saved_models import RUN_FILE, find_checkpoint, num_parameters
 from .variants import ALONE, TOGETHER, Comparison, PlannedRun, output_override, plan_runs, read_comparison
 
 logger = logging.getLogger(__name__)
@@ -74,8 +74,8 @@ def compare(
         What `comparison.json` holds (see `collect`); with `dry_run` the steps of each model.
 
     Raises:
-        ValueError: Anything wrong with a file or a run's config, a folder with runs of other settings or in use by
-            another comparison, or data that changed while runs were trained.
+        ValueError: Anything wrong with a file or a run's config, a folder with other results, with runs of other
+            settings or in use by another comparison, or data that changed while runs were trained.
         ChildProcessError: A run failed; the others are finished and kept.
     """
     if plot:
@@ -84,6 +84,7 @@ def compare(
         raise ValueError(f"`jobs` is {jobs}; it is at least 1.")
     comparison = read_comparison(config, variants, seeds)
     folder = Path(to) if to is not None else Path("outputs") / "compare" / Path(config).stem
+    _check_folder(folder, Path(config).stem)
     first, runs = plan_runs(comparison, folder, overrides)
     with nullcontext() if dry_run else hold_folder(folder, "to"):
         for run in [*first, *runs]:
@@ -113,6 +114,22 @@ def compare(
             plot_curves(result, folder)
     logger.info("Written to %s.", folder)
     return result
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    """Refuse a folder with other results, which those of the comparison `name` would replace or stand among."""
+    if (folder / RUN_FILE).exists() or (folder / "config.json").exists():
+        raise ValueError(f"`to` is {folder}, which holds a model: choose another folder.")
+    path = folder / "comparison.json"
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["name"]
+    except (ValueError, LookupError, TypeError):  # `evaluate` writes such a file, too
+        found = None
+    if found != name:
+        whose = "results" if found is None else f"the comparison {found!r}"
+        raise ValueError(f"`to` is {folder}, which holds {whose} ({path.name}): choose another folder.")
 
 
 def _write(result: Mapping[str, Any], folder: Path) -> None:

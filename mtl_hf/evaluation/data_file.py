@@ -7,7 +7,7 @@ are called as the head is (labels) or as texts usually are; what stays open is a
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import datasets
 
 from ..config import Model, RunConfig, Source, Task, nearest
 from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
+from ..data.files import is_conll
 from ..data.labels import TASK_TYPES
 from ..data.sources import load_file
 from ..modeling.encoding import PAIRED
@@ -33,7 +34,7 @@ def config_of_file(
     """The config that scores heads on a file, whose rows become its split `test`.
 
     Args:
-        path: A file of `data.files.FILE_LOADERS`.
+        path: A file of `data.files.FILE_LOADERS`, or a CoNLL file where the run has read one.
         heads: Head → its specification.
         run: What the model was trained by: where the file has its columns they are read as there.
         text: The column with the text, or two for pairs with a comma between.
@@ -42,7 +43,7 @@ def config_of_file(
     Raises:
         ValueError: The file cannot be read, or which column is what cannot be told.
     """
-    rows = load_file(path)
+    rows = load_rows(path, run)
     tasks = {} if run is None else run.tasks
     chosen = _label_columns(str(path), rows.column_names, heads, tasks, labels or {})
     texts: dict[tuple[str | tuple[str, ...], str], str] = {}  # text columns, and the task that has them alone
@@ -72,7 +73,7 @@ def config_of_file(
     names = {task.label for task in scored.values() if task.label and TASK_TYPES[task.type].has_vocabulary}
     read = [[columns] if isinstance(columns, str) else columns for columns, _ in texts]
     if any(not _is_text(rows.features[column]) for column in names.union(*read)):
-        rows = load_file(path, as_text=names.union(*read))  # codes and texts of digits
+        rows = load_rows(path, run, as_text=names.union(*read))  # codes and texts of digits
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
         sources={
@@ -82,6 +83,28 @@ def config_of_file(
         tasks=scored,
         training={} if run is None else run.training,
     )
+
+
+def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] = ()) -> datasets.Dataset:
+    """The rows of a file; CoNLL files have the columns that the run's own have.
+
+    Args:
+        path: The file.
+        run: What the model was trained by.
+        as_text: As of `load_file`.
+
+    Raises:
+        ValueError: The file cannot be read, or it is a CoNLL file and the run has read none.
+    """
+    if not is_conll(path):
+        return load_file(path, as_text)
+    own = [source.loader for source in run.sources.values() if source.path == "conll"] if run is not None else []
+    if not own:
+        raise ValueError(
+            f"{path} is a CoNLL file, and no source of the model's run has `path: conll`, which would name its columns:"
+            ' convert it to .jsonl, a sentence a row: {"tokens": ["Ana", "flew", "to", "Riga"]}.'
+        )
+    return load_file(path, as_text, ("conll", own[0]))
 
 
 def _label_columns(

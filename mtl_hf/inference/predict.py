@@ -18,9 +18,8 @@ import datasets
 from tqdm.auto import tqdm
 
 from ..config import RunConfig
-from ..data.files import check_encoding, has_rows, read_lines
-from ..data.sources import load_file
-from ..evaluation.data_file import find_text_columns, text_columns
+from ..data.files import check_encoding, has_rows, is_conll, read_lines
+from ..evaluation.data_file import find_text_columns, load_rows, text_columns
 from ..evaluation.saved_models import find_checkpoint
 from ..files import check_file, whole_file
 from ..metrics import round_numbers
@@ -49,7 +48,8 @@ def predict(
         model: As `load_model` takes it.
         texts: Texts; where a head that is asked reads pairs, pairs with a tab between them. Without any and without
             `file` standard input is read.
-        file: Rows (its ending one of `FILE_LOADERS`), or else lines of text.
+        file: Rows (its ending one of `FILE_LOADERS`, or of CoNLL where the model's run has read such files), or else
+            lines of text.
         text: The column of the text, or two for pairs with a comma between; by default that of training, or one called
             as texts usually are. On standard input it says that the lines are JSON objects.
         to: The file to write, which gets its name once all texts are answered; by default standard output.
@@ -64,14 +64,15 @@ def predict(
         raise ValueError("give texts or `--file`, not both.")
     if not texts and not file and sys.stdin.isatty():
         raise ValueError("there is no text: give some, or `--file`, or pipe lines in.")
-    of_rows = file is not None and has_rows(file)
+    of_rows = file is not None and (has_rows(file) or is_conll(file))
     if text and (texts or (file and not of_rows)):
         raise ValueError(f"`--text {text}`: {file or 'the command line'} has lines of text, and no columns.")
     if to and file and os.path.exists(to) and os.path.samefile(to, file):
         raise ValueError(f"`--to` is {to}, the file with the texts.")
     if to:
         check_file(to, "--to", overwrite=overwrite)
-    rows = load_file(file) if file and of_rows else None
+    run = _run_of(model) if file and is_conll(file) else None  # names the columns
+    rows = load_rows(file, run) if file and of_rows else None
     if file and not of_rows:
         check_encoding(file, "utf-8")
     answerer = load_model(model)
@@ -82,7 +83,7 @@ def predict(
         columns = _columns(answerer, model, str(file), rows, text, heads)
         chosen = [column for own in columns for column in own]
         if any(getattr(rows.features[column], "dtype", None) in ("int64", "float64") for column in chosen):
-            rows = load_file(str(file), as_text=chosen)  # a text of digits is a text
+            rows = load_rows(str(file), run, chosen)  # a text of digits is a text
         streams = [(_of_rows(str(file), rows, own), names) for own, names in columns.items()]
     elif text:
         streams = [(_of_objects(text), heads)]

@@ -81,7 +81,10 @@ def own_config(name_or_path: str, **where: Any) -> MultiTaskConfig | None:
     """
     found = read_config(name_or_path, **where)
     if found.get("model_type") != MultiTaskConfig.model_type:
-        check_sizes(found)
+        try:
+            check_sizes(found)
+        except ValueError as error:
+            raise ValueError(f"{name_or_path} cannot be loaded: config.json: {error}") from None
         return None
     check_config(found, name_or_path)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 
-from .checking import DAMAGED, explain
+from .checking import DAMAGED, check_sizes, explain
 from .encoding import load_tokenizer, longest_input
 
 
@@ -51,9 +51,10 @@ def load_encoder(
 
 
 def check_fields(changes: dict[str, Any], config: Any) -> None:
-    """Raise `ValueError` for a field to change that an encoder's configuration does not have."""
+    """Raise `ValueError` for a field to change that an encoder's configuration does not have, or an absurd size."""
     if unknown := [field for field in changes if not hasattr(config, field)]:
         raise ValueError(f"`encoder_config`: {unknown[0]!r} is no field of {type(config).__name__}.")
+    check_sizes(changes, "encoder_config.")
 
 
 def resize(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:

@@ -352,7 +352,8 @@ def test_decimals_called_labels_in_csv_are_codes_and_else_numbers(tmp_path: Path
 @pytest.mark.parametrize(
     ("inside", "comment"),
     [("PER", "; these are labels of words: if they are types of spans, add `labels: {O: O, PER: I-PER}`"),
-     ("B-PER", ""), ("b-per", ""), ("PER-B", ""), ("B", "")],
+     ("B-PER", ""), ("b-per", "; BIO (as b-per) tags, read as BIO"), ("PER-B", "; BIO (as PER-B) tags, read as BIO"),
+     ("B", "; BIO (without types) tags, read as BIO")],
 )  # fmt: skip
 def test_tags_without_a_scheme_get_a_comment(inside: str, comment: str, tmp_path: Path) -> None:
     words = [row["body"].split() for row in review_rows()]
@@ -361,9 +362,21 @@ def test_tags_without_a_scheme_get_a_comment(inside: str, comment: str, tmp_path
     (line,) = [line for line in yaml.splitlines() if line.startswith("  # tags: 2 labels")]
     assert line.partition(";")[1] + line.partition(";")[2] == comment
     config = runs(
-        yaml.replace("label: tags}", "label: tags, labels: {O: O, PER: I-PER}}") if comment else yaml, tmp_path
+        yaml.replace("label: tags}", "label: tags, labels: {O: O, PER: I-PER}}") if inside == "PER" else yaml, tmp_path
     )
-    assert not comment or build_tasks(config, load_sources(config))["tags"].spans
+    assert build_tasks(config, load_sources(config))["tags"].spans
+
+
+@pytest.mark.parametrize("mistake", ["-", "", "o", "0"])
+def test_rows_with_tags_that_do_not_fit_are_dropped_and_named(mistake: str, tmp_path: Path) -> None:
+    words = [row["body"].split() for row in review_rows()]
+    rows = [{"tokens": text, "tags": ["B-PER" if "o" in word else "O" for word in text]} for text in words]
+    rows[6]["tags"][1] = mistake
+    path = write(tmp_path / "rows.jsonl", rows)
+    yaml = draft_config([path])
+    assert f"    drop_bad_rows: true  # 1 of the tags do not fit BIO, as {mistake!r} in row 7 of {path}\n" in yaml
+    config = runs(yaml, tmp_path)
+    assert build_tasks(config, load_sources(config))["tags"].labels == ["O", "B-PER"]
 
 
 def test_tags_that_are_always_the_same_are_left_out(tmp_path: Path) -> None:

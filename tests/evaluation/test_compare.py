@@ -124,6 +124,24 @@ def test_a_comparison_is_written_and_gone_on_with(
         compare(config, ["training.learning_rate=0.5"], seeds=1, to=folder, plot=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("comparison.json", '{"split": "test", "models": {}}', r"which holds results \(comparison\.json\)"),
+        ("comparison.json", '{"name": "other"}', r"which holds the comparison 'other' \(comparison\.json\)"),
+        ("run.yaml", "", "which holds a model"),
+        ("config.json", "{}", "which holds a model"),
+    ],
+)
+def test_other_results_are_not_replaced(name: str, content: str, message: str, config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        compare(config, seeds=1, to=folder, plot=False)
+    assert {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()} == {name: content}
+
+
 class Comparing:
     """Runs of a comparison that are only said to be trained."""
 

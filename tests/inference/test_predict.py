@@ -1,12 +1,14 @@
 """Answers to files and streams: what is written when, which columns are read, what is said of texts that are cut."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 
 from mtl_hf.config import RunConfig
+from mtl_hf.evaluation.data_file import config_of_file
 from mtl_hf.inference import predict as module
 from mtl_hf.inference.embed import embed
 from mtl_hf.inference.predict import predict
@@ -134,6 +136,23 @@ def test_heads_that_read_different_columns_answer_the_same_row(of_pairs: Path, t
     assert first["same"] == pytest.approx(pair["same"], abs=1e-6)
     assert first["intent"]["label"] == single["intent"]["label"]
     assert {key for key in first if key not in ("id", "text")} == set(single) | set(pair)
+
+
+def test_conll_files_are_read_by_the_columns_of_the_run(of_pairs: Path, tmp_path: Path) -> None:
+    path, to = tmp_path / "new.conll", tmp_path / "answers.jsonl"
+    path.write_text("play NN O\njazz NN O\n\nin IN O\nparis NN B-city\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"new\.conll is a CoNLL file, and no source of the model's run"):
+        predict(str(of_pairs), file=str(path), to=str(to))
+    model = Path(shutil.copytree(of_pairs, tmp_path / "model"))
+    columns = "path: conll\n    column_names: [words, pos, slots]"
+    text = (model / "run.yaml").read_text(encoding="utf-8").replace("path: json", columns, 1)
+    (model / "run.yaml").write_text(text.replace("text: utterance", "text: words"), encoding="utf-8")
+    run = RunConfig.load(model / "run.yaml")
+    predict(str(model), file=str(path), to=str(to))
+    assert [line["text"] for line in read(to)] == [["play", "jazz"], ["in", "paris"]]
+    scored = config_of_file(path, {"slots": MultiTaskModel.from_pretrained(model).config.heads["slots"]}, run)
+    assert scored.tasks["slots"].label == "slots"
+    assert scored.sources["data"].dataset["test"]["slots"][:] == [["O", "O"], ["O", "B-city"]]
 
 
 def test_a_head_that_is_asked_for_needs_its_columns(of_pairs: Path, tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_from_encoder_takes_the_encoder_of_a_multi_task_model(model: MultiTaskMo
         MultiTaskModel.from_encoder(tmp_path, max_length=1000)
     with pytest.raises(ValueError, match="`encoder_config`: 'hiden' is no field of"):
         MultiTaskModel.from_encoder(tmp_path, encoder_config={"hiden": 1})
+    with pytest.raises(ValueError, match=r"`encoder_config\.num_hidden_layers` is 1,000,000; it is at most 1,024"):
+        MultiTaskModel.from_encoder(tmp_path, encoder_config={"num_hidden_layers": 10**6})
 
 
 def test_from_encoder_keeps_heads_where_asked(bert: MultiTaskModel, encoder_folder: str, tmp_path: Path) -> None:

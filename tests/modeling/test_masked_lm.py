@@ -284,6 +284,7 @@ def test_an_encoder_from_scratch_reads_no_weights(tmp_path: Path) -> None:
     [
         ({"hidden_size": 18}, "`hidden_size` is 18, which its 4 attention heads .* do not divide"),
         ({"num_hidden_layers": 0}, "`encoder_config.num_hidden_layers` is 0; it is a whole number"),
+        ({"num_hidden_layers": 10**6}, "`encoder_config.num_hidden_layers` is 1,000,000; it is at most 1,024"),
         ({"intermediate_size": "big"}, "`encoder_config.intermediate_size` is 'big'; it is a whole number"),
         ({"hidden": 4}, "'hidden' is no field of BertConfig"),
     ],
