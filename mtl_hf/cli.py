@@ -62,10 +62,16 @@ def main_train(argv: Sequence[str] | None = None) -> None:
 
 
 def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """As `parse_args`, but `a.b=c` may also come after flags, where argparse takes no more of a list."""
+    """As `parse_args`, but the items of a list may also come after flags, where argparse takes no more of them.
+
+    A config is followed by `a.b=c` only; models, texts, files and names are any words that do not begin with a dash.
+    """
     arguments, rest = parser.parse_known_args(argv)
-    place = next((name for name in ("models", "overrides") if hasattr(arguments, name)), None)
-    if unknown := [text for text in rest if not place or "=" not in text or text.startswith("-")]:
+    place = next(
+        (name for name in ("models", "texts", "files", "names", "overrides") if hasattr(arguments, name)), None
+    )
+    unknown = [text for text in rest if text.startswith("-") or not place or (place == "overrides" and "=" not in text)]
+    if unknown:
         parser.error(f"unrecognized arguments: {' '.join(masked_overrides(unknown))}")
     if place:
         setattr(arguments, place, [*getattr(arguments, place), *rest])
@@ -489,7 +495,11 @@ def _export_head(arguments: argparse.Namespace) -> None:
 
 
 def _top_k(text: str) -> int | None:
-    return None if text == "all" else int(text)
+    if text == "all":
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor `all`")
+    return int(text)
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -498,13 +498,18 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["evaluate", "{folder}", "--data", "{conll}"], "rows.conll is a CoNLL file, and no source of the model's run"),
         (["export-encoder", "/nowhere", "--to", "x"], "/nowhere is not a saved model: there is no such folder."),
         (["push", "/nowhere", "ada/model"], "/nowhere is not a saved model: there is no such folder."),
+        (["predict", "{config}", "text"], "The model that a config trains is in its `output_dir`"),
+        (["evaluate", "{config}"], "is a file, and a model is a folder"),
+        (["push", "{config}", "ada/model"], "is a file, and a model is a folder"),
+        (["predict", "{parent}", "text"], "it has no config.json. These folders in it have one: out"),
+        (["evaluate", "{parent}"], "it has no config.json. These folders in it have one: out"),
         (["push", "{folder}", "a/b/c"], "`repo` is 'a/b/c'"),
         (["data", "snip"], "snips"),
     ],
     ids=lambda value: "-".join(value[:2]) if isinstance(value, list) else None,
 )
 def test_what_is_wrong_is_said_in_one_line(argv, expected, config, folder):
-    places = {"{config}": config, "{folder}": folder, "{rows}": config.parent / "rows.jsonl"}
+    places = {"{config}": config, "{folder}": folder, "{parent}": folder.parent, "{rows}": config.parent / "rows.jsonl"}
     places["{conll}"] = config.parent / "rows.conll"
     places["{conll}"].write_text("play O\n", encoding="utf-8")
     places["{rows}"].write_text('{"tokens": ["play"], "stars": 3}\n', encoding="utf-8")
@@ -691,3 +696,36 @@ def test_init_names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes("text,label\nfein,a\nsch\xf6n,b\n".encode("latin-1"))
     assert "rows.csv, line 3: not UTF-8" in refusal("init", tmp_path / "rows.csv", "--to", tmp_path / "c.yaml")
     assert not (tmp_path / "c.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "place", "items"),
+    [
+        (["predict", "m", "--top-k", "3", "one", "two"], "texts", ["one", "two"]),
+        (["predict", "m", "one", "--to", "a.jsonl", "two"], "texts", ["one", "two"]),
+        (["embed", "m", "--normalize", "a cat", "x=y"], "texts", ["a cat", "x=y"]),
+        (["evaluate", "m", "--split", "test", "n", "data=d"], "models", ["m", "n", "data=d"]),
+        (["init", "a.csv", "--to", "c.yaml", "b.csv"], "files", ["a.csv", "b.csv"]),
+        (["data", "--to", "d", "snips"], "names", ["snips"]),
+        (["train", "c.yaml", "--dry-run", "data=d"], "overrides", ["data=d"]),
+    ],
+)
+def test_items_of_a_list_may_come_after_flags(argv: list[str], place: str, items: list[str]) -> None:
+    assert getattr(cli._parse(cli._parser(), argv), place) == items
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["predict", "m", "text", "--nothing"],
+        ["predict", "m", "--top-k", "text"],
+        ["train", "c.yaml", "--dry-run", "text"],
+        ["plot", "a", "text"],
+    ],
+)
+def test_what_no_verb_takes_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli._parse(cli._parser(), argv)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert "unrecognized arguments" in said or "neither a number nor `all`" in said

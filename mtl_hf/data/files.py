@@ -120,7 +120,7 @@ def open_file(path: str | Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; name its files, as in {path / '*.jsonl'}.")
+        raise ValueError(f"{path} is a folder; name one file of it.")
     opener = _OPENERS.get(path.suffix.lower(), open)
     try:
         with opener(path, "rb") as stream:  # type: ignore[operator]
@@ -180,7 +180,8 @@ def check_encoding(path: str | Path, encoding: str) -> None:
                 hint = "`encoding: utf-16`" if number == 1 and line.startswith(marks) else "the source's `encoding`"
                 raise ValueError(
                     f"{path}, line {number}: not {encoding.upper()} (byte {line[error.start]:#04x} at position"
-                    f" {error.start}); give {hint}, or convert the file."
+                    f" {error.start}); give {hint} in a YAML, or convert the file to UTF-8 (often from Excel's Windows"
+                    " code page: `iconv -f cp1252 -t utf-8`)."
                 ) from None
 
 

@@ -172,7 +172,7 @@ def decimal_commas(values: list[Any]) -> Shape | None:
         return None
     return Shape(
         f"numbers with a comma ({commas[0]})",
-        'numbers with a decimal point, or add `decimal: ","` to the source in the YAML and a task for them',
+        'numbers with a decimal point, or write a YAML whose source has `decimal: ","` and whose task reads the column',
     )
 
 

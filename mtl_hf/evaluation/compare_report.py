@@ -93,7 +93,7 @@ def _costs(result: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         "Parameters (all, and those that were trained), steps and training time are sums over a variant's models;"
-        " training time includes evaluations. The best step is that of the checkpoint that was chosen."
+        " training time includes evaluations. The best step (also a sum) is that of the checkpoint that was chosen."
     )
     if any(numbers["resumed"] for _, numbers in entries):
         yield "\\* Some run was stopped and went on: its time and memory are those from there on."

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..config import RunConfig, masked_overrides
+from ..config import RunConfig, masked_overrides, resolve_path
 from ..data.labels import TaskData, build_tasks, is_labelled
 from ..data.rows import EncodedSplit, encode_rows, report_cut
 from ..data.sources import SourceData, load_sources
@@ -64,8 +64,9 @@ def evaluate(
         text: Its text column (two for pairs, with a comma between), where that is neither that of the config nor
             called as usual.
         labels: Head → its label column in the file, where that is not called as in the config or as the head.
-        to: Folder for the results. By default `evaluation/<split>` (of a file: its name) in the model's folder, and in
-            the current one for a model of the Hub and for several models, each of which gets a folder in it.
+        to: Folder for the results. By default `evaluation/<split>` (of a file its name, after that of its folder where
+            the file is called as a split) in the model's folder, and in the current one for a model of the Hub and for
+            several models, each of which gets a folder in it.
         batch_size: Rows that a process predicts at once.
         precision: `bf16`, `fp16` or `fp32`; by default what the run of the config was trained in.
         intervals: Whether to add 95 % intervals and majority baselines.
@@ -131,7 +132,7 @@ def evaluate(
             if data is None and owner is not None and owner.run is not None:
                 log_data(run, owner.run)
             sources, split = _load_data(run, split, checkpoints)
-        target = to or _folder(checkpoints, split if data is None else Path(data).stem)
+        target = to or _folder(checkpoints, split if data is None else _file_name(data))
         own_folders = folder_names([checkpoint.name for checkpoint in checkpoints])
         results: dict[str, Any] = {}
         differences: dict[str, Any] = {}
@@ -178,6 +179,15 @@ def _check_folder(to: Path, overwrite: bool) -> Path:
             f"`to` is {to}, which holds results ({found[0]}): choose another folder, or replace them with --overwrite."
         )
     return to
+
+
+def _file_name(data: str | Path) -> str:
+    """What results of a file are called: its name, with that of its folder where it is called as a split.
+
+    So `reviews/test.jsonl`, `tickets/test.jsonl` and the test split of the run do not replace each other's results.
+    """
+    path = Path(resolve_path(str(data))).resolve()
+    return f"{path.parent.name}-{path.stem}" if path.stem in ("train", "validation", "test") else path.stem
 
 
 def _folder(checkpoints: Sequence[Checkpoint], split: str) -> Path:

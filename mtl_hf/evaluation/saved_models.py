@@ -107,6 +107,31 @@ def check_name(name: str, path: str, revision: str = "") -> None:
         raise ValueError(f"{name} is not a saved model: there is no such folder.{hint}{on_hub}")
 
 
+def check_folder(name: str, path: str) -> None:
+    """Refuse a file, or a folder without a model, naming what is likely meant.
+
+    Args:
+        name: As it was asked for, for messages.
+        path: A path that exists.
+
+    Raises:
+        ValueError: It has no config.json.
+    """
+    folder = Path(path)
+    if (folder / "config.json").is_file():
+        return
+    if not folder.is_dir():
+        of_config = (
+            " The model that a config trains is in its `output_dir`." if path.endswith((".yaml", ".yml")) else ""
+        )
+        raise ValueError(f"{name} is not a saved model: it is a file, and a model is a folder.{of_config}")
+    models = sorted(str(held.parent.name) for held in folder.glob("*/config.json"))
+    hint = (
+        f" These folders in it have one: {', '.join(models[:5])}{', ...' if len(models) > 5 else ''}." if models else ""
+    )
+    raise ValueError(f"{name} is not a saved model: it has no config.json.{hint}")
+
+
 def find_checkpoint(name: str | Path) -> Checkpoint:
     """Find a saved model and read what it says of itself.
 
@@ -122,8 +147,8 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
     if not os.path.exists(path):
         path, _, revision = path.partition("@")
         check_name(name, path, revision)
-    elif not (Path(path) / "config.json").is_file():
-        raise ValueError(f"{name} is not a saved model: it has no config.json.")
+    else:
+        check_folder(name, path)
     options = {"revision": revision} if revision else {}
     try:
         # Not by `AutoConfig`, which knows our models only once they are registered.

@@ -25,7 +25,7 @@ from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
 from ..data.sources import SPLITS, SourceData, packaged_loaders
 from ..evaluation.report import show_number
-from ..evaluation.saved_models import RUN_FILE, check_name, num_parameters, run_file
+from ..evaluation.saved_models import RUN_FILE, check_folder, check_name, num_parameters, run_file
 from ..files import write_whole
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.checking import check_config
@@ -193,10 +193,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         ValueError: There is no such model in the folder.
     """
     path = folder / "config.json"
-    if not folder.is_dir():
+    if not folder.exists():
         check_name(str(folder), str(folder.resolve()))
-    if not path.is_file():
-        raise ValueError(f"{folder} is not a saved model: it has no config.json.")
+    check_folder(str(folder), str(folder))
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, not UTF-8

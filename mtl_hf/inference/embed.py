@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ..config import nearest, resolve_path
 from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
-from ..evaluation.saved_models import check_name, load_saved
+from ..evaluation.saved_models import check_folder, check_name, load_saved
 from ..files import check_file, whole_file
 from ..modeling.configuration_multitask import own_config
 from ..modeling.modeling_multitask import MultiTaskModel
@@ -46,6 +46,8 @@ def load_model(name_or_path: str) -> MultiTaskModel:
     path = resolve_path(name_or_path)
     if "/" in path and not os.path.exists(path):  # a bare name may be an encoder of the Hub, as bert-base-uncased
         check_name(name_or_path, path)
+    if os.path.exists(path):
+        check_folder(name_or_path, path)
     try:
         if own_config(path) is not None:
             return load_saved(path, name_or_path)

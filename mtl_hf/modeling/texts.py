@@ -69,7 +69,12 @@ def answer_stream(
                 yield answered
     report_cut(num_cut, num_texts, model.config.max_length)
     if pairs and silent:
-        report(silent, "their texts are no pairs" if True in pairs else "their texts are pairs, given as tuples")
+        report(
+            silent,
+            "their texts are no pairs"
+            if True in pairs
+            else "their texts are pairs (tuples; a tab between on the command line)",
+        )
 
 
 def report_cut(num_cut: int, num_texts: int, max_length: int) -> None:

@@ -149,6 +149,7 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
                 raise ValueError(f"`training.{name}` is {value!r}; valid are {', '.join(valid)}.")
             setattr(self, name, value)
         notes = []
+        given = {"eval": self.eval_steps, "save": self.save_steps}
         if self.eval_strategy == "auto":
             # `no` and `best` are not taken over: scores are wanted without checkpoints too, and `best` needs them.
             self.eval_strategy = self.save_strategy if self.save_strategy in ("steps", "epoch") else "epoch"
@@ -162,6 +163,12 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
         if self.save_steps is None:
             both_in_steps = self.eval_strategy == self.save_strategy == "steps"
             self.save_steps = (self.eval_steps or self.logging_steps) if both_in_steps else 500
+        for name, strategy in (("eval", self.eval_strategy), ("save", self.save_strategy)):
+            if given[name] is not None and strategy != "steps":
+                notes.append(
+                    f"`{name}_steps` has no effect, since `{name}_strategy` is {strategy}: set"
+                    f" `{name}_strategy: steps`."
+                )
         meet = self.save_strategy in (self.eval_strategy, "best") and self.eval_strategy != "no"
         if self.load_best_model_at_end is None:
             self.load_best_model_at_end = meet

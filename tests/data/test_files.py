@@ -49,7 +49,7 @@ def test_compressed_file_that_is_broken_is_named(tmp_path: Path) -> None:
         path.write_bytes(held)
         with pytest.raises(ValueError, match=expected), open_file(path) as stream:
             stream.read()
-    with pytest.raises(ValueError, match=r"is a folder; name its files, as in .*/\*\.jsonl"), open_file(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; name one file of it"), open_file(tmp_path):
         pass
 
 
@@ -106,3 +106,10 @@ def test_parquet_that_was_cut_off(tmp_path: Path) -> None:
         path.write_bytes(held)
         with pytest.raises(ValueError, match=r"rows\.parquet: no Parquet file, or one that was cut off"):
             check_parquet(path)
+
+
+def test_a_file_of_excel_is_refused_with_what_converts_it(tmp_path: Path) -> None:
+    path = tmp_path / "texte.csv"
+    path.write_bytes("texte;catégorie\nété;a\n".encode("cp1252"))
+    with pytest.raises(ValueError, match=r"line 1: not UTF-8 .*`iconv -f cp1252 -t utf-8`"):
+        check_encoding(path, "utf-8")

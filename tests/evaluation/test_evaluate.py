@@ -509,6 +509,10 @@ def test_scores_of_a_file_are_kept_apart_and_those_of_a_model_are_never_replaced
     found = mtl_hf.evaluate(runs / "first", data=runs / "assistant-test.jsonl")
     written = json.loads((runs / "first" / "evaluation" / "assistant-test" / "metrics.json").read_text("utf-8"))
     assert written["data"] == found["data"] == str(runs / "assistant-test.jsonl")
+    (runs / "other").mkdir()
+    shutil.copy(runs / "assistant-test.jsonl", runs / "other" / "test.jsonl")
+    mtl_hf.evaluate(runs / "first", data=runs / "other" / "test.jsonl")  # called as a split: its folder's name, too
+    assert (runs / "first" / "evaluation" / "other-test" / "metrics.json").exists()
     own = (runs / "first" / "metrics.json").read_bytes()
     with pytest.raises(ValueError, match="holds a model, whose own scores would be replaced"):
         mtl_hf.evaluate(runs / "first", to=runs / "first")

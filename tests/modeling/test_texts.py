@@ -309,7 +309,7 @@ def test_heads_that_get_no_text_of_their_form_say_so(encoder_folder: str, caplog
     model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
     with caplog.at_level(logging.WARNING, "mtl_hf"):
         assert model.predict(["play"]) == [{}]
-    assert "No answer from same: their texts are pairs, given as tuples." in caplog.messages
+    assert "No answer from same: their texts are pairs (tuples; a tab between on the command line)." in caplog.messages
     assert set(model.predict([("play", "jazz")])[0]) == {"same"}
 
 

@@ -293,6 +293,16 @@ def test_numbers_that_cannot_train_are_refused(section: dict, message: str) -> N
         ({"save_strategy": "steps"}, ("steps", "steps", 500, True), "`eval_strategy` is set to steps"),
         ({"eval_strategy": "steps", "eval_steps": 30, "save_strategy": "steps"}, ("steps", "steps", 30, True), ""),
         ({"eval_strategy": "steps", "eval_steps": 30, "save_strategy": "best"}, ("steps", "best", 500, True), ""),
+        (
+            {"eval_steps": 30},
+            ("epoch", "epoch", 500, True),
+            "`eval_steps` has no effect, since `eval_strategy` is epoch",
+        ),
+        (
+            {"save_steps": 30},
+            ("epoch", "epoch", 30, True),
+            "`save_steps` has no effect, since `save_strategy` is epoch",
+        ),
         ({"eval_strategy": "no"}, ("no", "epoch", 500, False), "`load_best_model_at_end` is set to false"),
         ({"save_strategy": "no"}, ("epoch", "no", 500, False), "`load_best_model_at_end` is set to false"),
         (
