@@ -626,7 +626,7 @@ def _read_schemes(
     for source in sources:
         _strip_tags(name, source)
         rows = [tags for split in source.splits for tags in source.gold[split][name] if tags is not None]
-        scheme = recognise(rows)
+        scheme = recognise(rows, {label[2:] for label in given or () if label != "O"})
         if scheme is None:
             _leave_out_empty_tags(name, source)
             if unlike := sorted(label_names(rows) - {"O"}):
