@@ -254,6 +254,8 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> t
     arguments = dict(source.loader)
     path = resolve_path(str(source.path))
     _check_loader_arguments(path, arguments, where)
+    if not isinstance(arguments.get("storage_options") or {}, Mapping):
+        raise ValueError(f"`{where}.storage_options` is no mapping from options to values.")  # which may be secret
     encoding = arguments.get("encoding") or "utf-8"
     try:
         "a".encode(encoding)  # LookupError also for codecs such as base64
