@@ -66,7 +66,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.usefixtures("processes")
 def test_runs_are_processes_and_one_that_fails_keeps_no_other_from_being_finished(config: Path, tmp_path: Path) -> None:
     variants = tmp_path / "variants.yaml"
-    variants.write_text("fine: []\nbroken: [training.learning_rate=1e30]\n", encoding="utf-8")  # found only in training
+    wild = "training.learning_rate=1000, training.max_grad_norm=0, training.optim=sgd"  # found only in training
+    variants.write_text(f"fine: []\nbroken: [{wild}]\n", encoding="utf-8")
     out = tmp_path / "out"
     with pytest.raises(
         ChildProcessError, match=r"1 of 2 runs failed(.|\n)*broken/seed-13: .*all of it in .*seed-13.log"
