@@ -693,6 +693,22 @@ def test_numbers_of_classes_are_those_of_sklearn(num_labels: int) -> None:
         assert found["matthews"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("num_labels", [1, 2, 5])
+def test_numbers_of_sets_are_those_of_sklearn(num_labels: int) -> None:
+    rng = np.random.default_rng(num_labels)
+    names = [f"label {label}" for label in range(num_labels)]
+    for size in (1, 7, 60):
+        gold, predicted = ([[name for name in names if rng.random() < 0.3] for _ in range(size)] for _ in range(2))
+        gold[0] = [names[0]]
+        occur = sorted({name for row in [*gold, *predicted] for name in row})
+        hot = [np.array([[name in row for name in occur] for row in rows]) for rows in (gold, predicted)]
+        found = METRICS[SETS]()._compute(predicted, gold)
+        by_label = [sklearn.metrics.f1_score(*pair, zero_division=0) for pair in zip(*(h.T for h in hot), strict=True)]
+        assert found["macro_f1"] == pytest.approx(np.mean(by_label))
+        # One label is one question: the F1 of those that have it, and not the share of right answers.
+        assert found["micro_f1"] == pytest.approx(sklearn.metrics.f1_score(*(h.ravel() for h in hot), zero_division=0))
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "f1", "recall"])
 def test_the_interval_of_a_difference_draws_the_same_rows_for_both(
     metric: str, monkeypatch: pytest.MonkeyPatch

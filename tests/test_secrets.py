@@ -162,6 +162,8 @@ def test_names_of_tasks_and_sources_and_plain_words_are_no_secrets(config: Path)
     assert again.training == loaded.training
     assert list(again.sources) == ["token"]
     assert masked_overrides(["tasks.my_token.loss_weight=2"]) == ["tasks.my_token.loss_weight=2"]
-    for text in ("a token: the next word", "token_classification: true in eu-1", "max_tokens: 5"):
+    for text in ("a token: the next word", "token_classification: true in eu-1", "max_tokens: 5",
+                 "no column token (`--label token=COLUMN` names another)"):  # fmt: skip
         assert masked_message(text) == text
+    assert masked_message("--label my_token=tags --token=abc") == "--label my_token=tags --token=***"
     assert masked("hf_" + "a" * 34) == "***"

@@ -13,10 +13,11 @@ from typing import Any
 MASK = "***"
 _WORDS = "token|secret|password|passwd|credentials?|api_?key|access_?key|storage_options"
 _SECRET = re.compile(rf"(.*_)?({_WORDS})", re.IGNORECASE)
-# `key=value` anywhere, and `key: value` where YAML has it, in lines that a message quotes.
+# `key=value` anywhere but after `--label`, which names a head, and `key: value` where YAML has it, in lines that a
+# message quotes.
 _KEY = rf"(?:\w*_)?(?:{_WORDS}|storage_options\.[\w.-]+)[\"']?"
 _QUOTED = re.compile(
-    rf"""(?P<key>(?:\b{_KEY}\s*=|(?:^|[{{,])[\s"'-]*{_KEY}\s*:\s)\s*)"""
+    rf"""(?P<key>(?:(?<!--label )\b{_KEY}\s*=|(?:^|[{{,])[\s"'-]*{_KEY}\s*:\s)\s*)"""
     r"""(?P<value>\{[^}\n]*\}?|"[^"\n]*"|[^\s,}\]]+)""",
     re.IGNORECASE | re.MULTILINE,
 )

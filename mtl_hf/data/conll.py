@@ -19,13 +19,15 @@ _HEADER = {
     "xpos", "chunk", "chunk_tag", "chunk_tags", "ner", "ner_tag", "ner_tags", "tag", "tags", "label", "labels",
     "entity",
 }  # fmt: skip
+_NUMBER = re.compile(r"[0-9]+([-.][0-9]+)?")  # of a word in its sentence; of several (2-3), or of none (8.1)
 _KEY = re.compile(r"#\s*(\S+\s*=|newdoc|newpar)")  # `# sent_id = 1`
 
 
 def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     """Read the sentences of a CoNLL file: of each column a list of strings, one a word.
 
-    Columns are separated by tabs where the file has any, else by blanks. `-DOCSTART-` lines end a sentence and are
+    Columns are separated by tabs where the file has any, else by blanks. Where the first numbers the words, lines that
+    number several (`2-3`) or none (`8.1`) are left out. `-DOCSTART-` lines end a sentence and are
     none. Lines before a sentence that begin with `#` are comments, unless they have a tag as other words do. A first
     line that only names columns is left out. The notes count what was left out.
 
@@ -62,6 +64,14 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
         shown = " ".join(cells[words[0]])
         rows.notes.append((logging.INFO, f"{path}, line {words[0] + 1}: names of columns ({shown}), left out."))
         del words[0]
+    firsts = {cells[row][0] for row in words}
+    if "1" in firsts and all(map(_NUMBER.fullmatch, firsts)):
+        others = [row for row in words if not cells[row][0].isdigit()]
+        words = [row for row in words if cells[row][0].isdigit()]
+        if others:
+            first = f"the first: line {others[0] + 1}, {raw[others[0]][:50]!r}"
+            rows.notes.append((logging.INFO, f"{path}: {len(others)} lines of several words or of none (as CoNLL-U has"
+                               f" them: 2-3, 8.1) are left out ({first})."))  # fmt: skip
     if names is None:
         raise _no_names(path, cells[words[0]] if words else ["words", "tags"])
     sentences: list[list[list[str]]] = []

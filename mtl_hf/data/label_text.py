@@ -78,12 +78,19 @@ def as_number(value: Any) -> Any:
 def find_name(value: Any, names: Collection[str] | Mapping[str, str]) -> Any:
     """The name among `names` that a label written in a file stands for, or the label as it is.
 
-    Configs and models that name `true`, `false` and whole numbers mean `True`, `FALSE` and `1.0` too, unless they name
-    these themselves.
+    Truth values in any case are the same one, and so are whole numbers with and without zeros after the point (pandas
+    writes `1.0` where a cell of the column is empty), unless `names` tell them apart.
     """
     if not isinstance(value, str) or value in names:
         return value
-    if value.lower() in ("true", "false") and value.lower() in names:
-        return value.lower()
-    found = _ZEROS.fullmatch(value)
-    return found[1] if found and found[1] in names else value
+    plain = _plain(value)
+    alike = [name for name in names if _plain(name) == plain]
+    return alike[0] if len(alike) == 1 else plain if plain in names else value
+
+
+def _plain(label: str) -> str:
+    """A label in the form in which JSON writes truth values and whole numbers."""
+    if label.lower() in ("true", "false"):
+        return label.lower()
+    found = _ZEROS.fullmatch(label)
+    return found[1] if found else label

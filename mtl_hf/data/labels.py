@@ -240,8 +240,8 @@ def _build_task(
         one_hot = _one_hot_labels(name, spec, source, given) if spec.type == "multi_label_classification" else None
         for split, rows in source.splits.items():
             source.gold[split][name] = _read_labels(name, spec, source, split, rows, one_hot)
-            if given and spec.type == "sequence_classification":
-                source.gold[split][name] = [find_name(label, given) for label in source.gold[split][name]]
+    if spec.type == "sequence_classification":
+        _use_known_names(name, sources, given or (spec.labels if isinstance(spec.labels, list) else None))
     schemes: dict[str, Scheme] = {}
     if spec.type == "token_classification" and (given is None or is_span_scheme(given)):
         schemes = _read_schemes(name, sources, config, given)
@@ -276,16 +276,40 @@ def _build_task(
     return task
 
 
+def _use_known_names(name: str, sources: Sequence[SourceData], names: Sequence[str] | None) -> None:
+    """Give labels that one file writes otherwise than another (`1.0` and `1`, `TRUE` and `True`) one name, in place.
+
+    Args:
+        name: The task.
+        sources: Its sources, with its labels.
+        names: Those of the config or of a trained model; None for those of the training rows, of which each source
+            keeps its own and takes those of the sources before it.
+    """
+    known = dict.fromkeys(names or ())
+    training = [(source, "train") for source in sources if "train" in source.splits]
+    others = [(source, split) for source in sources for split in source.splits if split != "train"]
+    for source, split in [*training, *others]:
+        labels = source.gold[split][name]
+        found = {label: find_name(label, known) for label in labels if label is not None}
+        if changed := {label: other for label, other in found.items() if label != other}:
+            source.gold[split][name] = [changed.get(label, label) for label in labels]
+            shown = ", ".join(f"{label} as {other}" for label, other in sorted(changed.items())[:5])
+            logger.info("Task %s: labels of %s %s are read as those that they stand for: %s.",
+                        name, source.name, split, shown)  # fmt: skip
+        if names is None and split == "train":
+            known |= dict.fromkeys(found.values())
+
+
 def _one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[str] | None) -> list[str] | None:
     """The label that each place of one-hot lists stands for; None where the lists hold labels.
 
     Lists of 0 and 1 are one-hot where one of them has a value twice, or all are of one length of at least 2.
 
     Raises:
-        ValueError: One-hot lists without `labels` to name their places, or of another length than these.
+        ValueError: One-hot lists without a list of `labels` to name their places, or of another length than these.
     """
     first = next(iter(source.splits.values())).features[spec.label]
-    if isinstance(spec.labels, dict) or isinstance(getattr(first, "feature", None), datasets.ClassLabel):
+    if isinstance(getattr(first, "feature", None), datasets.ClassLabel):
         return None
     lists = [
         (split, row, value)
@@ -300,6 +324,14 @@ def _one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[s
         return None
     width = widths.most_common(1)[0][0]
     split, row, value = next(found for found in likely if len(found[2]) == width)
+    if isinstance(spec.labels, dict):  # of ids, which such lists may hold too
+        if not twice and width != len(spec.labels):
+            return None
+        raise ValueError(
+            f"`tasks.{name}.labels` names the values {', '.join(spec.labels)}, but the column {spec.label!r} holds"
+            f" one-hot lists of {width} values, such as {value} in {source.where(split, row)}. Name what each place"
+            f" stands for, in this order: `labels: [{', '.join(dict.fromkeys(spec.labels.values()))}]`."
+        )
     labels = given or spec.labels
     if labels is None:
         example = ", ".join(f"name{place}" for place in range(1, min(width, 3) + 1)) + (", ..." if width > 3 else "")
@@ -591,7 +623,7 @@ def _read_schemes(
     for source in sources:
         _strip_tags(name, source)
         rows = [tags for split in source.splits for tags in source.gold[split][name] if tags is not None]
-        scheme = recognise(rows)
+        scheme = recognise(rows, {label[2:] for label in given or () if label != "O"})
         if scheme is None:
             _leave_out_empty_tags(name, source)
             if unlike := sorted(label_names(rows) - {"O"}):

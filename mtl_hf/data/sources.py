@@ -132,7 +132,7 @@ def load_file(
         raise ValueError(f"{path} is a folder, not a file." if path.is_dir() else f"there is no file {path}.{hint}")
     kind, arguments = loader or loader_of(path)
     source = Source(path=kind, data_files=str(path), text="", loader=dict(arguments))
-    rows = _from_loader(source, str(path), as_text)["train"]
+    rows = _from_loader(source, str(path), as_text)[0]["train"]
     if not len(rows):
         raise ValueError(f"{path} has no rows.")
     return rows
@@ -147,10 +147,10 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
         raise ValueError(f"`{where}.{key}` is for `path`: a `dataset` handed over in Python takes no such argument."
                          f"{nearest(key, [item.name for item in dataclasses.fields(Source)])}")  # fmt: skip
     if source.dataset is not None:
-        loaded = _from_python(source.dataset, where)
+        loaded, kind = _from_python(source.dataset, where), None
     else:
-        loaded = _from_loader(source, where, _text_columns(name, source, config))
-    if source.path == "csv":
+        loaded, kind = _from_loader(source, where, _text_columns(name, source, config))
+    if kind == "csv":
         report_headers(loaded, name)
     shares = _choose_splits(loaded, source.split, where)
     if "train" not in loaded and shares:
@@ -165,7 +165,7 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
         labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
         _check_columns(rows, [*((f"{where}.text", column) for column in columns), *labels], split, name)
     form = _find_form(loaded, columns, where)
-    data = SourceData(name, form, columns, dict(loaded), untyped=source.path == "csv")
+    data = SourceData(name, form, columns, dict(loaded), untyped=kind == "csv")
     for split in list(data.splits):
         _drop_bad_rows(data, split, source.drop_bad_rows)
     if shares:
@@ -249,10 +249,13 @@ def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:
     )
 
 
-def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> dict[str, datasets.Dataset]:
+def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> tuple[dict[str, datasets.Dataset], str]:
+    """The splits of a source, and what has read them: the loader of its files where that is one of ours."""
     arguments = dict(source.loader)
     path = resolve_path(str(source.path))
     _check_loader_arguments(path, arguments, where)
+    if not isinstance(arguments.get("storage_options") or {}, Mapping):
+        raise ValueError(f"`{where}.storage_options` is no mapping from options to values.")  # which may be secret
     encoding = arguments.get("encoding") or "utf-8"
     try:
         "a".encode(encoding)  # LookupError also for codecs such as base64
@@ -297,10 +300,10 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> d
         raise ValueError(f"`{where}` cannot be loaded: {found}{f' ({names})' if names else ''}") from error
     if loader:
         known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
-        return read_row_files(loader, files, _without(arguments, known), as_text)
+        return read_row_files(loader, files, _without(arguments, known), as_text), loader
     if isinstance(loaded, datasets.Dataset):
-        return {"train": loaded}
-    return {str(split): rows for split, rows in loaded.items()}
+        return {"train": loaded}, path
+    return {str(split): rows for split, rows in loaded.items()}, path
 
 
 def _without(arguments: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:

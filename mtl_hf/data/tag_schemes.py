@@ -6,8 +6,9 @@ know one scheme. Converted tags hold the entities that seqeval's default mode re
 
 import collections
 import functools
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 _INNER, _LAST, _SINGLE = "IM", "EL", "SUW"  # letters beside B: inside a span, its last word, its only word
@@ -74,20 +75,38 @@ def _split(scheme: Scheme, tag: str) -> tuple[str, str] | None:
 BIO = Scheme("BIO")
 
 
-def recognise(rows: Iterable[Sequence[str | None]]) -> Scheme | None:
+def recognise(rows: Iterable[Sequence[str | None]], types: Collection[str] = ()) -> Scheme | None:
     """The scheme that most tags of these rows are written in; None for tags that are not of spans.
 
     Some tags may not fit (`Scheme.split` returns None for them): mistakes among many that do.
 
     Args:
         rows: Tags of each row, None where a word has none.
+        types: Those of a trained model, by which a scheme is recognised in a few rows too, that may lack O or B.
     """
     rows = list(rows)
     counts = collections.Counter(tag for row in rows for tag in row if tag is not None)
     candidates = [_candidate(counts, form, lower) for lower in (False, True) for form in _FORMS]
     share, form, lower, letters = max(candidates, key=lambda candidate: candidate[0])
-    if not share:
-        return None
+    if share:
+        scheme = _named(rows, form, lower, letters)
+        if (form, lower) == ("B-PER", False) or _holds_together(rows, scheme):
+            return scheme
+    kinds = {kind.casefold() for kind in types}
+    for form, lower in _PATTERNS if kinds else ():
+        scheme = Scheme("", form, lower, _LETTERS)
+        letters, found = collections.Counter(), set()
+        for tag, count in counts.items():
+            letter, kind = scheme.split(tag) or ("", tag)
+            letters[letter] += count
+            found |= set() if letter == "O" else {kind.casefold()}
+        if found and not letters[""] and (len(kinds) == 1 if form == "B" else found <= kinds):
+            return _named(rows, form, lower, letters)
+    return None
+
+
+def _named(rows: Sequence[Sequence[str | None]], form: str, lower: bool, letters: Mapping[str, int]) -> Scheme:
+    """The scheme of tags in a form, by how many of them have which letter."""
     present = "".join(letter for letter in _LETTERS if letters[letter])
     if letters["B"] and sum(letters[letter] for letter in present if letter not in "BI") < letters["B"] / 10:
         present = "BI"  # a scheme with ends has one for each beginning, so a few are mistakes
@@ -96,6 +115,22 @@ def recognise(rows: Iterable[Sequence[str | None]]) -> Scheme | None:
         return Scheme(_inner_scheme(rows, scheme), form, lower)
     name = "BILOU" if set(present) & {"L", "U"} else "BMES" if set(present) & {"M", "W"} else "BIOES"
     return Scheme(name, form, lower, present)
+
+
+def _holds_together(rows: Iterable[Sequence[str | None]], scheme: Scheme) -> bool:
+    """Whether most inner and last tags continue a span and, in a scheme with ends, most spans that B begins have one.
+
+    Labels of words may look like tags of spans (`B`, `E` and `O` for two languages and others), but not be in order.
+    """
+    counts: collections.Counter[tuple[str, bool]] = collections.Counter()
+    for row in rows:
+        parts = [(None if tag is None else scheme.split(tag)) or ("O", "") for tag in [*row, None]]
+        for (letter, kind), (following, next_kind) in itertools.pairwise([("O", ""), *parts]):
+            goes_on = letter in "B" + _INNER and following in _INNER + _LAST and kind == next_kind
+            counts["begins", goes_on] += letter == "B"
+            counts["inside", goes_on] += following in _INNER + _LAST
+    checked = ["inside"] if scheme.letters == "BI" else ["inside", "begins"]
+    return all(counts[what, True] >= counts[what, False] for what in checked)
 
 
 def _candidate(counts: Mapping[str, int], form: str, lower: bool) -> tuple[float, str, bool, collections.Counter[str]]:
@@ -110,7 +145,7 @@ def _candidate(counts: Mapping[str, int], form: str, lower: bool) -> tuple[float
         begins = letters["B"] or (letters["I"] and outside)
         fits = share >= (_LEAST_SHARE if begins else _LEAST_SHARE_OF_OTHERS) and bool(begins or outside)
     else:
-        fits = share >= _LEAST_SHARE_OF_OTHERS and bool(letters["B"] and outside)
+        fits = share >= _LEAST_SHARE_OF_OTHERS and bool(letters["B"] and (outside or letters["E"] or letters["L"]))
     return (share if fits else 0.0), form, lower, letters
 
 

@@ -15,11 +15,11 @@ import datasets
 
 from ..config import Model, RunConfig, Source, Task, nearest
 from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
-from ..data.files import is_conll
+from ..data.files import is_conll, loader_of
+from ..data.label_text import as_number
 from ..data.labels import TASK_TYPES
 from ..data.sources import load_file
 from ..modeling.encoding import PAIRED
-from ..modeling.heads import answers_texts
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def config_of_file(
         try:
             columns = text_columns(str(path), rows, name, heads[name], text, run)
         except ValueError as error:
-            if answers_texts(heads[name]) or len(chosen) == 1:
+            if column is not None or len(chosen) == 1:
                 raise
             logger.warning("Head %s is not scored: %s", name, error)  # it needs no labels, so nobody asked for it
             continue
@@ -70,14 +70,18 @@ def config_of_file(
         + ", ".join(f"{task.label or 'none'} of {name}" for name, task in scored.items() if task.source == source)
         for (columns, _), source in texts.items()
     ))  # fmt: skip
-    names = {task.label for task in scored.values() if task.label and TASK_TYPES[task.type].has_vocabulary}
-    read = [[columns] if isinstance(columns, str) else columns for columns, _ in texts]
-    if any(not _is_text(rows.features[column]) for column in names.union(*read)):
-        rows = load_rows(path, run, as_text=names.union(*read))  # codes and texts of digits
+    if not scored:
+        raise ValueError(f"{path}: no head finds its text there ({', '.join(chosen)}).")
+    kind, arguments = _loader(path, run)
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
         sources={
-            source: Source(dataset={"test": rows}, text=columns if isinstance(columns, str) else list(columns))
+            source: Source(
+                path=kind,
+                data_files={"test": str(path)},
+                text=columns if isinstance(columns, str) else list(columns),
+                loader=arguments,
+            )
             for (columns, _), source in texts.items()
         },
         tasks=scored,
@@ -96,15 +100,20 @@ def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] 
     Raises:
         ValueError: The file cannot be read, or it is a CoNLL file and the run has read none.
     """
+    return load_file(path, as_text, _loader(path, run) if is_conll(path) else None)
+
+
+def _loader(path: str | Path, run: RunConfig | None) -> tuple[str, dict[str, Any]]:
+    """What reads a file, and the arguments of that."""
     if not is_conll(path):
-        return load_file(path, as_text)
+        return loader_of(path)
     own = [source.loader for source in run.sources.values() if source.path == "conll"] if run is not None else []
     if not own:
         raise ValueError(
             f"{path} is a CoNLL file, and no source of the model's run has `path: conll`, which would name its columns:"
             ' convert it to .jsonl, a sentence a row: {"tokens": ["Ana", "flew", "to", "Riga"]}.'
         )
-    return load_file(path, as_text, ("conll", own[0]))
+    return "conll", own[0]
 
 
 def _label_columns(
@@ -151,7 +160,8 @@ def _similarity(rows: datasets.Dataset, trained: Task | None, column: str | None
         return {"loss": "ranking", "score_range": None, "temperature": None}
     if trained is not None and trained.label is not None:
         return {}
-    scores = [score for score in rows[column] if isinstance(score, int | float) and not math.isnan(score)]
+    numbers = map(as_number, rows[column])  # CSV holds text where one is written as no program would (`+1`)
+    scores = [score for score in numbers if isinstance(score, int | float) and not math.isnan(score)]
     known = [float(min(scores)), float(max(scores))] if len(set(scores)) > 1 else None
     return {"loss": None, "score_range": known, "temperature": None}
 
@@ -209,10 +219,6 @@ def find_text_columns(
     names = dict.fromkeys((*TEXT_COLUMNS, *(text for text in texts if isinstance(text, str))))
     usual = {column: _form(rows.features[column]) for column in names if column in rows.column_names}
     return [column for column, form in usual.items() if form == spec["text"]] or [*usual], ", ".join(names)
-
-
-def _is_text(feature: Any) -> bool:
-    return getattr(feature, "dtype", "string") not in ("int64", "float64")
 
 
 def _form(feature: Any) -> str:

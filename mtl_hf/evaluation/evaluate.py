@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 
 from ..config import RunConfig, masked_overrides, resolve_path
@@ -357,9 +358,24 @@ def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], 
     report_cut(source, split, rows, tasks)
     encoded = EncodedSplit(rows, source.gold[split])
     if "second" in rows.column_names:
-        seconds = [second for _, second in source.texts(split)]
-        encoded.second_texts = np.unique(np.array(seconds, dtype=object), return_inverse=True)[1]
+        encoded.second_texts = _number_seconds(rows, [second for _, second in source.texts(split)], model)
     return encoded
+
+
+def _number_seconds(rows: datasets.Dataset, texts: Sequence[str], model: MultiTaskModel) -> np.ndarray:
+    """A number for the second text of each row, the same for equal ones, and for those that become the same tokens.
+
+    So `Yes` and `yes` are one to an encoder that knows no capitals, as they are in the loss. What is cut off or unknown
+    to the tokenizer may differ, though: texts with such parts are equal only as they are written.
+    """
+    unknown = model.tokenizer.unk_token_id
+    numbers: dict[tuple[int, ...] | str, int] = {}
+    found = []
+    for ids, begin, text in zip(rows["input_ids"], rows["second"], texts, strict=True):
+        own = tuple(ids[begin:])
+        whole = len(own) < model.config.max_length and unknown not in own
+        found.append(numbers.setdefault(own if whole else text, len(numbers)))
+    return np.array(found, dtype=int)
 
 
 def write_results(

@@ -45,8 +45,9 @@ def run_inputs(config: RunConfig) -> dict[str, str]:
     found |= _model(config.model.encoder or str(config.model.from_), config.model.revision)
     for task in config.tasks.values():
         for metric in task.metrics or ():
-            if os.path.isfile(metric):
-                found[metric] = _file_hash(metric)
+            path = str(metric.get("path", "") if isinstance(metric, Mapping) else metric)
+            if os.path.isfile(path):
+                found[path] = _file_hash(path)
     found["mtl_hf"] = __version__
     for package in _PACKAGES:
         try:

@@ -49,6 +49,19 @@ def test_hashes_that_are_words_stay(tmp_path: Path) -> None:
     assert rows.columns == {"words": [["#fun", "is"], ["#", "5"]], "tags": [["HT", "V"], ["#", "CD"]]}
 
 
+def test_lines_of_conllu_that_are_no_words_are_left_out(tmp_path: Path) -> None:
+    text = "# sent_id = 1\n1\tA\tN\n2-3\tdu\t_\n2\tde\tP\n3\tle\tD\n3.1\tx\t_\n\n1\t2-3\tX\n"
+    rows = read(tmp_path, text, ["id", "words", "pos"])
+    assert rows.columns["words"] == [["A", "de", "le"], ["2-3"]]
+    assert rows.columns["pos"] == [["N", "P", "D"], ["X"]]
+    assert [message.split(": ", 1)[1] for _, message in rows.notes][1:] == [
+        "2 lines of several words or of none (as CoNLL-U has them: 2-3, 8.1) are left out (the first: line 3,"
+        " '2-3\\tdu\\t_')."
+    ]
+    scores = read(tmp_path, "2-3 O\n10 O\n\n4.5 O\n")  # words that are numbers
+    assert scores.columns["words"] == [["2-3", "10"], ["4.5"]]
+
+
 def test_words_may_hold_blanks(tmp_path: Path) -> None:
     assert read(tmp_path, "New York\tB-LOC\n10\u00a0000\tO\n").columns["words"] == [["New York", "10\u00a0000"]]
     assert read(tmp_path, "10\u00a0000 O\n").columns["words"] == [["10\u00a0000"]]

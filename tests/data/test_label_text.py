@@ -55,6 +55,13 @@ def test_numbers_as_text(value: Any, expected: Any) -> None:
         ("1.0", ["1", "1.0"], "1.0"),
         ("1.10", ["1", "1.1"], "1.10"),
         ("01", ["1"], "01"),
+        ("true", ["True", "False"], "True"),
+        ("True", ["TRUE", "FALSE"], "TRUE"),
+        ("true", ["True", "TRUE"], "true"),
+        ("1", ["0.0", "1.0"], "1.0"),
+        ("1.00", ["1.0", "1"], "1"),
+        ("1", ["1.5", "01"], "1"),
+        ("a", ["A"], "a"),
         (None, ["1"], None),
         (1, ["1"], 1),
     ],
@@ -112,6 +119,63 @@ def test_tables_of_names_take_numbers_and_truth_values_as_they_always_did(tmp_pa
 def test_models_keep_the_names_that_they_learned(tmp_path: Path) -> None:
     assert read(tmp_path, ["True", "False"], known=["false", "true"])[1] == ["true", "false"]
     assert read(tmp_path, ["1.0", "0.0"], known=["0", "1"])[1] == ["1", "0"]
+
+
+def files(folder: Path, **cells: list[str]) -> dict[str, str]:
+    """CSV files, by the names of splits, with these labels."""
+    for name, held in cells.items():
+        rows = "".join(f"{name} {number},{cell}\n" for number, cell in enumerate(held))
+        (folder / f"{name}.csv").write_text("text,label\n" + rows)
+    return {name: str(folder / f"{name}.csv") for name in cells}
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "read_as"),
+    [
+        (["0", "1", "0"], ["1.0", "", "0.0"], ["1", None, "0"]),  # as pandas writes them beside an empty cell
+        (["0.0", "", "1.0"], ["1", "0"], ["1.0", "0.0"]),
+        (["True", "False"], ["TRUE", "false"], ["True", "False"]),
+        (["01", "02"], ["1", "2.0"], ["1", "2.0"]),
+        (["1.0", "1", "1.1"], ["1", "1.0", "1.1"], ["1", "1.0", "1.1"]),
+    ],
+)
+def test_labels_of_another_split_are_those_of_training(
+    tmp_path: Path, train: list[str], validation: list[str], read_as: list[str | None]
+) -> None:
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"notes": {"path": "csv", "text": "text",
+                              "data_files": files(tmp_path, train=train, validation=validation)}},
+        "tasks": {"task": {"type": "sequence_classification", "source": "notes", "label": "label"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    task = build_tasks(config, sources)["task"]
+    assert sources["notes"].gold["validation"]["task"] == read_as
+    assert task.labels == sorted({label for label in train if label})
+
+
+def test_sources_that_write_numbers_differently_share_their_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = files(tmp_path, one=["0", "1"], two=["1.0", "", "0.0"], three=["1.0", "2.0"], scored=["1", "2.0"])
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {name: {"path": "csv", "text": "text",
+                           "data_files": {"train": held[name], "validation": held["scored"]}}
+                    for name in ("one", "two", "three")},
+        "tasks": {"task": {"type": "sequence_classification", "source": ["one", "two", "three"], "label": "label"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    with caplog.at_level("INFO", "mtl_hf"):
+        task = build_tasks(config, sources)["task"]
+    assert task.labels == ["0", "1", "2.0"]
+    assert sources["two"].gold["train"]["task"] == ["1", None, "0"]
+    assert "Task task: labels of two train are read as those that they stand for: 0.0 as 0, 1.0 as 1." in caplog.text
+
+
+def test_lists_of_labels_take_numbers_as_tables_of_names_do(tmp_path: Path) -> None:
+    task, gold = read(tmp_path, ["1.0", "0.0", ""], labels=["1", "0"])
+    assert (task.labels, gold) == (["1", "0"], ["1", "0", None])
 
 
 def test_numbers_of_a_regression(tmp_path: Path) -> None:

@@ -181,6 +181,20 @@ def test_one_hot_lists_of_another_length_are_refused(rows: Any, labels: list[str
         build(SETS, {"train": HOT, "validation": rows}, labels=labels)
 
 
+def test_table_of_names_does_not_name_the_places_of_one_hot_lists() -> None:
+    table = dict(zip("012", NAMES, strict=True))
+    for rows in (HOT, [[0, 0, 0]], [[True, False, False]] * 3, [[0, 0, 1, 0]]):
+        with pytest.raises(
+            ValueError, match=r"names the values 0, 1, 2, but the column 'y' holds one-hot lists"
+        ) as caught:
+            build(SETS, rows, labels=table)
+        assert str(caught.value).endswith("`labels: [harbour, orchard, library]`.")
+    for ids in ([[0], [1, 2], []], [[0, 1], [1, 0]], [[0, 1, 2]]):
+        assert gold(SETS, ids, labels={**table, "3": "none"})[1] == [
+            sorted(NAMES[place] for place in row) for row in ids
+        ]
+
+
 @pytest.mark.parametrize("rows", [[[0], [1, 0], [], [1]], [[0], [1], [1]], [[1, 2], [0, 2], [2, 3]]])
 def test_lists_of_ids_are_no_one_hot_lists(rows: list[list[int]]) -> None:
     assert gold(SETS, rows)[1] == [sorted(map(str, row)) for row in rows]

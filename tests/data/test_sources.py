@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from mtl_hf.config import RunConfig
+from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.sources import SourceData, carve, load_file, load_sources
 
 ROWS = [{"text": f"text number {number}", "label": "odd" if number % 2 else "even"} for number in range(40)]
@@ -96,6 +97,23 @@ def test_labels_of_csv_are_what_is_written(tmp_path: Path) -> None:
     assert data.splits["train"].features["stars"].dtype == "int64"
     stars = load("regression", "stars", path="csv", data_files={"train": str(path), "validation": str(path)})
     assert stars.splits["train"]["stars"][:] == [n % 5 for n in range(9)]
+
+
+def test_column_of_a_folder_of_csv_is_numbers_of_one_task_and_names_of_another(tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        rows = "".join(f"{split} {number},{number}\n" for number in ("1", "+2", "03"))
+        (folder / f"{split}.csv").write_text("text,stars\n" + rows)
+    for source in ({"path": str(folder)}, {"path": "csv", "data_dir": str(folder)}):
+        config = RunConfig.load({
+            "model": {"encoder": "unused"}, "sources": {"s": {"text": "text"} | source},
+            "tasks": {"number": {"type": "regression", "source": "s", "label": "stars"},
+                      "name": {"type": "sequence_classification", "source": "s", "label": "stars"}},
+        })  # fmt: skip
+        sources = load_sources(config)
+        build_tasks(config, sources)
+        assert sources["s"].gold["validation"] == {"number": [1.0, 2.0, 3.0], "name": ["1", "+2", "03"]}
 
 
 def test_the_page_on_data_files_shows_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,11 +107,49 @@ def test_tags_that_continue_nothing_are_counted_where_the_scheme_has_begins() ->
         "0 1 2",
         "O O O",
         "I O I",
+        "B I",
+        "B B O E E O E B O",  # two languages
+        "O N_B N_S V_S V_B N_E",
+        "O B_B I_I B_B",
         "",
     ],
 )
 def test_other_tags_are_of_no_scheme(tags: str) -> None:
     assert recognise([tags.split()] * 20) is None
+
+
+def test_words_of_a_text_without_spaces_are_spans_though_none_is_outside() -> None:
+    scheme = recognise([["B", "E", "S"], ["S", "B", "M", "M", "E"]] * 20)
+    assert scheme == Scheme("BMES", "B", letters="BMES")
+    assert to_bio(["B", "E", "S"], scheme)[0] == ["B-entity", "I-entity", "B-entity"]
+
+
+@pytest.mark.parametrize(
+    ("tags", "form", "spans"),
+    [
+        ("O PER-S O", "PER-B", [("PER", 1, 2)]),
+        ("PER-B PER-I", "PER-B", [("PER", 0, 2)]),
+        ("b_per i_per", "B_PER", [("per", 0, 2)]),
+        ("PER_B LOC_B LOC_I", "PER_B", [("PER", 0, 1), ("LOC", 1, 3)]),
+        ("U-PER L-LOC", "B-PER", [("PER", 0, 1), ("LOC", 1, 2)]),
+        ("I-PER I-PER", "B-PER", [("PER", 0, 2)]),
+    ],
+)
+def test_types_of_a_model_tell_the_scheme_of_few_rows(tags: str, form: str, spans: Spans) -> None:
+    row = tags.split()
+    assert recognise([row]) is None
+    assert recognise([row], ["ORG", "DATE"]) is None
+    assert recognise([[*row, "X-PER"]], ["PER", "LOC"]) is None
+    scheme = recognise([row], ["PER", "LOC"])
+    assert scheme is not None
+    assert scheme.form == form
+    assert bio_spans(to_bio(row, scheme)[0]) == spans
+
+
+def test_bare_tags_of_few_rows_are_those_of_a_model_with_one_type() -> None:
+    assert recognise([["O", "S"], ["O"]], ["entity"]) == Scheme("BIOES", "B", letters="S")
+    assert recognise([["O", "S"], ["O"]], ["PER", "LOC"]) is None
+    assert recognise([["O", "O"]], ["entity"]) is None
 
 
 @pytest.mark.parametrize("bad", ["-", "", "0", "o", "B-", "b-PER", "PER", "B PER", "E-PER", "B-PER "])

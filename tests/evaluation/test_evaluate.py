@@ -671,6 +671,28 @@ def test_equal_second_texts_of_a_split_have_one_number(encoder_folder):
     assert found[0] == found[2] != found[1]  # also where both have the same unknown token
 
 
+def test_second_texts_of_the_same_tokens_are_one_unless_cut(encoder_folder):
+    seconds = [
+        "play jazz",
+        "Play  JAZZ",
+        "play",
+        "play jazz today play jazz today",
+        "play jazz today play jazz in rome",
+    ]
+    rows = datasets.Dataset.from_dict({"a": ["x"] * 5, "b": seconds})
+    config = RunConfig.load({
+        "model": {"encoder": encoder_folder, "max_length": 7},
+        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]}},
+        "tasks": {"ranked": {"type": "sentence_similarity", "source": "only", "loss": "ranking"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    model = MultiTaskModel.from_encoder(encoder_folder, max_length=7)
+    found = encode_split(sources["only"], "validation", build_tasks(config, sources), model)
+    assert found.second_texts.tolist() == [0, 0, 1, 2, 3]
+    encoded = [ids[begin:] for ids, begin in zip(found.rows["input_ids"], found.rows["second"], strict=True)]
+    assert encoded[3] == encoded[4]
+
+
 def test_floats_are_rounded_wherever_they_are():
     found = round_numbers({"a": [1234567.8, {"b": 1.23456789e-7}], "n": 12345678, "t": True, "none": None, "s": "x"})
     assert found == {"a": [1234570.0, {"b": 1.23457e-7}], "n": 12345678, "t": True, "none": None, "s": "x"}

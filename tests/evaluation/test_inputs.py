@@ -49,6 +49,13 @@ def test_what_has_changed_is_named(tmp_path: Path) -> None:
     assert changed_inputs({"torch": "2.1"}, {"torch": "2.2"}) == ["torch was 2.1 and is 2.2"]
 
 
+def test_metrics_of_files_count_in_either_way_of_writing_them(tmp_path: Path) -> None:
+    run = config({"data_files": write(tmp_path / "rows.jsonl")})
+    own, other = write(tmp_path / "own.py", "one = 1\n"), write(tmp_path / "other.py", "two = 2\n")
+    run.tasks["t"].metrics = ["accuracy", {"path": "f1", "average": "macro"}, {"path": own, "average": "micro"}, other]
+    assert [name for name in run_inputs(run) if name in ("accuracy", "f1", own, other)] == [own, other]
+
+
 def test_of_a_model_what_it_is_loaded_from_counts_and_not_what_a_run_says_of_itself(tmp_path: Path) -> None:
     for name in ("model.safetensors", "config.json", "tokenizer.json", "metrics.json", "trainer_state.json",
                  "run.yaml", "README.md", "train.log", "checkpoint-1/model.safetensors"):  # fmt: skip
