@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 
 from mtl_hf.config import RunConfig
+from mtl_hf.data.sources import load_sources
 from mtl_hf.evaluation.data_file import config_of_file
 from mtl_hf.inference import predict as module
 from mtl_hf.inference.embed import embed
@@ -152,7 +153,7 @@ def test_conll_files_are_read_by_the_columns_of_the_run(of_pairs: Path, tmp_path
     assert [line["text"] for line in read(to)] == [["play", "jazz"], ["in", "paris"]]
     scored = config_of_file(path, {"slots": MultiTaskModel.from_pretrained(model).config.heads["slots"]}, run)
     assert scored.tasks["slots"].label == "slots"
-    assert scored.sources["data"].dataset["test"]["slots"][:] == [["O", "O"], ["O", "B-city"]]
+    assert load_sources(scored, ["test"])["data"].splits["test"]["slots"][:] == [["O", "O"], ["O", "B-city"]]
 
 
 def test_a_head_that_is_asked_for_needs_its_columns(of_pairs: Path, tmp_path: Path) -> None:
