@@ -573,10 +573,18 @@ def test_a_signal_ends_a_command_in_order_with_its_code(number, code, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def rest(ready):
+    ready.set()
+    time.sleep(60)
+
+
 def test_a_forked_worker_ends_at_sigterm_as_it_would_without_us():
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
     with cli._ended_in_order():
-        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker = context.Process(target=rest, args=(ready,))
         worker.start()
+    assert ready.wait(30)  # a signal that comes while Python begins in a fork is lost
     worker.terminate()
     worker.join(30)
     assert worker.exitcode == -signal.SIGTERM

@@ -314,7 +314,6 @@ print(json.dumps(found + [then.tokenizer(text)["input_ids"], now.tokenizer(text)
 """
 
 
-@pytest.mark.usefixtures("processes")
 def test_the_tokenizer_comes_from_the_commit_of_the_weights_also_when_the_branch_has_moved(
     encoder_folders, hub, tmp_path
 ):
@@ -334,7 +333,6 @@ def test_the_tokenizer_comes_from_the_commit_of_the_weights_also_when_the_branch
     assert not list(home.rglob("*.safetensors")), "cache_dir holds for the weights and the tokenizer"
 
 
-@pytest.mark.usefixtures("processes")
 def test_a_run_starts_from_a_model_of_the_hub_with_the_heads_that_match(trained, hub, tmp_path):
     push(trained.folder, "ada/assistant")
     config = make_config("", tmp_path / "out", max_steps=2, freeze=["encoder"])
