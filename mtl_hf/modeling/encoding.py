@@ -74,7 +74,7 @@ def _read_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase
         tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
         limit = tokenizer.model_max_length
         if isinstance(limit, bool) or not isinstance(limit, int | float):
-            raise ValueError(f"`model_max_length` is {limit!r}")
+            raise ValueError(f"`model_max_length` is {limit!r:.100}")
         return tokenizer
     except (OSError, ImportError):
         raise

@@ -66,7 +66,11 @@ def json_rows(content: bytes, used: tuple[str, ...]) -> list[dict[str, Any]]:
         if text.lstrip().startswith("["):
             rows = json.loads(text, object_pairs_hook=whole)
         else:
-            rows = [json.loads(line, object_pairs_hook=whole) for line in text.split("\n") if line.strip()]
+            rows, decoder = [], json.JSONDecoder(object_pairs_hook=whole)
+            while text := text.lstrip():  # an object may go over several lines, where a byte became the end of one
+                row, end = decoder.raw_decode(text)
+                rows.append(row)
+                text = text[end:]
     except (ValueError, RecursionError) as error:
         raise MalformedError(str(error)) from None
     if not all(isinstance(row, dict) for row in rows):
