@@ -254,8 +254,6 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> t
     arguments = dict(source.loader)
     path = resolve_path(str(source.path))
     _check_loader_arguments(path, arguments, where)
-    if not isinstance(arguments.get("storage_options") or {}, Mapping):
-        raise ValueError(f"`{where}.storage_options` is no mapping from options to values.")  # which may be secret
     encoding = arguments.get("encoding") or "utf-8"
     try:
         "a".encode(encoding)  # LookupError also for codecs such as base64
@@ -273,8 +271,6 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> t
         arguments["data_files"] = {
             split: [path if "://" in path else glob.escape(path) for path in held] for split, held in files.items()
         }
-    if not isinstance(arguments.get("storage_options") or {}, Mapping):  # not shown: it is secret
-        raise ValueError(f"`{where}.storage_options` is no mapping; it names options of a file system.")
     if arguments.get("streaming"):
         raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
     if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
@@ -357,7 +353,7 @@ def _first_cause(error: BaseException) -> str:
 
 
 def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
-    """Refuse misspelt keys of a source before `datasets` sees them; a Hub dataset may have options of its own."""
+    """Refuse `storage_options` that are no mapping, and misspelt keys; a Hub dataset may have options of its own."""
     if not isinstance(arguments.get("storage_options") or {}, Mapping):  # whose value is a secret
         raise ValueError(f"`{where}.storage_options` is no mapping, as {{key: ..., secret: ...}} is.")
     module = f"datasets.packaged_modules.{path}.{path}"
