@@ -27,9 +27,10 @@ import datasets.packaged_modules
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
+from .columns import blank_rows, column_of, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
-from .leaks import Leaks, find_leaks, text_key
+from .leaks import Leaks, find_leaks, text_keys
 from .row_files import READERS, read_cached, read_row_files
 
 logger = logging.getLogger(__name__)
@@ -80,8 +81,8 @@ class SourceData:
 
     def texts(self, split: str) -> list[Any]:
         """The texts of a split: strings, lists of words or tuples of two strings."""
-        columns = [self.splits[split][column] for column in self.columns]
-        return list(zip(*columns, strict=True)) if self.form == "pair" else list(columns[0])
+        columns = [values_of(self.splits[split], column) for column in self.columns]
+        return list(zip(*columns, strict=True)) if self.form == "pair" else columns[0]
 
 
 def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str, SourceData]:
@@ -417,8 +418,8 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
         seed: Another seed carves other rows.
     """
     train = data.splits["train"]
-    keys = [text_key(text) for text in data.texts("train")]
-    strata = [str(value) for value in train[stratify]] if stratify else [""] * len(keys)
+    keys = text_keys(data.texts("train"))
+    strata = [str(value) for value in values_of(train, stratify)] if stratify else [""] * len(keys)
     groups: dict[str, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(keys):
         groups[key].append(row)
@@ -502,11 +503,8 @@ def has_text(value: Any) -> bool:
 
 def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
     rows = data.splits[split]
-    bad = [
-        row
-        for row, text in enumerate(data.texts(split))
-        if not (all(map(has_text, text)) if data.form == "pair" else has_text(text))
-    ]
+    blank = np.logical_or.reduce([blank_rows(column_of(rows, column)) for column in data.columns])
+    bad = np.flatnonzero(blank).tolist()
     if not bad:
         return
     listed = ", ".join(str(row + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
@@ -520,5 +518,4 @@ def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
                    data.name, split, len(bad), len(rows), lack, listed)  # fmt: skip
     if len(bad) == len(rows):
         raise ValueError(f"`sources.{data.name}`: no row of the split {split!r} has text.")
-    gone = set(bad)
-    data.keep(split, [row for row in range(len(rows)) if row not in gone])
+    data.keep(split, np.flatnonzero(~blank).tolist())
