@@ -63,7 +63,9 @@ def draw_rows(draw: random.Random, number: int) -> list[Row]:
         for _ in range(draw.randint(1, 4)):
             kind = f"type_{draw.randrange(39)}"
             tags += ["O"] * draw.randint(0, 3) + [f"B-{kind}"] + [f"I-{kind}"] * draw.choice((0, 0, 1, 2))
-        rows.append({"tokens": draw.choices(words, k=len(tags)), "slots": tags, "intent": f"intent_{draw.randrange(7)}"})
+        rows.append(
+            {"tokens": draw.choices(words, k=len(tags)), "slots": tags, "intent": f"intent_{draw.randrange(7)}"}
+        )
     return rows
 
 
@@ -133,9 +135,9 @@ def main() -> None:
             ("1 source" if number == 1 else f"{number} sources"): write_config(Path(scratch), rows, number)
             for number in (1, arguments.sources)
         }
-        rounds = [
-            measure(configs, [row["tokens"] for row in rows], cache) for _ in range(arguments.rounds + WARM_UP)
-        ][WARM_UP:]
+        rounds = [measure(configs, [row["tokens"] for row in rows], cache) for _ in range(arguments.rounds + WARM_UP)][
+            WARM_UP:
+        ]
     bare = [seconds["tokenizers"] for seconds in rounds]
     for name in rounds[0]:
         times = [seconds[name] for seconds in rounds]

@@ -1,20 +1,31 @@
 """Columns of a dataset as Arrow arrays, read and checked as a whole instead of row by row."""
 
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from datasets.table import MemoryMappedTable
 
 
-def column_of(rows: datasets.Dataset, name: str) -> pa.Array:
-    """A column as one Arrow array, in the order of the rows and without what `select` left out."""
+def open_rows(path: Path, fingerprint: str, split: str | None = None) -> datasets.Dataset:
+    """Map an Arrow file into memory. `Dataset.from_file` makes a fingerprint from the file's path and age; this is quicker.
+
+    Args:
+        path: The file, with the schema of `datasets`.
+        fingerprint: What identifies the content, at most 64 characters.
+        split: Its name, if it has one.
+    """
+    named = None if split is None else datasets.NamedSplit(split)
+    return datasets.Dataset(MemoryMappedTable.from_file(str(path)), split=named, fingerprint=fingerprint)
+
+
+def column_of(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:
+    """A column in the order of the rows, without what `select` left out."""
     column = rows.data.column(name)
-    if rows._indices is not None:
-        column = column.take(rows._indices.column(0))
-    column = column.combine_chunks()
-    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    return column if rows._indices is None else column.take(rows._indices.column(0))
 
 
 def values_of(rows: datasets.Dataset, name: str) -> list[Any]:
@@ -24,22 +35,27 @@ def values_of(rows: datasets.Dataset, name: str) -> list[Any]:
     return list(rows[name])  # features that have to be decoded
 
 
-def blank_rows(texts: pa.Array) -> np.ndarray:
+def join_words(lists: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Lists of words as strings, a word a line."""
+    return pc.binary_join(lists.cast(pa.list_(pa.string())), "\n")
+
+
+def blank_rows(texts: pa.ChunkedArray) -> np.ndarray:
     """Which rows of a column of strings, or of lists of words, hold no text: a mask, (rows,).
 
     A list with something else than words, a missing one for example, holds none either.
     """
-    if not isinstance(texts, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
-        return _blank(texts)
-    if pa.types.is_fixed_size_list(texts.type):
-        texts = texts.cast(pa.list_(texts.type.value_type))
-    words = texts.flatten()  # without those of missing lists
-    lengths = pc.fill_null(pc.list_value_length(texts), 0).to_numpy(zero_copy_only=False)
-    rows = np.repeat(np.arange(len(texts)), lengths)
-    missing = words.is_null().to_numpy(zero_copy_only=False)
-    filled = np.zeros(len(texts), dtype=bool)
+    strings = pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type) or pa.types.is_null(texts.type)
+    return np.concatenate([_blank(part) if strings else _blank_lists(part) for part in texts.chunks])
+
+
+def _blank_lists(lists: pa.Array) -> np.ndarray:
+    words = lists.flatten()  # without those of missing lists
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    rows = np.repeat(np.arange(len(lists)), lengths)
+    filled = np.zeros(len(lists), dtype=bool)
     filled[rows[~_blank(words)]] = True
-    filled[rows[missing]] = False
+    filled[rows[words.is_null().to_numpy(zero_copy_only=False)]] = False
     return ~filled
 
 

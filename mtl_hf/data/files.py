@@ -7,6 +7,7 @@ it is found first, and named with its file and line.
 import bz2
 import codecs
 import csv
+import functools
 import glob
 import gzip
 import io
@@ -164,6 +165,8 @@ def read_lines(file: str | None) -> Iterator[str]:
 def check_encoding(path: str | Path, encoding: str) -> None:
     """Raise `ValueError` with the first line of a file that is not text in `encoding`."""
     wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))  # no lines to be found in its bytes
+    if not wide and _is_text(path, encoding):  # in blocks, which is quicker
+        return
     with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if wide:
@@ -183,6 +186,21 @@ def check_encoding(path: str | Path, encoding: str) -> None:
                     f" {error.start}); give {hint} in a YAML, or convert the file to UTF-8 (often from Excel's Windows"
                     " code page: `iconv -f cp1252 -t utf-8`)."
                 ) from None
+
+
+def _is_text(path: str | Path, encoding: str) -> bool:
+    """Whether a file is text in `encoding` and has no NUL byte."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with open_file(path) as file:
+        try:
+            for block in iter(functools.partial(file.read, 1 << 20), b""):
+                if b"\0" in block:
+                    return False
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeError:
+            return False
+    return True
 
 
 def check_parquet(path: str | Path) -> None:

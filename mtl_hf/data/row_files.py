@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import datasets
 import pyarrow as pa
 
+from .columns import open_rows
 from .conll import read_conll
 from .csv_files import FileRows, read_csv
 from .files import PACKED, check_encoding
@@ -87,8 +88,7 @@ def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Da
     """The rows of each split and the notes that `_write` has written."""
     written = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
     loaded = {
-        split: datasets.Dataset.from_file(str(folder / f"{place}.arrow"), split=datasets.NamedSplit(split))
-        for place, split in enumerate(paths)
+        split: open_rows(folder / f"{place}.arrow", f"{folder.name}{place}", split) for place, split in enumerate(paths)
     }
     if written["rows"] != [len(rows) for rows in loaded.values()]:
         raise ValueError(f"{folder} lacks rows.")  # cut off between two batches

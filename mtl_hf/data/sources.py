@@ -27,7 +27,7 @@ import datasets.packaged_modules
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
-from .columns import blank_rows, column_of, values_of
+from .columns import blank_rows, column_of, join_words, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_keys
@@ -84,6 +84,12 @@ class SourceData:
         columns = [values_of(self.splits[split], column) for column in self.columns]
         return list(zip(*columns, strict=True)) if self.form == "pair" else columns[0]
 
+    def joined_texts(self, split: str) -> list[Any]:
+        """As `texts`, with the words of a list as lines of one string, which takes a tenth of the time."""
+        if self.form != "words":
+            return self.texts(split)
+        return join_words(column_of(self.splits[split], self.columns[0])).to_pylist()
+
 
 def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str, SourceData]:
     """Load every source, carve off missing splits, check its texts, and report or drop training rows that leak.
@@ -100,7 +106,7 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     leaks: dict[str, Leaks] = {}
     if "train" in wanted:
         leaks = find_leaks(
-            {name: {split: data.texts(split) for split in data.splits} for name, data in sources.items()}
+            {name: {split: data.joined_texts(split) for split in data.splits} for name, data in sources.items()}
         )
     for name, data in sources.items():
         found, spec = leaks.get(name, {}), config.sources[name]
@@ -418,7 +424,7 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
         seed: Another seed carves other rows.
     """
     train = data.splits["train"]
-    keys = text_keys(data.texts("train"))
+    keys = text_keys(data.joined_texts("train"))
     strata = [str(value) for value in values_of(train, stratify)] if stratify else [""] * len(keys)
     groups: dict[str, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(keys):
