@@ -1,4 +1,4 @@
-"""What it takes to build a run of 30,000 rows with intents and slots, beside what `tokenizers` alone takes to encode them.
+"""Seconds to build a run of 30,000 rows with intents and slots, beside what `tokenizers` alone takes to encode them.
 
     python benchmarks/build.py --data data
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import datasets
 import pyarrow as pa
 
-from .columns import open_rows
+from ..tasks.columns import open_rows
 from .conll import read_conll
 from .csv_files import FileRows, read_csv
 from .files import PACKED, check_encoding

@@ -27,7 +27,7 @@ import datasets.packaged_modules
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
-from .columns import blank_rows, column_of, join_words, values_of
+from ..tasks.columns import blank_rows, column_of, join_words, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_keys

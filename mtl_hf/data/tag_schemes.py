@@ -25,6 +25,7 @@ _PATTERNS = {
     for lower in (False, True)
     for form, pattern in _FORMS.items()
 }
+Pairs = Mapping[tuple[str | None, str | None], int]  # a tag and the next one in its row → how often that is so
 BARE_TYPE = "entity"  # the type of spans whose tags name none
 # Least share of the tags other than O that are written in a form, for the others to be mistakes. B-PER is hardly
 # anything but a tag of spans; a set of parts of speech may have a few tags that look like one of the other forms.
@@ -84,13 +85,21 @@ def recognise(rows: Iterable[Sequence[str | None]], types: Collection[str] = ())
         rows: Tags of each row, None where a word has none.
         types: Those of a trained model, by which a scheme is recognised in a few rows too, that may lack O or B.
     """
-    rows = list(rows)
-    counts = collections.Counter(tag for row in rows for tag in row if tag is not None)
+    pairs = (pair for row in rows for pair in itertools.pairwise([None, *row, None]))
+    return recognise_pairs(collections.Counter(pairs), types)
+
+
+def recognise_pairs(pairs: Pairs, types: Collection[str] = ()) -> Scheme | None:
+    """As `recognise`, of how often each tag follows another: None is a word without one, and what is around a row."""
+    counts: collections.Counter[str] = collections.Counter()
+    for (_, tag), count in pairs.items():
+        if tag is not None:
+            counts[tag] += count
     candidates = [_candidate(counts, form, lower) for lower in (False, True) for form in _FORMS]
     share, form, lower, letters = max(candidates, key=lambda candidate: candidate[0])
     if share:
-        scheme = _named(rows, form, lower, letters)
-        if (form, lower) == ("B-PER", False) or _holds_together(rows, scheme):
+        scheme = _named(pairs, form, lower, letters)
+        if (form, lower) == ("B-PER", False) or _holds_together(pairs, scheme):
             return scheme
     kinds = {kind.casefold() for kind in types}
     for form, lower in _PATTERNS if kinds else ():
@@ -101,36 +110,40 @@ def recognise(rows: Iterable[Sequence[str | None]], types: Collection[str] = ())
             letters[letter] += count
             found |= set() if letter == "O" else {kind.casefold()}
         if found and not letters[""] and (len(kinds) == 1 if form == "B" else found <= kinds):
-            return _named(rows, form, lower, letters)
+            return _named(pairs, form, lower, letters)
     return None
 
 
-def _named(rows: Sequence[Sequence[str | None]], form: str, lower: bool, letters: Mapping[str, int]) -> Scheme:
+def _named(pairs: Pairs, form: str, lower: bool, letters: Mapping[str, int]) -> Scheme:
     """The scheme of tags in a form, by how many of them have which letter."""
     present = "".join(letter for letter in _LETTERS if letters[letter])
     if letters["B"] and sum(letters[letter] for letter in present if letter not in "BI") < letters["B"] / 10:
         present = "BI"  # a scheme with ends has one for each beginning, so a few are mistakes
     if set(present) <= {"B", "I"}:
         scheme = Scheme("BIO", form, lower)
-        return Scheme(_inner_scheme(rows, scheme), form, lower)
+        return Scheme(_inner_scheme(pairs, scheme), form, lower)
     name = "BILOU" if set(present) & {"L", "U"} else "BMES" if set(present) & {"M", "W"} else "BIOES"
     return Scheme(name, form, lower, present)
 
 
-def _holds_together(rows: Iterable[Sequence[str | None]], scheme: Scheme) -> bool:
+def _holds_together(pairs: Pairs, scheme: Scheme) -> bool:
     """Whether most inner and last tags continue a span and, in a scheme with ends, most spans that B begins have one.
 
     Labels of words may look like tags of spans (`B`, `E` and `O` for two languages and others), but not be in order.
     """
     counts: collections.Counter[tuple[str, bool]] = collections.Counter()
-    for row in rows:
-        parts = [(None if tag is None else scheme.split(tag)) or ("O", "") for tag in [*row, None]]
-        for (letter, kind), (following, next_kind) in itertools.pairwise([("O", ""), *parts]):
-            goes_on = letter in "B" + _INNER and following in _INNER + _LAST and kind == next_kind
-            counts["begins", goes_on] += letter == "B"
-            counts["inside", goes_on] += following in _INNER + _LAST
+    for pair, number in pairs.items():
+        (letter, kind), (following, next_kind) = (_parts(tag, scheme) for tag in pair)
+        goes_on = letter in "B" + _INNER and following in _INNER + _LAST and kind == next_kind
+        counts["begins", goes_on] += number * (letter == "B")
+        counts["inside", goes_on] += number * (following in _INNER + _LAST)
     checked = ["inside"] if scheme.letters == "BI" else ["inside", "begins"]
     return all(counts[what, True] >= counts[what, False] for what in checked)
+
+
+def _parts(tag: str | None, scheme: Scheme) -> tuple[str, str]:
+    """The letter and the type of a tag; those of O where there is none, or one that does not fit."""
+    return (None if tag is None else scheme.split(tag)) or ("O", "")
 
 
 def _candidate(counts: Mapping[str, int], form: str, lower: bool) -> tuple[float, str, bool, collections.Counter[str]]:
@@ -149,20 +162,17 @@ def _candidate(counts: Mapping[str, int], form: str, lower: bool) -> tuple[float
     return (share if fits else 0.0), form, lower, letters
 
 
-def _inner_scheme(rows: Iterable[Sequence[str | None]], scheme: Scheme) -> str:
+def _inner_scheme(pairs: Pairs, scheme: Scheme) -> str:
     """IO without a B; IOB1 where B only parts neighbours of one type and I begins all other spans; else BIO."""
     any_begin = stray = False
-    for row in rows:
-        previous = ""
-        for tag in row:
-            letter, kind = (None if tag is None else scheme.split(tag)) or ("O", "")
-            if letter == "B":
-                any_begin = True
-                if kind != previous or scheme.form == "B":  # bare tags all have the same type
-                    return "BIO"
-            elif letter == "I" and kind != previous:
-                stray = True
-            previous = kind
+    for pair in pairs:
+        (_, previous), (letter, kind) = (_parts(tag, scheme) for tag in pair)
+        if letter == "B":
+            any_begin = True
+            if kind != previous or scheme.form == "B":  # bare tags all have the same type
+                return "BIO"
+        elif letter == "I" and kind != previous:
+            stray = True
     return "IO" if not any_begin else "IOB1" if stray else "BIO"
 
 

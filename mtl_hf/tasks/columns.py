@@ -11,7 +11,7 @@ from datasets.table import MemoryMappedTable
 
 
 def open_rows(path: Path, fingerprint: str, split: str | None = None) -> datasets.Dataset:
-    """Map an Arrow file into memory. `Dataset.from_file` makes a fingerprint from the file's path and age; this is quicker.
+    """Map an Arrow file into memory, as `Dataset.from_file`, but with a fingerprint that is known.
 
     Args:
         path: The file, with the schema of `datasets`.

@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.data.columns` against the same found row by row."""
+"""Tests of `mtl_hf.tasks.columns` against the same found row by row."""
 
 import random
 import sys
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from mtl_hf.data.columns import blank_rows, column_of, join_words, open_rows, values_of
+from mtl_hf.tasks.columns import blank_rows, column_of, join_words, open_rows, values_of
 from mtl_hf.data.sources import has_text
 
 PARTS = ["", " ", "\u00a0", "\u3000\t", "\x1f", "\u200b", "a", " b ", None]

@@ -1,0 +1,185 @@
+"""Labels of many rows as one column: a code for each, and each distinct label once.
+
+Notable: what is true of a label is found once for each distinct one, and what depends on the label before it, as in tags
+of spans, once for each pair that occurs. To others it is a sequence of labels, as a list of them.
+"""
+
+import collections
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, overload
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .columns import column_of
+
+
+class NameColumn(Sequence[Any]):
+    """A list of labels a row, None where a row has none; inside of a list None for an item without a label.
+
+    Args:
+        names: The distinct labels, in the order in which they first occur.
+        codes: Which of them each item has, -1 for none, (items,).
+        offsets: Where the items of each row begin, and where the last row ends, (rows + 1,).
+        missing: Which rows have no list, (rows,).
+    """
+
+    def __init__(self, names: list[Any], codes: np.ndarray, offsets: np.ndarray, missing: np.ndarray) -> None:
+        self.names, self.codes, self.offsets, self.missing = names, codes, offsets, missing
+
+    @classmethod
+    def read(cls, rows: datasets.Dataset, column: str) -> "NameColumn | None":
+        """A column of lists of plain values; None where it holds something else."""
+        feature = rows.features[column]
+        if not isinstance(feature, datasets.List | datasets.LargeList):
+            return None
+        if not isinstance(feature.feature, datasets.Value | datasets.ClassLabel):
+            return None
+        lists = column_of(rows, column).combine_chunks()
+        items = lists.flatten().dictionary_encode()  # without those of missing lists
+        codes = pc.fill_null(items.indices, -1).to_numpy(zero_copy_only=False)
+        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+        missing = lists.is_null().to_numpy(zero_copy_only=False)
+        return cls(items.dictionary.to_pylist(), codes, np.append(0, np.cumsum(lengths)), missing)
+
+    @classmethod
+    def of(cls, lists: Iterable[Sequence[Any] | None]) -> "NameColumn":
+        """The same of Python lists."""
+        lists = list(lists)
+        numbers: dict[Any, int] = {}
+        codes = [-1 if name is None else numbers.setdefault(name, len(numbers)) for held in lists for name in held or ()]
+        lengths = [len(held or ()) for held in lists]
+        missing = np.array([held is None for held in lists], dtype=bool)
+        return cls(list(numbers), np.array(codes, dtype=np.int32), np.append(0, np.cumsum(lengths, dtype=int)), missing)
+
+    def __len__(self) -> int:
+        return len(self.missing)
+
+    def __iter__(self) -> Iterator[Any]:
+        items = np.array([*self.names, None], dtype=object)[self.codes].tolist()
+        ends = self.offsets.tolist()
+        for begin, end, missing in zip(ends, ends[1:], self.missing.tolist(), strict=False):
+            yield None if missing else items[begin:end]
+
+    @overload
+    def __getitem__(self, row: int) -> Any: ...
+    @overload
+    def __getitem__(self, row: slice) -> "NameColumn": ...
+    def __getitem__(self, row: int | slice) -> Any:
+        if isinstance(row, slice):
+            return self.take(np.arange(len(self))[row])
+        row = range(len(self))[row]
+        if self.missing[row]:
+            return None
+        return [None if code < 0 else self.names[code] for code in self.codes[self.offsets[row] : self.offsets[row + 1]]]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """How many items each row has, (rows,)."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> "NameColumn":
+        """Some rows, in that order."""
+        lengths = self.lengths[rows]
+        offsets = np.append(0, np.cumsum(lengths))
+        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
+        return NameColumn(self.names, self.codes[places], offsets, self.missing[rows])
+
+    def rename(self, name_of: Callable[[Any, int], Any]) -> "NameColumn":
+        """Other names for the labels, some of which may be the same; None for no label.
+
+        Args:
+            name_of: A label and the first row that has it → its name.
+        """
+        numbers: dict[Any, int] = {}
+        new = np.full(len(self.names) + 1, -1, dtype=np.int32)  # the last one for items without a label
+        for code, item in self._first_items():
+            if (name := name_of(self.names[code], self.place(item)[0])) is not None:
+                new[code] = numbers.setdefault(name, len(numbers))
+        return NameColumn(list(numbers), new[self.codes], self.offsets, self.missing)
+
+    def _first_items(self) -> list[tuple[int, int]]:
+        """Each code that occurs and the first item that has it, in order of these."""
+        first = np.full(len(self.names) + 1, -1)
+        first[self.codes[::-1]] = np.arange(len(self.codes))[::-1]
+        found = ((code, item) for code, item in enumerate(first[:-1].tolist()) if item >= 0)
+        return sorted(found, key=operator.itemgetter(1))
+
+    def place(self, item: int) -> tuple[int, int]:
+        """The row of an item, and its position there."""
+        row = int(np.searchsorted(self.offsets, item, side="right")) - 1
+        return row, item - int(self.offsets[row])
+
+    def counts(self) -> dict[Any, int]:
+        """Label → how many items have it, of those that occur, in the order in which they do first."""
+        numbers = np.bincount(self.codes + 1, minlength=len(self.names) + 1)[1:].tolist()
+        return {self.names[code]: numbers[code] for code, _ in self._first_items()}
+
+    def items_with(self, names: Iterable[Any]) -> np.ndarray:
+        """The items that have one of these labels, in order."""
+        wanted = set(names)
+        chosen = np.array([*(name in wanted for name in self.names), False])
+        return np.flatnonzero(chosen[self.codes])
+
+    def ids(self, ids: Mapping[Any, int], absent: int) -> np.ndarray:
+        """The id of each item; `absent` for no label, and for one that has no id, (items,)."""
+        return np.array([*(ids.get(name, absent) for name in self.names), absent])[self.codes]
+
+    def labelled(self) -> np.ndarray:
+        """Which rows have a label: an empty list, or an item that is not None, (rows,)."""
+        rows = np.repeat(np.arange(len(self)), self.lengths)
+        some = np.bincount(rows, self.codes >= 0, len(self)) > 0
+        return ~self.missing & (some | (self.lengths == 0))
+
+    # ---- each item with the one before it ----
+
+    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """The code before each item, that of no label at the beginning of a row, and the code of each item."""
+        none = len(self.names)
+        own = np.where(self.codes < 0, none, self.codes).astype(np.int64)
+        before = np.append(none, own[:-1])[: len(own)]
+        before[self.offsets[:-1][self.lengths > 0]] = none
+        return before, own
+
+    def pairs(self) -> collections.Counter[tuple[Any, Any]]:
+        """How often each label follows another in a row, with None for no label, before a row and after it."""
+        before, own = self._pairs()
+        names = [*self.names, None]
+        last = self.offsets[1:][self.lengths > 0] - 1
+        number = before * len(names) + own
+        numbers = np.concatenate([number, own[last] * len(names) + len(self.names)])
+        found, counts = np.unique(numbers, return_counts=True)
+        return collections.Counter(
+            {(names[pair // len(names)], names[pair % len(names)]): count
+             for pair, count in zip(found.tolist(), counts.tolist(), strict=True)}
+        )  # fmt: skip
+
+    def map_pairs(self, change: Callable[[Any, Any], Any]) -> "NameColumn":
+        """Change each label as the one before it in the row decides (None at its beginning), as they were."""
+        before, own = self._pairs()
+        names = [*self.names, None]
+        found, kinds = np.unique(before * len(names) + own, return_inverse=True)
+        numbers: dict[Any, int] = {}
+        new = []
+        for pair in found.tolist():
+            name = change(names[pair // len(names)], names[pair % len(names)])
+            new.append(-1 if name is None else numbers.setdefault(name, len(numbers)))
+        codes = np.array(new, dtype=np.int32)[kinds] if new else self.codes
+        return NameColumn(list(numbers), codes, self.offsets, self.missing)
+
+    def items_of_pairs(self, chosen: Callable[[Any, Any], bool]) -> np.ndarray:
+        """The items that a function chooses by the label before them and their own, in order."""
+        before, own = self._pairs()
+        names = [*self.names, None]
+        found, kinds = np.unique(before * len(names) + own, return_inverse=True)
+        wanted = [chosen(names[pair // len(names)], names[pair % len(names)]) for pair in found.tolist()]
+        return np.flatnonzero(np.array(wanted, dtype=bool)[kinds]) if wanted else np.arange(0)
