@@ -31,6 +31,7 @@ from ..tasks.columns import blank_rows, column_of, join_words, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_keys
+from .remembered import remembered
 from .row_files import READERS, read_cached, read_row_files
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,10 @@ class SourceData:
         columns = [values_of(self.splits[split], column) for column in self.columns]
         return list(zip(*columns, strict=True)) if self.form == "pair" else columns[0]
 
+    def content(self, split: str) -> list[Any]:
+        """What identifies the texts of a split."""
+        return [split, self.columns, self.splits[split]._fingerprint]
+
     def joined_texts(self, split: str) -> list[Any]:
         """As `texts`, with the words of a list as lines of one string, which takes a tenth of the time."""
         if self.form != "words":
@@ -105,9 +110,7 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
     sources = {name: _load_source(name, source, config) for name, source in config.sources.items()}
     leaks: dict[str, Leaks] = {}
     if "train" in wanted:
-        leaks = find_leaks(
-            {name: {split: data.joined_texts(split) for split in data.splits} for name, data in sources.items()}
-        )
+        leaks = _find_leaks(sources)
     for name, data in sources.items():
         found, spec = leaks.get(name, {}), config.sources[name]
         if found and spec.drop_leaked:
@@ -192,6 +195,22 @@ def _text_columns(name: str, source: Source, config: RunConfig) -> set[str]:
     return {*texts, *(spec.label for spec in tasks if spec.label)}
 
 
+def _find_leaks(sources: Mapping[str, SourceData]) -> dict[str, Leaks]:
+    """As `find_leaks`, of all rows of all sources."""
+
+    def find() -> dict[str, Any]:
+        texts = {name: {split: data.joined_texts(split) for split in data.splits} for name, data in sources.items()}
+        return {
+            name: [[row, sorted(places)] for row, places in leaks.items()] for name, leaks in find_leaks(texts).items()
+        }
+
+    content = {name: [data.form, *map(data.content, data.splits)] for name, data in sources.items()}
+    return {
+        name: {row: {(source, split) for source, split in places} for row, places in leaks}
+        for name, leaks in remembered("leaks", content, find).items()
+    }
+
+
 def _drop_leaks(data: SourceData, leaks: Leaks) -> None:
     """Drop the training rows whose text is scored, and say so."""
     num_rows = len(data.splits["train"])
@@ -204,7 +223,7 @@ def _drop_leaks(data: SourceData, leaks: Leaks) -> None:
         "Source %s: %d of %d training rows dropped, whose text is also in %s.",
         data.name, len(leaks), num_rows, _places(leaks),
     )  # fmt: skip
-    data.keep("train", [row for row in range(num_rows) if row not in leaks])
+    data.keep("train", np.delete(np.arange(num_rows), list(leaks)).tolist())
 
 
 def _report_leaks(data: SourceData, leaks: Leaks) -> None:
@@ -238,9 +257,11 @@ def _draw_train_rows(data: SourceData, number: int | None, leaked: Collection[in
     left = len(data.splits.get("train", ()))
     if number is None or number >= left:
         return list(range(left))
-    order = np.random.default_rng(13).permutation(left + len(leaked)).tolist()
-    here = {row: place for place, row in enumerate(row for row in range(len(order)) if row not in leaked)}
-    drawn = sorted([here[row] for row in order if row in here][:number])
+    order = np.random.default_rng(13).permutation(left + len(leaked))
+    stays = np.ones(len(order), dtype=bool)
+    stays[list(leaked)] = False
+    here = np.cumsum(stays) - 1  # row before leaks were dropped → row now
+    drawn = np.sort(here[order[stays[order]][:number]]).tolist()
     data.keep("train", drawn)
     logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", data.name, number, left)
     return drawn
@@ -424,15 +445,40 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
         seed: Another seed carves other rows.
     """
     train = data.splits["train"]
-    keys = text_keys(data.joined_texts("train"))
-    strata = [str(value) for value in values_of(train, stratify)] if stratify else [""] * len(keys)
+    sides: dict[str, list[int]] = remembered(
+        "carved",
+        [data.content("train"), data.form, shares, stratify, seed],
+        lambda: _carve(
+            text_keys(data.joined_texts("train")), values_of(train, stratify) if stratify else None, shares, seed
+        ),
+    )
+    for split, rows in sides.items():
+        if not rows:
+            num_texts = len(set(text_keys(data.joined_texts("train"))))
+            raise ValueError(
+                f"`sources.{data.name}`: {len(train)} training rows are too few to carve off {shares[split]:g} of them"
+                f" as {split}: they have {num_texts} distinct texts, and equal ones stay together. Give a {split}"
+                " file, or a larger share in `split`."
+            )
+        data.keep(split, sorted(rows), of="train")
+        logger.warning(
+            "Source %s: %d of %d training rows carved off as %s%s, seed %d.",
+            data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
+        )  # fmt: skip
+    data.keep("train", np.delete(np.arange(len(train)), list(itertools.chain(*sides.values()))).tolist())
+
+
+def _carve(
+    keys: Sequence[str], strata: Sequence[Any] | None, shares: Mapping[str, float], seed: int
+) -> dict[str, list[int]]:
+    """Split → the rows that `carve` carves off as such; rows with one key stay together."""
     groups: dict[str, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(keys):
         groups[key].append(row)
     by_stratum: dict[str, list[list[int]]] = collections.defaultdict(list)
     ordered = sorted(groups.items(), key=lambda item: hashlib.sha256(f"{seed}:{item[0]}".encode()).digest())
     for _, rows in ordered:
-        by_stratum[min(strata[row] for row in rows)].append(rows)
+        by_stratum[min(str(strata[row]) for row in rows) if strata else ""].append(rows)
     sides: dict[str, list[int]] = {split: [] for split in shares}
     due = dict.fromkeys(shares, 0.0)  # rows that each split should have had so far, and has not
     for stratum in by_stratum.values():
@@ -443,20 +489,7 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
                 sides[split] += stratum[start]
                 due[split] -= len(stratum[start])
                 start += 1
-    gone = {row for rows in sides.values() for row in rows}
-    for split, rows in sides.items():
-        if not rows:
-            raise ValueError(
-                f"`sources.{data.name}`: {len(train)} training rows are too few to carve off {shares[split]:g} of them"
-                f" as {split}: they have {len(groups)} distinct texts, and equal ones stay together. Give a {split}"
-                " file, or a larger share in `split`."
-            )
-        data.keep(split, sorted(rows), of="train")
-        logger.warning(
-            "Source %s: %d of %d training rows carved off as %s%s, seed %d.",
-            data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
-        )  # fmt: skip
-    data.keep("train", [row for row in range(len(train)) if row not in gone])
+    return sides
 
 
 # ---- checking ----

@@ -1,7 +1,7 @@
 """Labels of many rows as one column: a code for each, and each distinct label once.
 
-Notable: what is true of a label is found once for each distinct one, and what depends on the label before it, as in tags
-of spans, once for each pair that occurs. To others it is a sequence of labels, as a list of them.
+Notable: what is true of a label is found once for each distinct one; what depends on the label before it, as in tags of
+spans, once for each pair that occurs. To others it is a sequence of labels, as a list of them.
 """
 
 import collections
@@ -11,7 +11,6 @@ from typing import Any, overload
 
 import datasets
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from .columns import column_of
@@ -50,7 +49,9 @@ class NameColumn(Sequence[Any]):
         """The same of Python lists."""
         lists = list(lists)
         numbers: dict[Any, int] = {}
-        codes = [-1 if name is None else numbers.setdefault(name, len(numbers)) for held in lists for name in held or ()]
+        codes = [
+            -1 if name is None else numbers.setdefault(name, len(numbers)) for held in lists for name in held or ()
+        ]
         lengths = [len(held or ()) for held in lists]
         missing = np.array([held is None for held in lists], dtype=bool)
         return cls(list(numbers), np.array(codes, dtype=np.int32), np.append(0, np.cumsum(lengths, dtype=int)), missing)
@@ -74,7 +75,9 @@ class NameColumn(Sequence[Any]):
         row = range(len(self))[row]
         if self.missing[row]:
             return None
-        return [None if code < 0 else self.names[code] for code in self.codes[self.offsets[row] : self.offsets[row + 1]]]
+        return [
+            None if code < 0 else self.names[code] for code in self.codes[self.offsets[row] : self.offsets[row + 1]]
+        ]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

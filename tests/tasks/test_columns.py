@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from mtl_hf.tasks.columns import blank_rows, column_of, join_words, open_rows, values_of
 from mtl_hf.data.sources import has_text
+from mtl_hf.tasks.columns import blank_rows, column_of, join_words, open_rows, values_of
 
 PARTS = ["", " ", "\u00a0", "\u3000\t", "\x1f", "\u200b", "a", " b ", None]
 

@@ -17,7 +17,9 @@ Rows = list[list[str | None] | None]
 def draw_rows(seed: int) -> Rows:
     generator = random.Random(seed)
     return [
-        None if generator.random() < 0.1 else generator.choices(["O", "B-x", "I-x", "B-y", None], k=generator.randint(0, 5))
+        None
+        if generator.random() < 0.1
+        else generator.choices(["O", "B-x", "I-x", "B-y", None], k=generator.randint(0, 5))
         for _ in range(generator.randint(0, 30))
     ]
 
