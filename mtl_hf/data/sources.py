@@ -17,7 +17,7 @@ import logging
 import os
 import pkgutil
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ import datasets.packaged_modules
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
+from ..findings import Finding, for_each, report
 from ..tasks.columns import blank_rows, column_of, join_words, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
@@ -107,7 +108,7 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
         ValueError: Anything wrong with a source, with its name, file, column or row.
     """
     wanted = tuple(splits)
-    sources = {name: _load_source(name, source, config) for name, source in config.sources.items()}
+    sources = for_each(config.sources, lambda name: _load_source(name, config.sources[name], config))
     leaks: dict[str, Leaks] = {}
     if "train" in wanted:
         leaks = _find_leaks(sources)
@@ -117,7 +118,7 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
             _drop_leaks(data, found)
         drawn = _draw_train_rows(data, spec.max_train_rows, found if spec.drop_leaked else ())
         if not spec.drop_leaked:
-            _report_leaks(data, {row: found[row] for row in drawn if row in found})
+            report(_check_leaks(data, {row: found[row] for row in drawn if row in found}))
         data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return sources
 
@@ -169,21 +170,20 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     if len(columns) not in (1, 2):
         raise ValueError(f"`{where}.text` names {len(columns)} columns; it is one, or [first, second] for pairs.")
     tasks = {task: spec for task, spec in config.tasks.items() if name in spec.sources}
-    for split, rows in loaded.items():
-        if not len(rows):
-            raise ValueError(f"`{where}`: the split {split!r} has no rows.")
-        labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
-        _check_columns(rows, [*((f"{where}.text", column) for column in columns), *labels], split, name)
+    labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
+    wanted = [*((f"{where}.text", column) for column in columns), *labels]
+    if empty := [split for split, rows in loaded.items() if not len(rows)]:
+        raise ValueError(f"`{where}`: the split {empty[0]!r} has no rows.")
+    report(finding for split, rows in loaded.items() for finding in _check_columns(rows, wanted, split, name))
     form = _find_form(loaded, columns, where)
     data = SourceData(name, form, columns, dict(loaded), untyped=kind == "csv")
-    for split in list(data.splits):
-        _drop_bad_rows(data, split, source.drop_bad_rows)
+    report(finding for split in list(data.splits) for finding in _drop_bad_rows(data, split, source.drop_bad_rows))
     if shares:
         stratify = source.split.get("stratify") or next(
             (spec.label for spec in tasks.values() if spec.type == "sequence_classification"), None
         )
         if stratify:
-            _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train", name)
+            report(_check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train", name))
         carve(data, shares, stratify, typed(int, source.split.get("seed", 13), f"{where}.split.seed"))
     return data
 
@@ -226,14 +226,16 @@ def _drop_leaks(data: SourceData, leaks: Leaks) -> None:
     data.keep("train", np.delete(np.arange(num_rows), list(leaks)).tolist())
 
 
-def _report_leaks(data: SourceData, leaks: Leaks) -> None:
-    """Say how many of the rows that are trained on have a text that is scored."""
+def _check_leaks(data: SourceData, leaks: Leaks) -> Iterator[Finding]:
+    """Find rows that are trained on and have a text that is scored."""
     if leaks:
-        logger.warning(
-            "Source %s: %d of %d training rows have a text that is also in %s: scores there flatter;"
-            " `sources.%s.drop_leaked: true` drops these rows.",
-            data.name, len(leaks), len(data.splits["train"]), _places(leaks), data.name,
-        )  # fmt: skip
+        yield Finding(
+            logging.WARNING,
+            f"Source {data.name}",
+            f"{len(leaks)} of {len(data.splits['train'])} training rows have a text that is also in {_places(leaks)}",
+            f"scores there flatter; `sources.{data.name}.drop_leaked: true` drops these rows",
+            tuple(leaks),
+        )
 
 
 def _places(leaks: Leaks) -> str:
@@ -495,13 +497,18 @@ def _carve(
 # ---- checking ----
 
 
-def _check_columns(rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], split: str, source: str) -> None:
+def _check_columns(
+    rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], split: str, source: str
+) -> Iterator[Finding]:
+    """Find columns, (key of the config, name), that a split does not have."""
     for path, column in wanted:
         if column not in rows.column_names:
-            raise ValueError(
+            yield Finding(
+                logging.ERROR,
+                f"`{path}`",
                 f"`{path}` is {column!r}, but the split {split!r} of source {source!r} has no such column."
                 f"{nearest(column, rows.column_names)} It has: {', '.join(rows.column_names)}."
-                f"{_separator_hint(rows.column_names)}"
+                f"{_separator_hint(rows.column_names)}",
             )
 
 
@@ -540,7 +547,8 @@ def has_text(value: Any) -> bool:
     return bool(value) and all(isinstance(word, str) for word in value) and any(word.strip() for word in value)
 
 
-def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
+def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> Iterator[Finding]:
+    """Find rows without text, and drop them if they may be dropped."""
     rows = data.splits[split]
     blank = np.logical_or.reduce([blank_rows(column_of(rows, column)) for column in data.columns])
     bad = np.flatnonzero(blank).tolist()
@@ -549,12 +557,21 @@ def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
     listed = ", ".join(str(row + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
     lack = f"lack one of their texts ({' and '.join(data.columns)})" if data.form == "pair" else "have no text"
     if not drop:
-        raise ValueError(
-            f"`sources.{data.name}`: {len(bad)} of {len(rows)} rows of the split {split!r} {lack} (rows"
-            f" {listed}): mend them, or set `drop_bad_rows: true`."
+        yield Finding(
+            logging.ERROR,
+            f"`sources.{data.name}`",
+            f"{len(bad)} of {len(rows)} rows of the split {split!r} {lack} (rows {listed})",
+            "mend them, or set `drop_bad_rows: true`",
+            tuple(bad),
         )
-    logger.warning("Source %s, %s: %d of %d rows %s and are dropped (rows %s).",
-                   data.name, split, len(bad), len(rows), lack, listed)  # fmt: skip
+        return
+    yield Finding(
+        logging.WARNING,
+        f"Source {data.name}, {split}",
+        f"{len(bad)} of {len(rows)} rows {lack} and are dropped (rows {listed})",
+        rows=tuple(bad),
+    )
     if len(bad) == len(rows):
-        raise ValueError(f"`sources.{data.name}`: no row of the split {split!r} has text.")
+        yield Finding(logging.ERROR, f"`sources.{data.name}`", f"no row of the split {split!r} has text")
+        return
     data.keep(split, np.flatnonzero(~blank).tolist())

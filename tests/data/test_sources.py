@@ -529,3 +529,30 @@ def test_a_smaller_number_of_training_rows_is_drawn_from_a_larger_one() -> None:
     assert set(texts(10)) < set(texts(30)) < set(rows["text"])
     assert texts(10) == sorted(texts(10), key=rows["text"][:].index), "in the order of the data"
     assert texts(10) == texts(10)
+
+
+def test_errors_of_all_sources_and_splits_are_raised_at_once() -> None:
+    blank = datasets.Dataset.from_list([{"text": "a"}, {"text": " "}])
+    config = RunConfig.load(
+        {
+            "model": {"encoder": "none"},
+            "sources": {
+                "first": {"dataset": {"train": blank, "validation": blank}, "text": "text"},
+                "second": {"dataset": {"train": blank, "validation": blank}, "text": "txt"},
+                "third": {"dataset": {"train": blank.select([0]), "validation": blank.select([0])}, "text": "text"},
+            },
+            "tasks": {"any": {"type": "masked_lm", "source": ["first", "second", "third"]}},
+            "training": {},
+        }
+    )
+    with pytest.raises(ValueError) as caught:
+        load_sources(config)
+    lines = str(caught.value).splitlines()
+    assert [line.split(" rows")[0].split(", but")[0] for line in lines] == [
+        "`sources.first`: 1 of 2",
+        "`sources.first`: 1 of 2",
+        "`sources.second.text` is 'txt'",
+        "`sources.second.text` is 'txt'",
+    ]
+    assert "'train'" in lines[0]
+    assert "'validation'" in lines[1]
