@@ -20,7 +20,7 @@ import scipy.stats
 
 from .config import nearest
 from .data.labels import TASK_TYPES, TaskData, are_numbers
-from .modeling.answers import bio_spans
+from .modeling.tags import bio_spans
 from .modeling.encoding import NO_TOKEN
 
 logger = logging.getLogger(__name__)

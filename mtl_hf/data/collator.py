@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ..modeling.encoding import NO_TOKEN
-from ..modeling.heads import IGNORE_INDEX
+from ..modeling.head import IGNORE_INDEX
 from .masking import FIXED_DRAW, Masking
 from .row_states import RowStates
 

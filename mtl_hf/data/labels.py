@@ -17,7 +17,7 @@ import datasets
 import numpy as np
 
 from ..config import RunConfig, Task, nearest
-from ..modeling.answers import is_span_scheme
+from ..modeling.tags import is_span_scheme
 from ..modeling.heads import check_head_name
 from .label_text import as_number, find_name, report_similar_labels, tidy_labels
 from .sources import SourceData

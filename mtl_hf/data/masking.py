@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling.heads import IGNORE_INDEX
+from ..modeling.head import IGNORE_INDEX
 from .labels import TaskData
 
 BEGINS, INSIDE = 0, 1  # what a token is of the unit that is masked as a whole: a word, or the token itself

@@ -18,9 +18,9 @@ import datasets
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling.answers import bio_spans
+from ..modeling.tags import bio_spans
 from ..modeling.encoding import NO_TOKEN, encode
-from ..modeling.heads import IGNORE_INDEX
+from ..modeling.head import IGNORE_INDEX
 from .collator import LABEL_PREFIX
 from .labels import TaskData
 from .masking import mask_units, masking_of

@@ -27,7 +27,7 @@ from ..config import Model, RunConfig, Task, masked_message, masked_overrides, s
 from ..data.labels import TASK_TYPES, TaskData
 from ..files import write_whole
 from ..metrics import LOSS_LIKE, Answers, interval
-from ..modeling.answers import is_span_scheme
+from ..modeling.tags import is_span_scheme
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
 from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering

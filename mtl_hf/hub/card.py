@@ -27,7 +27,7 @@ from ..data.sources import SPLITS, SourceData, packaged_loaders
 from ..evaluation.report import show_number
 from ..evaluation.saved_models import RUN_FILE, check_folder, check_name, num_parameters, run_file
 from ..files import write_whole
-from ..modeling.answers import bio_spans, is_span_scheme
+from ..modeling.tags import bio_spans, is_span_scheme
 from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.encoding import PAIRED

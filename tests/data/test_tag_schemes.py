@@ -7,7 +7,7 @@ import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
 from mtl_hf.data.tag_schemes import BIO, Scheme, bio_labels, recognise, to_bio
-from mtl_hf.modeling.answers import bio_spans
+from mtl_hf.modeling.tags import bio_spans
 
 Spans = list[tuple[str, int, int]]
 

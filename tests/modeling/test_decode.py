@@ -1,15 +1,30 @@
-"""Tests of `mtl_hf.modeling.answers`: probabilities by hand, spans as seqeval reads them, answers of each head type."""
+"""Tests of what heads decode and answer: probabilities by hand, spans as seqeval reads them, answers of each type."""
 
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mtl_hf.modeling.answers import answer, bio_spans, is_span_scheme, logits_of_words, softmax
+from mtl_hf.modeling.encoding import NO_TOKEN
+from mtl_hf.modeling.head import EncoderShape, softmax
+from mtl_hf.modeling.heads import build_head
+from mtl_hf.modeling.tags import bio_spans, is_span_scheme
 
 BIO = ["O", "B-city", "I-city", "B-when", "I-when"]
+
+
+def answer(spec: dict, logits: np.ndarray, text: str = "", words: Any = (), top_k: int | None = 1) -> Any:
+    """What a head of this specification answers for one row; a word whose logits are NaN has no token."""
+    head = build_head(spec, EncoderShape(hidden_size=4))
+    columns = {}
+    if spec["type"] == "token_classification":
+        lost = np.isnan(logits).any(-1)
+        columns["word_starts"] = [[NO_TOKEN if gone else place for place, gone in enumerate(lost)]]
+    (prediction,) = head.decode(logits[None], columns)
+    return head.answer(prediction, text, words, top_k)
 
 
 def one_hot(labels: list[str], tags: list[str | None], size: float = 4.0) -> np.ndarray:
@@ -100,12 +115,14 @@ def test_more_labels_come_as_a_list_the_best_first(kind: str, top_k: int | None,
     assert found == [{"label": label, "score": pytest.approx(chance[label], rel=1e-6)} for label in expected]
 
 
-def test_logits_of_words_are_those_of_their_first_tokens() -> None:
+def test_a_word_is_read_at_its_first_token() -> None:
     logits = np.arange(8, dtype=np.float32).reshape(4, 2)
-    found = logits_of_words(logits, [1, -1, 3])
-    np.testing.assert_array_equal(found, [[2, 3], [np.nan, np.nan], [6, 7]])
-    assert logits_of_words(logits, []).shape == (0, 2)
-    assert logits.tolist() == np.arange(8).reshape(4, 2).tolist()
+    logits[3] = [9, 2]
+    head = build_head({"type": "token_classification", "labels": ["a", "b"]}, EncoderShape(hidden_size=4))
+    first, none, last = head.decode(np.stack([logits] * 3), {"word_starts": [[1, NO_TOKEN, 3], [], [0]]})
+    assert (first.value, none.value, last.value) == (["b", None, "a"], [], ["b"])
+    assert first.scores == pytest.approx([1 / (1 + math.exp(-1)), 0, 1 / (1 + math.exp(-7))])
+    assert len(none.scores) == 0
 
 
 def test_regression_answers_a_number() -> None:
