@@ -17,8 +17,8 @@ from pathlib import Path
 
 from . import __version__
 from .config import MaskSecrets, RunConfig, describe, describe_fields, masked, masked_message, masked_overrides
+from .experiments.space import Search
 from .files import check_file, write_whole
-from .search.space import Search
 
 _EXAMPLES = """examples:
   mtl-hf init reviews.csv tickets.csv --to config.yaml
@@ -438,8 +438,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from .evaluation.compare import compare
-    from .evaluation.compare_report import comparison_markdown
+    from .experiments.compare import compare
+    from .experiments.compare_report import comparison_markdown
 
     result = compare(
         arguments.config,
@@ -459,7 +459,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    from .search.tune import tune
+    from .experiments.tune import tune
 
     result = tune(
         arguments.config,
@@ -475,7 +475,7 @@ def _tune(arguments: argparse.Namespace) -> None:
         for name, value in result["space"].items():
             _say(f"  {name}: {value}")
         return
-    from .search.report import search_table
+    from .experiments.search_report import search_table
 
     _say(search_table(result))
     if result["config"]:

@@ -22,24 +22,15 @@ from .data.rows import EncodedSplit, encode_rows, report_cut
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
-from .evaluation.saved_models import RUN_FILE
-from .evaluation.start import (
-    Answered,
-    Start,
-    add_before,
-    check_start,
-    check_tokens,
-    find_start,
-    load_start,
-    score_before,
-    warn_of_drift,
-)
+from .evaluation.untrained import Answered, add_before, score_before, warn_of_drift
 from .files import write_whole
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
 from .metrics import Answers
 from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
+from .saved.models import RUN_FILE
+from .saved.start import Start, check_start, check_tokens, find_start, load_start
 from .training.arguments import read_arguments
 from .training.checkpoints import (
     check_checkpoint,

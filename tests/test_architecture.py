@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Reading order. A room imports only from rooms to its left.
 ROOMS = (
     "modeling", "files", "config", "data", "metrics", "training",
-    "evaluation", "inference", "hub", "run", "search", "cli",
+    "saved", "evaluation", "inference", "hub", "run", "experiments", "cli",
 )  # fmt: skip
 # What a machine that loads a model from the Hub has; everything else would have to be installed there.
 TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "numpy", "tqdm", "safetensors", *sys.stdlib_module_names}

@@ -25,18 +25,22 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..config import Model, RunConfig, Task, masked_message, masked_overrides, secret_overrides, typed
 from ..data.labels import TASK_TYPES, TaskData
+from ..evaluation.figures import check_matplotlib
+from ..evaluation.report import json_value
 from ..files import write_whole
 from ..metrics import LOSS_LIKE, Answers, interval
+<<<<<<< HEAD:mtl_hf/evaluation/compare.py
 from ..modeling.tags import is_span_scheme
+=======
+from ..modeling.answers import is_span_scheme
+from ..saved.models import RUN_FILE, find_checkpoint, num_parameters
+>>>>>>> rooms:mtl_hf/experiments/compare.py
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
 from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores
-from .figures import check_matplotlib
 from .inputs import changed_inputs, run_inputs
-from .report import json_value
 from .run_processes import RunProcesses
-from .saved_models import RUN_FILE, find_checkpoint, num_parameters
 from .variants import ALONE, TOGETHER, Comparison, PlannedRun, output_override, plan_runs, read_comparison
 
 logger = logging.getLogger(__name__)
