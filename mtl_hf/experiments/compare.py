@@ -29,12 +29,8 @@ from ..evaluation.figures import check_matplotlib
 from ..evaluation.report import json_value
 from ..files import write_whole
 from ..metrics import LOSS_LIKE, Answers, interval
-<<<<<<< HEAD:mtl_hf/evaluation/compare.py
 from ..modeling.tags import is_span_scheme
-=======
-from ..modeling.answers import is_span_scheme
 from ..saved.models import RUN_FILE, find_checkpoint, num_parameters
->>>>>>> rooms:mtl_hf/experiments/compare.py
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
 from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering
