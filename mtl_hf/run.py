@@ -17,20 +17,20 @@ import torch
 from transformers import set_seed
 
 from .config import Model, RunConfig, resolve_path, typed
-from .data.labels import TaskData, build_tasks, check_scored, check_tasks, report_far_numbers
+from .data.labels import build_tasks, check_scored, check_tasks, warn_of_labels
 from .data.rows import EncodedSplit, encode_rows, report_cut
-from .data.sources import SourceData, load_sources
+from .data.sources import load_sources
 from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
 from .evaluation.untrained import Answered, add_before, score_before, warn_of_drift
 from .files import write_whole
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
-from .metrics import Answers
 from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
 from .saved.models import RUN_FILE
 from .saved.start import Start, check_start, check_tokens, find_start, load_start
+from .tasks import Answers, SourceData, TaskData
 from .training.arguments import read_arguments
 from .training.checkpoints import (
     check_checkpoint,
@@ -112,7 +112,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             for name, source in sources.items()
             if any(name in task.config.sources for task in trained.values())
         }
-        report_far_numbers(tasks, sources)
+        warn_of_labels(tasks, sources)
         splits = {
             split: {
                 name: encode_split(source, split, tasks, model)
@@ -297,13 +297,7 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | No
     for name, task in tasks.items():
         if name in model.heads:
             continue
-        chosen = task.config
-        # A cosine is not taken of noise, and the head of masked_lm has no dropout of its own.
-        default = None if task.type in ("sentence_similarity", "masked_lm") else run.model.dropout
-        options: dict[str, Any] = {"dropout": default if chosen.dropout is None else chosen.dropout}
-        for key in ("pooling", "label_smoothing", "loss", "temperature"):
-            if getattr(chosen, key):
-                options[key] = getattr(chosen, key)
+        options = task.kind.head_options(task.config, task.options, run.model.dropout)
         model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
     if start:
         check_tokens(start, run, tokens, model.tokenizer("to be")["input_ids"])

@@ -15,9 +15,9 @@ import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
 from mtl_hf.config import Model, RunConfig, Task, typed
-from mtl_hf.data.labels import TASK_TYPES, TaskData
 from mtl_hf.metrics import METRICS, metric_names
 from mtl_hf.modeling.heads import HEADS
+from mtl_hf.tasks import TASK_TYPES, TaskData
 from mtl_hf.training.arguments import read_arguments
 from tests.conftest import SENTENCES, save_encoder, write_fake_data
 

@@ -26,12 +26,12 @@ class Answered:
     Attributes:
         results: As `metrics.score`.
         answers: Source → task → `metrics.Answers`.
-        logits: Source → task → logits, a row each.
+        logits: Source → task → the outputs of its head, an array a row.
     """
 
     results: dict[str, Any]
     answers: dict[str, Any]
-    logits: dict[str, dict[str, np.ndarray]]
+    logits: dict[str, dict[str, list[np.ndarray]]]
 
 
 def score_before(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) -> Answered | None:
@@ -64,7 +64,7 @@ def score_before(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) 
         return None
     logger.info("Scoring %s before training.", listed("head", [*untrained, *bare]))
     answers: dict[str, Any] = {}
-    logits: dict[str, dict[str, np.ndarray]] = {}
+    logits: dict[str, dict[str, list[np.ndarray]]] = {}
     results = trainer.score(chosen, keep_answers=answers, keep_logits=logits)
     return Answered(results, answers, logits)
 
@@ -86,8 +86,8 @@ def add_before(results: dict[str, Any], before: Answered, after: Answered) -> No
             was, now = (found.answers[source][name].predicted for found in (before, after))
             rows += len(now)
             changed += sum(old != new for old, new in zip(was, now, strict=True))
-            gap = np.abs(after.logits[source][name].astype(float) - before.logits[source][name].astype(float))
-            largest = max(largest, float(gap.max(initial=0.0)))
+            for old, new in zip(before.logits[source][name], after.logits[source][name], strict=True):
+                largest = max(largest, float(np.abs(new.astype(float) - old.astype(float)).max(initial=0.0)))
         if sources:
             results["tasks"][name] |= {
                 "unchanged": not changed,

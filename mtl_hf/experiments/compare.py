@@ -24,13 +24,12 @@ from tqdm.auto import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..config import Model, RunConfig, Task, masked_message, masked_overrides, secret_overrides, typed
-from ..data.labels import TASK_TYPES, TaskData
 from ..evaluation.figures import check_matplotlib
 from ..evaluation.report import json_value
 from ..files import write_whole
-from ..metrics import LOSS_LIKE, Answers, interval
-from ..modeling.tags import is_span_scheme
+from ..metrics import LOSS_LIKE, interval
 from ..saved.models import RUN_FILE, find_checkpoint, num_parameters
+from ..tasks import Answers, TaskData, task_type
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
 from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering
@@ -446,7 +445,7 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
                 together = [by_source[source][task] for source in tasks[task].config.sources
                             if task in by_source.get(source, {})]  # fmt: skip
                 if together:
-                    answers = sum(together[1:], start=together[0])
+                    answers = Answers.join(together)
                     found.setdefault(("tasks", task), []).append((tasks[task], answers))
                 curve = [(line["step"], line[f"eval_{task}_{primary}"]) for line in state["log_history"]
                          if f"eval_{task}_{primary}" in line]  # fmt: skip
@@ -459,7 +458,7 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
         summary["seconds"].append(seconds)
         summary["peak_memory"].append(max(peaks))
         labelled = {task for run in group for task, spec in run.config.tasks.items()
-                    if TASK_TYPES[spec.type].has_vocabulary}  # fmt: skip
+                    if task_type(spec.type).has_vocabulary}  # fmt: skip
         for source, by_task in by_source.items():
             chosen = {task: answers for task, answers in by_task.items() if task in labelled}
             if len(chosen) > 1:
@@ -508,10 +507,8 @@ def _tasks(run: PlannedRun) -> dict[str, TaskData]:
     """A run's tasks with the vocabularies of its model."""
     tasks = {}
     for name, spec in find_checkpoint(run.folder).heads.items():
-        labels = list(spec.get("labels") or [])
-        spans = spec["type"] == "token_classification" and is_span_scheme(labels)
         if name in run.config.tasks:
-            tasks[name] = TaskData(name, run.config.tasks[name], labels, spec["text"], spans=spans)
+            tasks[name] = task_type(spec["type"]).of_head(name, run.config.tasks[name], spec)
     return tasks
 
 

@@ -316,12 +316,18 @@ def check_text(text: Any, number: int) -> Any:
     """
     if isinstance(text, str):
         return text if text.isascii() else _HALF.sub("\ufffd", text)
-    if isinstance(text, tuple) and len(text) == 2 and isinstance(text[0], str) and isinstance(text[1], list) and text[1]:
+    if (
+        isinstance(text, tuple)
+        and len(text) == 2
+        and isinstance(text[0], str)
+        and isinstance(text[1], list)
+        and text[1]
+    ):
         return check_text(text[0], number), check_text(text[1], number)
     kinds = [isinstance(part, str) for part in text] if isinstance(text, list | tuple) else [False]
     if not all(kinds) or (isinstance(text, tuple) and len(text) != 2):
         raise ValueError(
-            f"text {number} is {repr(text)[:100]}: a text is a string, a list of words, or a tuple of two strings (or of"
-            " a string and a list of choices)."
+            f"text {number} is {repr(text)[:100]}: a text is a string, a list of words, or a tuple of two strings (or"
+            " of a string and a list of choices)."
         )
     return type(text)(check_text(part, number) for part in text)

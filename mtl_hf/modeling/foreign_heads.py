@@ -34,7 +34,9 @@ def check_travels(head: type[Head]) -> None:
     try:
         source = inspect.getsource(sys.modules[head.__module__])
     except (OSError, TypeError, KeyError) as error:
-        raise ValueError(f"{head.__name__} has no source file, which would be saved with each model: {error}.") from error
+        raise ValueError(
+            f"{head.__name__} has no source file, which would be saved with each model: {error}."
+        ) from error
     for node in ast.walk(ast.parse(source)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
@@ -43,15 +45,16 @@ def check_travels(head: type[Head]) -> None:
             root = name.split(".")[0]
             if name.startswith(f"{_PACKAGE}.") or root in ALLOWED or root in sys.stdlib_module_names:
                 continue
+            found = "from its own package" if name == "." else name
             raise ValueError(
-                f"{inspect.getfile(head)} imports {name if name != '.' else 'from its own package'}, but it is saved with"
-                f" each model and may import only {', '.join(ALLOWED)}, Python's own modules and {_PACKAGE}.<file>."
+                f"{inspect.getfile(head)} imports {found}, but it is saved with each model and may import only"
+                f" {', '.join(ALLOWED)}, Python's own modules and {_PACKAGE}.<file>."
             )
 
 
 def save_foreign(folder: str | Path, heads: Iterable[type[Head]]) -> None:
     """Write the files of foreign heads into the folder of a saved model, which holds the files of this one already."""
-    foreign = {head.type: head for head in heads if is_foreign(head)}
+    foreign = {head.kind: head for head in heads if is_foreign(head)}
     if not foreign:
         return
     folder = Path(folder)

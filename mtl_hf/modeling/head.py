@@ -141,9 +141,9 @@ class LabelledSpec(HeadSpec):
 
 
 def _check_type(kind: str, key: str, value: Any, hint: Any) -> None:
-    accepted = tuple(
-        typing.get_origin(part) or part for part in (typing.get_args(hint) if typing.get_origin(hint) is not list else [list])
-    ) or (hint,)
+    """Raise `ValueError` if a value is not of the type of its field: a plain type, a list, or one of these or None."""
+    parts = [hint] if typing.get_origin(hint) is list else typing.get_args(hint) or [hint]
+    accepted = tuple(typing.get_origin(part) or part for part in parts)
     accepted += (int,) if float in accepted else ()
     if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
         names = " or ".join(one.__name__ for one in accepted if one is not type(None))
@@ -154,7 +154,7 @@ class Head(nn.Module):
     """Base of all heads.
 
     Attributes:
-        type: The name of its type: of its file, in YAML and in `config.json`.
+        kind: The name of its type: of its file, in YAML and in `config.json`.
         spec_class: The class of its specification.
         form: The form of text that it needs, one of `encoding.FORMS`; None where it reads strings, words and pairs.
         answers_texts: Whether it predicts something for a raw text.
@@ -166,7 +166,7 @@ class Head(nn.Module):
         encoder: What it is built on.
     """
 
-    type: ClassVar[str]
+    kind: ClassVar[str]
     spec_class: ClassVar[type[HeadSpec]] = HeadSpec
     form: ClassVar[str | None] = None
     answers_texts: ClassVar[bool] = True

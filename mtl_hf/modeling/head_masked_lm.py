@@ -9,7 +9,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from .head import IGNORE_INDEX, EncoderShape, Head, HeadInputs, HeadLoss, Linear, Prediction, cross_entropy, wide, wide_linear
+from .head import (
+    IGNORE_INDEX,
+    EncoderShape,
+    Head,
+    HeadInputs,
+    HeadLoss,
+    Linear,
+    Prediction,
+    cross_entropy,
+    wide,
+    wide_linear,
+)
 
 
 class MaskedLMHead(Head):
@@ -23,7 +34,7 @@ class MaskedLMHead(Head):
     where there are labels; else of all, (B, T, V).
     """
 
-    type = "masked_lm"
+    kind = "masked_lm"
     answers_texts = False
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
@@ -34,7 +45,8 @@ class MaskedLMHead(Head):
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """States (B, T, H) → logits; `inputs` has `embeddings`, (V, E), and perhaps `labels`."""
-        assert inputs is not None and inputs.embeddings is not None
+        assert inputs is not None
+        assert inputs.embeddings is not None
         if inputs.labels is not None:
             states = states[inputs.labels != IGNORE_INDEX]
         hidden = F.gelu(self.dense(states))

@@ -20,7 +20,7 @@ class MultiLabelClassificationHead(SequenceClassificationHead):
     list of the labels that are at least as likely as not, in the order of the vocabulary.
     """
 
-    type = "multi_label_classification"
+    kind = "multi_label_classification"
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
         """Sum over labelled rows of the mean binary cross-entropy over labels, and the number of rows."""

@@ -15,7 +15,7 @@ class RegressionHead(PooledHead):
     Labels: (B,), NaN where absent. Logits, the predicted numbers: (B,).
     """
 
-    type = "regression"
+    kind = "regression"
     spec_class = PooledSpec
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:

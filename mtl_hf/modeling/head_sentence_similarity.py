@@ -49,7 +49,7 @@ class SentenceSimilarityHead(PooledHead):
     any number of single texts as many. A prediction is the cosine.
     """
 
-    type = "sentence_similarity"
+    kind = "sentence_similarity"
     spec_class = SentenceSimilaritySpec
     form = "apart"
 

@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .head import EncoderShape, HeadInputs, HeadLoss, LabelledSpec, Linear, PooledHead, Prediction, cross_entropy, softmax
+from .head import (
+    EncoderShape,
+    HeadInputs,
+    HeadLoss,
+    LabelledSpec,
+    Linear,
+    PooledHead,
+    Prediction,
+    cross_entropy,
+    softmax,
+)
 
 
 @dataclass(kw_only=True)
@@ -23,7 +33,7 @@ class SequenceClassificationHead(PooledHead):
     Labels: class ids (B,), `-100` where absent. Logits: (B, num_labels). A prediction is the name of a label.
     """
 
-    type = "sequence_classification"
+    kind = "sequence_classification"
     spec_class = SequenceClassificationSpec
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:

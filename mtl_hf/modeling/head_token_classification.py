@@ -33,7 +33,7 @@ class TokenClassificationHead(Head):
     prediction is a list with a tag for each word, None for a word without a token.
     """
 
-    type = "token_classification"
+    kind = "token_classification"
     spec_class = LabelledSpec
     form = "words"
 

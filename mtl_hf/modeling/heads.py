@@ -16,18 +16,15 @@ from .head_sequence_classification import SequenceClassificationHead
 from .head_token_classification import TokenClassificationHead
 from .registered_heads import REGISTERED
 
-HEADS: dict[str, type[Head]] = {
-    head.type: head
-    for head in (
-        SequenceClassificationHead,
-        MultiLabelClassificationHead,
-        RegressionHead,
-        TokenClassificationHead,
-        SentenceSimilarityHead,
-        MaskedLMHead,
-        *REGISTERED,
-    )
-}
+_OWN: tuple[type[Head], ...] = (
+    SequenceClassificationHead,
+    MultiLabelClassificationHead,
+    RegressionHead,
+    TokenClassificationHead,
+    SentenceSimilarityHead,
+    MaskedLMHead,
+)
+HEADS: dict[str, type[Head]] = {head.kind: head for head in (*_OWN, *REGISTERED)}
 
 
 def head_class(kind: str) -> type[Head]:

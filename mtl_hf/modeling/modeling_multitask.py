@@ -188,6 +188,7 @@ class MultiTaskModel(PreTrainedModel):
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As transformers'; heads that are tied to the input embeddings follow."""
         embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        head: Any
         for head in self.heads.values():
             head.resize(len(embeddings.weight))
         return embeddings
@@ -349,7 +350,8 @@ class MultiTaskModel(PreTrainedModel):
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
         if kwargs.get("is_main_process", True):
-            save_foreign(save_directory, {type(head) for head in self.heads.values()})
+            heads: Any = self.heads.values()
+            save_foreign(os.fspath(save_directory), {type(head) for head in heads})
         if not kwargs.get("is_main_process", True) or (self._tokenizer is None and not self.name_or_path):
             return
         try:
@@ -563,8 +565,8 @@ class MultiTaskModel(PreTrainedModel):
         tokens, and then the same pass serves both).
 
         Args:
-            texts: Strings, lists of words, tuples of two strings (pairs), or tuples of a string and a list of strings (a
-                text with choices). What is longer than `max_length` is cut.
+            texts: Strings, lists of words, tuples of two strings (pairs), or of a string and a list of strings (a text
+                with choices). What is longer than `max_length` is cut.
             **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as of `predict_stream`.
 
         Returns:

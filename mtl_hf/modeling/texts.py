@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .encoding import FORMS, KINDS, PAIRS, SINGLE, check_text, encode, kind_of, words_of
+from .encoding import FORMS, KINDS, SINGLE, check_text, encode, kind_of, words_of
 
 logger = logging.getLogger(__name__)
 

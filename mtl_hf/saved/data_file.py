@@ -6,7 +6,6 @@ are called as the head is (labels) or as texts usually are; what stays open is a
 
 import dataclasses
 import logging
-import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,14 @@ import datasets
 from ..config import Model, RunConfig, Source, Task, nearest
 from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
 from ..data.files import is_conll, loader_of
-from ..data.label_text import as_number
-from ..data.labels import TASK_TYPES
 from ..data.sources import load_file
-from ..modeling.encoding import PAIRED
+from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE
+from ..tasks import task_type
 
 logger = logging.getLogger(__name__)
+
+
+_COLUMNS = {SINGLE: "COLUMN", PAIRS: "FIRST,SECOND", CHOICES: "TEXT,CHOICES"}  # for messages
 
 
 def config_of_file(
@@ -57,14 +58,15 @@ def config_of_file(
                 raise
             logger.warning("Head %s is not scored: %s", name, error)  # it needs no labels, so nobody asked for it
             continue
-        alone = name if TASK_TYPES[heads[name]["type"]].alone else ""
+        kind = task_type(heads[name]["type"])
+        alone = name if kind.alone else ""
         source = texts.setdefault((columns, alone), f"data-{len(texts) + 1}" if texts else "data")
         if trained is None:
             scored[name] = Task(type=heads[name]["type"], source=source, label=column)
         else:
             scored[name] = dataclasses.replace(trained, source=source, label=column, train=True)
-        if heads[name]["type"] == "sentence_similarity":
-            scored[name] = dataclasses.replace(scored[name], **_similarity(rows, trained, column))
+        if (options := kind.options_of_file(trained, column, rows)) is not None:
+            scored[name] = dataclasses.replace(scored[name], options=options)
     logger.info("%s: %s.", path, "; ".join(
         f"text {' and '.join([columns] if isinstance(columns, str) else columns)}, labels "
         + ", ".join(f"{task.label or 'none'} of {name}" for name, task in scored.items() if task.source == source)
@@ -72,12 +74,12 @@ def config_of_file(
     ))  # fmt: skip
     if not scored:
         raise ValueError(f"{path}: no head finds its text there ({', '.join(chosen)}).")
-    kind, arguments = _loader(path, run)
+    loader, arguments = _loader(path, run)
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
         sources={
             source: Source(
-                path=kind,
+                path=loader,
                 data_files={"test": str(path)},
                 text=columns if isinstance(columns, str) else list(columns),
                 loader=arguments,
@@ -130,7 +132,7 @@ def _label_columns(
         found = [column for column in (trained, name) if column in columns and column not in given.values()]
         if name in given:
             chosen[name] = given[name]
-        elif heads[name]["type"] == "masked_lm" or (not found and heads[name].get("loss") == "ranking"):
+        elif task_type(heads[name]["type"]).needs_no_column(heads[name], found):
             chosen[name] = None
         elif not found:
             logger.warning("Head %s is not scored: %s has no column %s (`--label %s=COLUMN` names another).",
@@ -149,21 +151,6 @@ def _label_columns(
             f" {', '.join(heads)}): say which labels are whose with `--label HEAD=COLUMN`."
         )
     return chosen
-
-
-def _similarity(rows: datasets.Dataset, trained: Task | None, column: str | None) -> dict[str, Any]:
-    """How the pairs of a file are read: by their scores where there is a column of them, else as belonging together.
-
-    Where no config says what range scores have, it is that of the column: correlations do not depend on it.
-    """
-    if column is None:
-        return {"loss": "ranking", "score_range": None, "temperature": None}
-    if trained is not None and trained.label is not None:
-        return {}
-    numbers = map(as_number, rows[column])  # CSV holds text where one is written as no program would (`+1`)
-    scores = [score for score in numbers if isinstance(score, int | float) and not math.isnan(score)]
-    known = [float(min(scores)), float(max(scores))] if len(set(scores)) > 1 else None
-    return {"loss": None, "score_range": known, "temperature": None}
 
 
 def text_columns(
@@ -194,7 +181,7 @@ def text_columns(
         problem = f"{' and '.join(map(str, found))} could all be" if found else f"none is called as usual ({known}) for"
         raise ValueError(
             f"{path} has the columns {', '.join(rows.column_names)}: {problem} the text of the head {name}. Say which"
-            f" it is with `--text {'FIRST,SECOND' if spec['text'] in PAIRED else 'COLUMN'}`."
+            f" it is with `--text {_COLUMNS[KINDS[spec['text']]]}`."
         )
     return found[0]
 
@@ -213,7 +200,9 @@ def find_text_columns(
             return [columns if len(columns) > 1 else columns[0]], ""
     # What other sources of the run are read from is as good a name as those that are usual.
     texts = [source.text for source in run.sources.values()] if run is not None else []
-    if spec["text"] in PAIRED:
+    if KINDS[spec["text"]] == CHOICES:
+        return [], "those of its run"
+    if KINDS[spec["text"]] == PAIRS:
         pairs = dict.fromkeys((*PAIR_COLUMNS, *(tuple(text) for text in texts if not isinstance(text, str))))
         return [pair for pair in pairs if set(pair) <= set(rows.column_names)], ", ".join(map(" and ".join, pairs))
     names = dict.fromkeys((*TEXT_COLUMNS, *(text for text in texts if isinstance(text, str))))

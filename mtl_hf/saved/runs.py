@@ -12,9 +12,9 @@ from typing import Any
 
 from ..config import RunConfig, resolve_path
 from ..data.files import list_paths
-from ..data.labels import TaskData
 from ..data.sources import packaged_loaders
 from ..metrics import metric_names
+from ..tasks import TaskData
 
 logger = logging.getLogger(__name__)
 

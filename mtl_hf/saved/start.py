@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, nearest
-from ..data.labels import TaskData, label_names
-from ..data.sources import SourceData
 from ..modeling.heads import answers_texts, build_head
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..tasks import SourceData, TaskData, task_type
+from ..tasks.names import label_names
 from .models import Checkpoint, find_checkpoint, vocabularies_of
 
 logger = logging.getLogger(__name__)
@@ -182,13 +182,10 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
             raise ValueError(
                 f"`tasks.{name}.pooling` is {task.pooling}; the head of {checkpoint.name} was trained with {was}."
             )
-        keys = ("dropout", "label_smoothing", "loss", "temperature")
-        changed = {key: getattr(task, key) for key in keys if getattr(task, key) is not None}
-        if task.type == "sentence_similarity" and task.train:
-            changed = {"loss": "cosine"} | changed  # the task's default, whatever the head was trained by
-        if changed:
+        kind = task_type(task.type)
+        if changed := kind.changed_options(task, kind.read_options(name, task)):
             own = model.config.heads[name] | changed
-            head = build_head(model.config.hidden_size, model.config.pooling, own, num_experts=model.config.num_experts)
+            head = build_head(own, model.encoder_shape, model.config.num_experts)
             head.load_state_dict(model.heads[name].state_dict())
             model.heads[name], model.config.heads[name] = head.train(model.training), own
     return model

@@ -21,17 +21,18 @@ import yaml
 import mtl_hf
 from mtl_hf import cli
 from mtl_hf.config import RunConfig, Task
-from mtl_hf.data.labels import TaskData, build_tasks
-from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.data.labels import build_tasks
+from mtl_hf.data.sources import load_sources
 from mtl_hf.evaluation import evaluate as evaluate_module
 from mtl_hf.evaluation.evaluate import _compare, encode_split, write_results
 from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
 from mtl_hf.experiments.compare import read_predictions
-from mtl_hf.metrics import Answers, round_numbers
+from mtl_hf.metrics import round_numbers
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.saved import models
 from mtl_hf.saved.data_file import config_of_file, text_columns
 from mtl_hf.saved.models import find_checkpoint
+from mtl_hf.tasks import Answers, SourceData, TaskData
 from tests.conftest import TRAINING, assistant_rows, review_rows
 
 ROOT = Path(__file__).parents[2]

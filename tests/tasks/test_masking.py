@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.data.masking` against a slow twin that masks token by token, and of what draws and carries it."""
+"""Tests of `mtl_hf.tasks.masking` against a slow twin that masks token by token, and of what draws and carries it."""
 
 import pickle
 from typing import Any
@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from mtl_hf.config import RunConfig, Source, Task
 from mtl_hf.data.collator import Collator, EncodedRows
 from mtl_hf.data.labels import build_tasks, check_tasks
-from mtl_hf.data.masking import BEGINS, INSIDE, Masking, mask_units, masking_of
 from mtl_hf.data.rows import encode_rows, trainable_rows
 from mtl_hf.data.schedule import Batch, ProportionalBatchSampler, RoundRobinBatchSampler
 from mtl_hf.data.sources import load_sources
+from mtl_hf.tasks.masking import BEGINS, INSIDE, Masking, mask_units, masking_of
 from tests.conftest import SENTENCES, assistant_rows, byte_level_tokenizer, wordpiece_tokenizer
 
 IGNORE = -100

@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.data.tag_schemes`: each scheme against entities that are written in it, and against seqeval."""
+"""Tests of `mtl_hf.tasks.tag_schemes`: each scheme against entities that are written in it, and against seqeval."""
 
 import itertools
 import random
@@ -6,8 +6,8 @@ import random
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mtl_hf.data.tag_schemes import BIO, Scheme, bio_labels, recognise, to_bio
 from mtl_hf.modeling.tags import bio_spans
+from mtl_hf.tasks.tag_schemes import BIO, Scheme, bio_labels, recognise, to_bio
 
 Spans = list[tuple[str, int, int]]
 

@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.data.label_text`: what is changed of labels as people write them, and what is not."""
+"""Tests of `mtl_hf.tasks.label_text`: what is changed of labels as people write them, and what is not."""
 
 from pathlib import Path
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.label_text import as_number, find_name, report_similar_labels, tidy_labels
-from mtl_hf.data.labels import TaskData, build_tasks
+from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.sources import load_sources
+from mtl_hf.tasks import TaskData
+from mtl_hf.tasks.label_text import as_number, find_name, report_similar_labels, tidy_labels
 
 
 def test_spaces_around_labels_are_removed_and_said(caplog: pytest.LogCaptureFixture) -> None:

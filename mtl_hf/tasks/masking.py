@@ -5,14 +5,14 @@ the same whichever rows share its batch, on any number of processes, however a s
 a run is resumed, and others whenever the row is seen again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling.head import IGNORE_INDEX
-from .labels import TaskData
+from .task_type import TaskData
 
 BEGINS, INSIDE = 0, 1  # what a token is of the unit that is masked as a whole: a word, or the token itself
 FIXED_DRAW = (0, 0, 0)  # of evaluation: the same masks at every step and for every model of the same tokenizer
@@ -82,12 +82,13 @@ def masking_of(task: TaskData, tokenizer: PreTrainedTokenizerBase) -> Masking:
             f"`tasks.{task.name}` masks tokens, but the tokenizer of {tokenizer.name_or_path!r} has no mask token:"
             " choose an encoder that was trained with one, such as those of BERT's kin."
         )
-    if task.config.whole_word_mask and not tokenizer.is_fast:
+    options = task.options
+    if options.whole_word_mask and not tokenizer.is_fast:
         raise ValueError(
             f"`tasks.{task.name}.whole_word_mask` needs a tokenizer that tells which tokens make a word;"
             f" {type(tokenizer).__name__} does not: leave it out, or choose an encoder with a fast tokenizer."
         )
-    probability = PROBABILITY if task.config.mlm_probability is None else task.config.mlm_probability
+    probability = PROBABILITY if options.mlm_probability is None else options.mlm_probability
     return Masking(probability, tokenizer.mask_token_id, len(tokenizer))
 
 
@@ -113,13 +114,3 @@ def mask_units(input_ids: Sequence[int], word_ids: Sequence[int | None] | None, 
         found.append(INSIDE if word == last else BEGINS)
         last = word
     return found
-
-
-def maskings(tasks: Mapping[str, TaskData], tokenizer: PreTrainedTokenizerBase) -> dict[str, Masking]:
-    """Source → how its rows are masked, for the sources of `masked_lm` tasks."""
-    return {
-        source: masking_of(task, tokenizer)
-        for task in tasks.values()
-        if task.type == "masked_lm"
-        for source in task.config.sources
-    }
