@@ -290,8 +290,8 @@ def _train(run: PlannedRun, jobs: int, processes: RunProcesses) -> str | None:
     log, resumed = run.beside(".log"), newest_checkpoint(run.folder) is not None
     with log.open("a", encoding="utf-8") as output:
         code, usage = processes.run(
-            "from mtl_hf.cli import main\nmain([*sys.argv[1:], *more])",
-            ["train", str(run.beside(".yaml")), "--resume" if resumed else "--overwrite"],
+            "from mtl_hf.run import main\nmain([*sys.argv[1:], *more])",
+            [str(run.beside(".yaml")), "--resume" if resumed else "--overwrite"],
             stdout=output,
             stderr=output,
             environment=_environment(jobs),
