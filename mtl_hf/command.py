@@ -46,7 +46,16 @@ def add_overrides(parser: argparse.ArgumentParser, meaning: str) -> None:
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what training takes, and a help that explains every field of the YAML."""
     parser.description = "Train one encoder with several task heads from one YAML, score it and save it."
-    parser.epilog = f"fields of the YAML\n------------------\n{describe()}"
+    plain_help = parser.format_help
+
+    def format_help() -> str:
+        from .tasks import TASK_TYPES  # here, so that other commands need not wait for it
+
+        options = {name: kind.options for name, kind in TASK_TYPES.items()}
+        parser.epilog = f"fields of the YAML\n------------------\n{describe(options)}"
+        return plain_help()
+
+    parser.format_help = format_help  # type: ignore[method-assign]
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", help="a YAML file")
     add_overrides(parser, "changes, as training.learning_rate=1e-4")

@@ -43,13 +43,11 @@ class TaskMetric(evaluate.Metric):
         super().__init__(**options)
 
     def _info(self) -> evaluate.MetricInfo:
-        predictions, *references = self.task.kind.answers
+        predictions, references = self.task.kind.evaluate_features()
         return evaluate.MetricInfo(
             description=" ".join(str(type(self.task.kind).__doc__).split()),
             citation="",
-            features=datasets.Features(
-                {"predictions": predictions, "references": references[0] if references else predictions}
-            ),
+            features=datasets.Features({"predictions": predictions, "references": references}),
         )
 
     def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, Any]:

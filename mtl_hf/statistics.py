@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse
-import scipy.stats
 
 NUM_RESAMPLES = 1000
 
@@ -295,7 +294,9 @@ def interval(metrics: Sequence[Metric], against: Sequence[Metric] = (), confiden
         counts = np.array([np.bincount(rows, minlength=num_rows) for rows in drawn], dtype=float)
         return sum((weight * metric.resampled(counts) for metric, weight in weights), start=np.zeros(len(drawn)))
 
-    found = scipy.stats.bootstrap(
+    from scipy.stats import bootstrap  # not above: it takes half a second
+
+    found = bootstrap(
         (np.arange(num_rows),), resampled, n_resamples=NUM_RESAMPLES, vectorized=True,
         batch=max(1, min(100, 2_000_000 // num_rows)),  # at most 16 MB of counts; draws do not depend on it
         confidence_level=confidence, method="percentile", rng=np.random.default_rng(13),

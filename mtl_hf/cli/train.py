@@ -17,6 +17,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Train, score and save the model."""
     # A mistake in the config is answered before the slow imports.
     arguments.config, arguments.overrides = RunConfig.load(arguments.config, arguments.overrides), []
+    from ..tasks import check_settings
+
+    check_settings(arguments.config)
     from ..run import train_command
 
     train_command(arguments)

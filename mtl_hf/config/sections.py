@@ -273,7 +273,8 @@ def describe(task_options: Mapping[str, Any]) -> str:
         ("training.unfreeze:", Thawing),
         ("card:", Card),
     ]:
-        lines += [title, *describe_fields(section)]
+        if fields := describe_fields(section):
+            lines += [title, *fields]
     lines.append("anything else at the top level: a variable, used as ${name}")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling.head import IGNORE_INDEX
+from ..modeling.tags import IGNORE_INDEX
 from ..tasks import TaskData
 from ..tasks.masking import FIXED_DRAW, Masking
 from ..tasks.task_type import flat, task_type

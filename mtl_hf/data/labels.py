@@ -12,7 +12,7 @@ from typing import Any
 from ..config import RunConfig, Task
 from ..modeling.encoding import KINDS
 from ..modeling.heads import check_head_name
-from ..tasks import SourceData, TaskData, TaskType, task_type
+from ..tasks import SourceData, TaskData, TaskType, check_settings, task_type
 
 logger = logging.getLogger(__name__)
 
@@ -30,29 +30,11 @@ def check_tasks(config: RunConfig) -> None:
     """Check what can be said of tasks before any data are loaded.
 
     Raises:
-        ValueError: A name that a head cannot have, an unknown type or option, no label column where the type needs one
-            (or one where it has none), a source that a task has to have alone.
+        ValueError: A name that a head cannot have, or as of `tasks.check_settings`.
     """
-    for name, spec in config.tasks.items():
+    for name in config.tasks:
         check_head_name(name)
-        kind = task_type(spec.type, f"tasks.{name}.type")
-        options = kind.read_options(name, spec)
-        for key in kind.rejects if kind.label is None else ():
-            if (found := getattr(spec, key)) is not None:
-                raise ValueError(f"`tasks.{name}.{key}` is {found!r}, which a {kind.name} head does not have.")
-        kind.check(name, spec, config)
-        if spec.label == "":
-            raise ValueError(f"`tasks.{name}.label` is empty; it names the label column.")
-        if spec.label is None and kind.needs_label(options):
-            raise ValueError(f"`tasks.{name}.label` is missing: the column with {kind.label}.")
-        if spec.label is not None and kind.label is None:
-            raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} makes its labels itself.")
-        sharing = [other for other, task in config.tasks.items() if other != name and {*task.sources} & {*spec.sources}]
-        if kind.alone and sharing:
-            raise ValueError(
-                f"`tasks.{name}` changes what the encoder sees of its source, so {', '.join(sharing)} cannot read that"
-                " source too: name the same files as a second source."
-            )
+    check_settings(config)
 
 
 def build_tasks(

@@ -19,16 +19,16 @@ import numpy as np
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling.encoding import NO_TOKEN, SEGMENTED, encode
-from ..modeling.tags import bio_spans
+from ..modeling.encoding import SEGMENTED, encode
+from ..modeling.tags import NO_TOKEN, bio_spans
 from ..tasks import SourceData, TaskData
 from ..tasks.source_data import join_columns
-from ..tasks.task_type import INTEGERS
 from .collator import LABEL_PREFIX
 from .row_files import read_cached
 
 logger = logging.getLogger(__name__)
 
+INTEGERS = datasets.List(datasets.Value("int32"))
 _ENCODING_VERSION = 3  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
 
 

@@ -10,7 +10,8 @@ from ..data.labels import build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import load_sources
 from ..modeling.configuration_multitask import own_config
-from ..modeling.encoding import NO_TOKEN, default_length, load_tokenizer, longest_input
+from ..modeling.encoding import default_length, load_tokenizer, longest_input
+from ..modeling.tags import NO_TOKEN
 from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
 from ..saved.runs import check_saved_run, log_data
 from ..saved.start import find_start

@@ -21,6 +21,8 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
+from .tags import NO_TOKEN
+
 FORMS = ("string", "words", "pair", "apart", "choices")
 # Form → a text's segments, where it may have several.
 SEGMENTED: dict[str, Callable[[Any], list[Any]]] = {
@@ -32,7 +34,6 @@ SINGLE, PAIRS, CHOICES = "single texts", "pairs", "texts with choices"
 KINDS = {"string": SINGLE, "words": SINGLE, "pair": PAIRS, "apart": PAIRS, "choices": CHOICES}
 # Arguments of `from_pretrained` that say where to look, and at what commit.
 WHERE = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder")
-NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
 
 _POSITIONS_AFTER_PADDING = (
     "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod",

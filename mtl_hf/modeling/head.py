@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .pooling import layers_read, make_pooling
-
-IGNORE_INDEX = -100  # an absent class label; also what the pads of token labels are
+from .tags import IGNORE_INDEX
 
 
 class HeadLoss(NamedTuple):

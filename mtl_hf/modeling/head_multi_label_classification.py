@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .head import IGNORE_INDEX, HeadInputs, HeadLoss, Prediction, sigmoid
+from .head import HeadInputs, HeadLoss, Prediction, sigmoid
 from .head_sequence_classification import SequenceClassificationHead, best_labels
+from .tags import IGNORE_INDEX
 
 
 class MultiLabelClassificationHead(SequenceClassificationHead):

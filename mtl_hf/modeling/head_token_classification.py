@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from .encoding import NO_TOKEN
 from .head import (
     EncoderShape,
     Head,
@@ -23,7 +22,7 @@ from .head import (
     softmax,
     wide,
 )
-from .tags import bio_spans, is_span_scheme
+from .tags import NO_TOKEN, bio_spans, is_span_scheme
 
 
 class TokenClassificationHead(Head):

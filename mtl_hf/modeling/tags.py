@@ -1,6 +1,9 @@
-"""Tags of words → spans. No torch."""
+"""Labels of words and tokens: what marks an absent one, and tags → spans. No torch."""
 
 from collections.abc import Sequence
+
+IGNORE_INDEX = -100  # an absent class label; also what the pads of token labels are
+NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
 
 
 def bio_spans(tags: Sequence[str | None]) -> list[tuple[str, int, int]]:

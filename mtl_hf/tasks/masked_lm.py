@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 
@@ -36,7 +35,6 @@ class MaskedLanguageModelling(TaskType):
     labels_every_split = True
     options = MaskingOptions
     rejects = ("pooling", "dropout", "labels", "label_smoothing")
-    answers = (datasets.List(datasets.Value("float64")), datasets.Value("int64"))
     hub_task = "fill-mask"
 
     # ---- settings ----
@@ -71,6 +69,8 @@ class MaskedLanguageModelling(TaskType):
 
     def feature(self) -> Any:
         """For each token whether it begins a unit that is masked as a whole, is inside one, or is never masked."""
+        import datasets
+
         return datasets.List(datasets.Value("int8"))
 
     def needs_word_ids(self, options: Any) -> bool:
@@ -111,6 +111,12 @@ class MaskedLanguageModelling(TaskType):
         return Answers(
             rows.numbers[kept], [[loss, right] for loss, _, right in values], [int(number) for _, number, _ in values]
         )
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """Two sums over the masked tokens of a row, and their number."""
+        import datasets
+
+        return datasets.List(datasets.Value("float64")), datasets.Value("int64")
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
         """[sum of -log p, number right] and the number of masked tokens a row."""

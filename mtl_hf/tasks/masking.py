@@ -7,11 +7,11 @@ a run is resumed, and others whenever the row is seen again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from transformers import PreTrainedTokenizerBase
 
-from ..modeling.head import IGNORE_INDEX
+from ..modeling.tags import IGNORE_INDEX
 from .task_type import TaskData
 
 BEGINS, INSIDE = 0, 1  # what a token is of the unit that is masked as a whole: a word, or the token itself
@@ -70,7 +70,7 @@ class Masking:
         return masked, labels
 
 
-def masking_of(task: TaskData, tokenizer: PreTrainedTokenizerBase) -> Masking:
+def masking_of(task: TaskData, tokenizer: Any) -> Masking:
     """How the rows of a `masked_lm` task are masked.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.special
+from scipy.special import logsumexp
 
 from ..statistics import LabelCounts, Metric, mean, ratio
 from .task_type import Answers
@@ -15,7 +15,7 @@ def cross_entropies(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     if not len(ids):
         return np.zeros(0)
     scores = logits.astype(np.float64)
-    return scipy.special.logsumexp(scores, axis=-1) - scores[np.arange(len(ids)), ids]
+    return logsumexp(scores, axis=-1) - scores[np.arange(len(ids)), ids]
 
 
 def with_cross_entropy(metrics: Mapping[str, Metric], answers: Answers) -> dict[str, Metric]:

@@ -4,17 +4,16 @@ import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 
 from ..config import RunConfig, Task
-from ..modeling.head import IGNORE_INDEX
+from ..modeling.tags import IGNORE_INDEX
 from ..statistics import LabelCounts, macro_f1, mean, micro_f1
 from .column import Candidate, Column, one_hot_length
 from .label_text import tidy_labels
 from .measures import equal, per_label, with_cross_entropy
-from .names import listed, lists_of_names, mapping_or_empty, most_common, no_label
+from .names import find_class_label, listed, lists_of_names, mapping_or_empty, most_common, no_label
 from .sequence_classification import build_labelled
 from .source_data import SourceData
 from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, flat
@@ -27,7 +26,6 @@ class MultiLabelClassification(TaskType):
     label = "a list of labels a row, which may be empty"
     has_vocabulary = True
     metrics = ("micro_f1", "macro_f1", "accuracy", "cross_entropy")
-    answers = (datasets.List(datasets.Value("string")),)
     column_kinds = ("words", "numbers")
     unit = "uses"
     hub_task = "text-classification"
@@ -63,6 +61,8 @@ class MultiLabelClassification(TaskType):
 
     def feature(self) -> Any:
         """A number a label, 0 or 1."""
+        import datasets
+
         return datasets.List(datasets.Value("int8"))
 
     def encode_labels(
@@ -93,6 +93,12 @@ class MultiLabelClassification(TaskType):
             answers.losses = (np.logaddexp(0, scores) - scores * hot).mean(1)
         answers.num_losses = np.ones(num_rows, dtype=int)
         return answers
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """A list of names."""
+        import datasets
+
+        return datasets.List(datasets.Value("string")), datasets.List(datasets.Value("string"))
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
         """A list of names a row, in any order."""
@@ -151,7 +157,7 @@ def one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[st
         ValueError: One-hot lists without a list of `labels` to name their places, or of another length than these.
     """
     first = next(iter(source.splits.values())).features[spec.label]
-    if isinstance(getattr(first, "feature", None), datasets.ClassLabel):
+    if find_class_label(first) is not None:
         return None
     lists = [
         (split, row, value)

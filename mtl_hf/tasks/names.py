@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import datasets
 import numpy as np
 
 from ..config import Task
@@ -43,9 +42,7 @@ def name_reader(
         split: Its split.
         hint: What to say of a value that is no label.
     """
-    feature = source.splits[split].features[spec.label]
-    inner = getattr(feature, "feature", None)
-    class_label = next((item for item in (feature, inner) if isinstance(item, datasets.ClassLabel)), None)
+    class_label = find_class_label(source.splits[split].features[spec.label])
     renamed = spec.labels if isinstance(spec.labels, dict) else None
 
     def to_name(value: Any, row: int) -> str | None:
@@ -92,13 +89,13 @@ def declared_labels(spec: Task) -> list[str] | None:
 
 def feature_names(source: SourceData, column: str | None) -> list[str]:
     """The names that the features of a source's label column declare."""
-    declared: list[str] = []
-    for rows in source.splits.values():
-        feature = rows.features[column]
-        class_label = getattr(feature, "feature", feature)
-        if isinstance(class_label, datasets.ClassLabel):
-            declared += class_label.names
-    return declared
+    found = [find_class_label(rows.features[column]) for rows in source.splits.values()]
+    return [name for class_label in found if class_label is not None for name in class_label.names]
+
+
+def find_class_label(feature: Any) -> Any:
+    """The `ClassLabel` of a feature, or of the items of a list; None where it is neither."""
+    return next((item for item in (feature, getattr(feature, "feature", None)) if hasattr(item, "int2str")), None)
 
 
 def vocabulary(

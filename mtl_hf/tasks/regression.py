@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import datasets
 import numpy as np
 import pyarrow as pa
 
@@ -30,7 +29,6 @@ class Regression(TaskType):
     metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "mse")
     numeric = True
     fewest_scored = 2  # one number correlates with nothing
-    answers = (datasets.Value("float64"),)
     rejects = ("labels", "label_smoothing")
     hub_task = "text-regression"
     pipeline: ClassVar[str | None] = "text-classification"
@@ -76,6 +74,8 @@ class Regression(TaskType):
 
     def feature(self) -> Any:
         """A number."""
+        import datasets
+
         return datasets.Value("float64")
 
     def encode_labels(
@@ -90,6 +90,12 @@ class Regression(TaskType):
         """Numbers, (B,)."""
         numbers = labels.to_numpy().astype(np.float32)
         return numbers, ~np.isnan(numbers)
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """A number."""
+        import datasets
+
+        return datasets.Value("float64"), datasets.Value("float64")
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
         """One number a row."""

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import datasets
 import numpy as np
 
 from ..config import RunConfig, Task, option
@@ -16,6 +15,9 @@ from .numbers import read_numbers
 from .regression import Regression, correlations
 from .source_data import SourceData
 from .task_type import Answers, Measured, ScoredRows, TaskData
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass(kw_only=True)
@@ -113,7 +115,7 @@ class SentenceSimilarity(Regression):
         return not found and spec.get("loss") == "ranking"
 
     def options_of_file(
-        self, trained: Task | None, column: str | None, rows: datasets.Dataset
+        self, trained: Task | None, column: str | None, rows: "datasets.Dataset"
     ) -> dict[str, Any] | None:
         """By the scores where there is a column of them, else as texts that belong together.
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 
 from ..config import RunConfig, Task
-from ..modeling.head import IGNORE_INDEX
+from ..modeling.tags import IGNORE_INDEX
 from ..statistics import LabelCounts, confusion, macro_f1, matthews, mean
 from .column import MAX_NUMBERS, Candidate, Column
 from .label_text import report_similar_labels, tidy_labels
@@ -38,7 +37,6 @@ class SequenceClassification(TaskType):
     has_vocabulary = True
     one_name_a_row = True
     metrics = ("accuracy", "macro_f1", "micro_f1", "matthews", "cross_entropy")
-    answers = (datasets.Value("string"),)
     column_kinds = ("string", "number", "truth")
     hub_task = "text-classification"
     stock = ("AutoModelForSequenceClassification", "single_label_classification")
@@ -76,6 +74,8 @@ class SequenceClassification(TaskType):
 
     def feature(self) -> Any:
         """A class id."""
+        import datasets
+
         return datasets.Value("int32")
 
     def encode_labels(
@@ -102,6 +102,12 @@ class SequenceClassification(TaskType):
         answers.losses = cross_entropies(rows.outputs[rows.known][scored], ids[scored])
         answers.num_losses = scored.astype(int)
         return answers
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """A name."""
+        import datasets
+
+        return datasets.Value("string"), datasets.Value("string")
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
         """One name a row."""

@@ -3,9 +3,10 @@
 import collections
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass
@@ -25,7 +26,7 @@ class SourceData:
     name: str
     form: str
     columns: list[str]
-    splits: dict[str, datasets.Dataset]
+    splits: "dict[str, datasets.Dataset]"
     gold: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
     origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     untyped: bool = False

@@ -8,18 +8,20 @@ is handed the task.
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import datasets
 import numpy as np
 import pyarrow as pa
 
 from ..config import RunConfig, Task, check_keys, key_of, nearest, typed
-from ..modeling.head import Head
-from ..modeling.heads import HEADS
 from ..statistics import Metric
 from .column import Candidate, Column
 from .source_data import SourceData
+
+if TYPE_CHECKING:
+    import datasets
+
+    from ..modeling.head import Head
 
 Labels = tuple[np.ndarray, np.ndarray]  # of a batch: as the head documents them, and which of them are there
 Measured = tuple[dict[str, Metric], dict[str, Any]]  # our metrics by name, and what else is known of a task's answers
@@ -146,7 +148,6 @@ class TaskType:
         unit: What labels are counted in, for comments.
         example_names: Names of labels, for comments about numbers without names.
         rejects: Keys of `tasks.<name>` that it does not have.
-        answers: The type of a prediction in Arrow, and that of a label where it is another, for metrics of `evaluate`.
         hub_task: What the Hub calls the task, by which models are found.
         pipeline: The Hub's pipeline where that is called otherwise.
         stock: transformers' class that can hold such a head, by its name, and what that calls the problem.
@@ -167,14 +168,15 @@ class TaskType:
     unit: ClassVar[str] = "rows"
     example_names: ClassVar[tuple[str, ...]] = ("NAME", "NAME", "NAME")
     rejects: ClassVar[tuple[str, ...]] = ()
-    answers: ClassVar[tuple[Any, ...]]
     hub_task: ClassVar[str]
     pipeline: ClassVar[str | None] = None
     stock: ClassVar[tuple[str, str | None] | None] = None
 
     @property
-    def head(self) -> type[Head]:
+    def head(self) -> "type[Head]":
         """The class of its head."""
+        from ..modeling.heads import HEADS  # not above: settings are checked before the slow imports
+
         return HEADS[self.name]
 
     @property
@@ -274,7 +276,7 @@ class TaskType:
         return self.label is None
 
     def options_of_file(
-        self, trained: Task | None, column: str | None, rows: datasets.Dataset
+        self, trained: Task | None, column: str | None, rows: "datasets.Dataset"
     ) -> dict[str, Any] | None:
         """How a saved head is scored on a file of rows, where that is not as it was trained; None where it is.
 
@@ -341,7 +343,7 @@ class TaskType:
     # ---- encoded rows ----
 
     def feature(self) -> Any:
-        """The type of the encoded label column."""
+        """The type of the encoded label column, as `datasets` has it."""
         raise NotImplementedError
 
     def needs_word_ids(self, options: Any) -> bool:
@@ -392,6 +394,10 @@ class TaskType:
         return 1
 
     # ---- scores ----
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """The types of a prediction and of a label in Arrow, for metrics of `evaluate`."""
+        raise NotImplementedError
 
     def metric_names(self, task: TaskData) -> tuple[str, ...]:
         """Names of our own metrics for a task, the default primary one first."""
@@ -509,6 +515,3 @@ def flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0)
     return array.flatten().to_numpy(zero_copy_only=False), np.diff(array.offsets.to_numpy())
-
-
-INTEGERS = datasets.List(datasets.Value("int32"))

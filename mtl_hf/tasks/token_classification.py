@@ -4,14 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import datasets
 import numpy as np
 import pyarrow as pa
 
 from ..config import RunConfig, Task, option
-from ..modeling.encoding import NO_TOKEN
-from ..modeling.head import IGNORE_INDEX
-from ..modeling.tags import bio_spans, is_span_scheme
+from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, bio_spans, is_span_scheme
 from ..statistics import LabelCounts, macro_f1, micro_f1, precision, ratio, recall
 from .column import MAX_LABELS, Candidate, Column
 from .measures import cross_entropies, equal, per_label, undefined, with_cross_entropy
@@ -29,7 +26,6 @@ from .source_data import SourceData
 from .span_tags import check_bio, read_schemes, report_word_labels, span_names
 from .tag_schemes import BIO, bio_labels, is_span_tag
 from .task_type import (
-    INTEGERS,
     Answers,
     Measured,
     ScoredRows,
@@ -61,7 +57,6 @@ class TokenClassification(TaskType):
     has_vocabulary = True
     metrics = ("f1", "precision", "recall", "accuracy", "cross_entropy")
     options = TokenOptions
-    answers = (datasets.List(datasets.Value("string")),)
     column_kinds = ("words", "numbers")
     unit = "words"
     example_names = ("O", "B-PER", "I-PER")
@@ -127,7 +122,9 @@ class TokenClassification(TaskType):
 
     def feature(self) -> Any:
         """An id for each word."""
-        return INTEGERS
+        import datasets
+
+        return datasets.List(datasets.Value("int32"))
 
     def encode_labels(
         self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
@@ -182,6 +179,12 @@ class TokenClassification(TaskType):
             result.predicted.append([name for name, _ in pairs])
             result.gold.append([tag for _, tag in pairs])
         return result
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """A list of tags."""
+        import datasets
+
+        return datasets.List(datasets.Value("string")), datasets.List(datasets.Value("string"))
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
         """A list of tags a row."""

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mtl_hf.modeling.encoding import NO_TOKEN
 from mtl_hf.modeling.head import EncoderShape, softmax
 from mtl_hf.modeling.heads import build_head
-from mtl_hf.modeling.tags import bio_spans, is_span_scheme
+from mtl_hf.modeling.tags import NO_TOKEN, bio_spans, is_span_scheme
 
 BIO = ["O", "B-city", "I-city", "B-when", "I-when"]
 

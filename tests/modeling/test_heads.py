@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl_hf.modeling.head import IGNORE_INDEX, EncoderShape, HeadInputs, HeadLoss
+from mtl_hf.modeling.head import EncoderShape, HeadInputs, HeadLoss
 from mtl_hf.modeling.head_sentence_similarity import number_texts
 from mtl_hf.modeling.heads import HEADS, build_head, check_head_name
 from mtl_hf.modeling.pooling import POOLING
+from mtl_hf.modeling.tags import IGNORE_INDEX
 
 HIDDEN, NUM_LABELS, NUM_ROWS, NUM_TOKENS = 6, 4, 10, 7
 SMOOTHED = ("sequence_classification", "multi_label_classification", "token_classification")

@@ -19,10 +19,11 @@ from transformers import (
     ModernBertConfig,
 )
 
-from mtl_hf.modeling.head import IGNORE_INDEX, EncoderShape, HeadInputs
+from mtl_hf.modeling.head import EncoderShape, HeadInputs
 from mtl_hf.modeling.head_masked_lm import MaskedLMHead
 from mtl_hf.modeling.heads import build_head
 from mtl_hf.modeling.modeling_multitask import MultiTaskConfig, MultiTaskModel
+from mtl_hf.modeling.tags import IGNORE_INDEX
 from tests.conftest import SIZES, save_encoder
 
 VOCABULARY, NUM_ROWS, NUM_TOKENS = 60, 4, 9
