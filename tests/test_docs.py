@@ -15,9 +15,9 @@ import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
 from mtl_hf.config import Model, RunConfig, Task, typed
-from mtl_hf.data.labels import TASK_TYPES, TaskData
 from mtl_hf.metrics import METRICS, metric_names
 from mtl_hf.modeling.heads import HEADS
+from mtl_hf.tasks import TASK_TYPES, TaskData
 from mtl_hf.training.arguments import read_arguments
 from tests.conftest import SENTENCES, save_encoder, write_fake_data
 
@@ -35,8 +35,8 @@ ELSEWHERE = {
     "python benchmarks/embeddings.py": "test_embeddings_benchmark_runs, below",
     "mtl-hf data": "data/test_catalog.py, against a loopback server",
     "mtl-hf init": "test_cli.py",
-    "mtl-hf compare": "evaluation/test_compare.py",
-    "mtl-hf tune": "search/test_tune.py",
+    "mtl-hf compare": "experiments/test_compare.py",
+    "mtl-hf tune": "experiments/test_tune.py",
 }
 
 

@@ -31,9 +31,9 @@ import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
 from mtl_hf.config import RunConfig, Task
-from mtl_hf.data.labels import TaskData
 from mtl_hf.hub.card import _label_table, card
 from mtl_hf.hub.push import CODE, files_to_send, push, reserve
+from mtl_hf.tasks import TaskData
 from tests.conftest import SENTENCES, TRAINING, assistant_rows, review_rows, write_fake_data
 from tests.hub_server import TOKEN, USER, HubServer, running_hub
 

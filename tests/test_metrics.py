@@ -15,11 +15,9 @@ import seqeval.metrics
 import sklearn.metrics
 
 from mtl_hf.config import Task
-from mtl_hf.data.labels import TaskData
 from mtl_hf.evaluation.report import scores_table
 from mtl_hf.metrics import (
     METRICS,
-    Answers,
     _row_counts,
     baseline,
     flatten,
@@ -36,6 +34,7 @@ from mtl_hf.metrics import (
     score_weight,
     task_metrics,
 )
+from mtl_hf.tasks import Answers, TaskData
 
 CLASSES = "sequence_classification"
 SETS = "multi_label_classification"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 import mtl_hf
-from mtl_hf.modeling.answers import bio_spans
+from mtl_hf.modeling.tags import bio_spans
 from mtl_hf.run import train
 from mtl_hf.training.trainer import MultiTaskTrainer
 from tests.conftest import TRAINING, assistant_rows, review_rows, two_source_config

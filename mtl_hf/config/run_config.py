@@ -5,7 +5,6 @@ here; `training/arguments.py`, which knows every field of transformers' argument
 """
 
 import dataclasses
-import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -55,10 +54,6 @@ class RunConfig:
             for key, most in (("score_weight", _MOST_WEIGHT), ("learning_rate", 1000)):
                 if (value := getattr(task, key)) is not None and not 0 <= value <= most:
                     raise ValueError(f"`tasks.{name}.{key}` is {value}; it is at least 0 and at most {most:,}.")
-            if task.temperature is not None and not 0 < task.temperature < math.inf:
-                raise ValueError(f"`tasks.{name}.temperature` is {task.temperature}; it is above 0, and finite.")
-            if task.score_range is not None and not all(map(math.isfinite, task.score_range)):
-                raise ValueError(f"`tasks.{name}.score_range` is {task.score_range}; both are finite.")
             for source in task.sources:
                 if source not in self.sources:
                     raise ValueError(
@@ -148,6 +143,13 @@ class RunConfig:
                 tree["sources"][name] = {key: source[key] for key in source if key in own} | (
                     {"loader": loader | dict(source.get("loader") or {})} if loader else {}
                 )
+        # The keys of its type stay untyped: only the type (`tasks/`) knows what they hold.
+        options: dict[str, dict[str, Any]] = {}
+        for name, task in (tree.get("tasks") or {}).items():
+            if isinstance(task, Mapping):
+                own = {item.name for item in dataclasses.fields(Task)} - {"options"}
+                options[name] = {key: task[key] for key in task if key not in own}
+                tree["tasks"][name] = {key: task[key] for key in task if key in own}
         # The training section keeps its untyped scalars: only `training/arguments.py` knows what their fields hold.
         training = tree.pop("training", None)
         if training is None or (isinstance(training, Plain) and training.lower() in NONE):
@@ -155,6 +157,8 @@ class RunConfig:
         if not isinstance(training, Mapping):
             raise ValueError(f"`training` is {show(training)}; it should be a mapping.")
         parsed: RunConfig = typed(RunConfig, tree, "")
+        for name, found in options.items():
+            parsed.tasks[str(name)].options = found
         for key in ("encoder", "from_", "revision"):
             if getattr(parsed.model, key) == "":
                 raise ValueError(f"`model.{key.rstrip('_')}` is empty text; leave it out, or name one.")
@@ -173,7 +177,9 @@ class RunConfig:
             keys = without_defaults(source)
             keys.pop("dataset", None)
             tree["sources"][name] = keys | keys.pop("loader", {})
-        tree["tasks"] = {name: without_defaults(task) for name, task in self.tasks.items()}
+        for name, task in self.tasks.items():
+            keys = without_defaults(task)
+            tree.setdefault("tasks", {})[name] = keys | plain(keys.pop("options", {}))
         tree["training"] = plain(self.training)
         if self.card != Card():
             tree["card"] = without_defaults(self.card)

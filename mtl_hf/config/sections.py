@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -109,8 +110,8 @@ class Task:
     """`tasks.<name>:` one head: what it learns, from which column, and how it is scored."""
 
     type: str = option(
-        "sequence_classification, multi_label_classification, regression, token_classification, sentence_similarity or"
-        " masked_lm"
+        "sequence_classification, multi_label_classification, regression, token_classification, sentence_similarity,"
+        " masked_lm, or a type that another package registers"
     )
     source: str | list[str] = option("the source, or several, whose rows it reads")
     label: str | None = option("the label column; none where the task type makes its labels itself", None)
@@ -134,20 +135,7 @@ class Task:
     pooling: str | None = option("instead of the model's", None)
     dropout: float | None = option("instead of the model's (of sentence_similarity: instead of none)", None)
     label_smoothing: float | None = option("share of each label spread over all labels, 0 to 1", None)
-    bio: Literal["repair", "refuse"] = option("what to do with an I- tag that continues nothing", "repair")
-    loss: Literal["cosine", "ranking"] | None = option(
-        "of sentence_similarity: squared error of the cosine against a score, or (without a label column) cross-entropy"
-        " of each first text's own second text among those of the batch (default: cosine)",
-        None,
-    )
-    score_range: list[float] | None = option(
-        "of sentence_similarity: the least and the greatest score there can be, which are read as 0 and 1"
-        " (default: [0, 1])",
-        None,
-    )
-    temperature: float | None = option("of loss ranking: what cosines are divided by (default: 0.05)", None)
-    mlm_probability: float | None = option("of masked_lm: share of the tokens that are masked (default: 0.15)", None)
-    whole_word_mask: bool | None = option("of masked_lm: mask all tokens of a word together (default: false)", None)
+    options: Any = option("filled from the task's other keys: those of its type (`tasks/<type>.py`)", {})
 
     @property
     def sources(self) -> list[str]:
@@ -269,18 +257,24 @@ class OurTraining:
     )
 
 
-def describe() -> str:
-    """Every field of ours with its default and meaning, for `--help`."""
+def describe(task_options: Mapping[str, Any]) -> str:
+    """Every field of ours with its default and meaning, for `--help`.
+
+    Args:
+        task_options: Task type → the dataclass of the keys that only it has.
+    """
     lines = []
     for title, section in [
         ("model:", Model),
         ("sources.<name>:", Source),
         ("tasks.<name>:", Task),
+        *((f"tasks.<name>: with type: {kind}", options) for kind, options in task_options.items()),
         ("training: (and every field of transformers.TrainingArguments)", OurTraining),
         ("training.unfreeze:", Thawing),
         ("card:", Card),
     ]:
-        lines += [title, *describe_fields(section)]
+        if fields := describe_fields(section):
+            lines += [title, *fields]
     lines.append("anything else at the top level: a variable, used as ${name}")
     return "\n".join(lines)
 
@@ -289,7 +283,7 @@ def describe_fields(section: Any) -> list[str]:
     """A line for each field of a dataclass, with its default and meaning."""
     lines = []
     for item in dataclasses.fields(section):
-        if item.name in ("loader", "dataset"):
+        if item.name in ("loader", "options", "dataset"):
             continue
         if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             default = " (required)"

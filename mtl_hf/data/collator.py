@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
-from ..modeling.encoding import NO_TOKEN
-from ..modeling.heads import IGNORE_INDEX
-from .masking import FIXED_DRAW, Masking
+from ..modeling.tags import IGNORE_INDEX
+from ..tasks import TaskData
+from ..tasks.masking import FIXED_DRAW, Masking
+from ..tasks.task_type import flat, task_type
 from .row_states import RowStates
 
 LABEL_PREFIX = "label:"  # of the encoded label column of a task
@@ -94,15 +96,15 @@ class Collator:
     Args:
         tasks: Source → task → task type, of the tasks that are trained on the source.
         pad_token_id: What pads `input_ids`.
-        maskings: Source → how its rows are masked, for those of `masked_lm` tasks.
+        maskings: Source → what hides tokens of its rows, for tasks that learn from those (`maskings`).
 
     Returns (when called):
-        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right; (2B, T) of texts that
-        the encoder reads apart, where rows 2i and 2i + 1 are the two texts of row i. In training also `labels`: task →
-        tensor in the form its head documents, only for tasks with a labelled item in these rows;
-        `num_items`: task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`:
-        those that are asked; of masked rows also `labels`, without which nothing could be predicted. Where they are
-        known, `encoder_states`, (B, T, H) or (2B, T, H), 0 at padding.
+        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right. Where rows have several
+        segments, each is a row of these, (N, T), and `num_segments`, (B,), is their number. In training also `labels`:
+        task → tensor in the form its head documents, only for tasks with a labelled item in these rows; `num_items`:
+        task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`:
+        those that are asked, and `rows`, (B,): the numbers of the rows; of masked rows also `labels`, without
+        which nothing could be predicted. Where they are known, `encoder_states`, (N, T, H), 0 at padding.
     """
 
     def __init__(
@@ -127,8 +129,9 @@ class Collator:
             )
         columns = rows.columns
         names = rows.heads or tuple(self.tasks[rows.source])
-        second = columns["second"] if "second" in columns.column_names else None
-        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id, second)
+        segments = flat(columns["segments"]) if "segments" in columns.column_names else None
+        lengths = None if segments is None else segments[0]
+        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id, lengths)
         masked: dict[str, np.ndarray] = {}  # task → the ids that are hidden
         if rows.source in self.maskings:
             (task,) = names
@@ -139,20 +142,23 @@ class Collator:
             "attention_mask": torch.from_numpy(attention_mask.astype(np.int64)),
         }
         if "token_type_ids" in columns.column_names:
-            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, second)[0].astype(np.int64))
+            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, lengths)[0].astype(np.int64))
+        if segments is not None:
+            batch["num_segments"] = torch.from_numpy(segments[1].astype(np.int64))
         if rows.states is not None:
             real = torch.from_numpy(attention_mask)
             batch["encoder_states"] = rows.states.new_zeros(*real.shape, rows.states.shape[-1])
             batch["encoder_states"][real] = rows.states
         if not rows.with_labels:
             hidden = {task: torch.from_numpy(ids) for task, ids in masked.items()}
-            return batch | {"heads": names} | ({"labels": hidden} if hidden else {})
+            batch |= {"heads": names, "rows": torch.tensor(rows.numbers, dtype=torch.long)}
+            return batch | ({"labels": hidden} if hidden else {})
         batch |= {"labels": {}, "num_items": {}, "num_labelled_rows": 0}
-        for task, task_type in self.tasks[rows.source].items():
+        for task, kind in self.tasks[rows.source].items():
             if task in masked:
                 labels, known = masked[task], masked[task] != IGNORE_INDEX
             else:
-                labels, known = _LABELS[task_type](columns, columns[LABEL_PREFIX + task], input_ids.shape)
+                labels, known = task_type(kind).collate(columns[LABEL_PREFIX + task], columns, input_ids.shape)
             if known.any():
                 batch["labels"][task] = torch.from_numpy(labels)
                 batch["num_items"][task] = int(known.sum())
@@ -181,70 +187,30 @@ def fingerprint(rows: datasets.Dataset) -> str:
     table = rows.with_format("arrow")[:]
     for name in sorted(table.column_names):
         column = table[name]
-        parts = _flat(column) if pa.types.is_list(column.type) else (column.to_numpy(),)
+        parts = flat(column) if pa.types.is_list(column.type) else (column.to_numpy(),)
         digest.update(f"{name}:{column.type}".encode())
         for part in parts:
             digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:32]
 
 
-def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """A list column as (all values one after the other, number of values in each row)."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0)
-    return array.flatten().to_numpy(zero_copy_only=False), np.diff(array.offsets.to_numpy())
+def _pad(column: pa.ChunkedArray, fill: int, lengths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A list column as (B, T) padded on the right, with the mask of what is real; (N, T) where it has N segments.
 
-
-def _pad(column: pa.ChunkedArray, fill: int, second: pa.ChunkedArray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A list column as (B, T) padded on the right, with the mask of what is real.
-
-    Where `second` says at which place a row's second text begins, (2B, T): the two texts are rows one after the other.
+    Args:
+        column: The lists.
+        fill: What pads them.
+        lengths: Of the segments that they hold, row after row, (N,); None where each is one.
     """
-    values, lengths = _flat(column)
-    if second is not None:  # the values are in order already
-        first = second.to_numpy()
-        lengths = np.stack([first, lengths - first], axis=1).ravel()
+    values, of_rows = flat(column)
+    lengths = of_rows if lengths is None else lengths  # the values are in order already
     mask = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
     padded = np.full(mask.shape, fill, dtype=values.dtype)
     padded[mask] = values
     return padded, mask
 
 
-# Each reads a label column: (labels as the head documents them, which of them are there). `shape` is (B, T).
-
-
-def _class_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    ids = labels.to_numpy().astype(np.int64)
-    return ids, ids != IGNORE_INDEX
-
-
-def _number_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    numbers = labels.to_numpy().astype(np.float32)
-    return numbers, ~np.isnan(numbers)
-
-
-def _multi_hot(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    values, lengths = _flat(labels)
-    hot = values.reshape(len(lengths), -1).astype(np.float32)
-    return hot, hot[:, 0] != IGNORE_INDEX
-
-
-def _word_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of words, put where each word's first token is."""
-    ids, lengths = _flat(labels)
-    starts, _ = _flat(columns["word_starts"])
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    by_token = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-    kept = starts != NO_TOKEN
-    by_token[rows[kept], starts[kept]] = ids[kept]
-    return by_token, by_token != IGNORE_INDEX
-
-
-_LABELS = {
-    "sequence_classification": _class_labels,
-    "multi_label_classification": _multi_hot,
-    "regression": _number_labels,
-    "token_classification": _word_labels,
-    "sentence_similarity": _number_labels,
-}
+def maskings(tasks: Mapping[str, TaskData], tokenizer: PreTrainedTokenizerBase) -> dict[str, Masking]:
+    """Source → what hides tokens of its rows, for the sources of tasks that learn from those."""
+    found = {task.name: task.kind.hiding(task, tokenizer) for task in tasks.values()}
+    return {source: found[task.name] for task in tasks.values() if found[task.name] for source in task.config.sources}

@@ -5,13 +5,14 @@ Notable: it only looks. What a column is good for is decided in `draft.py`.
 
 import collections
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
 
+from ..tasks.column import Column, label_name
 from .files import loader_of
 from .sources import has_text, load_file
 
@@ -22,42 +23,6 @@ PAIR_COLUMNS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
     ("question", "sentence"), ("first", "second"), ("text", "text_pair"),
 )  # fmt: skip
-
-
-@dataclass
-class Column:
-    """What one column holds.
-
-    Attributes:
-        name: Its name.
-        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers or of true and false), `number`,
-            `truth`, `date` or `other`.
-        num_missing: Rows without a value: null, NaN, an empty or blank string.
-        num_blank: Of strings and lists of strings, the rows that a source could not read as text.
-        num_values: Values that are there; of lists, items.
-        num_distinct: Different ones among them; spaces around strings do not count.
-        common: The five most frequent of them, as text, with their counts.
-        lengths: Words of each row, shape (rows,); of lists, items; -1 where the value is missing. Empty for numbers.
-        longest: Characters that one row in a hundred exceeds.
-        bounds: Least and greatest number; None where it holds none.
-        mean: Of its numbers; 0 where it holds none.
-        deviation: Their standard deviation.
-        whole: Whether its numbers are all whole.
-    """
-
-    name: str
-    kind: Literal["string", "words", "numbers", "number", "truth", "date", "other"]
-    num_missing: int = 0
-    num_blank: int = 0
-    num_values: int = 0
-    num_distinct: int = 0
-    common: list[tuple[str, int]] = field(default_factory=list)
-    lengths: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
-    longest: int = 0
-    bounds: tuple[float, float] | None = None
-    mean: float = 0.0
-    deviation: float = 0.0
-    whole: bool = False
 
 
 @dataclass
@@ -160,10 +125,3 @@ def is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and bool(np.isnan(value)))
-
-
-def label_name(value: Any) -> str:
-    """A value as labels are named: CSV makes 1.0 of whole numbers beside empty cells."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

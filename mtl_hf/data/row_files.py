@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 
 import datasets
 import pyarrow as pa
+from datasets.table import MemoryMappedTable
 
-from ..tasks.columns import open_rows
 from .conll import read_conll
 from .csv_files import FileRows, read_csv
 from .files import PACKED, check_encoding
@@ -93,6 +93,18 @@ def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Da
     if written["rows"] != [len(rows) for rows in loaded.values()]:
         raise ValueError(f"{folder} lacks rows.")  # cut off between two batches
     return loaded, written["notes"]
+
+
+def open_rows(path: Path, fingerprint: str, split: str | None = None) -> datasets.Dataset:
+    """Map an Arrow file into memory, as `Dataset.from_file`, but with a fingerprint that is known.
+
+    Args:
+        path: The file, with the schema of `datasets`.
+        fingerprint: What identifies the content, at most 64 characters.
+        split: Its name, if it has one.
+    """
+    named = None if split is None else datasets.NamedSplit(split)
+    return datasets.Dataset(MemoryMappedTable.from_file(str(path)), split=named, fingerprint=fingerprint)
 
 
 def read_cached(

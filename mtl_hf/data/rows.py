@@ -9,27 +9,27 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling.answers import bio_spans
-from ..modeling.encoding import NO_TOKEN, encode
-from ..modeling.heads import IGNORE_INDEX
+from ..modeling.encoding import SEGMENTED, encode
+from ..modeling.tags import NO_TOKEN, bio_spans
+from ..tasks import SourceData, TaskData
+from ..tasks.source_data import join_columns
 from .collator import LABEL_PREFIX
-from .labels import TaskData
-from .masking import mask_units, masking_of
 from .row_files import read_cached
-from .sources import SourceData
 
 logger = logging.getLogger(__name__)
 
-_ENCODING_VERSION = 2  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
+INTEGERS = datasets.List(datasets.Value("int32"))
+_ENCODING_VERSION = 3  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
 
 
 @dataclass
@@ -39,13 +39,12 @@ class EncodedSplit:
     Attributes:
         rows: As `encode_rows` returns them.
         gold: Task → label of each row as names, None where it has none.
-        second_texts: Of texts that the encoder reads apart, a number for each row's second text, the same for equal
-            ones.
+        texts: Rows → their raw texts.
     """
 
     rows: datasets.Dataset
     gold: dict[str, list[Any]]
-    second_texts: np.ndarray | None = None
+    texts: Callable[[Sequence[int]], list[Any]] | None = None
 
 
 def encode_rows(
@@ -62,70 +61,50 @@ def encode_rows(
         split: Its split.
         tasks: All tasks; those that read the source count.
         tokenizer: As `load_tokenizer` returns it.
-        max_length: Longest input in tokens.
+        max_length: Longest segment in tokens.
 
     Returns:
-        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, for texts that the
-        encoder reads apart `second` (where the second begins in `input_ids`, which holds both), and in the training
-        split a label column a task (ids; multi-hot; numbers), `-100` or NaN where absent; for masked language modelling
-        in every split, and it says where there can be masks (`masking.mask_units`).
+        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, for rows of several
+        segments `segments` (how many tokens each has, in the order of `input_ids`), for heads that need them `offsets`,
+        and in the training split a label column a task, as its type encodes labels; for some types in every split.
     """
     readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
-    with_labels = split == "train"
-    rows = source.splits[split]
-    form = "apart" if any(task.form == "apart" for task in readers.values()) else source.form
-    masked = {name: task for name, task in readers.items() if task.type == "masked_lm"}
-    for task in masked.values():
-        masking_of(task, tokenizer)  # or says why not
-    whole_words = any(task.config.whole_word_mask for task in masked.values())
-    special = frozenset(tokenizer.all_special_ids)
-    int_list = datasets.List(datasets.Value("int32"))
-    features: dict[str, Any] = {"input_ids": int_list, "cut": datasets.Value("bool")}
+    form = next((task.form for task in readers.values() if task.form in SEGMENTED), source.form)
+    for task in readers.values():
+        task.kind.check_tokenizer(task, tokenizer)
+    labelled = {name: task for name, task in readers.items() if split == "train" or task.kind.labels_every_split}
+    word_ids = any(task.kind.needs_word_ids(task.options) for task in readers.values())
+    offsets = any(task.kind.head.offsets for task in readers.values())
+    features: dict[str, Any] = {"input_ids": INTEGERS, "cut": datasets.Value("bool")}
     if "token_type_ids" in tokenizer.model_input_names:
-        features["token_type_ids"] = int_list
-    if source.form == "words":
-        features["word_starts"] = int_list
-    if form == "apart":
-        features["second"] = datasets.Value("int32")
-    label_features = {
-        "sequence_classification": datasets.Value("int32"),
-        "multi_label_classification": datasets.List(datasets.Value("int8")),
-        "regression": datasets.Value("float64"),
-        "token_classification": int_list,
-        "sentence_similarity": datasets.Value("float64"),
-        "masked_lm": datasets.List(datasets.Value("int8")),
-    }
+        features["token_type_ids"] = INTEGERS
+    if form == "words":
+        features["word_starts"] = INTEGERS
+    if form in SEGMENTED:
+        features["segments"] = INTEGERS
+    if offsets:
+        features["offsets"] = datasets.List(INTEGERS)
+    features |= {LABEL_PREFIX + name: task.kind.feature() for name, task in labelled.items()}
     gold = source.gold[split]
-    labelled = readers if with_labels else masked
-    features |= {LABEL_PREFIX + name: label_features[task.type] for name, task in labelled.items()}
+    rows = source.splits[split]
 
-    def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        texts = [batch[column] for column in source.columns]
-        encoded = encode(
-            tokenizer,
-            list(zip(*texts, strict=True)) if source.form == "pair" else texts[0],
-            form=form,
-            max_length=max_length,
-            word_ids=whole_words,
-        )
-        word_ids = encoded.pop("word_ids", [None] * len(indices))
-        for name, task in labelled.items():
-            encoded[LABEL_PREFIX + name] = [
-                mask_units(encoded["input_ids"][row], word_ids[row], special)
-                if name in masked
-                else _label_ids(task, gold[name][index], batch[source.columns[0]][row])
-                for row, index in enumerate(indices)
-            ]
-        return encoded
+    def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
+        texts = join_columns(source.form, [batch[column] for column in source.columns])
+        encoded = encode(tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids, offsets=offsets)
+        labels = {
+            LABEL_PREFIX + name: task.kind.encode_labels(task, [gold[name][row] for row in indices], encoded, tokenizer)
+            for name, task in labelled.items()
+        }
+        encoded.pop("word_ids", None)
+        return encoded | labels
 
     readable = {
-        name: [task.type, task.labels, task.config.bio, task.config.label, task.config.score_range]
+        name: [task.type, task.labels, task.config.label, task.config.labels, task.kind.facts(task)]
         for name, task in readers.items()
     }
     key = json.dumps(
         [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), form, source.columns, max_length,
-         tokenizer.truncation_side, sorted(features), readable if with_labels else None,
-         [task.config.labels for task in readers.values()], [whole_words, sorted(special)] if masked else None]
+         tokenizer.truncation_side, sorted(features), readable, word_ids, sorted(tokenizer.all_special_ids)]
     )  # fmt: skip
     encode_all = functools.partial(
         rows.map,
@@ -156,20 +135,6 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def _label_ids(task: TaskData, label: Any, text: Any) -> Any:
-    """One row's label as the collator wants it; a name that a trained model does not know counts as absent."""
-    ids = task.ids
-    if task.type in ("regression", "sentence_similarity"):
-        return float("nan") if label is None else label
-    if task.type == "sequence_classification":
-        return IGNORE_INDEX if label is None else ids.get(label, IGNORE_INDEX)
-    if task.type == "multi_label_classification":
-        if label is None:
-            return [IGNORE_INDEX] * len(ids)
-        return [int(name in label) for name in task.labels]
-    return [IGNORE_INDEX if tag is None else ids.get(tag, IGNORE_INDEX) for tag in (label or [None] * len(text))]
-
-
 def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:
     """The encoded training rows with at least one labelled item that reaches the encoder; warns of how many have none.
 
@@ -182,20 +147,15 @@ def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, T
         ValueError: No row has a label of a task that reads the source.
     """
     readers = {name: task for name, task in tasks.items() if source in task.config.sources}
-    table = encoded.with_format("arrow")[:]
     useful = np.zeros(len(encoded), dtype=bool)
-    for name, task in readers.items():
-        labels = table[LABEL_PREFIX + name].combine_chunks()
-        if task.type in ("token_classification", "masked_lm"):
-            kept = labels.flatten().to_numpy() != IGNORE_INDEX
-            if task.type == "token_classification":
-                kept &= table["word_starts"].combine_chunks().flatten().to_numpy() != NO_TOKEN
-            useful |= np.bincount(np.repeat(np.arange(len(encoded)), np.diff(labels.offsets)), kept, len(encoded)) > 0
-        elif task.type == "multi_label_classification":
-            useful |= labels.flatten().to_numpy().reshape(len(encoded), -1)[:, 0] != IGNORE_INDEX
-        else:
-            values = labels.to_numpy(zero_copy_only=False)
-            useful |= ~np.isnan(values) if values.dtype.kind == "f" else values != IGNORE_INDEX
+    rows = encoded.with_format("arrow")
+    for begin in range(0, len(encoded), 1000):
+        table = rows[begin : begin + 1000]
+        lengths = pc.list_value_length(table["input_ids"]).to_numpy()
+        for name, task in readers.items():
+            labels = table[LABEL_PREFIX + name]
+            _, known = task.kind.collate(labels, table, (len(table), int(lengths.max(initial=0))))
+            useful[begin : begin + 1000] |= known if known.ndim == 1 else known.any(1)
     if useful.all():
         return encoded
     logger.warning("Source %s: %d of %d training rows have no label of any task and are left out.",
@@ -214,7 +174,7 @@ def report_cut(
         `rows_cut`, `words_lost` (cut, or nothing left of them by the tokenizer) and `entities_lost` (any word lost).
     """
     counts = {"rows_cut": int(np.sum(encoded["cut"])), "words_lost": 0, "entities_lost": 0}
-    if source.form == "words":
+    if "word_starts" in encoded.column_names:
         for row, starts in enumerate(encoded["word_starts"]):
             lost = {word for word, start in enumerate(starts) if start == NO_TOKEN}
             if not lost:

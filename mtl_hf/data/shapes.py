@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .describe_file import Column, FileDescription, label_name
-from .tag_schemes import is_span_tag
+from ..tasks.column import Column
+from ..tasks.tag_schemes import is_span_tag
+from .describe_file import FileDescription
 
 MOST = 0.95  # a share of rows that have a shape; the others may be slips
 MAX_NAMES = 200  # more different values than this are no names of labels
@@ -243,19 +244,6 @@ def one_hot_columns(file: FileDescription) -> list[str]:
         and (column.kind == "truth" or (column.kind == "number" and column.whole and column.bounds in ((0, 1), (0, 0))))
     ]
     return columns if len(columns) > 2 else []
-
-
-def one_hot_length(column: Column, values: Iterable[Any]) -> int:
-    """The length of a column's lists where all have one and hold only 0 and 1; 0 where they are no one-hot lists."""
-    lengths = {int(length) for length in _lengths(column)}
-    items = {label_name(item) for value in values if value is not None for item in value}
-    one_hot = (
-        column.kind == "numbers"
-        and len(lengths) == 1
-        and max(lengths) > 1
-        and (items <= {"0", "1"} or items <= {"true", "false"})
-    )
-    return lengths.pop() if one_hot else 0
 
 
 def _json(value: Any) -> str:

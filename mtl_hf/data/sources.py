@@ -18,7 +18,6 @@ import os
 import pkgutil
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from ..findings import Finding, for_each, report
-from ..tasks.columns import blank_rows, column_of, join_words, values_of
+from ..tasks import SourceData, task_type
+from ..tasks.columns import blank_rows, column_of, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_keys
@@ -40,61 +40,6 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 # Arguments of `load_dataset` that a builder does not take.
 _LOADING = ("split", "keep_in_memory", "save_infos", "verification_mode", "num_proc", "streaming")
-_NUMBER_TASKS = ("regression", "sentence_similarity")  # their labels are no names
-
-
-@dataclass
-class SourceData:
-    """A loaded and checked source.
-
-    Attributes:
-        name: Its name in the config.
-        form: `string`, `words` or `pair`.
-        columns: Its text column, or two for a pair.
-        splits: Split → rows as they were loaded.
-        gold: Split → task → the label of each row as names: a string, a list of them, a number, or None.
-        origins: Split → the loaded split and row numbers that its rows came from, where rows were moved or dropped.
-        untyped: Whether its files are CSV, in which numbers are text too.
-    """
-
-    name: str
-    form: str
-    columns: list[str]
-    splits: dict[str, datasets.Dataset]
-    gold: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
-    origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
-    untyped: bool = False
-
-    def keep(self, split: str, rows: Sequence[int], of: str | None = None) -> None:
-        """Make a split of some rows of one (of itself by default), and remember where they came from."""
-        of = of or split
-        loaded, numbers = self.origin(of)
-        self.splits[split] = self.splits[of].select(rows)
-        self.origins[split] = (loaded, [numbers[row] for row in rows])
-
-    def where(self, split: str, row: int) -> str:
-        """A row as messages name it: by its split and number (from 1) in what was loaded."""
-        loaded, numbers = self.origin(split)
-        return f"row {numbers[row] + 1} of the split {loaded!r} of source {self.name!r}"
-
-    def origin(self, split: str) -> tuple[str, Sequence[int]]:
-        """The loaded split and the row numbers (from 0) that the rows of a split came from."""
-        return self.origins.get(split, (split, range(len(self.splits[split]))))
-
-    def texts(self, split: str) -> list[Any]:
-        """The texts of a split: strings, lists of words or tuples of two strings."""
-        columns = [values_of(self.splits[split], column) for column in self.columns]
-        return list(zip(*columns, strict=True)) if self.form == "pair" else columns[0]
-
-    def content(self, split: str) -> list[Any]:
-        """What identifies the texts of a split."""
-        return [split, self.columns, self.splits[split]._fingerprint]
-
-    def joined_texts(self, split: str) -> list[Any]:
-        """As `texts`, with the words of a list as lines of one string, which takes a tenth of the time."""
-        if self.form != "words":
-            return self.texts(split)
-        return join_words(column_of(self.splits[split], self.columns[0])).to_pylist()
 
 
 def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str, SourceData]:
@@ -180,7 +125,7 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     report(finding for split in list(data.splits) for finding in _drop_bad_rows(data, split, source.drop_bad_rows))
     if shares:
         stratify = source.split.get("stratify") or next(
-            (spec.label for spec in tasks.values() if spec.type == "sequence_classification"), None
+            (spec.label for spec in tasks.values() if task_type(spec.type).one_name_a_row), None
         )
         if stratify:
             report(_check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train", name))
@@ -191,7 +136,7 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
 def _text_columns(name: str, source: Source, config: RunConfig) -> set[str]:
     """Columns of a source that hold text as it is written: its texts, and labels that are names."""
     texts = [source.text] if isinstance(source.text, str) else source.text
-    tasks = [spec for spec in config.tasks.values() if name in spec.sources and spec.type not in _NUMBER_TASKS]
+    tasks = [spec for spec in config.tasks.values() if name in spec.sources and not task_type(spec.type).numeric]
     return {*texts, *(spec.label for spec in tasks if spec.label)}
 
 
@@ -204,7 +149,7 @@ def _find_leaks(sources: Mapping[str, SourceData]) -> dict[str, Leaks]:
             name: [[row, sorted(places)] for row, places in leaks.items()] for name, leaks in find_leaks(texts).items()
         }
 
-    content = {name: [data.form, *map(data.content, data.splits)] for name, data in sources.items()}
+    content = {name: [*map(data.content, data.splits)] for name, data in sources.items()}
     return {
         name: {row: {(source, split) for source, split in places} for row, places in leaks}
         for name, leaks in remembered("leaks", content, find).items()
@@ -449,7 +394,7 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
     train = data.splits["train"]
     sides: dict[str, list[int]] = remembered(
         "carved",
-        [data.content("train"), data.form, shares, stratify, seed],
+        [data.content("train"), shares, stratify, seed],
         lambda: _carve(
             text_keys(data.joined_texts("train")), values_of(train, stratify) if stratify else None, shares, seed
         ),

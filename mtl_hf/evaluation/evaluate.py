@@ -7,6 +7,7 @@ of labels. On several processes every row is still scored once.
 """
 
 import copy
+import functools
 import json
 import logging
 import math
@@ -16,23 +17,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 
 from ..config import RunConfig, masked_overrides, resolve_path
-from ..data.labels import TaskData, build_tasks, is_labelled
+from ..data.labels import build_tasks, is_labelled
 from ..data.rows import EncodedSplit, encode_rows, report_cut
-from ..data.sources import SourceData, load_sources
+from ..data.sources import load_sources
 from ..files import whole_file, write_whole
-from ..metrics import Answers, interval, join_answers, round_numbers
-from ..modeling.encoding import PAIRED
+from ..metrics import interval, join_answers, round_numbers
+from ..modeling.encoding import KINDS
+from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..saved.data_file import config_of_file
+from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
+from ..saved.runs import check_saved_run, drop_metrics, log_data
+from ..tasks import Answers, SourceData, TaskData
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
-from .data_file import config_of_file
 from .report import folder_names, json_value, write_comparison
-from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
-from .saved_runs import check_saved_run, drop_metrics, log_data
 
 logger = logging.getLogger(__name__)
 
@@ -268,13 +270,13 @@ def _load_data(
             del run.tasks[name]
         spec.source = kept
         for checkpoint in checkpoints:
-            reads_pairs = checkpoint.heads[name]["text"] in PAIRED
+            trained_on = KINDS[checkpoint.heads[name]["text"]]
             for source in kept:
-                if spec.type != "masked_lm" and (sources[source].form == "pair") != reads_pairs:
+                found = KINDS[sources[source].form]
+                if answers_texts(checkpoint.heads[name]) and found != trained_on:
                     raise ValueError(
-                        f"the head {name} of {checkpoint.name} was trained on"
-                        f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source}"
-                        f" ({' and '.join(sources[source].columns)}) are {'single' if reads_pairs else 'pairs'}."
+                        f"the head {name} of {checkpoint.name} was trained on {trained_on}; the texts of {source}"
+                        f" ({' and '.join(sources[source].columns)}) are {found.removesuffix(' texts')}."
                     )
     return sources, split
 
@@ -356,26 +358,7 @@ def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], 
     """Encode a split for scoring, and report what `max_length` cut."""
     rows = encode_rows(source, split, tasks, model.tokenizer, model.config.max_length)
     report_cut(source, split, rows, tasks)
-    encoded = EncodedSplit(rows, source.gold[split])
-    if "second" in rows.column_names:
-        encoded.second_texts = _number_seconds(rows, [second for _, second in source.texts(split)], model)
-    return encoded
-
-
-def _number_seconds(rows: datasets.Dataset, texts: Sequence[str], model: MultiTaskModel) -> np.ndarray:
-    """A number for the second text of each row, the same for equal ones, and for those that become the same tokens.
-
-    So `Yes` and `yes` are one to an encoder that knows no capitals, as they are in the loss. What is cut off or unknown
-    to the tokenizer may differ, though: texts with such parts are equal only as they are written.
-    """
-    unknown = model.tokenizer.unk_token_id
-    numbers: dict[tuple[int, ...] | str, int] = {}
-    found = []
-    for ids, begin, text in zip(rows["input_ids"], rows["second"], texts, strict=True):
-        own = tuple(ids[begin:])
-        whole = len(own) < model.config.max_length and unknown not in own
-        found.append(numbers.setdefault(own if whole else text, len(numbers)))
-    return np.array(found, dtype=int)
+    return EncodedSplit(rows, source.gold[split], functools.partial(source.texts, split))
 
 
 def write_results(

@@ -21,16 +21,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .. import __version__
 from ..config import Card, RunConfig, Source, Task, typed
-from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
-from ..data.sources import SPLITS, SourceData, packaged_loaders
+from ..data.sources import SPLITS, packaged_loaders
 from ..evaluation.report import show_number
-from ..evaluation.saved_models import RUN_FILE, check_folder, check_name, num_parameters, run_file
 from ..files import write_whole
-from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
-from ..modeling.encoding import PAIRED
+from ..saved.models import RUN_FILE, check_folder, check_name, num_parameters, run_file
+from ..tasks import SourceData, TaskData, task_type
 from ..training.checkpoints import checkpoint_step
 from ..training.optimizer import parts_table, trained_share
 from ..training.sampling import describe_policy
@@ -39,17 +37,7 @@ from .markdown import Markdown, code, literal, quoted, table
 
 CARD = "README.md"
 
-# Names of the Hub for our task types, and of `evaluate` for our metrics where they differ.
-_HUB_TASKS = {
-    "sequence_classification": "text-classification",
-    "multi_label_classification": "text-classification",
-    "regression": "text-regression",
-    "token_classification": "token-classification",
-    "sentence_similarity": "sentence-similarity",
-    "masked_lm": "fill-mask",
-}
-# What the Hub has no pipeline for is found under the nearest one.
-_PIPELINES = {"regression": "text-classification"}
+# Names of `evaluate` for our metrics where they differ.
 _HUB_METRICS = {
     "macro_f1": "f1", "micro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
     "spearman": "spearmanr",
@@ -209,9 +197,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _pipeline_tag(types: Iterable[str]) -> str | None:
-    """The Hub's name of what the first head does, by which models are found; masked language modelling comes last."""
-    tags = [_PIPELINES.get(kind, _HUB_TASKS[kind]) for kind in types]
-    return min(tags, key=lambda tag: tag == _HUB_TASKS["masked_lm"], default=None)
+    """The Hub's name of what the first head does, by which models are found; heads that answer no texts come last."""
+    kinds = sorted(map(task_type, types), key=lambda kind: not kind.head.answers_texts)
+    return next((kind.pipeline or kind.hub_task for kind in kinds), None)
 
 
 def _task_section(name: str, spec: Mapping[str, Any], task: Task | None = None) -> str:
@@ -222,60 +210,27 @@ def _task_section(name: str, spec: Mapping[str, Any], task: Task | None = None) 
         spec: Its head's specification.
         task: Its section of the run's config.
     """
-    if spec["type"] == "masked_lm":
-        return (
-            "Has learned to fill in masked tokens, and the encoder with it; it answers no texts. Its logits over the"
-            " vocabulary:\n\n```python\n"
-            'batch = model.tokenizer(["One word is " + model.tokenizer.mask_token], return_tensors="pt")\n'
-            f'model(**batch, heads="{name}").logits["{name}"]\n```'
-        )
-    labels = spec.get("labels", [])
-    spans = spec["type"] == "token_classification" and is_span_scheme(labels)
-    if spans:
-        labels = sorted({label[2:] for label in labels if label != "O"})
-    listed = ", ".join(map(code, labels[:50]))
-    listed += f" and {len(labels) - 50} more" if len(labels) > 50 else ""
-    text = {
-        "string": "a text",
-        "words": "a text (a string, or a list of words)",
-        "pair": "a pair of texts",
-        "apart": "two texts",
-    }
-    what, shown = {
-        "sequence_classification": (f"one of {len(labels)} labels: {listed}", '{"label": ..., "score": ...}'),
-        "multi_label_classification": (
-            f"those of {len(labels)} labels that are at least as likely as not: {listed}",
-            '[{"label": ..., "score": ...}, ...]',
-        ),
-        "regression": ("a number, in the unit of the training data", "..."),
-        "sentence_similarity": (f"the cosine of their vectors, from -1 to 1{_unit(spec, task)}", "..."),
-        "token_classification": (
-            f"the entities in it, of {len(labels)} types: {listed}"
-            if spans
-            else f"a label for each of its words, one of {len(labels)}: {listed}",
-            f'[{{"{"type" if spans else "label"}": ..., "text": ..., "start": ..., "end": ..., "score": ...}}, ...]',
-        ),
-    }[spec["type"]]
-    example = '("The first text.", "The second text.")' if spec["text"] in PAIRED else '"The text to ask about."'
-    # Without steps the cosine is the encoder's own.
+    kind = task_type(spec["type"])
+    what, shown = kind.describe(spec, task, code)
+    if not kind.head.answers_texts:
+        return f"{what}\n\n```python\n{shown.format(name=name)}\n```"
+    text, example = _EXAMPLES[spec["text"]]
+    # Without weights of its own a head answers by the encoder.
     untrained = (
-        ""
-        if spec.get("num_steps") or spec["type"] == "sentence_similarity"
-        else " **It has not been trained: its answers are random.**"
+        "" if spec.get("num_steps") or not kind.has_weights else " **It has not been trained: its answers are random.**"
     )
     snippet = f'model.predict([{example}], heads="{name}")\n# [{{"{name}": {shown}}}]'
-    return f"Answers {text[spec['text']]} with {what}.{untrained}\n\n```python\n{snippet}\n```"
+    return f"Answers {text} with {what}.{untrained}\n\n```python\n{snippet}\n```"
 
 
-def _unit(spec: Mapping[str, Any], task: Task | None) -> str:
-    """How the cosine of a similarity head is read as a score of the data; empty where no range is known."""
-    if task is None or task.label is None or spec.get("loss") == "ranking":
-        return ""
-    least, greatest = task.score_range or (0.0, 1.0)
-    if (least, greatest) == (0, 1):
-        return ", trained on scores from 0 to 1"
-    back = f"{greatest - least:g} x cosine" + (f" {'+' if least > 0 else '-'} {abs(least):g}" if least else "")
-    return f", trained on scores from {least:g} to {greatest:g}, which are a cosine of 0 and 1: a score is {back}"
+# Form → what such a text is, and one.
+_EXAMPLES = {
+    "string": ("a text", '"The text to ask about."'),
+    "words": ("a text (a string, or a list of words)", '"The text to ask about."'),
+    "pair": ("a pair of texts", '("The first text.", "The second text.")'),
+    "apart": ("two texts", '("The first text.", "The second text.")'),
+    "choices": ("a text with choices", '("The text.", ["One choice.", "Another."])'),
+}
 
 
 # ---- scores ----
@@ -306,9 +261,9 @@ def _read_scores(folder: Path, run: RunConfig | None, heads: Iterable[str]) -> S
     return scores
 
 
-def _numbers(own: Mapping[str, Any], task_type: str) -> dict[str, float]:
+def _numbers(own: Mapping[str, Any], kind: str) -> dict[str, float]:
     """Metric → number, the primary one first."""
-    names = dict.fromkeys([*([own["primary"]] if "primary" in own else []), *TASK_TYPES[task_type].metrics, *own])
+    names = dict.fromkeys([*([own["primary"]] if "primary" in own else []), *task_type(kind).metrics, *own])
     found = {name: own[name] for name in names if name in own and name != "baseline"}
     return {key: value for key, value in found.items() if isinstance(value, float) and math.isfinite(value)}
 
@@ -317,7 +272,7 @@ def _eval_results(run: RunConfig | None, heads: Mapping[str, Mapping[str, Any]],
     results = []
     seen = set()
     for name, spec in heads.items():
-        kind = _HUB_TASKS[spec["type"]]
+        kind = task_type(spec["type"]).hub_task
         sources = {one: run.sources[one] for one in run.tasks[name].sources} if run and name in run.tasks else {}
         dataset = " + ".join(_dataset_id(source) or own for own, source in sources.items()) or name
         config = " + ".join(str(source.loader["name"]) for source in sources.values() if "name" in source.loader)
@@ -379,7 +334,12 @@ def _before_training(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> 
 
 
 def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapping[str, TaskData]) -> str:
-    forms = {"string": "a string", "words": "a list of words", "pair": "a pair of strings"}
+    forms = {
+        "string": "a string",
+        "words": "a list of words",
+        "pair": "a pair of strings",
+        "choices": "a text with choices",
+    }
     rows = []
     for name, source in sources.items():
         sizes = [f"{len(source.splits[split]):,}" if split in source.splits else "" for split in SPLITS]
@@ -395,19 +355,17 @@ def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapp
         if task.config.label is None:
             parts.append(f"{told}, without a label column.")
             continue
-        parts.append(f"{told}, {TASK_TYPES[task.type].label}:")
+        parts.append(f"{told}, {task.kind.label}:")
         parts.append(_label_table(task, gold))
     return "\n\n".join(parts)
 
 
 def _label_table(task: TaskData, gold: Mapping[str, list[Any]], most: int = 30) -> str:
     """How often each label occurs in each split; of numbers how they are spread."""
-    if not TASK_TYPES[task.type].has_vocabulary:
+    if task.kind.numeric:
         lines = []
         for split, labels in gold.items():
-            known = np.array([label for label in labels if label is not None])
-            least, greatest = task.config.score_range or (0.0, 1.0)  # which is how labels are read
-            known = known * (greatest - least) + least if task.type == "sentence_similarity" else known
+            known = task.kind.in_its_unit(task, np.array([label for label in labels if label is not None]))
             figures = [known.mean(), known.std(), known.min(), known.max()] if len(known) else [math.nan] * 4
             lines.append([split, f"{len(known):,}", *(f"{figure:.4g}" for figure in figures)])
         return table(["split", "rows", "mean", "deviation", "least", "most"], lines)
@@ -425,14 +383,8 @@ def _occurrences(task: TaskData, labels: Iterable[Any]) -> Iterable[str]:
     for label in labels:
         if label is None:
             yield _UNLABELLED
-        elif task.type == "sequence_classification":
-            yield label
-        elif task.type == "multi_label_classification":
-            yield from label or [_NONE]
-        elif task.spans:
-            yield from (kind for kind, _, _ in bio_spans(label))
         else:
-            yield from (tag for tag in label if tag is not None)
+            yield from task.kind.occurrences(task, label) or [_NONE]
 
 
 def _training_section(run: RunConfig, trainer: MultiTaskTrainer, seconds: float) -> str:

@@ -17,25 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..config import nearest
-from ..evaluation.saved_models import Checkpoint, find_checkpoint
 from ..files import check_folder, whole_folder
 from ..modeling.adapters import SHARED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.pooling import POOLING
+from ..saved.models import Checkpoint, find_checkpoint
+from ..tasks import task_type
 
 logger = logging.getLogger(__name__)
 
-# Task type → the stock class and what it calls the problem.
-STOCK: dict[str, tuple[Any, str | None]] = {
-    "sequence_classification": (AutoModelForSequenceClassification, "single_label_classification"),
-    "multi_label_classification": (AutoModelForSequenceClassification, "multi_label_classification"),
-    "regression": (AutoModelForSequenceClassification, "regression"),
-    "token_classification": (AutoModelForTokenClassification, None),
-}
 TOLERANCE = 1e-5  # of the largest logit
 _CUT = ' Long texts are cut only on request: pipeline("text-classification", model="%s", truncation=True).'
 _DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout")
@@ -74,7 +69,7 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
         stock.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
     # The stock pipeline for tokens cuts by itself, that for sequences fails on texts that are longer than the encoder.
-    cut = "" if loaded.config.heads[task]["type"] == "token_classification" else _CUT % folder
+    cut = "" if loaded.heads[task].form == "words" else _CUT % folder
     logger.info("%s: written to %s.%s", task, folder, cut)
     return folder
 
@@ -103,22 +98,25 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
         ValueError: There is no such class, or nothing makes its logits those of the head.
     """
     head: Any = model.heads[task]
-    kind = model.config.heads[task]["type"]
+    kind = task_type(model.config.heads[task]["type"])
     _refuse_experts(model.config.experts, task)
     named = model.config.heads[task].get("pooling") or model.config.pooling
-    if kind in STOCK and hasattr(head, "pool") and named not in POOLING:
+    if kind.stock and hasattr(head, "pool") and named not in POOLING:
         raise ValueError(
             f"`{task}` cannot be exported: it pools by `{named}`, and stock classes of transformers by"
             f" {', '.join(POOLING)} at most."
         )
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    if kind not in STOCK or len(layers) != 1:
-        alone = "; the encoder alone can be, by `mtl-hf export-encoder`" if kind == "masked_lm" else ""
-        raise ValueError(f"`{task}` cannot be exported: no stock class of transformers computes a {kind} head{alone}.")
+    if not kind.stock or len(layers) != 1:
+        alone = "" if kind.head.answers_texts else "; the encoder alone can be, by `mtl-hf export-encoder`"
+        raise ValueError(
+            f"`{task}` cannot be exported: no stock class of transformers computes a {kind.name} head{alone}."
+        )
     (layer,) = layers
     pooling = next((name for name, pool in POOLING.items() if pool is getattr(head, "pool", None)), None)
     batches = list(random_batches(model))
     wanted = {name: [_head_logits(model, head, batch, name) for batch in batches] for name in POOLING}
+    numbers = wanted["mean"][0].dim() == 1
     found: list[str] = []  # how the stock class turned out to pool
     for settings in _settings(model, pooling):
         stock = _build(model, task, settings)
@@ -126,7 +124,7 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
         for write in (_write_plainly, _write_twice, _write_normed):
             if write(behind, layer, model.encoder):
                 with torch.no_grad():
-                    logits = [_answering(stock(**batch).logits, batch, kind) for batch in batches]
+                    logits = [_answering(stock(**batch).logits, batch, numbers) for batch in batches]
                 found += [name for name in POOLING if all(map(agree, logits, wanted[name]))]
                 if found and (pooling is None or pooling in found):
                     return stock
@@ -158,7 +156,8 @@ def _settings(model: MultiTaskModel, pooling: str | None) -> Iterator[dict[str, 
 def _build(model: MultiTaskModel, task: str, settings: dict[str, Any]) -> PreTrainedModel:
     """The stock model with the encoder's weights."""
     spec: dict[str, Any] = model.config.heads[task]
-    auto, problem = STOCK[spec["type"]]
+    stock_class, problem = task_type(spec["type"]).stock or ("", None)
+    auto = getattr(transformers, stock_class)
     names = spec.get("labels") or [task]
     config = copy.deepcopy(model.encoder.config)
     config.id2label = dict(enumerate(names))
@@ -273,17 +272,17 @@ def _head_logits(model: MultiTaskModel, head: Any, batch: dict[str, Tensor], poo
         if pool is not None:
             head.pool = POOLING[pooling]
         states = model.encoder(**batch).last_hidden_state
-        return _answering(head(states, batch["attention_mask"]), batch, "")
+        return _answering(head(states, batch["attention_mask"]), batch)
     finally:
         if pool is not None:
             head.pool = pool
 
 
-def _answering(logits: Tensor, batch: dict[str, Tensor], kind: str) -> Tensor:
-    """Logits without those of padding, and without the last axis of a single number."""
+def _answering(logits: Tensor, batch: dict[str, Tensor], numbers: bool = False) -> Tensor:
+    """Logits without those of padding, and of `numbers` without their last axis, of one."""
     if logits.dim() == 3:
         return logits[batch["attention_mask"].bool()]
-    return logits.squeeze(-1) if kind == "regression" else logits
+    return logits.squeeze(-1) if numbers else logits
 
 
 def agree(logits: Tensor, wanted: Tensor) -> bool:

@@ -1,18 +1,21 @@
 """Rows as the model will see them: words, sub-words and the label that each sub-word carries."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, resolve_path
-from ..data.labels import TaskData, build_tasks
+from ..data.labels import build_tasks
 from ..data.rows import encode_rows
-from ..data.sources import SourceData, load_sources
-from ..evaluation.saved_models import RUN_FILE, Checkpoint, find_checkpoint
-from ..evaluation.saved_runs import check_saved_run, log_data
-from ..evaluation.start import find_start
+from ..data.sources import load_sources
 from ..modeling.configuration_multitask import own_config
-from ..modeling.encoding import NO_TOKEN, default_length, load_tokenizer, longest_input
+from ..modeling.encoding import default_length, load_tokenizer, longest_input
+from ..modeling.tags import NO_TOKEN
+from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
+from ..saved.runs import check_saved_run, log_data
+from ..saved.start import find_start
+from ..tasks import SourceData, TaskData
 
 
 def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 3, split: str = "train") -> str:
@@ -92,12 +95,13 @@ def _show_row(
 ) -> list[str]:
     gold = {name: labels[row] for name, labels in source.gold[split].items() if tasks[name].config.label is not None}
     lines = [f"  row {row + 1}" + ("  (cut at max_length)" if encoded["cut"] else "")]
-    lines += [f"  {name}: {label}" for name, label in gold.items() if tasks[name].type != "token_classification"]
-    tags = {name: label for name, label in gold.items() if tasks[name].type == "token_classification"}
+    tags = {name: label for name, label in gold.items() if tasks[name].kind.form == "words"}
+    lines += [f"  {name}: {label}" for name, label in gold.items() if name not in tags]
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
-    if "second" in encoded:
-        texts = (tokens[: encoded["second"]], tokens[encoded["second"] :])
-        return [*lines, *("  " + " ".join(text) for text in texts)]
+    if "segments" in encoded:
+        ends = list(itertools.accumulate(encoded["segments"]))
+        segments = (tokens[begin:end] for begin, end in zip([0, *ends], ends, strict=False))
+        return [*lines, *("  " + " ".join(segment) for segment in segments)]
     if not tags:
         return [*lines, "  " + " ".join(tokens)]
     words = source.splits[split][source.columns[0]][row]

@@ -19,13 +19,14 @@ from tqdm.auto import tqdm
 
 from ..config import RunConfig
 from ..data.files import check_encoding, has_rows, is_conll, read_lines
-from ..evaluation.data_file import find_text_columns, load_rows, text_columns
-from ..evaluation.saved_models import find_checkpoint
 from ..files import check_file, whole_file
 from ..metrics import round_numbers
-from ..modeling.encoding import PAIRED, check_text
+from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE, check_text
 from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..saved.data_file import find_text_columns, load_rows, text_columns
+from ..saved.models import find_checkpoint
+from ..tasks.source_data import join_columns
 from .embed import load_model
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def predict(
     else:
         lines = texts or read_lines(file)
         asked = [spec for name, spec in answerer.config.heads.items() if not heads or name in heads]
-        pairs = any(spec["text"] in PAIRED for spec in asked)
+        pairs = any(KINDS[spec["text"]] == PAIRS for spec in asked)
         found = ((None, tuple(line.split("\t", 1)) if pairs and "\t" in line else line) for line in lines)
         streams = [(found, heads)]
     embeddings = options.pop("embeddings", False)
@@ -112,6 +113,9 @@ def predict(
         seconds = time.perf_counter() - started
         written = f" Written to {to}." if to else ""
         logger.info("%d texts in %.1f s, %.0f a second.%s", number, seconds, number / seconds, written)
+
+
+_TEXTS = {SINGLE: "one text", PAIRS: "two texts", CHOICES: "a text and its choices"}
 
 
 def _answers(
@@ -183,9 +187,10 @@ def _of_rows(path: str, rows: datasets.Dataset, columns: Sequence[str]) -> Itera
     """Ids and texts of a file's rows. An empty cell of a .csv is read as missing: both are the empty text."""
     features = [rows.features[column] for column in columns]
     words = [getattr(feature, "feature", None) is not None for feature in features]
+    choices = len(columns) > 2 or words == [False, True]
     for column, feature in zip(columns, features, strict=True):
         held = getattr(getattr(feature, "feature", feature), "dtype", None)
-        if held not in ("string", "large_string", "null") or (len(columns) > 1 and any(words)):
+        if held not in ("string", "large_string", "null") or (len(columns) > 1 and any(words) and not choices):
             raise ValueError(
                 f"{path}: the column {column!r} holds {feature}; texts are strings or lists of words (pairs: strings)."
             )
@@ -195,9 +200,10 @@ def _of_rows(path: str, rows: datasets.Dataset, columns: Sequence[str]) -> Itera
 
     def read() -> Iterator[tuple[Any, Any]]:
         for some in rows.select_columns([*dict.fromkeys((*columns, *ids))]).iter(batch_size=1000):
-            texts = [[_present(one, empty) for one in some[column]] for column in columns]
+            texts = [[_present(one, empty if len(columns) == 1 else "") for one in some[column]] for column in columns]
             names = some["id"] if ids else [None] * len(texts[0])
-            yield from zip(names, texts[0] if len(columns) == 1 else zip(*texts, strict=True), strict=True)
+            form = "choices" if choices else "pair" if len(columns) > 1 else "string"
+            yield from zip(names, join_columns(form, texts), strict=True)
 
     return read()
 
@@ -231,7 +237,7 @@ def _columns(
     wanted = [name for name in specs if name in able or heads or not able]
     found = {name: _several(text_columns(path, rows, name, specs[name], None, run)) for name in wanted}
     if silent := [name for name in specs if name not in wanted]:
-        forms = {"two texts" if specs[name]["text"] in PAIRED else "one text" for name in silent}
+        forms = {_TEXTS[KINDS[specs[name]["text"]]] for name in silent}
         logger.warning("No answer from %s: %s has no columns of its texts (%s); name them with --text.",
                        ", ".join(silent), path, " and ".join(sorted(forms)))  # fmt: skip
     groups: dict[tuple[str, ...], list[str]] = {}

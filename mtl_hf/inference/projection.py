@@ -16,8 +16,9 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from ..config import nearest
-from ..data.describe_file import is_missing, label_name
+from ..data.describe_file import is_missing
 from ..files import whole_file
+from ..tasks.column import label_name
 
 PROJECTIONS = ("pca", "tsne")
 ENDINGS = (".png", ".svg")

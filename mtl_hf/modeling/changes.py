@@ -12,7 +12,7 @@ from torch import nn
 
 from .adapters import SHARED, adapter_config, inject_adapter, merge_adapter, remove_adapters, rename_adapter
 from .encoding import load_tokenizer
-from .heads import check_head_name
+from .heads import check_head_name, head_class
 from .pooling import check_pooling
 from .reading import freeze_around_adapters
 
@@ -27,8 +27,7 @@ def add_head_to(
     if name in model.heads:
         raise ValueError(f"there is a head {name!r} already.")
     config = model.config
-    own_form = {"token_classification": "words", "sentence_similarity": "apart"}
-    spec: dict[str, Any] = {"type": type, "text": own_form.get(type, text)}
+    spec: dict[str, Any] = {"type": type, "text": head_class(type).form or text}
     if labels is not None:
         spec["labels"] = list(labels)
     spec |= {key: value for key, value in options.items() if value is not None}

@@ -15,7 +15,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from .encoding import FORMS
 from .experts import check_experts
-from .heads import HEADS, check_head_name
+from .heads import HEADS, check_head_name, head_spec
 
 MOST_LAYERS = 1024  # far more than any encoder has; each takes milliseconds to build
 MOST = 2**31 - 1  # of any other whole number
@@ -108,6 +108,10 @@ def _check_head(name: str, spec: dict[str, Any], adapters: dict[str, Any]) -> No
     steps = spec.get("num_steps", 0)
     if not isinstance(steps, int) or steps < 0:
         raise ValueError(f"{where}.num_steps` is {steps!r:.60}; it is a whole number of at least 0.")
+    try:
+        head_spec(spec)
+    except ValueError as error:
+        raise ValueError(f"{where}`: {error}") from None
     if spec.get("adapter") is not None and spec["adapter"] not in adapters:
         raise ValueError(f"{where}.adapter` is {spec['adapter']!r:.60}; there are {', '.join(adapters) or 'none'}.")
 

@@ -1,25 +1,39 @@
 """Text → ids, with words kept aligned to tokens. The same code serves training, prediction and pulled models.
 
-A text has one of four forms: `string`, `words` (a list that the data has split), `pair` (two strings that the encoder
-reads together) or `apart` (two strings that it reads one by one). Notable: `words` needs a tokenizer that starts every
+A text is read in one of five forms: `string`, `words` (a list that the data has split), `pair` (two strings that the
+encoder reads together), `apart` (two strings that it reads one by one) or `choices` (a string that it reads together
+with each string of a list). What the encoder reads at once is a segment: rows have one, of `apart` two, of `choices` as
+many as there are choices. Notable: `words` needs a tokenizer that starts every
 word of a list as it would inside a sentence; byte-level BPE does so only with `add_prefix_space`, which
 `load_tokenizer` sees to.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-FORMS = ("string", "words", "pair", "apart")
-PAIRED = ("pair", "apart")  # those of two texts
+from .tags import NO_TOKEN
+
+FORMS = ("string", "words", "pair", "apart", "choices")
+# Form → a text's segments, where it may have several.
+SEGMENTED: dict[str, Callable[[Any], list[Any]]] = {
+    "apart": list,
+    "choices": lambda text: [(text[0], choice) for choice in text[1]],
+}
+# Form → what such texts are: the same ones can be read as `string` or `words`, and as `pair` or `apart`.
+SINGLE, PAIRS, CHOICES = "single texts", "pairs", "texts with choices"
+KINDS = {"string": SINGLE, "words": SINGLE, "pair": PAIRS, "apart": PAIRS, "choices": CHOICES}
 # Arguments of `from_pretrained` that say where to look, and at what commit.
 WHERE = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder")
-NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
 
 _POSITIONS_AFTER_PADDING = (
     "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod",
@@ -127,49 +141,108 @@ def default_length(name: str, limit: int, **kwargs: Any) -> int:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], *, form: str, max_length: int, word_ids: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Any],
+    *,
+    form: str,
+    max_length: int,
+    word_ids: bool = False,
+    offsets: bool = False,
 ) -> dict[str, list[Any]]:
-    """Encode a batch of texts, unpadded.
+    """Encode a batch of texts, unpadded. The tokenizer stays as it is, so that others can use it meanwhile.
 
     Args:
         tokenizer: As `load_tokenizer` returns it.
-        texts: Strings, lists of words or pairs of strings, as `form` says.
+        texts: Strings, lists of words, pairs of strings, or a string with a list of strings, as `form` says.
         form: One of `FORMS`.
-        max_length: Longer inputs are cut (of a pair, the longer text first; apart, each on its own).
+        max_length: Longer segments are cut (of two texts read together, the longer one first).
         word_ids: Whether to say of which word each token is; needs a fast tokenizer.
+        offsets: Whether to say where in its text each token is; needs a fast tokenizer.
 
     Returns:
-        `input_ids`, `token_type_ids` where the encoder reads them, `cut` (whether a row was longer), and for words
-        `word_starts`: the position of each word's first token, `NO_TOKEN` where it has none. Of texts apart the ids of
-        the first and those of the second one after the other, and `second`: where the second begins. When asked for
-        `word_ids`: the number of each token's word in its text, None for tokens of none.
+        `input_ids`, `token_type_ids` where the encoder reads them, and `cut` (whether a row was longer). The segments
+        of a row follow each other; where a row has several, `segments` is the number of tokens of each. For words
+        `word_starts`: the position of each word's first token, `NO_TOKEN` where it has none. When requested `word_ids`:
+        the number of each token's word in its text, None for tokens of none; and `offsets`: of each token (text of the
+        row, first character, character after the last), the text -1 for special tokens.
     """
-    if form == "apart":
-        parts = [
-            encode(tokenizer, [pair[part] for pair in texts], form="string", max_length=max_length) for part in (0, 1)
-        ]
-        both = {key: [one + other for one, other in zip(parts[0][key], parts[1][key], strict=True)] for key in parts[0]}
-        cut = [bool(number) for number in both["cut"]]
-        return both | {"cut": cut, "second": [len(ids) for ids in parts[0]["input_ids"]]}
+    if form not in SEGMENTED:
+        return _encode_segments(tokenizer, texts, form, max_length, word_ids, offsets)
+    rows = [SEGMENTED[form](text) for text in texts]
+    inner = "pair" if form == "choices" else "string"
+    flat = _encode_segments(tokenizer, [part for row in rows for part in row], inner, max_length, word_ids, offsets)
+    ends = np.cumsum([len(row) for row in rows]).tolist()
+    spans = list(zip([0, *ends], ends, strict=False))
+    encoded: dict[str, list[Any]] = {
+        key: [list(itertools.chain.from_iterable(column[begin:end])) for begin, end in spans]
+        for key, column in flat.items()
+        if key != "cut"
+    }
+    encoded["cut"] = [any(flat["cut"][begin:end]) for begin, end in spans]
+    encoded["segments"] = [[len(ids) for ids in flat["input_ids"][begin:end]] for begin, end in spans]
+    return encoded
+
+
+def _encode_segments(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], form: str, max_length: int, word_ids: bool, offsets: bool
+) -> dict[str, list[Any]]:
+    """As `encode`, of texts that are one segment each."""
+    types = "token_type_ids" in tokenizer.model_input_names
+    if not tokenizer.is_fast:
+        return _encode_slowly(tokenizer, texts, form, max_length, types)
+    backend = _cutting(tokenizer, max_length)
     if form == "pair":
-        first, second = ([_shorten(tokenizer, pair[side], 2 * max_length) for pair in texts] for side in (0, 1))
-        encoded = tokenizer(first, second, truncation=True, max_length=max_length)
-    else:
-        encoded = tokenizer(list(texts), is_split_into_words=form == "words", truncation=True, max_length=max_length)
-    rows: dict[str, list[Any]] = {"input_ids": encoded["input_ids"]}
-    if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in encoded:
-        rows["token_type_ids"] = encoded["token_type_ids"]
-    if tokenizer.is_fast:
-        rows["cut"] = [bool(encoding.overflowing) for encoding in encoded.encodings]
-        # A fast tokenizer keeps the cut and would be saved with it, or without where the rows came from a cache.
-        tokenizer.backend_tokenizer.no_truncation()
-    else:  # a slow tokenizer does not tell: a row that fills the limit counts as cut
-        rows["cut"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
+        texts = [tuple(_shorten(tokenizer, part, 2 * max_length) for part in pair) for pair in texts]
+    found = backend.encode_batch(list(texts), is_pretokenized=form == "words")
+    rows: dict[str, list[Any]] = {"input_ids": [encoding.ids for encoding in found]}
+    if types:
+        rows["token_type_ids"] = [encoding.type_ids for encoding in found]
+    rows["cut"] = [bool(encoding.overflowing) for encoding in found]
     if form == "words":
-        rows["word_starts"] = [_word_starts(encoded.word_ids(row), len(words)) for row, words in enumerate(texts)]
+        rows["word_starts"] = [
+            _word_starts(encoding.word_ids, len(words)) for encoding, words in zip(found, texts, strict=True)
+        ]
     if word_ids:
-        rows["word_ids"] = [encoded.word_ids(row) for row in range(len(texts))]
+        rows["word_ids"] = [encoding.word_ids for encoding in found]
+    if offsets:
+        rows["offsets"] = [
+            [(-1 if text is None else text, *span) for text, span in zip(one.sequence_ids, one.offsets, strict=True)]
+            for one in found
+        ]
     return rows
+
+
+def _encode_slowly(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], form: str, max_length: int, types: bool
+) -> dict[str, list[Any]]:
+    """By a tokenizer in Python, which does not say what it cut: a row that fills the limit counts as cut."""
+    parts = list(zip(*texts, strict=True)) if form == "pair" else [texts]
+    encoded = tokenizer(*map(list, parts), truncation=True, max_length=max_length)
+    rows = {"input_ids": encoded["input_ids"]} | (
+        {"token_type_ids": encoded["token_type_ids"]} if types and "token_type_ids" in encoded else {}
+    )
+    return rows | {"cut": [len(ids) >= max_length for ids in encoded["input_ids"]]}
+
+
+# Tokenizer → (length, side, tokens) → a copy of its backend that cuts so, and never changes again.
+_COPIES: weakref.WeakKeyDictionary[Any, dict[tuple[int, str, int, bool], Tokenizer]] = weakref.WeakKeyDictionary()
+
+
+def _cutting(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    """A copy of a fast tokenizer's backend that cuts at a length.
+
+    Calling the tokenizer itself would set truncation in its backend, for everyone who uses it.
+    """
+    special = bool(tokenizer.split_special_tokens)
+    key = (max_length, tokenizer.truncation_side, len(tokenizer), special)
+    copies = _COPIES.setdefault(tokenizer, {})
+    if key not in copies:
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        backend.no_padding()
+        backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+        backend.encode_special_tokens = special
+        copies[key] = backend
+    return copies[key]
 
 
 def _shorten(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> str:
@@ -177,13 +250,10 @@ def _shorten(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> 
 
     What a fast tokenizer cuts off a pair it keeps as every piece of the one text with every piece of the other.
     """
-    if len(text) <= 4 * num_tokens or not tokenizer.is_fast:
+    if len(text) <= 4 * num_tokens:
         return text
-    found = tokenizer(
-        text, truncation=True, max_length=num_tokens, add_special_tokens=False, return_offsets_mapping=True
-    )
-    ends = [end for _, end in found["offset_mapping"]]
-    return text[: ends[-1]] if len(ends) == num_tokens else text
+    found = _cutting(tokenizer, num_tokens).encode(text, add_special_tokens=False)
+    return text[: found.offsets[-1][1]] if len(found.ids) == num_tokens else text
 
 
 def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:
@@ -227,11 +297,19 @@ def check_count(argument: str, value: Any) -> None:
         raise ValueError(f"`{argument}` is {value}; it is at least 1.")
 
 
+def kind_of(text: Any) -> str:
+    """What a checked text is: one of the values of `KINDS`."""
+    if not isinstance(text, tuple):
+        return SINGLE
+    return PAIRS if isinstance(text[1], str) else CHOICES
+
+
 def check_text(text: Any, number: int) -> Any:
     """A text as tokenizers take it: halves of surrogate pairs, which JSON can hold, become the sign for what is lost.
 
     Args:
-        text: A string, a list of words, or a tuple of two strings (a pair).
+        text: A string, a list of words, a tuple of two strings (a pair), or a tuple of a string and a list of strings
+            (a text with choices).
         number: Its place, for the message.
 
     Raises:
@@ -239,9 +317,18 @@ def check_text(text: Any, number: int) -> Any:
     """
     if isinstance(text, str):
         return text if text.isascii() else _HALF.sub("\ufffd", text)
+    if (
+        isinstance(text, tuple)
+        and len(text) == 2
+        and isinstance(text[0], str)
+        and isinstance(text[1], list)
+        and text[1]
+    ):
+        return check_text(text[0], number), check_text(text[1], number)
     kinds = [isinstance(part, str) for part in text] if isinstance(text, list | tuple) else [False]
     if not all(kinds) or (isinstance(text, tuple) and len(text) != 2):
         raise ValueError(
-            f"text {number} is {repr(text)[:100]}: a text is a string, a list of words, or a tuple of two strings."
+            f"text {number} is {repr(text)[:100]}: a text is a string, a list of words, or a tuple of two strings (or"
+            " of a string and a list of choices)."
         )
     return type(text)(check_text(part, number) for part in text)

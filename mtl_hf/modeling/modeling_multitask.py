@@ -11,7 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,7 +30,9 @@ from .configuration_multitask import MultiTaskConfig, own_config
 from .embeddings import embed, pooling_of
 from .encoding import WHERE, check_count, check_texts, load_tokenizer
 from .experts import Silent, build_experts
-from .heads import MaskedLMHead, SentenceSimilarityHead, build_head, by_row, number_texts
+from .foreign_heads import save_foreign
+from .head import EncoderShape, Head, HeadInputs
+from .heads import build_head
 from .package_path import resolve_path
 from .pooling import check_pooling, last_layers
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
@@ -162,10 +164,12 @@ class MultiTaskModel(PreTrainedModel):
         return make_model(cls, os.fspath(name_or_path), wishes, kwargs)
 
     def _build_head(self, spec: dict[str, Any]) -> nn.Module:
-        vocab_size, width = self._input_embeddings().shape
-        return build_head(
-            self.config.hidden_size, self.config.pooling, spec, (vocab_size, width), self.config.num_experts
-        )
+        return build_head(spec, self.encoder_shape, self.config.num_experts)
+
+    @property
+    def encoder_shape(self) -> EncoderShape:
+        """What heads are built on."""
+        return EncoderShape(self.config.hidden_size, self.config.pooling, *self._input_embeddings().shape)
 
     def _input_embeddings(self) -> Tensor:
         """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
@@ -175,8 +179,8 @@ class MultiTaskModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """As transformers', the bias that no layer of torch holds, and new experts, which say nothing."""
         super()._init_weights(module)
-        if isinstance(module, MaskedLMHead):
-            initialization.zeros_(module.bias)
+        if isinstance(module, Head):
+            module.init_weights()
         if isinstance(module, Silent):
             initialization.zeros_(module.weight)
             initialization.zeros_(module.bias)
@@ -184,9 +188,9 @@ class MultiTaskModel(PreTrainedModel):
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
         """As transformers'; heads that are tied to the input embeddings follow."""
         embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        head: Any
         for head in self.heads.values():
-            if isinstance(head, MaskedLMHead):
-                head.resize(len(embeddings.weight))
+            head.resize(len(embeddings.weight))
         return embeddings
 
     # ---- heads and adapters ----
@@ -345,6 +349,9 @@ class MultiTaskModel(PreTrainedModel):
         # Some encoders would be written by other names than they have in memory, by which a resumed run looks for them.
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            heads: Any = self.heads.values()
+            save_foreign(os.fspath(save_directory), {type(head) for head in heads})
         if not kwargs.get("is_main_process", True) or (self._tokenizer is None and not self.name_or_path):
             return
         try:
@@ -365,6 +372,7 @@ class MultiTaskModel(PreTrainedModel):
         heads: str | Iterable[str] | None = None,
         num_items: dict[str, Tensor | float] | None = None,
         encoder_states: Tensor | None = None,
+        num_segments: Tensor | None = None,
         **kwargs: Any,
     ) -> MultiTaskOutput:
         """One pass through the encoder (one for each adapter that is read with), then every head or those asked for.
@@ -378,6 +386,8 @@ class MultiTaskModel(PreTrainedModel):
                 masked language modelling, whose logits are as wide as the vocabulary, has to be named or have labels.
             num_items: Task → what to divide the sum of its loss by; by default the batch's number of labelled items.
             encoder_states: The encoder's last states, (B, T, H), where they are known: then it is not run.
+            num_segments: Where rows of the data are several inputs of the encoder: how many inputs each row is, in the
+                order of the batch; B is then their sum.
             **kwargs: Handed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
 
         Raises:
@@ -417,6 +427,7 @@ class MultiTaskModel(PreTrainedModel):
         else:
             passes = [(names, BaseModelOutput(last_hidden_state=encoder_states))]
 
+        own = HeadInputs(input_ids, attention_mask, None, self._input_embeddings(), num_segments)
         logits: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         gates: dict[str, Tensor] = {}
@@ -425,14 +436,10 @@ class MultiTaskModel(PreTrainedModel):
                 head: Any = self.heads[name]
                 if gate is not None:
                     gates[name] = gate
-                tied = isinstance(head, MaskedLMHead)
-                own = (self._input_embeddings(), labels.get(name)) if tied else ()
-                logits[name] = head(states, attention_mask, *own)
+                inputs = replace(own, labels=labels.get(name))
+                logits[name] = head(states, attention_mask, inputs)
                 if name in labels:
-                    texts: tuple[Tensor, ...] = ()
-                    if isinstance(head, SentenceSimilarityHead) and head.ranking and input_ids is not None:
-                        texts = (number_texts(input_ids, attention_mask),)
-                    total, own_items = head.loss(logits[name], labels[name], *texts)
+                    total, own_items = head.loss(logits[name], labels[name], inputs)
                     losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
         attentions = encoded.get("attentions")
         if kwargs.get("output_attentions") and (not attentions or any(one is None for one in attentions)):
@@ -450,13 +457,15 @@ class MultiTaskModel(PreTrainedModel):
         )
 
     def row_outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:
-        """What heads say of each row of a batch (`heads.by_row`); for None its embedding, (B, H).
+        """The outputs of heads for each row of a batch (`Head.by_row`); for None its embedding, (B, H).
 
         Args:
-            batch: `input_ids`, `attention_mask` and what else the encoder reads, (B, T).
+            batch: `input_ids`, `attention_mask` and what else the encoder reads, (B, T); perhaps `num_segments`.
             names: Of heads, and None.
         """
-        mask = batch["attention_mask"]
+        batch = dict(batch)
+        mask, num_segments = batch["attention_mask"], batch.pop("num_segments", None)
+        inputs = HeadInputs(batch["input_ids"], mask, None, self._input_embeddings(), num_segments)
         pool, num_layers = pooling_of(self, None, None) if None in names else (None, 1)
         deep = max([num_layers, *(layers_of(self.heads[name]) for name in names if name is not None)]) > 1
         outputs: dict[str | None, Tensor] = {}
@@ -465,7 +474,8 @@ class MultiTaskModel(PreTrainedModel):
         ):
             heads = [name for name in group if name is not None]
             for name, states, _ in states_read(encoded, mask, self.heads, heads, self.experts):
-                outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
+                head: Any = self.heads[name]
+                outputs[name] = head.by_row(head(states, mask, inputs), inputs)
             if pool is not None and None in group:
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
                 outputs[None] = pool(states, mask)
@@ -475,7 +485,8 @@ class MultiTaskModel(PreTrainedModel):
     def evaluating(self) -> Iterator[None]:
         """Dropout off; afterwards every module is in the mode it was in (frozen parts may differ from the rest)."""
         training = [module for module in self.modules() if module.training]
-        self.eval()
+        if training:  # a model that only answers is not touched: other threads may be reading it
+            self.eval()
         try:
             yield
         finally:
@@ -484,7 +495,7 @@ class MultiTaskModel(PreTrainedModel):
 
     def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
         if heads is None:
-            return [name for name, head in self.heads.items() if name in labels or not isinstance(head, MaskedLMHead)]
+            return [name for name, head in self.heads.items() if name in labels or head.answers_texts]
         names = [heads] if isinstance(heads, str) or not isinstance(heads, Iterable) else list(heads)
         if unknown := [name for name in names if not isinstance(name, str) or name not in self.heads]:
             raise ValueError(f"`heads` asks for {unknown}; the model has {list(self.heads)}.")
@@ -554,11 +565,12 @@ class MultiTaskModel(PreTrainedModel):
         tokens, and then the same pass serves both).
 
         Args:
-            texts: Strings, lists of words, or tuples of two strings (pairs). What is longer than `max_length` is cut.
+            texts: Strings, lists of words, tuples of two strings (pairs), or of a string and a list of strings (a text
+                with choices). What is longer than `max_length` is cut.
             **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as of `predict_stream`.
 
         Returns:
-            For each text, task → answer, as `answers.answer` describes, and `"cut": True` if it is longer than
+            For each text, task → answer, as `answer` of its head describes, and `"cut": True` if it is longer than
             `max_length`. Heads for pairs answer only pairs, and only they do.
 
         Raises:
@@ -592,7 +604,7 @@ class MultiTaskModel(PreTrainedModel):
         """
         check_texts(texts)
         names = self._select_heads(heads)
-        if tied := [name for name in names if isinstance(self.heads[name], MaskedLMHead)]:
+        if tied := [name for name in names if not self.heads[name].answers_texts]:
             raise ValueError(
                 f"`heads` asks for {tied[0]!r}, which fills in masked tokens and says nothing about a text. Its logits"
                 f" over the vocabulary come from the model itself: `model(**batch, heads={tied[0]!r})`."

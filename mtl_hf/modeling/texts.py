@@ -1,10 +1,11 @@
 """Raw texts through a model: which are read together and in what form, batch by batch, and what its heads answer.
 
 Notable: texts are read in chunks, so that a stream of any length is answered while it is still read, and within a chunk
-those of like length share a batch. A head reads a text as it was trained to (`encoding.FORMS`). What runs on a batch is
-the model's own: this file is handed the model and asks it for `row_outputs`.
+those of like length share a batch. A head reads a text as it was trained to (`encoding.FORMS`), and decodes its outputs
+itself; what runs on a batch is the model's own `row_outputs`.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -12,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .answers import answer, logits_of_words
-from .encoding import FORMS, PAIRED, check_text, encode, words_of
+from .encoding import FORMS, KINDS, SINGLE, check_text, encode, kind_of, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def answer_stream(
         texts: Strings, lists of words or pairs, checked as they are read.
         asked: Heads in the order of their answers, and None for the embedding.
         batch_size: Texts a batch.
-        top_k: As of `answers.answer`.
+        top_k: As of `Head.answer`.
         bar: Moved by the number of texts whenever some have their first answer, and closed at the end.
         report: Told at the end which heads had nothing to answer, and why; not called where there is none.
 
@@ -53,11 +53,11 @@ def answer_stream(
     for name in asked:
         for form in ("string", "pair") if name is None else (model.config.heads[name]["text"],):
             readers[form].append(name)
-    silent, pairs = [name for name in asked if name is not None], set()
+    silent, kinds = [name for name in asked if name is not None], set()
     num_texts = num_cut = 0
     with bar:
         for chunk in _chunks(texts, batch_size):
-            pairs |= {isinstance(text, tuple) for text in chunk}
+            kinds |= {kind_of(text) for text in chunk}
             num_texts += len(chunk)
             answers, cut = _answer(model, chunk, readers, batch_size, top_k, bar)
             num_cut += sum(cut)
@@ -68,11 +68,12 @@ def answer_stream(
                     answered.setdefault(CUT, True)  # a head may have that name; the number is logged in any case
                 yield answered
     report_cut(num_cut, num_texts, model.config.max_length)
-    if pairs and silent:
+    if kinds and silent:
+        others = sorted(kinds - {SINGLE})
         report(
             silent,
-            "their texts are no pairs"
-            if True in pairs
+            f"their texts are no {' and no '.join(others)}"
+            if others
             else "their texts are pairs (tuples; a tab between on the command line)",
         )
 
@@ -104,10 +105,9 @@ def _answer(
     model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: int | None, bar: Any
 ) -> tuple[list[dict[str | None, Any]], list[bool]]:
     """The answers to each text of a chunk, reader → answer, and whether it was cut: one encoder pass a reading."""
-    specs = model.config.heads
     found: list[dict[str | None, Any]] = [{} for _ in texts]
     cut = [False] * len(texts)
-    words = {row: words_of(text) for row, text in enumerate(texts) if not isinstance(text, tuple)}
+    words = {row: words_of(text) for row, text in enumerate(texts) if kind_of(text) == SINGLE}
     for rows, encoded, names in _readings(model, texts, words, readers):
         for row, was_cut in zip(rows, encoded["cut"], strict=True):
             cut[row] = cut[row] or was_cut
@@ -116,18 +116,17 @@ def _answer(
             bar.update(sum(not found[row] for row in chosen))
             with model.evaluating():
                 outputs = model.row_outputs(batch, names)
+            columns = {key: [column[position] for position in positions] for key, column in encoded.items()}
             for name, output in outputs.items():
                 by_row = output.float().cpu().numpy()
                 if name is None:
                     answers: Any = by_row.tolist()
-                elif specs[name]["type"] == "token_classification":
-                    starts = [encoded["word_starts"][position] for position in positions]
-                    answers = (
-                        answer(specs[name], logits_of_words(logits, places), *words[row])
-                        for row, logits, places in zip(chosen, by_row, starts, strict=True)
-                    )
                 else:
-                    answers = (answer(specs[name], logits, top_k=top_k) for logits in by_row)
+                    head = model.heads[name]
+                    answers = (
+                        head.answer(prediction, *words.get(row, (texts[row],)), top_k=top_k)
+                        for row, prediction in zip(chosen, head.decode(by_row, columns), strict=True)
+                    )
                 for row, one in zip(chosen, answers, strict=True):
                     found[row][name] = one
     return found, cut
@@ -141,13 +140,13 @@ def _readings(
     Args:
         model: A `MultiTaskModel`.
         texts: One chunk.
-        words: Row → its text with the spans of its words, of all that are no pairs.
+        words: Row → its text with the spans of its words, of all single texts.
         readers: Form → who reads texts in it.
     """
-    pairs = [row for row in range(len(texts)) if row not in words]
-    for form in PAIRED:
-        if pairs and readers[form]:
-            yield pairs, encode_texts(model, [texts[row] for row in pairs], form), readers[form]
+    for form, names in readers.items():
+        others = [row for row, text in enumerate(texts) if row not in words and kind_of(text) == KINDS[form]]
+        if others and names:
+            yield others, encode_texts(model, [texts[row] for row in others], form, names), names
     rows, read = list(words), {}
     if readers["words"]:
         split = [[text[start:end] for start, end in spans] for text, spans in words.values()]
@@ -171,11 +170,19 @@ def _pick(encoded: dict[str, list[Any]], wanted: list[bool]) -> dict[str, list[A
     return {key: [row for row, yes in zip(rows, wanted, strict=True) if yes] for key, rows in encoded.items()}
 
 
-def encode_texts(model: Any, texts: list[Any], form: str) -> dict[str, list[Any]]:
-    """As `encoding.encode`, with a model's tokenizer and length, of any number of texts, none among them."""
+def encode_texts(model: Any, texts: list[Any], form: str, readers: Readers = ()) -> dict[str, list[Any]]:  # type: ignore[assignment]
+    """As `encoding.encode`, with a model's tokenizer and length, of any number of texts, none among them.
+
+    Args:
+        model: A `MultiTaskModel`.
+        texts: The texts.
+        form: How they are read.
+        readers: Who reads them; some heads need to know where tokens are in the text.
+    """
     if not texts:
         return {"input_ids": [], "cut": []}
-    return encode(model.tokenizer, texts, form=form, max_length=model.config.max_length)
+    offsets = any(model.heads[name].offsets for name in readers if name is not None)
+    return encode(model.tokenizer, texts, form=form, max_length=model.config.max_length, offsets=offsets)
 
 
 def padded_batches(
@@ -186,23 +193,31 @@ def padded_batches(
     Args:
         model: A `MultiTaskModel`.
         encoded: As `encode_texts` returns it.
-        batch_size: Texts a batch; of two texts apart each is a row of its own, so there are twice as many.
+        batch_size: Texts a batch. The segments of a text are rows of their own, whose number for each text is
+            `num_segments`.
     """
     keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
     order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
     for begin in range(0, len(order), batch_size):
         positions = order[begin : begin + batch_size]
         rows = {key: [encoded[key][position] for position in positions] for key in keys}
-        if "second" in encoded:
-            begins = [encoded["second"][position] for position in positions]
-            rows = {
-                key: [part for ids, at in zip(column, begins, strict=True) for part in (ids[:at], ids[at:])]
-                for key, column in rows.items()
-            }
+        lengths = [encoded["segments"][position] for position in positions] if "segments" in encoded else None
+        if lengths is not None:
+            rows = {key: [part for row, own in zip(column, lengths, strict=True) for part in _cut_up(row, own)]
+                    for key, column in rows.items()}  # fmt: skip
         # A text without any token, not even special ones, is a row of padding: that takes one place at least.
         some = bool(rows["input_ids"][0])
         padded = model.tokenizer.pad(
             rows, padding=some or "max_length", max_length=None if some else 1, return_tensors="pt",
             padding_side="right",
         )  # fmt: skip
-        yield positions, {key: value.to(model.device) for key, value in padded.items()}
+        batch = {key: value.to(model.device) for key, value in padded.items()}
+        if lengths is not None:
+            batch["num_segments"] = torch.tensor([len(own) for own in lengths], device=model.device)
+        yield positions, batch
+
+
+def _cut_up(values: list[Any], lengths: list[int]) -> Iterator[list[Any]]:
+    """Cut a list into consecutive parts of these lengths."""
+    remaining = iter(values)
+    return (list(itertools.islice(remaining, length)) for length in lengths)

@@ -1,36 +1,24 @@
 """Columns of a dataset as Arrow arrays, read and checked as a whole instead of row by row."""
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets.table import MemoryMappedTable
+
+if TYPE_CHECKING:
+    import datasets
 
 
-def open_rows(path: Path, fingerprint: str, split: str | None = None) -> datasets.Dataset:
-    """Map an Arrow file into memory, as `Dataset.from_file`, but with a fingerprint that is known.
-
-    Args:
-        path: The file, with the schema of `datasets`.
-        fingerprint: What identifies the content, at most 64 characters.
-        split: Its name, if it has one.
-    """
-    named = None if split is None else datasets.NamedSplit(split)
-    return datasets.Dataset(MemoryMappedTable.from_file(str(path)), split=named, fingerprint=fingerprint)
-
-
-def column_of(rows: datasets.Dataset, name: str) -> pa.ChunkedArray:
+def column_of(rows: "datasets.Dataset", name: str) -> pa.ChunkedArray:
     """A column in the order of the rows, without what `select` left out."""
     column = rows.data.column(name)
     return column if rows._indices is None else column.take(rows._indices.column(0))
 
 
-def values_of(rows: datasets.Dataset, name: str) -> list[Any]:
+def values_of(rows: "datasets.Dataset", name: str) -> list[Any]:
     """A column as a list of Python values, as `list(rows[name])`."""
-    if isinstance(rows.features[name], datasets.Value | datasets.ClassLabel | datasets.List):
+    if type(rows.features[name]).__name__ in ("Value", "ClassLabel", "List"):
         return column_of(rows, name).to_pylist()
     return list(rows[name])  # features that have to be decoded
 

@@ -7,13 +7,15 @@ spans, once for each pair that occurs. To others it is a sequence of labels, as 
 import collections
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import datasets
 import numpy as np
 import pyarrow.compute as pc
 
 from .columns import column_of
+
+if TYPE_CHECKING:
+    import datasets
 
 
 class NameColumn(Sequence[Any]):
@@ -30,8 +32,10 @@ class NameColumn(Sequence[Any]):
         self.names, self.codes, self.offsets, self.missing = names, codes, offsets, missing
 
     @classmethod
-    def read(cls, rows: datasets.Dataset, column: str) -> "NameColumn | None":
+    def read(cls, rows: "datasets.Dataset", column: str) -> "NameColumn | None":
         """A column of lists of plain values; None where it holds something else."""
+        import datasets  # slow to import, and checks of settings import this file too
+
         feature = rows.features[column]
         if not isinstance(feature, datasets.List | datasets.LargeList):
             return None

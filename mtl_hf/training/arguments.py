@@ -21,8 +21,8 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy, IntervalStrategy, SaveStrategy
 
 from ..config import OurTraining, Thawing, check_keys, nearest, option, plain, typed
-from ..data.labels import TaskData
 from ..metrics import LOSS_LIKE, primary_metric, score_weight
+from ..tasks import TaskData
 from .balancing import check_balancing
 from .choices import read_choice
 from .frozen_states import check_cache

@@ -17,11 +17,11 @@ from typing import Any
 import datasets
 
 from ..data.collator import fingerprint
-from ..data.labels import TaskData
 from ..data.rows import EncodedSplit
 from ..files import draft_of, write_whole
 from ..metrics import score_weight
 from ..modeling.configuration_multitask import MultiTaskConfig
+from ..tasks import TaskData
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +228,8 @@ def run_settings(
             name: {key: value for key, value in (config.heads or {})[name].items() if key != "num_steps"}
             | {"sources": task.config.sources, "loss_weight": task.config.loss_weight}
             | {"learning_rate": task.config.learning_rate, "score_weight": score_weight(task)}
-            | {"metrics": task.config.metrics, "mlm_probability": task.config.mlm_probability}
+            | {"metrics": task.config.metrics, "mlm_probability": None}  # for checkpoints of earlier versions
+            | task.kind.facts(task)
             | ({} if task.config.train else {"train": False})
             for name, task in tasks.items()
         },

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 _VERSION = 1  # raise it when the same key would mean other states
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
-_READ = ("input_ids", "token_type_ids", "second")  # columns of encoded rows that decide what the encoder says
+_READ = ("input_ids", "token_type_ids", "segments")  # columns of encoded rows that decide what the encoder says
 BATCH_SIZE = 64  # texts; not that of evaluation, which may change in a resumed run
 TRIED = 4  # rows
 
@@ -207,7 +207,8 @@ class FrozenStates:
 
     def _batch(self, encoded: EncodedRows, rows: Sequence[int]) -> dict[str, Tensor]:
         batch = self.collator(encoded.__getitems__(rows))
-        return {name: value.to(self.model.device) for name, value in batch.items() if isinstance(value, Tensor)}
+        read = ("input_ids", "attention_mask", "token_type_ids")
+        return {name: batch[name].to(self.model.device) for name in read if name in batch}
 
     def _try(self, rows: datasets.Dataset) -> torch.dtype:
         """Whether the encoder, run from the layer on, says the same; the type of the states."""

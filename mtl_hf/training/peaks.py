@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..data.labels import TaskData
 from ..metrics import LOSS_LIKE, primary_metric, show_logged
+from ..tasks import TaskData
 
 
 def find_peaks(tasks: Mapping[str, TaskData], history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, float]]:

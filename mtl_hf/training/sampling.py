@@ -13,7 +13,6 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from ..config import OurTraining, check_keys
-from ..data.labels import TaskData
 from ..data.schedule import (
     FixedBatchSampler,
     ProportionalBatchSampler,
@@ -21,6 +20,7 @@ from ..data.schedule import (
     SourceBatchSampler,
     TemperatureBatchSampler,
 )
+from ..tasks import TaskData
 
 # Field → the policies that read it.
 _BELONGS = {
@@ -111,8 +111,8 @@ def build_schedule(
     return TemperatureBatchSampler(lengths, batch_sizes, **options, **shared)
 
 
-def check_ranked_batches(tasks: Mapping[str, TaskData], batch_sizes: Mapping[str, int], world_size: int) -> None:
-    """Check that tasks of loss `ranking` have something to rank.
+def check_batches(tasks: Mapping[str, TaskData], batch_sizes: Mapping[str, int], world_size: int) -> None:
+    """Check that batches have the rows without which a task has nothing to learn, as `ranking` has of one row.
 
     Args:
         tasks: Task name → task.
@@ -120,14 +120,15 @@ def check_ranked_batches(tasks: Mapping[str, TaskData], batch_sizes: Mapping[str
         world_size: Processes that share it.
 
     Raises:
-        ValueError: A process would get less than 2 rows of a source.
+        ValueError: A process would get fewer.
     """
     for name, task in tasks.items():
-        few = [one for one in task.config.sources if one in batch_sizes and batch_sizes[one] // world_size < 2]
-        if task.config.loss == "ranking" and few:
+        least = task.kind.fewest_rows(task.options)
+        few = [one for one in task.config.sources if one in batch_sizes and batch_sizes[one] // world_size < least]
+        if least > 1 and few:
             raise ValueError(
                 f"`sources.{few[0]}.batch_size` is {batch_sizes[few[0]]}; task {name!r} ranks the texts of a"
-                " batch, so each process needs at least 2 rows of it (and learns more from many)."
+                f" batch, so each process needs at least {least} rows of it (and learns more from many)."
             )
 
 

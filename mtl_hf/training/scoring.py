@@ -1,75 +1,122 @@
-"""Scores of a model: what its heads say of the rows, source after source, and every task scored from that.
+"""Scores of a model: batch by batch decoded, source after source, and every task scored from that.
 
-Notable: of a source only answers are kept, and the mean of its mixtures of experts, which its predictions hold beside
-the logits. Each row is predicted once, for all its tasks; how is the trainer's own.
+Notable: each row is predicted once, for all its tasks, and only what was decoded of it is kept: the logits of a whole
+split would not fit in memory. Each process decodes its own batches; what they found is put together, in the order of
+the rows, once a source is through. How a batch is predicted is the trainer's own.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from torch import Tensor, nn
 
-from ..data.labels import TaskData
 from ..data.rows import EncodedSplit
-from ..metrics import Answers, read_answers, score
-from ..modeling.heads import by_row
+from ..metrics import score
+from ..modeling.head import HeadInputs
+from ..tasks import Answers, TaskData
+from ..tasks.task_type import ScoredRows
 
-_GATES = ".gates"  # after a task's name: its mixtures of experts among the predictions
-
-
-def said_of_rows(heads: nn.ModuleDict, outputs: Any, labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What heads say of each row of a batch, and by which mixture of experts: what predictions are gathered from.
-
-    Args:
-        heads: The model's.
-        outputs: Of the model (`MultiTaskOutput`).
-        labels: Task → labels, of those whose loss is part of what they say (`heads.by_row`).
-
-    Returns:
-        Task → (B, ...); with experts also `<task>.gates` → (B, K).
-    """
-    said = {name: by_row(heads[name], logits, labels.get(name)) for name, logits in outputs.logits.items()}
-    return said | {name + _GATES: by_row(heads[name], gates) for name, gates in (outputs.gates or {}).items()}
+Gather = Callable[[list[Any]], list[Any]]  # the items of all processes, in the order of these
 
 
 class Scorer:
-    """Takes predictions of one source after the other, and scores every task of all of them.
+    """Takes the outputs of one batch after the other, and scores every task of all sources.
 
     Args:
         tasks: Task name → task.
         extra_metrics: As `metrics.load_metrics` returns them.
+        tokenizer: What encoded the rows.
+        max_length: Where segments were cut, in tokens.
+        keep_outputs: Heads whose outputs are kept too.
 
     Attributes:
         answers: Source → task → its answers.
+        outputs: Source → task in `keep_outputs` → its outputs, an array a row.
     """
 
     def __init__(
-        self, tasks: Mapping[str, TaskData], extra_metrics: Mapping[str, Mapping[str, Callable[..., dict[str, Any]]]]
+        self,
+        tasks: Mapping[str, TaskData],
+        extra_metrics: Mapping[str, Mapping[str, Callable[..., dict[str, Any]]]],
+        tokenizer: Any = None,
+        max_length: int = 0,
+        keep_outputs: Sequence[str] = (),
     ) -> None:
         self.tasks = tasks
         self.extra_metrics = extra_metrics
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.keep_outputs = keep_outputs
         self.answers: dict[str, dict[str, Answers]] = {}
+        self.outputs: dict[str, dict[str, list[np.ndarray]]] = {}
         self._num_rows: dict[str, int] = {}
         self._gates: dict[str, list[np.ndarray]] = {}
+        self._begin()
 
-    def add(self, source: str, split: EncodedSplit, predictions: Mapping[str, np.ndarray]) -> None:
-        """Read the answers of a source.
+    def _begin(self) -> None:
+        self._pieces: dict[str, list[Answers]] = {}
+        self._kept: dict[str, list[tuple[int, np.ndarray]]] = {}
+        self._mixed: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def add(
+        self, split: EncodedSplit, rows: Sequence[int], outputs: Any, heads: nn.ModuleDict, inputs: Mapping[str, Tensor]
+    ) -> None:
+        """Decode a batch.
 
         Args:
-            source: Its name.
-            split: Its rows, and what they are scored against.
-            predictions: What `said_of_rows` says of all of them, in the order of the rows.
+            split: The rows of its source, and what they are scored against.
+            rows: Which of them it holds, (B,).
+            outputs: Of the model (`MultiTaskOutput`).
+            heads: The model's.
+            inputs: The batch.
         """
-        starts = split.rows["word_starts"] if "word_starts" in split.rows.column_names else None
-        self.answers[source] = {
-            name: read_answers(self.tasks[name], gold, predictions[name], starts, split.second_texts)
-            for name, gold in split.gold.items()
-        }
+        columns = _Columns(split.rows.with_format("arrow")[list(rows)])
+        texts = split.texts(rows) if split.texts is not None else ()
+        numbers = np.array(rows, dtype=int)
+        labels: Any = inputs.get("labels") or {}
+        num_segments = inputs.get("num_segments")
+        for name, logits in outputs.logits.items():
+            read = HeadInputs(labels=labels.get(name), num_segments=num_segments)
+            head: Any = heads[name]
+            found = head.by_row(logits, read).float().cpu().numpy()
+            scored = ScoredRows(
+                numbers=numbers,
+                gold=[split.gold[name][row] for row in rows],
+                outputs=found,
+                predictions=head.decode(found, columns),
+                columns=columns,
+                texts=texts,
+                tokenizer=self.tokenizer,
+                max_length=self.max_length,
+            )
+            self._pieces.setdefault(name, []).append(self.tasks[name].kind.read_answers(self.tasks[name], scored))
+            if name in self.keep_outputs:
+                self._kept.setdefault(name, []).extend(zip(rows, found, strict=True))
+        for name, gates in (outputs.gates or {}).items():
+            owners = numbers if num_segments is None else np.repeat(numbers, num_segments.cpu().numpy())
+            self._mixed.setdefault(name, []).append((owners, gates.float().cpu().numpy()))
+
+    def finish(self, source: str, split: EncodedSplit, gather: Gather = list) -> None:
+        """Put together what was decoded of a source, by all processes."""
+        self.answers[source] = {}
         self._num_rows[source] = len(split.rows)
         for name in split.gold:
-            if (gates := predictions.get(name + _GATES)) is not None:
-                self._gates.setdefault(name, []).append(gates)
+            task = self.tasks[name]
+            found = Answers.join(gather(self._pieces.get(name, [])))
+            self.answers[source][name] = task.kind.complete(task, found.in_order())
+            if name in self.keep_outputs:
+                kept = dict(gather(self._kept.get(name, [])))
+                self.outputs.setdefault(source, {})[name] = [kept[row] for row in sorted(kept)]
+        for name in sorted(self._mixed):
+            parts = gather(self._mixed[name])
+            owners, gates = (np.concatenate(column) for column in zip(*parts, strict=True))
+            rows, first = np.unique(owners, return_index=True)
+            each = len(owners) // max(len(rows), 1)  # a row that two processes had is counted once
+            order = np.argsort(owners, kind="stable") if each > 1 else first
+            self._gates.setdefault(name, []).append(gates[order])
+        self._begin()
 
     def results(self, intervals: bool = False) -> dict[str, Any]:
         """The scores.
@@ -84,7 +131,25 @@ class Scorer:
         results = score(self.tasks, self.answers, self._num_rows, self.extra_metrics, intervals)
         if self._gates:
             results["experts"] = {
-                name: np.concatenate(found).reshape(-1, found[0].shape[-1]).mean(0, dtype=float).tolist()
-                for name, found in self._gates.items()
+                name: np.concatenate(found).mean(0, dtype=float).tolist() for name, found in self._gates.items()
             }
         return results
+
+
+class _Columns(Mapping[str, list[Any]]):
+    """The columns of encoded rows as lists, each made when it is first read."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self._lists: dict[str, list[Any]] = {}
+
+    def __getitem__(self, name: str) -> list[Any]:
+        if name not in self._lists:
+            self._lists[name] = self._table[name].to_pylist()
+        return self._lists[name]
+
+    def __iter__(self) -> Any:
+        return iter(self._table.column_names)
+
+    def __len__(self) -> int:
+        return int(self._table.num_columns)

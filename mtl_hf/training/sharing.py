@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..data.labels import TaskData
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..tasks import TaskData
 from .arguments import MultiTaskTrainingArguments
 from .balancing import GROUP, STATE_FILE, make_balancer
 from .choices import read_choice

@@ -16,8 +16,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..config import Thawing, nearest
-from ..data.labels import TaskData
 from ..metrics import LOSS_LIKE
+from ..tasks import TaskData
 from .optimizer import Part, matching
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import (
@@ -30,9 +31,7 @@ from transformers import (
 from transformers.trainer_pt_utils import get_model_param_count
 from transformers.trainer_utils import TrainOutput, seed_worker
 
-from ..data.collator import Collator, EncodedRows, row_lengths
-from ..data.labels import TaskData
-from ..data.masking import maskings
+from ..data.collator import Collator, EncodedRows, maskings, row_lengths
 from ..data.row_states import RowStates
 from ..data.rows import EncodedSplit, trainable_rows
 from ..metrics import (
@@ -44,6 +43,7 @@ from ..metrics import (
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..tasks import TaskData
 from .adapters import check_adapters, idle_adapters
 from .arguments import MultiTaskTrainingArguments, choose_best_metric
 from .checkpoints import checkpoint_step, run_settings
@@ -63,8 +63,8 @@ from .peaks import find_peaks, peaks_told
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
 from .resumable import ResumableTrainer
-from .sampling import build_schedule, check_ranked_batches, rows_table
-from .scoring import Scorer, said_of_rows
+from .sampling import build_schedule, check_batches, rows_table
+from .scoring import Scorer
 from .sharing import TaskSharing
 from .thawing import Thaw, ThawingPlan, plan_thawing
 from .wrappers import check_wrapper, requested_wrapper, wrapper_of
@@ -167,7 +167,7 @@ class MultiTaskTrainer(ResumableTrainer):
             source: (batch_sizes or {}).get(source) or args.per_device_train_batch_size * args.world_size
             for source in train_dataset or {}
         }
-        check_ranked_batches(tasks, self.batch_sizes, args.world_size)
+        check_batches(tasks, self.batch_sizes, args.world_size)
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
@@ -191,6 +191,7 @@ class MultiTaskTrainer(ResumableTrainer):
         self._starting: list[str] | None = None  # tasks with labels in a step whose batches are taken, until it begins
         self._since_log = LogSums(list(tasks))
         self._step_started = 0.0
+        self._scored: Callable[..., None] | None = None  # takes each batch that is predicted
 
     # ---- the schedule ----
 
@@ -537,7 +538,7 @@ class MultiTaskTrainer(ResumableTrainer):
         intervals: bool = False,
         metric_key_prefix: str = "eval",
         keep_answers: dict[str, Any] | None = None,
-        keep_logits: dict[str, dict[str, np.ndarray]] | None = None,
+        keep_logits: dict[str, dict[str, list[np.ndarray]]] | None = None,
     ) -> dict[str, Any]:
         """Predict every source once and score every task from that.
 
@@ -546,7 +547,7 @@ class MultiTaskTrainer(ResumableTrainer):
             intervals: Whether to add intervals and baselines.
             metric_key_prefix: Of the Trainer's own numbers.
             keep_answers: If given, filled with source → task → `metrics.Answers`.
-            keep_logits: If given, filled with source → task in `frozen_heads` → its logits, an entry a row.
+            keep_logits: If given, filled with source → task in `frozen_heads` → its outputs, an array a row.
 
         Returns:
             As `Scorer.results`.
@@ -554,45 +555,50 @@ class MultiTaskTrainer(ResumableTrainer):
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
-        scorer = Scorer(self.tasks, self.extra_metrics)
+        keep = self.frozen_heads if keep_logits is not None else ()
+        length = self.model.config.max_length
+        scorer = Scorer(self.tasks, self.extra_metrics, self.processing_class, length, keep)
         # Loaders draw a seed when they start: evaluating must not change what training draws.
         with torch.random.fork_rng(devices=[]):
             for source, split in splits.items():
-                predictions = self._predictions(source, split, metric_key_prefix)
-                scorer.add(source, split, predictions)
-                if keep_logits is not None:
-                    keep_logits[source] = {name: predictions[name] for name in self.frozen_heads if name in split.gold}
+                self._predict(scorer, source, split, metric_key_prefix)
+                scorer.finish(source, split, gather_object if self.accelerator.num_processes > 1 else list)
         if keep_answers is not None:
             keep_answers.update(scorer.answers)
+        if keep_logits is not None:
+            keep_logits.update(scorer.outputs)
         return scorer.results(intervals)
 
-    def _predictions(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
-        """Task → what its head says of each row, in the order of the rows, as `said_of_rows` names it."""
+    def _predict(self, scorer: Scorer, source: str, split: EncodedSplit, prefix: str) -> None:
+        """Predict the rows of a source; each batch is decoded by the scorer as it comes."""
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
         if self.is_in_train and split is self.eval_splits.get(source) and source in self._eval_states:
             rows.states = {source: self._eval_states[source].select(order)}
         loader = self.get_eval_dataloader(rows)
-        output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
+        self._scored = partial(scorer.add, split)
+        try:
+            output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=True, metric_key_prefix=prefix)
+        finally:
+            self._scored = None
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
-        predictions = cast(dict[str, np.ndarray], output.predictions)
-        back = np.argsort(order)
-        return {name: found[back] for name, found in predictions.items()}
 
-    def prediction_step(  # type: ignore[override]
+    def prediction_step(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[None, dict[str, Tensor], None]:
-        """What each head of the batch's source says of each row, and its mixture of experts there."""
+    ) -> tuple[None, None, None]:
+        """Predict a batch for each head of its source, and hand the outputs to the scorer."""
         inputs = self._prepare_inputs(inputs)
-        labels = inputs.get("labels") or {}
+        rows = inputs.pop("rows").tolist()
         with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = self._forward(model, inputs)
-        return None, said_of_rows(self.model.heads, outputs, labels), None
+            outputs = self._forward(model, dict(inputs))
+            assert self._scored is not None
+            self._scored(rows, outputs, self.model.heads, inputs)
+        return None, None, None
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:

@@ -11,10 +11,11 @@ import pytest
 from datasets import ClassLabel, Features, List, Value
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks, check_scored, report_far_numbers
-from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.data.labels import build_tasks, check_scored, warn_of_labels
+from mtl_hf.data.sources import load_sources
 from mtl_hf.metrics import METRICS
 from mtl_hf.modeling.heads import HEADS
+from mtl_hf.tasks import TASK_TYPES, SourceData, TaskData
 from tests.conftest import warnings_of
 
 CLASSES = "sequence_classification"
@@ -129,7 +130,7 @@ def test_numbers_far_from_unit_size_draw_a_warning_with_what_mends_it(
     values: Any, options: Any, remedy: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     task, source = build(NUMBERS, values, **options)
-    report_far_numbers({"task": task}, {source.name: source})
+    warn_of_labels({"task": task}, {source.name: source})
     far = [message for message in caplog.messages if "mean" in message]
     assert len(far) == (remedy is not None)
     assert all(str(remedy) in message for message in far)

@@ -11,7 +11,8 @@ import pytest
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data.leaks import find_leaks, text_key
-from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.data.sources import load_sources
+from mtl_hf.tasks import SourceData
 
 WORDS = ["Tea", "tea", "milk,", "no", "42", "...", "Ärger", "a_b"]
 

@@ -9,7 +9,7 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from mtl_hf.data.row_files import read_row_files
+from mtl_hf.data.row_files import open_rows, read_row_files
 
 
 @pytest.fixture(autouse=True)
@@ -198,3 +198,13 @@ def test_what_is_not_there_is_noted_at_its_level(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.INFO, "mtl_hf"):
         read_csv(tmp_path, "x;x\na;b\n")
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+
+
+def test_rows_are_opened_with_the_fingerprint_of_their_content(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
+    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, rows.data.schema) as writer:
+        writer.write_table(rows.data.table)
+    opened = open_rows(tmp_path / "rows.arrow", "known", "train")
+    assert (opened[:], opened._fingerprint, opened.split) == (rows[:], "known", "train")
+    assert opened.features == rows.features
+    assert [file["filename"] for file in opened.cache_files] == [str(tmp_path / "rows.arrow")]

@@ -12,10 +12,11 @@ import pytest
 from mtl_hf.config import RunConfig
 from mtl_hf.data import rows as rows_module
 from mtl_hf.data.collator import row_lengths
-from mtl_hf.data.labels import TaskData, build_tasks
+from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.rows import encode_rows, report_cut, trainable_rows
-from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.data.sources import load_sources
 from mtl_hf.modeling.encoding import load_tokenizer
+from mtl_hf.tasks import SourceData, TaskData
 from tests.conftest import SENTENCES, assistant_rows, review_rows, warnings_of, wordpiece_tokenizer
 
 Built = tuple[SourceData, dict[str, TaskData]]

@@ -10,7 +10,8 @@ import pytest
 
 from mtl_hf.data.describe_file import describe_file
 from mtl_hf.data.draft import draft_config
-from mtl_hf.data.shapes import column_shapes, file_shape, one_hot_columns, one_hot_length
+from mtl_hf.data.shapes import column_shapes, file_shape, one_hot_columns
+from mtl_hf.tasks.column import one_hot_length
 
 SENTENCES = [
     (["Ana", "flew", "to", "Riga", "."], ["B-PER", "O", "O", "B-LOC", "O"]),

@@ -15,7 +15,8 @@ import yaml
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks
-from mtl_hf.data.sources import SourceData, carve, load_file, load_sources
+from mtl_hf.data.sources import carve, load_file, load_sources
+from mtl_hf.tasks import SourceData
 
 ROWS = [{"text": f"text number {number}", "label": "odd" if number % 2 else "even"} for number in range(40)]
 

@@ -11,9 +11,9 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from mtl_hf.config import RunConfig, Task
-from mtl_hf.data.labels import TaskData
 from mtl_hf.hub.card import _label_table, card
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.tasks import TaskData
 
 HOSTILE = "</code><script>alert(1)</script>`|](https://evil.example)\n---\nlicense: evil\n---\n# Heading"
 

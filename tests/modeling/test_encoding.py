@@ -15,7 +15,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mtl_hf.modeling.encoding import NO_TOKEN, check_text, encode, load_tokenizer, longest_input, split_words
+from mtl_hf.modeling.encoding import check_text, encode, load_tokenizer, longest_input, split_words
+from mtl_hf.modeling.tags import NO_TOKEN
 from tests.conftest import FAMILIES, SENTENCES, byte_level_tokenizer, wordpiece_tokenizer
 
 WORDS = ["play", "unseenword", "in", "paris", ",", "tomorrow"]

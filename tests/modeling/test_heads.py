@@ -7,8 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl_hf.modeling.heads import HEADS, IGNORE_INDEX, HeadLoss, build_head, check_head_name, number_texts
+from mtl_hf.modeling.head import EncoderShape, HeadInputs, HeadLoss
+from mtl_hf.modeling.head_sentence_similarity import number_texts
+from mtl_hf.modeling.heads import HEADS, build_head, check_head_name
 from mtl_hf.modeling.pooling import POOLING
+from mtl_hf.modeling.tags import IGNORE_INDEX
 
 HIDDEN, NUM_LABELS, NUM_ROWS, NUM_TOKENS = 6, 4, 10, 7
 SMOOTHED = ("sequence_classification", "multi_label_classification", "token_classification")
@@ -20,7 +23,7 @@ KINDS = [(kind, 0.0) for kind in HEADS if kind != TIED] + [(kind, 0.2) for kind 
 
 def make_head(kind: str, **options: Any) -> nn.Module:
     labels = {} if kind in ("regression", PAIRS) else {"labels": [f"label{index}" for index in range(NUM_LABELS)]}
-    return build_head(HIDDEN, "mean", {"type": kind, "text": "string", "num_steps": 3, **labels, **options})
+    return build_head({"type": kind, "text": "string", "num_steps": 3, **labels, **options}, EncoderShape(HIDDEN))
 
 
 def make_logits_and_labels(kind: str, *, labelled: bool = True) -> tuple[Tensor, Tensor]:
@@ -177,12 +180,17 @@ def test_ranking_is_the_cross_entropy_of_the_own_second_text(temperature: float)
     assert loss.num_items.item() == 7
 
 
+def numbered(texts: Tensor) -> HeadInputs:
+    """Texts of one token each."""
+    return HeadInputs(input_ids=texts[:, None], attention_mask=torch.ones(len(texts), 1))
+
+
 def test_second_texts_equal_to_the_own_one_are_no_negatives() -> None:
     vectors, labels = unit_vectors(7), torch.ones(7)
     labels[5] = math.nan
     seconds = [4, 9, 4, 1, 9, 4, 4]
     texts = torch.tensor([number for row, second in enumerate(seconds) for number in (100 + row, second)])
-    found = make_head(PAIRS, loss="ranking", temperature=0.5).loss(vectors, labels, texts)
+    found = make_head(PAIRS, loss="ranking", temperature=0.5).loss(vectors, labels, numbered(texts))
     rows, total = vectors.tolist(), 0.0
     for own in (0, 1, 2, 3, 4, 6):
         others = [row for row in (0, 1, 2, 3, 4, 6) if row == own or seconds[row] != seconds[own]]
@@ -195,7 +203,8 @@ def test_second_texts_equal_to_the_own_one_are_no_negatives() -> None:
 def test_second_texts_that_are_all_equal_have_no_loss_and_no_gradient() -> None:
     vectors = unit_vectors(4).requires_grad_()
     head = make_head(PAIRS, loss="ranking")
-    head.loss(vectors, torch.ones(4), torch.tensor([0, 9, 1, 9, 2, 9, 3, 9])).total.backward()
+    texts = torch.tensor([0, 9, 1, 9, 2, 9, 3, 9])
+    head.loss(vectors, torch.ones(4), numbered(texts)).total.backward()
     assert vectors.grad is not None
     assert not vectors.grad.any()
 
@@ -313,13 +322,13 @@ def test_a_regression_head_under_autocast_predicts_as_many_numbers_as_there_are_
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind not in ("token_classification", TIED)])
 def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
     spec = {"type": kind} | ({} if kind in ("regression", PAIRS) else {"labels": ["a", "b"]})
-    assert build_head(HIDDEN, "max", spec).pool is POOLING["max"]
-    assert build_head(HIDDEN, "max", spec | {"pooling": "cls"}).pool is POOLING["cls"]
-    assert build_head(HIDDEN, "max", spec | {"pooling": None}).pool is POOLING["max"]
-    over_layers = build_head(HIDDEN, "max", spec | {"pooling": "mean_last_3"})
+    assert build_head(spec, EncoderShape(HIDDEN, "max")).pool is POOLING["max"]
+    assert build_head(spec | {"pooling": "cls"}, EncoderShape(HIDDEN, "max")).pool is POOLING["cls"]
+    assert build_head(spec | {"pooling": None}, EncoderShape(HIDDEN, "max")).pool is POOLING["max"]
+    over_layers = build_head(spec | {"pooling": "mean_last_3"}, EncoderShape(HIDDEN, "max"))
     assert (over_layers.pool, over_layers.num_layers) == (POOLING["mean"], 3)
-    assert build_head(HIDDEN, "mean_last_2", spec | {"pooling": "cls"}).num_layers == 1
-    one, other = (build_head(HIDDEN, "attention", spec).pool for _ in range(2))
+    assert build_head(spec | {"pooling": "cls"}, EncoderShape(HIDDEN, "mean_last_2")).num_layers == 1
+    one, other = (build_head(spec, EncoderShape(HIDDEN, "attention")).pool for _ in range(2))
     assert one.score.weight.shape == (1, HIDDEN)
     assert one is not other
 
@@ -343,7 +352,7 @@ def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
 )
 def test_wrong_specification_is_refused(spec: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_head(HIDDEN, "mean", spec)
+        build_head(spec, EncoderShape(HIDDEN, "mean"))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import random
 import sys
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from mtl_hf.data.sources import has_text
-from mtl_hf.tasks.columns import blank_rows, column_of, join_words, open_rows, values_of
+from mtl_hf.tasks.columns import blank_rows, column_of, join_words, values_of
 
 PARTS = ["", " ", "\u00a0", "\u3000\t", "\x1f", "\u200b", "a", " b ", None]
 
@@ -77,13 +76,3 @@ def test_columns_are_read_in_the_order_of_the_rows() -> None:
         assert values_of(chosen, name) == list(chosen[name])
     assert column_of(chosen, "label").to_pylist() == [None, 0, 1]
     assert join_words(column_of(rows.select([0, 2]), "words")).to_pylist() == ["a", ""]
-
-
-def test_rows_are_opened_with_the_fingerprint_of_their_content(tmp_path: Path) -> None:
-    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
-    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, rows.data.schema) as writer:
-        writer.write_table(rows.data.table)
-    opened = open_rows(tmp_path / "rows.arrow", "known", "train")
-    assert (opened[:], opened._fingerprint, opened.split) == (rows[:], "known", "train")
-    assert opened.features == rows.features
-    assert [file["filename"] for file in opened.cache_files] == [str(tmp_path / "rows.arrow")]

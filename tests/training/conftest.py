@@ -15,12 +15,13 @@ from accelerate.state import PartialState
 from torch.utils.data import Sampler
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.labels import TaskData, build_tasks
+from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.rows import EncodedSplit, encode_rows
 from mtl_hf.data.sources import load_sources
 from mtl_hf.evaluation.evaluate import encode_split
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.run import build_model
+from mtl_hf.tasks import TaskData
 from mtl_hf.training.arguments import MultiTaskTrainingArguments
 from mtl_hf.training.trainer import MultiTaskTrainer
 

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import mtl_hf
-from mtl_hf.data.masking import FIXED_DRAW, masking_of
 from mtl_hf.data.schedule import Batch
 from mtl_hf.inference.export import export_head
 from mtl_hf.inference.inspect import inspect_rows
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.tasks.masking import FIXED_DRAW, masking_of
 from tests.conftest import SENTENCES, TRAINING, assistant_rows
 from tests.training.conftest import (
     Built,

@@ -3,7 +3,7 @@
 import math
 
 from mtl_hf.config import Task
-from mtl_hf.data.labels import TaskData
+from mtl_hf.tasks import TaskData
 from mtl_hf.training.peaks import find_peaks, peaks_told
 
 

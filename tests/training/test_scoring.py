@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from mtl_hf.config import Task
-from mtl_hf.data.labels import TaskData
 from mtl_hf.data.rows import EncodedSplit
 from mtl_hf.modeling.heads import SentenceSimilarityHead
 from mtl_hf.modeling.modeling_multitask import MultiTaskOutput
+from mtl_hf.tasks import TaskData
 from mtl_hf.training.scoring import Scorer, said_of_rows
 
 

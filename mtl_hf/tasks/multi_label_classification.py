@@ -1,0 +1,215 @@
+"""`multi_label_classification`: any number of labels a row."""
+
+import collections
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..config import RunConfig, Task
+from ..modeling.tags import IGNORE_INDEX
+from ..statistics import LabelCounts, macro_f1, mean, micro_f1
+from .column import Candidate, Column, one_hot_length
+from .label_text import tidy_labels
+from .measures import equal, per_label, with_cross_entropy
+from .names import find_class_label, listed, lists_of_names, mapping_or_empty, most_common, no_label
+from .sequence_classification import build_labelled
+from .source_data import SourceData
+from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, flat
+
+
+class MultiLabelClassification(TaskType):
+    """Micro and macro F1 over labels, and the share of rows with exactly the right set, of sets of label names."""
+
+    name = "multi_label_classification"
+    label = "a list of labels a row, which may be empty"
+    has_vocabulary = True
+    metrics = ("micro_f1", "macro_f1", "accuracy", "cross_entropy")
+    column_kinds = ("words", "numbers")
+    unit = "uses"
+    hub_task = "text-classification"
+    stock = ("AutoModelForSequenceClassification", "multi_label_classification")
+
+    def read_labels(
+        self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
+    ) -> dict[str, list[Any]]:
+        """Sorted lists of names, None where a row has none."""
+        one_hot = one_hot_labels(name, spec, source, given)
+        labels = {}
+        for split, rows in source.splits.items():
+            column = list(rows[spec.label])
+            where = _where(source, split)
+            column = tidy_labels(name, column, where, mapping_or_empty(spec))
+            if one_hot is not None:
+                labels[split] = _read_one_hot(name, spec, column, one_hot, where)
+                continue
+            names = lists_of_names(name, spec, source, split, column)
+            for row, values in enumerate(names):
+                if values is not None and None in values:
+                    raise no_label(name, spec, source, split, row, column[row])
+            labels[split] = [None if values is None else sorted(set(values)) for values in names]
+        return labels
+
+    def build(
+        self, name: str, spec: Task, sources: list[SourceData], form: str, run: RunConfig, given: list[str] | None
+    ) -> TaskData:
+        """Find the vocabulary."""
+        return build_labelled(name, spec, sources, form, given)
+
+    # ---- encoded rows ----
+
+    def feature(self) -> Any:
+        """A number a label, 0 or 1."""
+        import datasets
+
+        return datasets.List(datasets.Value("int8"))
+
+    def encode_labels(
+        self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
+    ) -> Sequence[Any]:
+        """Multi-hot lists."""
+        absent = [IGNORE_INDEX] * len(task.labels)
+        return [absent if names is None else [int(label in names) for label in task.labels] for names in gold]
+
+    def collate(
+        self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Multi-hot, (B, num_labels)."""
+        values, lengths = flat(labels)
+        hot = values.reshape(len(lengths), -1).astype(np.float32)
+        return hot, hot[:, 0] != IGNORE_INDEX
+
+    # ---- scores ----
+
+    def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
+        """Sets as sorted lists, with the cross-entropy of each row."""
+        answers = super().read_answers(task, rows)
+        answers.predicted = [sorted(names) for names in answers.predicted]
+        num_rows = len(answers.rows)
+        if num_rows:
+            hot = np.array([[label in names for label in task.labels] for names in answers.gold])
+            scores = rows.outputs[rows.known].astype(np.float64)
+            answers.losses = (np.logaddexp(0, scores) - scores * hot).mean(1)
+        answers.num_losses = np.ones(num_rows, dtype=int)
+        return answers
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """A list of names."""
+        import datasets
+
+        return datasets.List(datasets.Value("string")), datasets.List(datasets.Value("string"))
+
+    def measure(self, task: TaskData, answers: Answers) -> Measured:
+        """A list of names a row, in any order."""
+        sets = [[{(name,) for name in row} for row in rows] for rows in (answers.predicted, answers.gold)]
+        # Not by sklearn, which takes sets of a single label for two classes.
+        counts = LabelCounts.of_sets(*sets)
+        metrics = {"micro_f1": micro_f1(counts), "macro_f1": macro_f1(counts), "accuracy": mean(equal(*sets))}
+        return with_cross_entropy(metrics, answers), per_label(counts)
+
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+        """The most frequent set."""
+        return [list(most_common(map(tuple, gold)))] * len(gold)
+
+    # ---- what `mtl-hf init` finds ----
+
+    def recognise(self, found: Candidate) -> tuple[bool, str] | None:
+        """Lists."""
+        return (True, "") if found.column.kind in self.column_kinds and not found.aligned else None
+
+    def takes(self, found: Candidate) -> bool:
+        """Lists."""
+        return found.column.kind in self.column_kinds
+
+    def propose(
+        self, found: Column, rows: Sequence[Any], bounds: tuple[float, float] | None
+    ) -> tuple[dict[str, Any], str]:
+        """Names for the places of one-hot lists."""
+        if not (length := one_hot_length(found, rows)):
+            return {}, ""
+        names = [f"label_{number}" for number in range(length)]
+        return {
+            "labels": names
+        }, f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"
+
+    # ---- what people read ----
+
+    def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
+        """The labels."""
+        labels = spec["labels"]
+        return (
+            f"those of {len(labels)} labels that are at least as likely as not: {listed(labels, code)}",
+            '[{"label": ..., "score": ...}, ...]',
+        )
+
+    def occurrences(self, task: TaskData, label: Any) -> Sequence[str]:
+        """Each label of the set."""
+        return label
+
+
+def one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[str] | None) -> list[str] | None:
+    """The label that each place of one-hot lists stands for; None where the lists hold labels.
+
+    Lists of 0 and 1 are one-hot where one of them has a value twice, or all are of one length of at least 2.
+
+    Raises:
+        ValueError: One-hot lists without a list of `labels` to name their places, or of another length than these.
+    """
+    first = next(iter(source.splits.values())).features[spec.label]
+    if find_class_label(first) is not None:
+        return None
+    lists = [
+        (split, row, value)
+        for split, rows in source.splits.items()
+        for row, value in enumerate(rows[spec.label])
+        if isinstance(value, list) and value
+    ]
+    likely = [found for found in lists if all(item in (0, 1, "0", "1") for item in found[2])]
+    widths = collections.Counter(len(value) for _, _, value in likely)
+    twice = any(len({str(item) for item in value}) < len(value) for _, _, value in likely)
+    if not likely or len(likely) < 0.9 * len(lists) or not (twice or (len(widths) == 1 and 1 not in widths)):
+        return None
+    width = widths.most_common(1)[0][0]
+    split, row, value = next(found for found in likely if len(found[2]) == width)
+    if isinstance(spec.labels, dict):  # of ids, which such lists may hold too
+        if not twice and width != len(spec.labels):
+            return None
+        raise ValueError(
+            f"`tasks.{name}.labels` names the values {', '.join(spec.labels)}, but the column {spec.label!r} holds"
+            f" one-hot lists of {width} values, such as {value} in {source.where(split, row)}. Name what each place"
+            f" stands for, in this order: `labels: [{', '.join(dict.fromkeys(spec.labels.values()))}]`."
+        )
+    labels = given or spec.labels
+    if labels is None:
+        example = ", ".join(f"name{place}" for place in range(1, min(width, 3) + 1)) + (", ..." if width > 3 else "")
+        raise ValueError(
+            f"`tasks.{name}`: the column {spec.label!r} holds one-hot lists of {width} values, such as {value} in"
+            f" {source.where(split, row)}. Name what each place stands for, in this order: `labels: [{example}]`."
+        )
+    if len(labels) != width:
+        raise ValueError(
+            f"`tasks.{name}.labels` has {len(labels)} names, but the column {spec.label!r} holds one-hot lists of"
+            f" {width} values, such as {value} in {source.where(split, row)}."
+        )
+    return list(labels)
+
+
+def _read_one_hot(name: str, spec: Task, column: Sequence[Any], labels: Sequence[str], where: Any) -> list[Any]:
+    for row, values in enumerate(column):
+        fits = isinstance(values, list) and len(values) == len(labels)
+        if values is not None and not (fits and all(item in (0, 1, "0", "1") for item in values)):
+            raise ValueError(
+                f"`tasks.{name}`: {where(row)} has {values!r} in the column {spec.label!r}, whose"
+                f" other rows hold one-hot lists of {len(labels)} values, 0 or 1."
+            )
+    return [
+        None
+        if values is None
+        else sorted({label for label, item in zip(labels, values, strict=True) if item in (1, "1")})
+        for values in column
+    ]
+
+
+def _where(source: SourceData, split: str) -> Any:
+    return lambda row: source.where(split, row)

@@ -1,0 +1,200 @@
+"""Labels that are names: read from their column, and their vocabulary.
+
+Notable: labels become *names* (strings) as soon as they are read; ids exist only inside encoded rows, so that scores
+can compare what was predicted with what the rows really say, labels that training never had included.
+"""
+
+import collections
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..config import Task
+from .label_text import find_name
+from .source_data import SourceData
+from .task_type import TASK_TYPES, TaskData, training_labels
+
+logger = logging.getLogger(__name__)
+
+
+def no_label(name: str, spec: Task, source: SourceData, split: str, row: int, found: Any, hint: str = "") -> ValueError:
+    """The error for a value that is no label of a task's type."""
+    if source.untyped and re.fullmatch(r"-?[0-9]+,[0-9]+", str(found)):
+        hint = ' `decimal: ","` of the source reads numbers with a decimal comma.' + hint
+    return ValueError(
+        f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.label!r}; {spec.type}"
+        f" takes {TASK_TYPES[spec.type].label}.{hint}"
+    )
+
+
+def name_reader(
+    name: str, spec: Task, source: SourceData, split: str, hint: Callable[[Any], str] = lambda found: ""
+) -> Callable[[Any, int], str | None]:
+    """What reads a value of a label column, in a row, as the name of a label; None for a missing one.
+
+    Args:
+        name: The task.
+        spec: Its section of the config.
+        source: The source.
+        split: Its split.
+        hint: What to say of a value that is no label.
+    """
+    class_label = find_class_label(source.splits[split].features[spec.label])
+    renamed = spec.labels if isinstance(spec.labels, dict) else None
+
+    def to_name(value: Any, row: int) -> str | None:
+        if value is None or (isinstance(value, float) and np.isnan(value)):
+            return None
+        if class_label is not None:
+            return None if value == -1 else str(class_label.int2str(value))
+        if isinstance(value, bool):
+            value = str(value).lower()
+        elif isinstance(value, float) and value.is_integer():  # what CSV makes of whole numbers beside empty cells
+            value = int(value)
+        if not isinstance(value, str | int):
+            raise no_label(name, spec, source, split, row, value, hint(value))
+        if renamed is None:
+            return str(value)
+        value = find_name(value, renamed)
+        if str(value) not in renamed:
+            raise ValueError(
+                f"`tasks.{name}.labels` has no name for {value!r} ({source.where(split, row)}); it names"
+                f" {', '.join(renamed)}."
+            )
+        return renamed[str(value)]
+
+    return to_name
+
+
+def lists_of_names(name: str, spec: Task, source: SourceData, split: str, column: Sequence[Any]) -> list[Any]:
+    """A column of lists of labels as lists of names, None where a row has none."""
+    to_name = name_reader(name, spec, source, split)
+    names: list[Any] = []
+    for row, values in enumerate(column):
+        if values is not None and not isinstance(values, list):
+            raise no_label(name, spec, source, split, row, values)
+        names.append(None if values is None else [to_name(value, row) for value in values])
+    return names
+
+
+def declared_labels(spec: Task) -> list[str] | None:
+    """The labels that a config names, in its order; None where it names none."""
+    if not spec.labels:
+        return None
+    return list(dict.fromkeys(spec.labels.values() if isinstance(spec.labels, dict) else spec.labels))
+
+
+def feature_names(source: SourceData, column: str | None) -> list[str]:
+    """The names that the features of a source's label column declare."""
+    found = [find_class_label(rows.features[column]) for rows in source.splits.values()]
+    return [name for class_label in found if class_label is not None for name in class_label.names]
+
+
+def find_class_label(feature: Any) -> Any:
+    """The `ClassLabel` of a feature, or of the items of a list; None where it is neither."""
+    return next((item for item in (feature, getattr(feature, "feature", None)) if hasattr(item, "int2str")), None)
+
+
+def vocabulary(
+    name: str, spec: Task, sources: Sequence[SourceData], declared: list[str] | None, features: Sequence[str]
+) -> list[str]:
+    """The labels of a task in the order of its logits: those that the config declares, else of features and rows.
+
+    Args:
+        name: The task.
+        spec: Its section of the config.
+        sources: Its sources, whose `gold` holds its labels.
+        declared: As `declared_labels`.
+        features: The names that features of its label column declare.
+
+    Raises:
+        ValueError: No training row has a label, or one that is not declared.
+    """
+    found = label_names(training_labels(name, sources))
+    if not found:  # empty lists, or lists of nothing
+        for source in sources:
+            if "train" not in source.splits:
+                raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
+        raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
+    if declared is None:
+        # 01 and 1 are one number: without the inner sort their order would change from process to process.
+        order: Any = int if are_numbers(found) else _tag_order
+        return list(dict.fromkeys([*features, *sorted(sorted(found), key=order)]))
+    if missing := sorted(found - set(declared)):
+        raise ValueError(f"`tasks.{name}.labels` lacks {', '.join(map(repr, missing))}, which the training rows have.")
+    return declared
+
+
+def report_unknown(task: TaskData, sources: Sequence[SourceData]) -> None:
+    """Warn of labels that are not in the vocabulary, split by split."""
+    known = set(task.labels)
+    for source in sources:
+        for split in source.splits:
+            unknown = collections.Counter(
+                tag
+                for label in source.gold[split][task.name]
+                for tag in ([label] if isinstance(label, str) else label or ())
+                if tag is not None and tag not in known
+            )
+            if unknown:
+                shown = ", ".join(f"{tag} ({count})" for tag, count in unknown.most_common(10))
+                logger.warning("Task %s: %s %s has labels that training does not have; they count as errors: %s.",
+                               task.name, source.name, split, shown)  # fmt: skip
+
+
+def use_known_names(name: str, sources: Sequence[SourceData], names: Sequence[str] | None) -> None:
+    """Give labels that one file writes otherwise than another (`1.0` and `1`, `TRUE` and `True`) one name, in place.
+
+    Args:
+        name: The task.
+        sources: Its sources, with its labels.
+        names: Those of the config or of a trained model; None for those of the training rows, of which each source
+            keeps its own and takes those of the sources before it.
+    """
+    known = dict.fromkeys(names or ())
+    training = [(source, "train") for source in sources if "train" in source.splits]
+    others = [(source, split) for source in sources for split in source.splits if split != "train"]
+    for source, split in [*training, *others]:
+        labels = source.gold[split][name]
+        found = {label: find_name(label, known) for label in labels if label is not None}
+        if changed := {label: other for label, other in found.items() if label != other}:
+            source.gold[split][name] = [changed.get(label, label) for label in labels]
+            shown = ", ".join(f"{label} as {other}" for label, other in sorted(changed.items())[:5])
+            logger.info("Task %s: labels of %s %s are read as those that they stand for: %s.",
+                        name, source.name, split, shown)  # fmt: skip
+        if names is None and split == "train":
+            known |= dict.fromkeys(found.values())
+
+
+def label_names(labels: Iterable[Any]) -> set[str]:
+    """The names that occur in labels: in strings, and in lists of them."""
+    return {tag for label in labels for tag in ([label] if isinstance(label, str) else label or ()) if tag is not None}
+
+
+def are_numbers(labels: Iterable[str]) -> bool:
+    """Whether all labels are whole numbers, so that they name nothing."""
+    return all(re.fullmatch(r"-?\d+", label) for label in labels)
+
+
+def _tag_order(label: str) -> tuple[bool, str, str]:
+    """O first, then B- and I- of each type together; other labels by name."""
+    return (label != "O", label[2:], label[:2]) if label[1:2] == "-" else (label != "O", label, "")
+
+
+def listed(labels: Sequence[str], code: Callable[[str], str]) -> str:
+    """Labels as the model card shows them."""
+    shown = ", ".join(map(code, labels[:50]))
+    return shown + (f" and {len(labels) - 50} more" if len(labels) > 50 else "")
+
+
+def most_common(found: Iterable[Any]) -> Any:
+    """The most frequent of some values."""
+    return collections.Counter(found).most_common(1)[0][0]
+
+
+def mapping_or_empty(spec: Task) -> Mapping[str, str]:
+    """The names that a config gives to what the column holds."""
+    return spec.labels if isinstance(spec.labels, dict) else {}

@@ -1,0 +1,88 @@
+"""All task types by name, and how another package adds one."""
+
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from ..config import RunConfig
+from .masked_lm import MaskedLanguageModelling
+from .multi_label_classification import MultiLabelClassification
+from .regression import Regression
+from .sentence_similarity import SentenceSimilarity
+from .sequence_classification import SequenceClassification
+from .task_type import TASK_TYPES, TaskType, task_type
+from .token_classification import TokenClassification
+
+if TYPE_CHECKING:
+    from ..modeling.head import Head
+
+GROUP = "mtl_hf.task_types"  # of entry points: names of functions without arguments that register types
+
+
+def register_task_type(task_type: type[TaskType], head: "type[Head]") -> None:
+    """Make a task type known, so that configs can name it (chapter *A task type of your own*).
+
+    Args:
+        task_type: The half that stays: options, labels, metrics.
+        head: The half that travels. Its file is saved with each model, so it may import only torch, transformers, numpy
+            and `mtl_hf.modeling.<file>`.
+
+    Raises:
+        ValueError: Halves of different names, a name that is no word or is taken, or a file that cannot travel.
+    """
+    from ..modeling.foreign_heads import check_travels, is_foreign
+    from ..modeling.heads import HEADS
+
+    name = task_type.name
+    if head.kind != name:
+        raise ValueError(f"{head.__name__} is of the type {head.kind!r}, and {task_type.__name__} of {name!r}.")
+    if not name.isidentifier():
+        raise ValueError(f"a task type cannot be called {name!r}: use letters, digits and `_`.")
+    known = HEADS.get(name)
+    if known is not None and not is_foreign(known):
+        raise ValueError(f"a task type cannot be called {name!r}: mtl_hf has one of that name.")
+    if is_foreign(head):
+        check_travels(head)
+    HEADS[name] = head
+    TASK_TYPES[name] = task_type()
+
+
+for _type in (
+    SequenceClassification,
+    MultiLabelClassification,
+    Regression,
+    TokenClassification,
+    SentenceSimilarity,
+    MaskedLanguageModelling,
+):
+    TASK_TYPES[_type.name] = _type()
+
+for _entry in entry_points(group=GROUP):
+    _entry.load()()
+
+
+def check_settings(run: RunConfig) -> None:
+    """Check the settings of every task, as far as that takes no data. No torch.
+
+    Raises:
+        ValueError: An unknown type or option, no label column where the type needs one
+            (or one where it has none), a source that a task has to have alone.
+    """
+    for name, spec in run.tasks.items():
+        kind = task_type(spec.type, f"tasks.{name}.type")
+        options = kind.read_options(name, spec)
+        for key in kind.rejects if kind.label is None else ():
+            if (found := getattr(spec, key)) is not None:
+                raise ValueError(f"`tasks.{name}.{key}` is {found!r}, which a {kind.name} head does not have.")
+        kind.check(name, spec, run)
+        if spec.label == "":
+            raise ValueError(f"`tasks.{name}.label` is empty; it names the label column.")
+        if spec.label is None and kind.needs_label(options):
+            raise ValueError(f"`tasks.{name}.label` is missing: the column with {kind.label}.")
+        if spec.label is not None and kind.label is None:
+            raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} makes its labels itself.")
+        sharing = [other for other, task in run.tasks.items() if other != name and {*task.sources} & {*spec.sources}]
+        if kind.alone and sharing:
+            raise ValueError(
+                f"`tasks.{name}` changes what the encoder sees of its source, so {', '.join(sharing)} cannot read that"
+                " source too: name the same files as a second source."
+            )

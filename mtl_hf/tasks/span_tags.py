@@ -1,0 +1,223 @@
+"""Tags of words that write spans: their scheme found, checked and converted to BIO, and what is odd about them said."""
+
+import collections
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from ..config import RunConfig
+from .names import are_numbers, label_names
+from .source_data import SourceData
+from .tag_schemes import BARE_TYPE, BIO, Scheme, bio_labels, recognise, to_bio
+from .task_type import TaskData
+
+logger = logging.getLogger(__name__)
+
+
+def read_schemes(
+    name: str, sources: Sequence[SourceData], run: RunConfig, bio: str, given: Sequence[str] | None
+) -> dict[str, Scheme]:
+    """Find the scheme of the tags of each source, and convert them to BIO in place.
+
+    Args:
+        name: The task.
+        sources: Its sources, with its labels.
+        run: The run.
+        bio: What to do with tags that continue nothing.
+        given: Labels of a trained model, whose names of types are kept where they differ in case only, or where tags
+            have no types.
+
+    Returns:
+        Source → its scheme, of those whose tags are of spans.
+
+    Raises:
+        ValueError: Most tags of a source fit a scheme and some do not, with their rows.
+    """
+    found: dict[str, Scheme] = {}
+    others: dict[str, list[str]] = {}  # source → tags of no scheme
+    for source in sources:
+        _strip_tags(name, source)
+        rows = [tags for split in source.splits for tags in source.gold[split][name] if tags is not None]
+        scheme = recognise(rows, {label[2:] for label in given or () if label != "O"})
+        if scheme is None:
+            _leave_out_empty_tags(name, source)
+            if unlike := sorted(label_names(rows) - {"O"}):
+                others[source.name] = unlike
+            continue
+        found[source.name] = scheme
+        for split in source.splits:
+            _check_fit(name, source, split, scheme, drop=run.sources[source.name].drop_bad_rows)
+        types = _model_types(scheme, rows, given)
+        if scheme.is_bio and not types:
+            continue
+        if not scheme.is_bio:
+            logger.info("Task %s: %s tags in source %s, read as BIO.", name, scheme, source.name)
+        for split in source.splits:
+            strays = []
+            for row, tags in enumerate(source.gold[split][name]):
+                if tags is not None:
+                    source.gold[split][name][row], where = to_bio(tags, scheme, types)
+                    strays += [(row, position, tags[position]) for position in where]
+            _report_strays(name, bio, source, split, strays)
+    if found and others and given is None:
+        other, tags = next(iter(others.items()))
+        spans = " and ".join(f"{source} ({scheme})" for source, scheme in found.items())
+        raise ValueError(f"`tasks.{name}`: the tags of source {other!r} ({', '.join(map(repr, tags[:10]))}) are in no"
+                         f" scheme of spans, and those of {spans} are: write all of them in one.")  # fmt: skip
+    return found
+
+
+def _strip_tags(name: str, source: SourceData) -> None:
+    """Remove the spaces around tags, with a warning."""
+    for split in source.splits:
+        if all(tag == tag.strip() for tag in label_names(source.gold[split][name])):
+            continue
+        stripped, first = 0, None
+        for row, tags in enumerate(source.gold[split][name]):
+            for position, tag in enumerate(tags or ()):
+                if tag is not None and tag != tag.strip():
+                    stripped += 1
+                    first = first or f"{tag!r} in {source.where(split, row)}, word {position + 1}"
+                    tags[position] = tag.strip()
+        logger.warning("Task %s: spaces around %d tags of %s %s are removed (the first: %s).",
+                       name, stripped, source.name, split, first)  # fmt: skip
+
+
+def _leave_out_empty_tags(name: str, source: SourceData) -> None:
+    """Replace empty tags by None where tags are labels of words, with a warning."""
+    for split in source.splits:
+        empty = [
+            (row, position, tags)
+            for row, tags in enumerate(source.gold[split][name])
+            for position, tag in enumerate(tags or ())
+            if tag == ""
+        ]
+        for _, position, tags in empty:
+            tags[position] = None
+        if empty:
+            row, position, _ = empty[0]
+            logger.warning("Task %s: %d words of %s %s have an empty tag and count as words without a label (the first:"
+                           " %s, word %d).", name, len(empty), source.name, split, source.where(split, row),
+                           position + 1)  # fmt: skip
+
+
+def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, drop: bool) -> None:
+    """Refuse tags that do not fit the scheme of the others, or drop their rows."""
+    gold = source.gold[split][name]
+    if all(scheme.split(tag) for tag in label_names(gold)):
+        return
+    misfits = {
+        row: bad
+        for row, tags in enumerate(gold)
+        if (bad := [place for place, tag in enumerate(tags or ()) if tag is not None and scheme.split(tag) is None])
+    }
+    loaded, numbers = source.origin(split)
+    shown = ", ".join(
+        f"{gold[row][place]!r} (row {numbers[row] + 1}, word {place + 1})"
+        for row, place in itertools.islice(((row, place) for row, bad in misfits.items() for place in bad), 10)
+    )
+    number = sum(map(len, misfits.values()))
+    total = sum(tag is not None for tags in gold for tag in tags or ())
+    shown += f" and {number - 10} more" if number > 10 else ""
+    if not drop:
+        raise ValueError(
+            f"`tasks.{name}`: {number} of {total} tags of the split {loaded!r} of source {source.name!r} do not fit the"
+            f" scheme of the others, {scheme}: {shown}. Correct them, or set"
+            f" `sources.{source.name}.drop_bad_rows: true` to leave out such rows ({len(misfits)})."
+        )
+    kept = [row for row in range(len(gold)) if row not in misfits]
+    if not kept:
+        raise ValueError(f"`tasks.{name}`: no row of the split {split!r} of source {source.name!r} has only tags that"
+                         f" fit {scheme}: {shown}.")  # fmt: skip
+    logger.warning("Source %s, %s: %d of %d rows have tags of %s that do not fit %s and are dropped: %s.",
+                   source.name, split, len(misfits), len(gold), name, scheme, shown)  # fmt: skip
+    source.keep(split, kept)
+    source.gold[split] = {task: [labels[row] for row in kept] for task, labels in source.gold[split].items()}
+
+
+def _model_types(scheme: Scheme, rows: Sequence[Sequence[str | None]], given: Sequence[str] | None) -> dict[str, str]:
+    """What a trained model calls the types of tags, where that is not as they are written."""
+    known = {label[2:] for label in given or () if label != "O"}
+    if scheme.form == "B":
+        return {BARE_TYPE: known.pop()} if len(known) == 1 else {}
+    written = {parts[1] for row in rows for tag in row if tag is not None and (parts := scheme.split(tag))} - {""}
+    by_fold = collections.Counter(kind.casefold() for kind in known)
+    return {
+        kind: other
+        for kind in written - known
+        for other in known
+        if other.casefold() == kind.casefold() and by_fold[kind.casefold()] == 1
+    }
+
+
+def span_names(name: str, declared: Sequence[str], scheme: Scheme) -> list[str]:
+    """The names of a feature in BIO, without those that are no tags of spans, which no row has."""
+    if others := [label for label in declared if scheme.split(label) is None]:
+        logger.warning("Task %s: names of its feature that no row has and that are no tags of spans are left out: %s.",
+                       name, ", ".join(map(repr, others)))  # fmt: skip
+    fitting = [label for label in declared if label not in others]
+    return fitting if scheme.is_bio else bio_labels(fitting, scheme)
+
+
+def report_word_labels(task: TaskData, training: Sequence[Any]) -> None:
+    """Warn of word labels that may have been meant as spans, and of numbers without names."""
+    counts = collections.Counter(tag for tags in training for tag in tags or () if tag is not None)
+    shown = [tag for tag, _ in counts.most_common(10)]
+    if are_numbers(task.labels):
+        names = "{" + ", ".join(f"{tag}: NAME" for tag in sorted(shown, key=int)[:3]) + ", ...}"
+        logger.warning(
+            "Task %s: its tags are numbers without names (%s) and are scored as labels of words, by macro F1 first."
+            " `tasks.%s.labels: %s` names them; with names as O, B-PER and I-PER they are scored as spans.",
+            task.name, ", ".join(sorted(shown, key=int)), task.name, names,
+        )  # fmt: skip
+    elif {"O", "o"} & counts.keys():
+        names = ", ".join(f"{tag}: {'O' if tag in 'Oo' else f'I-{tag}'}" for tag in shown)
+        logger.warning(
+            "Task %s: its tags (%s) are scored as labels of words, not as spans. If words outside of spans are O and"
+            " the others types of spans, set `tasks.%s.labels: {%s%s}`.",
+            task.name, ", ".join(shown), task.name, names, ", ..." if len(counts) > 10 else "",
+        )  # fmt: skip
+
+
+def check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool) -> None:
+    """Find I- tags that continue nothing; repair or refuse them as the task says.
+
+    A B- tag that only a repair makes joins the vocabulary where that `may_grow`; a trained model's may not.
+    """
+    strays = []
+    for row, tags in enumerate(source.gold[split][task.name]):
+        if tags is None:
+            continue
+        source.gold[split][task.name][row], where = to_bio(tags, BIO)
+        strays += [(row, position, tags[position]) for position in where]
+    _report_strays(task.name, task.options.bio, source, split, strays)
+    if may_grow:
+        needed = dict.fromkeys(f"B-{tag[2:]}" for _, _, tag in strays)
+        task.labels += [tag for tag in needed if tag not in task.labels]
+
+
+def _report_strays(
+    name: str, choice: str, source: SourceData, split: str, strays: Sequence[tuple[int, int, Any]]
+) -> None:
+    """Refuse tags that should continue a span and do not, or warn that they begin one.
+
+    Args:
+        name: The task.
+        choice: Its `bio`.
+        source: The source.
+        split: Its split.
+        strays: (row, position, tag) of each of them.
+    """
+    if not strays:
+        return
+    row, position, tag = strays[0]
+    where = f"{source.where(split, row)}, word {position + 1}: {tag}"
+    kinds = "I- tags" if tag.startswith("I-") else "inner tags"
+    if choice == "refuse":
+        raise ValueError(
+            f"`tasks.{name}`: {len(strays)} {kinds} continue nothing (the first: {where}); mend them, or set"
+            " `bio: repair` to read them as B-."
+        )
+    logger.warning("Task %s: %d %s of %s %s continue nothing and are read as B- (the first: %s).",
+                   name, len(strays), kinds, source.name, split, where)  # fmt: skip

@@ -1,0 +1,261 @@
+"""`token_classification`: a label for each word of a row, such as tags of entities."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from ..config import RunConfig, Task, option
+from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, bio_spans, is_span_scheme
+from ..statistics import LabelCounts, macro_f1, micro_f1, precision, ratio, recall
+from .column import MAX_LABELS, Candidate, Column
+from .measures import cross_entropies, equal, per_label, undefined, with_cross_entropy
+from .names import (
+    are_numbers,
+    declared_labels,
+    feature_names,
+    listed,
+    lists_of_names,
+    most_common,
+    report_unknown,
+    vocabulary,
+)
+from .source_data import SourceData
+from .span_tags import check_bio, read_schemes, report_word_labels, span_names
+from .tag_schemes import BIO, bio_labels, is_span_tag
+from .task_type import (
+    Answers,
+    Measured,
+    ScoredRows,
+    TaskData,
+    TaskType,
+    check_trainable,
+    flat,
+    training_labels,
+)
+
+
+@dataclass(kw_only=True)
+class TokenOptions:
+    """Keys of `tasks.<name>` for `token_classification`."""
+
+    bio: Literal["repair", "refuse"] = option("what to do with an I- tag that continues nothing", "repair")
+
+
+class TokenClassification(TaskType):
+    """Tags of words: precision, recall and F1 of entities, overall and per type, and accuracy over words.
+
+    Entities are those of `bio_spans`, which reads tags as seqeval's default mode does. Of tags that are not BIO, such
+    as parts of speech: accuracy and macro F1 over words. A prediction of None (a word that never reached the encoder)
+    is wrong, and inside of no entity.
+    """
+
+    name = "token_classification"
+    label = "a list with one label for each word"
+    has_vocabulary = True
+    metrics = ("f1", "precision", "recall", "accuracy", "cross_entropy")
+    options = TokenOptions
+    column_kinds = ("words", "numbers")
+    unit = "words"
+    example_names = ("O", "B-PER", "I-PER")
+    hub_task = "token-classification"
+    stock = ("AutoModelForTokenClassification", None)
+
+    # ---- labels ----
+
+    def read_labels(
+        self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
+    ) -> dict[str, list[Any]]:
+        """Lists of tags, None where a row has none, and None for a word without one."""
+        labels = {}
+        for split, rows in source.splits.items():
+            names = lists_of_names(name, spec, source, split, list(rows[spec.label]))
+            for row, (words, tags) in enumerate(zip(rows[source.columns[0]], names, strict=True)):
+                if tags is not None and len(tags) != len(words):
+                    raise ValueError(
+                        f"`tasks.{name}`: {source.where(split, row)} has {len(words)} words in {source.columns[0]!r}"
+                        f" but {len(tags)} labels in {spec.label!r}."
+                    )
+            labels[split] = names
+        return labels
+
+    def build(
+        self, name: str, spec: Task, sources: list[SourceData], form: str, run: RunConfig, given: list[str] | None
+    ) -> TaskData:
+        """Find the scheme of the tags, convert them to BIO, and find the vocabulary."""
+        bio = self.read_options(name, spec).bio
+        spans = given is None or is_span_scheme(given)
+        schemes = read_schemes(name, sources, run, bio, given) if spans else {}
+        check_trainable(name, spec, sources)
+        declared = declared_labels(spec)
+        if declared is not None:
+            for scheme in schemes.values():
+                declared = declared if scheme.is_bio else bio_labels(declared, scheme)
+        features: list[str] = []
+        for source in sources:
+            own, scheme_here = feature_names(source, spec.label), schemes.get(source.name)
+            features += own if scheme_here is None else span_names(name, own, scheme_here)
+        labels = given or vocabulary(name, spec, sources, declared, features)
+        if schemes and "O" not in labels:  # every word is inside of a span
+            labels = ["O", *labels]
+        spans = is_span_scheme(labels)
+        if schemes and not spans:
+            others = [label for label in labels if BIO.split(label) is None]
+            raise ValueError(f"`tasks.{name}.labels`: the tags are spans, and {', '.join(map(repr, others))} no tags of"
+                             " spans: leave them out.")  # fmt: skip
+        task = TaskData(name, spec, labels, form, spans, declared)
+        if not spans and not given:
+            report_word_labels(task, training_labels(name, sources))
+        for source in sources:
+            for split in source.splits if source.name in schemes else ():
+                check_bio(task, source, split, may_grow=split == "train" and not given)
+        report_unknown(task, sources)
+        return task
+
+    def of_head(self, name: str, spec: Task, head: Mapping[str, Any]) -> TaskData:
+        """With what its labels are."""
+        return TaskData(name, spec, head["labels"], head["text"], is_span_scheme(head["labels"]))
+
+    # ---- encoded rows ----
+
+    def feature(self) -> Any:
+        """An id for each word."""
+        import datasets
+
+        return datasets.List(datasets.Value("int32"))
+
+    def encode_labels(
+        self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
+    ) -> Sequence[Any]:
+        """The id of each tag."""
+        ids = task.ids | {None: IGNORE_INDEX}
+        return [
+            [IGNORE_INDEX] * len(starts) if tags is None else [ids.get(tag, IGNORE_INDEX) for tag in tags]
+            for tags, starts in zip(gold, encoded["word_starts"], strict=True)
+        ]
+
+    def collate(
+        self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of words, (B, T), put where each word's first token is."""
+        ids, lengths = flat(labels)
+        starts, _ = flat(columns["word_starts"])
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        by_token = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        kept = starts != NO_TOKEN
+        by_token[rows[kept], starts[kept]] = ids[kept]
+        return by_token, by_token != IGNORE_INDEX
+
+    # ---- scores ----
+
+    def metric_names(self, task: TaskData) -> tuple[str, ...]:
+        """Those of words where tags are no spans."""
+        if task.spans:
+            return self.metrics
+        # Numbers for tags are mostly those of spans, where nearly all words have one tag.
+        first = ("macro_f1", "accuracy") if are_numbers(task.labels) else ("accuracy", "macro_f1")
+        return (*first, "cross_entropy")
+
+    def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
+        """Tags of the words that have a label; None of a word without a token, which has no cross-entropy either."""
+        known = rows.known
+        result = Answers(rows.numbers[known])
+        starts = [rows.columns["word_starts"][place] for place in known]
+        gold = [rows.gold[place] for place in known]
+        lengths = [len(row) for row in starts]
+        position = np.array([start for row in starts for start in row], dtype=int)
+        flat_gold = [tag for tags in gold for tag in tags]
+        ids = np.array([task.ids.get(tag, -1) if tag is not None else -1 for tag in flat_gold], dtype=int)
+        scored = (ids >= 0) & (position != NO_TOKEN)
+        row_of = np.repeat(np.array(known, dtype=int), lengths)
+        result.losses = cross_entropies(rows.outputs[row_of[scored], position[scored]], ids[scored])
+        result.num_losses = np.bincount(np.repeat(np.arange(len(known)), lengths)[scored], minlength=len(known))
+        for place, tags in zip(known, gold, strict=True):
+            pairs = [
+                (name, tag) for name, tag in zip(rows.predictions[place].value, tags, strict=True) if tag is not None
+            ]
+            result.predicted.append([name for name, _ in pairs])
+            result.gold.append([tag for _, tag in pairs])
+        return result
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """A list of tags."""
+        import datasets
+
+        return datasets.List(datasets.Value("string")), datasets.List(datasets.Value("string"))
+
+    def measure(self, task: TaskData, answers: Answers) -> Measured:
+        """A list of tags a row."""
+        predicted, gold = answers.predicted, answers.gold
+        if not any(gold):
+            names = [name for name in self.metric_names(task) if name != "cross_entropy"]
+            return with_cross_entropy(undefined(names, len(gold)), answers), {}
+        right = [sum(equal(*tags)) for tags in zip(predicted, gold, strict=True)]
+        accuracy = ratio(right, [len(tags) for tags in gold])
+        if not task.spans:
+            counts = LabelCounts.of_items(predicted, gold)
+            return with_cross_entropy({"accuracy": accuracy, "macro_f1": macro_f1(counts)}, answers), per_label(counts)
+        counts = LabelCounts.of_sets(*([set(bio_spans(tags)) for tags in rows] for rows in (predicted, gold)))
+        metrics = {
+            "f1": micro_f1(counts),
+            "precision": precision(counts),
+            "recall": recall(counts),
+            "accuracy": accuracy,
+        }
+        return with_cross_entropy(metrics, answers), {"per_type": counts.by_label()}
+
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+        """The most frequent tag, for every word."""
+        tag = most_common(tag for tags in gold for tag in tags)
+        return [[tag] * len(tags) for tags in gold]
+
+    def check_metric(self, task: TaskData, metric: Any) -> None:
+        """Metrics of spans do not score labels of words, nor the other way round."""
+        if metric in ("f1", "precision", "recall", "macro_f1"):
+            shown = ", ".join(task.labels[:5]) + (", ..." if len(task.labels) > 5 else "")
+            what, tags = ("labels of words", "spans") if task.spans else ("spans", "labels of words")
+            raise ValueError(
+                f"`tasks.{task.name}.metrics`: {metric!r} scores {what}, and the tags of this task ({shown}) are"
+                f" {tags}: its metrics are {', '.join(self.metric_names(task))}."
+                + ("" if task.spans else " Tags as O, B-PER and I-PER are those of spans.")
+            )
+
+    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[list[Any], list[Any]]:
+        """They have no place for a word without an answer."""
+        return [["O" if tag is None else tag for tag in row] for row in answers.predicted], answers.gold
+
+    # ---- what `mtl-hf init` finds ----
+
+    def recognise(self, found: Candidate) -> tuple[bool, str] | None:
+        """Lists with an item for each word."""
+        if not found.aligned:
+            return None
+        return (True, "") if found.column.num_distinct <= 5 * MAX_LABELS else (False, "other words")
+
+    def remark(self, found: Column) -> str:
+        """How to make tags of spans of tags without B- and I-, beside which words outside have O."""
+        values = [value for value, _ in found.common]
+        if "O" not in values or any(map(is_span_tag, set(values) - {"O"})):
+            return ""
+        others = [value for value in values if value != "O"][:2]
+        more = ["..."] if found.num_distinct > 3 else []
+        shown = ", ".join(["O: O", *(f"{value}: I-{value}" for value in others), *more])
+        return f"; these are labels of words: if they are types of spans, add `labels: {{{shown}}}`"
+
+    # ---- what people read ----
+
+    def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
+        """The types of entities, or the labels."""
+        labels, key = spec["labels"], "label"
+        if is_span_scheme(labels):
+            types = sorted({label[2:] for label in labels if label != "O"})
+            what, key = f"the entities in it, of {len(types)} types: {listed(types, code)}", "type"
+        else:
+            what = f"a label for each of its words, one of {len(labels)}: {listed(labels, code)}"
+        return what, f'[{{"{key}": ..., "text": ..., "start": ..., "end": ..., "score": ...}}, ...]'
+
+    def occurrences(self, task: TaskData, label: Any) -> Sequence[str]:
+        """The types of the spans, or the tags."""
+        return [kind for kind, _, _ in bio_spans(label)] if task.spans else [tag for tag in label if tag is not None]
