@@ -13,6 +13,7 @@ from ..config import RunConfig, Task
 from ..modeling.encoding import KINDS
 from ..modeling.heads import check_head_name
 from ..tasks import SourceData, TaskData, TaskType, check_settings, task_type
+from ..tasks.name_column import NameColumn
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ def check_scored(
         if not own or task.config.label is None:
             continue
         num_rows = sum(len(source.splits[split]) for source in own)
-        number = sum(is_labelled(label) for source in own for label in source.gold[split][name])
+        number = sum(count_labelled(source.gold[split][name]) for source in own)
         if number >= task.kind.fewest_scored:
             continue
         problem = (
@@ -115,6 +116,11 @@ def check_scored(
                 f" or set `tasks.{name}.score_weight: 0`."
             )
         logger.warning("Task %s: %s; it is not scored there.", name, problem)
+
+
+def count_labelled(labels: Sequence[Any]) -> int:
+    """How many rows have a label."""
+    return int(labels.labelled().sum()) if isinstance(labels, NameColumn) else sum(map(is_labelled, labels))
 
 
 def is_labelled(label: Any) -> bool:

@@ -107,6 +107,18 @@ def open_rows(path: Path, fingerprint: str, split: str | None = None) -> dataset
     return datasets.Dataset(MemoryMappedTable.from_file(str(path)), split=named, fingerprint=fingerprint)
 
 
+def write_rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write an Arrow file, which gets its name once it is complete."""
+    draft = path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def read_cached(
     read: Callable[[], _Found], fault: Callable[[_Found], str], again: Callable[[], _Found], rows: str
 ) -> _Found:

@@ -5,31 +5,41 @@ a second run, another process or another config on the same data encodes nothing
 counted.
 """
 
-import functools
+import collections
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
+from datasets.table import InMemoryTable
+from datasets.utils import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..modeling.encoding import SEGMENTED, encode
 from ..modeling.tags import NO_TOKEN, bio_spans
 from ..tasks import SourceData, TaskData
+from ..tasks.arrow_columns import column_of
 from ..tasks.source_data import join_columns
+from ..tasks.task_type import flat
 from .collator import LABEL_PREFIX
-from .row_files import read_cached
+from .row_files import open_rows, read_cached, write_rows
 
 logger = logging.getLogger(__name__)
 
 INTEGERS = datasets.List(datasets.Value("int32"))
+_BATCH = 1000  # rows that are encoded at once
 _ENCODING_VERSION = 3  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
+
+# Tokenizer → its size, and what decides its output.
+_STATES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()
 
 
 @dataclass
@@ -85,18 +95,22 @@ def encode_rows(
     if offsets:
         features["offsets"] = datasets.List(INTEGERS)
     features |= {LABEL_PREFIX + name: task.kind.feature() for name, task in labelled.items()}
+    schema = datasets.Features(features).arrow_schema
     gold = source.gold[split]
     rows = source.splits[split]
 
-    def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, Any]:
-        texts = join_columns(source.form, [batch[column] for column in source.columns])
-        encoded = encode(tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids, offsets=offsets)
-        labels = {
-            LABEL_PREFIX + name: task.kind.encode_labels(task, [gold[name][row] for row in indices], encoded, tokenizer)
-            for name, task in labelled.items()
-        }
-        encoded.pop("word_ids", None)
-        return encoded | labels
+    def encode_batches() -> Iterator[pa.RecordBatch]:
+        columns = [column_of(rows, column) for column in source.columns]
+        with tqdm(total=len(rows), unit=" rows", desc=f"Encoding {source.name} {split}") as bar:
+            for begin in range(0, len(rows), _BATCH):
+                texts = join_columns(source.form, [column.slice(begin, _BATCH).to_pylist() for column in columns])
+                found = encode(tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids, offsets=offsets)
+                for name, task in labelled.items():
+                    labels = gold[name][begin : begin + _BATCH]
+                    found[LABEL_PREFIX + name] = task.kind.encode_labels(task, labels, found, tokenizer)
+                arrays = [_as_arrow(found[field.name], field.type) for field in schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                bar.update(len(texts))
 
     readable = {
         name: [task.type, task.labels, task.config.label, task.config.labels, task.kind.facts(task)]
@@ -106,33 +120,39 @@ def encode_rows(
         [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), form, source.columns, max_length,
          tokenizer.truncation_side, sorted(features), readable, word_ids, sorted(tokenizer.all_special_ids)]
     )  # fmt: skip
-    encode_all = functools.partial(
-        rows.map,
-        encode_batch,
-        batched=True,
-        with_indices=True,
-        remove_columns=rows.column_names,
-        features=datasets.Features(features),
-        new_fingerprint=hashlib.sha256(key.encode()).hexdigest()[:32],
-        desc=f"Encoding {source.name} {split}",
-    )
-    folder = Path(rows.cache_files[0]["filename"]).parent if rows.cache_files else "memory"
+    fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
+    if not rows.cache_files or not datasets.is_caching_enabled():
+        table = pa.Table.from_batches(encode_batches(), schema)
+        return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint)
+    path = Path(rows.cache_files[0]["filename"]).with_name(f"cache-{fingerprint}.arrow")
+
+    def encode_all() -> datasets.Dataset:
+        write_rows(path, schema, encode_batches())
+        return open_rows(path, fingerprint)
+
     return read_cached(
-        encode_all,
+        lambda: open_rows(path, fingerprint) if path.is_file() else encode_all(),
         lambda found: "" if len(found) == len(rows) else f"{len(found):,} of {len(rows):,} rows",
-        functools.partial(encode_all, load_from_cache_file=False),
-        f"Source {source.name}, {split}: the encoded rows that are cached in {folder}",
+        encode_all,
+        f"Source {source.name}, {split}: the encoded rows that are cached in {path.parent}",
     )
+
+
+def _as_arrow(values: Any, kind: pa.DataType) -> pa.Array:
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
     """What decides a tokenizer's output, without what the last call has left in it."""
-    if not tokenizer.is_fast:
-        return json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state.pop("truncation", None)
-    state.pop("padding", None)
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+    size = len(tokenizer)
+    known = _STATES.get(tokenizer)
+    if known is None or known[0] != size:
+        if tokenizer.is_fast:
+            state = tokenizer.backend_tokenizer.to_str().partition('"added_tokens"')[2]  # truncation, padding: before
+        else:
+            state = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+        known = _STATES[tokenizer] = (size, hashlib.sha256(state.encode()).hexdigest())
+    return known[1]
 
 
 def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:
@@ -173,22 +193,26 @@ def report_cut(
     Returns:
         `rows_cut`, `words_lost` (cut, or nothing left of them by the tokenizer) and `entities_lost` (any word lost).
     """
-    counts = {"rows_cut": int(np.sum(encoded["cut"])), "words_lost": 0, "entities_lost": 0}
+    counts = {"rows_cut": pc.sum(column_of(encoded, "cut")).as_py() or 0, "words_lost": 0, "entities_lost": 0}
     if "word_starts" in encoded.column_names:
-        for row, starts in enumerate(encoded["word_starts"]):
-            lost = {word for word, start in enumerate(starts) if start == NO_TOKEN}
-            if not lost:
-                continue
-            counts["words_lost"] += len(lost)
-            for name, task in tasks.items():
-                tags = source.gold[split][name][row] if task.spans and name in source.gold[split] else None
-                for _, begin, end in bio_spans(tags or ()):
-                    counts["entities_lost"] += any(word in lost for word in range(begin, end))
+        starts, lengths = flat(column_of(encoded, "word_starts"))
+        lost = np.flatnonzero(starts == NO_TOKEN)
+        counts["words_lost"] = len(lost)
+        ends = np.cumsum(lengths)
+        rows = np.searchsorted(ends, lost, side="right")
+        lost_words: dict[int, set[int]] = collections.defaultdict(set)
+        for row, word in zip(rows.tolist(), (lost - (ends - lengths)[rows]).tolist(), strict=True):
+            lost_words[row].add(word)
+        spans = [source.gold[split][name] for name, task in tasks.items() if task.spans and name in source.gold[split]]
+        for row, words in lost_words.items():
+            for tags in spans:
+                for _, begin, end in bio_spans(tags[row] or ()):
+                    counts["entities_lost"] += not words.isdisjoint(range(begin, end))
     if any(counts.values()):
-        words = f"; {counts['words_lost']} words never reach it, which breaks {counts['entities_lost']} entities"
+        ending = f"; {counts['words_lost']} words never reach it, which breaks {counts['entities_lost']} entities"
         logger.warning(
             "Source %s, %s: %d of %d rows are cut at max_length for the encoder%s.",
             source.name, split, counts["rows_cut"], len(encoded),
-            words if source.form == "words" else "",
+            ending if source.form == "words" else "",
         )  # fmt: skip
     return counts

@@ -28,7 +28,7 @@ import numpy as np
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from ..findings import Finding, for_each, report
 from ..tasks import SourceData, task_type
-from ..tasks.columns import blank_rows, column_of, values_of
+from ..tasks.arrow_columns import blank_rows, column_of, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_keys

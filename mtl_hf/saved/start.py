@@ -131,7 +131,7 @@ def check_start(start: Start, tasks: Mapping[str, TaskData], sources: Mapping[st
             here = set(declared)
         else:
             gold = [sources[source].gold["train"].get(name, []) for source in task.config.sources if task.config.train]
-            here = label_names(label for labels in gold for label in labels)
+            here = set().union(*map(label_names, gold))
         only_here = sorted(here - set(own))
         only_there = [label for label in own if declared and label not in here]
         if only_here or only_there:

@@ -6,18 +6,18 @@ Notable: codes stay codes (`007`, `1.10`, `+1`), and a warning counts the labels
 import collections
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
+
+from .name_column import NameColumn
 
 logger = logging.getLogger(__name__)
 
 _ZEROS = re.compile(r"(-?\d+)\.0+")
 
 
-def tidy_labels(
-    task: str, values: Sequence[Any], where: Callable[[int], str], names: Collection[str] = ()
-) -> list[Any]:
-    """Strip the spaces around labels that are text, or are lists of it. A label without any other character is None.
+def tidy_labels(task: str, values: NameColumn, where: Callable[[int], str], names: Collection[str] = ()) -> NameColumn:
+    """Strip the spaces around labels that are text. A label without any other character is None.
 
     Args:
         task: Name of the task, for messages.
@@ -25,31 +25,20 @@ def tidy_labels(
         where: Row → how messages name it.
         names: Labels that stay as they are, such as an empty one that the config gives a name.
     """
-    stripped: list[tuple[int, str]] = []
-    empty: list[int] = []
-
-    def tidy(value: Any, row: int) -> Any:
-        if isinstance(value, list):
-            return [tidy(item, row) for item in value]
-        if not isinstance(value, str) or value in names:
-            return value
-        if not value:
-            empty.append(row)
-            return None
-        if value == value.strip():
-            return value
-        stripped.append((row, value))
-        return value.strip() or None
-
-    tidied = [tidy(value, row) for row, value in enumerate(values)]
-    if stripped:
-        row, value = stripped[0]
+    found = [value for value in values.counts() if isinstance(value, str) and value not in names]
+    stripped = values.items_with(value for value in found if value != value.strip())
+    empty = values.items_with(value for value in found if not value)
+    if len(stripped):
+        row, position = values.place(stripped[0])
         logger.warning("Task %s: the spaces around %d labels are removed (the first: %r in %s).",
-                       task, len(stripped), value, where(row))  # fmt: skip
-    if empty:
+                       task, len(stripped), values[row][position], where(row))  # fmt: skip
+    if len(empty):
         logger.warning("Task %s: %d labels are empty text and count as missing (the first: %s).",
-                       task, len(empty), where(empty[0]))  # fmt: skip
-    return tidied
+                       task, len(empty), where(values.place(empty[0])[0]))  # fmt: skip
+    if not len(stripped) and not len(empty):
+        return values
+    tidied = {value: value.strip() or None for value in found}
+    return values.rename(lambda value, row: tidied.get(value, value) if isinstance(value, str) else value)
 
 
 def report_similar_labels(task: str, labels: Iterable[str]) -> None:

@@ -10,10 +10,12 @@ import pyarrow as pa
 from ..config import RunConfig, Task
 from ..modeling.tags import IGNORE_INDEX
 from ..statistics import LabelCounts, macro_f1, mean, micro_f1
+from .arrow_columns import values_of
 from .column import Candidate, Column, one_hot_length
 from .label_text import tidy_labels
 from .measures import equal, per_label, with_cross_entropy
-from .names import find_class_label, listed, lists_of_names, mapping_or_empty, most_common, no_label
+from .name_column import NameColumn
+from .names import find_class_label, label_column, listed, mapping_or_empty, most_common, name_reader, no_label
 from .sequence_classification import build_labelled
 from .source_data import SourceData
 from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, flat
@@ -33,22 +35,23 @@ class MultiLabelClassification(TaskType):
 
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
-    ) -> dict[str, list[Any]]:
+    ) -> dict[str, Sequence[Any]]:
         """Sorted lists of names, None where a row has none."""
         one_hot = one_hot_labels(name, spec, source, given)
-        labels = {}
-        for split, rows in source.splits.items():
-            column = list(rows[spec.label])
+        labels: dict[str, Sequence[Any]] = {}
+        for split in source.splits:
             where = _where(source, split)
-            column = tidy_labels(name, column, where, mapping_or_empty(spec))
             if one_hot is not None:
-                labels[split] = _read_one_hot(name, spec, column, one_hot, where)
+                values = values_of(source.splits[split], str(spec.label))
+                labels[split] = _read_one_hot(name, spec, values, one_hot, where)
                 continue
-            names = lists_of_names(name, spec, source, split, column)
-            for row, values in enumerate(names):
-                if values is not None and None in values:
-                    raise no_label(name, spec, source, split, row, column[row])
-            labels[split] = [None if values is None else sorted(set(values)) for values in names]
+            column = label_column(name, spec, source, split, lists=True)
+            column = tidy_labels(name, column, where, mapping_or_empty(spec))
+            names = column.rename(name_reader(name, spec, source, split))
+            if len(none := np.flatnonzero(names.codes < 0)):
+                row, _ = names.place(none[0])
+                raise no_label(name, spec, source, split, row, column[row])
+            labels[split] = names.sets()
         return labels
 
     def build(
@@ -69,8 +72,12 @@ class MultiLabelClassification(TaskType):
         self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
     ) -> Sequence[Any]:
         """Multi-hot lists."""
-        absent = [IGNORE_INDEX] * len(task.labels)
-        return [absent if names is None else [int(label in names) for label in task.labels] for names in gold]
+        labels = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
+        hot = np.zeros((len(labels), len(task.labels) + 1), dtype=np.int8)  # the last one for names without an id
+        hot[np.repeat(np.arange(len(labels)), labels.lengths), labels.ids(task.ids, len(task.labels))] = 1
+        hot[labels.missing] = IGNORE_INDEX
+        offsets = np.arange(len(labels) + 1, dtype=np.int32) * len(task.labels)
+        return pa.ListArray.from_arrays(offsets, hot[:, :-1].ravel())
 
     def collate(
         self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
@@ -162,7 +169,7 @@ def one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[st
     lists = [
         (split, row, value)
         for split, rows in source.splits.items()
-        for row, value in enumerate(rows[spec.label])
+        for row, value in enumerate(values_of(rows, str(spec.label)))
         if isinstance(value, list) and value
     ]
     likely = [found for found in lists if all(item in (0, 1, "0", "1") for item in found[2])]

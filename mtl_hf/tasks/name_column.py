@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import pyarrow.compute as pc
 
-from .columns import column_of
+from .arrow_columns import column_of
 
 if TYPE_CHECKING:
     import datasets
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 class NameColumn(Sequence[Any]):
     """A list of labels a row, None where a row has none; inside of a list None for an item without a label.
+
+    A column of one label a row is one of lists with one item each; its labels are `items`.
 
     Args:
         names: The distinct labels, in the order in which they first occur.
@@ -32,40 +34,52 @@ class NameColumn(Sequence[Any]):
         self.names, self.codes, self.offsets, self.missing = names, codes, offsets, missing
 
     @classmethod
-    def read(cls, rows: "datasets.Dataset", column: str) -> "NameColumn | None":
-        """A column of lists of plain values; None where it holds something else."""
-        import datasets  # slow to import, and checks of settings import this file too
-
+    def read(cls, rows: "datasets.Dataset", column: str, *, lists: bool) -> "NameColumn | None":
+        """A column of plain values, or of lists of them; None where it holds something else."""
         feature = rows.features[column]
-        if not isinstance(feature, datasets.List | datasets.LargeList):
+        plain = ("Value", "ClassLabel")  # of `datasets`, which is slow to import
+        if lists and type(feature).__name__ in ("List", "LargeList"):
+            feature = feature.feature
+        elif lists:
             return None
-        if not isinstance(feature.feature, datasets.Value | datasets.ClassLabel):
+        if type(feature).__name__ not in plain:
             return None
-        lists = column_of(rows, column).combine_chunks()
-        items = lists.flatten().dictionary_encode()  # without those of missing lists
+        held = column_of(rows, column).combine_chunks()
+        items = (held.flatten() if lists else held).dictionary_encode()  # without those of missing lists
         codes = pc.fill_null(items.indices, -1).to_numpy(zero_copy_only=False)
-        lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
-        missing = lists.is_null().to_numpy(zero_copy_only=False)
+        if not lists:
+            return cls(items.dictionary.to_pylist(), codes, np.arange(len(held) + 1), np.zeros(len(held), dtype=bool))
+        lengths = pc.fill_null(pc.list_value_length(held), 0).to_numpy(zero_copy_only=False)
+        missing = held.is_null().to_numpy(zero_copy_only=False)
         return cls(items.dictionary.to_pylist(), codes, np.append(0, np.cumsum(lengths)), missing)
 
     @classmethod
     def of(cls, lists: Iterable[Sequence[Any] | None]) -> "NameColumn":
         """The same of Python lists."""
         lists = list(lists)
-        numbers: dict[Any, int] = {}
+        numbers: dict[Any, int] = {}  # by type too: 1, 1.0 and True are equal
         codes = [
-            -1 if name is None else numbers.setdefault(name, len(numbers)) for held in lists for name in held or ()
+            -1 if name is None else numbers.setdefault((type(name), name), len(numbers))
+            for held in lists
+            for name in held or ()
         ]
         lengths = [len(held or ()) for held in lists]
         missing = np.array([held is None for held in lists], dtype=bool)
-        return cls(list(numbers), np.array(codes, dtype=np.int32), np.append(0, np.cumsum(lengths, dtype=int)), missing)
+        names = [name for _, name in numbers]
+        return cls(names, np.array(codes, dtype=np.int32), np.append(0, np.cumsum(lengths, dtype=int)), missing)
 
     def __len__(self) -> int:
         return len(self.missing)
 
+    @property
+    def items(self) -> list[Any]:
+        """All items, one row after the other."""
+        names = np.empty(len(self.names) + 1, dtype=object)
+        names[:-1] = self.names
+        return names[self.codes].tolist()
+
     def __iter__(self) -> Iterator[Any]:
-        items = np.array([*self.names, None], dtype=object)[self.codes].tolist()
-        ends = self.offsets.tolist()
+        items, ends = self.items, self.offsets.tolist()
         for begin, end, missing in zip(ends, ends[1:], self.missing.tolist(), strict=False):
             yield None if missing else items[begin:end]
 
@@ -121,10 +135,14 @@ class NameColumn(Sequence[Any]):
         found = ((code, item) for code, item in enumerate(first[:-1].tolist()) if item >= 0)
         return sorted(found, key=operator.itemgetter(1))
 
+    def rows_of(self, items: np.ndarray) -> np.ndarray:
+        """The row of each of some items."""
+        return np.searchsorted(self.offsets, items, side="right") - 1
+
     def place(self, item: int) -> tuple[int, int]:
         """The row of an item, and its position there."""
-        row = int(np.searchsorted(self.offsets, item, side="right")) - 1
-        return row, item - int(self.offsets[row])
+        row = int(self.rows_of(np.array(item)))
+        return row, int(item) - int(self.offsets[row])
 
     def counts(self) -> dict[Any, int]:
         """Label → how many items have it, of those that occur, in the order in which they do first."""
@@ -140,6 +158,17 @@ class NameColumn(Sequence[Any]):
     def ids(self, ids: Mapping[Any, int], absent: int) -> np.ndarray:
         """The id of each item; `absent` for no label, and for one that has no id, (items,)."""
         return np.array([*(ids.get(name, absent) for name in self.names), absent])[self.codes]
+
+    def sets(self) -> "NameColumn":
+        """Each row's labels in alphabetic order, each once; every item has to have a label."""
+        names = sorted(self.names)
+        places = {name: place for place, name in enumerate(names)}
+        ranks = np.array([places[name] for name in self.names] or [0])[self.codes]
+        rows = np.repeat(np.arange(len(self)), self.lengths)
+        found = np.unique(rows * max(1, len(names)) + ranks)
+        rows, codes = np.divmod(found, max(1, len(names)))
+        lengths = np.bincount(rows, minlength=len(self))
+        return NameColumn(names, codes, np.append(0, np.cumsum(lengths)), self.missing)
 
     def labelled(self) -> np.ndarray:
         """Which rows have a label: an empty list, or an item that is not None, (rows,)."""

@@ -7,13 +7,15 @@ can compare what was predicted with what the rows really say, labels that traini
 import collections
 import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..config import Task
+from .arrow_columns import values_of
 from .label_text import find_name
+from .name_column import NameColumn
 from .source_data import SourceData
 from .task_type import TASK_TYPES, TaskData, training_labels
 
@@ -69,15 +71,33 @@ def name_reader(
     return to_name
 
 
-def lists_of_names(name: str, spec: Task, source: SourceData, split: str, column: Sequence[Any]) -> list[Any]:
-    """A column of lists of labels as lists of names, None where a row has none."""
-    to_name = name_reader(name, spec, source, split)
-    names: list[Any] = []
-    for row, values in enumerate(column):
-        if values is not None and not isinstance(values, list):
-            raise no_label(name, spec, source, split, row, values)
-        names.append(None if values is None else [to_name(value, row) for value in values])
-    return names
+def label_column(
+    name: str,
+    spec: Task,
+    source: SourceData,
+    split: str,
+    *,
+    lists: bool,
+    hint: Callable[[Any], str] = lambda found: "",
+) -> NameColumn:
+    """The values of a label column, or of the lists in one, as they are written.
+
+    Raises:
+        ValueError: A list where there should be none, something else where there should be one, a value that is no
+            plain one.
+    """
+    rows = source.splits[split]
+    column = NameColumn.read(rows, str(spec.label), lists=lists)
+    if column is not None:
+        return column
+    values = values_of(rows, str(spec.label))
+    for row, value in enumerate(values):
+        if value is not None and isinstance(value, list) != lists:
+            raise no_label(name, spec, source, split, row, value, hint(value))
+        for item in (value or ()) if lists else (value,):
+            if not isinstance(item, Hashable):
+                raise no_label(name, spec, source, split, row, item, hint(item))
+    return NameColumn.of(values if lists else [[value] for value in values])
 
 
 def declared_labels(spec: Task) -> list[str] | None:
@@ -113,7 +133,7 @@ def vocabulary(
     Raises:
         ValueError: No training row has a label, or one that is not declared.
     """
-    found = label_names(training_labels(name, sources))
+    found = set().union(*map(label_names, training_labels(name, sources)))
     if not found:  # empty lists, or lists of nothing
         for source in sources:
             if "train" not in source.splits:
@@ -134,10 +154,7 @@ def report_unknown(task: TaskData, sources: Sequence[SourceData]) -> None:
     for source in sources:
         for split in source.splits:
             unknown = collections.Counter(
-                tag
-                for label in source.gold[split][task.name]
-                for tag in ([label] if isinstance(label, str) else label or ())
-                if tag is not None and tag not in known
+                {tag: count for tag, count in count_names(source.gold[split][task.name]).items() if tag not in known}
             )
             if unknown:
                 shown = ", ".join(f"{tag} ({count})" for tag, count in unknown.most_common(10))
@@ -171,7 +188,16 @@ def use_known_names(name: str, sources: Sequence[SourceData], names: Sequence[st
 
 def label_names(labels: Iterable[Any]) -> set[str]:
     """The names that occur in labels: in strings, and in lists of them."""
-    return {tag for label in labels for tag in ([label] if isinstance(label, str) else label or ()) if tag is not None}
+    return set(count_names(labels))
+
+
+def count_names(labels: Iterable[Any]) -> Mapping[str, int]:
+    """Name → how often it occurs in labels, in the order in which names first do."""
+    if isinstance(labels, NameColumn):
+        return labels.counts()
+    return collections.Counter(
+        tag for label in labels for tag in ([label] if isinstance(label, str) else label or ()) if tag is not None
+    )
 
 
 def are_numbers(labels: Iterable[str]) -> bool:

@@ -1,12 +1,12 @@
 """Labels that are numbers, read from their column."""
 
 import logging
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ..config import Task
+from .arrow_columns import column_of, values_of
 from .label_text import as_number
 from .names import no_label
 from .source_data import SourceData
@@ -20,12 +20,22 @@ def read_numbers(name: str, spec: Task, source: SourceData, split: str) -> list[
     Raises:
         ValueError: A value that is no number, with its row.
     """
-    column: Sequence[Any] = source.splits[split][spec.label]
-    column = [as_number(value) for value in column] if source.untyped else list(column)
-    for row, value in enumerate(column):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise no_label(name, spec, source, split, row, value)
-    if no_number := [row for row, value in enumerate(column) if value is not None and np.isnan(value)]:
+    rows = source.splits[split]
+    found = column_of(rows, str(spec.label))
+    if pa.types.is_integer(found.type) or pa.types.is_floating(found.type) or pa.types.is_null(found.type):
+        numbers = found.cast(pa.float64(), safe=False).to_numpy()  # a missing one is NaN
+        missing = found.is_null().to_numpy()
+    else:
+        column = values_of(rows, str(spec.label))
+        column = [as_number(value) for value in column] if source.untyped else column
+        for row, value in enumerate(column):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise no_label(name, spec, source, split, row, value)
+        numbers = np.array([np.nan if value is None else float(value) for value in column])
+        missing = np.array([value is None for value in column])
+    if len(no_number := np.flatnonzero(np.isnan(numbers) & ~missing)):
         logger.warning("Task %s: %d labels of %s %s are NaN and count as missing (the first: %s).", name,
                        len(no_number), source.name, split, source.where(split, no_number[0]))  # fmt: skip
-    return [None if value is None or np.isnan(value) else float(value) for value in column]
+    labels = numbers.astype(object)
+    labels[np.isnan(numbers)] = None
+    return labels.tolist()

@@ -15,6 +15,7 @@ from .measures import cross_entropies, equal, per_label, with_cross_entropy
 from .names import (
     declared_labels,
     feature_names,
+    label_column,
     listed,
     mapping_or_empty,
     most_common,
@@ -51,11 +52,11 @@ class SequenceClassification(TaskType):
             return " `type: multi_label_classification` takes a list of labels a row." if several else ""
 
         labels = {}
-        for split, rows in source.splits.items():
+        for split in source.splits:
             where = _where(source, split)
-            column = tidy_labels(name, list(rows[spec.label]), where, mapping_or_empty(spec))
-            to_name = name_reader(name, spec, source, split, hint)
-            labels[split] = [to_name(value, row) for row, value in enumerate(column)]
+            column = label_column(name, spec, source, split, lists=False, hint=hint)
+            column = tidy_labels(name, column, where, mapping_or_empty(spec))
+            labels[split] = column.rename(name_reader(name, spec, source, split, hint)).items
         return labels
 
     def build(

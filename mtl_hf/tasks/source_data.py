@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .columns import column_of, join_words, values_of
+from .arrow_columns import column_of, join_words, values_of
 
 if TYPE_CHECKING:
     import datasets
@@ -29,7 +29,7 @@ class SourceData:
     form: str
     columns: list[str]
     splits: "dict[str, datasets.Dataset]"
-    gold: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
+    gold: dict[str, dict[str, Sequence[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
     origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     untyped: bool = False
 

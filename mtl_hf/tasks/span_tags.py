@@ -1,16 +1,17 @@
 """Tags of words that write spans: their scheme found, checked and converted to BIO, and what is odd about them said."""
 
 import collections
-import itertools
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
 
 from ..config import RunConfig
-from .names import are_numbers, label_names
+from .name_column import NameColumn
+from .names import are_numbers, count_names, label_names
 from .source_data import SourceData
-from .tag_schemes import BARE_TYPE, BIO, Scheme, bio_labels, recognise, to_bio
-from .task_type import TaskData
+from .tag_schemes import BARE_TYPE, BIO, Scheme, bio_labels, recognise_pairs, to_bio
+from .task_type import TaskData, training_labels
 
 logger = logging.getLogger(__name__)
 
@@ -38,28 +39,27 @@ def read_schemes(
     others: dict[str, list[str]] = {}  # source → tags of no scheme
     for source in sources:
         _strip_tags(name, source)
-        rows = [tags for split in source.splits for tags in source.gold[split][name] if tags is not None]
-        scheme = recognise(rows, {label[2:] for label in given or () if label != "O"})
+        columns = [tags_of(name, source, split) for split in source.splits]
+        written = set().union(*map(label_names, columns))
+        pairs: collections.Counter[tuple[str | None, str | None]] = collections.Counter()
+        for tags in columns:
+            pairs.update(tags.pairs())
+        scheme = recognise_pairs(pairs, {label[2:] for label in given or () if label != "O"})
         if scheme is None:
             _leave_out_empty_tags(name, source)
-            if unlike := sorted(label_names(rows) - {"O"}):
+            if unlike := sorted(written - {"O"}):
                 others[source.name] = unlike
             continue
         found[source.name] = scheme
         for split in source.splits:
             _check_fit(name, source, split, scheme, drop=run.sources[source.name].drop_bad_rows)
-        types = _model_types(scheme, rows, given)
+        types = _model_types(scheme, written, given)
         if scheme.is_bio and not types:
             continue
         if not scheme.is_bio:
             logger.info("Task %s: %s tags in source %s, read as BIO.", name, scheme, source.name)
         for split in source.splits:
-            strays = []
-            for row, tags in enumerate(source.gold[split][name]):
-                if tags is not None:
-                    source.gold[split][name][row], where = to_bio(tags, scheme, types)
-                    strays += [(row, position, tags[position]) for position in where]
-            _report_strays(name, bio, source, split, strays)
+            _convert(name, bio, source, split, scheme, types)
     if found and others and given is None:
         other, tags = next(iter(others.items()))
         spans = " and ".join(f"{source} ({scheme})" for source, scheme in found.items())
@@ -68,57 +68,53 @@ def read_schemes(
     return found
 
 
+def tags_of(name: str, source: SourceData, split: str) -> NameColumn:
+    """The tags of a split."""
+    tags = source.gold[split][name]
+    return tags if isinstance(tags, NameColumn) else NameColumn.of(tags)
+
+
 def _strip_tags(name: str, source: SourceData) -> None:
     """Remove the spaces around tags, with a warning."""
     for split in source.splits:
-        if all(tag == tag.strip() for tag in label_names(source.gold[split][name])):
+        tags = tags_of(name, source, split)
+        items = tags.items_with(tag for tag in tags.counts() if tag != tag.strip())
+        if not len(items):
             continue
-        stripped, first = 0, None
-        for row, tags in enumerate(source.gold[split][name]):
-            for position, tag in enumerate(tags or ()):
-                if tag is not None and tag != tag.strip():
-                    stripped += 1
-                    first = first or f"{tag!r} in {source.where(split, row)}, word {position + 1}"
-                    tags[position] = tag.strip()
+        row, position = tags.place(items[0])
+        first = f"{tags[row][position]!r} in {source.where(split, row)}, word {position + 1}"
         logger.warning("Task %s: spaces around %d tags of %s %s are removed (the first: %s).",
-                       name, stripped, source.name, split, first)  # fmt: skip
+                       name, len(items), source.name, split, first)  # fmt: skip
+        source.gold[split][name] = tags.rename(lambda tag, row: tag.strip())
 
 
 def _leave_out_empty_tags(name: str, source: SourceData) -> None:
     """Replace empty tags by None where tags are labels of words, with a warning."""
     for split in source.splits:
-        empty = [
-            (row, position, tags)
-            for row, tags in enumerate(source.gold[split][name])
-            for position, tag in enumerate(tags or ())
-            if tag == ""
-        ]
-        for _, position, tags in empty:
-            tags[position] = None
-        if empty:
-            row, position, _ = empty[0]
-            logger.warning("Task %s: %d words of %s %s have an empty tag and count as words without a label (the first:"
-                           " %s, word %d).", name, len(empty), source.name, split, source.where(split, row),
-                           position + 1)  # fmt: skip
+        tags = tags_of(name, source, split)
+        items = tags.items_with([""])
+        if not len(items):
+            continue
+        row, position = tags.place(items[0])
+        logger.warning("Task %s: %d words of %s %s have an empty tag and count as words without a label (the first:"
+                       " %s, word %d).", name, len(items), source.name, split, source.where(split, row),
+                       position + 1)  # fmt: skip
+        source.gold[split][name] = tags.rename(lambda tag, row: tag or None)
 
 
 def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, drop: bool) -> None:
     """Refuse tags that do not fit the scheme of the others, or drop their rows."""
-    gold = source.gold[split][name]
-    if all(scheme.split(tag) for tag in label_names(gold)):
+    gold = tags_of(name, source, split)
+    counts = gold.counts()
+    items = gold.items_with(tag for tag in counts if scheme.split(tag) is None)
+    if not len(items):
         return
-    misfits = {
-        row: bad
-        for row, tags in enumerate(gold)
-        if (bad := [place for place, tag in enumerate(tags or ()) if tag is not None and scheme.split(tag) is None])
-    }
     loaded, numbers = source.origin(split)
     shown = ", ".join(
-        f"{gold[row][place]!r} (row {numbers[row] + 1}, word {place + 1})"
-        for row, place in itertools.islice(((row, place) for row, bad in misfits.items() for place in bad), 10)
+        f"{gold[row][place]!r} (row {numbers[row] + 1}, word {place + 1})" for row, place in map(gold.place, items[:10])
     )
-    number = sum(map(len, misfits.values()))
-    total = sum(tag is not None for tags in gold for tag in tags or ())
+    number, total = len(items), sum(counts.values())
+    misfits = np.unique(gold.rows_of(items))
     shown += f" and {number - 10} more" if number > 10 else ""
     if not drop:
         raise ValueError(
@@ -126,22 +122,25 @@ def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, dro
             f" scheme of the others, {scheme}: {shown}. Correct them, or set"
             f" `sources.{source.name}.drop_bad_rows: true` to leave out such rows ({len(misfits)})."
         )
-    kept = [row for row in range(len(gold)) if row not in misfits]
+    kept = np.delete(np.arange(len(gold)), misfits).tolist()
     if not kept:
         raise ValueError(f"`tasks.{name}`: no row of the split {split!r} of source {source.name!r} has only tags that"
                          f" fit {scheme}: {shown}.")  # fmt: skip
     logger.warning("Source %s, %s: %d of %d rows have tags of %s that do not fit %s and are dropped: %s.",
                    source.name, split, len(misfits), len(gold), name, scheme, shown)  # fmt: skip
     source.keep(split, kept)
-    source.gold[split] = {task: [labels[row] for row in kept] for task, labels in source.gold[split].items()}
+    source.gold[split] = {
+        task: labels.take(kept) if isinstance(labels, NameColumn) else [labels[row] for row in kept]
+        for task, labels in source.gold[split].items()
+    }
 
 
-def _model_types(scheme: Scheme, rows: Sequence[Sequence[str | None]], given: Sequence[str] | None) -> dict[str, str]:
+def _model_types(scheme: Scheme, tags: Collection[str], given: Sequence[str] | None) -> dict[str, str]:
     """What a trained model calls the types of tags, where that is not as they are written."""
     known = {label[2:] for label in given or () if label != "O"}
     if scheme.form == "B":
         return {BARE_TYPE: known.pop()} if len(known) == 1 else {}
-    written = {parts[1] for row in rows for tag in row if tag is not None and (parts := scheme.split(tag))} - {""}
+    written = {parts[1] for tag in tags if (parts := scheme.split(tag))} - {""}
     by_fold = collections.Counter(kind.casefold() for kind in known)
     return {
         kind: other
@@ -160,9 +159,11 @@ def span_names(name: str, declared: Sequence[str], scheme: Scheme) -> list[str]:
     return fitting if scheme.is_bio else bio_labels(fitting, scheme)
 
 
-def report_word_labels(task: TaskData, training: Sequence[Any]) -> None:
+def report_word_labels(task: TaskData, sources: Sequence[SourceData]) -> None:
     """Warn of word labels that may have been meant as spans, and of numbers without names."""
-    counts = collections.Counter(tag for tags in training for tag in tags or () if tag is not None)
+    counts: collections.Counter[str] = collections.Counter()
+    for labels in training_labels(task.name, sources):
+        counts.update(count_names(labels))
     shown = [tag for tag, _ in counts.most_common(10)]
     if are_numbers(task.labels):
         names = "{" + ", ".join(f"{tag}: NAME" for tag in sorted(shown, key=int)[:3]) + ", ...}"
@@ -185,21 +186,24 @@ def check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool)
 
     A B- tag that only a repair makes joins the vocabulary where that `may_grow`; a trained model's may not.
     """
-    strays = []
-    for row, tags in enumerate(source.gold[split][task.name]):
-        if tags is None:
-            continue
-        source.gold[split][task.name][row], where = to_bio(tags, BIO)
-        strays += [(row, position, tags[position]) for position in where]
-    _report_strays(task.name, task.options.bio, source, split, strays)
+    strays = _convert(task.name, task.options.bio, source, split, BIO)
     if may_grow:
-        needed = dict.fromkeys(f"B-{tag[2:]}" for _, _, tag in strays)
+        needed = dict.fromkeys(f"B-{tag[2:]}" for tag in strays)
         task.labels += [tag for tag in needed if tag not in task.labels]
 
 
-def _report_strays(
-    name: str, choice: str, source: SourceData, split: str, strays: Sequence[tuple[int, int, Any]]
-) -> None:
+def _convert(
+    name: str, bio: str, source: SourceData, split: str, scheme: Scheme, types: Mapping[str, str] | None = None
+) -> list[str]:
+    """Convert tags to BIO in place, which the tag before each decides, and return those that continue nothing."""
+    tags = tags_of(name, source, split)
+    source.gold[split][name] = tags.map_pairs(lambda before, tag: to_bio([before, tag], scheme, types)[0][1])
+    items = tags.items_of_pairs(lambda before, tag: 1 in to_bio([before, tag], scheme, types)[1])
+    _report_strays(name, bio, source, split, tags, items)
+    return [tags.names[code] for code in tags.codes[items].tolist()]
+
+
+def _report_strays(name: str, choice: str, source: SourceData, split: str, tags: NameColumn, items: np.ndarray) -> None:
     """Refuse tags that should continue a span and do not, or warn that they begin one.
 
     Args:
@@ -207,17 +211,19 @@ def _report_strays(
         choice: Its `bio`.
         source: The source.
         split: Its split.
-        strays: (row, position, tag) of each of them.
+        tags: The tags as they were.
+        items: Those that continue nothing.
     """
-    if not strays:
+    if not len(items):
         return
-    row, position, tag = strays[0]
+    row, position = tags.place(items[0])
+    tag = tags[row][position]
     where = f"{source.where(split, row)}, word {position + 1}: {tag}"
     kinds = "I- tags" if tag.startswith("I-") else "inner tags"
     if choice == "refuse":
         raise ValueError(
-            f"`tasks.{name}`: {len(strays)} {kinds} continue nothing (the first: {where}); mend them, or set"
+            f"`tasks.{name}`: {len(items)} {kinds} continue nothing (the first: {where}); mend them, or set"
             " `bio: repair` to read them as B-."
         )
     logger.warning("Task %s: %d %s of %s %s continue nothing and are read as B- (the first: %s).",
-                   name, len(strays), kinds, source.name, split, where)  # fmt: skip
+                   name, len(items), kinds, source.name, split, where)  # fmt: skip

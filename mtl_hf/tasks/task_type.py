@@ -16,6 +16,7 @@ import pyarrow as pa
 from ..config import RunConfig, Task, check_keys, key_of, nearest, typed
 from ..statistics import Metric
 from .column import Candidate, Column
+from .name_column import NameColumn
 from .source_data import SourceData
 
 if TYPE_CHECKING:
@@ -291,7 +292,7 @@ class TaskType:
 
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
-    ) -> dict[str, list[Any]]:
+    ) -> Mapping[str, Sequence[Any]]:
         """The label column of each split of a source, None where a row has no label.
 
         Args:
@@ -498,15 +499,20 @@ def task_type(name: str, where: str = "type") -> TaskType:
     return TASK_TYPES[name]
 
 
-def training_labels(name: str, sources: Sequence[SourceData]) -> list[Any]:
-    """The labels of the training rows that have one."""
-    return [label for source in sources for label in source.gold["train"].get(name, []) if label is not None]
-
-
 def check_trainable(name: str, spec: Task, sources: Sequence[SourceData]) -> None:
     """Raise `ValueError` if a task is to be trained and no training row has a label."""
-    if "train" in sources[0].splits and spec.train and not training_labels(name, sources):
+    if "train" in sources[0].splits and spec.train and not any(map(has_labels, training_labels(name, sources))):
         raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
+
+
+def training_labels(name: str, sources: Sequence[SourceData]) -> list[Sequence[Any]]:
+    """The labels of the training rows of each source."""
+    return [source.gold["train"].get(name, ()) for source in sources]
+
+
+def has_labels(labels: Sequence[Any]) -> bool:
+    """Whether a row has a label."""
+    return not labels.missing.all() if isinstance(labels, NameColumn) else any(label is not None for label in labels)
 
 
 def flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:

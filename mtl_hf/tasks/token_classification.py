@@ -6,19 +6,23 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..config import RunConfig, Task, option
 from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, bio_spans, is_span_scheme
 from ..statistics import LabelCounts, macro_f1, micro_f1, precision, ratio, recall
+from .arrow_columns import column_of
 from .column import MAX_LABELS, Candidate, Column
 from .measures import cross_entropies, equal, per_label, undefined, with_cross_entropy
+from .name_column import NameColumn
 from .names import (
     are_numbers,
     declared_labels,
     feature_names,
+    label_column,
     listed,
-    lists_of_names,
     most_common,
+    name_reader,
     report_unknown,
     vocabulary,
 )
@@ -33,7 +37,6 @@ from .task_type import (
     TaskType,
     check_trainable,
     flat,
-    training_labels,
 )
 
 
@@ -67,18 +70,20 @@ class TokenClassification(TaskType):
 
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
-    ) -> dict[str, list[Any]]:
+    ) -> dict[str, Sequence[Any]]:
         """Lists of tags, None where a row has none, and None for a word without one."""
-        labels = {}
+        labels: dict[str, Sequence[Any]] = {}
         for split, rows in source.splits.items():
-            names = lists_of_names(name, spec, source, split, list(rows[spec.label]))
-            for row, (words, tags) in enumerate(zip(rows[source.columns[0]], names, strict=True)):
-                if tags is not None and len(tags) != len(words):
-                    raise ValueError(
-                        f"`tasks.{name}`: {source.where(split, row)} has {len(words)} words in {source.columns[0]!r}"
-                        f" but {len(tags)} labels in {spec.label!r}."
-                    )
-            labels[split] = names
+            column = label_column(name, spec, source, split, lists=True)
+            tags = column.rename(name_reader(name, spec, source, split))
+            num_words = pc.list_value_length(column_of(rows, source.columns[0])).to_numpy()
+            wrong = np.flatnonzero(~tags.missing & (tags.lengths != num_words))
+            for row in wrong[:1].tolist():
+                raise ValueError(
+                    f"`tasks.{name}`: {source.where(split, row)} has {num_words[row]} words in {source.columns[0]!r}"
+                    f" but {tags.lengths[row]} labels in {spec.label!r}."
+                )
+            labels[split] = tags
         return labels
 
     def build(
@@ -107,7 +112,7 @@ class TokenClassification(TaskType):
                              " spans: leave them out.")  # fmt: skip
         task = TaskData(name, spec, labels, form, spans, declared)
         if not spans and not given:
-            report_word_labels(task, training_labels(name, sources))
+            report_word_labels(task, sources)
         for source in sources:
             for split in source.splits if source.name in schemes else ():
                 check_bio(task, source, split, may_grow=split == "train" and not given)
@@ -130,11 +135,11 @@ class TokenClassification(TaskType):
         self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
     ) -> Sequence[Any]:
         """The id of each tag."""
-        ids = task.ids | {None: IGNORE_INDEX}
-        return [
-            [IGNORE_INDEX] * len(starts) if tags is None else [ids.get(tag, IGNORE_INDEX) for tag in tags]
-            for tags, starts in zip(gold, encoded["word_starts"], strict=True)
-        ]
+        labels = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
+        lengths = np.fromiter(map(len, encoded["word_starts"]), dtype=np.int64, count=len(labels))
+        ids = np.full(lengths.sum(), IGNORE_INDEX, dtype=np.int32)
+        ids[np.repeat(~labels.missing, lengths)] = labels.ids(task.ids, IGNORE_INDEX)
+        return pa.ListArray.from_arrays(np.append(0, np.cumsum(lengths)).astype(np.int32), ids)
 
     def collate(
         self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]

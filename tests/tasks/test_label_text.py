@@ -10,18 +10,19 @@ from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.sources import load_sources
 from mtl_hf.tasks import TaskData
 from mtl_hf.tasks.label_text import as_number, find_name, report_similar_labels, tidy_labels
+from mtl_hf.tasks.name_column import NameColumn
 
 
 def test_spaces_around_labels_are_removed_and_said(caplog: pytest.LogCaptureFixture) -> None:
-    values = ["sport ", " news", "a b", None, " ", "", 5, ["x ", "y"]]
+    values = NameColumn.of([["sport "], [" news"], ["a b"], None, [" "], [""], [5], ["x ", "y"]])
     tidied = tidy_labels("topic", values, lambda row: f"row {row + 1}")
-    assert tidied == ["sport", "news", "a b", None, None, None, 5, ["x", "y"]]
+    assert tidied == [["sport"], ["news"], ["a b"], None, [None], [None], [5], ["x", "y"]]
     assert caplog.messages == [
         "Task topic: the spaces around 4 labels are removed (the first: 'sport ' in row 1).",
         "Task topic: 1 labels are empty text and count as missing (the first: row 6).",
     ]
     caplog.clear()
-    assert tidy_labels("topic", ["a", None], str) == ["a", None]
+    assert tidy_labels("topic", NameColumn.of([["a"], None]), str) == [["a"], None]
     assert caplog.messages == []
 
 

@@ -26,7 +26,7 @@ def draw_rows(seed: int) -> Rows:
 
 def read(rows: Rows) -> NameColumn:
     features = datasets.Features({"tags": datasets.List(datasets.Value("string"))})
-    column = NameColumn.read(datasets.Dataset.from_dict({"tags": rows}, features), "tags")
+    column = NameColumn.read(datasets.Dataset.from_dict({"tags": rows}, features), "tags", lists=True)
     assert column is not None
     return column
 
@@ -119,7 +119,9 @@ def test_pairs_are_those_of_neighbours_in_a_row(seed: int) -> None:
     ],
 )
 def test_types_of_items(feature: Any, values: Any) -> None:
-    column = NameColumn.read(datasets.Dataset.from_dict({"x": values}, datasets.Features({"x": feature})), "x")
+    column = NameColumn.read(
+        datasets.Dataset.from_dict({"x": values}, datasets.Features({"x": feature})), "x", lists=True
+    )
     assert column is not None
     assert repr(list(column)) == repr(values)
 
@@ -127,4 +129,24 @@ def test_types_of_items(feature: Any, values: Any) -> None:
 @pytest.mark.parametrize("feature", [datasets.Value("string"), datasets.Json(), datasets.List(datasets.Json())])
 def test_other_columns_are_not_read(feature: Any) -> None:
     rows = datasets.Dataset.from_dict({"x": [None, None]}, datasets.Features({"x": feature}))
-    assert NameColumn.read(rows, "x") is None
+    assert NameColumn.read(rows, "x", lists=True) is None
+
+
+def test_one_label_a_row() -> None:
+    rows = datasets.Dataset.from_dict({"x": ["b", None, "a", "b"], "y": [["a"], [], None, ["b"]]})
+    column = NameColumn.read(rows.select([3, 2, 1]), "x", lists=False)
+    assert column is not None
+    assert column.items == ["b", "a", None]
+    assert column.rename(lambda name, row: (name, row)).items == [("b", 0), ("a", 1), None]
+    assert NameColumn.read(rows, "y", lists=False) is None
+    assert NameColumn.read(rows, "x", lists=True) is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_sets_are_sorted(seed: int) -> None:
+    rows = [None if tags is None else [tag for tag in tags if tag] for tags in draw_rows(seed)]
+    assert read(rows).sets() == [None if tags is None else sorted(set(tags)) for tags in rows]
+
+
+def test_equal_values_of_different_types_are_different_labels() -> None:
+    assert repr(list(NameColumn.of([[1, True, 1.0, "1"], [True]]))) == "[[1, True, 1.0, '1'], [True]]"

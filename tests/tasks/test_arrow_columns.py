@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.tasks.columns` against the same found row by row."""
+"""Tests of `mtl_hf.tasks.arrow_columns` against the same found row by row."""
 
 import random
 import sys
@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from mtl_hf.data.sources import has_text
-from mtl_hf.tasks.columns import blank_rows, column_of, join_words, values_of
+from mtl_hf.tasks.arrow_columns import blank_rows, column_of, join_words, values_of
 
 PARTS = ["", " ", "\u00a0", "\u3000\t", "\x1f", "\u200b", "a", " b ", None]
 
