@@ -275,13 +275,19 @@ def _plain_number(cell: str, decimal: str, thousands: str | None) -> str:
 
 def _one_type(name: str, values: list[list[Any]], files: Sequence[FileRows]) -> tuple[list[list[Any]], Any, str | None]:
     """A column of JSON with its type, and a note where values were changed to have one."""
-    kinds = collections.Counter(map(type, itertools.chain.from_iterable(values)))
-    del kinds[type(None)]
+    flat = itertools.chain.from_iterable
+    kinds = _count_types(lambda: flat(values))
     if set(kinds) == {list}:
-        items = collections.Counter(type(item) for held in values for value in held for item in value or ())
-        del items[type(None)]
-        return _typed(name, values, files, items, in_lists=True)
+        return _typed(name, values, files, _count_types(lambda: flat(filter(None, flat(values)))), in_lists=True)
     return _typed(name, values, files, kinds, in_lists=False)
+
+
+def _count_types(values: Callable[[], Iterable[Any]]) -> collections.Counter[type]:
+    """How many of some values have which type, None left out; of a single type only that it is there."""
+    kinds = set(map(type, values())) - {type(None)}
+    counts = collections.Counter(kinds if len(kinds) < 2 else map(type, values()))
+    del counts[type(None)]
+    return counts
 
 
 def _typed(

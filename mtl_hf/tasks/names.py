@@ -176,7 +176,7 @@ def use_known_names(name: str, sources: Sequence[SourceData], names: Sequence[st
     others = [(source, split) for source in sources for split in source.splits if split != "train"]
     for source, split in [*training, *others]:
         labels = source.gold[split][name]
-        found = {label: find_name(label, known) for label in labels if label is not None}
+        found = {label: find_name(label, known) for label in count_names(labels)}
         if changed := {label: other for label, other in found.items() if label != other}:
             source.gold[split][name] = [changed.get(label, label) for label in labels]
             shown = ", ".join(f"{label} as {other}" for label, other in sorted(changed.items())[:5])
@@ -195,9 +195,13 @@ def count_names(labels: Iterable[Any]) -> Mapping[str, int]:
     """Name → how often it occurs in labels, in the order in which names first do."""
     if isinstance(labels, NameColumn):
         return labels.counts()
-    return collections.Counter(
-        tag for label in labels for tag in ([label] if isinstance(label, str) else label or ()) if tag is not None
-    )
+    labels = list(labels)
+    try:
+        counts = collections.Counter(labels)
+    except TypeError:  # lists
+        return NameColumn.of(labels).counts()
+    del counts[None]
+    return counts
 
 
 def are_numbers(labels: Iterable[str]) -> bool:

@@ -197,8 +197,12 @@ def _convert(
 ) -> list[str]:
     """Convert tags to BIO in place, which the tag before each decides, and return those that continue nothing."""
     tags = tags_of(name, source, split)
-    source.gold[split][name] = tags.map_pairs(lambda before, tag: to_bio([before, tag], scheme, types)[0][1])
-    items = tags.items_of_pairs(lambda before, tag: 1 in to_bio([before, tag], scheme, types)[1])
+
+    def change(before: str | None, tag: str | None) -> tuple[str | None, bool]:
+        (_, converted), strays = to_bio([before, tag], scheme, types)
+        return converted, 1 in strays
+
+    source.gold[split][name], items = tags.map_pairs(change)
     _report_strays(name, bio, source, split, tags, items)
     return [tags.names[code] for code in tags.codes[items].tolist()]
 

@@ -91,19 +91,28 @@ def test_pairs_are_those_of_neighbours_in_a_row(seed: int) -> None:
     column = read(rows)
     expected = collections.Counter(pair for tags in rows if tags for pair in itertools.pairwise([None, *tags, None]))
     assert column.pairs() == expected
-    changed = column.map_pairs(lambda before, own: None if own is None else f"{before}>{own}")
+
+    def change(before: str | None, own: str | None) -> tuple[str | None, bool]:
+        return own and f"{before}>{own}", own == "I-x" and before in (None, "O")
+
+    changed, chosen = column.map_pairs(change)
+    found = [[change(*pair) for pair in itertools.pairwise([None, *(tags or ())])] for tags in rows]
     assert changed == [
-        None if tags is None else [own and f"{before}>{own}" for before, own in itertools.pairwise([None, *tags])]
-        for tags in rows
+        None if tags is None else [name for name, _ in row] for tags, row in zip(rows, found, strict=True)
     ]
-    neighbours = [
-        (row, place)
-        for row, tags in enumerate(rows)
-        for place, (before, own) in enumerate(itertools.pairwise([None, *(tags or ())]))
-        if (before, own) in (("O", "I-x"), (None, "I-x"))
-    ]
-    chosen = column.items_of_pairs(lambda before, own: own == "I-x" and before in (None, "O"))
-    assert [column.place(item) for item in chosen] == neighbours
+    expected_places = [(row, place) for row, one in enumerate(found) for place, (_, yes) in enumerate(one) if yes]
+    assert [column.place(item) for item in chosen] == expected_places
+
+
+def test_many_distinct_labels_have_pairs_too() -> None:
+    rows: Rows = [[str(number), str(number + 1), None] for number in range(1200)]
+    column = NameColumn.of(rows)
+    assert column.pairs() == collections.Counter(
+        pair for tags in rows if tags for pair in itertools.pairwise([None, *tags, None])
+    )
+    changed, chosen = column.map_pairs(lambda before, own: (own, before == "7"))
+    assert changed == rows
+    assert [column.place(item) for item in chosen] == [(6, 2), (7, 1)]
 
 
 @pytest.mark.parametrize(
