@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..modeling.tags import IGNORE_INDEX
 from ..tasks import TaskData
+from ..tasks.arrow_columns import column_of
 from ..tasks.masking import FIXED_DRAW, Masking
 from ..tasks.task_type import flat, task_type
 from .row_states import RowStates
@@ -178,7 +179,7 @@ class Collator:
 
 def row_lengths(rows: datasets.Dataset) -> np.ndarray:
     """Token length of each encoded row, read from Arrow's offsets."""
-    return pc.list_value_length(rows.with_format("arrow")[:]["input_ids"]).to_numpy()
+    return pc.list_value_length(column_of(rows, "input_ids")).to_numpy()
 
 
 def fingerprint(rows: datasets.Dataset) -> str:

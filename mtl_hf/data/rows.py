@@ -26,7 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from ..modeling.encoding import SEGMENTED, encode
 from ..modeling.tags import NO_TOKEN, bio_spans
 from ..tasks import SourceData, TaskData
-from ..tasks.arrow_columns import column_of
+from ..tasks.arrow_columns import column_of, table_of
 from ..tasks.source_data import join_columns
 from ..tasks.task_type import flat
 from .collator import LABEL_PREFIX
@@ -38,6 +38,7 @@ INTEGERS = datasets.List(datasets.Value("int32"))
 _BATCH = 1000  # rows that are encoded at once
 _ENCODING_VERSION = 3  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
 
+_SCHEMAS: dict[str, pa.Schema] = {}  # features as they are printed → their schema
 # Tokenizer → its size, and what decides its output.
 _STATES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()
 
@@ -95,11 +96,10 @@ def encode_rows(
     if offsets:
         features["offsets"] = datasets.List(INTEGERS)
     features |= {LABEL_PREFIX + name: task.kind.feature() for name, task in labelled.items()}
-    schema = datasets.Features(features).arrow_schema
     gold = source.gold[split]
     rows = source.splits[split]
 
-    def encode_batches() -> Iterator[pa.RecordBatch]:
+    def encode_batches(schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         columns = [column_of(rows, column) for column in source.columns]
         with tqdm(total=len(rows), unit=" rows", desc=f"Encoding {source.name} {split}") as bar:
             for begin in range(0, len(rows), _BATCH):
@@ -122,12 +122,14 @@ def encode_rows(
     )  # fmt: skip
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
     if not rows.cache_files or not datasets.is_caching_enabled():
-        table = pa.Table.from_batches(encode_batches(), schema)
+        schema = _schema(features)
+        table = pa.Table.from_batches(encode_batches(schema), schema)
         return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint)
     path = Path(rows.cache_files[0]["filename"]).with_name(f"cache-{fingerprint}.arrow")
 
     def encode_all() -> datasets.Dataset:
-        write_rows(path, schema, encode_batches())
+        schema = _schema(features)
+        write_rows(path, schema, encode_batches(schema))
         return open_rows(path, fingerprint)
 
     return read_cached(
@@ -136,6 +138,14 @@ def encode_rows(
         encode_all,
         f"Source {source.name}, {split}: the encoded rows that are cached in {path.parent}",
     )
+
+
+def _schema(features: Mapping[str, Any]) -> pa.Schema:
+    """The Arrow schema of features, which `datasets` finds in a millisecond: long for each of hundreds of sources."""
+    key = repr(features)
+    if key not in _SCHEMAS:
+        _SCHEMAS[key] = datasets.Features(features).arrow_schema
+    return _SCHEMAS[key]
 
 
 def _as_arrow(values: Any, kind: pa.DataType) -> pa.Array:
@@ -168,9 +178,9 @@ def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, T
     """
     readers = {name: task for name, task in tasks.items() if source in task.config.sources}
     useful = np.zeros(len(encoded), dtype=bool)
-    rows = encoded.with_format("arrow")
+    whole = table_of(encoded)
     for begin in range(0, len(encoded), 1000):
-        table = rows[begin : begin + 1000]
+        table = whole.slice(begin, 1000)
         lengths = pc.list_value_length(table["input_ids"]).to_numpy()
         for name, task in readers.items():
             labels = table[LABEL_PREFIX + name]

@@ -28,7 +28,7 @@ import numpy as np
 from ..config import RunConfig, Source, nearest, resolve_path, typed
 from ..findings import Finding, for_each, report
 from ..tasks import SourceData, task_type
-from ..tasks.arrow_columns import blank_rows, column_of, values_of
+from ..tasks.arrow_columns import blank_rows, column_of, feature_of, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_keys
@@ -467,7 +467,7 @@ def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where
     forms = set()
     for split, rows in splits.items():
         for column in columns:
-            feature = rows.features[column]
+            feature = feature_of(rows, column)
             inner = getattr(feature, "feature", None)
             if getattr(feature, "dtype", None) in ("string", "large_string", "null"):
                 forms.add("string")

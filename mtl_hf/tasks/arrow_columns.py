@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     import datasets
 
 
+def feature_of(rows: "datasets.Dataset", name: str) -> Any:
+    """The feature of a column. `rows.features` copies those of all columns."""
+    return rows.info.features[name]
+
+
+def table_of(rows: "datasets.Dataset") -> pa.Table:
+    """All columns, in the order of the rows."""
+    table = rows.data.table
+    return table if rows._indices is None else table.take(rows._indices.column(0))
+
+
 def column_of(rows: "datasets.Dataset", name: str) -> pa.ChunkedArray:
     """A column in the order of the rows, without what `select` left out."""
     column = rows.data.column(name)
@@ -18,7 +29,7 @@ def column_of(rows: "datasets.Dataset", name: str) -> pa.ChunkedArray:
 
 def values_of(rows: "datasets.Dataset", name: str) -> list[Any]:
     """A column as a list of Python values, as `list(rows[name])`."""
-    if type(rows.features[name]).__name__ in ("Value", "ClassLabel", "List"):
+    if type(feature_of(rows, name)).__name__ in ("Value", "ClassLabel", "List"):
         return column_of(rows, name).to_pylist()
     return list(rows[name])  # features that have to be decoded
 

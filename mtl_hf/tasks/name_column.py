@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import pyarrow.compute as pc
 
-from .arrow_columns import column_of
+from .arrow_columns import column_of, feature_of
 
 if TYPE_CHECKING:
     import datasets
@@ -36,7 +36,7 @@ class NameColumn(Sequence[Any]):
     @classmethod
     def read(cls, rows: "datasets.Dataset", column: str, *, lists: bool) -> "NameColumn | None":
         """A column of plain values, or of lists of them; None where it holds something else."""
-        feature = rows.features[column]
+        feature = feature_of(rows, column)
         plain = ("Value", "ClassLabel")  # of `datasets`, which is slow to import
         if lists and type(feature).__name__ in ("List", "LargeList"):
             feature = feature.feature

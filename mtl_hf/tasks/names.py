@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..config import Task
-from .arrow_columns import values_of
+from .arrow_columns import feature_of, values_of
 from .label_text import find_name
 from .name_column import NameColumn
 from .source_data import SourceData
@@ -44,7 +44,7 @@ def name_reader(
         split: Its split.
         hint: What to say of a value that is no label.
     """
-    class_label = find_class_label(source.splits[split].features[spec.label])
+    class_label = find_class_label(feature_of(source.splits[split], str(spec.label)))
     renamed = spec.labels if isinstance(spec.labels, dict) else None
 
     def to_name(value: Any, row: int) -> str | None:
@@ -109,7 +109,7 @@ def declared_labels(spec: Task) -> list[str] | None:
 
 def feature_names(source: SourceData, column: str | None) -> list[str]:
     """The names that the features of a source's label column declare."""
-    found = [find_class_label(rows.features[column]) for rows in source.splits.values()]
+    found = [find_class_label(feature_of(rows, str(column))) for rows in source.splits.values()]
     return [name for class_label in found if class_label is not None for name in class_label.names]
 
 

@@ -1,6 +1,7 @@
 """Tags of words that write spans: their scheme found, checked and converted to BIO, and what is odd about them said."""
 
 import collections
+import functools
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
@@ -198,13 +199,19 @@ def _convert(
     """Convert tags to BIO in place, which the tag before each decides, and return those that continue nothing."""
     tags = tags_of(name, source, split)
 
-    def change(before: str | None, tag: str | None) -> tuple[str | None, bool]:
-        (_, converted), strays = to_bio([before, tag], scheme, types)
-        return converted, 1 in strays
-
-    source.gold[split][name], items = tags.map_pairs(change)
+    renamed = tuple((types or {}).items())
+    source.gold[split][name], items = tags.map_pairs(lambda before, tag: _second_to_bio(before, tag, scheme, renamed))
     _report_strays(name, bio, source, split, tags, items)
     return [tags.names[code] for code in tags.codes[items].tolist()]
+
+
+@functools.lru_cache(maxsize=100_000)  # all sources have the same few pairs
+def _second_to_bio(
+    before: str | None, tag: str | None, scheme: Scheme, types: tuple[tuple[str, str], ...]
+) -> tuple[str | None, bool]:
+    """What the second of two tags becomes in BIO, and whether it continues nothing though it should."""
+    (_, converted), strays = to_bio([before, tag], scheme, dict(types))
+    return converted, 1 in strays
 
 
 def _report_strays(name: str, choice: str, source: SourceData, split: str, tags: NameColumn, items: np.ndarray) -> None:

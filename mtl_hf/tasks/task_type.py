@@ -63,7 +63,7 @@ class TaskData:
         """Its task type."""
         return TASK_TYPES[self.config.type]
 
-    @property
+    @functools.cached_property
     def options(self) -> Any:
         """The options of its type, as the config has them."""
         return self.kind.read_options(self.name, self.config)
