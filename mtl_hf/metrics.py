@@ -2,8 +2,9 @@
 
 Notable: predictions become label *names* and are compared with the names in the rows, so a label that training never
 saw, a word cut at `max_length` and a word that the tokenizer lost (predicted None) count as the errors they are. The
-metrics are `evaluate.Metric` subclasses that need no network; any other metric of `evaluate` can be added by name.
-Numbers are fractions; every score can come with a bootstrap interval over rows and a majority baseline.
+metrics of each task type are statistics over rows (`statistics.py`), from which both a number and its bootstrap
+interval come; any metric of `evaluate` can be added by name. Numbers are fractions; every score can come with an
+interval and a majority baseline.
 """
 
 import collections
@@ -16,67 +17,78 @@ import datasets
 import evaluate
 import numpy as np
 import scipy.special
-import scipy.stats
 
+from . import statistics
 from .config import nearest
 from .data.labels import TASK_TYPES, TaskData, are_numbers
 from .modeling.answers import bio_spans
 from .modeling.encoding import NO_TOKEN
+from .statistics import LabelCounts
 
 logger = logging.getLogger(__name__)
 
 LOSS_LIKE = ("cross_entropy", "mse", "perplexity")  # smaller is better: no part of the score unless weighted
-NUM_RESAMPLES = 1000
+MAX_CONFUSION = 100  # labels of a confusion matrix that is written
 
 
 # ---- the metrics ----
 
 
-class Classification(evaluate.Metric):
+Measured = tuple[dict[str, statistics.Metric], dict[str, Any]]  # our metrics, and what else is told of a task
+
+
+class _Metric(evaluate.Metric):
+    """A metric of `evaluate` whose numbers are those of statistics over rows."""
+
+    @staticmethod
+    def measure(predicted: Any, gold: Any) -> Measured:
+        """Predictions and labels of rows → the metrics of these rows, by name, and details for `metrics.json`."""
+        raise NotImplementedError
+
+    def _compute(self, predictions: Any, references: Any, **options: Any) -> dict[str, Any]:
+        metrics, details = self.measure(predictions, references, **options)
+        return {name: metric.number() for name, metric in metrics.items()} | details
+
+
+class Classification(_Metric):
     """Accuracy, macro and micro F1 and Matthews' coefficient of label names."""
 
     def _info(self) -> evaluate.MetricInfo:
         return _info(datasets.Value("string"), "One label name a row.")
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        if not references:
-            return dict.fromkeys(("accuracy", "macro_f1", "micro_f1", "matthews"), float("nan"))
-        # One table of counts, where each of four functions of sklearn would check and count the labels anew.
-        cells, _, num_labels = _cells([list(zip(predictions, references, strict=True))])
-        confusion = _confusion(cells, np.ones(len(cells)), num_labels)[:, :-1]
-        accuracy = float(np.trace(confusion) / len(references))
+    @staticmethod
+    def measure(predicted: Sequence[str], gold: Sequence[str]) -> Measured:
+        """One name a row."""
+        counts = LabelCounts.of_items([[name] for name in predicted], [[name] for name in gold])
+        accuracy = statistics.mean(_equal(predicted, gold))
         return {
             "accuracy": accuracy,
-            "macro_f1": macro_f1(confusion),
+            "macro_f1": statistics.macro_f1(counts),
             "micro_f1": accuracy,  # of one label a row
-            "matthews": matthews(confusion),
-        }
+            "matthews": statistics.matthews(counts),
+        }, _label_details(counts) | _confusion(counts, predicted, gold)
 
 
-class MultiLabelClassification(evaluate.Metric):
+class MultiLabelClassification(_Metric):
     """Micro and macro F1 over labels, and the share of rows with exactly the right set, of sets of label names."""
 
     def _info(self) -> evaluate.MetricInfo:
         return _info(datasets.List(datasets.Value("string")), "A list of label names a row.")
 
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-        labels = sorted({label for row in [*predictions, *references] for label in row})
-        if not references:
-            return dict.fromkeys(("micro_f1", "macro_f1", "accuracy"), float("nan"))
-        if not labels:  # every set is empty, on both sides: all right, but nothing was found
-            return {"micro_f1": 0.0, "macro_f1": 0.0, "accuracy": 1.0}
-        gold = np.array([[label in row for label in labels] for row in references])
-        predicted = np.array([[label in row for label in labels] for row in predictions])
+    @staticmethod
+    def measure(predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> Measured:
+        """A list of names a row, in any order."""
+        sets = [[{(name,) for name in row} for row in rows] for rows in (predicted, gold)]
         # Not by sklearn, which takes sets of a single label for two classes.
-        right, either = (gold & predicted).sum(0), gold.sum(0) + predicted.sum(0)
+        counts = LabelCounts.of_sets(*sets)
         return {
-            "micro_f1": float(2 * right.sum() / either.sum()),
-            "macro_f1": float(np.mean(2 * right / either)),
-            "accuracy": float((gold == predicted).all(1).mean()),
-        }
+            "micro_f1": statistics.micro_f1(counts),
+            "macro_f1": statistics.macro_f1(counts),
+            "accuracy": statistics.mean(_equal(*sets)),
+        }, _label_details(counts)
 
 
-class SequenceLabelling(evaluate.Metric):
+class SequenceLabelling(_Metric):
     """Tags of words: precision, recall and F1 of entities, overall and per type, and accuracy over words.
 
     Entities are those of `bio_spans`, which reads tags as seqeval's default mode does. With `spans=False` (tags that
@@ -87,65 +99,48 @@ class SequenceLabelling(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         return _info(datasets.List(datasets.Value("string")), "A list of tags a row.")
 
-    def _compute(
-        self, predictions: list[list[str | None]], references: list[list[str]], spans: bool = True
-    ) -> dict[str, Any]:
-        pairs = [
-            (guess, tag)
-            for guesses, tags in zip(predictions, references, strict=True)
-            for guess, tag in zip(guesses, tags, strict=True)
-        ]
-        if not pairs:
+    @staticmethod
+    def measure(
+        predicted: Sequence[Sequence[str | None]], gold: Sequence[Sequence[str]], spans: bool = True
+    ) -> Measured:
+        """A list of tags a row."""
+        if not any(gold):
             names = ("f1", "precision", "recall", "accuracy") if spans else ("accuracy", "macro_f1")
-            return dict.fromkeys(names, float("nan"))
-        accuracy = sum(guess == tag for guess, tag in pairs) / len(pairs)
+            return _undefined(names, len(gold)), {}
+        right = [sum(_equal(*tags)) for tags in zip(predicted, gold, strict=True)]
+        accuracy = statistics.ratio(right, [len(tags) for tags in gold])
         if not spans:
-            cells, _, num_labels = _cells([pairs])
-            return {"accuracy": accuracy, "macro_f1": macro_f1(_confusion(cells, np.ones(len(cells)), num_labels))}
-        right: collections.Counter[str] = collections.Counter()
-        found, expected = right.copy(), right.copy()
-        for guesses, tags in zip(predictions, references, strict=True):
-            own, gold = set(bio_spans(guesses)), set(bio_spans(tags))
-            for counter, group in ((right, own & gold), (found, own), (expected, gold)):
-                counter.update(kind for kind, _, _ in group)
-        overall = _precision_recall_f1(right.total(), found.total(), expected.total())
-        return overall | {
+            counts = LabelCounts.of_items(predicted, gold)
+            return {"accuracy": accuracy, "macro_f1": statistics.macro_f1(counts)}, _label_details(counts)
+        counts = LabelCounts.of_sets(*([set(bio_spans(tags)) for tags in rows] for rows in (predicted, gold)))
+        return {
+            "f1": statistics.micro_f1(counts),
+            "precision": statistics.precision(counts),
+            "recall": statistics.recall(counts),
             "accuracy": accuracy,
-            "per_type": {
-                kind: _precision_recall_f1(right[kind], found[kind], expected[kind]) | {"support": expected[kind]}
-                for kind in sorted(found.keys() | expected.keys())
-            },
-        }
+        }, {"per_type": counts.by_label()}
 
 
-def _precision_recall_f1(right: int, found: int, expected: int) -> dict[str, float]:
-    """From counts; 0 where one is not defined."""
-    return {
-        "f1": 2 * right / max(1, found + expected),
-        "precision": right / max(1, found),
-        "recall": right / max(1, expected),
-    }
-
-
-class Regression(evaluate.Metric):
+class Regression(_Metric):
     """Pearson and Spearman correlation and the mean squared error."""
 
     def _info(self) -> evaluate.MetricInfo:
         return _info(datasets.Value("float64"), "One number a row.")
 
-    def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
-        if len(references) < 2:
-            return dict.fromkeys(("pearson", "spearman", "mse"), float("nan"))
-        constant = len(set(predictions)) == 1 or len(set(references)) == 1
+    @staticmethod
+    def measure(predicted: Sequence[float], gold: Sequence[float]) -> Measured:
+        """One number a row."""
+        if len(gold) < 2:
+            return _undefined(("pearson", "spearman", "mse"), len(gold)), {}
         return {
             # The correlation with a constant is not defined; a constant answer has learned nothing, so it counts 0.
-            "pearson": 0.0 if constant else float(scipy.stats.pearsonr(predictions, references).statistic),
-            "spearman": 0.0 if constant else float(scipy.stats.spearmanr(predictions, references).statistic),
-            "mse": float(np.mean(np.square(np.subtract(predictions, references)))),
-        }
+            "pearson": statistics.pearson(predicted, gold),
+            "spearman": statistics.spearman(predicted, gold),
+            "mse": statistics.mean(np.square(np.subtract(predicted, gold))),
+        }, {}
 
 
-class SentenceSimilarity(evaluate.Metric):
+class SentenceSimilarity(_Metric):
     """Spearman and Pearson correlation of cosines with scores.
 
     With `ranks=True` (pairs without scores; a prediction is the rank of a first text's own second text among the
@@ -155,17 +150,17 @@ class SentenceSimilarity(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         return _info(datasets.Value("float64"), "A cosine, or a rank, a row.")
 
-    def _compute(self, predictions: list[float], references: list[float], ranks: bool = False) -> dict[str, float]:
+    @staticmethod
+    def measure(predicted: Sequence[float], gold: Sequence[float], ranks: bool = False) -> Measured:
+        """A cosine, or a rank, a row."""
         if not ranks:
-            numbers = Regression._compute(self, predictions, references)
-            return {name: numbers[name] for name in ("spearman", "pearson")}
-        if not references:
-            return dict.fromkeys(("accuracy", "mrr"), float("nan"))
-        found = np.asarray(predictions, dtype=float)
-        return {"accuracy": float((found == 1).mean()), "mrr": float((1 / found).mean())}
+            metrics, _ = Regression.measure(predicted, gold)
+            return {name: metrics[name] for name in ("spearman", "pearson")}, {}
+        found = np.asarray(predicted, dtype=float)
+        return {"accuracy": statistics.mean(found == 1), "mrr": statistics.mean(1 / found)}, {}
 
 
-class MaskedLanguageModelling(evaluate.Metric):
+class MaskedLanguageModelling(_Metric):
     """Perplexity, accuracy and cross-entropy over masked tokens, of three numbers a row.
 
     A prediction is [sum of -log p over the row's masked tokens, how many of them are right], a reference their number.
@@ -176,11 +171,34 @@ class MaskedLanguageModelling(evaluate.Metric):
         found.features["references"] = datasets.Value("int64")
         return found
 
-    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
-        if not references:
-            return dict.fromkeys(("perplexity", "accuracy", "cross_entropy"), float("nan"))
-        loss, right = np.sum(predictions, axis=0) / sum(references)
-        return {"perplexity": float(np.exp(loss)), "accuracy": float(right), "cross_entropy": float(loss)}
+    @staticmethod
+    def measure(predicted: Sequence[Sequence[float]], gold: Sequence[int]) -> Measured:
+        """[sum of -log p, number right] and the number of masked tokens a row."""
+        loss, right = np.array(predicted, dtype=float).reshape(-1, 2).T
+        return {
+            "perplexity": statistics.exp_ratio(loss, gold),
+            "accuracy": statistics.ratio(right, gold),
+            "cross_entropy": statistics.ratio(loss, gold),
+        }, {}
+
+
+def _equal(predicted: Sequence[Any], gold: Sequence[Any]) -> list[bool]:
+    return [guess == label for guess, label in zip(predicted, gold, strict=True)]
+
+
+def _undefined(names: Sequence[str], num_rows: int) -> dict[str, statistics.Metric]:
+    """Metrics of rows with too little to score."""
+    return dict.fromkeys(names, statistics.mean(np.full(num_rows, np.nan)))
+
+
+def _label_details(counts: LabelCounts) -> dict[str, Any]:
+    return {"per_label": counts.by_label()} if counts.names else {}
+
+
+def _confusion(counts: LabelCounts, predicted: Sequence[str], gold: Sequence[str]) -> dict[str, Any]:
+    """The confusion matrix, of as many labels as a person can still read."""
+    few = 0 < len(counts.names) <= MAX_CONFUSION
+    return {"confusion": statistics.confusion(predicted, gold)} if few else {}
 
 
 def _info(feature: Any, inputs: str) -> evaluate.MetricInfo:
@@ -192,7 +210,7 @@ def _info(feature: Any, inputs: str) -> evaluate.MetricInfo:
     )
 
 
-METRICS: dict[str, type[evaluate.Metric]] = {
+METRICS: dict[str, type[_Metric]] = {
     "sequence_classification": Classification,
     "multi_label_classification": MultiLabelClassification,
     "regression": Regression,
@@ -305,13 +323,15 @@ class Answers:
         rows: Which rows, (n,).
         predicted: Names, lists of names or numbers; of masked language modelling [sum of -log p, number right].
         gold: The same from the rows; of masked language modelling the number of masked tokens.
-        losses: Cross-entropy of every labelled item with a known label (row or word).
+        losses: Cross-entropy of every labelled item with a known label (row or word), row after row.
+        num_losses: How many of them each row has, (n,).
     """
 
     rows: np.ndarray
     predicted: list[Any] = field(default_factory=list)
     gold: list[Any] = field(default_factory=list)
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    num_losses: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
 
     @property
     def correct(self) -> np.ndarray:
@@ -324,6 +344,7 @@ class Answers:
             self.predicted + other.predicted,
             self.gold + other.gold,
             np.concatenate([self.losses, other.losses]),
+            np.concatenate([self.num_losses, other.num_losses]),
         )
 
 
@@ -362,14 +383,15 @@ def read_answers(
     if task.type == "sequence_classification":
         predicted = [task.labels[index] for index in logits[rows].argmax(-1)] if len(rows) else []
         ids = np.array([task.ids.get(label, -1) for label in known], dtype=int)
-        return Answers(rows, predicted, known, _cross_entropy(logits[rows][ids >= 0], ids[ids >= 0]))
+        scored = ids >= 0
+        return Answers(rows, predicted, known, _cross_entropy(logits[rows][scored], ids[scored]), scored.astype(int))
     if task.type == "multi_label_classification":
         positive = logits[rows] >= 0
         predicted_sets = [sorted(task.labels[index] for index in np.flatnonzero(row)) for row in positive]
         hot = np.array([[label in row for label in task.labels] for row in known]).reshape(len(rows), len(task.labels))
         scores = logits[rows].astype(np.float64)
         losses = (np.logaddexp(0, scores) - scores * hot).mean(1) if len(rows) else np.zeros(0)
-        return Answers(rows, predicted_sets, known, losses)
+        return Answers(rows, predicted_sets, known, losses, np.ones(len(rows), dtype=int))
     if word_starts is None:
         raise ValueError("token classification needs `word_starts`.")
     return _read_tags(task, rows, known, logits, [word_starts[row] for row in rows])
@@ -414,7 +436,8 @@ def _read_tags(
     flat_gold = [tag for row in gold for tag in row]
     ids = np.array([task.ids.get(tag, -1) if tag is not None else -1 for tag in flat_gold], dtype=int)
     scored = (ids >= 0) & (position != NO_TOKEN)
-    result = Answers(rows, losses=_cross_entropy(scores[scored], ids[scored]))
+    num_losses = np.bincount(np.repeat(np.arange(len(rows)), lengths)[scored], minlength=len(rows))
+    result = Answers(rows, losses=_cross_entropy(scores[scored], ids[scored]), num_losses=num_losses)
     ends = np.cumsum(lengths)
     for row, tags in enumerate(gold):
         words = slice(ends[row] - lengths[row], ends[row])
@@ -472,10 +495,11 @@ def score(
             }
         primary = _check_primary(task, numbers)
         numbers["primary"] = primary
-        ours = primary in metric_names(task) and primary != "cross_entropy" and not np.isnan(numbers[primary])
+        ours = primary in metric_names(task) and not np.isnan(numbers[primary])
         if intervals and len(together.rows) > 1 and ours:
             numbers["interval"] = interval(task, together)
-            if task.type != "masked_lm":  # whose most frequent token stands for a share of all tokens
+            # The most frequent token stands for a share of all tokens, and a constant answer has no cross-entropy.
+            if task.type != "masked_lm" and primary != "cross_entropy":
                 numbers["baseline"] = baseline(task, together)
         results["tasks"][name] = numbers
         weight = score_weight(task)
@@ -504,15 +528,35 @@ def score_weight(task: TaskData) -> float:
     return 0.0 if primary_metric(task) in LOSS_LIKE or not task.config.train else 1.0
 
 
+def measure(task: TaskData, answers: Answers) -> Measured:
+    """Our own metrics of a task, by name, as statistics over its rows; and the details that its type has.
+
+    Not by `compute` of `METRICS`, which writes everything into Arrow tables first.
+    """
+    metrics, details = METRICS[task.type].measure(answers.predicted, answers.gold, **_options(task))
+    if "cross_entropy" in metric_names(task) and "cross_entropy" not in metrics:
+        metrics["cross_entropy"] = _cross_entropy_of(answers)
+    return metrics, details
+
+
+def _cross_entropy_of(answers: Answers) -> statistics.Metric:
+    """The mean over all items that have one; not a number where answers come without (such as from a file)."""
+    num_rows = len(answers.rows)
+    if not len(answers.losses):
+        return _undefined(["cross_entropy"], num_rows)["cross_entropy"]
+    rows = np.repeat(np.arange(num_rows), answers.num_losses)
+    return statistics.ratio(np.bincount(rows, answers.losses, num_rows), answers.num_losses)
+
+
 def task_metrics(
     task: TaskData, answers: Answers, extra: Mapping[str, Callable[..., dict[str, Any]]] | None = None
 ) -> dict[str, Any]:
     """Every number of one task."""
     predicted, gold = answers.predicted, answers.gold
-    # Not `compute`, which writes everything into Arrow tables first: that takes longer than most of our metrics.
-    numbers: dict[str, Any] = METRICS[task.type](keep_in_memory=True)._compute(predicted, gold, **_options(task))
-    if "cross_entropy" in metric_names(task) and "cross_entropy" not in numbers:
-        numbers["cross_entropy"] = float(answers.losses.mean()) if len(answers.losses) else float("nan")
+    metrics, details = measure(task, answers)
+    numbers: dict[str, Any] = {name: metric.number() for name, metric in metrics.items()} | details
+    if "cross_entropy" in metrics and len(answers.losses):  # the same mean, but summed over items and not by row
+        numbers["cross_entropy"] = float(answers.losses.mean())
     if extra and task.type == "sequence_classification":  # metrics of `evaluate` want ids
         predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (predicted, gold))
     elif extra and task.type == "token_classification":  # and have no place for a word without an answer
@@ -555,9 +599,6 @@ def interval(
 ) -> list[float]:
     """Bootstrap interval (percentile, rows resampled) of a task's primary metric.
 
-    F1 over spans or label sets and accuracy are ratios of per-row counts, which makes a resample an addition; macro F1
-    and Matthews' coefficient come from a resample's confusion matrix; other metrics are computed anew on each.
-
     Args:
         task: The task.
         answers: Its answers; of several models (such as those of several seeds) the interval is that of their mean.
@@ -567,121 +608,11 @@ def interval(
             other seeds.
     """
     sides = [[side] if isinstance(side, Answers) else list(side) for side in (answers, against)]
-    everything = sides[0] + sides[1]
-    if any(not np.array_equal(found.rows, everything[0].rows) for found in everything):
+    if any(not np.array_equal(found.rows, sides[0][0].rows) for found in sides[0] + sides[1]):
         raise ValueError("`against` holds answers to other rows.")
-    weights = [sign / len(side) for sign, side in zip((1, -1), sides, strict=True) for _ in side]
-    parts = [_statistic(task, found) for found in everything]
-    by_counts = parts[0][2]
-    data = tuple(column for columns, _, _ in parts for column in columns) if by_counts else parts[0][0]
-
-    def weighted(*columns: np.ndarray, **axis: int) -> Any:
-        size = len(columns) // len(parts) if by_counts else 0
-        return sum(
-            weight * statistic(*(columns[place * size : (place + 1) * size] if by_counts else columns), **axis)
-            for place, (weight, (_, statistic, _)) in enumerate(zip(weights, parts, strict=True))
-        )
-
-    found = scipy.stats.bootstrap(
-        data, weighted, n_resamples=NUM_RESAMPLES, paired=by_counts, vectorized=by_counts, batch=100,
-        confidence_level=confidence, method="percentile", rng=np.random.default_rng(13),
-    ).confidence_interval  # fmt: skip
-    return [float(found.low), float(found.high)]
-
-
-def _statistic(task: TaskData, answers: Answers) -> tuple[tuple[np.ndarray, ...], Callable[..., Any], bool]:
-    """What to resample, the primary metric of a resample of it, and whether that is a ratio of sums of counts."""
     primary = primary_metric(task)
-    counts = _row_counts(task, answers, primary)
-    rows = np.arange(len(answers.rows))
-    if counts is not None:
-
-        def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> np.ndarray:
-            found = top.sum(axis) / np.maximum(bottom.sum(axis), 1)
-            return np.exp(found) if primary == "perplexity" else found
-
-        return counts, ratio, True
-    by_word = task.type == "token_classification" and primary == "macro_f1"
-    if by_word or task.type == "sequence_classification":
-        pairs = zip(answers.predicted, answers.gold, strict=True)
-        cells, lengths, num_labels = _cells(
-            [list(zip(*pair, strict=True)) for pair in pairs] if by_word else [[pair] for pair in pairs]
-        )
-
-        def from_confusion(index: np.ndarray) -> float:
-            times = np.repeat(np.bincount(index, minlength=len(rows)), lengths)
-            confusion = _confusion(cells, times, num_labels)
-            return macro_f1(confusion) if primary == "macro_f1" else matthews(confusion[:, :-1])
-
-        return (rows,), from_confusion, False
-    metric = METRICS[task.type]()
-    options = _options(task)
-
-    def recompute(index: np.ndarray) -> float:
-        chosen = Answers(answers.rows[index], [answers.predicted[i] for i in index], [answers.gold[i] for i in index])
-        return float(metric._compute(chosen.predicted, chosen.gold, **options).get(primary, np.nan))
-
-    return (rows,), recompute, False
-
-
-def _cells(rows: Sequence[Sequence[tuple[str | None, str]]]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pairs (predicted, gold) of each row → the cell of each pair in `_confusion`, pairs of each row, labels."""
-    names = dict.fromkeys(tag for row in rows for _, tag in row)
-    names |= dict.fromkeys(guess for row in rows for guess, _ in row if guess is not None)
-    ids = {name: index for index, name in enumerate(names)}
-    cells = [
-        ids[tag] * (len(ids) + 1) + (len(ids) if guess is None else ids[guess]) for row in rows for guess, tag in row
-    ]
-    return np.array(cells, dtype=int), np.array([len(row) for row in rows], dtype=int), len(ids)
-
-
-def _confusion(cells: np.ndarray, times: np.ndarray, num_labels: int) -> np.ndarray:
-    """Counts (gold, predicted) of shape (C, C + 1), the last column for no prediction.
-
-    Args:
-        cells: As `_cells` returns them.
-        times: How often each of them is counted.
-        num_labels: C.
-    """
-    counts = np.bincount(cells, weights=times, minlength=num_labels * (num_labels + 1))
-    return counts.reshape(num_labels, num_labels + 1)
-
-
-def macro_f1(confusion: np.ndarray) -> float:
-    """Mean F1 over the labels that occur, from counts (gold, predicted) of shape (C, C).
-
-    A further column, (C, C + 1), counts items without a prediction.
-    """
-    totals = confusion.sum(0)[: len(confusion)] + confusion.sum(1)
-    return float(np.mean(2 * np.diag(confusion)[totals > 0] / totals[totals > 0]))
-
-
-def matthews(confusion: np.ndarray) -> float:
-    """Matthews' coefficient from counts (gold, predicted) of shape (C, C); 0 where it is not defined."""
-    gold, predicted, total = confusion.sum(1).astype(float), confusion.sum(0).astype(float), confusion.sum()
-    scale = np.sqrt((total**2 - predicted @ predicted) * (total**2 - gold @ gold))
-    return float((np.trace(confusion) * total - gold @ predicted) / scale) if scale else 0.0
-
-
-def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndarray, np.ndarray] | None:
-    if task.type == "masked_lm":
-        sums = np.array(answers.predicted, dtype=float)
-        return sums[:, 1 if primary == "accuracy" else 0], np.array(answers.gold, dtype=float)
-    single = task.type == "sequence_classification"  # whose micro F1 is the accuracy
-    if (primary == "accuracy" and task.type != "token_classification") or (primary == "micro_f1" and single):
-        return answers.correct.astype(float), np.ones(len(answers.rows))
-    pairs = list(zip(answers.predicted, answers.gold, strict=True))
-    if primary == "accuracy":
-        right = [sum(p == g for p, g in zip(predicted, gold, strict=True)) for predicted, gold in pairs]
-        return np.array(right, dtype=float), np.array([len(gold) for _, gold in pairs], dtype=float)
-    if primary == "f1" and task.spans:
-        sets = [(set(bio_spans(predicted)), set(bio_spans(gold))) for predicted, gold in pairs]
-    elif primary == "micro_f1" and task.type == "multi_label_classification":
-        sets = [(set(predicted), set(gold)) for predicted, gold in pairs]
-    else:
-        return None
-    twice = np.array([2.0 * len(predicted & gold) for predicted, gold in sets])
-    return twice, np.array([float(len(predicted) + len(gold)) for predicted, gold in sets])
+    own, other = ([measure(task, found)[0][primary] for found in side] for side in sides)
+    return statistics.interval(own, other, confidence)
 
 
 def baseline(task: TaskData, answers: Answers) -> float:
@@ -698,8 +629,7 @@ def baseline(task: TaskData, answers: Answers) -> float:
         constant = [list(most)] * len(gold)
     else:
         constant = [collections.Counter(gold).most_common(1)[0][0]] * len(gold)
-    numbers = task_metrics(task, Answers(answers.rows, constant, gold))
-    return float(numbers.get(primary_metric(task), float("nan")))
+    return measure(task, Answers(answers.rows, constant, gold))[0][primary_metric(task)].number()
 
 
 def show_number(metric: str, value: float, sign: str = "", digits: int = 2) -> str:

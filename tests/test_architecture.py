@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "mtl_hf"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Reading order. A room imports only from rooms to its left.
 ROOMS = (
-    "modeling", "files", "config", "data", "metrics", "training",
+    "modeling", "files", "config", "data", "statistics", "metrics", "training",
     "evaluation", "inference", "hub", "run", "search", "cli",
 )  # fmt: skip
 # What a machine that loads a model from the Hub has; everything else would have to be installed there.

@@ -20,14 +20,12 @@ from mtl_hf.evaluation.report import scores_table
 from mtl_hf.metrics import (
     METRICS,
     Answers,
-    _row_counts,
     baseline,
     flatten,
     interval,
     load_metrics,
     logged_names,
-    macro_f1,
-    matthews,
+    measure,
     metric_names,
     own_ranks,
     primary_metric,
@@ -93,7 +91,7 @@ def test_classes_are_decoded_and_scored_by_name() -> None:
     assert numbers["matthews"] == pytest.approx(sklearn.metrics.matthews_corrcoef(known, predicted))
     losses = [slow_cross_entropy(logits[row].tolist(), labels.index(gold[row])) for row in rows]
     assert numbers["cross_entropy"] == pytest.approx(sum(losses) / len(rows), rel=1e-12)
-    assert set(numbers) == set(metric_names(task(CLASSES, labels)))
+    assert set(numbers) == {*metric_names(task(CLASSES, labels)), "per_label", "confusion"}
 
 
 def test_cross_entropy_is_exact_for_large_logits() -> None:
@@ -320,7 +318,7 @@ def test_words_without_an_answer_are_in_no_label_of_macro_f1() -> None:
     answers = Answers(np.arange(2), [["ADJ", None, "NOUN"], [None]], [["ADJ", "ADJ", "NOUN"], ["NOUN"]])
     numbers = task_metrics(one, answers)
     assert (numbers["accuracy"], numbers["macro_f1"]) == (2 / 4, pytest.approx((2 / 3 + 2 / 3) / 2))
-    assert _row_counts(one, answers, "accuracy")[0].tolist() == [2.0, 0.0]
+    assert measure(one, answers)[0]["accuracy"].columns[:, 0].tolist() == [2.0, 0.0]
 
 
 def test_a_row_with_a_lost_word_is_not_entirely_right() -> None:
@@ -456,12 +454,12 @@ def test_interval_of_accuracy_is_about_the_binomial_one(number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "metrics", [["f1"], ["accuracy"], ["recall"]], ids=["ratio of counts", "accuracy over words", "computed anew"]
+    "metrics", [["f1"], ["accuracy"], ["recall"]], ids=["ratio of counts", "accuracy over words", "recall"]
 )
 def test_interval_of_tags_holds_the_score_and_narrows_with_rows(
     metrics: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mtl_hf.metrics.NUM_RESAMPLES", 60)
+    monkeypatch.setattr("mtl_hf.statistics.NUM_RESAMPLES", 60)
     rng = np.random.default_rng(7)
     one = task(TAGS, BIO, metrics=metrics)
     widths = []
@@ -475,15 +473,86 @@ def test_interval_of_tags_holds_the_score_and_narrows_with_rows(
     assert widths[1] < 0.7 * widths[0]
 
 
-def test_interval_from_counts_is_that_of_the_metric_computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(8)
-    gold = [[BIO[tag] for tag in random_tags(rng, 5)] for _ in range(25)]
-    predicted = [[tag if rng.random() < 0.7 else "O" for tag in row] for row in gold]
-    found = Answers(np.arange(25), predicted, gold)
-    monkeypatch.setattr("mtl_hf.metrics.NUM_RESAMPLES", 200)
-    quick = interval(task(TAGS, BIO), found)
-    monkeypatch.setattr("mtl_hf.metrics._row_counts", lambda *_: None)
-    assert interval(task(TAGS, BIO), found) == pytest.approx(quick, abs=0.05)
+def drawn(answers: Answers, rows: np.ndarray) -> Answers:
+    """The answers to some rows, of which some may be drawn twice."""
+    losses = np.split(answers.losses, np.cumsum(answers.num_losses))
+    return Answers(
+        rows,
+        [answers.predicted[row] for row in rows],
+        [answers.gold[row] for row in rows],
+        np.concatenate([losses[row] for row in rows]) if len(answers.losses) else answers.losses,
+        answers.num_losses[rows] if len(answers.losses) else answers.num_losses,
+    )
+
+
+def computed_anew(one: TaskData, sides: Sequence[Answers], weights: Sequence[float], number: int) -> list[float]:
+    """The interval of weighted answers by scoring each of a number of resamples, with the same draws."""
+    values = []
+    for rows in np.random.default_rng(13).integers(len(sides[0].rows), size=(number, len(sides[0].rows))):
+        numbers = [task_metrics(one, drawn(side, rows))[primary_metric(one)] for side in sides]
+        values.append(sum(weight * value for weight, value in zip(weights, numbers, strict=True)))
+    return np.quantile(values, [0.025, 0.975]).tolist()
+
+
+def random_answers(kind: str, rng: np.random.Generator, number: int) -> tuple[TaskData, list[Answers]]:
+    """A task, and what two models answer to the same rows, some of which are wrong, lost or unknown to training."""
+    labels = {CLASSES: list("abc"), SETS: list("abc"), TAGS: BIO, "words": list("abc")}.get(kind, [])
+    one = (
+        pairs_task(scored=kind == PAIRS)
+        if kind in (PAIRS, "ranks")
+        else task(TAGS if kind == "words" else kind, labels)
+    )
+    lengths = rng.integers(1, 6, number)
+    known = [*labels, "new"]
+    gold = {
+        CLASSES: lambda: [str(label) for label in rng.choice(known, number)],
+        SETS: lambda: [[label for label in known if rng.random() < 0.3] for _ in range(number)],
+        TAGS: lambda: [[BIO[tag] for tag in random_tags(rng, length)] for length in lengths],
+        "words": lambda: [[str(tag) for tag in rng.choice(known, length)] for length in lengths],
+        "masked_lm": lambda: lengths.tolist(),
+        "ranks": lambda: [1.0] * number,
+    }.get(kind, lambda: np.round(rng.normal(size=number), 1).tolist())()
+    sides = []
+    for _ in range(2):
+        predicted: Any
+        num_losses = np.zeros(0, dtype=int)
+        if kind in (CLASSES, SETS):
+            predicted = [label if rng.random() < 0.6 else gold[0] for label in gold]
+            predicted = [label if label != "new" else "a" for label in predicted]
+            num_losses = np.minimum(1, np.arange(number))  # the first row's label is unknown to training
+        elif kind in (TAGS, "words"):
+            predicted = [[tag if rng.random() < 0.6 else None if rng.random() < 0.3 else labels[1] for tag in row]
+                         for row in gold]  # fmt: skip
+            num_losses = np.minimum(lengths - 1, 3)
+        elif kind == "masked_lm":
+            predicted = [[float(loss), int(rng.integers(words + 1))]
+                         for loss, words in zip(rng.gamma(2, size=number), gold, strict=True)]  # fmt: skip
+        elif kind == "ranks":
+            predicted = rng.integers(1, 5, number).astype(float).tolist()
+        else:
+            predicted = np.round(np.array(gold) + rng.normal(size=number), 1).tolist()
+        losses = rng.gamma(1, size=num_losses.sum())
+        sides.append(Answers(np.arange(number), predicted, gold, losses, num_losses))
+    return one, sides
+
+
+EVERY = [CLASSES, SETS, TAGS, "words", NUMBERS, "sentence_similarity", "ranks", "masked_lm"]
+
+
+@pytest.mark.parametrize("number", [5, 40])
+@pytest.mark.parametrize("kind", EVERY)
+def test_every_interval_is_that_of_the_metric_computed_anew(
+    kind: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtl_hf.statistics.NUM_RESAMPLES", 60)
+    one, (first, second) = random_answers(kind, np.random.default_rng(number), number)
+    for metric in metric_names(one):
+        one.config.metrics = [metric]
+        for sides, weights in (((first,), (1,)), ((first, second), (1, -1)), ((first, second, second), (0.5, 0.5, -1))):
+            own = [side for side, weight in zip(sides, weights, strict=True) if weight > 0]
+            other = [side for side, weight in zip(sides, weights, strict=True) if weight < 0]
+            expected = computed_anew(one, sides, weights, 60)
+            assert interval(one, own, against=other) == pytest.approx(expected, rel=1e-9, abs=1e-9), metric
 
 
 def test_interval_of_tags_that_are_no_spans_by_macro_f1(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,7 +560,7 @@ def test_interval_of_tags_that_are_no_spans_by_macro_f1(monkeypatch: pytest.Monk
     gold = [[str(tag) for tag in rng.choice(["A", "B"], 5)] for _ in range(25)]
     predicted = [[tag if rng.random() < 0.7 else "A" for tag in row] for row in gold]
     found, one = Answers(np.arange(25), predicted, gold), task(TAGS, ["A", "B"], metrics=["macro_f1"])
-    monkeypatch.setattr("mtl_hf.metrics.NUM_RESAMPLES", 200)
+    monkeypatch.setattr("mtl_hf.statistics.NUM_RESAMPLES", 200)
     low, high = interval(one, found)
     assert low < task_metrics(one, found)["macro_f1"] < high
 
@@ -637,21 +706,6 @@ def test_two_tasks_may_not_log_under_one_name() -> None:
     assert "a_accuracy" in logged_names({"a": tasks["a"]}, {})
 
 
-@pytest.mark.parametrize("labels", [2, 3, 7])
-def test_numbers_from_a_confusion_matrix_are_those_of_sklearn(labels: int) -> None:
-    rng = np.random.default_rng(labels)
-    for size in (1, 5, 200):
-        gold, predicted = rng.integers(labels, size=size), rng.integers(labels, size=size)
-        confusion = np.zeros((labels, labels), dtype=int)
-        for g, p in zip(gold, predicted, strict=True):
-            confusion[g, p] += 1
-        assert macro_f1(confusion) == pytest.approx(
-            sklearn.metrics.f1_score(gold, predicted, average="macro", zero_division=0)
-        )
-        if len({*gold, *predicted}) > 1:
-            assert matthews(confusion) == pytest.approx(sklearn.metrics.matthews_corrcoef(gold, predicted))
-
-
 # What is recomputed for each resample: one number, where our metrics compute all of theirs.
 REFERENCES: dict[str, Callable[[Any, Any], float]] = {
     "accuracy": sklearn.metrics.accuracy_score,
@@ -713,7 +767,7 @@ def test_numbers_of_sets_are_those_of_sklearn(num_labels: int) -> None:
 def test_the_interval_of_a_difference_draws_the_same_rows_for_both(
     metric: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mtl_hf.metrics.NUM_RESAMPLES", 150)
+    monkeypatch.setattr("mtl_hf.statistics.NUM_RESAMPLES", 150)
     rng = np.random.default_rng(9)
     kind = CLASSES if metric in ("accuracy", "macro_f1") else TAGS
     gold: Any = [[BIO[tag] for tag in random_tags(rng, 5)] for _ in range(60)]
