@@ -1,5 +1,6 @@
 """Tests of `mtl_hf.metrics` and the report, against computations of their own."""
 
+import json
 import math
 import random
 import sys
@@ -16,7 +17,7 @@ import sklearn.metrics
 
 from mtl_hf.config import Task
 from mtl_hf.data.labels import TaskData
-from mtl_hf.evaluation.report import scores_table
+from mtl_hf.evaluation.report import json_text, scores_table
 from mtl_hf.metrics import (
     METRICS,
     Answers,
@@ -34,6 +35,7 @@ from mtl_hf.metrics import (
     score_weight,
     task_metrics,
 )
+from mtl_hf.modeling.encoding import NO_TOKEN
 
 CLASSES = "sequence_classification"
 SETS = "multi_label_classification"
@@ -92,6 +94,42 @@ def test_classes_are_decoded_and_scored_by_name() -> None:
     losses = [slow_cross_entropy(logits[row].tolist(), labels.index(gold[row])) for row in rows]
     assert numbers["cross_entropy"] == pytest.approx(sum(losses) / len(rows), rel=1e-12)
     assert set(numbers) == {*metric_names(task(CLASSES, labels)), "per_label", "confusion"}
+
+
+def test_classes_are_scored_label_by_label() -> None:
+    gold, predicted = ["a", "b", "a", "new", "c"], ["a", "a", "b", "a", "c"]
+    numbers = task_metrics(task(CLASSES, "abcd"), Answers(np.arange(5), predicted, gold))
+    assert numbers["per_label"] == {
+        "a": {"f1": pytest.approx(2 / 5), "precision": pytest.approx(1 / 3), "recall": 0.5, "support": 2},
+        "b": {"f1": 0.0, "precision": 0.0, "recall": 0.0, "support": 1},
+        "c": {"f1": 1.0, "precision": 1.0, "recall": 1.0, "support": 1},
+        "new": {"f1": 0.0, "precision": 0.0, "recall": 0.0, "support": 1},
+    }
+    assert numbers["macro_f1"] == pytest.approx(np.mean([found["f1"] for found in numbers["per_label"].values()]))
+    assert numbers["confusion"] == {
+        "labels": ["a", "b", "c", "new"],
+        "matrix": [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0]],
+    }
+
+
+def test_sets_and_words_are_scored_label_by_label() -> None:
+    expected = {
+        "a": {"f1": pytest.approx(2 / 3), "precision": 1.0, "recall": 0.5, "support": 2},
+        "b": {"f1": 0.0, "precision": 0.0, "recall": 0.0, "support": 0},
+    }
+    sets = task_metrics(task(SETS, "abc"), Answers(np.arange(2), [["a", "b"], []], [["a"], ["a"]]))
+    words = task_metrics(task(TAGS, "abc"), Answers(np.arange(2), [["a", "b"], [None]], [["a", "a"], ["a"]]))
+    assert sets["per_label"] == expected
+    assert words["per_label"]["a"] == expected["a"] | {"recall": pytest.approx(1 / 3), "f1": 0.5, "support": 3}
+    assert "confusion" not in sets | words
+
+
+def test_a_confusion_matrix_that_nobody_could_read_is_left_out() -> None:
+    for number in (100, 101):
+        labels = [f"label {label}" for label in range(number)]
+        numbers = task_metrics(task(CLASSES, labels), Answers(np.arange(number), labels, labels))
+        assert ("confusion" in numbers) == (number == 100)
+        assert len(numbers["per_label"]) == number
 
 
 def test_cross_entropy_is_exact_for_large_logits() -> None:
@@ -588,6 +626,29 @@ def test_rows_with_tags_that_are_all_absent_have_a_baseline_that_is_no_number() 
     assert math.isnan(results["tasks"]["task"]["f1"])
 
 
+@pytest.mark.parametrize("kind", [CLASSES, SETS, TAGS])
+def test_cross_entropy_as_the_first_metric_has_an_interval_and_no_baseline(kind: str) -> None:
+    labels = BIO if kind == TAGS else list("abcde")
+    one = task(kind, labels, metrics=["cross_entropy"])
+    rng = np.random.default_rng(0)
+    gold: list[Any] = [[labels[tag] for tag in random_tags(rng, 3)] for _ in range(40)]
+    if kind != TAGS:
+        gold = [sorted({*row}) if kind == SETS else row[0] for row in gold]
+    gold[5] = None
+    gold[6] = "new" if kind == CLASSES else ["new"] * 3  # without a loss, but for sets
+    logits = rng.normal(size=(40, 3, 5) if kind == TAGS else (40, 5)).astype(np.float32)
+    answers = read_answers(one, gold, logits, [[0, 1, NO_TOKEN]] * 40)
+    assert answers.num_losses.sum() == len(answers.losses) > 30
+    results = score({"task": one}, {"only": {"task": answers}}, {"only": 40}, intervals=True)
+    numbers = results["tasks"]["task"]
+    assert measure(one, answers)[0]["cross_entropy"].number() == pytest.approx(numbers["cross_entropy"], rel=1e-12)
+    low, high = numbers["interval"]
+    assert low < numbers["cross_entropy"] < high
+    assert "baseline" not in numbers
+    twice = answers + Answers(answers.rows, answers.predicted, answers.gold, 2 * answers.losses, answers.num_losses)
+    assert measure(one, twice)[0]["cross_entropy"].number() == pytest.approx(1.5 * numbers["cross_entropy"])
+
+
 # Metrics of `evaluate`
 
 SCRIPT = """
@@ -679,6 +740,7 @@ def test_flat_names_of_plain_numbers() -> None:
     assert flat["eval_joint_s"] == 0.5
     assert all(isinstance(value, float) for value in flat.values())
     assert not any("primary" in key or "per_type" in key or "interval" in key for key in flat)
+    assert not any("per_label" in key or "confusion" in key for key in flat)
 
 
 def test_table_shows_each_number_once_times_100() -> None:
@@ -695,6 +757,15 @@ def test_table_shows_each_number_once_times_100() -> None:
     assert any(line.split() == ["mse", "0.2500"] for line in lines)
     assert lines[-2].split() == ["score", f"{100 * results['score']:.2f}"]
     assert lines[-1] == "(test rows: s 4)"
+
+
+def test_json_has_a_line_for_each_row_of_a_matrix() -> None:
+    value = {"é": {"labels": ["a", "b"], "matrix": [[1, 2], [3, 4]], "none": {}}, "rows": {"s": 3}, "x": None}
+    assert json_text(value).splitlines() == [
+        '{', '  "é": {', '    "labels": ["a", "b"],', '    "matrix": [', "      [1, 2],", "      [3, 4]", "    ],",
+        '    "none": {}', "  },", '  "rows": {"s": 3},', '  "x": null', "}",
+    ]  # fmt: skip
+    assert json.loads(json_text(value)) == value
 
 
 def test_two_tasks_may_not_log_under_one_name() -> None:

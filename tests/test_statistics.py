@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -56,6 +57,25 @@ def drawn(number: int, seed: int) -> np.ndarray:
     """(60, number), how often each row is drawn in each of 60 resamples, in which some rows are never drawn."""
     rows = np.random.default_rng(seed).integers(number, size=(60, number))
     return np.array([np.bincount(row, minlength=number) for row in rows], dtype=float)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs"),
+    [(macro_f1, partial(sklearn.metrics.f1_score, average="macro", zero_division=0)),
+     (micro_f1, partial(sklearn.metrics.f1_score, average="micro", zero_division=0)),
+     (matthews, sklearn.metrics.matthews_corrcoef)],
+    ids=["macro_f1", "micro_f1", "matthews"],
+)  # fmt: skip
+def test_resampled_counts_of_labels_are_those_of_sklearn(
+    own: Callable[..., Metric], theirs: Callable[..., float]
+) -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.integers(5, size=30)
+    predicted = np.where(rng.random(30) < 0.5, gold, rng.integers(6, size=30))  # of one label there is no gold
+    counts = drawn(30, 3)
+    resamples = [np.repeat(np.arange(30), times.astype(int)) for times in counts]
+    expected = [theirs(gold[rows], predicted[rows]) for rows in resamples]
+    np.testing.assert_allclose(own(counts_of(predicted, gold)).resampled(counts), expected, rtol=0, atol=1e-12)
 
 
 def correlation(of: Callable[..., object], first: np.ndarray, second: np.ndarray) -> float:

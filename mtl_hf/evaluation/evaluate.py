@@ -30,7 +30,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
 from .data_file import config_of_file
-from .report import folder_names, json_value, write_comparison
+from .report import folder_names, json_text, json_value, write_comparison
 from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
 from .saved_runs import check_saved_run, drop_metrics, log_data
 
@@ -389,7 +389,7 @@ def write_results(
 
     A word that never reached the encoder has null for its prediction.
     """
-    write_whole(folder / "metrics.json", json.dumps(json_value(results), indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "metrics.json", json_text(json_value(results)) + "\n")
     with whole_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
             lines: list[dict[str, Any]] = [
