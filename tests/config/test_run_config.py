@@ -51,7 +51,6 @@ def test_quotes_keep_text_text_where_the_field_takes_anything(tmp_path: Path) ->
         ("label: sentiment", "label: sentiment, train: false", r"`tasks\.sentiment\.train` is false, but no model"),
         ("encoder: some/encoder", "encoder: a, dropout: 1.0", r"`model\.dropout` is 1\.0; it is a share"),
         ("label: sentiment", "label: sentiment, label_smoothing: 2", r"`tasks\.sentiment\.label_smoothing` is 2\.0"),
-        ("label: sentiment", "label: sentiment, bio: fix", r"`tasks\.sentiment\.bio` is fix; valid are repair, refuse"),
         ("text: text", "text: text, batch_size: 0", r"`sources\.reviews\.batch_size` is 0; .* at least 1"),
         ("text: text", "text: text, batch_size: -8", r"`sources\.reviews\.batch_size` is -8"),
         ("source: reviews", "source: review",

@@ -33,6 +33,12 @@ def test_an_option_that_does_not_fit_is_refused_by_its_key(options: dict, expect
         check_settings(run)
 
 
+def test_a_value_of_an_option_that_is_not_valid_is_refused() -> None:
+    tags = {"tags": {"type": "token_classification", "source": "reviews", "label": "tags"}}
+    with pytest.raises(ValueError, match=r"`tasks\.tags\.bio` is fix; valid are repair, refuse"):
+        check_settings(RunConfig.load(minimal(tasks=tags), ["tasks.tags.bio=fix"]))
+
+
 def test_an_option_is_typed_as_its_field_says_and_written_back() -> None:
     run = RunConfig.load(minimal(tasks=similarity()), ["tasks.alike.score_range=[1, 5]", "tasks.alike.loss=cosine"])
     options = TASK_TYPES["sentence_similarity"].read_options("alike", run.tasks["alike"])
