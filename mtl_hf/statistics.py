@@ -128,19 +128,19 @@ class LabelCounts:
     def of_sets(cls, predicted: Iterable[set[Any]], gold: Iterable[set[Any]]) -> "LabelCounts":
         """Count sets of tuples, the first of each its label and the rest where it is (a span's first and last word)."""
         sides = list(zip(predicted, gold, strict=True))
-        names = sorted({item[0] for found, expected in sides for item in found | expected})
+        names = sorted({item[0] for pair in sides for items in pair for item in items})
         ids = {name: place for place, name in enumerate(names)}
 
-        def table(sets: Iterable[set[Any]]) -> scipy.sparse.csr_array:
-            pairs = [(row, ids[item[0]]) for row, items in enumerate(sets) for item in items]
-            rows, labels = np.array(pairs, dtype=int).reshape(-1, 2).T
-            return _table(rows, labels, (len(sides), len(names)))
+        def table(sets: Sequence[set[Any]]) -> scipy.sparse.csr_array:
+            rows = np.repeat(np.arange(len(sets)), [len(items) for items in sets])
+            labels = np.fromiter((ids[item[0]] for items in sets for item in items), dtype=int, count=len(rows))
+            return _table(rows, labels, (len(sets), len(names)))
 
         return cls(
             names,
-            table(found & expected for found, expected in sides),
-            table(found for found, _ in sides),
-            table(expected for _, expected in sides),
+            table([found & expected for found, expected in sides]),
+            table([found for found, _ in sides]),
+            table([expected for _, expected in sides]),
         )
 
     def by_label(self) -> dict[str, dict[str, float]]:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "mtl_hf"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Reading order. A room imports only from rooms to its left.
 ROOMS = (
-    "modeling", "files", "findings", "statistics", "config", "command", "tasks", "data", "metrics", "training",
+    "modeling", "files", "findings", "config", "statistics", "tasks", "command", "data", "metrics", "training",
     "saved", "evaluation", "inference", "hub", "run", "experiments", "cli",
 )  # fmt: skip
 # What a machine that loads a model from the Hub has; everything else would have to be installed there.

@@ -55,8 +55,16 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }  # fmt: skip
 TWO_TEXTS = ("pair", "scored", "ranked")
 METRICS = {
-    "sequence_classification": {"accuracy", "macro_f1", "micro_f1", "matthews", "cross_entropy"},
-    "multi_label_classification": {"micro_f1", "macro_f1", "accuracy", "cross_entropy"},
+    "sequence_classification": {
+        "accuracy",
+        "macro_f1",
+        "micro_f1",
+        "matthews",
+        "cross_entropy",
+        "per_label",
+        "confusion",
+    },
+    "multi_label_classification": {"micro_f1", "macro_f1", "accuracy", "cross_entropy", "per_label"},
     "regression": {"pearson", "spearman", "mse"},
     "token_classification": {"f1", "precision", "recall", "accuracy", "per_type", "cross_entropy"},
     "sentence_similarity": {"spearman", "pearson"},

@@ -34,7 +34,7 @@ from ..saved.runs import check_saved_run, drop_metrics, log_data
 from ..tasks import Answers, SourceData, TaskData
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
-from .report import folder_names, json_value, write_comparison
+from .report import folder_names, json_text, json_value, write_comparison
 
 logger = logging.getLogger(__name__)
 
@@ -372,7 +372,7 @@ def write_results(
 
     A word that never reached the encoder has null for its prediction.
     """
-    write_whole(folder / "metrics.json", json.dumps(json_value(results), indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "metrics.json", json_text(json_value(results)) + "\n")
     with whole_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
             lines: list[dict[str, Any]] = [

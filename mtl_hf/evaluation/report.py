@@ -157,7 +157,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
 
 def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
     """Write `comparison.json`, and `comparison.csv` with a line a number: of each model, task and metric."""
-    write_whole(folder / "comparison.json", json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / "comparison.json", json_text(comparison) + "\n")
     with whole_file(folder / "comparison.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["task", "metric", "model", "value", "difference", "low", "high"])
@@ -174,6 +174,23 @@ def json_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [json_value(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(value: Any, margin: str = "\n") -> str:
+    """The value as indented JSON, but a list or mapping of plain values (a row of a matrix) is on one line.
+
+    Args:
+        value: Of what JSON has.
+        margin: What each line begins with.
+    """
+    items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    if not any(isinstance(item, Mapping | list) for item in items):
+        return json.dumps(value, ensure_ascii=False)
+    lines = [json_text(item, margin + "  ") for item in items]
+    if isinstance(value, Mapping):
+        lines = [f"{json.dumps(key, ensure_ascii=False)}: {line}" for key, line in zip(value, lines, strict=True)]
+    opening, closing = "{}" if isinstance(value, Mapping) else "[]"
+    return opening + ",".join(f"{margin}  {line}" for line in lines) + margin + closing
 
 
 def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Iterator[list[Any]]:

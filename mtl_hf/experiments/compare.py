@@ -550,7 +550,8 @@ def _difference(numbers: Mapping[str, Any], base: Mapping[str, Any] | None, own:
         np.array_equal(answers.rows, other[0][1].rows) and answers.gold == other[0][1].gold
         for _, answers in [*own, *other]
     )  # fmt: skip
-    if numbers["bounded"] and base["bounded"] and same_rows:
+    kept = numbers["metric"] != "cross_entropy"  # which predictions.jsonl does not hold
+    if numbers["bounded"] and base["bounded"] and same_rows and kept:
         found["interval"] = interval(
             own[0][0], [answers for _, answers in own], against=[answers for _, answers in other]
         )

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import RunConfig, Task, option
+from ..modeling.tags import IGNORE_INDEX
 from ..statistics import exp_ratio, ratio
 from .masking import Masking, mask_units, masking_of
 from .source_data import SourceData
-from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType
+from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, flat
 
 
 @dataclass(kw_only=True)
@@ -99,8 +100,11 @@ class MaskedLanguageModelling(TaskType):
     def collate(
         self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels are what `hiding` hides."""
-        raise NotImplementedError
+        """Where a row can be masked, (B, T); the labels themselves are what `hiding` hides."""
+        values, lengths = flat(labels)
+        units = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        units[np.arange(shape[1]) < lengths[:, None]] = values
+        return units, units != IGNORE_INDEX
 
     # ---- scores ----
 

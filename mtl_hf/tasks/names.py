@@ -110,7 +110,7 @@ def declared_labels(spec: Task) -> list[str] | None:
 def feature_names(source: SourceData, column: str | None) -> list[str]:
     """The names that the features of a source's label column declare."""
     found = [find_class_label(feature_of(rows, str(column))) for rows in source.splits.values()]
-    return [name for class_label in found if class_label is not None for name in class_label.names]
+    return list(dict.fromkeys(name for class_label in found if class_label is not None for name in class_label.names))
 
 
 def find_class_label(feature: Any) -> Any:

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 GROUP = "mtl_hf.task_types"  # of entry points: names of functions without arguments that register types
 
 
-def register_task_type(task_type: type[TaskType], head: "type[Head]") -> None:
+def register_task_type(kind: type[TaskType], head: "type[Head]") -> None:
     """Make a task type known, so that configs can name it (chapter *A task type of your own*).
 
     Args:
-        task_type: The half that stays: options, labels, metrics.
+        kind: The half that stays: options, labels, metrics.
         head: The half that travels. Its file is saved with each model, so it may import only torch, transformers, numpy
             and `mtl_hf.modeling.<file>`.
 
@@ -32,9 +32,9 @@ def register_task_type(task_type: type[TaskType], head: "type[Head]") -> None:
     from ..modeling.foreign_heads import check_travels, is_foreign
     from ..modeling.heads import HEADS
 
-    name = task_type.name
+    name = kind.name
     if head.kind != name:
-        raise ValueError(f"{head.__name__} is of the type {head.kind!r}, and {task_type.__name__} of {name!r}.")
+        raise ValueError(f"{head.__name__} is of the type {head.kind!r}, and {kind.__name__} of {name!r}.")
     if not name.isidentifier():
         raise ValueError(f"a task type cannot be called {name!r}: use letters, digits and `_`.")
     known = HEADS.get(name)
@@ -43,7 +43,7 @@ def register_task_type(task_type: type[TaskType], head: "type[Head]") -> None:
     if is_foreign(head):
         check_travels(head)
     HEADS[name] = head
-    TASK_TYPES[name] = task_type()
+    TASK_TYPES[name] = kind()
 
 
 for _type in (

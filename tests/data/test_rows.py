@@ -112,7 +112,7 @@ def test_pairs_of_a_similarity_task_are_encoded_apart_and_scores_are_shares_of_t
     for row, found in zip(rows, encoded, strict=True):
         first, second = tokenizer(row["a"])["input_ids"], tokenizer(row["b"])["input_ids"]
         assert found["input_ids"] == first + second
-        assert found["second"] == len(first)
+        assert found["segments"] == [len(first), len(second)]
     labels = encoded["label:y"][:]
     assert labels[0] == 1.0
     assert labels[1] != labels[1]
@@ -123,7 +123,7 @@ def test_pairs_of_a_similarity_task_are_encoded_apart_and_scores_are_shares_of_t
     assert encode_rows(other, "train", other_tasks, tokenizer, 64)["label:y"][2] == 0.4  # not what the cache holds
     together, of_regression = build({"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]},
                                     {"y": {"type": "regression"}})  # fmt: skip
-    assert "second" not in encode_rows(together, "train", of_regression, tokenizer, 64).column_names
+    assert "segments" not in encode_rows(together, "train", of_regression, tokenizer, 64).column_names
 
 
 def test_pairs_are_encoded_together() -> None:

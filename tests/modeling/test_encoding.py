@@ -157,7 +157,8 @@ def test_texts_apart_are_encoded_one_by_one(tokenizer: PreTrainedTokenizerBase) 
         for row in range(3):
             first, second = (side["input_ids"][row] for side in alone)
             assert rows["input_ids"][row] == first + second
-            assert rows["second"][row] == len(first) <= limit
+            assert rows["segments"][row] == [len(first), len(second)]
+            assert len(first) <= limit
             assert rows["cut"][row] is (alone[0]["cut"][row] or alone[1]["cut"][row])
             if "token_type_ids" in rows:
                 assert rows["token_type_ids"][row] == [0] * len(first + second)

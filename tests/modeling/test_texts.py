@@ -11,6 +11,8 @@ from tokenizers import processors
 from torch import Tensor, nn
 
 from mtl_hf.modeling import texts as texts_module
+from mtl_hf.modeling.head_token_classification import TokenClassificationHead
+from mtl_hf.modeling.heads import head_spec
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import SENTENCES
 from tests.modeling.conftest import TAGS, make_batch, trained
@@ -72,11 +74,11 @@ def test_answers_are_those_of_each_text_alone(model: MultiTaskModel, as_words: b
     assert num_entities > 3
 
 
-class TagByToken(nn.Module):
+class TagByToken(TokenClassificationHead):
     """A head that tags by token id, read from what the encoder was fed: city names B-, then I-, all else O."""
 
     def __init__(self, model: MultiTaskModel, tags: dict[str, str]) -> None:
-        super().__init__()
+        super().__init__(head_spec(model.config.heads["slots"]), model.encoder_shape)
         self.tags = {}
         for word, tag in tags.items():
             ids = model.tokenizer([word], is_split_into_words=True, add_special_tokens=False)["input_ids"]
@@ -86,7 +88,7 @@ class TagByToken(nn.Module):
     def look(self, _module: nn.Module, _arguments: tuple, options: dict) -> None:
         self.ids = options["input_ids"]
 
-    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, states: Tensor, attention_mask: Tensor, inputs: object = None) -> Tensor:
         chosen = torch.tensor([[self.tags.get(token, 0) for token in row] for row in self.ids.tolist()])
         return nn.functional.one_hot(chosen, len(TAGS)).float() * 9
 

@@ -239,7 +239,7 @@ def test_masks_of_evaluation_are_fixed_by_the_rows_own_numbers() -> None:
     plain = collator(EncodedRows({"only": rows}, with_labels=False).__getitems__([7, 3]))
     sorted_rows = EncodedRows({"only": rows.select(order)}, with_labels=False, numbers=order)
     moved = collator(sorted_rows.__getitems__([2, 0]))
-    assert set(plain) == {"input_ids", "attention_mask", "token_type_ids", "heads", "labels"}
+    assert set(plain) == {"input_ids", "attention_mask", "token_type_ids", "heads", "labels", "rows"}
     assert plain["heads"] == ("mlm",)
     assert plain["input_ids"].equal(moved["input_ids"])
     assert plain["labels"]["mlm"].equal(moved["labels"]["mlm"])
@@ -294,7 +294,7 @@ def test_slow_tokenizer_does_not_know_whole_words() -> None:
     (task,) = build_tasks(config, load_sources(config)).values()
     with pytest.raises(ValueError, match=r"`tasks\.mlm\.whole_word_mask` needs a tokenizer .*; Slow does not"):
         masking_of(task, Slow())  # type: ignore[arg-type]
-    task.config.whole_word_mask = None
+    task.config.options["whole_word_mask"] = None
     assert masking_of(task, Slow()) == Masking(0.15, 4, 9)  # type: ignore[arg-type]
 
 
