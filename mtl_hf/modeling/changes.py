@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from .adapters import SHARED, adapter_config, inject_adapter, merge_adapter, remove_adapters, rename_adapter
-from .encoding import load_tokenizer
+from .encoding import tokenizer_of_words
 from .heads import check_head_name, head_class
 from .pooling import check_pooling
 from .reading import freeze_around_adapters
@@ -39,7 +39,8 @@ def add_head_to(
     head: nn.Module = model._build_head(spec)
     first_of_words = not any(other["text"] == "words" for other in config.heads.values())
     if spec["text"] == "words" and first_of_words and model._origin is not None:
-        model._tokenizer = load_tokenizer(model._origin[0], words=True, **model._origin[1])
+        where, settings = model._origin
+        model._tokenizer = tokenizer_of_words(model.tokenizer, where, **{"trust_remote_code": False} | settings)
     head.apply(model._init_weights)
     model.heads[name] = head.to(model.device, model.dtype).train(model.training)
     config.heads[name] = spec

@@ -59,8 +59,20 @@ def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> 
     """
     kwargs.setdefault("trust_remote_code", False)  # where it is None, transformers asks on the terminal
     tokenizer = _read_tokenizer(name_or_path, **kwargs)
-    if not words:
-        return tokenizer
+    return tokenizer_of_words(tokenizer, name_or_path, **kwargs) if words else tokenizer
+
+
+def tokenizer_of_words(tokenizer: PreTrainedTokenizerBase, name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
+    """A tokenizer that can be fed lists of words: the one that is loaded, or the same loaded otherwise.
+
+    Args:
+        tokenizer: What `load_tokenizer` has loaded.
+        name_or_path: From where.
+        **kwargs: With which arguments.
+
+    Raises:
+        ValueError: It cannot tell which token belongs to which word.
+    """
     if not tokenizer.is_fast:
         raise ValueError(
             f"the tokenizer of {name_or_path!r} ({type(tokenizer).__name__}) cannot align words with tokens, which"

@@ -239,7 +239,9 @@ def run_settings(
             name: {
                 "rows": len(split.rows),
                 "fingerprint": fingerprint(split.rows),
-                "labels": hashlib.sha256(json.dumps(split.gold, default=list, sort_keys=True).encode()).hexdigest()[:32],
+                "labels": hashlib.sha256(json.dumps(split.gold, default=list, sort_keys=True).encode()).hexdigest()[
+                    :32
+                ],
             }
             for name, split in eval_splits.items()
         },

@@ -199,8 +199,13 @@ def _rows_seen(sampler: SourceBatchSampler, num_steps: int, accumulation: int) -
     epoch = 0
     while num_steps > 0:
         taken = min(len(sampler), num_steps * accumulation)
-        for source, batch in islice(sampler.global_batches(epoch), taken):
-            found[source] += len(batch)
+        laps = sampler.epoch_laps(epoch)
+        if taken == len(sampler) and all(lap == round(lap) for lap in laps.values()):
+            for source, lap in laps.items():
+                found[source] += round(lap) * len(sampler.lengths[source])
+        else:
+            for source, batch in islice(sampler.global_batches(epoch), taken):
+                found[source] += len(batch)
         num_steps -= math.ceil(taken / accumulation)
         epoch += 1
     return found
