@@ -38,7 +38,6 @@ INTEGERS = datasets.List(datasets.Value("int32"))
 _BATCH = 1000  # rows that are encoded at once
 _ENCODING_VERSION = 3  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
 
-_SCHEMAS: dict[str, pa.Schema] = {}  # features as they are printed → their schema
 # Tokenizer → its size, and what decides its output.
 _STATES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()
 
@@ -122,13 +121,13 @@ def encode_rows(
     )  # fmt: skip
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
     if not rows.cache_files or not datasets.is_caching_enabled():
-        schema = _schema(features)
+        schema = datasets.Features(features).arrow_schema
         table = pa.Table.from_batches(encode_batches(schema), schema)
         return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint)
     path = Path(rows.cache_files[0]["filename"]).with_name(f"cache-{fingerprint}.arrow")
 
     def encode_all() -> datasets.Dataset:
-        schema = _schema(features)
+        schema = datasets.Features(features).arrow_schema
         write_rows(path, schema, encode_batches(schema))
         return open_rows(path, fingerprint)
 
@@ -138,14 +137,6 @@ def encode_rows(
         encode_all,
         f"Source {source.name}, {split}: the encoded rows that are cached in {path.parent}",
     )
-
-
-def _schema(features: Mapping[str, Any]) -> pa.Schema:
-    """The Arrow schema of features, which `datasets` finds in a millisecond: long for each of hundreds of sources."""
-    key = repr(features)
-    if key not in _SCHEMAS:
-        _SCHEMAS[key] = datasets.Features(features).arrow_schema
-    return _SCHEMAS[key]
 
 
 def _as_arrow(values: Any, kind: pa.DataType) -> pa.Array:
