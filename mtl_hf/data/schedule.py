@@ -49,7 +49,7 @@ class Schedule(Protocol):
 
     @abstractmethod
     def length(self, epoch: int) -> int:
-        """Number of global batches of an epoch; that of the first decides how many steps the run plans."""
+        """Number of global batches of an epoch; the Trainer plans the steps of all epochs by that of the first."""
 
 
 class SourceBatchSampler(Sampler[list[int]], Schedule):

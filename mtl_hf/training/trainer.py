@@ -282,7 +282,10 @@ class MultiTaskTrainer(ResumableTrainer):
     # ---- the wrapper ----
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        """As the stock one; a model that is not wrapped as requested is refused."""
+        """As the stock one; two backward passes, and a model that is not wrapped as requested, are refused."""
+        own_backward = [type(feature).__name__ for feature in self.features if feature.own_backward]
+        if len(own_backward) > 1:
+            raise ValueError(f"{' and '.join(own_backward)} both take the place of the backward pass: leave one out.")
         prepared = super()._prepare_for_training(*args, **kwargs)
         check_wrapper(requested_wrapper(self.args), wrapper_of(self.model_wrapped))
         return prepared

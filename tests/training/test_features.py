@@ -135,6 +135,11 @@ def test_a_feature_takes_the_place_of_the_backward_pass(accumulation: int, built
     torch.testing.assert_close(found, trained(built, tmp_path, **options), rtol=0, atol=0)
 
 
+def test_two_backward_passes_are_refused(built: Built, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="OwnBackward and AggregatedGradients both take the place of the backward"):
+        trained(built, tmp_path, OwnBackward(), gradient_aggregation="UPGrad")
+
+
 class Learned(Feature):
     """Learns a number that all losses are multiplied by, and one that no optimiser knows."""
 
