@@ -162,6 +162,21 @@ def test_a_file_is_computed_once_and_named_by_rows_weights_layer_and_precision(
     assert not list(tmp_path.glob("cache/frozen_states/.*"))
 
 
+def test_frozen_layers_are_not_run_again(encoder_folder, tmp_path):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    options = {"freeze": LOWER, "frozen_cache": "1MB", "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+    make_trainer(copy.deepcopy(built), tmp_path, **options).get_train_dataloader()  # which fills the cache
+    trainer = make_trainer(built, tmp_path, **options)
+    runs: list[int] = []
+    for number, layer in enumerate(built.model.encoder.encoder.layer):
+        layer.register_forward_hook(lambda *_, number=number: runs.append(number))
+    trainer.train()
+    assert set(runs) == {2}, "of three layers the last is trained"
+    assert len(runs) == 2 * (1 + len(built.validation)), "a training batch and one of each source, twice"
+    trainer.score()
+    assert runs[-3:] == [0, 1, 2], "after training weights may be others"
+
+
 def test_a_file_that_is_too_short_is_computed_again_and_that_is_said(encoder_folder, tmp_path, caplog):
     built = build(two_source_config(encoder_folder, tmp_path))
     options = {"freeze": WHOLE, "frozen_cache": "1MB", "max_steps": 2}
