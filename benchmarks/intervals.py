@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from mtl_hf.config import Task
-from mtl_hf.data.labels import TaskData
-from mtl_hf.metrics import Answers, interval, metric_names
+from mtl_hf.metrics import interval, metric_names
+from mtl_hf.tasks import Answers, TaskData
 
 WORDS = 20
 

@@ -236,6 +236,7 @@ def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None
     for name, source in config.sources.items():
         columns = [source.text] if isinstance(source.text, str) else source.text
         tasks = [task for task in config.tasks.values() if name in task.sources]
+        most = max([1.0, *(float(task.options["score_range"][1]) for task in tasks if "score_range" in task.options)])
         words = any(task.type == "token_classification" for task in tasks)
         for split, path in source.data_files.items():
             rows = []
@@ -249,7 +250,7 @@ def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None
                                                      for word in text.split()],
                             "multi_label_classification": [f"label {index % 3}"],
                             "regression": float(index % 5),
-                            "sentence_similarity": (index % 6) / 5 * (task.score_range or [0, 1])[1],
+                            "sentence_similarity": (index % 6) / 5 * most,
                         }.get(task.type, f"label {index % 3}")  # fmt: skip
                 rows.append(json.dumps(row))
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

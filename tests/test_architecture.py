@@ -15,7 +15,9 @@ ROOMS = (
     "saved", "evaluation", "inference", "hub", "run", "experiments", "cli",
 )  # fmt: skip
 # What a machine that loads a model from the Hub has; everything else would have to be installed there.
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "numpy", "tqdm", "safetensors", *sys.stdlib_module_names}
+TRAVELS_WITH = {
+    "torch", "transformers", "huggingface_hub", "numpy", "tokenizers", "tqdm", "safetensors", *sys.stdlib_module_names,
+}  # fmt: skip
 
 
 def imports(file: Path) -> list[tuple[int, str]]:

@@ -276,7 +276,7 @@ def test_the_table_of_task_types_says_what_the_code_does() -> None:
         if kind in TASK_TYPES:
             assert label == (TASK_TYPES[kind].label or "none")
             assert {"words": "lists of words", "apart": "pairs", None: "any"}.get(TASK_TYPES[kind].form, form) == form
-    ranking = Task(type="sentence_similarity", source="s", loss="ranking")
+    ranking = Task(type="sentence_similarity", source="s", options={"loss": "ranking"})
     assert found.pop("ranking") == list(metric_names(TaskData("task", ranking, [], "apart")))
     assert {kind: metrics for kind, metrics in found.items() if kind in TASK_TYPES} == {
         kind: list(task_type.metrics) for kind, task_type in TASK_TYPES.items()

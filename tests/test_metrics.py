@@ -25,7 +25,6 @@ from mtl_hf.metrics import (
     load_metrics,
     logged_names,
     metric_names,
-    own_ranks,
     primary_metric,
     score,
     score_weight,
@@ -33,6 +32,7 @@ from mtl_hf.metrics import (
 )
 from mtl_hf.modeling.tags import NO_TOKEN
 from mtl_hf.tasks import Answers, TaskData
+from mtl_hf.tasks.sentence_similarity import own_ranks
 from tests.answers import read_answers
 
 CLASSES = "sequence_classification"
@@ -645,7 +645,8 @@ def test_cross_entropy_as_the_first_metric_has_an_interval_and_no_baseline(kind:
     low, high = numbers["interval"]
     assert low < numbers["cross_entropy"] < high
     assert "baseline" not in numbers
-    twice = answers + Answers(answers.rows, answers.predicted, answers.gold, 2 * answers.losses, answers.num_losses)
+    other = Answers(answers.rows, answers.predicted, answers.gold, 2 * answers.losses, answers.num_losses)
+    twice = Answers.join([answers, other])
     assert one.kind.measure(one, twice)[0]["cross_entropy"].number() == pytest.approx(1.5 * numbers["cross_entropy"])
 
 

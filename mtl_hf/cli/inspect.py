@@ -21,7 +21,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Print the rows."""
     config, overrides = arguments.config, arguments.overrides
     if os.path.isfile(config):
+        from ..tasks import check_settings
+
         config, overrides = RunConfig.load(config, overrides), []  # a mistake is answered before the slow imports
+        check_settings(config)
     from ..inference.inspect import inspect_rows
 
     say(inspect_rows(config, overrides, num_rows=arguments.rows, split=arguments.split))

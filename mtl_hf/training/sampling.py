@@ -204,7 +204,7 @@ def _rows_seen(sampler: SourceBatchSampler, num_steps: int, accumulation: int) -
             for source, lap in laps.items():
                 found[source] += round(lap) * len(sampler.lengths[source])
         else:
-            for source, batch in islice(sampler.global_batches(epoch), taken):
+            for source, batch in islice(sampler.batches(epoch), taken):
                 found[source] += len(batch)
         num_steps -= math.ceil(taken / accumulation)
         epoch += 1

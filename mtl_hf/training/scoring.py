@@ -95,8 +95,11 @@ class Scorer:
             if name in self.keep_outputs:
                 self._kept.setdefault(name, []).extend(zip(rows, found, strict=True))
         for name, gates in (outputs.gates or {}).items():
-            owners = numbers if num_segments is None else np.repeat(numbers, num_segments.cpu().numpy())
-            self._mixed.setdefault(name, []).append((owners, gates.float().cpu().numpy()))
+            mixed = gates.float().cpu().numpy()
+            if num_segments is not None:  # the mean over the segments of a row
+                counts = num_segments.cpu().numpy()
+                mixed = np.add.reduceat(mixed, np.cumsum(counts) - counts) / counts[:, None]
+            self._mixed.setdefault(name, []).append((numbers, mixed))
 
     def finish(self, source: str, split: EncodedSplit, gather: Gather = list) -> None:
         """Put together what was decoded of a source, by all processes."""
@@ -110,11 +113,8 @@ class Scorer:
                 kept = dict(gather(self._kept.get(name, [])))
                 self.outputs.setdefault(source, {})[name] = [kept[row] for row in sorted(kept)]
         for name in sorted(self._mixed):
-            parts = gather(self._mixed[name])
-            owners, gates = (np.concatenate(column) for column in zip(*parts, strict=True))
-            rows, first = np.unique(owners, return_index=True)
-            each = len(owners) // max(len(rows), 1)  # a row that two processes had is counted once
-            order = np.argsort(owners, kind="stable") if each > 1 else first
+            rows, gates = (np.concatenate(column) for column in zip(*gather(self._mixed[name]), strict=True))
+            _, order = np.unique(rows, return_index=True)  # a row that two processes had counts once
             self._gates.setdefault(name, []).append(gates[order])
         self._begin()
 

@@ -178,7 +178,8 @@ def test_texts_apart_are_rows_of_the_batch_one_after_the_other() -> None:
     scores = [float("nan") if row % 3 == 1 else row / 8 for row in range(9)]
     rows = datasets.Dataset.from_list(
         [{"input_ids": first + second, "token_type_ids": [1] * len(first + second), "cut": False,
-          "segments": [len(first), len(second)], "label:alike": score} for (first, second), score in zip(texts, scores, strict=True)],
+          "segments": [len(first), len(second)], "label:alike": score}
+         for (first, second), score in zip(texts, scores, strict=True)],
         features=datasets.Features(features),
     )  # fmt: skip
     collator = Collator({"pairs": {"alike": "sentence_similarity"}}, PAD)

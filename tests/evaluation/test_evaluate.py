@@ -21,10 +21,8 @@ import yaml
 import mtl_hf
 from mtl_hf import cli
 from mtl_hf.config import RunConfig, Task
-from mtl_hf.data.labels import build_tasks
-from mtl_hf.data.sources import load_sources
 from mtl_hf.evaluation import evaluate as evaluate_module
-from mtl_hf.evaluation.evaluate import _compare, encode_split, write_results
+from mtl_hf.evaluation.evaluate import _compare, write_results
 from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
 from mtl_hf.experiments.compare import read_predictions
 from mtl_hf.metrics import round_numbers
@@ -657,42 +655,6 @@ def test_lines_of_predictions_have_null_for_lost_words_and_six_digits(tmp_path):
         {"tags": {"predicted": ["B-x"], "gold": ["B-x"]}},
     ]
     assert read_predictions(tmp_path)["only"]["tags"].correct.tolist() == [False, True]
-
-
-def test_equal_second_texts_of_a_split_have_one_number(encoder_folder):
-    rows = datasets.Dataset.from_dict({"a": ["x", "y", "z"], "b": ["play jazz 7", "play jazz 8", "play jazz 7"]})
-    config = RunConfig.load({
-        "model": {"encoder": encoder_folder},
-        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]}},
-        "tasks": {"ranked": {"type": "sentence_similarity", "source": "only", "loss": "ranking"}},
-    })  # fmt: skip
-    sources = load_sources(config)
-    model = MultiTaskModel.from_encoder(encoder_folder)
-    found = encode_split(sources["only"], "validation", build_tasks(config, sources), model).second_texts
-    assert found is not None
-    assert found[0] == found[2] != found[1]  # also where both have the same unknown token
-
-
-def test_second_texts_of_the_same_tokens_are_one_unless_cut(encoder_folder):
-    seconds = [
-        "play jazz",
-        "Play  JAZZ",
-        "play",
-        "play jazz today play jazz today",
-        "play jazz today play jazz in rome",
-    ]
-    rows = datasets.Dataset.from_dict({"a": ["x"] * 5, "b": seconds})
-    config = RunConfig.load({
-        "model": {"encoder": encoder_folder, "max_length": 7},
-        "sources": {"only": {"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]}},
-        "tasks": {"ranked": {"type": "sentence_similarity", "source": "only", "loss": "ranking"}},
-    })  # fmt: skip
-    sources = load_sources(config)
-    model = MultiTaskModel.from_encoder(encoder_folder, max_length=7)
-    found = encode_split(sources["only"], "validation", build_tasks(config, sources), model)
-    assert found.second_texts.tolist() == [0, 0, 1, 2, 3]
-    encoded = [ids[begin:] for ids, begin in zip(found.rows["input_ids"], found.rows["second"], strict=True)]
-    assert encoded[3] == encoded[4]
 
 
 def test_floats_are_rounded_wherever_they_are():

@@ -94,7 +94,7 @@ def test_scores_are_in_the_unit_of_the_data(folder: Path) -> None:
     task = TaskData("same", config("me/encoder").tasks["same"], [], "apart")
     shown = _label_table(task, {"train": [0.0, 0.5, 1.0, None]}).splitlines()[-1]
     assert shown == "| train | 3 | 2 | 1.633 | 0 | 4 |"
-    other = Task(type="sentence_similarity", source="pairs", label="score", score_range=[1, 5])
+    other = Task(type="sentence_similarity", source="pairs", label="score", options={"score_range": [1, 5]})
     shown = _label_table(TaskData("same", other, [], "apart"), {"train": [0.0, 1.0]}).splitlines()[-1]
     assert shown == "| train | 2 | 3 | 2 | 1 | 5 |"
 
