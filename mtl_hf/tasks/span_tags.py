@@ -40,11 +40,11 @@ def read_schemes(
     others: dict[str, list[str]] = {}  # source → tags of no scheme
     for source in sources:
         _strip_tags(name, source)
-        columns = [tags_of(name, source, split) for split in source.splits]
-        written = set().union(*map(label_names, columns))
+        written_tags = [tags_of(name, source, split) for split in source.splits]
+        written = set().union(*map(label_names, written_tags))
         pairs: collections.Counter[tuple[str | None, str | None]] = collections.Counter()
-        for tags in columns:
-            pairs.update(tags.pairs())
+        for column in written_tags:
+            pairs.update(column.pairs())
         scheme = recognise_pairs(pairs, {label[2:] for label in given or () if label != "O"})
         if scheme is None:
             _leave_out_empty_tags(name, source)
