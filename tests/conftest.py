@@ -251,6 +251,9 @@ def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None
                             "multi_label_classification": [f"label {index % 3}"],
                             "regression": float(index % 5),
                             "sentence_similarity": (index % 6) / 5 * most,
+                            "multiple_choice": index % max(1, len(columns) - 1),
+                            "extractive_qa": {"text": [text.split()[1]] * (index % 4 > 0),
+                                              "answer_start": [text.index(" ") + 1] * (index % 4 > 0)},
                         }.get(task.type, f"label {index % 3}")  # fmt: skip
                 rows.append(json.dumps(row))
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

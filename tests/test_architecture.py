@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mtl_hf.tasks import TASK_TYPES
+
 PACKAGE = Path(__file__).parents[1] / "mtl_hf"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Reading order. A room imports only from rooms to its left.
@@ -95,3 +97,21 @@ def test_modeling_names_the_files_that_it_imports() -> None:
     for file in (PACKAGE / "modeling").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.ImportFrom) and node.level and not node.module)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if room(file) != "tasks"], ids=name_of)
+def test_only_its_own_two_files_know_the_name_of_a_task_type(file: Path) -> None:
+    if file.parent.name == "modeling" and file.name.startswith("head_"):
+        return
+    named = [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in TASK_TYPES
+    ]
+    assert not named
+
+
+def test_a_type_of_the_package_is_two_files_of_its_name() -> None:
+    for name in TASK_TYPES:
+        assert (PACKAGE / "tasks" / f"{name}.py").is_file()
+        assert (PACKAGE / "modeling" / f"head_{name}.py").is_file()

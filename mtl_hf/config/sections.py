@@ -83,7 +83,9 @@ class Source:
         "what datasets.load_dataset loads: json, csv, parquet, conll, text, a Hub id or a folder", None
     )
     data_files: Any = option("files of each split; ${name} and package:<python package>/<file> are filled in", None)
-    text: str | list[str] = option("column with the text: strings or lists of words; or [first, second] for pairs")
+    text: str | list[str] = option(
+        "column with the text: strings or lists of words; [first, second] for pairs; [text, choices] for choices"
+    )
     batch_size: int | None = option(
         "rows of the global batch, over all processes (default: per_device_train_batch_size x processes)", None
     )

@@ -57,8 +57,6 @@ def build_tasks(
         own = [sources[source] for source in spec.sources]
         kind, given = task_type(spec.type), (vocabularies or {}).get(name)
         form = _form(name, spec, kind, own)
-        if kind.label is not None and not kind.has_vocabulary and (spec.labels or spec.label_smoothing):
-            raise ValueError(f"`tasks.{name}`: {spec.type} takes neither `labels` nor `label_smoothing`.")
         for source in own:
             for split, labels in kind.read_labels(name, spec, source, given).items():
                 source.gold[split][name] = labels

@@ -112,8 +112,8 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     if "train" not in loaded and shares:
         raise ValueError(f"`{where}`: there are no training rows to carve a split from; it has {', '.join(loaded)}.")
     columns = [source.text] if isinstance(source.text, str) else list(source.text)
-    if len(columns) not in (1, 2):
-        raise ValueError(f"`{where}.text` names {len(columns)} columns; it is one, or [first, second] for pairs.")
+    if not columns:
+        raise ValueError(f"`{where}.text` names no column; it is one, [first, second] for pairs, or [text, choices].")
     tasks = {task: spec for task, spec in config.tasks.items() if name in spec.sources}
     labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
     wanted = [*((f"{where}.text", column) for column in columns), *labels]
@@ -470,19 +470,24 @@ def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where
             feature = feature_of(rows, column)
             inner = getattr(feature, "feature", None)
             if getattr(feature, "dtype", None) in ("string", "large_string", "null"):
-                forms.add("string")
+                forms.add((column, "string"))
             elif getattr(inner, "dtype", None) in ("string", "large_string", "null"):
-                forms.add("words")
+                forms.add((column, "words"))
             else:
                 held = "values of several kinds" if type(feature).__name__ == "Json" else feature
                 raise ValueError(
                     f"`{where}.text`: the column {column!r} of the split {split!r} holds {held}; it should hold"
                     " strings or lists of words."
                 )
-    if len(forms) > 1 or (len(columns) == 2 and forms != {"string"}):
+    found = [{form for column, form in forms if column == name} for name in columns]
+    if len(columns) > 2 and all(held == {"string"} for held in found):
+        return "choices"  # a text, and a column for each choice
+    if len(columns) == 2 and found == [{"string"}, {"words"}]:
+        return "choices"
+    if len({form for _, form in forms}) > 1 or (len(columns) > 1 and found != [{"string"}, {"string"}]):
         raise ValueError(f"`{where}.text`: all its columns and splits should hold strings, or all lists of words"
-                         " (and pairs are strings).")  # fmt: skip
-    return "pair" if len(columns) == 2 else forms.pop()
+                         " (and pairs are strings; of [text, choices] the second holds lists).")  # fmt: skip
+    return "pair" if len(columns) == 2 else found[0].pop()
 
 
 def has_text(value: Any) -> bool:
@@ -500,7 +505,7 @@ def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> Iterator[Finding
     if not bad:
         return
     listed = ", ".join(str(row + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
-    lack = f"lack one of their texts ({' and '.join(data.columns)})" if data.form == "pair" else "have no text"
+    lack = f"lack one of their texts ({' and '.join(data.columns)})" if len(data.columns) > 1 else "have no text"
     if not drop:
         yield Finding(
             logging.ERROR,

@@ -29,7 +29,7 @@ from ..evaluation.report import json_value
 from ..files import write_whole
 from ..metrics import LOSS_LIKE, interval
 from ..saved.models import RUN_FILE, find_checkpoint, num_parameters
-from ..tasks import Answers, TaskData, task_type
+from ..tasks import TASK_TYPES, Answers, TaskData, task_type
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
 from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering
@@ -536,7 +536,8 @@ def _all_right(source: str, by_task: Mapping[str, Answers]) -> tuple[TaskData, A
     for answers in by_task.values():
         known = dict(zip(answers.rows.tolist(), answers.correct.tolist(), strict=True))
         right &= np.array([known[row] for row in common], dtype=bool)
-    task = TaskData(source, Task(type="sequence_classification", source=source), ["right", "wrong"], "string")
+    kind = next(kind.name for kind in TASK_TYPES.values() if kind.one_name_a_row)
+    task = TaskData(source, Task(type=kind, source=source), ["right", "wrong"], "string")
     named = ["right" if correct else "wrong" for correct in right]
     return task, Answers(np.array(common, dtype=int), named, ["right"] * len(named))
 

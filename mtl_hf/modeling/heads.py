@@ -8,8 +8,10 @@ from torch import nn
 
 from .experts import Gate
 from .head import EncoderShape, Head, HeadSpec
+from .head_extractive_qa import ExtractiveQAHead
 from .head_masked_lm import MaskedLMHead
 from .head_multi_label_classification import MultiLabelClassificationHead
+from .head_multiple_choice import MultipleChoiceHead
 from .head_regression import RegressionHead
 from .head_sentence_similarity import SentenceSimilarityHead
 from .head_sequence_classification import SequenceClassificationHead
@@ -22,6 +24,8 @@ _OWN: tuple[type[Head], ...] = (
     RegressionHead,
     TokenClassificationHead,
     SentenceSimilarityHead,
+    MultipleChoiceHead,
+    ExtractiveQAHead,
     MaskedLMHead,
 )
 HEADS: dict[str, type[Head]] = {head.kind: head for head in (*_OWN, *REGISTERED)}

@@ -4,8 +4,10 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from ..config import RunConfig
+from .extractive_qa import ExtractiveQA
 from .masked_lm import MaskedLanguageModelling
 from .multi_label_classification import MultiLabelClassification
+from .multiple_choice import MultipleChoice
 from .regression import Regression
 from .sentence_similarity import SentenceSimilarity
 from .sequence_classification import SequenceClassification
@@ -52,6 +54,8 @@ for _type in (
     Regression,
     TokenClassification,
     SentenceSimilarity,
+    MultipleChoice,
+    ExtractiveQA,
     MaskedLanguageModelling,
 ):
     TASK_TYPES[_type.name] = _type()
@@ -70,7 +74,7 @@ def check_settings(run: RunConfig) -> None:
     for name, spec in run.tasks.items():
         kind = task_type(spec.type, f"tasks.{name}.type")
         options = kind.read_options(name, spec)
-        for key in kind.rejects if kind.label is None else ():
+        for key in kind.rejects:
             if (found := getattr(spec, key)) is not None:
                 raise ValueError(f"`tasks.{name}.{key}` is {found!r}, which a {kind.name} head does not have.")
         kind.check(name, spec, run)

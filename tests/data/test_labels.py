@@ -653,8 +653,14 @@ def test_sets_that_are_all_empty_are_refused() -> None:
             {"type": TAGS},
             "token_classification needs texts that are lists of words, but the text of source 'only' is a str",
         ),
-        ({"type": NUMBERS, "labels": ["a"]}, "regression takes neither `labels` nor `label_smoothing`"),
-        ({"type": NUMBERS, "label_smoothing": 0.1}, "regression takes neither `labels` nor `label_smoothing`"),
+        (
+            {"type": NUMBERS, "labels": ["a"]},
+            r"`tasks\.task\.labels` is \['a'\], which a regression head does not have",
+        ),
+        (
+            {"type": NUMBERS, "label_smoothing": 0.1},
+            r"`tasks\.task\.label_smoothing` is 0\.1, which a regression head does not have",
+        ),
     ],
 )
 def test_task_that_cannot_be_is_refused(task: dict[str, Any], expected: str) -> None:
@@ -739,7 +745,7 @@ def test_ranking_reads_no_scores() -> None:
         (None, {"loss": "ranking", "temperature": 0}, "temperature` is 0.0; it is above 0"),
         (None, {}, "`tasks.task.label` is missing: the column with a score a row"),
         (None, {"loss": "cosin"}, "`tasks.task.loss` is .*cosin.*; valid are cosine, ranking"),
-        ([0, 1, 1, 1], {"labels": ["a"]}, "sentence_similarity takes neither `labels` nor `label_smoothing`"),
+        ([0, 1, 1, 1], {"labels": ["a"]}, r"labels` is \['a'\], which a sentence_similarity head does not have"),
         ([0, 1, 1, 1], {"learning_rate": 1e-3}, "this head has no weights of its own: only `pooling: attention`"),
         ([0, 1, 1, 1], {"text": "a"}, r"sentence_similarity needs texts that are pairs \(\[first, second\]\), but the"
                                       " text of source 'only' is a string"),
