@@ -103,7 +103,9 @@ def encode_rows(
         with tqdm(total=len(rows), unit=" rows", desc=f"Encoding {source.name} {split}") as bar:
             for begin in range(0, len(rows), _BATCH):
                 texts = join_columns(source.form, [column.slice(begin, _BATCH).to_pylist() for column in columns])
-                found: dict[str, Any] = encode(tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids, offsets=offsets)
+                found: dict[str, Any] = encode(
+                    tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids, offsets=offsets
+                )
                 for name, task in labelled.items():
                     labels = gold[name][begin : begin + _BATCH]
                     found[LABEL_PREFIX + name] = task.kind.encode_labels(task, labels, found, tokenizer)
