@@ -27,6 +27,7 @@ from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
 from .evaluation.untrained import Answered, add_before, score_before, warn_of_drift
 from .files import write_whole
+from .findings import for_each, report
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
 from .modeling.adapters import adapter_config
@@ -34,7 +35,7 @@ from .modeling.modeling_multitask import MultiTaskModel
 from .saved.models import RUN_FILE
 from .saved.start import Start, check_start, check_tokens, find_start, load_start
 from .tasks import Answers, SourceData, TaskData
-from .training.arguments import read_arguments
+from .training.arguments import MultiTaskTrainingArguments, read_arguments
 from .training.checkpoints import (
     check_checkpoint,
     list_checkpoints,
@@ -93,11 +94,8 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         ValueError: Anything wrong with the config or the data.
     """
     run = RunConfig.load(config, overrides)
-    check_tasks(run)
-    arguments, training = read_arguments(run.training)
+    arguments, training = _check_settings(run)
     run = dataclasses.replace(run, training=training)
-    if run.model.peft is not None:
-        adapter_config({key: value for key, value in run.model.peft.items() if key != "per_task"})
     if arguments.process_index:
         logging.getLogger("mtl_hf").setLevel(logging.ERROR)
     logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
@@ -126,7 +124,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         }
         final = final_split(splits)
         scored = {final} | ({"validation"} if arguments.eval_strategy != "no" else set())
-        check_scored(tasks, sources, sorted(scored), arguments.metric_for_best_model)
+        report(check_scored(tasks, sources, sorted(scored), arguments.metric_for_best_model))
         for name, task in tasks.items():
             if name not in trained and not any(source in splits[final] for source in task.config.sources):
                 raise ValueError(f"`tasks.{name}.train` is false, but none of its sources has a {final} split, on which"
@@ -152,6 +150,18 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         warn_of_never(trainer.thawing, trainer.num_steps())
     warn_of_drift(trainer)
     return Run(run, sources, trainer.train_rows, splits, trainer)
+
+
+def _check_settings(run: RunConfig) -> tuple[MultiTaskTrainingArguments, dict[str, Any]]:
+    """Check all that can be checked before any data are loaded, and return the arguments of training, and as typed."""
+    peft = {key: value for key, value in (run.model.peft or {}).items() if key != "per_task"}
+    checks: dict[str, Callable[[], Any]] = {
+        "tasks": lambda: check_tasks(run),
+        "training": lambda: read_arguments(run.training),
+        "model.encoder": lambda: _check_encoder(run.model),
+        "model.peft": lambda: None if run.model.peft is None else adapter_config(peft),
+    }
+    return for_each(checks, lambda name: checks[name]())["training"]
 
 
 @report_lost_process()
@@ -309,10 +319,16 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | No
     return model
 
 
-def _load_encoder(spec: Model) -> MultiTaskModel:
-    encoder = resolve_path(str(spec.encoder))
+def _check_encoder(spec: Model) -> None:
+    if spec.encoder is None:  # it starts from a model of ours
+        return
+    encoder = resolve_path(spec.encoder)
     if Path(encoder).is_dir() and not (Path(encoder) / "config.json").is_file():
         raise ValueError(f"`model.encoder` {spec.encoder!r}: there is no model in that folder (no config.json).")
+
+
+def _load_encoder(spec: Model) -> MultiTaskModel:
+    encoder = resolve_path(str(spec.encoder))
     try:
         return MultiTaskModel.from_encoder(
             encoder,

@@ -462,3 +462,32 @@ def test_weights_and_sources_that_make_no_sense(
 def test_a_field_that_the_encoder_does_not_have(config: dict[str, Any], output: Path) -> None:
     config["model"]["encoder_config"] = {"hidden_dropout": 0.0}
     refuse(config, output, r"`encoder_config`: 'hidden_dropout' is no field of BertConfig")
+
+
+# All at once
+
+
+def test_all_settings_are_checked_before_any_data_are_loaded_and_named_at_once(
+    config: dict[str, Any], output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtl_hf.run.load_sources", lambda run: pytest.fail("loaded"))
+    first, second = list(config["tasks"])[:2]
+    config["tasks"][first]["type"] = "classification"
+    del config["tasks"][second]["label"]
+    config["training"]["policy"] = "round"
+    config["model"] = {"encoder": str(tmp_path), "peft": {"type": "LoraConfig", "rank": 8}}
+    lines = refuse(config, output, "is 'classification'").splitlines()
+    begins = [f"`tasks.{first}.type`", f"`tasks.{second}.label` is missing", "`training.policy`", "`model.encoder`"]
+    assert [line[: len(start)] for line, start in zip(lines, begins, strict=False)] == begins
+    assert len(lines) == 5
+    assert "rank" in lines[4]
+
+
+def test_labels_of_all_tasks_are_checked_at_once(config: dict[str, Any], output: Path) -> None:
+    for task in config["tasks"].values():
+        if task["type"] in ("sequence_classification", "token_classification"):
+            task["labels"] = ["O", "B-only"]
+    wrong = [name for name, task in config["tasks"].items() if "labels" in task]
+    assert len(wrong) > 1
+    lines = refuse(config, output, "lacks").splitlines()
+    assert [line.split(".labels` lacks")[0] for line in lines] == [f"`tasks.{name}" for name in wrong]

@@ -3,6 +3,7 @@
 import importlib
 import json
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,6 +124,19 @@ def test_its_settings_and_labels_are_checked(ordinal: ModuleType, config: Path) 
     ):
         with pytest.raises(ValueError, match=expected):
             mtl_hf.train(config, [override], dry_run=True)
+
+
+def test_a_type_of_an_installed_package_is_known_everywhere(ordinal: ModuleType, tmp_path: Path) -> None:
+    (text,) = blocks(CHAPTER.read_text(encoding="utf-8"), "toml")
+    folder = tmp_path / "package"
+    info = folder / "ordinal-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ordinal\nVersion: 1.0\n", encoding="utf-8")
+    (name, function), (group, *_) = re.findall(r"^(\w+) = \"(.*)\"", text, re.M)[0], re.findall(r'points\."(.*)"', text)
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {function}\n", encoding="utf-8")
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); import mtl_hf; print({KIND!r} in mtl_hf.TASK_TYPES)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 def test_a_model_with_a_type_that_nobody_registered_says_so(ordinal: ModuleType, config: Path) -> None:

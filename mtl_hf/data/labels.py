@@ -6,16 +6,15 @@ a task can read, and whether there is anything to train on and to score.
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..config import RunConfig, Task
+from ..findings import Finding, for_each
 from ..modeling.encoding import KINDS
 from ..modeling.heads import check_head_name
 from ..tasks import SourceData, TaskData, TaskType, check_settings, task_type
 from ..tasks.name_column import NameColumn
-
-logger = logging.getLogger(__name__)
 
 _FOUND = {"string": "a string", "words": "a list of words", "pair": "a pair", "choices": "a text with choices"}
 _NEEDED = {
@@ -33,9 +32,8 @@ def check_tasks(config: RunConfig) -> None:
     Raises:
         ValueError: A name that a head cannot have, or as of `tasks.check_settings`.
     """
-    for name in config.tasks:
-        check_head_name(name)
-    check_settings(config)
+    checks = (lambda: for_each(config.tasks, check_head_name), lambda: check_settings(config))
+    for_each(checks, lambda check: check())
 
 
 def build_tasks(
@@ -52,16 +50,18 @@ def build_tasks(
         ValueError: Labels that do not suit the task's type, with the row.
     """
     check_tasks(config)
-    tasks = {}
-    for name, spec in config.tasks.items():
+
+    def build(name: str) -> TaskData:
+        spec = config.tasks[name]
         own = [sources[source] for source in spec.sources]
         kind, given = task_type(spec.type), (vocabularies or {}).get(name)
         form = _form(name, spec, kind, own)
         for source in own:
             for split, labels in kind.read_labels(name, spec, source, given).items():
                 source.gold[split][name] = labels
-        tasks[name] = kind.build(name, spec, own, form, config, given)
-    return tasks
+        return kind.build(name, spec, own, form, config, given)
+
+    return for_each(config.tasks, build)
 
 
 def _form(name: str, spec: Task, kind: TaskType, sources: Sequence[SourceData]) -> str:
@@ -83,17 +83,15 @@ def _form(name: str, spec: Task, kind: TaskType, sources: Sequence[SourceData]) 
 
 def check_scored(
     tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData], splits: Iterable[str], metric: str | None = None
-) -> None:
-    """Check that the rows on which a run scores its tasks have labels.
+) -> Iterator[Finding]:
+    """Find tasks whose rows have no labels on a split on which a run scores them; or a single number, which correlates
+    with nothing.
 
     Args:
         tasks: Task name → task. One with `score_weight: 0` may lack them, with a warning.
         sources: With the labels of their rows.
         splits: The splits that are scored.
         metric: What checkpoints are chosen by.
-
-    Raises:
-        ValueError: A task without a label in such a split, or with a single number, which correlates with nothing.
     """
     for split, (name, task) in itertools.product(splits, tasks.items()):
         own = [sources[source] for source in task.config.sources if split in sources[source].splits]
@@ -109,11 +107,14 @@ def check_scored(
         )
         named = metric is not None and metric.removeprefix("eval_").startswith(f"{name}_")
         if task.config.score_weight != 0 or (named and split == "validation"):
-            raise ValueError(
-                f"`tasks.{name}`: {problem}, and its score there would be no number. Add labels, leave these rows out,"
-                f" or set `tasks.{name}.score_weight: 0`."
+            yield Finding(
+                logging.ERROR,
+                f"`tasks.{name}`",
+                f"{problem}, and its score there would be no number. Add labels, leave these rows out, or set"
+                f" `tasks.{name}.score_weight: 0`",
             )
-        logger.warning("Task %s: %s; it is not scored there.", name, problem)
+        else:
+            yield Finding(logging.WARNING, f"Task {name}", f"{problem}; it is not scored there")
 
 
 def count_labelled(labels: Sequence[Any]) -> int:

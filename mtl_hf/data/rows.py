@@ -107,7 +107,7 @@ def encode_rows(
                     tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids, offsets=offsets
                 )
                 for name, task in labelled.items():
-                    labels = gold[name][begin : begin + _BATCH]
+                    labels = gold[name][begin : begin + len(texts)]
                     found[LABEL_PREFIX + name] = task.kind.encode_labels(task, labels, found, tokenizer)
                 arrays = [_as_arrow(found[field.name], field.type) for field in schema]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)

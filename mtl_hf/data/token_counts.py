@@ -9,6 +9,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ..config import resolve_path
 from ..modeling.encoding import encode, load_tokenizer, longest_input
+from ..tasks.arrow_columns import values_of
 from .sources import has_text
 
 COUNTED = 500  # texts whose tokens are counted: those with the most characters
@@ -55,7 +56,7 @@ def count_tokens(
     """
     texts: list[Any] = []
     for rows in files:
-        texts += zip(*(rows[column] for column in columns), strict=True)
+        texts += zip(*(values_of(rows, column) for column in columns), strict=True)
     texts = [parts for parts in texts if all(map(has_text, parts))]
     if form == "apart":
         texts = [(part,) for part in itertools.chain.from_iterable(texts)]

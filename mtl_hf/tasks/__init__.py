@@ -1,6 +1,7 @@
 """The half of each task type that stays: its options in YAML, its labels, its metrics. The other half is its head."""
 
 from .registry import check_settings as check_settings
+from .registry import load_installed
 from .registry import register_task_type as register_task_type
 from .source_data import SourceData as SourceData
 from .task_type import TASK_TYPES as TASK_TYPES
@@ -8,3 +9,5 @@ from .task_type import Answers as Answers
 from .task_type import TaskData as TaskData
 from .task_type import TaskType as TaskType
 from .task_type import task_type as task_type
+
+load_installed()  # last, since they import the names above

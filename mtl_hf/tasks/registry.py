@@ -4,6 +4,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from ..config import RunConfig
+from ..findings import for_each
 from .extractive_qa import ExtractiveQA
 from .masked_lm import MaskedLanguageModelling
 from .multi_label_classification import MultiLabelClassification
@@ -60,9 +61,6 @@ for _type in (
 ):
     TASK_TYPES[_type.name] = _type()
 
-for _entry in entry_points(group=GROUP):
-    _entry.load()()
-
 
 def check_settings(run: RunConfig) -> None:
     """Check the settings of every task, as far as that takes no data. No torch.
@@ -71,22 +69,32 @@ def check_settings(run: RunConfig) -> None:
         ValueError: An unknown type or option, no label column where the type needs one
             (or one where it has none), a source that a task has to have alone.
     """
-    for name, spec in run.tasks.items():
-        kind = task_type(spec.type, f"tasks.{name}.type")
-        options = kind.read_options(name, spec)
-        for key in kind.rejects:
-            if (found := getattr(spec, key)) is not None:
-                raise ValueError(f"`tasks.{name}.{key}` is {found!r}, which a {kind.name} head does not have.")
-        kind.check(name, spec, run)
-        if spec.label == "":
-            raise ValueError(f"`tasks.{name}.label` is empty; it names the label column.")
-        if spec.label is None and kind.needs_label(options):
-            raise ValueError(f"`tasks.{name}.label` is missing: the column with {kind.label}.")
-        if spec.label is not None and kind.label is None:
-            raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} makes its labels itself.")
-        sharing = [other for other, task in run.tasks.items() if other != name and {*task.sources} & {*spec.sources}]
-        if kind.alone and sharing:
-            raise ValueError(
-                f"`tasks.{name}` changes what the encoder sees of its source, so {', '.join(sharing)} cannot read that"
-                " source too: name the same files as a second source."
-            )
+    for_each(run.tasks, lambda name: _check_task(name, run))
+
+
+def _check_task(name: str, run: RunConfig) -> None:
+    spec = run.tasks[name]
+    kind = task_type(spec.type, f"tasks.{name}.type")
+    options = kind.read_options(name, spec)
+    for key in kind.rejects:
+        if (found := getattr(spec, key)) is not None:
+            raise ValueError(f"`tasks.{name}.{key}` is {found!r}, which a {kind.name} head does not have.")
+    kind.check(name, spec, run)
+    if spec.label == "":
+        raise ValueError(f"`tasks.{name}.label` is empty; it names the label column.")
+    if spec.label is None and kind.needs_label(options):
+        raise ValueError(f"`tasks.{name}.label` is missing: the column with {kind.label}.")
+    if spec.label is not None and kind.label is None:
+        raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} makes its labels itself.")
+    sharing = [other for other, task in run.tasks.items() if other != name and {*task.sources} & {*spec.sources}]
+    if kind.alone and sharing:
+        raise ValueError(
+            f"`tasks.{name}` changes what the encoder sees of its source, so {', '.join(sharing)} cannot read that"
+            " source too: name the same files as a second source."
+        )
+
+
+def load_installed() -> None:
+    """Register the types of installed packages."""
+    for entry in entry_points(group=GROUP):
+        entry.load()()

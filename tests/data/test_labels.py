@@ -13,6 +13,7 @@ from datasets import ClassLabel, Features, List, Value
 from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks, check_scored, warn_of_labels
 from mtl_hf.data.sources import load_sources
+from mtl_hf.findings import report
 from mtl_hf.metrics import METRICS
 from mtl_hf.modeling.heads import HEADS
 from mtl_hf.tasks import TASK_TYPES, SourceData, TaskData
@@ -250,20 +251,20 @@ def test_split_without_labels_is_refused_where_it_is_scored(
 ) -> None:
     feature = {CLASSES: Value("string"), NUMBERS: Value("float64")}.get(kind, List(Value("string")))
     task, source = build(kind, {"train": labelled, "validation": missing, "test": labelled}, feature)
-    check_scored({"task": task}, {"only": source}, ["test"])
+    report(check_scored({"task": task}, {"only": source}, ["test"]))
     with pytest.raises(ValueError, match=rf"`tasks\.task`: {found}") as caught:
-        check_scored({"task": task}, {"only": source}, ["test", "validation"])
+        report(check_scored({"task": task}, {"only": source}, ["test", "validation"]))
     assert "Add labels, leave these rows out, or set `tasks.task.score_weight: 0`." in str(caught.value)
     task.config.score_weight = 0.0
-    check_scored({"task": task}, {"only": source}, ["validation"])
+    report(check_scored({"task": task}, {"only": source}, ["validation"]))
     assert f"Task task: {found}" in caplog.text
     with pytest.raises(ValueError, match=found):
-        check_scored({"task": task}, {"only": source}, ["validation"], "eval_task_accuracy")
+        report(check_scored({"task": task}, {"only": source}, ["validation"], "eval_task_accuracy"))
 
 
 def test_sets_that_are_empty_and_a_label_in_one_of_two_sources_suffice() -> None:
     task, source = build(SETS, {"train": [["a"], ["b"]], "validation": [[], None]}, List(Value("string")))
-    check_scored({"task": task}, {"only": source}, ["validation"])
+    report(check_scored({"task": task}, {"only": source}, ["validation"]))
 
 
 def test_empty_name_of_the_label_column_is_refused() -> None:
