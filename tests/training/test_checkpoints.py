@@ -280,6 +280,24 @@ def test_a_changed_setting_is_refused_with_the_difference(
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer.model).items())
 
 
+@pytest.mark.parametrize("change", ["labels", "fingerprint", "rows"])
+def test_other_validation_rows_are_refused_since_checkpoints_are_chosen_by_them(
+    change, stopped, encoder_folder, tmp_path
+):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    split = built.validation["reviews"]
+    if change == "labels":
+        split.gold["stars"][0] += 0.5
+    else:
+        last = len(split.rows) - 1
+        kept = [last, *range(1, last), 0] if change == "fingerprint" else range(last)
+        split.rows = split.rows.select(kept)
+        split.gold = {name: [gold[row] for row in kept] for name, gold in split.gold.items()}
+    trainer = make_trainer(built, tmp_path, **SAVING)
+    with pytest.raises(ValueError, match=rf"trains differently(.|\n)*validation\.reviews\.{change}: "):
+        trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
+
+
 @pytest.mark.parametrize("longer", [{"num_train_epochs": 3}, {"max_steps": 20}], ids=str)
 def test_asking_for_more_epochs_names_the_way(longer, stopped, encoder_folder, tmp_path):
     trainer = make_trainer(build(two_source_config(encoder_folder, tmp_path)), tmp_path, **(SAVING | longer))
