@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from mtl_hf.config import RunConfig
@@ -213,6 +214,21 @@ def test_damaged_encoded_rows_are_encoded_anew_and_the_folder_is_named(
         assert f"Source only, train: the encoded rows that are cached in {cache.parent} are damaged (" in message
         encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64)
         assert len(calls) == number + 2, "and kept again"
+
+
+def test_encoded_rows_that_were_cut_off_between_two_batches_are_encoded_anew(
+    tmp_path: Path, encoder_folder: str, calls: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load_tokenizer(encoder_folder)
+    first = encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64)
+    table, rows, cache = first.data.table.slice(0, 5), first.to_list(), Path(first.cache_files[0]["filename"])
+    del first
+    with pa.ipc.new_stream(str(cache.with_suffix(".other")), table.schema) as writer:
+        writer.write_table(table)
+    cache.with_suffix(".other").replace(cache)
+    assert encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64).to_list() == rows
+    assert calls == [8, 8]
+    assert any("are damaged (5 of 8 rows)" in line for line in caplog.messages)
 
 
 def _train(built: Built) -> tuple[SourceData, str, dict[str, TaskData]]:

@@ -13,6 +13,7 @@ import torch
 from transformers import EarlyStoppingCallback, NomicBertConfig, NomicBertModel, TrainerCallback
 
 import mtl_hf
+from mtl_hf.config.sections import OurTraining
 from mtl_hf.data.collator import fingerprint
 from mtl_hf.training.checkpoints import (
     COMPLETE,
@@ -153,8 +154,13 @@ def test_of_long_lists_only_what_differs_is_shown():
 
 def test_what_does_not_decide_the_weights_may_change():
     free = {"output_dir", "logging_steps", "save_total_limit", "eval_steps", "dataloader_num_workers", "hub_token"}
-    deciding = {"learning_rate", "seed", "policy", "gradient_accumulation_steps", "num_train_epochs", "precision"}
+    deciding = {"learning_rate", "seed", "policy", "gradient_accumulation_steps", "num_train_epochs", "precision",
+                "data_seed", "max_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+                "warmup_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "optim", "optim_args"}  # fmt: skip
+    deciding |= set(OurTraining.__dataclass_fields__) - {"keep_best_per_task", "log_gradient_conflicts"}
     assert set(deciding_arguments(dict.fromkeys(free | deciding))) == deciding
+    caches = [deciding_arguments({"frozen_cache": size}) for size in (None, "1MB", "2MB")]
+    assert caches[0] != caches[1] == caches[2], "whether there is one, not how large it may become"
     arguments = dict.fromkeys(mtl_hf.MultiTaskTrainingArguments.__dataclass_fields__, 0)
     assert deciding <= deciding_arguments(arguments).keys()
     assert not free & deciding_arguments(arguments).keys()
@@ -235,6 +241,11 @@ def one_row_changed() -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
+def other_sources(config: dict[str, Any]) -> None:
+    config["sources"]["more"] = dict(config["sources"]["reviews"])
+    config["tasks"]["stars"]["source"] = ["reviews", "more"]
+
+
 @pytest.mark.parametrize(
     ("change", "options", "difference"),
     [
@@ -249,7 +260,12 @@ def one_row_changed() -> datasets.Dataset:
         (lambda config: config.update(sources=dict(reversed(config["sources"].items()))), {}, "order.sources"),
         (lambda config: config.update(tasks=dict(reversed(config["tasks"].items()))), {}, "order.tasks"),
         (lambda config: config["tasks"]["intent"].update(metrics=["matthews"]), {}, "tasks.intent.metrics"),
+        (lambda config: config["tasks"]["stars"].update(score_weight=2), {}, "tasks.stars.score_weight"),
+        (lambda config: config["tasks"]["stars"].update(learning_rate=1e-4), {}, "tasks.stars.learning_rate"),
+        (lambda config: other_sources(config), {}, "tasks.stars.sources"),
         (lambda config: config["model"].update(attn_implementation="eager"), {}, "model.attn_implementation"),
+        (lambda config: config["model"].update(max_length=63), {}, "model.max_length"),
+        (lambda config: config["model"].update(experts={"num": 2, "hidden": 8}), {}, "model.experts"),
         (None, {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}},
          "training.lr_scheduler_kwargs"),
         (None, {"policy": "proportional"}, "schedule"),
