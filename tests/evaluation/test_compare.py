@@ -3,7 +3,9 @@
 import json
 import re
 import statistics
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -94,9 +96,16 @@ def test_a_comparison_is_written_and_gone_on_with(
     config: Path,
     tmp_path: Path,
     in_process: list[str],
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    predict, predicted = mtl_hf.MultiTaskModel.predict, []
+    monkeypatch.setattr(
+        mtl_hf.MultiTaskModel, "predict", lambda *texts, **options: predicted.append(1) or predict(*texts, **options)
+    )
+    clock = SimpleNamespace(perf_counter=lambda: float(len(predicted)))  # every model takes a second to answer
+    monkeypatch.setattr(sys.modules[module.measure_answering.__module__], "time", clock)
     folder = tmp_path / "out"
     cli.main(["compare", str(config), "--seeds", "1", "--to", str(folder)])
     assert in_process == ["alone-intent/seed-13", "alone-slots/seed-13", "together/seed-13"]
@@ -106,7 +115,8 @@ def test_a_comparison_is_written_and_gone_on_with(
     assert {path.name for path in folder.glob("*.*")} == {
         "comparison.json", "comparison.md", "scores.png", "scores.svg", "curves.png", "curves.svg",
     }  # fmt: skip
-    assert result["answering"]["ratio"] > 1
+    assert result["answering"]["seconds"] == {"one": 1, "several": 2}
+    assert result["answering"]["ratio"] == 2
 
     in_process.clear()
     (folder / "runs" / "together" / "seed-13.json").unlink()  # as if stopped while its results were written
