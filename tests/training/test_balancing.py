@@ -202,6 +202,23 @@ def test_a_resumed_run_goes_on_with_the_same_weights(method: str, encoder_folder
     torch.testing.assert_close(weights(again.model), weights(whole.model), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("method", ["UW", "DWA", "Random", "gradnorm"])
+def test_all_that_a_balancer_has_learned_is_in_its_checkpoint(method: str, encoder_folder: str, tmp_path: Path) -> None:
+    built = build(two_source_config(encoder_folder, tmp_path))
+    options = {"per_device_train_batch_size": 24, "loss_balancing": method, "num_train_epochs": 2}
+    trainer = make_trainer(own(built), tmp_path, **options)
+    trainer.train()  # 8 steps in epochs of 4
+    trainer.sharing.save(tmp_path)
+    again = make_trainer(own(built), tmp_path, **options)
+    again.sharing.load(tmp_path)
+    whole, loaded = trainer.sharing.balancer, again.sharing.balancer
+    torch.testing.assert_close(loaded.state(), whole.state(), rtol=0, atol=0)
+    fresh = make_trainer(own(built), tmp_path, **options).sharing.balancer.state()
+    assert not any(torch.equal(fresh[name], tensor) for name, tensor in whole.state().items() if name in fresh)
+    for epoch in (2, 2, 3):
+        assert loaded.begin_step(epoch) == whole.begin_step(epoch)
+
+
 def test_what_is_learned_has_a_group_of_its_own_and_stays_out_of_the_model(encoder_folder: str, tmp_path: Path) -> None:
     built = build(two_source_config(encoder_folder, tmp_path))
     names = set(weights(built.model))
