@@ -3,9 +3,11 @@
 Notable: everything that can be wrong is found before the first step; `dry_run` stops there.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,30 +18,22 @@ import datasets
 import torch
 from transformers import set_seed
 
+from .command import add_train_arguments, parse, run_command
 from .config import Model, RunConfig, resolve_path, typed
 from .data.labels import TaskData, build_tasks, check_scored, check_tasks, report_far_numbers
 from .data.rows import EncodedSplit, encode_rows, report_cut
 from .data.sources import SourceData, load_sources
 from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
-from .evaluation.saved_models import RUN_FILE
-from .evaluation.start import (
-    Answered,
-    Start,
-    add_before,
-    check_start,
-    check_tokens,
-    find_start,
-    load_start,
-    score_before,
-    warn_of_drift,
-)
+from .evaluation.untrained import Answered, add_before, score_before, warn_of_drift
 from .files import write_whole
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
 from .metrics import Answers
 from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
+from .saved.models import RUN_FILE
+from .saved.start import Start, check_start, check_tokens, find_start, load_start
 from .training.arguments import read_arguments
 from .training.checkpoints import (
     check_checkpoint,
@@ -57,7 +51,7 @@ from .training.progress import LOG, kept_log
 from .training.thawing import thawing_table, warn_of_never
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mtl_hf.run")  # whose name would be `__main__` under `python -m`
 
 # All that a run writes into its folder, and so all that `overwrite` removes.
 WRITTEN = (
@@ -384,7 +378,25 @@ def _clear(folder: Path) -> None:
                 path.rmdir()
 
 
-if __name__ == "__main__":
-    from .cli import main_train
+def main(argv: Sequence[str] | None = None) -> None:
+    """`run_multitask.py` and `python -m mtl_hf.run`: the verb `train` without its name."""
+    parser = argparse.ArgumentParser()
+    add_train_arguments(parser)
+    arguments = parse(parser, argv)
+    run_command(lambda: train_command(arguments))
 
-    main_train()
+
+def train_command(arguments: argparse.Namespace) -> None:
+    """Train as the arguments of `add_train_arguments` say.
+
+    Raises:
+        SystemExit: The push failed (code 1); why, has been logged.
+    """
+    options = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "resume")}
+    results = train(arguments.config, arguments.overrides, **options)
+    if results.get("pushed", "") is None:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,13 +3,9 @@
 import io
 import json
 import logging
-import multiprocessing
-import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +15,9 @@ import pytest
 import torch
 import transformers
 
-import mtl_hf
+import mtl_hf.run
 from mtl_hf import cli
+from mtl_hf.command import parse
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
@@ -139,7 +136,7 @@ def test_train_goes_on_with_resume(config, tmp_path, caplog, out):
 
 def test_run_multitask_is_the_verb_train(config, tmp_path, caplog):
     caplog.set_level(logging.INFO, "mtl_hf")
-    cli.main_train([str(config), f"training.output_dir={tmp_path / 'own'}", "--dry-run"])
+    mtl_hf.run.main([str(config), f"training.output_dir={tmp_path / 'own'}", "--dry-run"])
     assert "4 optimiser steps." in caplog.text
 
 
@@ -550,42 +547,9 @@ def test_the_command_ends_with_code_1_one_line_and_no_traceback():
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
-def test_a_signal_ends_a_command_in_order_with_its_code(number, code, tmp_path):
-    command = (
-        "import time; from mtl_hf import cli; from mtl_hf.training.locks import hold_folder\n"
-        "def run():\n"
-        f"    with hold_folder(__import__('pathlib').Path({str(tmp_path / 'run')!r}), 'to'):\n"
-        "        print('on', flush=True); time.sleep(60)\n"
-        "cli._run(run)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "on\n"
-    process.send_signal(number)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert re.fullmatch(r"mtl-hf: stopped\. \(`train` goes on from .*\)\n", told)
-    assert not (tmp_path / "run").exists()
-
-
-def rest(ready):
-    ready.set()
-    time.sleep(60)
-
-
-def test_a_forked_worker_ends_at_sigterm_as_it_would_without_us():
-    context = multiprocessing.get_context("fork")
-    ready = context.Event()
-    with cli._ended_in_order():
-        worker = context.Process(target=rest, args=(ready,))
-        worker.start()
-    assert ready.wait(30)  # a signal that comes while Python begins in a fork is lost
-    worker.terminate()
-    worker.join(30)
-    assert worker.exitcode == -signal.SIGTERM
+def test_every_file_of_the_command_line_is_a_verb_of_the_help() -> None:
+    files = {path.stem.replace("_", "-") for path in Path(cli.__file__).parent.glob("[!_]*.py")}
+    assert files == set(VERBS)
 
 
 # ---- how soon ----
@@ -712,7 +676,7 @@ def test_init_names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
     ],
 )
 def test_items_of_a_list_may_come_after_flags(argv: list[str], place: str, items: list[str]) -> None:
-    assert getattr(cli._parse(cli._parser(), argv), place) == items
+    assert getattr(parse(cli._parser(), argv), place) == items
 
 
 @pytest.mark.parametrize(
@@ -726,7 +690,7 @@ def test_items_of_a_list_may_come_after_flags(argv: list[str], place: str, items
 )
 def test_what_no_verb_takes_is_refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        cli._parse(cli._parser(), argv)
+        parse(cli._parser(), argv)
     said = capsys.readouterr().err
     assert stopped.value.code == 2
     assert "unrecognized arguments" in said or "neither a number nor `all`" in said

@@ -35,8 +35,8 @@ ELSEWHERE = {
     "python benchmarks/embeddings.py": "test_embeddings_benchmark_runs, below",
     "mtl-hf data": "data/test_catalog.py, against a loopback server",
     "mtl-hf init": "test_cli.py",
-    "mtl-hf compare": "evaluation/test_compare.py",
-    "mtl-hf tune": "search/test_tune.py",
+    "mtl-hf compare": "experiments/test_compare.py",
+    "mtl-hf tune": "experiments/test_tune.py",
 }
 
 

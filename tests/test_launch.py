@@ -188,6 +188,7 @@ def test_one_process_needs_no_launcher(config, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("World size 1, cpu"), done.stderr
     assert "18 optimiser steps." in done.stderr  # 36 and 27 rows in batches of 4: 9 rounds of 2
+    assert "%|" not in done.stderr, "no bars in a file"
     assert not (tmp_path / "out").exists()
 
 

@@ -27,12 +27,12 @@ from ..files import whole_file, write_whole
 from ..metrics import Answers, interval, join_answers, round_numbers
 from ..modeling.encoding import PAIRED
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..saved.data_file import config_of_file
+from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
+from ..saved.runs import check_saved_run, drop_metrics, log_data
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
-from .data_file import config_of_file
 from .report import folder_names, json_value, write_comparison
-from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
-from .saved_runs import check_saved_run, drop_metrics, log_data
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from ..config import RunConfig
 from ..metrics import LOSS_LIKE
+from ..saved.models import run_file
 from ..training.checkpoints import list_checkpoints
 from ..training.conflict_report import CONFLICTS_FILE, pairs_of, parts_of, read_conflicts
 from .figures import COLOURS, marks, save_figure, scale_axis, span_wide
-from .saved_models import run_file
 
 logger = logging.getLogger(__name__)
 

@@ -25,12 +25,12 @@ from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
 from ..data.sources import SPLITS, SourceData, packaged_loaders
 from ..evaluation.report import show_number
-from ..evaluation.saved_models import RUN_FILE, check_folder, check_name, num_parameters, run_file
 from ..files import write_whole
 from ..modeling.answers import bio_spans, is_span_scheme
 from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.encoding import PAIRED
+from ..saved.models import RUN_FILE, check_folder, check_name, num_parameters, run_file
 from ..training.checkpoints import checkpoint_step
 from ..training.optimizer import parts_table, trained_share
 from ..training.sampling import describe_policy

@@ -14,7 +14,7 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from .. import __version__
-from ..evaluation.saved_models import RUN_FILE, run_file
+from ..saved.models import RUN_FILE, run_file
 from ..training.arguments import check_repo
 from .card import CARD, card, read_config
 

@@ -23,11 +23,11 @@ from tqdm.auto import tqdm
 from ..config import nearest, resolve_path
 from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
-from ..evaluation.saved_models import check_folder, check_name, load_saved
 from ..files import check_file, whole_file
 from ..modeling.configuration_multitask import own_config
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.texts import MOST_CHARACTERS, report_cut
+from ..saved.models import check_folder, check_name, load_saved
 from .projection import ENDINGS, PROJECTIONS, check_plots, label_column, plot, project, sample_rows
 
 logger = logging.getLogger(__name__)

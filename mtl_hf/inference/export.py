@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
 
 from ..config import nearest
-from ..evaluation.saved_models import Checkpoint, find_checkpoint
 from ..files import check_folder, whole_folder
 from ..modeling.adapters import SHARED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.pooling import POOLING
+from ..saved.models import Checkpoint, find_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import json
 import logging
 from pathlib import Path
 
-from ..evaluation.saved_models import find_checkpoint
 from ..files import check_folder, whole_folder
+from ..saved.models import find_checkpoint
 from .export import refuse_adapters
 
 logger = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from ..config import RunConfig, resolve_path
 from ..data.labels import TaskData, build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import SourceData, load_sources
-from ..evaluation.saved_models import RUN_FILE, Checkpoint, find_checkpoint
-from ..evaluation.saved_runs import check_saved_run, log_data
-from ..evaluation.start import find_start
 from ..modeling.configuration_multitask import own_config
 from ..modeling.encoding import NO_TOKEN, default_length, load_tokenizer, longest_input
+from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
+from ..saved.runs import check_saved_run, log_data
+from ..saved.start import find_start
 
 
 def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 3, split: str = "train") -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from ..config import nearest
-from ..evaluation.saved_models import find_checkpoint
 from ..files import check_folder, whole_folder
 from ..modeling.adapters import SHARED
+from ..saved.models import find_checkpoint
 from .export import agree, random_batches
 
 logger = logging.getLogger(__name__)

@@ -19,13 +19,13 @@ from tqdm.auto import tqdm
 
 from ..config import RunConfig
 from ..data.files import check_encoding, has_rows, is_conll, read_lines
-from ..evaluation.data_file import find_text_columns, load_rows, text_columns
-from ..evaluation.saved_models import find_checkpoint
 from ..files import check_file, whole_file
 from ..metrics import round_numbers
 from ..modeling.encoding import PAIRED, check_text
 from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..saved.data_file import find_text_columns, load_rows, text_columns
+from ..saved.models import find_checkpoint
 from .embed import load_model
 
 logger = logging.getLogger(__name__)

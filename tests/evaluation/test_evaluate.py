@@ -24,14 +24,14 @@ from mtl_hf.config import RunConfig, Task
 from mtl_hf.data.labels import TaskData, build_tasks
 from mtl_hf.data.sources import SourceData, load_sources
 from mtl_hf.evaluation import evaluate as evaluate_module
-from mtl_hf.evaluation import saved_models
-from mtl_hf.evaluation.compare import read_predictions
-from mtl_hf.evaluation.data_file import config_of_file, text_columns
 from mtl_hf.evaluation.evaluate import _compare, encode_split, write_results
 from mtl_hf.evaluation.report import comparison_table, folder_names, short_names
-from mtl_hf.evaluation.saved_models import find_checkpoint
+from mtl_hf.experiments.compare import read_predictions
 from mtl_hf.metrics import Answers, round_numbers
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.saved import models
+from mtl_hf.saved.data_file import config_of_file, text_columns
+from mtl_hf.saved.models import find_checkpoint
 from tests.conftest import TRAINING, assistant_rows, review_rows
 
 ROOT = Path(__file__).parents[2]
@@ -458,8 +458,8 @@ def test_a_mistyped_folder_is_answered_without_the_hub(runs, tmp_path, monkeypat
     def no_hub(*args: object, **kwargs: object) -> None:
         raise AssertionError("the Hub was asked")
 
-    monkeypatch.setattr(saved_models, "read_config", no_hub)
-    monkeypatch.setattr(saved_models, "cached_file", no_hub)
+    monkeypatch.setattr(models, "read_config", no_hub)
+    monkeypatch.setattr(models, "cached_file", no_hub)
     monkeypatch.chdir(runs.parent)
     for name, hint in [
         (f"{runs.name}/frist", r"Did you mean `first`\? \(On the Hub it would be .*/frist@main\.\)"),

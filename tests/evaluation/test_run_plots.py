@@ -11,8 +11,8 @@ import pytest
 import mtl_hf
 from mtl_hf import cli
 from mtl_hf.evaluation import run_plots as module
-from mtl_hf.evaluation.compare_report import plot_curves
 from mtl_hf.evaluation.run_plots import plot_run
+from mtl_hf.experiments.compare_report import plot_curves
 from tests.conftest import two_source_config
 
 HISTORY = [
@@ -173,7 +173,7 @@ def test_curves_of_a_comparison_are_logarithmic_for_losses_only(
     metric: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
-    monkeypatch.setattr("mtl_hf.evaluation.compare_report.save_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr("mtl_hf.experiments.compare_report.save_figure", lambda figure, path: kept.append(figure))
     variant = {"tasks": {"lm": {"metric": metric}}, "curves": {"lm": [[(1, 900.0), (2, 40.0)], [(1, 800.0)]]}}
     plot_curves({"first": {}, "variants": {"one": variant, "two": variant | {"curves": {"lm": [[]]}}}}, tmp_path)
     (axis,) = kept[0].axes

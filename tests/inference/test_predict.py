@@ -9,11 +9,11 @@ from datasets import Dataset
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data.sources import load_sources
-from mtl_hf.evaluation.data_file import config_of_file
 from mtl_hf.inference import predict as module
 from mtl_hf.inference.embed import embed
 from mtl_hf.inference.predict import predict
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.saved.data_file import config_of_file
 from tests.conftest import SENTENCES
 
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mtl_hf.evaluation.saved_models import find_checkpoint
 from mtl_hf.hub.card import read_config
 from mtl_hf.inference.embed import load_model
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.saved.models import find_checkpoint
 
 LABELS = ["booking", "music", "weather"]
 

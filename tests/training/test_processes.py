@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import PrepareForLaunch, patch_environment
 from transformers import TrainerCallback
 
-from mtl_hf import cli
+from mtl_hf.command import run_command
 from mtl_hf.training.processes import report_lost_process
 from tests.conftest import two_source_config
 from tests.training.conftest import build, make_trainer
@@ -31,7 +31,7 @@ def test_the_others_stop_with_one_line_when_a_process_is_killed(encoder_folder, 
         torch.set_num_threads(1)
         trainer = make_trainer(built, tmp_path, callbacks=[Dies()], num_train_epochs=1000)
         try:
-            cli._run(trainer.train)
+            run_command(trainer.train)
         except SystemExit as end:
             (tmp_path / "said").write_text(str(end), encoding="utf-8")
             raise

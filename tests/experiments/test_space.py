@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.search.space` and `plan`: what a file declares against what it should mean, and what is refused."""
+"""Tests of `experiments.space` and `search_plan`: what a file declares, what that means, and what is refused."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from mtl_hf.config import RunConfig
-from mtl_hf.search.plan import check_space, num_trials, read_checked, read_search
-from mtl_hf.search.space import TRIALS, Dimension, Search, read_space
-from tests.search.conftest import write_search
+from mtl_hf.experiments.search_plan import check_space, num_trials, read_checked, read_search
+from mtl_hf.experiments.space import TRIALS, Dimension, Search, read_space
+from tests.experiments.conftest import write_search
 
 ROOT = Path(__file__).parent.parent.parent
 SEARCHES = sorted((ROOT / "configs" / "tune").glob("*.yaml"))

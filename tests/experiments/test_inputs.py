@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.evaluation.inputs`: what a run depends on besides its config."""
+"""Tests of `mtl_hf.experiments.inputs`: what a run depends on besides its config."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ import pytest
 from transformers.utils import hub
 
 from mtl_hf.config import RunConfig
-from mtl_hf.evaluation import inputs
-from mtl_hf.evaluation.inputs import changed_inputs, run_inputs
+from mtl_hf.experiments import inputs
+from mtl_hf.experiments.inputs import changed_inputs, run_inputs
 
 
 def config(source: dict[str, Any], **model: Any) -> RunConfig:

@@ -17,11 +17,11 @@ import yaml
 
 from ..config import RunConfig
 from ..evaluation.figures import check_matplotlib
-from ..evaluation.inputs import run_inputs
-from ..evaluation.variants import output_override
 from ..files import write_whole
-from .plan import num_trials, read_checked
+from .inputs import run_inputs
+from .search_plan import num_trials, read_checked
 from .space import Dimension, Search, show_declared
+from .variants import output_override
 
 if TYPE_CHECKING:  # these need optuna
     from .study import StudyFolder
@@ -63,7 +63,7 @@ def tune(
     """
     _check_machine(plot)
     search, space = read_checked(config, trials, overrides)
-    from .report import plot_importance, summary, write_trials
+    from .search_report import plot_importance, summary, write_trials
     from .study import STUDY, open_study
     from .trials import find_goal, try_choices
 
@@ -136,7 +136,7 @@ def _search(
     Raises:
         ValueError: The first trials have all failed, or data changed.
     """
-    from .report import show_settings, trial_line
+    from .search_report import show_settings, trial_line
     from .study import GRACE, check_inputs, study_options
     from .trials import SearchTrainer, train_trial
 

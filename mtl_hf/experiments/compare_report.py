@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from ..evaluation.figures import COLOURS, save_figure, scale_axis
+from ..evaluation.report import show_number
 from ..metrics import LOSS_LIKE
-from .figures import COLOURS, save_figure, scale_axis
-from .report import show_number
 
 _INTERVALS = (
     "Values: mean ± standard deviation over seeds; then the difference to the variant that is named, and in brackets"

@@ -25,18 +25,18 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from ..config import Model, RunConfig, Task, masked_message, masked_overrides, secret_overrides, typed
 from ..data.labels import TASK_TYPES, TaskData
+from ..evaluation.figures import check_matplotlib
+from ..evaluation.report import json_value
 from ..files import write_whole
 from ..metrics import LOSS_LIKE, Answers, interval
 from ..modeling.answers import is_span_scheme
+from ..saved.models import RUN_FILE, find_checkpoint, num_parameters
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
 from ..training.locks import hold_folder
 from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores
-from .figures import check_matplotlib
 from .inputs import changed_inputs, run_inputs
-from .report import json_value
 from .run_processes import RunProcesses
-from .saved_models import RUN_FILE, find_checkpoint, num_parameters
 from .variants import ALONE, TOGETHER, Comparison, PlannedRun, output_override, plan_runs, read_comparison
 
 logger = logging.getLogger(__name__)
@@ -291,8 +291,8 @@ def _train(run: PlannedRun, jobs: int, processes: RunProcesses) -> str | None:
     log, resumed = run.beside(".log"), newest_checkpoint(run.folder) is not None
     with log.open("a", encoding="utf-8") as output:
         code, usage = processes.run(
-            "from mtl_hf.cli import main\nmain([*sys.argv[1:], *more])",
-            ["train", str(run.beside(".yaml")), "--resume" if resumed else "--overwrite"],
+            "from mtl_hf.run import main\nmain([*sys.argv[1:], *more])",
+            [str(run.beside(".yaml")), "--resume" if resumed else "--overwrite"],
             stdout=output,
             stderr=output,
             environment=_environment(jobs),

@@ -21,9 +21,9 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from ..evaluation.compare import changed_lines
-from ..evaluation.inputs import changed_inputs
 from ..files import write_whole
+from .compare import changed_lines
+from .inputs import changed_inputs
 from .space import Dimension, Search
 
 STUDY = "study.db"

@@ -21,13 +21,13 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
 
 from ..config import MaskSecrets, RunConfig, masked_message
-from ..evaluation.saved_models import RUN_FILE
-from ..evaluation.variants import output_override
 from ..files import write_whole
 from ..run import build, flush_denormals
-from .plan import OF_TRIALS
+from ..saved.models import RUN_FILE
+from .search_plan import OF_TRIALS
 from .space import Dimension
 from .study import REASON, StudyFolder
+from .variants import output_override
 
 logger = logging.getLogger("mtl_hf")  # of the whole package
 

@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.evaluation.data_file`: a file is read as a source of training is."""
+"""Tests of `mtl_hf.saved.data_file`: a file is read as a source of training is."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.sources import load_sources
-from mtl_hf.evaluation.data_file import config_of_file
+from mtl_hf.saved.data_file import config_of_file
 
 
 def test_labels_of_a_csv_file_are_what_is_written(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.evaluation.run_processes`: processes that never outlive the one that started them."""
+"""Tests of `mtl_hf.experiments.run_processes`: processes that never outlive the one that started them."""
 
 import os
 import signal
@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mtl_hf.evaluation import run_processes
-from mtl_hf.evaluation.compare import _each
-from mtl_hf.evaluation.run_processes import RunProcesses
+from mtl_hf.experiments import run_processes
+from mtl_hf.experiments.compare import _each
+from mtl_hf.experiments.run_processes import RunProcesses
 
 # A run that launches one more process, and notes both.
 RUN = """
@@ -27,7 +27,7 @@ time.sleep(60)
 PARENT = """
 import os, sys
 from concurrent.futures import ThreadPoolExecutor
-from mtl_hf.evaluation.run_processes import RunProcesses
+from mtl_hf.experiments.run_processes import RunProcesses
 processes = RunProcesses()
 def run(path):
     return processes.run(%r, [path], stdout=sys.stderr, stderr=sys.stderr, environment=os.environ)
@@ -57,7 +57,7 @@ def test_runs_and_what_they_launch_die_with_a_parent_that_is_killed(tmp_path: Pa
 
 def test_a_run_that_takes_long_to_end_does_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     slow = (
-        "import atexit, signal, time, mtl_hf.evaluation.run_child as child\nchild.GRACE = 1\n"
+        "import atexit, signal, time, mtl_hf.experiments.run_child as child\nchild.GRACE = 1\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\natexit.register(time.sleep, 60)\n" + RUN
     )
     parent = subprocess.Popen([sys.executable, "-c", PARENT % slow, str(tmp_path / "one")])

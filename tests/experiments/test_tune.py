@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.search`: trials that are trained, and the study that keeps them, with stand-ins for training."""
+"""Tests of `experiments.tune`: trials that are trained, and the study that keeps them, with stand-ins for training."""
 
 import csv
 import gc
@@ -21,19 +21,19 @@ import pytest
 import yaml
 
 import mtl_hf
-import mtl_hf.search.study
-import mtl_hf.search.trials
-import mtl_hf.search.tune
+import mtl_hf.experiments.study
+import mtl_hf.experiments.trials
+import mtl_hf.experiments.tune
 from mtl_hf import cli
 from mtl_hf.config import RunConfig
-from mtl_hf.evaluation import inputs
-from mtl_hf.search.report import search_table, summary
-from mtl_hf.search.space import Search
-from mtl_hf.search.study import study_options
-from mtl_hf.search.trials import Goal
-from mtl_hf.search.tune import tune
+from mtl_hf.experiments import inputs
+from mtl_hf.experiments.search_report import search_table, summary
+from mtl_hf.experiments.space import Search
+from mtl_hf.experiments.study import study_options
+from mtl_hf.experiments.trials import Goal
+from mtl_hf.experiments.tune import tune
 from tests.conftest import TRAINING, assistant_rows, save_encoder
-from tests.search.conftest import write_search
+from tests.experiments.conftest import write_search
 
 GOAL = Goal("score", maximize=True, best=True)
 
@@ -63,10 +63,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., float]]
     """Let a function of a trial and its overrides stand for training it."""
 
     def use(function: Callable[..., float]) -> None:
-        monkeypatch.setattr(mtl_hf.search.trials, "find_goal", lambda *_: GOAL)
+        monkeypatch.setattr(mtl_hf.experiments.trials, "find_goal", lambda *_: GOAL)
         monkeypatch.setattr(gc, "collect", lambda: 0)  # which is slow, and there are no models to be freed
         monkeypatch.setattr(
-            mtl_hf.search.trials, "train_trial", lambda trial, config, overrides, *_: function(trial, overrides)
+            mtl_hf.experiments.trials, "train_trial", lambda trial, config, overrides, *_: function(trial, overrides)
         )
 
     return use
@@ -145,7 +145,7 @@ def test_from_the_command_line_to_the_best_config(
 
 
 def test_a_trial_that_is_behind_is_stopped_on_the_way(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mtl_hf.search.study, "STARTUP", 1)
+    monkeypatch.setattr(mtl_hf.experiments.study, "STARTUP", 1)
     # Their steps an epoch differ, so that they meet by the number of an evaluation only.
     sets = {"good": ["training.learning_rate=1e-3"],
             "bad": ["sources.assistant.batch_size=24", "training.learning_rate=3"]}  # fmt: skip
@@ -255,7 +255,7 @@ def test_choices_are_built_once_and_only_where_they_change_the_config(
     built: list[list[str]] = []
     stand_in(near_a_thousandth)
     monkeypatch.setattr(
-        mtl_hf.search.trials, "find_goal", lambda config, overrides, folder: built.append(list(overrides)) or GOAL
+        mtl_hf.experiments.trials, "find_goal", lambda config, overrides, folder: built.append(list(overrides)) or GOAL
     )
     path = write_search(folder, space=SPACE | {"model.pooling": "choice(null, cls)"}, trials=1)  # 16 is the config's
     sizes = ["sources.assistant.batch_size=8", "sources.assistant.batch_size=32"]
@@ -413,7 +413,7 @@ def test_processes_share_a_search_and_one_that_dies_costs_no_trial(
     folder: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(shared)
-    monkeypatch.setattr(mtl_hf.search.tune, "POLL", 0.2)
+    monkeypatch.setattr(mtl_hf.experiments.tune, "POLL", 0.2)
     path = write_search(folder, space=SPACE, trials=9)
     context = multiprocessing.get_context("fork")
     processes = {
@@ -489,15 +489,15 @@ def test_a_trial_that_was_stopped_is_given_back_by_whoever_draws_first(
 
     stand_in(train)
     path = write_search(folder, space=SPACE, trials=3)
-    give_back = mtl_hf.search.study.StudyFolder.give_back
+    give_back = mtl_hf.experiments.study.StudyFolder.give_back
 
     def slow(opened: Any, number: int) -> None:  # another process draws first
-        monkeypatch.setattr(mtl_hf.search.study.StudyFolder, "give_back", give_back)
+        monkeypatch.setattr(mtl_hf.experiments.study.StudyFolder, "give_back", give_back)
         assert opened.num_taken() == 1
         assert [trial.state.name for trial in opened.trials()] == ["COMPLETE", "FAIL", "WAITING"]
         give_back(opened, number)
 
-    monkeypatch.setattr(mtl_hf.search.study.StudyFolder, "give_back", slow)
+    monkeypatch.setattr(mtl_hf.experiments.study.StudyFolder, "give_back", slow)
     with pytest.raises(KeyboardInterrupt):
         tune(path, to=folder / "out", plot=False)
     result = tune(path, to=folder / "out", plot=False)
@@ -514,7 +514,7 @@ def test_the_first_trial_may_be_complete_elsewhere_at_any_instant(
         return near_a_thousandth(trial, overrides)
 
     stand_in(fail_first)
-    stock = mtl_hf.search.trials.SearchTrainer.hyperparameter_search
+    stock = mtl_hf.experiments.trials.SearchTrainer.hyperparameter_search
 
     def then_another(self: Any, **options: Any) -> None:
         try:
@@ -524,7 +524,7 @@ def test_the_first_trial_may_be_complete_elsewhere_at_any_instant(
             study.add_trial(optuna.create_trial(value=0.1))
             raise
 
-    monkeypatch.setattr(mtl_hf.search.trials.SearchTrainer, "hyperparameter_search", then_another)
+    monkeypatch.setattr(mtl_hf.experiments.trials.SearchTrainer, "hyperparameter_search", then_another)
     result = tune(write_search(folder, space=SPACE, trials=3), to=folder / "out", plot=False)
     assert [trial["state"] for trial in result["trials"]] == ["failed", "complete", "complete"]
 
@@ -539,10 +539,10 @@ def test_a_score_that_is_no_number_fails_the_trial(folder: Path, monkeypatch: py
 
     trainer.train = train
     run = SimpleNamespace(trainer=trainer, config=SimpleNamespace(to_yaml=lambda: ""))
-    monkeypatch.setattr(mtl_hf.search.trials, "build", lambda *_: run)
-    monkeypatch.setattr(mtl_hf.search.trials, "flush_denormals", lambda _: None)
+    monkeypatch.setattr(mtl_hf.experiments.trials, "build", lambda *_: run)
+    monkeypatch.setattr(mtl_hf.experiments.trials, "flush_denormals", lambda _: None)
     with pytest.raises(FloatingPointError, match="score is nan at an evaluation"):
-        mtl_hf.search.trials.train_trial(None, "run.yaml", [], folder / "trial", GOAL)
+        mtl_hf.experiments.trials.train_trial(None, "run.yaml", [], folder / "trial", GOAL)
     assert told == [0.5]
 
 
@@ -598,13 +598,13 @@ def test_what_this_machine_cannot_do_is_refused(folder: Path, monkeypatch: pytes
     with pytest.raises(ValueError, match="start `mtl-hf tune` without a launcher, several times if you like"):
         tune(path, plot=False)
     monkeypatch.delenv("WORLD_SIZE")
-    find = mtl_hf.search.tune.importlib.util.find_spec
+    find = mtl_hf.experiments.tune.importlib.util.find_spec
     for package, hint in (("optuna", "mtl_hf[search]"), ("matplotlib", "--no-plot")):
         monkeypatch.setattr(
-            mtl_hf.search.tune.importlib.util,
+            mtl_hf.experiments.tune.importlib.util,
             "find_spec",
             lambda name, missing=package: None if name == missing else find(name),
         )
         with pytest.raises(ValueError, match=re.escape(hint)):
             tune(path, to=folder / "out")
-        monkeypatch.setattr(mtl_hf.search.tune.importlib.util, "find_spec", find)
+        monkeypatch.setattr(mtl_hf.experiments.tune.importlib.util, "find_spec", find)

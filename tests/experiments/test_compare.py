@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.evaluation.compare`: a comparison in processes of its own, gone on with, and its numbers by hand."""
+"""Tests of `mtl_hf.experiments.compare`: runs in processes of their own, gone on with, and its numbers by hand."""
 
 import json
 import re
@@ -16,12 +16,13 @@ import mtl_hf
 from mtl_hf import cli
 from mtl_hf.config import Task
 from mtl_hf.data.labels import TaskData
-from mtl_hf.evaluation import compare as module
-from mtl_hf.evaluation import figures, inputs
-from mtl_hf.evaluation.compare import compare
-from mtl_hf.evaluation.compare_report import _costs
-from mtl_hf.evaluation.run_processes import RunProcesses
-from mtl_hf.evaluation.variants import PlannedRun, plan_runs, read_comparison
+from mtl_hf.evaluation import figures
+from mtl_hf.experiments import compare as module
+from mtl_hf.experiments import inputs
+from mtl_hf.experiments.compare import compare
+from mtl_hf.experiments.compare_report import _costs
+from mtl_hf.experiments.run_processes import RunProcesses
+from mtl_hf.experiments.variants import PlannedRun, plan_runs, read_comparison
 from mtl_hf.metrics import Answers
 from tests.conftest import TRAINING, assistant_rows, save_encoder
 

@@ -17,7 +17,7 @@ from typing import Any
 
 GRACE = 20  # seconds to end in order
 _CODE = """
-from mtl_hf.evaluation.run_child import end_with_parent
+from mtl_hf.experiments.run_child import end_with_parent
 more = end_with_parent()
 import sys
 {}

@@ -1,4 +1,4 @@
-"""Tests of `mtl_hf.evaluation.variants`: a comparison's file, and the runs that come of it."""
+"""Tests of `mtl_hf.experiments.variants`: a comparison's file, and the runs that come of it."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mtl_hf.config import RunConfig
-from mtl_hf.evaluation.variants import Comparison, plan_runs, read_comparison
+from mtl_hf.experiments.variants import Comparison, plan_runs, read_comparison
 
 ROOT = Path(__file__).parent.parent.parent
 COMPARISONS = sorted((ROOT / "configs" / "compare").glob("*.yaml"))

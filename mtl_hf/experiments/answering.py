@@ -16,7 +16,7 @@ from typing import Any
 
 from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
-from .saved_models import find_checkpoint
+from ..saved.models import find_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes that the operating sys
 
 _CHILD = """
 import json, resource, sys
-from mtl_hf.evaluation.answering import answer_once
+from mtl_hf.experiments.answering import answer_once
 answer_once(*json.load(sys.stdin))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

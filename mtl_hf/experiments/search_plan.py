@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, is_secret, nearest, read_yaml, typed
-from ..evaluation.variants import at_home
 from ..training.arguments import type_arguments
 from .space import TRIALS, Dimension, Search, read_space
+from .variants import at_home
 
 # What every trial has otherwise than its config: nothing is kept of it but its log, and it is silent.
 OF_TRIALS = (

@@ -1,0 +1,1 @@
+"""Experiments: comparisons and searches, which train many runs."""

@@ -1,0 +1,1 @@
+"""Saved models: found by name and opened, with what belongs to them."""
