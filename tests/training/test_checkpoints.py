@@ -23,6 +23,7 @@ from mtl_hf.training.checkpoints import (
     differences,
     fault,
     list_checkpoints,
+    log_start,
     mark_complete,
     newest_checkpoint,
     remove_checkpoint,
@@ -204,6 +205,37 @@ def test_checkpoints_that_cannot_be_gone_on_from_exactly_are_refused(tmp_path):
     mark_complete(only_model, facts | {"step": 3})
     with pytest.raises(ValueError, match="was saved with `save_only_model`"):
         check_checkpoint(only_model, facts)
+
+
+def test_what_will_be_only_nearly_the_same_is_said_when_a_run_goes_on(tmp_path, caplog):
+    caplog.set_level("INFO", "mtl_hf")
+    checkpoint = make_checkpoint(tmp_path, 3)
+    facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {}}
+    log_start(checkpoint, facts)
+    assert caplog.messages == [f"Going on from {checkpoint}."]
+    for other, said in (
+        ({"threads": 2}, "Threads: 1 in the checkpoint, 2 now: results may differ in their last bits."),
+        ({"versions": {"torch": "3"}}, "Versions: {} in the checkpoint, {'torch': '3'} now: results may differ"),
+        ({"world_size": 2, "threads": 2}, "The checkpoint is of 1 processes, now there are 2: every step has the same"),
+    ):
+        caplog.clear()
+        log_start(checkpoint, facts | other)
+        assert caplog.messages[1:] == [caplog.messages[1]]
+        assert caplog.messages[1].startswith(said)
+
+
+def test_other_batches_on_other_processes_name_the_way_to_the_same_ones(tmp_path):
+    facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {"batch_sizes": {"one": 8}}}
+    checkpoint = make_checkpoint(tmp_path, 3)
+    mark_complete(checkpoint, facts | {"step": 3})
+    other = facts | {"world_size": 2, "settings": {"batch_sizes": {"one": 16}}}
+    with pytest.raises(
+        ValueError, match=r"is of 1 processes, now there are 2: choose `per_device_train_batch_size` so"
+    ):
+        check_checkpoint(checkpoint, other)
+    with pytest.raises(ValueError, match=r"batch_sizes\.one: 8 in the checkpoint, 16 now") as refused:
+        check_checkpoint(checkpoint, other | {"world_size": 1})
+    assert "processes" not in str(refused.value)
 
 
 # ---- in a trainer ----
