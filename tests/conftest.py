@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -28,6 +29,9 @@ from mtl_hf.config import RunConfig
 from tests.forked import ForkedPopen
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # ignored in the background of a shell, and so by what we start
 # By default bars share one lock with all forked processes: one that a test kills would never give it back.
 tqdm.set_lock(threading.RLock())
 tqdm.monitor_interval = 0

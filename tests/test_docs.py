@@ -242,21 +242,6 @@ def test_what_the_chapter_on_adapters_shows_is_right(encoder_folder: str) -> Non
     assert list(scope["model"].config.adapters) == ["shared"]
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *CHAPTERS], ids=lambda path: path.stem)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
-
-
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
-)
-def test_no_page_holds_both_sides_of_a_merge(page: Path) -> None:
-    lines = page.read_text(encoding="utf-8").splitlines()
-    assert not [line for line in lines if re.match(r"(<{7}|={7}|>{7})( |$)", line)]
-
-
 def test_the_table_of_task_types_says_what_the_code_does() -> None:
     text = (ROOT / "docs" / "task_types.md").read_text(encoding="utf-8")
     rows = [

@@ -105,7 +105,7 @@ def test_commands_of_the_chapter_start_two_processes(command, config, tmp_path):
 
 
 @pytest.mark.usefixtures("launches")
-def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_path):
+def test_a_launch_of_which_a_process_is_killed_ends_by_itself(config, tmp_path):
     command = [*LAUNCH, "--config_file", "configs/accelerate/cpu.yaml", "run_multitask.py", str(config)]
     endless = ["training.num_train_epochs=10000", "training.eval_strategy=no", "training.save_strategy=no",
                "training.load_best_model_at_end=false", "training.disable_tqdm=true"]  # fmt: skip
@@ -121,8 +121,8 @@ def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_p
         ranks = psutil.Process(launch.pid).children()
         assert len(ranks) == 2
         ranks[1].send_signal(signal.SIGKILL)
-        assert launch.wait(30) != 0
-        assert not psutil.wait_procs(ranks, 5)[1], "a process has outlived the launch"
+        assert launch.wait(120) != 0
+        assert not psutil.wait_procs(ranks, 60)[1], "a process has outlived the launch"
     finally:
         for process in [*psutil.Process(launch.pid).children(), launch] if launch.poll() is None else []:
             process.kill()

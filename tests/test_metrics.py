@@ -963,6 +963,8 @@ def test_a_second_text_that_is_equal_to_the_own_one_is_the_own_one() -> None:
 def test_texts_that_are_all_the_same_rank_nothing_first() -> None:
     same = np.tile(np.array([1.0, 0, 0]), (4, 1))
     assert own_ranks(same, same).tolist() == [4] * 4
+    nearly = same + np.random.default_rng(0).normal(size=same.shape) * 1e-9  # as batches of other sizes round
+    assert own_ranks(same, nearly).tolist() == [4] * 4
     assert own_ranks(np.zeros((0, 3)), np.zeros((0, 3))).tolist() == []
 
 
@@ -1041,3 +1043,13 @@ def test_what_is_shown_of_perplexity() -> None:
     table = scores_table(results)
     assert f"perplexity{results['tasks']['mlm']['perplexity']:>14.2f}" in table
     assert "\nscore" not in table
+
+
+def test_a_task_that_is_only_scored_has_no_weight_in_the_score() -> None:
+    gold = list("abab")
+    right, wrong = (Answers(np.arange(4), guesses, gold) for guesses in (gold, gold[::-1]))
+    tasks = {"trained": task(CLASSES, "ab"), "kept": task(CLASSES, "ab", train=False)}
+    found = {"only": {"trained": right, "kept": wrong}}
+    assert score(tasks, found, {"only": 4})["score"] == 1
+    tasks["kept"].config.score_weight = 1.0  # unless it is given one
+    assert score(tasks, found, {"only": 4})["score"] == 0.5

@@ -3,7 +3,9 @@
 import json
 import re
 import statistics
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import yaml
 
 import mtl_hf
 from mtl_hf import cli
+from mtl_hf.config import Task
+from mtl_hf.data.labels import TaskData
 from mtl_hf.evaluation import figures
 from mtl_hf.experiments import compare as module
 from mtl_hf.experiments import inputs
@@ -19,6 +23,7 @@ from mtl_hf.experiments.compare import compare
 from mtl_hf.experiments.compare_report import _costs
 from mtl_hf.experiments.run_processes import RunProcesses
 from mtl_hf.experiments.variants import PlannedRun, plan_runs, read_comparison
+from mtl_hf.metrics import Answers
 from tests.conftest import TRAINING, assistant_rows, save_encoder
 
 
@@ -92,9 +97,16 @@ def test_a_comparison_is_written_and_gone_on_with(
     config: Path,
     tmp_path: Path,
     in_process: list[str],
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    predict, predicted = mtl_hf.MultiTaskModel.predict, []
+    monkeypatch.setattr(
+        mtl_hf.MultiTaskModel, "predict", lambda *texts, **options: predicted.append(1) or predict(*texts, **options)
+    )
+    clock = SimpleNamespace(perf_counter=lambda: float(len(predicted)))  # every model takes a second to answer
+    monkeypatch.setattr(sys.modules[module.measure_answering.__module__], "time", clock)
     folder = tmp_path / "out"
     cli.main(["compare", str(config), "--seeds", "1", "--to", str(folder)])
     assert in_process == ["alone-intent/seed-13", "alone-slots/seed-13", "together/seed-13"]
@@ -104,7 +116,8 @@ def test_a_comparison_is_written_and_gone_on_with(
     assert {path.name for path in folder.glob("*.*")} == {
         "comparison.json", "comparison.md", "scores.png", "scores.svg", "curves.png", "curves.svg",
     }  # fmt: skip
-    assert result["answering"]["ratio"] > 1
+    assert result["answering"]["seconds"] == {"one": 1, "several": 2}
+    assert result["answering"]["ratio"] == 2
 
     in_process.clear()
     (folder / "runs" / "together" / "seed-13.json").unlink()  # as if stopped while its results were written
@@ -388,6 +401,23 @@ def test_the_table_of_costs_says_how_many_parameters_were_trained(
     place = header.index(" trained ")
     trained = {row[1].strip(): row[place].strip() for row in rows[rows.index(header) + 2 :] if len(row) == len(header)}
     assert trained == {name: f"{count / 1e6:.2f} M" for name, count in number.items()}
+
+
+def test_a_difference_has_an_interval_only_where_both_have_answered_the_same_rows() -> None:
+    task = TaskData("t", Task(type="sequence_classification", source="s", label="t"), ["x", "y"], "string")
+    gold = ["x", "y"] * 10
+
+    def answers(rows: Any, gold: list[str]) -> list[tuple[TaskData, Answers]]:
+        return [(task, Answers(np.array(rows), ["x"] * len(gold), gold)) for _ in range(2)]
+
+    numbers = {"metric": "accuracy", "mean": 0.5, "bounded": True}
+    own = answers(range(20), gold)
+    assert "interval" in module._difference(numbers, numbers, own, answers(range(20), gold))
+    others = [answers(range(1, 21), gold), answers(range(20), gold[::-1]), answers(range(18), gold[:18]), None]
+    others.append([own[0], answers(range(20), gold[::-1])[1]])  # with one of two seeds
+    for other in others:
+        assert module._difference(numbers, numbers, own, other) == {"difference": 0}
+        assert module._difference(numbers, numbers, other, own) == {"difference": 0}
 
 
 def test_a_loss_that_falls_is_a_gain_and_another_metric_is_not_compared() -> None:

@@ -8,8 +8,10 @@ import multiprocessing
 import os
 import re
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -411,8 +413,6 @@ def test_processes_share_a_search_and_one_that_dies_costs_no_trial(
     folder: Path, stand_in: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(shared)
-    monkeypatch.setattr(mtl_hf.experiments.study, "HEARTBEAT", 1)
-    monkeypatch.setattr(mtl_hf.experiments.study, "GRACE", 5)
     monkeypatch.setattr(mtl_hf.experiments.tune, "POLL", 0.2)
     path = write_search(folder, space=SPACE, trials=9)
     context = multiprocessing.get_context("fork")
@@ -423,9 +423,12 @@ def test_processes_share_a_search_and_one_that_dies_costs_no_trial(
     for process in processes.values():
         process.start()
         if process.name == "doomed":
-            process.join(60)
+            process.join(120)
+            with closing(sqlite3.connect(folder / "out" / "study.db")) as study, study:
+                changed = study.execute("UPDATE trial_heartbeats SET heartbeat = '2000-01-01 00:00:00'")  # long ago
+            assert changed.rowcount == 1
     for process in processes.values():
-        process.join(60)
+        process.join(120)
     codes = {name: process.exitcode for name, process in processes.items()}
     assert codes == {"doomed": -signal.SIGKILL, "one": 0, "two": 0}
     result = tune(path, to=folder / "out", plot=False)

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 import mtl_hf
+from mtl_hf.inference import export
 from mtl_hf.inference.export import stock_model
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import FAMILIES, SENTENCES, SIZES, wordpiece_tokenizer
@@ -160,6 +161,34 @@ def test_what_cannot_be_held_says_what_stands_between(family, pooling, num_label
     with pytest.raises(ValueError, match="`sort` cannot be exported: .*" + re.escape(reason)):
         mtl_hf.export_head(tmp_path / "model", "sort", tmp_path / "stock")
     assert not (tmp_path / "stock").exists()
+
+
+@pytest.mark.parametrize(("kind", "write"), [("token_classification", "_write_plainly"),
+                                             ("sequence_classification", "_write_twice")])  # fmt: skip
+def test_logits_that_differ_by_a_ten_thousandth_are_not_written(kind, write, encoder_folders, tmp_path, monkeypatch):
+    spec = {"type": kind, "labels": SORTS} | ({"pooling": "cls"} if kind == "sequence_classification" else {})
+    trained(encoder_folders["distilbert"], tmp_path / "model", sort=spec)
+    mtl_hf.export_head(tmp_path / "model", "sort", tmp_path / "stock")
+
+    as_it_is = getattr(export, write)
+
+    def imprecisely(behind, layer, encoder):
+        done = as_it_is(behind, layer, encoder)
+        behind[-1][1].weight.data *= 1 + 1e-4
+        return done
+
+    monkeypatch.setattr(export, write, imprecisely)
+    with pytest.raises(ValueError, match="`sort` cannot be exported"):
+        mtl_hf.export_head(tmp_path / "model", "sort", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_logits_agree_up_to_what_rounding_does():
+    wanted = torch.tensor([[1.0, -20.0], [0.5, 3.0]])
+    for error, same in ((1e-7, True), (1e-6, True), (1e-4, False), (1e-2, False)):
+        assert export.agree(wanted * (1 + error), wanted) is same
+    assert not export.agree(wanted[:1], wanted)
+    assert not export.agree(wanted * float("nan"), wanted)
 
 
 def test_a_head_that_answers_with_cosines_has_no_stock_class(encoder_folders, tmp_path):

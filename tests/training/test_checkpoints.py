@@ -13,6 +13,7 @@ import torch
 from transformers import EarlyStoppingCallback, NomicBertConfig, NomicBertModel, TrainerCallback
 
 import mtl_hf
+from mtl_hf.config.sections import OurTraining
 from mtl_hf.data.collator import fingerprint
 from mtl_hf.training.checkpoints import (
     COMPLETE,
@@ -22,6 +23,7 @@ from mtl_hf.training.checkpoints import (
     differences,
     fault,
     list_checkpoints,
+    log_start,
     mark_complete,
     newest_checkpoint,
     remove_checkpoint,
@@ -154,8 +156,13 @@ def test_of_long_lists_only_what_differs_is_shown():
 
 def test_what_does_not_decide_the_weights_may_change():
     free = {"output_dir", "logging_steps", "save_total_limit", "eval_steps", "dataloader_num_workers", "hub_token"}
-    deciding = {"learning_rate", "seed", "policy", "gradient_accumulation_steps", "num_train_epochs", "precision"}
+    deciding = {"learning_rate", "seed", "policy", "gradient_accumulation_steps", "num_train_epochs", "precision",
+                "data_seed", "max_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+                "warmup_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "optim", "optim_args"}  # fmt: skip
+    deciding |= set(OurTraining.__dataclass_fields__) - {"keep_best_per_task", "log_gradient_conflicts"}
     assert set(deciding_arguments(dict.fromkeys(free | deciding))) == deciding
+    caches = [deciding_arguments({"frozen_cache": size}) for size in (None, "1MB", "2MB")]
+    assert caches[0] != caches[1] == caches[2], "whether there is one, not how large it may become"
     arguments = dict.fromkeys(mtl_hf.MultiTaskTrainingArguments.__dataclass_fields__, 0)
     assert deciding <= deciding_arguments(arguments).keys()
     assert not free & deciding_arguments(arguments).keys()
@@ -201,6 +208,37 @@ def test_checkpoints_that_cannot_be_gone_on_from_exactly_are_refused(tmp_path):
         check_checkpoint(only_model, facts)
 
 
+def test_what_will_be_only_nearly_the_same_is_said_when_a_run_goes_on(tmp_path, caplog):
+    caplog.set_level("INFO", "mtl_hf")
+    checkpoint = make_checkpoint(tmp_path, 3)
+    facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {}}
+    log_start(checkpoint, facts)
+    assert caplog.messages == [f"Going on from {checkpoint}."]
+    for other, said in (
+        ({"threads": 2}, "Threads: 1 in the checkpoint, 2 now: results may differ in their last bits."),
+        ({"versions": {"torch": "3"}}, "Versions: {} in the checkpoint, {'torch': '3'} now: results may differ"),
+        ({"world_size": 2, "threads": 2}, "The checkpoint is of 1 processes, now there are 2: every step has the same"),
+    ):
+        caplog.clear()
+        log_start(checkpoint, facts | other)
+        assert caplog.messages[1:] == [caplog.messages[1]]
+        assert caplog.messages[1].startswith(said)
+
+
+def test_other_batches_on_other_processes_name_the_way_to_the_same_ones(tmp_path):
+    facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {"batch_sizes": {"one": 8}}}
+    checkpoint = make_checkpoint(tmp_path, 3)
+    mark_complete(checkpoint, facts | {"step": 3})
+    other = facts | {"world_size": 2, "settings": {"batch_sizes": {"one": 16}}}
+    with pytest.raises(
+        ValueError, match=r"is of 1 processes, now there are 2: choose `per_device_train_batch_size` so"
+    ):
+        check_checkpoint(checkpoint, other)
+    with pytest.raises(ValueError, match=r"batch_sizes\.one: 8 in the checkpoint, 16 now") as refused:
+        check_checkpoint(checkpoint, other | {"world_size": 1})
+    assert "processes" not in str(refused.value)
+
+
 # ---- in a trainer ----
 
 SAVING = {"save_strategy": "steps", "save_steps": 4, "save_total_limit": 10, "num_train_epochs": 2,
@@ -236,6 +274,11 @@ def one_row_changed() -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
+def other_sources(config: dict[str, Any]) -> None:
+    config["sources"]["more"] = dict(config["sources"]["reviews"])
+    config["tasks"]["stars"]["source"] = ["reviews", "more"]
+
+
 @pytest.mark.parametrize(
     ("change", "options", "difference"),
     [
@@ -250,7 +293,12 @@ def one_row_changed() -> datasets.Dataset:
         (lambda config: config.update(sources=dict(reversed(config["sources"].items()))), {}, "order.sources"),
         (lambda config: config.update(tasks=dict(reversed(config["tasks"].items()))), {}, "order.tasks"),
         (lambda config: config["tasks"]["intent"].update(metrics=["matthews"]), {}, "tasks.intent.metrics"),
+        (lambda config: config["tasks"]["stars"].update(score_weight=2), {}, "tasks.stars.score_weight"),
+        (lambda config: config["tasks"]["stars"].update(learning_rate=1e-4), {}, "tasks.stars.learning_rate"),
+        (lambda config: other_sources(config), {}, "tasks.stars.sources"),
         (lambda config: config["model"].update(attn_implementation="eager"), {}, "model.attn_implementation"),
+        (lambda config: config["model"].update(max_length=63), {}, "model.max_length"),
+        (lambda config: config["model"].update(experts={"num": 2, "hidden": 8}), {}, "model.experts"),
         (None, {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}},
          "training.lr_scheduler_kwargs"),
         (None, {"policy": "proportional"}, "schedule"),
@@ -279,6 +327,24 @@ def test_a_changed_setting_is_refused_with_the_difference(
         trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
     assert difference in str(refused.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer.model).items())
+
+
+@pytest.mark.parametrize("change", ["labels", "fingerprint", "rows"])
+def test_other_validation_rows_are_refused_since_checkpoints_are_chosen_by_them(
+    change, stopped, encoder_folder, tmp_path
+):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    split = built.validation["reviews"]
+    if change == "labels":
+        split.gold["stars"][0] += 0.5
+    else:
+        last = len(split.rows) - 1
+        kept = [last, *range(1, last), 0] if change == "fingerprint" else range(last)
+        split.rows = split.rows.select(kept)
+        split.gold = {name: [gold[row] for row in kept] for name, gold in split.gold.items()}
+    trainer = make_trainer(built, tmp_path, **SAVING)
+    with pytest.raises(ValueError, match=rf"trains differently(.|\n)*validation\.reviews\.{change}: "):
+        trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
 
 
 @pytest.mark.parametrize("longer", [{"num_train_epochs": 3}, {"max_steps": 20}], ids=str)

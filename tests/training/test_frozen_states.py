@@ -177,6 +177,54 @@ def test_frozen_layers_are_not_run_again(encoder_folder, tmp_path):
     assert runs[-3:] == [0, 1, 2], "after training weights may be others"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"attn_implementation": "eager"}, {"encoder_config": {"hidden_act": "relu"}},
+     {"encoder_config": {"layer_norm_eps": 1e-2}}],
+    ids=str,
+)  # fmt: skip
+def test_states_of_another_kernel_or_configuration_are_not_taken(change, encoder_folder, tmp_path, monkeypatch):
+    def states(more: dict[str, Any]) -> torch.Tensor:
+        config = two_source_config(encoder_folder, tmp_path)
+        config["model"] |= more
+        trainer = make_trainer(build(config), tmp_path, freeze=WHOLE, frozen_cache="1MB")
+        return feature_of(trainer, FrozenStates).open()["train"]["assistant"].states.clone()
+
+    first, again = states({}), states(change)
+    assert len(files(tmp_path)) == 8, "a file for each source and split, twice"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "another"))
+    assert torch.equal(again, states(change))
+    if "encoder_config" in change:
+        assert not torch.allclose(again, first, atol=1e-3)
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers"])
+def test_states_of_another_version_of_a_library_are_not_taken(library, encoder_folder, tmp_path, monkeypatch):
+    trainer = make_trainer(build(two_source_config(encoder_folder, tmp_path)), tmp_path, freeze=WHOLE,
+                           frozen_cache="1MB")  # fmt: skip
+    feature_of(trainer, FrozenStates).open()
+    monkeypatch.setattr(getattr(module, library), "__version__", "99.0")
+    feature_of(trainer, FrozenStates).open()
+    assert len(files(tmp_path)) == 8
+
+
+def test_the_same_tokens_read_otherwise_have_other_states(still_encoder_folder, tmp_path):
+    """As one text and as two, and as the first and the second of a pair."""
+    built = build(pairs_config(still_encoder_folder))
+    name = next(name for name, rows in built.train.items() if "segments" in rows.column_names)
+    opened = []
+    for column, changed in ((None, None), ("segments", lambda row: [row["segments"][0] + 1, row["segments"][1] - 1]),
+                            ("token_type_ids", lambda row: [1] * len(row["input_ids"]))):  # fmt: skip
+        own = Built(built.model, built.tasks, dict(built.train), built.validation)
+        if column:
+            rows = own.train[name]
+            own.train[name] = rows.map(lambda row, c=column, f=changed: {c: f(row)}, features=rows.features)
+        trainer = make_trainer(own, tmp_path, freeze=["embeddings", "encoder.layers.0"], frozen_cache="1MB")
+        opened.append(feature_of(trainer, FrozenStates).open()["train"][name].states.clone())
+    assert not torch.allclose(opened[0], opened[1])
+    assert not torch.allclose(opened[0], opened[2])
+
+
 def test_a_file_that_is_too_short_is_computed_again_and_that_is_said(encoder_folder, tmp_path, caplog):
     built = build(two_source_config(encoder_folder, tmp_path))
     options = {"freeze": WHOLE, "frozen_cache": "1MB", "max_steps": 2}

@@ -44,7 +44,7 @@ def test_the_others_stop_with_one_line_when_a_process_is_killed(encoder_folder, 
         for process in processes:
             process.start()
         processes[1].join(120)
-        processes[0].join(20)
+        processes[0].join(120)
         for process in processes:
             process.kill()  # nothing, unless the test fails
     assert [process.exitcode for process in processes] == [1, -signal.SIGKILL]
