@@ -6,13 +6,18 @@ Notable: it yields *global* batches, and each rank takes its slice of each, so t
 the same step and any number of processes with the same global batch sees the same rows. Nothing has to be stored to
 resume: skip what was done.
 
+A new policy subclasses `SourceBatchSampler` and implements `Schedule`: the batches of an epoch, and their number.
+
 The samplers have no `batch_size`, `drop_last` or `sampler` attribute on purpose: accelerate looks for these and would
 deal the batches out a second time.
 """
 
 import math
+from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -35,8 +40,22 @@ class Batch(list[int]):
         self.draw = draw
 
 
-class SourceBatchSampler(Sampler[list[int]]):
-    """What all policies share: the batches of one source, and a rank's slice of them.
+class Schedule(Protocol):
+    """Which source feeds each batch of an epoch, and which rows are in it: a pure function of the epoch."""
+
+    @abstractmethod
+    def batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (source, row numbers over all sources) of every global batch of an epoch, in time linear in them."""
+
+    @abstractmethod
+    def length(self, epoch: int) -> int:
+        """Number of global batches of an epoch; the Trainer plans the steps of all epochs by that of the first."""
+
+
+class SourceBatchSampler(Sampler[list[int]], Schedule):
+    """What all policies share: the shuffled batches of one source, and a rank's slice of each batch of an epoch.
+
+    A policy adds the methods of `Schedule`. `set_epoch` chooses the epoch that iterating yields.
 
     Args:
         lengths: Source → token length of each of its rows, in the order in which sources take turns.
@@ -108,20 +127,17 @@ class SourceBatchSampler(Sampler[list[int]]):
         batches = np.array_split(order + self.offsets[source], self.num_batches(source))
         return [batches[index] for index in rng.permutation(len(batches))]
 
-    def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (source, row numbers over all sources) of every global batch of an epoch."""
-        raise NotImplementedError
-
     def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
         """Source → how many times an epoch goes through it."""
-        raise NotImplementedError
+        turns = Counter(source for source, _ in self.batches(epoch))
+        return {name: turns[name] / self.num_batches(name) for name in self.lengths}
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        return self.length(self.epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         num_seen = dict.fromkeys(self.lengths, 0)
-        for source, batch in self.global_batches(self.epoch):
+        for source, batch in self.batches(self.epoch):
             lap = num_seen[source] // self.num_batches(source)
             num_seen[source] += 1
             # Every n-th row, so that ranks get like lengths.
@@ -166,14 +182,11 @@ class RoundRobinBatchSampler(SourceBatchSampler):
         choose = max if self.stopping_rule == "all_exhausted" else min
         return choose(self.num_batches(name) for name in self.lengths)
 
-    def __len__(self) -> int:
+    def length(self, epoch: int) -> int:
+        """Number of global batches of an epoch, the same for all epochs."""
         return self.num_rounds * len(self.lengths)
 
-    def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
-        """Source → how many times an epoch goes through it, the same in all epochs."""
-        return {name: self.num_rounds / self.num_batches(name) for name in self.lengths}
-
-    def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
+    def batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (source, row numbers) of every global batch of an epoch, round by round."""
         laps = {name: self._laps(name, epoch) for name in self.lengths}
         for _ in range(self.num_rounds):
@@ -202,33 +215,35 @@ class _SharedEpochBatchSampler(SourceBatchSampler):
 
     def quotas(self, epoch: int) -> dict[str, int]:
         """Source → its batches in an epoch."""
-        return apportion(self.weights(epoch), len(self))
+        return apportion(self.weights(epoch), self.length(epoch))
 
-    def __len__(self) -> int:
+    def length(self, epoch: int) -> int:
+        """Number of global batches of an epoch, the same for all epochs."""
         return sum(self.num_batches(name) for name in self.lengths)
 
-    def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
-        """Source → how many times an epoch goes through it."""
-        return {name: quota / self.num_batches(name) for name, quota in self.quotas(epoch).items()}
-
-    def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
+    def batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (source, row numbers) of every global batch of an epoch, shuffled over sources."""
         quotas = self.quotas(epoch)
-        turns = [(name, place) for name, quota in quotas.items() for place in range(quota)]
-        shuffled = np.random.default_rng([self.seed, epoch, len(self.lengths)]).permutation(len(turns))
-        order = [turns[index] for index in shuffled]
-        places: dict[str, Iterator[int]] = {}
-        batches: dict[str, list[np.ndarray]] = {}
-        for name, quota in quotas.items():
-            a_lap = self.num_batches(name)
-            # A lap after the other; inside a lap in the shuffled order.
-            own = sorted((place for other, place in order if other == name), key=lambda place: place // a_lap)
-            places[name] = iter(own)
-            batches[name] = [
-                batch for lap in range(-(-quota // a_lap)) for batch in self.source_batches(name, epoch, lap)
-            ]
-        for name, _ in order:
-            yield name, batches[name][next(places[name])]
+        turns = [name for name, quota in quotas.items() for _ in range(quota)]
+        first = dict(zip(quotas, accumulate(quotas.values(), initial=0), strict=False))  # turn of each source
+        shuffled = np.random.default_rng([self.seed, epoch, len(self.lengths)]).permutation(len(turns)).tolist()
+        num_batches = {name: self.num_batches(name) for name in quotas}
+        # Source → lap → which of the lap's batches are shown, in the shuffled order.
+        places: dict[str, list[list[int]]] = {
+            name: [[] for _ in range(-(-quota // num_batches[name]))] for name, quota in quotas.items()
+        }
+        for turn in shuffled:
+            name = turns[turn]
+            lap, place = divmod(turn - first[name], num_batches[name])
+            places[name][lap].append(place)
+        own = {name: self._lap_by_lap(name, epoch, laps) for name, laps in places.items()}
+        for turn in shuffled:
+            yield turns[turn], next(own[turns[turn]])
+
+    def _lap_by_lap(self, source: str, epoch: int, laps: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+        for lap, places in enumerate(laps):
+            batches = self.source_batches(source, epoch, lap)
+            yield from (batches[place] for place in places)
 
 
 class ProportionalBatchSampler(_SharedEpochBatchSampler):

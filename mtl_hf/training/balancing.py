@@ -14,18 +14,27 @@ strong their gradients are (GradNorm, ours, since torchjd has none), or not at a
 
 import copy
 import inspect
+import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..config import nearest
 from .choices import find_class, make, read_choice
+from .features import Feature, Step
 from .optimizer import Part
 from .processes import mean_over_processes
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
+
+logger = logging.getLogger(__name__)
 
 SETTING = "training.loss_balancing"
 GROUP = "balancing"  # name of the optimiser's group with what balancers learn
@@ -345,3 +354,81 @@ def _with_shape(kind: Any, options: Mapping[str, Any], num_tasks: int) -> dict[s
     """Options of a scalarizer, with the number of tasks where it asks for that."""
     asks = "shape" in inspect.signature(kind).parameters
     return dict(options) | ({"shape": num_tasks} if asks else {})
+
+
+class LossBalancing(Feature):
+    """Multiplies each task's loss by the weight that a balancer gives it, on top of `loss_weight`.
+
+    Args:
+        balancer: The balancer.
+        own_weights: Task → its `loss_weight`.
+        stop: Called with what is wrong in a step that cannot go on.
+    """
+
+    def __init__(self, balancer: Balancer, own_weights: Mapping[str, float], stop: Callable[[str], NoReturn]) -> None:
+        self.balancer, self.stop = balancer, stop
+        self.loss_weights = dict(own_weights)  # of the last step
+
+    def begin_step(self, step: Step) -> None:
+        """Set the step's weights."""
+        for name, weight in self.balancer.begin_step(step.epoch).items():
+            if not math.isfinite(weight):
+                self.stop(f"the weight of task {name!r} is {weight} in step {step.number}")
+            step.loss_weights[name] *= weight
+        self.loss_weights = step.loss_weights
+
+    def add_loss(self, task: str, loss: Tensor) -> None:
+        """Hand the loss to the balancer."""
+        self.balancer.add(task, loss)
+
+    def end_step(self, step: Step) -> None:
+        """Learn from the step."""
+        self.balancer.end_step(step.tasks)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the balancer learns."""
+        if not self.balancer.parameters:
+            return []
+        rate = self.balancer.learning_rate
+        return [{"params": self.balancer.parameters, "lr": rate, "weight_decay": 0.0, "name": GROUP}]
+
+    def logs(self) -> dict[str, float]:
+        """`<task>_weight` → what the task's loss was multiplied by."""
+        return {f"{name}_weight": self.loss_weights[name] for name in self.balancer.tasks}
+
+    def save(self, checkpoint: Path) -> None:
+        """Write the balancer's state."""
+        state = {name: tensor.cpu().clone() for name, tensor in self.balancer.state().items()}
+        save_file(state, checkpoint / STATE_FILE)
+
+    def load(self, checkpoint: Path) -> None:
+        """Read it.
+
+        Raises:
+            ValueError: The checkpoint is of a run without balanced losses.
+        """
+        if not (checkpoint / STATE_FILE).is_file():
+            raise ValueError(
+                f"`resume_from_checkpoint`: {checkpoint} has no {STATE_FILE}: its run did not balance losses."
+            )
+        self.balancer.load(load_file(checkpoint / STATE_FILE))
+
+
+def make_balancing(trainer: "MultiTaskTrainer") -> LossBalancing | None:
+    """The feature of `loss_balancing`.
+
+    Raises:
+        ValueError: As of `make_balancer`.
+    """
+    args = trainer.args
+    tasks = [name for name, task in trainer.tasks.items() if task.config.train]
+    model = trainer.model
+    balancer = make_balancer(
+        args.loss_balancing, tasks, trainer.parts, seed=args.seed, device=args.device, dtype=model.dtype
+    )
+    if balancer is None:
+        return None
+    if trainer.train_rows:
+        logger.info("Losses of %s are balanced by %s: what each is multiplied by is logged beside it (x).",
+                    ", ".join(tasks), read_choice(SETTING, args.loss_balancing)[0])  # fmt: skip
+    return LossBalancing(balancer, trainer.loss_weights, trainer.stop)

@@ -19,24 +19,28 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ..files import write_whole
 from .conflict_report import CONFLICTS_FILE, conflict_sentences, read_conflicts
+from .features import Feature, Step
 from .gradients import filled, inner_products, join
 from .optimizer import Part
 from .processes import mean_over_processes
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
 
 logger = logging.getLogger(__name__)
 
 TOGETHER = "all"  # what the cosine over all parts is called
 
 
-class ConflictLog(TrainerCallback):
+class ConflictLog(Feature):
     """Collects gradients of tasks and writes how they meet.
 
     Args:
@@ -52,40 +56,39 @@ class ConflictLog(TrainerCallback):
         self.every, self.round_steps = every, min(round_steps, every)
         self.parts = [part for part in parts if not part.name.startswith("heads.")]
         self.file = folder / CONFLICTS_FILE
-        self._step, self._due = 0, False
-        self._tasks: list[str] = []  # of the step
+        self._due, self._takes_own = False, False  # whether the step is compared; whether its gradients are taken apart
         self._gradients: dict[str, Tensor] = {}  # task → its latest gradient, (number of shared numbers,)
         self._steps: dict[str, int] = {}  # task → the step that this is of
 
-    def begin_step(self, step: int, tasks: Sequence[str]) -> None:
-        """Note which tasks have a labelled item in the step, on whatever process."""
-        self._step, self._tasks = step, list(tasks)
+    def begin_step(self, step: Step) -> None:
+        """Decide whether the step's gradients are compared, and whether they have to be taken task by task."""
         shared = list(self._shared())
-        self._due = bool(shared) and -step % self.every < self.round_steps
-        if self._due and len(tasks) > 1:
-            for name in tasks:
+        self._due = bool(shared) and -step.number % self.every < self.round_steps
+        self._takes_own = self._due and len(step.tasks) > 1
+        if self._takes_own:
+            for name in step.tasks:
                 self._gradients[name] = join(filled(shared, [None] * len(shared)))
 
-    def add(self, task: str, loss: Tensor) -> None:
-        """Take note of a task's loss in a micro-batch of this process, not backpropagated yet."""
-        if not self._due or len(self._tasks) == 1:
+    def add_loss(self, task: str, loss: Tensor) -> None:
+        """Add the gradient of a task's loss in a micro-batch of this process."""
+        if not self._takes_own:
             return
         shared = list(self._shared())
         gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         self._gradients[task] += join(filled(shared, gradients))
 
-    def end_step(self) -> None:
-        """Compare, when a round is over; called between the last backward pass of a step and the optimiser."""
+    def end_step(self, step: Step) -> None:
+        """Compare, when a round is over."""
         if not self._due:
             return
         shared = list(self._shared())
-        for name in self._tasks:
-            if len(self._tasks) == 1:
-                self._gradients[name] = join(filled(shared, [parameter.grad for parameter in shared]))
-            else:
+        for name in step.tasks:
+            if self._takes_own:
                 mean_over_processes(self._gradients[name])
-            self._steps[name] = self._step
-        if self._step % self.every:
+            else:
+                self._gradients[name] = join(filled(shared, [parameter.grad for parameter in shared]))
+            self._steps[name] = step.number
+        if step.number % self.every:
             return
         size = sum(parameter.numel() for parameter in shared)  # more than before, where something was thawed
         names = [name for name, gradient in self._gradients.items() if len(gradient) == size]
@@ -93,7 +96,7 @@ class ConflictLog(TrainerCallback):
             cosines = self._cosines([self._gradients[name] for name in names])
             pairs = combinations(range(len(names)), 2)
             line = {
-                "step": self._step,
+                "step": step.number,
                 "steps": {name: self._steps[name] for name in names},
                 "pairs": [
                     {"tasks": [names[a], names[b]], "cosines": {part: found[a][b] for part, found in cosines.items()}}
@@ -155,3 +158,13 @@ class ConflictLog(TrainerCallback):
             cells = (found / torch.outer(norms, norms)).tolist()
             cosines[name] = [[cell if math.isfinite(cell) else None for cell in row] for row in cells]
         return cosines
+
+
+def make_conflict_log(trainer: "MultiTaskTrainer") -> ConflictLog | None:
+    """The feature of `log_gradient_conflicts`."""
+    args, num_sources = trainer.args, len(trainer.train_rows)
+    if not (args.log_gradient_conflicts and num_sources):
+        return None
+    round_steps = math.ceil(num_sources / args.gradient_accumulation_steps)
+    folder = Path(str(args.output_dir))
+    return ConflictLog(args.log_gradient_conflicts, trainer.parts, round_steps, folder, args.process_index == 0)

@@ -4,12 +4,19 @@ Notable: in training, modules all of whose parameters are frozen are in evaluati
 has no dropout either, and says of a text the same in every epoch.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ..modeling.modeling_multitask import MultiTaskModel
+from .adapters import check_adapters, idle_adapters
+from .features import Feature, Step
 from .optimizer import Part, matching
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
 
 
 def freeze(parts: Iterable[Part], patterns: Iterable[str], only_scored: Iterable[str] = ()) -> list[str]:
@@ -79,3 +86,49 @@ def _frozen_modules(module: nn.Module) -> list[nn.Module]:
     if parameters and not any(parameter.requires_grad for parameter in parameters):
         return [module]
     return [found for child in module.children() for found in _frozen_modules(child)]
+
+
+class FrozenModules(Feature):
+    """Keeps frozen modules in evaluation mode while the others are trained.
+
+    Args:
+        model: The model.
+        parts: As `find_parts` returns them.
+    """
+
+    def __init__(self, model: MultiTaskModel, parts: Sequence[Part]) -> None:
+        self.model, self.parts = model, parts
+        self._find()
+
+    def begin_step(self, step: Step) -> None:
+        """Find them anew if parts were frozen or opened."""
+        if [part.frozen for part in self.parts] != self._frozen:
+            self._find()
+
+    def around_forward(self, inputs: dict[str, Any]) -> AbstractContextManager[None]:
+        """Before every pass: the stock step puts all of the model into training mode."""
+        for module in self._modules:
+            module.eval()
+        return nullcontext()
+
+    def _find(self) -> None:
+        self._frozen = [part.frozen for part in self.parts]
+        self._modules = modules_without_dropout(self.model, self.parts)
+
+
+def make_freezing(trainer: "MultiTaskTrainer") -> FrozenModules:
+    """The feature of `freeze` and of tasks with `train: false`, which freezes what they name.
+
+    Raises:
+        ValueError: As of `freeze`, `check_tasks` and `check_adapters`.
+    """
+    args, model, parts = trainer.args, trainer.model, trainer.parts
+    only_scored = [name for name, task in trainer.tasks.items() if not task.config.train]
+    if args.freeze or only_scored:
+        freeze(parts, [*args.freeze, *idle_adapters(model, only_scored)], only_scored)
+    if trainer.train_rows:
+        trained = [name for name in trainer.tasks if name not in only_scored]
+        check_tasks(parts, {name: model.config.heads[name].get("adapter") for name in trained})
+    if model.config.adapters:
+        check_adapters(model, parts, args)
+    return FrozenModules(model, parts)

@@ -14,9 +14,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 import numpy as np
@@ -30,7 +31,11 @@ from ..data.row_states import RowStates
 from ..modeling.bottleneck import find_layers
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.reading import layers_of
+from .features import Feature
 from .optimizer import Part
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -161,17 +166,18 @@ def states_before(model: MultiTaskModel, layer: int | None, batch: Mapping[str, 
     return found[0]
 
 
-class FrozenStates:
+class FrozenStates(Feature):
     """The states of a run's rows after the frozen layers of its encoder.
 
     Args:
         model: The model, on its device.
         parts: As `find_parts` returns them; those that stay frozen for the whole run are frozen.
         collator: Makes batches of rows.
-        splits: Split → source → encoded rows, all whose states are to be kept.
+        splits: `train` and `validation` → source → encoded rows, all whose states are to be kept.
         cap: The most bytes that they may take.
         precision: Of the run.
         autocast: Its context.
+        main_process_first: A context that the main process of a machine enters before the others.
 
     Raises:
         ValueError: Rows that are masked anew at every pass; nothing is frozen from the bottom on, what is frozen
@@ -187,12 +193,14 @@ class FrozenStates:
         cap: int,
         precision: str,
         autocast: Callable[[], AbstractContextManager[None]],
+        main_process_first: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         if masked := list(collator.maskings):
             raise ValueError(f"`frozen_cache`: the rows of source {masked[0]!r} are masked anew at every pass, so that"
                              " frozen layers never say the same of them: leave one of the two out.")  # fmt: skip
         self.model, self.collator, self.precision, self.autocast = model, collator, precision, autocast
-        self.splits = splits
+        self.splits, self.main_process_first = splits, main_process_first
+        self._opened: dict[str, dict[str, RowStates]] = {}
         self.layer = first_layer(model, parts)
         self.folder = Path(datasets.config.HF_DATASETS_CACHE) / "frozen_states"
         rows = [one for sources in splits.values() for one in sources.values()]
@@ -204,6 +212,28 @@ class FrozenStates:
         if size > cap:
             raise ValueError(f"`frozen_cache` is {cap / 1e6:,.2f} MB. {shown}: allow more, or leave it out.")
         logger.info("%s, kept in %s.", shown, self.folder)
+
+    def before_training(self, rows: EncodedRows) -> None:
+        """Compute the states of all rows, unless they are in the cache."""
+        with self.main_process_first():
+            self._opened = self.open()
+        rows.states = self._opened["train"]
+
+    def before_evaluation(self, source: str, rows: EncodedRows, order: np.ndarray) -> None:
+        """The states of validation rows come with them."""
+        if source in self._opened.get("validation", {}):
+            rows.states = {source: self._opened["validation"][source].select(order)}
+
+    @contextmanager
+    def around_forward(self, inputs: dict[str, Any]) -> Iterator[None]:
+        """Begin with the states of the batch, where it has them."""
+        states = inputs.pop("encoder_states", None)
+        if states is None:
+            yield
+            return
+        with entering(self.model, self.layer, states) as known:
+            inputs |= known
+            yield
 
     def _batch(self, encoded: EncodedRows, rows: Sequence[int]) -> dict[str, Tensor]:
         batch = self.collator(encoded.__getitems__(rows))
@@ -307,3 +337,29 @@ def _unlabelled(rows: datasets.Dataset) -> EncodedRows:
 def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, written: bool) -> Tensor:
     """A file as a tensor; a file that is written is made."""
     return torch.from_file(str(path), shared=written, size=shape[0] * shape[1], dtype=dtype).view(shape)
+
+
+def make_frozen_states(trainer: "MultiTaskTrainer") -> FrozenStates | None:
+    """The feature of `frozen_cache`; nothing is computed before training begins.
+
+    Raises:
+        ValueError: As of `FrozenStates`, or FSDP.
+    """
+    args = trainer.args
+    if args.frozen_cache is None or not trainer.train_rows:
+        return None
+    if trainer.is_fsdp_enabled:
+        raise ValueError("`frozen_cache` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
+    return FrozenStates(
+        trainer.model,
+        trainer.parts,
+        cast(Collator, trainer.data_collator),
+        {
+            "train": trainer.train_rows,
+            "validation": {name: split.rows for name, split in trainer.eval_splits.items()},
+        },
+        num_bytes(args.frozen_cache),
+        args.precision,
+        trainer.accelerator.autocast,
+        partial(args.main_process_first, desc="computing frozen states"),
+    )

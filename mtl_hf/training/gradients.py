@@ -14,17 +14,24 @@ plain run. Notable:
 - `Sum` is the plain run over whole rounds, bit for bit: nothing here is used.
 """
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from .balancing import drawing
 from .choices import find_class, make, read_choice
+from .features import Feature, Step
 from .processes import in_several_processes, mean_over_processes
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
+
+logger = logging.getLogger(__name__)
 
 SETTING = "training.gradient_aggregation"
 _PIECE = 131_072  # numbers that are multiplied and added up at once: of millions, a sum in float32 is wrong in digit 3
@@ -224,30 +231,6 @@ def check_aggregation(value: str | Mapping[str, Any], policy: str, balancing: st
         )
 
 
-def make_aggregation(
-    value: str | Mapping[str, Any] | None, model: nn.Module, *, seed: int
-) -> GradientAggregation | None:
-    """What `gradient_aggregation` asks for; None where it asks for nothing, and for `Sum`.
-
-    Args:
-        value: A checked value.
-        model: What is trained, with what is frozen frozen.
-        seed: Decides what is drawn at random.
-
-    Raises:
-        ValueError: Nothing that tasks share is trained.
-    """
-    if value is None:
-        return None
-    if not any(one.requires_grad for name, one in model.named_parameters() if not name.startswith("heads.")):
-        raise ValueError(
-            f"`{SETTING}` combines gradients of what tasks share, and nothing of that is trained: thaw some of the"
-            " encoder, or leave it out."
-        )
-    aggregator = make_aggregator(value)
-    return GradientAggregation(aggregator, model, seed) if aggregator else None
-
-
 def make_aggregator(value: str | Mapping[str, Any]) -> Any:
     """The aggregator that a value of `gradient_aggregation` names; None for `Sum`.
 
@@ -282,3 +265,67 @@ def steps_of_a_round(num_sources: int, given: int) -> int:
             f" is the number of sources, {num_sources}: leave it out."
         )
     return num_sources
+
+
+class AggregatedGradients(Feature):
+    """Backpropagates each task's loss by itself and writes the aggregated gradients at the end of a step.
+
+    Args:
+        aggregation: Of the model that is trained.
+        own_weights: Task → its `loss_weight`.
+        stop: Called with what is wrong in a step that cannot go on.
+    """
+
+    own_backward = True
+
+    def __init__(
+        self, aggregation: GradientAggregation, own_weights: Mapping[str, float], stop: Callable[[str], NoReturn]
+    ) -> None:
+        self.aggregation, self.own_weights, self.stop = aggregation, own_weights, stop
+
+    def begin_step(self, step: Step) -> None:
+        """Make place for the gradients of the step's tasks."""
+        self.aggregation.begin_step(step.tasks)
+
+    def backward(self, losses: Mapping[str, Tensor], backward: Callable[..., None]) -> None:
+        """Backpropagate the losses one by one."""
+        self.aggregation.add(losses, backward)
+
+    def end_step(self, step: Step) -> None:
+        """Write the gradients that the optimiser takes."""
+        if problem := self.aggregation.end_step(step.number):
+            self.stop(f"{problem} in step {step.number}")
+
+    def logs(self) -> dict[str, float]:
+        """`<task>_weight` → what the task's loss was multiplied by, on what tasks share."""
+        weights = self.aggregation.weights
+        return {f"{name}_weight": weight * self.own_weights[name] for name, weight in weights.items()}
+
+
+def make_aggregation(trainer: "MultiTaskTrainer") -> AggregatedGradients | None:
+    """The feature of `gradient_aggregation`; none for `Sum`.
+
+    Raises:
+        ValueError: Nothing that tasks share is trained.
+    """
+    args, model = trainer.args, trainer.model
+    if args.gradient_aggregation is None:
+        return None
+    if not any(one.requires_grad for name, one in model.named_parameters() if not name.startswith("heads.")):
+        raise ValueError(
+            f"`{SETTING}` combines gradients of what tasks share, and nothing of that is trained: thaw some of the"
+            " encoder, or leave it out."
+        )
+    aggregator = make_aggregator(args.gradient_aggregation)
+    if trainer.train_rows:
+        logger.info(
+            "Gradients of %s are combined by %s: `gradient_accumulation_steps` is set to %d, so that a step is a"
+            " round, one batch of each source. What it multiplies each task's gradient by is logged beside its loss"
+            " (x), where it has such a number.",
+            ", ".join(name for name, task in trainer.tasks.items() if task.config.train),
+            read_choice(SETTING, args.gradient_aggregation)[0],
+            args.gradient_accumulation_steps,
+        )
+    if aggregator is None:
+        return None
+    return AggregatedGradients(GradientAggregation(aggregator, model, args.seed), trainer.loss_weights, trainer.stop)

@@ -3,12 +3,22 @@
 Notable: nothing is kept but the log, which a checkpoint has anyway, so a resumed run knows the peaks of all of the run.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ..data.labels import TaskData
 from ..metrics import LOSS_LIKE, primary_metric, show_logged
+from .checkpoints import checkpoint_step
+from .features import Feature
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def find_peaks(tasks: Mapping[str, TaskData], history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, float]]:
@@ -51,3 +61,34 @@ def peaks_told(
     return [
         f"{name} {metric} {show_logged(metric, value)} at step {step}" for name, (metric, step, value) in peaks.items()
     ]
+
+
+class BestSteps(Feature):
+    """Keeps the checkpoints at which tasks were best, and logs the steps when training ends.
+
+    Args:
+        tasks: Task name → task.
+        keep: Whether to keep the checkpoints.
+    """
+
+    def __init__(self, tasks: Mapping[str, TaskData], keep: bool) -> None:
+        self.tasks, self.keep = tasks, keep
+
+    def steps_to_keep(self, state: TrainerState) -> set[int]:
+        """Where each task was best so far."""
+        return {step for step, _ in find_peaks(self.tasks, state.log_history).values()} if self.keep else set()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log when each task was best, and which step was chosen."""
+        best, chosen = state.best_model_checkpoint, None
+        if best:  # not always of the best step, which may have had no checkpoint
+            chosen = str(args.metric_for_best_model), checkpoint_step(best)
+        for line in peaks_told(self.tasks, state.log_history, chosen):
+            logger.info("Best: %s.", line)
+
+
+def make_best_steps(trainer: "MultiTaskTrainer") -> BestSteps:
+    """The feature of `keep_best_per_task`."""
+    return BestSteps(trainer.tasks, trainer.args.keep_best_per_task)

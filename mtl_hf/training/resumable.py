@@ -34,6 +34,7 @@ from .checkpoints import (
     newest_checkpoint,
     rotate_checkpoints,
 )
+from .features import Feature
 from .processes import report_lost_process
 
 logger = logging.getLogger(__name__)
@@ -75,12 +76,14 @@ class ResumableTrainer(Trainer):
             "settings": self.settings,
         }
 
-    def save_more(self, checkpoint: Path) -> None:
-        """Write what else a run needs to go on from a checkpoint; called on the main process."""
+    @property
+    def features(self) -> list[Feature]:
+        """The callbacks that are features, in the order in which their hooks are called."""
+        return [one for one in self.callback_handler.callbacks if isinstance(one, Feature)]
 
     def steps_to_keep(self) -> set[int]:
         """Steps whose checkpoints are never rotated away, besides the best one."""
-        return set()
+        return {step for feature in self.features for step in feature.steps_to_keep(self.state)}
 
     @report_lost_process()
     def train(  # type: ignore[override]
@@ -132,7 +135,8 @@ class ResumableTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():
-                self.save_more(checkpoint)
+                for feature in self.features:
+                    feature.save(checkpoint)
                 mark_complete(checkpoint, self.checkpoint_facts())
         except (OSError, RuntimeError) as error:
             # torch's own writer has no exception class for a full disk
@@ -149,6 +153,12 @@ class ResumableTrainer(Trainer):
                 keep.add(folder / Path(self.state.best_model_checkpoint).name)
             keep |= {folder / f"checkpoint-{step}" for step in self.steps_to_keep()}
             rotate_checkpoints(folder, self._save_total_limit, keep)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Weights, and what features have saved."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        for feature in self.features:
+            feature.load(Path(resume_from_checkpoint))
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Model, tokenizer and no `training_args.bin`, which is a pickle: the run's YAML says what it would."""
@@ -232,9 +242,10 @@ class ResumableTrainer(Trainer):
         """A step can ruin weights while its loss is still a number: nothing of that is scored or saved."""
         for name, parameter in self.model.named_parameters():  # not of `parts`, whose parameters FSDP replaces
             if parameter.requires_grad and not torch.isfinite(parameter).all():
-                self._stop(f"the weights {name} are not finite after step {self.state.global_step}")
+                self.stop(f"the weights {name} are not finite after step {self.state.global_step}")
 
-    def _stop(self, problem: str) -> NoReturn:
+    def stop(self, problem: str) -> NoReturn:
+        """Stop training in a step that has gone wrong, and say what may help."""
         raise FloatingPointError(
             f"{problem}: training stops; checkpoints up to here are in {self.args.output_dir}. A smaller learning rate,"
             " or `precision: fp32`, may help."

@@ -198,7 +198,7 @@ def _rows_seen(sampler: SourceBatchSampler, num_steps: int, accumulation: int) -
     epoch = 0
     while num_steps > 0:
         taken = min(len(sampler), num_steps * accumulation)
-        for source, batch in islice(sampler.global_batches(epoch), taken):
+        for source, batch in islice(sampler.batches(epoch), taken):
             found[source] += len(batch)
         num_steps -= math.ceil(taken / accumulation)
         epoch += 1

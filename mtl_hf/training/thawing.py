@@ -11,14 +11,18 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ..config import Thawing, nearest
 from ..data.labels import TaskData
-from ..metrics import LOSS_LIKE
+from ..metrics import LOSS_LIKE, primary_metric
+from .features import Feature
 from .optimizer import Part, matching
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -256,17 +260,17 @@ def warn_of_never(plan: ThawingPlan, num_steps: int) -> None:
         )
 
 
-class Thaw(TrainerCallback):
+class Thaw(Feature):
     """Freezes the parts of a plan when training begins, and opens each when it is due.
 
     Args:
         plan: The plan.
-        changed: Told the names of parts that open, and nothing when training begins.
+        opened: Called with the names of the parts that open.
     """
 
-    def __init__(self, plan: ThawingPlan, changed: Callable[[list[str]], None]) -> None:
+    def __init__(self, plan: ThawingPlan, opened: Callable[[list[str]], None]) -> None:
         self.plan = plan
-        self.changed = changed
+        self.opened = opened
         self._open: list[str] = []
 
     def on_train_begin(
@@ -274,7 +278,6 @@ class Thaw(TrainerCallback):
     ) -> None:
         """As it was in the last step, if there was one: by now the optimiser has been made, and DDP knows all parts."""
         self._set(self.plan.open_parts(state.global_step - 1, state.log_history))
-        self.changed([])
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -283,7 +286,7 @@ class Thaw(TrainerCallback):
         found = self.plan.open_parts(state.global_step, state.log_history)
         if opened := [name for name in found if name not in self._open]:
             self._set(found)
-            self.changed(opened)
+            self.opened(opened)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -296,3 +299,32 @@ class Thaw(TrainerCallback):
         self._open = names
         for part in self.plan.parts:
             part.train(part.name in names)
+
+
+def make_thaw(trainer: "MultiTaskTrainer") -> Thaw | None:
+    """The feature of `unfreeze`; its parts are left to the optimiser and DDP until training begins.
+
+    Raises:
+        ValueError: As of `plan_thawing`, or FSDP.
+    """
+    args = trainer.args
+    if args.unfreeze is None or trainer.batch_sampler is None:
+        return None
+    if trainer.is_fsdp_enabled:
+        raise ValueError("`unfreeze` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
+    plan = plan_thawing(
+        args.unfreeze,
+        trainer.parts,
+        trainer.tasks,
+        steps_an_epoch=trainer.steps_an_epoch(),
+        scored={
+            name: primary_metric(task)
+            for name, task in trainer.tasks.items()
+            if any(name in split.gold for split in trainer.eval_splits.values())
+        },
+        metric=args.metric_for_best_model or "score",
+        greater_is_better=args.greater_is_better is not False,
+    )
+    for part in plan.parts:
+        part.train(True)
+    return Thaw(plan, trainer.note_opened)

@@ -10,9 +10,9 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import datasets
@@ -28,12 +28,11 @@ from transformers import (
     TrainerCallback,
 )
 from transformers.trainer_pt_utils import get_model_param_count
-from transformers.trainer_utils import TrainOutput, seed_worker
+from transformers.trainer_utils import seed_worker
 
 from ..data.collator import Collator, EncodedRows, row_lengths
 from ..data.labels import TaskData
 from ..data.masking import maskings
-from ..data.row_states import RowStates
 from ..data.rows import EncodedSplit, trainable_rows
 from ..metrics import (
     flatten,
@@ -44,13 +43,15 @@ from ..metrics import (
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
-from .adapters import check_adapters, idle_adapters
 from .arguments import MultiTaskTrainingArguments, choose_best_metric
-from .checkpoints import checkpoint_step, run_settings
-from .clipping import clip, norm_groups
-from .freezing import check_tasks, freeze, modules_without_dropout
-from .frozen_states import FrozenStates, entering, num_bytes
-from .gradients import steps_of_a_round
+from .balancing import make_balancing
+from .checkpoints import run_settings
+from .clipping import clip, norm_groups, warn_of_clipping
+from .conflicts import make_conflict_log
+from .features import Feature, Step
+from .freezing import make_freezing
+from .frozen_states import make_frozen_states
+from .gradients import make_aggregation, steps_of_a_round
 from .optimizer import (
     check_frozen_rates,
     decayed_parameters,
@@ -59,17 +60,28 @@ from .optimizer import (
     rates_now,
     set_learning_rates,
 )
-from .peaks import find_peaks, peaks_told
+from .peaks import make_best_steps
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
 from .resumable import ResumableTrainer
 from .sampling import build_schedule, check_ranked_batches, rows_table
 from .scoring import Scorer, said_of_rows
-from .sharing import TaskSharing
-from .thawing import Thaw, ThawingPlan, plan_thawing
+from .thawing import Thaw, ThawingPlan, make_thaw
 from .wrappers import check_wrapper, requested_wrapper, wrapper_of
 
 logger = logging.getLogger(__name__)
+
+# What makes the trainer's features, in the order in which they are made and in which their hooks are called. What is
+# frozen comes first, then what opens later, since the others ask which parts are trained.
+FEATURES: tuple[Callable[["MultiTaskTrainer"], Feature | None], ...] = (
+    make_freezing,
+    make_thaw,
+    make_frozen_states,
+    make_balancing,
+    make_aggregation,
+    make_conflict_log,
+    make_best_steps,
+)
 
 
 class MultiTaskTrainer(ResumableTrainer):
@@ -87,7 +99,7 @@ class MultiTaskTrainer(ResumableTrainer):
             sources, a batch of one source at a time (for `masked_lm` as `data.schedule.Batch`), of which a row at least
             has a label; has `set_epoch` and `__len__`. A resumed run knows it by the name of its class only.
         processing_class: The tokenizer, saved with every checkpoint.
-        callbacks: More callbacks.
+        callbacks: More callbacks; those that are a `features.Feature` take part in every step.
 
     Raises:
         ValueError: `args.freeze` matches nothing or everything, or leaves a task nothing to train; no task counts for
@@ -128,14 +140,6 @@ class MultiTaskTrainer(ResumableTrainer):
             task_learning_rates=own_rates,
             learning_rates=args.learning_rates,
         )
-        only_scored = [name for name, task in tasks.items() if not task.config.train]
-        if args.freeze or only_scored:
-            freeze(self.parts, [*args.freeze, *idle_adapters(model, only_scored)], only_scored)
-        if train_dataset:
-            trained = [name for name in tasks if name not in only_scored]
-            check_tasks(self.parts, {name: model.config.heads[name].get("adapter") for name in trained})
-        if model.config.adapters:
-            check_adapters(model, self.parts, args)
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
@@ -171,24 +175,16 @@ class MultiTaskTrainer(ResumableTrainer):
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
-        self.thawing = self._plan_thawing()
-        check_frozen_rates(
-            self.parts, args.learning_rates, own_rates if train_dataset else {}
-        )  # by now what opens later counts as trained
-        self._frozen_modules = modules_without_dropout(self.model, self.parts)
-        self.frozen_states = self._plan_states()
-        self._eval_states: dict[str, RowStates] = {}
-        self.sharing = TaskSharing(
-            model,
-            args,
-            tasks,
-            self.parts,
-            num_sources=len(train_dataset or {}),
-            stop=self._stop,
-        )
-        if self.sharing.conflicts:
-            self.add_callback(self.sharing.conflicts)
-        self._starting: list[str] | None = None  # tasks with labels in a step whose batches are taken, until it begins
+        self.loss_weights = {name: task.config.loss_weight for name, task in tasks.items()}
+        for make in FEATURES:
+            if feature := make(self):
+                self.add_callback(feature)
+        # By now what opens later counts as trained.
+        check_frozen_rates(self.parts, args.learning_rates, own_rates if train_dataset else {})
+        if train_dataset and any(part.shared and not part.frozen for part in self.parts):
+            warn_of_clipping(args, tasks, len(train_dataset))
+        self.step: Step | None = None  # whose batches were taken last
+        self._step_began = False
         self._since_log = LogSums(list(tasks))
         self._step_started = 0.0
 
@@ -207,7 +203,8 @@ class MultiTaskTrainer(ResumableTrainer):
         """
         if self.train_dataset is None:
             raise ValueError("training needs a `train_dataset`.")
-        self._open_states()
+        for feature in self.features:
+            feature.before_training(cast(EncodedRows, self.train_dataset))
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=self.batch_sampler,
@@ -234,93 +231,27 @@ class MultiTaskTrainer(ResumableTrainer):
         batches = len(self.batch_sampler)  # type: ignore[arg-type]
         return math.ceil(batches / self.args.gradient_accumulation_steps)
 
-    # ---- frozen parts that open ----
+    # ---- features ----
 
-    def _plan_thawing(self) -> ThawingPlan | None:
-        """The plan of `args.unfreeze`; its parts are left to the optimiser and DDP until training begins."""
-        if self.args.unfreeze is None or self.batch_sampler is None:
-            return None
-        if self.is_fsdp_enabled:
-            raise ValueError("`unfreeze` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
-        scored = {
-            name: primary_metric(task)
-            for name, task in self.tasks.items()
-            if any(name in split.gold for split in self.eval_splits.values())
-        }
-        plan = plan_thawing(
-            self.args.unfreeze,
-            self.parts,
-            self.tasks,
-            steps_an_epoch=self.steps_an_epoch(),
-            scored=scored,
-            metric=self.args.metric_for_best_model or "score",
-            greater_is_better=self.args.greater_is_better is not False,
-        )
-        for part in plan.parts:
-            part.train(True)
-        self.add_callback(Thaw(plan, self._note_opened))
-        return plan
+    @property
+    def thawing(self) -> ThawingPlan | None:
+        """The plan of `args.unfreeze`."""
+        return next((feature.plan for feature in self.features if isinstance(feature, Thaw)), None)
 
-    def _note_opened(self, opened: list[str]) -> None:
-        """After parts were frozen or opened."""
-        self._frozen_modules = modules_without_dropout(self.model, self.parts)
-        if opened:
-            self.log({f"opened_{name}": 1.0 for name in opened})
-            for callback in self._early_stopping():  # which has not seen yet what the opened part does
-                callback.early_stopping_patience_counter = 0
-
-    # ---- frozen work done once ----
-
-    def _plan_states(self) -> FrozenStates | None:
-        """What `args.frozen_cache` will keep; nothing is computed before training begins."""
-        if self.args.frozen_cache is None or self.train_dataset is None:
-            return None
-        if self.is_fsdp_enabled:
-            raise ValueError("`frozen_cache` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
-        assert isinstance(self.train_dataset, EncodedRows)
-        return FrozenStates(
-            self.model,
-            self.parts,
-            cast(Collator, self.data_collator),
-            {
-                "train": self.train_dataset.sources,
-                "validation": {name: split.rows for name, split in self.eval_splits.items()},
-            },
-            num_bytes(self.args.frozen_cache),
-            self.args.precision,
-            self.accelerator.autocast,
-        )
-
-    def _open_states(self) -> None:
-        if self.frozen_states is None:
-            return
-        with self.args.main_process_first(desc="computing frozen states"):
-            found = self.frozen_states.open()
-        assert isinstance(self.train_dataset, EncodedRows)
-        self.train_dataset.states, self._eval_states = found["train"], found["validation"]
+    def note_opened(self, opened: list[str]) -> None:
+        """Log the parts that were opened, and let early stopping wait for what they do."""
+        self.log({f"opened_{name}": 1.0 for name in opened})
+        for callback in self._early_stopping():
+            callback.early_stopping_patience_counter = 0
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
-        """One pass, from the frozen states on where the batch has them."""
-        states = inputs.pop("encoder_states", None)
-        if states is None:
+        """One pass through the model, inside the contexts of all features."""
+        with ExitStack() as contexts:
+            for feature in self.features:
+                contexts.enter_context(feature.around_forward(inputs))
             return model(**inputs)
-        assert self.frozen_states is not None
-        with entering(self.model, self.frozen_states.layer, states) as known:
-            return model(**inputs, **known)
 
     # ---- checkpoints ----
-
-    def train(  # type: ignore[override]
-        self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any
-    ) -> TrainOutput:
-        """Train, as `ResumableTrainer.train`; at the end say when each task was best, and which step was chosen."""
-        output = super().train(resume_from_checkpoint, **kwargs)
-        best, chosen = self.state.best_model_checkpoint, None
-        if best:  # not always of the best step, which may have had no checkpoint
-            chosen = str(self.args.metric_for_best_model), checkpoint_step(best)
-        for line in peaks_told(self.tasks, self.state.log_history, chosen):
-            logger.info("Best: %s.", line)
-        return output
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
@@ -336,37 +267,25 @@ class MultiTaskTrainer(ResumableTrainer):
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Weights, and how many steps each head has had."""
+        """Weights, what features have saved, and how many steps each head has had."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, spec in (MultiTaskConfig.from_pretrained(resume_from_checkpoint).heads or {}).items():
             self.model.config.heads[name]["num_steps"] = spec["num_steps"]
-        self.sharing.load(Path(resume_from_checkpoint))
-
-    def save_more(self, checkpoint: Path) -> None:
-        """What losses are balanced by."""
-        self.sharing.save(checkpoint)
-
-    # ---- the best checkpoints ----
-
-    def steps_to_keep(self) -> set[int]:
-        """Where each task was best so far, with `keep_best_per_task`."""
-        return {step for step, _ in self.peaks().values()} if self.args.keep_best_per_task else set()
-
-    def peaks(self) -> dict[str, tuple[int, float]]:
-        """Task → the step at which its primary metric was best so far (the first such step), and its value there."""
-        return find_peaks(self.tasks, self.state.log_history)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         """Whether to save under `save_strategy: best`: the aggregate is at its best or, where asked for, some task."""
         is_best = super()._determine_best_metric(metrics, trial)
-        if self.args.keep_best_per_task and any(step == self.state.global_step for step, _ in self.peaks().values()):
+        if self.state.global_step in self.steps_to_keep():
             self.control.should_save = is_best = True
         return is_best
 
     # ---- the wrapper ----
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        """As the stock one; a model that is not wrapped as requested is refused."""
+        """As the stock one; two backward passes, and a model that is not wrapped as requested, are refused."""
+        own_backward = [type(feature).__name__ for feature in self.features if feature.own_backward]
+        if len(own_backward) > 1:
+            raise ValueError(f"{' and '.join(own_backward)} both take the place of the backward pass: leave one out.")
         prepared = super()._prepare_for_training(*args, **kwargs)
         check_wrapper(requested_wrapper(self.args), wrapper_of(self.model_wrapped))
         return prepared
@@ -411,7 +330,13 @@ class MultiTaskTrainer(ResumableTrainer):
                 self.model.config.heads[name]["num_steps"] += 1
         for batch in batches:
             batch["num_items"] = num_items
-        self._starting = [name for name, number in num_items.items() if number]
+        self.step = Step(
+            number=self.state.global_step + 1,
+            epoch=int(self.state.epoch or 0),
+            tasks=[name for name, number in num_items.items() if number],
+            loss_weights=dict(self.loss_weights),
+        )
+        self._step_began = False
         return batches, None
 
     def compute_loss(
@@ -422,29 +347,38 @@ class MultiTaskTrainer(ResumableTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
-        for module in self._frozen_modules:  # the stock step puts all of the model into training mode each time
-            module.eval()
-        if self.sharing.aggregation:
+        assert self.step is not None
+        own_backward = [feature for feature in self.features if feature.own_backward]
+        if own_backward:
             model = self.model  # outside of DDP, which knows one gradient a parameter
         outputs = self._forward(model, {**inputs, "heads": tuple(inputs["labels"])})
+        weighted = {}
         for name, loss in outputs.losses.items():
             if not torch.isfinite(loss):
-                self._stop(f"the loss of task {name!r} is {loss.item()} in step {self.state.global_step + 1}")
+                self.stop(f"the loss of task {name!r} is {loss.item()} in step {self.step.number}")
             self._since_log.add_loss(name, loss)
-        total = self.sharing.weigh(outputs.losses, self.accelerator.backward)
+            for feature in self.features:
+                feature.add_loss(name, loss)
+            weighted[name] = self.step.loss_weights[name] * loss
+        total = torch.stack(list(weighted.values())).sum()
+        for feature in own_backward:
+            feature.backward(weighted, self.accelerator.backward)
+            total = total.detach().requires_grad_()  # from which nothing is left to backpropagate
         return (total, outputs) if return_outputs else total
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """One micro-batch, forward and backward; after the last one of a step, what looks at all of it."""
-        step = self.state.global_step + 1
-        if self._starting is not None:  # not before: callbacks open frozen parts after a step's batches are taken
-            self.sharing.begin_step(step, int(self.state.epoch or 0), self._starting)
-            self._starting = None
+        assert self.step is not None
+        if not self._step_began:  # not before: callbacks open frozen parts after a step's batches are taken
+            for feature in self.features:
+                feature.begin_step(self.step)
+            self._step_began = True
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
-            self.sharing.end_step(step)
+            for feature in self.features:
+                feature.end_step(self.step)
         return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
@@ -460,7 +394,8 @@ class MultiTaskTrainer(ResumableTrainer):
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             groups = parameter_groups(self.parts, decayed_parameters(self.model), self.args.weight_decay)
-            self.optimizer = optimizer_class([*groups, *self.sharing.parameter_groups()], **options)
+            learned = [group for feature in self.features for group in feature.parameter_groups()]
+            self.optimizer = optimizer_class([*groups, *learned], **options)
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
@@ -498,7 +433,9 @@ class MultiTaskTrainer(ResumableTrainer):
             rates = self.learning_rates()
             logs["learning_rate"] = max(rates.values())  # transformers logs the first group's, here the embeddings'
             logs |= {f"lr_{name}": rate for name, rate in rates.items()}
-            logs |= self._since_log.take(self.accelerator) | self.sharing.logs()
+            logs |= self._since_log.take(self.accelerator)
+            for feature in self.features:
+                logs |= feature.logs()
         elif "train_runtime" in logs:
             logs["trained_parameters"] = get_model_param_count(self.model, trainable_only=True)
         super().log(logs, start_time)
@@ -571,8 +508,9 @@ class MultiTaskTrainer(ResumableTrainer):
         # Longest first: hardly any padding, and what does not fit in memory fails at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
-        if self.is_in_train and split is self.eval_splits.get(source) and source in self._eval_states:
-            rows.states = {source: self._eval_states[source].select(order)}
+        if self.is_in_train and split is self.eval_splits.get(source):
+            for feature in self.features:
+                feature.before_evaluation(source, rows, order)
         loader = self.get_eval_dataloader(rows)
         output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from mtl_hf.training.arguments import MultiTaskTrainingArguments, read_arguments
+from mtl_hf.training.balancing import LossBalancing
 from mtl_hf.training.trainer import MultiTaskTrainer
 from tests.conftest import two_source_config
-from tests.training.conftest import Built, FixedBatches, TwoProcesses, build, make_trainer, weights
+from tests.training.conftest import Built, FixedBatches, TwoProcesses, build, feature_of, make_trainer, weights
 from tests.training.test_equivalence import config, fixed_batches
 
 # Plain descent at a constant rate, so that a reference can be written in a few lines.
@@ -208,12 +209,12 @@ def test_all_that_a_balancer_has_learned_is_in_its_checkpoint(method: str, encod
     options = {"per_device_train_batch_size": 24, "loss_balancing": method, "num_train_epochs": 2}
     trainer = make_trainer(own(built), tmp_path, **options)
     trainer.train()  # 8 steps in epochs of 4
-    trainer.sharing.save(tmp_path)
+    feature_of(trainer, LossBalancing).save(tmp_path)
     again = make_trainer(own(built), tmp_path, **options)
-    again.sharing.load(tmp_path)
-    whole, loaded = trainer.sharing.balancer, again.sharing.balancer
+    feature_of(again, LossBalancing).load(tmp_path)
+    whole, loaded = (feature_of(one, LossBalancing).balancer for one in (trainer, again))
     torch.testing.assert_close(loaded.state(), whole.state(), rtol=0, atol=0)
-    fresh = make_trainer(own(built), tmp_path, **options).sharing.balancer.state()
+    fresh = feature_of(make_trainer(own(built), tmp_path, **options), LossBalancing).balancer.state()
     assert not any(torch.equal(fresh[name], tensor) for name, tensor in whole.state().items() if name in fresh)
     for epoch in (2, 2, 3):
         assert loaded.begin_step(epoch) == whole.begin_step(epoch)
@@ -250,8 +251,9 @@ def test_the_last_trained_layer_is_the_shared_one(encoder_folder: str, tmp_path:
     built = build(two_source_config(encoder_folder, tmp_path))
     trainer = make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder.layers.2"])
     layer = {id(p) for name, p in trainer.model.named_parameters() if name.startswith("encoder.encoder.layer.1.")}
-    trainer.sharing.balancer.begin_step(0)
-    assert {id(parameter) for parameter in trainer.sharing.balancer.shared} == layer
+    balancer = feature_of(trainer, LossBalancing).balancer
+    balancer.begin_step(0)
+    assert {id(parameter) for parameter in balancer.shared} == layer
     with pytest.raises(ValueError, match="nothing that they share is trained: thaw a layer, or choose"):
         make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder"])
     with pytest.raises(ValueError, match=r"STCH of 4 tasks \(intent, slots, stars, topics\): .*same shape"):

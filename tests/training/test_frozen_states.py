@@ -13,9 +13,9 @@ from transformers import AutoModel, DebertaV2Config, ElectraConfig, MPNetConfig
 
 from mtl_hf.training import frozen_states as module
 from mtl_hf.training.arguments import read_arguments
-from mtl_hf.training.frozen_states import num_bytes
+from mtl_hf.training.frozen_states import FrozenStates, num_bytes
 from tests.conftest import FAMILIES, SIZES, two_source_config, wordpiece_tokenizer
-from tests.training.conftest import Built, TwoProcesses, build, make_trainer, task_losses, weights
+from tests.training.conftest import Built, TwoProcesses, build, feature_of, make_trainer, task_losses, weights
 from tests.training.test_equivalence import compare, similarity_config
 
 WHOLE, LOWER = ["encoder"], ["embeddings", "encoder.layers.0-1"]
@@ -100,7 +100,7 @@ def test_texts_read_apart_and_heads_that_average_layers(freeze, still_encoder_fo
     assert losses < 1e-6
     assert elements < 1e-6
     trainer = make_trainer(copy.deepcopy(built), tmp_path, frozen_cache="1MB", freeze=freeze)
-    assert trainer.frozen_states.layer == 1, "the last two of three layers are read"
+    assert feature_of(trainer, FrozenStates).layer == 1, "the last two of three layers are read"
 
 
 def test_two_processes_take_the_steps_of_one(still_encoder_folder, tmp_path, two_processes: TwoProcesses):
@@ -133,7 +133,7 @@ def test_a_file_is_computed_once_and_named_by_rows_weights_layer_and_precision(
     def run(**options: Any) -> list[int]:
         computed.clear()
         options = {"freeze": WHOLE, "frozen_cache": "1MB"} | options
-        make_trainer(copy.deepcopy(built), tmp_path / "run", **options)._open_states()
+        make_trainer(copy.deepcopy(built), tmp_path / "run", **options).get_train_dataloader()
         return list(computed)
 
     all_rows = [len(rows) for rows in built.train.values()] + [len(split.rows) for split in built.validation.values()]
@@ -173,7 +173,7 @@ def test_states_of_another_kernel_or_configuration_are_not_taken(change, encoder
         config = two_source_config(encoder_folder, tmp_path)
         config["model"] |= more
         trainer = make_trainer(build(config), tmp_path, freeze=WHOLE, frozen_cache="1MB")
-        return trainer.frozen_states.open()["train"]["assistant"].states.clone()
+        return feature_of(trainer, FrozenStates).open()["train"]["assistant"].states.clone()
 
     first, again = states({}), states(change)
     assert len(files(tmp_path)) == 8, "a file for each source and split, twice"
@@ -187,9 +187,9 @@ def test_states_of_another_kernel_or_configuration_are_not_taken(change, encoder
 def test_states_of_another_version_of_a_library_are_not_taken(library, encoder_folder, tmp_path, monkeypatch):
     trainer = make_trainer(build(two_source_config(encoder_folder, tmp_path)), tmp_path, freeze=WHOLE,
                            frozen_cache="1MB")  # fmt: skip
-    trainer.frozen_states.open()
+    feature_of(trainer, FrozenStates).open()
     monkeypatch.setattr(getattr(module, library), "__version__", "99.0")
-    trainer.frozen_states.open()
+    feature_of(trainer, FrozenStates).open()
     assert len(files(tmp_path)) == 8
 
 
@@ -205,9 +205,24 @@ def test_the_same_tokens_read_otherwise_have_other_states(still_encoder_folder, 
             rows = own.train[name]
             own.train[name] = rows.map(lambda row, c=column, f=changed: {c: f(row)}, features=rows.features)
         trainer = make_trainer(own, tmp_path, freeze=["embeddings", "encoder.layers.0"], frozen_cache="1MB")
-        opened.append(trainer.frozen_states.open()["train"][name].states.clone())
+        opened.append(feature_of(trainer, FrozenStates).open()["train"][name].states.clone())
     assert not torch.allclose(opened[0], opened[1])
     assert not torch.allclose(opened[0], opened[2])
+
+
+def test_frozen_layers_are_not_run_again(encoder_folder, tmp_path):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    options = {"freeze": LOWER, "frozen_cache": "1MB", "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+    make_trainer(copy.deepcopy(built), tmp_path, **options).get_train_dataloader()  # which fills the cache
+    trainer = make_trainer(built, tmp_path, **options)
+    runs: list[int] = []
+    for number, layer in enumerate(built.model.encoder.encoder.layer):
+        layer.register_forward_hook(lambda *_, number=number: runs.append(number))
+    trainer.train()
+    assert set(runs) == {2}, "of three layers the last is trained"
+    assert len(runs) == 2 * (1 + len(built.validation)), "a training batch and one of each source, twice"
+    trainer.score()
+    assert runs[-3:] == [0, 1, 2], "after training weights may be others"
 
 
 def test_a_file_that_is_too_short_is_computed_again_and_that_is_said(encoder_folder, tmp_path, caplog):
@@ -225,7 +240,7 @@ def test_what_is_kept_is_what_the_encoder_says(encoder_folder, tmp_path):
     built = build(two_source_config(encoder_folder, tmp_path))
     trainer = make_trainer(built, tmp_path, freeze=WHOLE, frozen_cache="1MB")
     rows = built.train["assistant"]
-    states = trainer.frozen_states.open()["train"]["assistant"]
+    states = feature_of(trainer, FrozenStates).open()["train"]["assistant"]
     built.model.eval()
     for row in (0, 7, 19):
         with torch.no_grad():
@@ -288,7 +303,7 @@ def test_of_parts_that_open_only_those_below_count(encoder_folder, tmp_path):
         unfreeze = {"schedule": "explicit", "at": {at: 2}}
         own = copy.deepcopy(built)
         trainer = make_trainer(own, tmp_path, freeze=WHOLE, unfreeze=unfreeze, frozen_cache="1MB")
-        assert trainer.frozen_states.layer == layer
+        assert feature_of(trainer, FrozenStates).layer == layer
     plain, cached = (
         train(built, tmp_path, freeze=WHOLE, unfreeze={"schedule": "explicit", "at": {"encoder.layers.2": 4}},
               max_steps=8, frozen_cache=size, optim="sgd")

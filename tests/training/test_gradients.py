@@ -76,7 +76,7 @@ def test_a_step_is_that_of_torchjd_called_by_hand(name: str, built: Built, tmp_p
     torch.testing.assert_close(found, weights(model), rtol=0, atol=1e-9)
     if name != "GradDrop":
         last = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
-        assert {key for key in last if key.endswith("_weight")} == {f"{task}_weight" for task in trainer.sharing._tasks}
+        assert {key for key in last if key.endswith("_weight")} == {f"{task}_weight" for task in trainer.step.tasks}
 
 
 @pytest.mark.parametrize("name", ["UPGrad", pytest.param("GradDrop", marks=pytest.mark.slow)])
@@ -131,7 +131,7 @@ def test_a_row_under_bf16_is_the_gradient_that_a_plain_step_takes(still_encoder_
     before, options = weights(built.model), {"precision": "bf16", "learning_rate": 10.0}
     plain = train(built, tmp_path, 2, gradient_accumulation_steps=2, **options)[1]
     trainer, found = train(built, tmp_path, 2, gradient_aggregation="Mean", **options)
-    num_tasks = len(trainer.sharing._tasks)
+    num_tasks = len(trainer.step.tasks)
     assert num_tasks > 3
     names = [name for name in found if name.startswith("encoder.")]
     moved, expected = (

@@ -373,7 +373,7 @@ def record_rows(trainer: MultiTaskTrainer) -> list[list[int]]:
 
 
 def planned(trainer: MultiTaskTrainer, epoch: int) -> list[tuple[str, list[int]]]:
-    return [(source, rows.tolist()) for source, rows in trainer.batch_sampler.global_batches(epoch)]
+    return [(source, rows.tolist()) for source, rows in trainer.batch_sampler.batches(epoch)]
 
 
 @pytest.mark.parametrize(
