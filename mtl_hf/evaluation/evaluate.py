@@ -304,8 +304,7 @@ def _check_labelled(data: str | Path | None, run: RunConfig, sources: Mapping[st
     """Refuse a file without labels of a task, and a split without any; warn of a task without labels there."""
     lacking = []
     for name, spec in run.tasks.items():
-        gold = [label for source in spec.sources for label in sources[source].gold[split][name]]
-        if any(map(is_labelled, gold)):
+        if any(is_labelled(label) for source in spec.sources for label in sources[source].gold[split][name]):
             continue
         if data is not None:
             raise ValueError(
