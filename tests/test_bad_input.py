@@ -183,7 +183,7 @@ def test_folder_that_is_no_encoder(config: dict[str, Any], output: Path, tmp_pat
 
 def test_max_length_beyond_the_encoder(config: dict[str, Any], output: Path) -> None:
     config["model"]["max_length"] = 1000
-    refuse(config, output, r"`max_length` is 1000; .* takes 3 to 64 tokens")
+    refuse(config, output, r"`max_length` is 1000; .* supports 3 to 64 tokens")
 
 
 def test_batch_smaller_than_one_row(config: dict[str, Any], output: Path) -> None:
@@ -461,7 +461,7 @@ def test_weights_and_sources_that_make_no_sense(
 
 def test_a_field_that_the_encoder_does_not_have(config: dict[str, Any], output: Path) -> None:
     config["model"]["encoder_config"] = {"hidden_dropout": 0.0}
-    refuse(config, output, r"`encoder_config`: 'hidden_dropout' is no field of BertConfig")
+    refuse(config, output, r"`encoder_config`: 'hidden_dropout' is not a field of BertConfig")
 
 
 # All at once

@@ -138,9 +138,7 @@ class Task:
         "learning rate of this head (default: head_learning_rate, else learning_rate)", None
     )
     pooling: str | None = option("pooling of this head (default: model.pooling)", None)
-    dropout: float | None = option(
-        "dropout of this head (default: model.dropout; none for sentence_similarity)", None
-    )
+    dropout: float | None = option("dropout of this head (default: model.dropout; none for sentence_similarity)", None)
     label_smoothing: float | None = option("label smoothing of the loss: at least 0, below 1", None)
     options: Any = option("the task's other keys: those of its type (`tasks/<type>.py`)", {})
 
