@@ -63,7 +63,7 @@ class TaskData:
         """Its task type."""
         return TASK_TYPES[self.config.type]
 
-    @functools.cached_property
+    @property
     def options(self) -> Any:
         """The options of its type, as the config has them."""
         return self.kind.read_options(self.name, self.config)
@@ -265,7 +265,8 @@ class TaskType:
 
     def facts(self, task: TaskData) -> dict[str, Any]:
         """What decides how its rows are read and scored, beside its labels: part of cache keys and checkpoints."""
-        return {key_of(item): getattr(task.options, item.name) for item in fields(self.options)}
+        options = task.options
+        return {key_of(item): getattr(options, item.name) for item in fields(self.options)}
 
     def needs_no_column(self, spec: Mapping[str, Any], found: Sequence[str]) -> bool:
         """Whether a saved head is scored on a file without a label column.
