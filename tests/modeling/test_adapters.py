@@ -336,7 +336,9 @@ def test_an_adapter_is_not_renamed_to_what_another_is_called(bert):
     bert.remove_head("intent")  # whose adapter stays with the other head
     before = copy.deepcopy(bert.config.heads)
     for new, whose in {"intent": "head 'mood'", "shared": "all heads"}.items():
-        with pytest.raises(ValueError, match=f"'{new}' is already the name of the adapter of {whose}: choose another name"):
+        with pytest.raises(
+            ValueError, match=f"'{new}' is already the name of the adapter of {whose}: choose another name"
+        ):
             bert.rename_head("slots", new)
     assert bert.config.heads == before
     bert.rename_head("mood", "feeling")
