@@ -84,7 +84,7 @@ class ExtractiveQA(TaskType):
                 labels[split].append({"text": texts, "answer_start": places})
             if moved:
                 logger.warning(
-                    "Task %s: answers of %d rows of %s %s do not begin at their `answer_start`; their nearest occurrence"
+                    "Task %s: answers of %d rows of %s %s do not begin at their `answer_start`; the nearest occurrence"
                     " is used (the first: %s).", name, len(moved), source.name, split, source.where(split, moved[0]),
                 )  # fmt: skip
         return labels

@@ -15,10 +15,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_numbers(name: str, spec: Task, source: SourceData, split: str) -> np.ndarray:
-    """A label column as numbers, (rows,), NaN where a row has none. One that is written counts as none, with a warning.
+    """Read a label column as numbers, (rows,), NaN for missing ones. A NaN in the data is missing, too, with a warning.
 
     Raises:
-        ValueError: A value that is no number, with its row.
+        ValueError: A value is not a number. The message names its row.
     """
     rows = source.splits[split]
     found = column_of(rows, str(spec.label))

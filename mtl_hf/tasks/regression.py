@@ -37,7 +37,7 @@ class Regression(TaskType):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, list[Any]]:
-        """Numbers, None where a row has none."""
+        """Numbers, None for rows without one."""
         labels: dict[str, list[Any]] = {}
         for split in source.splits:
             numbers = read_numbers(name, spec, source, split)

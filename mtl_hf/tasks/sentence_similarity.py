@@ -1,4 +1,4 @@
-"""`sentence_similarity`: the similarity of the two texts of a row, learned from scores, or from pairs without scores."""
+"""`sentence_similarity`: similarity of the two texts of a row, learned from scores, or from pairs without scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -148,7 +148,7 @@ class SentenceSimilarity(Regression):
                 row = outside[0]
                 raise ValueError(
                     f"`tasks.{name}`: {source.where(split, row)} has the score {numbers[row]:g} in the column"
-                    f" {spec.label!r}, which is not within {least:g} and {greatest:g}: mend it, or set"
+                    f" {spec.label!r}, which is not within {least:g} and {greatest:g}: correct it, or set"
                     " `score_range`."
                 )
             labels[split] = as_labels((numbers - least) / (greatest - least))
