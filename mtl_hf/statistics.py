@@ -126,7 +126,7 @@ class LabelCounts:
 
     @classmethod
     def of_sets(cls, predicted: Iterable[set[Any]], gold: Iterable[set[Any]]) -> "LabelCounts":
-        """Count sets of tuples (label, position...), where a position is the first and last word of a span, for example."""
+        """Count sets of tuples: a label and, for spans, their position (first and last word)."""
         sides = list(zip(predicted, gold, strict=True))
         names = sorted({item[0] for pair in sides for items in pair for item in items})
         ids = {name: place for place, name in enumerate(names)}

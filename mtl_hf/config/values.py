@@ -94,7 +94,7 @@ def check_keys(found: Iterable[str], known: Iterable[str], path: str) -> None:
 
 
 def _typed_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
-    """Convert to the first type that fits: None and containers by their form, then scalars from the narrowest to str."""
+    """Convert to the first type that fits: None and containers by their form, then scalars from narrow to str."""
     nothing = NONE[:-1] if str in options else NONE  # `report_to: none` is a word
     if value is None or (isinstance(value, Plain) and str(value).lower() in nothing):
         if type(None) in options:

@@ -1,7 +1,7 @@
 """YAML ⇄ trees: mappings, lists and scalars that are still text; overrides and variables in them.
 
-Notable: a repeated key is an error, and braces of `${name}` do not end an unquoted scalar. Written YAML reads back to the
-same values: text that could be read as another type is quoted. Reading is bounded, since a few lines can expand to
+Notable: a repeated key is an error, and braces of `${name}` do not end an unquoted scalar. Written YAML reads back to
+the same values: text that could be read as another type is quoted. Reading is bounded, since a few lines can expand to
 billions of values (aliases of aliases, variables of variables), and a recursive alias to infinitely many.
 """
 

@@ -212,7 +212,7 @@ def check_parquet(path: str | Path) -> None:
 
 
 def find_separator(path: str | Path, encoding: str = "utf-8") -> str:
-    """Detect the separator of a CSV file: the one of comma, semicolon, tab and pipe that splits most rows like the header.
+    """Detect the separator of a CSV file: comma, semicolon, tab or pipe, whichever splits most rows like the header.
 
     It reads the first 100 rows. For a file with one column, or an empty one, it returns a comma.
 

@@ -158,15 +158,15 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:
-    """The encoded training rows with at least one labelled item that reaches the encoder; warns of how many have none.
+    """Select the training rows with at least one labelled item after truncation, and warn about the others.
 
     Args:
-        source: Name of their source.
-        encoded: As `encode_rows` returns them for the training split.
-        tasks: Those that are trained.
+        source: Name of the source.
+        encoded: Result of `encode_rows` for the training split.
+        tasks: The tasks that are trained.
 
     Raises:
-        ValueError: No row has a label of a task that reads the source.
+        ValueError: No row has a label of a task of this source.
     """
     readers = {name: task for name, task in tasks.items() if source in task.config.sources}
     useful = np.zeros(len(encoded), dtype=bool)
@@ -190,10 +190,10 @@ def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, T
 def report_cut(
     source: SourceData, split: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]
 ) -> dict[str, int]:
-    """Count and log what never reaches the encoder: rows cut at `max_length`, words without a token, entities hurt.
+    """Count and log truncated rows, words without tokens, and entities with such words.
 
     Returns:
-        `rows_cut`, `words_lost` (cut, or nothing left of them by the tokenizer) and `entities_lost` (any word lost).
+        `rows_cut`, `words_lost` (truncated, or dropped by the tokenizer) and `entities_lost` (with any word lost).
     """
     counts = {"rows_cut": pc.sum(column_of(encoded, "cut")).as_py() or 0, "words_lost": 0, "entities_lost": 0}
     if "word_starts" in encoded.column_names:
@@ -211,9 +211,9 @@ def report_cut(
                 for _, begin, end in bio_spans(tags[row] or ()):
                     counts["entities_lost"] += not words.isdisjoint(range(begin, end))
     if any(counts.values()):
-        ending = f"; {counts['words_lost']} words never reach it, which breaks {counts['entities_lost']} entities"
+        ending = f"; {counts['words_lost']} words are lost, which breaks {counts['entities_lost']} entities"
         logger.warning(
-            "Source %s, %s: %d of %d rows are cut at max_length for the encoder%s.",
+            "Source %s, %s: %d of %d rows are truncated to max_length%s.",
             source.name, split, counts["rows_cut"], len(encoded),
             ending if source.form == "words" else "",
         )  # fmt: skip
