@@ -183,12 +183,12 @@ def test_folder_that_is_no_encoder(config: dict[str, Any], output: Path, tmp_pat
 
 def test_max_length_beyond_the_encoder(config: dict[str, Any], output: Path) -> None:
     config["model"]["max_length"] = 1000
-    refuse(config, output, r"`max_length` is 1000; .* takes 3 to 64 tokens")
+    refuse(config, output, r"`max_length` is 1000; .* supports 3 to 64 tokens")
 
 
 def test_batch_smaller_than_one_row(config: dict[str, Any], output: Path) -> None:
     config["sources"]["reviews"]["batch_size"] = 0
-    refuse(config, output, r"`sources\.reviews\.batch_size` is 0; it is at least 1")
+    refuse(config, output, r"`sources\.reviews\.batch_size` is 0; it should be at least 1")
 
 
 # Files
@@ -443,12 +443,12 @@ def test_a_checkpoint_cannot_be_chosen_by_what_is_not_measured(config: dict[str,
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("loss_weight", 0, "loss_weight` is 0.0; it is above 0"),
-        ("loss_weight", float("nan"), r"intent`?\.loss_weight` is nan; it is above 0 and at most"),
-        ("loss_weight", float("inf"), "loss_weight` is inf; it is above 0 and at most"),
-        ("score_weight", -1, "score_weight` is -1.0; it is at least 0"),
-        ("score_weight", float("nan"), "score_weight` is nan; it is at least 0"),
-        ("learning_rate", -0.01, "learning_rate` is -0.01; it is at least 0"),
+        ("loss_weight", 0, "loss_weight` is 0.0; it should be above 0"),
+        ("loss_weight", float("nan"), r"intent`?\.loss_weight` is nan; it should be above 0 and at most"),
+        ("loss_weight", float("inf"), "loss_weight` is inf; it should be above 0 and at most"),
+        ("score_weight", -1, "score_weight` is -1.0; it should be at least 0"),
+        ("score_weight", float("nan"), "score_weight` is nan; it should be at least 0"),
+        ("learning_rate", -0.01, "learning_rate` is -0.01; it should be at least 0"),
         ("source", [], "source` is empty"),
     ],
 )
@@ -461,7 +461,7 @@ def test_weights_and_sources_that_make_no_sense(
 
 def test_a_field_that_the_encoder_does_not_have(config: dict[str, Any], output: Path) -> None:
     config["model"]["encoder_config"] = {"hidden_dropout": 0.0}
-    refuse(config, output, r"`encoder_config`: 'hidden_dropout' is no field of BertConfig")
+    refuse(config, output, r"`encoder_config`: 'hidden_dropout' is not a field of BertConfig")
 
 
 # All at once

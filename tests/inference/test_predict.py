@@ -160,7 +160,7 @@ def test_a_head_that_is_asked_for_needs_its_columns(of_pairs: Path, tmp_path: Pa
     file = rows_file(tmp_path, utterance="play jazz in rome")
     with pytest.raises(ValueError, match=r"the text of the head same\. Say which it is with `--text FIRST,SECOND`"):
         predict(str(of_pairs), file=file, heads=["intent", "same"])
-    with pytest.raises(ValueError, match="`heads` asks for"):
+    with pytest.raises(ValueError, match="`heads` has"):
         predict(str(of_pairs), file=file, heads=["intent", "samee"])
     with pytest.raises(ValueError, match="none is called as usual"):
         predict(str(of_pairs), file=rows_file(tmp_path, other="play jazz in rome"))
@@ -175,7 +175,7 @@ def test_texts_that_are_cut_are_marked_and_counted(
     texts = [SENTENCES[0], " ".join(SENTENCES), SENTENCES[1], " ".join(SENTENCES[::-1])]
     predict(folder, texts, to=str(tmp_path / "to.jsonl"))
     assert [line.get("cut") for line in read(tmp_path / "to.jsonl")] == [None, True, None, True]
-    assert caplog.text.count("2 of 4 texts were cut after 16 tokens; what follows was not read.") == 1
+    assert caplog.text.count("2 of 4 texts were truncated to 16 tokens.") == 1
 
 
 def test_embeddings_of_texts_that_are_cut_are_counted_once(
@@ -183,4 +183,4 @@ def test_embeddings_of_texts_that_are_cut_are_counted_once(
 ) -> None:
     rows = Dataset.from_dict({"text": [SENTENCES[0], " ".join(SENTENCES)] * 300})
     embed(folder, rows, to=tmp_path / "x.npy")
-    assert caplog.text.count("300 of 600 texts were cut after 16 tokens") == 1
+    assert caplog.text.count("300 of 600 texts were truncated to 16 tokens") == 1

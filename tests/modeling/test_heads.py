@@ -365,7 +365,7 @@ def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
         ({"type": "regression", "loss": "ranking"}, "does not take these options: .*loss"),
         ({"type": PAIRS, "labels": ["a"]}, "does not take these options: .*labels"),
         ({"type": PAIRS, "loss": "rank"}, "`loss` is 'rank'; valid are cosine, ranking"),
-        ({"type": PAIRS, "loss": "ranking", "temperature": 0}, "`temperature` is 0; it is above 0"),
+        ({"type": PAIRS, "loss": "ranking", "temperature": 0}, "`temperature` is 0; it should be above 0"),
     ],
 )
 def test_wrong_specification_is_refused(spec: dict, message: str) -> None:

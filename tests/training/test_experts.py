@@ -169,8 +169,8 @@ def test_overlap_of_mean_mixtures_by_hand() -> None:
 @pytest.mark.parametrize(
     ("experts", "expected"),
     [
-        ({"num": 4}, r"`model\.experts\.hidden` is missing; it is a whole number of at least 1"),
-        ({"num": 1, "hidden": 8}, r"`model\.experts\.num` is 1; it is a whole number of at least 2"),
+        ({"num": 4}, r"`model\.experts\.hidden` is missing; it should be a whole number of at least 1"),
+        ({"num": 1, "hidden": 8}, r"`model\.experts\.num` is 1; it should be a whole number of at least 2"),
         ({"number": 4, "hidden": 8}, r"unknown key `number` in `model\.experts`"),
     ],
 )
