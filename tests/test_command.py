@@ -46,7 +46,7 @@ def test_a_signal_ends_a_command_in_order_with_its_code(number, code, tmp_path):
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == code
-    assert re.fullmatch(r"mtl-hf: stopped\. \(`train` goes on from .*\)\n", told)
+    assert re.fullmatch(r"mtl-hf: stopped\. \(`train --resume` continues from .*\)\n", told)
     assert not (tmp_path / "run").exists()
 
 

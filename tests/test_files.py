@@ -31,7 +31,7 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     assert check_folder(tmp_path, "to") == tmp_path  # empty
     (tmp_path / "file").write_text("kept")
     for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(ValueError, match=r"`to` is .* holds something"):
+        with pytest.raises(ValueError, match=r"`to` is .* not empty"):
             check_folder(path, "to")
 
 

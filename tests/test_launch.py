@@ -176,7 +176,7 @@ def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
     done = start([*LAUNCH, "--cpu", "--num_processes", "2", "run_multitask.py", str(config)], tmp_path)
     assert done.returncode != 0
     assert (
-        "mtl-hf: the launcher was asked for several processes, but 1 came up: start with `accelerate launch"
+        "mtl-hf: the launcher should start several processes but started 1: use `accelerate launch"
         " --config_file configs/accelerate/cpu.yaml`"
     ) in done.stderr
     assert not (tmp_path / "out").exists()

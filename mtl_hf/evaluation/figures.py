@@ -1,4 +1,4 @@
-"""What all plots over steps share: colours that colour-blind readers can tell apart, axes of losses, PNG and SVG."""
+"""Helpers of all plots by step: a colour-blind-safe palette, log axes for losses, PNG and SVG files."""
 
 import importlib.util
 from collections.abc import Iterable, Sized
@@ -12,13 +12,13 @@ _FEW = 20  # points
 
 
 def check_matplotlib() -> None:
-    """Raise `ValueError` where what was asked for draws plots and matplotlib is missing."""
+    """Raise `ValueError` if matplotlib, which plots need, is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError("plots need matplotlib: pip install 'mtl_hf[plots]', or leave them out with --no-plot.")
+        raise ValueError("plots need matplotlib: pip install 'mtl_hf[plots]', or use --no-plot.")
 
 
 def marks(points: Sized) -> dict[str, Any]:
-    """How a curve shows its points: by small markers where they are few, since a line of one point is not seen."""
+    """Marker options of a curve: small markers if it has few points, because a line with one point is invisible."""
     return {"marker": "o", "markersize": 3} if len(points) < _FEW else {}
 
 
@@ -29,7 +29,7 @@ def span_wide(values: Iterable[float]) -> bool:
 
 
 def scale_axis(axis: Any, values: Iterable[float]) -> None:
-    """Make the y axis logarithmic where positive values span more than a factor of 10; others do not show there."""
+    """Make the y axis logarithmic if positive values span more than a factor of 10; values of 0 are then not shown."""
     if span_wide(values):
         axis.set_yscale("log")
 

@@ -209,7 +209,7 @@ def test_the_check_finds_weights_that_the_encoder_never_uses(encoder_folder, tmp
     built = build(config(encoder_folder, None))
     built.model.encoder.spare = nn.Linear(32, 32)
     built.model.adapt(**LORA)
-    with pytest.raises(ValueError, match=r"LoraConfig has 2 of its 38 weights where BertModel never uses them, such as"
+    with pytest.raises(ValueError, match=r"BertModel does not use 2 of the 38 weights of LoraConfig, such as"
                                          r" encoder\.spare\.lora_A"):  # fmt: skip
         make_trainer(built, tmp_path)
     built = build(config(encoder_folder, None))
@@ -245,16 +245,16 @@ def test_what_adapters_exclude_is_refused(encoder_folder, tmp_path):
             make_trainer(built, tmp_path, **{setting: value})
     experts = build(config(encoder_folder, LORA | {"per_task": True}, experts={"num": 2, "hidden": 8}))
     for model, said in (
-        (built, "of the encoder that is trained: leave it out"),
+        (built, "in the encoder: remove it"),
         (experts, r"\(experts are shared, but"),
     ):
-        with pytest.raises(ValueError, match=f"they share nothing {said}" if model is built else said):
+        with pytest.raises(ValueError, match=f"they share none {said}" if model is built else said):
             make_trainer(model, tmp_path, log_gradient_conflicts=5)
     frozen = {"freeze": ["encoder"], "frozen_cache": "1GB"}
     with pytest.raises(ValueError, match=r"`training\.frozen_cache` keeps what frozen layers say"):
         make_trainer(built, tmp_path, **frozen)
     thawed = {"freeze": ["encoder"], "unfreeze": {"schedule": "gradual", "every": 2}}
-    with pytest.raises(ValueError, match=r"`training\.unfreeze` opens layers"):
+    with pytest.raises(ValueError, match=r"`training\.unfreeze` unfreezes encoder layers"):
         make_trainer(built, tmp_path, **thawed)
     with pytest.raises(ValueError, match=r"`activation_checkpointing` runs the encoder again .* \(intent, stars\)"):
         make_trainer(built, tmp_path, activation_checkpointing=True)

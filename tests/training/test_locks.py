@@ -44,7 +44,7 @@ def test_a_folder_in_use_is_refused_with_who_has_it_and_a_dead_owner_is_replaced
     process.join()
     assert (folder / LOCK).is_file()
     with hold_folder(folder, "here"):
-        assert f"{folder} was left locked by process {process.pid} on" in caplog.text
+        assert f"{folder} was locked by process {process.pid} on" in caplog.text
         assert str(os.getpid()) in (folder / LOCK).read_text(encoding="utf-8")
     assert [path.name for path in folder.iterdir()] == ["weights"]
 

@@ -147,7 +147,7 @@ def test_parts_move_from_the_step_on_at_which_they_open(accumulation, encoder_fo
             rates = {key[3:]: rate for key, rate in entry.items() if key[3:] in TOP_DOWN}
             trained = TOP_DOWN[: (entry["step"] - 1) // 2]
             assert rates == {name: pytest.approx(1e-3 * 0.5**depth) for depth, name in enumerate(trained)}
-    assert "trained from here on: encoder.layers.2" in caplog.text
+    assert "now also trained: encoder.layers.2" in caplog.text
 
 
 @pytest.mark.parametrize("freeze", [["encoder"], ["embeddings", "encoder.layers.0-1"]], ids=str)
@@ -242,7 +242,7 @@ def test_what_never_opens_draws_a_warning(encoder_folder, tmp_path, caplog):
     warn_of_never(plan, 9)
     assert not caplog.messages, "the embeddings open after step 8"
     warn_of_never(plan, 6)
-    assert "never opens encoder.layers.0, embeddings: the run is over after 6 steps" in caplog.text
+    assert "encoder.layers.0, embeddings will stay frozen: the run ends after 6 steps" in caplog.text
 
 
 def test_two_processes_open_the_same_and_take_the_same_steps(
@@ -275,14 +275,14 @@ def test_two_processes_open_the_same_and_take_the_same_steps(
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"freeze": [], "unfreeze": {"every": 1}}, r"`unfreeze` opens what `freeze` names, which is nothing: set"),
+        ({"freeze": [], "unfreeze": {"every": 1}}, r"`unfreeze` needs parts in `freeze`, which is empty: set"),
         ({"unfreeze": {"schedule": "gradual"}}, r"`unfreeze` needs `every` \(`1 epoch`, or a number of steps\)"),
-        ({"unfreeze": {"every": 0}}, r"`unfreeze\.every` is 0; valid is a number of steps from 1 on, or such as `1 ep"),
+        ({"unfreeze": {"every": 0}}, r"`unfreeze\.every` is 0; valid is a number of steps from 1 on, or of epo"),
         ({"unfreeze": {"every": "1 lap"}}, r"`unfreeze\.every` is '1 lap'"),
-        ({"unfreeze": {"every": 1, "when": "plateau"}}, r"`unfreeze\.every` is of `schedule: gradual` without `when`:"),
-        ({"unfreeze": {"every": 1, "patience": 2}}, r"`unfreeze\.patience` is of `schedule: gradual` with `when: pl"),
+        ({"unfreeze": {"every": 1, "when": "plateau"}}, r"`unfreeze\.every` only works with `schedule: gradual` with"),
+        ({"unfreeze": {"every": 1, "patience": 2}}, r"`unfreeze\.patience` only works with `schedule: gradual` wi"),
         ({"unfreeze": {"every": 1, "until": {"intent": 0.5}}}, r"`unfreeze\.until` is of"),
-        ({"unfreeze": {"every": 1, "at": {"embeddings": 1}}}, r"`unfreeze\.at` is of `schedule: explicit`"),
+        ({"unfreeze": {"every": 1, "at": {"embeddings": 1}}}, r"`unfreeze\.at` only works with `schedule: explicit`"),
         ({"unfreeze": {"schedule": "explicit"}}, r"`unfreeze\.at` is missing"),
         ({"unfreeze": {"schedule": "explicit", "at": {"embeddings": -1}}}, r"`unfreeze\.at\.embeddings` is -1"),
         ({"unfreeze": {"when": "plateau", "patience": 0}}, r"`unfreeze\.patience` is 0; it is at least 1"),
@@ -302,11 +302,11 @@ def test_mistakes_that_need_no_model(training, message, tmp_path):
 @pytest.mark.parametrize(
     ("freeze", "unfreeze", "message"),
     [
-        (["heads.slots"], {"every": 1}, r"`unfreeze` opens the frozen parts of the encoder, and `freeze` names none"),
+        (["heads.slots"], {"every": 1}, r"`unfreeze` needs frozen parts of the encoder, but `freeze` names none"),
         (["encoder"], {"at": {"encoder.layers.9": 1}}, r"`unfreeze\.at`: 'encoder\.layers\.9' matches no part"),
-        (["embeddings"], {"at": {"encoder.layers.0": 1}}, r"encoder\.layers\.0 is not frozen: name it in `freeze`"),
+        (["embeddings"], {"at": {"encoder.layers.0": 1}}, r"encoder\.layers\.0 is not frozen: add it to `freeze`"),
         (["encoder"], {"at": {"encoder.layers.0": 1, "encoder.layers.0-1": 2}}, r"names encoder\.layers\.0 twice"),
-        (["encoder"], {"until": {"intnt": 0.5}}, r"`unfreeze\.until` names 'intnt', which is no task\. Did you"),
+        (["encoder"], {"until": {"intnt": 0.5}}, r"`unfreeze\.until` names 'intnt', which is not a task\. Did you"),
         (["encoder"], {"until": {"intent": 88}}, r"`unfreeze\.until\.intent` is 88; accuracy is a fraction, at most 1"),
     ],
 )  # fmt: skip
@@ -324,7 +324,7 @@ def test_a_goal_of_a_task_that_is_not_scored_is_refused(encoder_folder, tmp_path
     built = build(two_source_config(encoder_folder, tmp_path))
     del built.validation["reviews"]
     unfreeze = {"when": "plateau", "until": {"stars": 0.5}}
-    with pytest.raises(ValueError, match=r"`unfreeze\.until\.stars`: no source of that task has a validation split"):
+    with pytest.raises(ValueError, match=r"`unfreeze\.until\.stars`: no source of this task has a validation split"):
         make_trainer(built, tmp_path, freeze=["encoder"], unfreeze=unfreeze, eval_strategy="epoch")
 
 

@@ -669,5 +669,5 @@ def test_a_batch_sampler_of_rows_without_labels_is_refused_with_the_step(encoder
     built = build(unlabelled_config(encoder_folder))
     trainer = make_trainer(built, tmp_path, batch_sampler=FixedBatches([[9, 10], [0, 1]]), num_train_epochs=1)
     assert len(trainer.train_rows["rows"]) == 30
-    with pytest.raises(ValueError, match="a batch of step 2 has no label of any task on rank 0: `batch_sampler` has"):
+    with pytest.raises(ValueError, match="a batch of step 2 has no label of any task on rank 0: `batch_sampler` must"):
         trainer.train()
