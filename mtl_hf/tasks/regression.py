@@ -11,7 +11,7 @@ from ..config import Task
 from ..statistics import Metric, mean, pearson, spearman
 from .column import MAX_NUMBERS, Candidate
 from .measures import undefined
-from .numbers import read_numbers
+from .numbers import as_labels, read_numbers
 from .source_data import SourceData
 from .task_type import Answers, Measured, TaskData, TaskType
 
@@ -40,13 +40,14 @@ class Regression(TaskType):
         """Numbers, None where a row has none."""
         labels: dict[str, list[Any]] = {}
         for split in source.splits:
-            labels[split] = read_numbers(name, spec, source, split)
-            for row, number in enumerate(labels[split]):
-                if number is not None and abs(number) > LARGEST:
-                    raise ValueError(
-                        f"`tasks.{name}`: {source.where(split, row)} has {number:g} in the column {spec.label!r};"
-                        f" regression takes numbers from {-LARGEST:g} to {LARGEST:g}, whose squares float32 can hold."
-                    )
+            numbers = read_numbers(name, spec, source, split)
+            if len(beyond := np.flatnonzero(np.abs(numbers) > LARGEST)):
+                row = beyond[0]
+                raise ValueError(
+                    f"`tasks.{name}`: {source.where(split, row)} has {numbers[row]:g} in the column {spec.label!r};"
+                    f" regression takes numbers from {-LARGEST:g} to {LARGEST:g}, whose squares float32 can hold."
+                )
+            labels[split] = as_labels(numbers)
         return labels
 
     def warn(self, task: TaskData, sources: Sequence[SourceData]) -> None:

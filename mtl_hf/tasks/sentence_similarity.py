@@ -11,7 +11,7 @@ from ..config import RunConfig, Task, option
 from ..statistics import mean
 from .column import Candidate, Column
 from .label_text import as_number
-from .numbers import read_numbers
+from .numbers import as_labels, read_numbers
 from .regression import Regression, correlations
 from .source_data import SourceData
 from .task_type import Answers, Measured, ScoredRows, TaskData
@@ -142,14 +142,14 @@ class SentenceSimilarity(Regression):
         labels: dict[str, list[Any]] = {}
         for split in source.splits:
             numbers = read_numbers(name, spec, source, split)
-            for row, number in enumerate(numbers):
-                if number is not None and not least <= number <= greatest:
-                    raise ValueError(
-                        f"`tasks.{name}`: {source.where(split, row)} has the score {number:g} in the column"
-                        f" {spec.label!r}, which is not within {least:g} and {greatest:g}: mend it, or set"
-                        " `score_range`."
-                    )
-            labels[split] = [None if number is None else (number - least) / (greatest - least) for number in numbers]
+            if len(outside := np.flatnonzero((numbers < least) | (numbers > greatest))):
+                row = outside[0]
+                raise ValueError(
+                    f"`tasks.{name}`: {source.where(split, row)} has the score {numbers[row]:g} in the column"
+                    f" {spec.label!r}, which is not within {least:g} and {greatest:g}: mend it, or set"
+                    " `score_range`."
+                )
+            labels[split] = as_labels((numbers - least) / (greatest - least))
         return labels
 
     def warn(self, task: TaskData, sources: Sequence[SourceData]) -> None:

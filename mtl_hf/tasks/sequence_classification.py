@@ -130,7 +130,7 @@ class SequenceClassification(TaskType):
         """The most frequent label."""
         return [most_common(gold)] * len(gold)
 
-    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[list[Any], list[Any]]:
+    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
         """They take ids."""
         predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (answers.predicted, answers.gold))
         return predicted, gold

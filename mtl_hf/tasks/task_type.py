@@ -16,7 +16,7 @@ import pyarrow as pa
 from ..config import RunConfig, Task, check_keys, key_of, nearest, typed
 from ..statistics import Metric
 from .column import Candidate, Column
-from .name_column import NameColumn
+from .name_column import NameColumn, ragged
 from .source_data import SourceData
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class TaskData:
         """Its task type."""
         return TASK_TYPES[self.config.type]
 
-    @functools.cached_property
+    @property
     def options(self) -> Any:
         """The options of its type, as the config has them."""
         return self.kind.read_options(self.name, self.config)
@@ -87,8 +87,8 @@ class Answers:
     """
 
     rows: np.ndarray
-    predicted: list[Any] = field(default_factory=list)
-    gold: list[Any] = field(default_factory=list)
+    predicted: Sequence[Any] = field(default_factory=list)
+    gold: Sequence[Any] = field(default_factory=list)
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
     num_losses: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
 
@@ -104,29 +104,49 @@ class Answers:
             return cls(np.zeros(0, dtype=int))
         return cls(
             np.concatenate([part.rows for part in parts]),
-            [predicted for part in parts for predicted in part.predicted],
-            [label for part in parts for label in part.gold],
+            _join([part.predicted for part in parts]),
+            _join([part.gold for part in parts]),
             np.concatenate([part.losses for part in parts]),
             np.concatenate([part.num_losses for part in parts]),
         )
 
-    def in_order(self) -> "Answers":
-        """The same in the order of the rows, each of which counts once."""
-        _, order = np.unique(self.rows, return_index=True)
-        if not len(self.num_losses):
-            losses = self.losses
-        else:
-            begins = np.cumsum(self.num_losses) - self.num_losses
-            counts = self.num_losses[order]
-            inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-            losses = self.losses[np.repeat(begins[order], counts) + inside]
-        return Answers(
-            self.rows[order],
-            [self.predicted[place] for place in order],
-            [self.gold[place] for place in order],
-            losses,
-            self.num_losses[order] if len(self.num_losses) else self.num_losses,
+    @classmethod
+    def in_order(cls, parts: list["Answers"]) -> "Answers":
+        """Answers to several sets of rows in the order of the rows, each of which counts once.
+
+        `parts` is emptied meanwhile, since all their losses twice would be most of the memory.
+        """
+        if not parts:
+            return cls(np.zeros(0, dtype=int))
+        rows, first = np.unique(np.concatenate([part.rows for part in parts]), return_index=True)
+        which = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])[first]
+        place = np.concatenate([np.arange(len(part.rows)) for part in parts])[first]
+        found = cls(
+            rows,
+            _join([part.predicted for part in parts], (which, place)),
+            _join([part.gold for part in parts], (which, place)),
         )
+        counts = [part.num_losses for part in parts]
+        if any(map(len, counts)):
+            found.num_losses = np.concatenate(counts)[first]
+            starts = np.cumsum(found.num_losses) - found.num_losses
+            found.losses = np.empty(found.num_losses.sum())
+            for number in range(len(parts)):
+                part, parts[number] = parts[number], cls(np.zeros(0, dtype=int))
+                (here,) = np.nonzero(which == number)
+                begins = (np.cumsum(part.num_losses) - part.num_losses)[place[here]]
+                lengths = found.num_losses[here]
+                found.losses[ragged(starts[here], lengths)] = part.losses[ragged(begins, lengths)]
+        return found
+
+
+def _join(parts: list[Sequence[Any]], order: tuple[np.ndarray, np.ndarray] | None = None) -> Sequence[Any]:
+    """Several sequences one after the other, or the items (which of them, which place in it) of these."""
+    if all(isinstance(part, NameColumn) for part in parts):
+        return NameColumn.join([part for part in parts if isinstance(part, NameColumn)], order)
+    if order is None:
+        return [item for part in parts for item in part]
+    return [parts[number][place] for number, place in zip(*order, strict=True)]
 
 
 class TaskType:
@@ -265,7 +285,8 @@ class TaskType:
 
     def facts(self, task: TaskData) -> dict[str, Any]:
         """What decides how its rows are read and scored, beside its labels: part of cache keys and checkpoints."""
-        return {key_of(item): getattr(task.options, item.name) for item in fields(self.options)}
+        options = task.options
+        return {key_of(item): getattr(options, item.name) for item in fields(self.options)}
 
     def needs_no_column(self, spec: Mapping[str, Any], found: Sequence[str]) -> bool:
         """Whether a saved head is scored on a file without a label column.
@@ -430,7 +451,7 @@ class TaskType:
             ValueError: It cannot.
         """
 
-    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[list[Any], list[Any]]:
+    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
         """Predictions and labels in the form in which metrics of `evaluate` take them."""
         return answers.predicted, answers.gold
 

@@ -18,6 +18,7 @@ from ..modeling.head import HeadInputs
 from ..tasks import Answers, TaskData
 from ..tasks.task_type import ScoredRows
 
+_JOINED = 64  # batches whose answers are joined into one piece
 Gather = Callable[[list[Any]], list[Any]]  # gathers items of all processes, in the order of the processes
 
 
@@ -91,7 +92,10 @@ class Scorer:
                 tokenizer=self.tokenizer,
                 max_length=self.max_length,
             )
-            self._pieces.setdefault(name, []).append(self.tasks[name].kind.read_answers(self.tasks[name], scored))
+            pieces = self._pieces.setdefault(name, [])
+            pieces.append(self.tasks[name].kind.read_answers(self.tasks[name], scored))
+            if len(pieces) % _JOINED == 0:  # few large arrays give their memory back, many small ones do not
+                pieces[-_JOINED:] = [Answers.join(pieces[-_JOINED:])]
             if name in self.keep_outputs:
                 self._kept.setdefault(name, []).extend(zip(rows, found, strict=True))
         for name, gates in (outputs.gates or {}).items():
@@ -107,8 +111,8 @@ class Scorer:
         self._num_rows[source] = len(split.rows)
         for name in split.gold:
             task = self.tasks[name]
-            found = Answers.join(gather(self._pieces.get(name, [])))
-            self.answers[source][name] = task.kind.complete(task, found.in_order())
+            parts = gather(self._pieces.pop(name, []))
+            self.answers[source][name] = task.kind.complete(task, Answers.in_order(parts))
             if name in self.keep_outputs:
                 kept = dict(gather(self._kept.get(name, [])))
                 self.outputs.setdefault(source, {})[name] = [kept[row] for row in sorted(kept)]

@@ -159,7 +159,7 @@ def test_rows_are_cached_by_content_on_disk(tmp_path: Path, monkeypatch: pytest.
     assert read_csv(tmp_path, "x;y\nb;c\n", sep=",").column_names == ["x;y"]
 
 
-@pytest.mark.parametrize("damage", ["0.arrow", "notes.json"])
+@pytest.mark.parametrize("damage", ["rows.arrow", "notes.json"])
 def test_damaged_cache_is_built_anew(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(read_csv(tmp_path, "x\na\n").cache_files[0]["filename"]).parent
     (folder / damage).write_bytes((folder / damage).read_bytes()[:1])
@@ -204,7 +204,17 @@ def test_rows_are_opened_with_the_fingerprint_of_their_content(tmp_path: Path) -
     rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
     with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, rows.data.schema) as writer:
         writer.write_table(rows.data.table)
-    opened = open_rows(tmp_path / "rows.arrow", "known", "train")
-    assert (opened[:], opened._fingerprint, opened.split) == (rows[:], "known", "train")
+    opened = open_rows(tmp_path / "rows.arrow", "known")
+    assert (opened[:], opened._fingerprint) == (rows[:], "known")
     assert opened.features == rows.features
     assert [file["filename"] for file in opened.cache_files] == [str(tmp_path / "rows.arrow")]
+
+
+def test_splits_of_one_file_are_told_apart(tmp_path: Path) -> None:
+    for _ in range(2):  # written, and read from the cache
+        splits = read_json(tmp_path, train=list(range(2500)), validation=[], test=[7, 8])
+        assert {split: rows["x"][:] for split, rows in splits.items()} == {
+            "train": list(range(2500)), "validation": [], "test": [7, 8],
+        }  # fmt: skip
+        assert [str(rows.split) for rows in splits.values()] == list(splits)
+        assert len({rows._fingerprint for rows in splits.values()}) == 3

@@ -49,6 +49,14 @@ def test_what_has_changed_is_named(tmp_path: Path) -> None:
     assert changed_inputs({"torch": "2.1"}, {"torch": "2.2"}) == ["torch was 2.1 and is 2.2"]
 
 
+@pytest.mark.parametrize(
+    "package", ["torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "torchjd", "mtl_hf"]
+)
+def test_another_version_of_what_decides_weights_or_rows_is_named(package: str, tmp_path: Path) -> None:
+    now = run_inputs(config({"data_files": write(tmp_path / "rows.jsonl")}))
+    assert changed_inputs(now | {package: "0.0"}, now) == [f"{package} was 0.0 and is {now[package]}"]
+
+
 def test_metrics_of_files_count_in_either_way_of_writing_them(tmp_path: Path) -> None:
     run = config({"data_files": write(tmp_path / "rows.jsonl")})
     own, other = write(tmp_path / "own.py", "one = 1\n"), write(tmp_path / "other.py", "two = 2\n")

@@ -16,13 +16,16 @@ from mtl_hf.modeling.tags import IGNORE_INDEX
 HIDDEN, NUM_LABELS, NUM_ROWS, NUM_TOKENS = 6, 4, 10, 7
 SMOOTHED = ("sequence_classification", "multi_label_classification", "token_classification")
 PAIRS = "sentence_similarity"  # whose logits are vectors, two a row
+CHOICES, NUM_CHOICES = "multiple_choice", 3  # whose logits are a number for each choice
+SPANS = "extractive_qa"  # whose labels are two places
 TIED = "masked_lm"  # whose head needs the embeddings: test_masked_lm.py
+WITHOUT_NAMES = ("regression", PAIRS, CHOICES, SPANS)
 LINEAR = [kind for kind in HEADS if kind not in (PAIRS, TIED)]
 KINDS = [(kind, 0.0) for kind in HEADS if kind != TIED] + [(kind, 0.2) for kind in SMOOTHED]
 
 
 def make_head(kind: str, **options: Any) -> nn.Module:
-    labels = {} if kind in ("regression", PAIRS) else {"labels": [f"label{index}" for index in range(NUM_LABELS)]}
+    labels = {} if kind in WITHOUT_NAMES else {"labels": [f"label{index}" for index in range(NUM_LABELS)]}
     return build_head({"type": kind, "text": "string", "num_steps": 3, **labels, **options}, EncoderShape(HIDDEN))
 
 
@@ -45,6 +48,11 @@ def make_logits_and_labels(kind: str, *, labelled: bool = True) -> tuple[Tensor,
         labels[absent] = math.nan
         vectors = torch.randn(2 * NUM_ROWS, HIDDEN, dtype=torch.float64)
         return vectors / vectors.norm(dim=-1, keepdim=True), labels
+    if kind in (CHOICES, SPANS):
+        labels = torch.randint(3, (NUM_ROWS,) if kind == CHOICES else (NUM_ROWS, 2))
+        labels[absent] = IGNORE_INDEX
+        shape = (NUM_CHOICES * NUM_ROWS,) if kind == CHOICES else (NUM_ROWS, NUM_TOKENS, 2)
+        return 3 * torch.randn(shape, dtype=torch.float64), labels
     logits = 3 * torch.randn(NUM_ROWS, NUM_LABELS, dtype=torch.float64)
     if kind == "multi_label_classification":
         labels = torch.randint(2, (NUM_ROWS, NUM_LABELS))
@@ -80,6 +88,13 @@ def loss_by_hand(kind: str, logits: Tensor, labels: Tensor, smoothing: float) ->
         cosines = [cosine_by_hand(*logits[2 * row : 2 * row + 2].tolist()) for row in range(len(labels))]
         losses = [(own - score) ** 2 for own, score in zip(cosines, labels.tolist(), strict=True) if score == score]
         return sum(losses), len(losses)
+    if kind == CHOICES:
+        logits = logits.unflatten(0, (-1, NUM_CHOICES))
+    if kind == SPANS:
+        (begin, num_items), (end, _) = (
+            loss_by_hand("sequence_classification", logits[..., side], labels[:, side], 0.0) for side in (0, 1)
+        )
+        return (begin + end) / 2, num_items
     total, num_items = 0.0, 0
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         if kind == "regression":
@@ -100,7 +115,9 @@ def loss_by_hand(kind: str, logits: Tensor, labels: Tensor, smoothing: float) ->
 
 
 def loss_of(kind: str, smoothing: float, logits: Tensor, labels: Tensor) -> HeadLoss:
-    return make_head(kind, **({"label_smoothing": smoothing} if smoothing else {})).loss(logits, labels)
+    head = make_head(kind, **({"label_smoothing": smoothing} if smoothing else {}))
+    inputs = HeadInputs(num_segments=torch.full((len(labels),), NUM_CHOICES)) if kind == CHOICES else None
+    return head.loss(logits, labels, inputs)
 
 
 @pytest.mark.parametrize(("kind", "smoothing"), KINDS)
@@ -144,7 +161,8 @@ def test_rows_without_labels_get_no_gradient(kind: str, smoothing: float) -> Non
     logits, labels = make_logits_and_labels(kind)
     loss_of(kind, smoothing, logits.requires_grad_(), labels).total.backward()
     absent = labels.isnan() if labels.is_floating_point() else labels == IGNORE_INDEX
-    absent = absent.repeat_interleave(2) if kind == PAIRS else absent
+    absent = absent.repeat_interleave({PAIRS: 2, CHOICES: NUM_CHOICES}.get(kind, 1), dim=0)
+    absent = absent[:, 0] if kind == SPANS else absent
     assert logits.grad[absent].abs().sum() == 0
     assert (logits.grad[~absent] != 0).all()
 

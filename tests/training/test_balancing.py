@@ -209,12 +209,12 @@ def test_all_that_a_balancer_has_learned_is_in_its_checkpoint(method: str, encod
     options = {"per_device_train_batch_size": 24, "loss_balancing": method, "num_train_epochs": 2}
     trainer = make_trainer(own(built), tmp_path, **options)
     trainer.train()  # 8 steps in epochs of 4
-    trainer.sharing.save(tmp_path)
+    feature_of(trainer, LossBalancing).save(tmp_path)
     again = make_trainer(own(built), tmp_path, **options)
-    again.sharing.load(tmp_path)
-    whole, loaded = trainer.sharing.balancer, again.sharing.balancer
+    feature_of(again, LossBalancing).load(tmp_path)
+    whole, loaded = (feature_of(one, LossBalancing).balancer for one in (trainer, again))
     torch.testing.assert_close(loaded.state(), whole.state(), rtol=0, atol=0)
-    fresh = make_trainer(own(built), tmp_path, **options).sharing.balancer.state()
+    fresh = feature_of(make_trainer(own(built), tmp_path, **options), LossBalancing).balancer.state()
     assert not any(torch.equal(fresh[name], tensor) for name, tensor in whole.state().items() if name in fresh)
     for epoch in (2, 2, 3):
         assert loaded.begin_step(epoch) == whole.begin_step(epoch)
