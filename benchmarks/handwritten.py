@@ -139,7 +139,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step that has been made: ``seconds`` covers batch, forward, backward and update."""
+    """A completed optimiser step: ``seconds`` covers batch, forward, backward and update."""
 
     epoch: int
     rows: int
@@ -260,7 +260,7 @@ def cut_batch(split: Split, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def step_iterator(session: Session) -> Iterator[Step]:
-    """Make the optimiser steps of a run, one whenever the caller asks for the next."""
+    """Run the optimiser steps of a run one by one, as a generator."""
     recipe, model, optimizer = session.recipe, session.model, session.optimizer
     split, total = session.splits["train"], session.total_steps
     parameters = list(model.parameters())

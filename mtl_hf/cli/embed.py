@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", metavar="FILE", help="write .parquet (all columns and `embedding`) or .npy")
     parser.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
     parser.add_argument("--pooling", help="mean, cls, max, ... (default: as the model was trained)")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=32, help="texts per batch (default: 32)")
     parser.add_argument(
         "--plot", action="append", default=[], metavar="FILE", help="draw a scatter plot: .png or .svg; may be repeated"
     )

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split",
         choices=["train", "validation", "test"],
-        help="default: test, or validation where no source has a test split",
+        help="split to score (default: test, or validation if no source has a test split)",
     )
     parser.add_argument("--config", help="config that names the data (default: run.yaml of the first model)")
     parser.add_argument("--data", metavar="FILE", help="file of rows to score: .jsonl, .json, .csv, .tsv or .parquet")
@@ -35,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", metavar="FOLDER", help="results folder (default: evaluation/SPLIT, for one model inside its folder)"
     )
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64, help="rows per batch and process (default: 64)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing results in --to")
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",
         help="also load metrics and data loaders that run code and are named only by the model's own run.yaml",
     )
-    parser.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as in training")
+    parser.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="precision (default: as in training)")
 
 
 def run(arguments: argparse.Namespace) -> None:

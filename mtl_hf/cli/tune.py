@@ -13,10 +13,10 @@ HELP = "search for the settings of a config with the best validation score"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf tune`."""
     parser.description = (
-        "Search a space of settings with Optuna. Each trial trains the config and is scored on the validation split."
-        " Writes the best config (best.yaml), a table of all trials (trials.csv) and a plot of parameter importance."
-        " Trials keep no weights: train best.yaml to get a model and its test scores. Run the same command again to"
-        " continue a search that was stopped; run it several times at once to share the search between processes."
+        "Search a space of settings with Optuna. Each trial trains the config and is scored on the validation split.\n"
+        "Writes the best config (best.yaml), a table of all trials (trials.csv) and a plot of parameter importance.\n"
+        "Trials keep no weights: train best.yaml to get a model and its test scores. Run the same command again to\n"
+        "continue a search that was stopped; run it several times at once to share the search between processes."
     )
     parser.epilog = "\n".join(["fields of the search file", "-------------------------", *describe_fields(Search)])
     parser.formatter_class = argparse.RawDescriptionHelpFormatter

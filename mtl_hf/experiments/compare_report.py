@@ -41,7 +41,7 @@ def _scores(result: Mapping[str, Any]) -> Iterator[str]:
     """The table of scores: one row per variant, one column per task."""
     variants = result["variants"]
     columns: dict[tuple[str, str], str] = {}
-    for section, title in (("tasks", "{}"), ("joint", "all tasks correct, {}")):
+    for section, title in (("tasks", "{}"), ("joint", "all tasks right, {}")):
         for numbers in variants.values():
             for task, found in numbers[section].items():
                 columns.setdefault((section, task), f"{title.format(task)}, {found['metric']}")
