@@ -69,7 +69,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 # ---- output ----
 
 
-def say(text: str) -> None:
+def print_masked(text: str) -> None:
     """Write text to standard output, without secrets."""
     sys.stdout.write(masked(text) + "\n")
 

@@ -49,7 +49,7 @@ def check_folder(path: str | Path, argument: str) -> Path:
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def atomic_file(path: str | Path) -> Iterator[Path]:
     """Write a file that gets its final name once it is complete.
 
     Args:
@@ -71,7 +71,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Write a folder that gets its final name once it is complete.
 
     Args:
@@ -95,9 +95,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def write_whole(path: str | Path, text: str) -> None:
+def write_atomic(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8) atomically: a reader sees either the old content or all of the new one."""
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 

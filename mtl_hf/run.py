@@ -26,7 +26,7 @@ from .data.sources import load_sources
 from .evaluation.evaluate import encode_split, write_results
 from .evaluation.report import scores_table
 from .evaluation.untrained import Answered, add_before, score_before, warn_of_drift
-from .files import write_whole
+from .files import write_atomic
 from .findings import for_each, report
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
@@ -45,11 +45,11 @@ from .training.checkpoints import (
     remove_leftovers,
 )
 from .training.conflict_report import CONFLICTS_FILE
-from .training.locks import hold_folder
+from .training.locks import lock_folder
 from .training.optimizer import parts_table, trained_share
 from .training.processes import is_first_process, report_lost_process
 from .training.progress import LOG, kept_log
-from .training.thawing import thawing_table, warn_of_never
+from .training.thawing import thawing_table, warn_of_unreached
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
 logger = logging.getLogger("mtl_hf.run")  # whose name would be `__main__` under `python -m`
@@ -147,7 +147,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
     if trainer.thawing:
         logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
-        warn_of_never(trainer.thawing, trainer.num_steps())
+        warn_of_unreached(trainer.thawing, trainer.num_steps())
     warn_of_drift(trainer)
     return Run(run, sources, trainer.train_rows, splits, trainer)
 
@@ -200,7 +200,7 @@ def train(
         raise ValueError("`overwrite` and `resume` cannot be combined: one removes the run that the other continues.")
     with kept_log() as log_to, contextlib.ExitStack() as held:
         if not dry_run and is_first_process():
-            held.enter_context(hold_folder(folder, "training.output_dir"))
+            held.enter_context(lock_folder(folder, "training.output_dir"))
         return _train(config, folder, log_to, dry_run=dry_run, overwrite=overwrite, resume=resume)
 
 
@@ -236,7 +236,7 @@ def _train(
         if overwrite or resume:
             remove_leftovers(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / RUN_FILE, run.config.to_yaml())
+        write_atomic(folder / RUN_FILE, run.config.to_yaml())
         log_to(folder / LOG)
     flush_denormals(trainer.args.device)
     hub = trainer.args if trainer.args.push_to_hub and trainer.is_world_process_zero() else None

@@ -153,7 +153,7 @@ def test_accelerate_launch_scores_each_row_once_on_two_processes_as_on_one(confi
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("task ") == 1, "only one process should talk"
     assert "World size 2, cpu" in done.stderr, done.stderr
-    assert all(done.stderr.count(said) == 1 for said in ("World size", "The data are those of", "Written to"))
+    assert all(done.stderr.count(said) == 1 for said in ("World size", "Using the data of", "Written to"))
     assert alone["models"][names[0]]["rows"] == {"assistant": 37, "reviews": 23}
     files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*") if path.is_file())
     assert len(files) == 6

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..command import add_overrides, say
+from ..command import add_overrides, print_masked
 
 HELP = "compare one model for all tasks with one model per task, or any other variants, over several seeds"
 
@@ -46,6 +46,6 @@ def run(arguments: argparse.Namespace) -> None:
     )
     if arguments.dry_run:
         for name, steps in result["steps"].items():
-            say(f"{name:<40}{steps:>10,} steps")
+            print_masked(f"{name:<40}{steps:>10,} steps")
     else:
-        say(comparison_markdown(result))
+        print_masked(comparison_markdown(result))

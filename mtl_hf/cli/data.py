@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..command import say
+from ..command import print_masked
 
 HELP = "download public data sets from pinned origins and check them"
 
@@ -19,6 +19,6 @@ def run(arguments: argparse.Namespace) -> None:
 
     if not arguments.names:
         for name, data_set in CATALOG.items():
-            say(f"{name:<20}{data_set.license}")
+            print_masked(f"{name:<20}{data_set.license}")
     for name in arguments.names:
         download(name, arguments.to)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from ..command import say
+from ..command import print_masked
 
 HELP = "compute sentence embeddings: print cosines, write a file, draw a plot"
 
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         **drawing,
     )
     if not written:
-        say(cosine_table(rows[text_column(rows, arguments.text)], torch.from_numpy(embeddings)))
+        print_masked(cosine_table(rows[text_column(rows, arguments.text)], torch.from_numpy(embeddings)))
 
 
 def _texts(arguments: argparse.Namespace) -> list[str]:

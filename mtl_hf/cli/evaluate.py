@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from ..command import say
+from ..command import print_masked
 
 HELP = "score one saved model, or several side by side"
 
@@ -76,4 +76,4 @@ def run(arguments: argparse.Namespace) -> None:
         trust_remote_code=arguments.trust_remote_code,
     )
     if PartialState().is_main_process:
-        say(scores_table(results) if len(models) == 1 else comparison_table(results))
+        print_masked(scores_table(results) if len(models) == 1 else comparison_table(results))

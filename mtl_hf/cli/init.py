@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..command import say
-from ..files import check_file, write_whole
+from ..command import print_masked
+from ..files import check_file, write_atomic
 
 HELP = "write a config from data files"
 
@@ -51,15 +51,15 @@ def run(arguments: argparse.Namespace) -> None:
         encoder=arguments.encoder,
         ask=_ask if sys.stdin.isatty() else None,
     )
-    write_whole(to, written)
-    say(f"{written}\nWritten to {to}. Next: mtl-hf train {shlex.quote(str(to))}")
+    write_atomic(to, written)
+    print_masked(f"{written}\nWritten to {to}. Next: mtl-hf train {shlex.quote(str(to))}")
 
 
 def _ask(question: str, options: Sequence[str]) -> str:
     """Ask on the terminal until the answer is one of the options, or its number."""
-    say(question)
+    print_masked(question)
     for number, option in enumerate(options, start=1):
-        say(f"  {number}  {option}")
+        print_masked(f"  {number}  {option}")
     while True:
         answer = input("> ").strip()
         if answer in options:

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from ..command import add_overrides, say
+from ..command import add_overrides, print_masked
 from ..config import RunConfig
 
 HELP = "print encoded rows of each source: tokens and labels as the model gets them"
@@ -27,4 +27,4 @@ def run(arguments: argparse.Namespace) -> None:
         check_settings(config)
     from ..inference.inspect import inspect_rows
 
-    say(inspect_rows(config, overrides, num_rows=arguments.rows, split=arguments.split))
+    print_masked(inspect_rows(config, overrides, num_rows=arguments.rows, split=arguments.split))

@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from ..command import add_overrides, say
+from ..command import add_overrides, print_masked
 from ..config import describe_fields
 from ..experiments.space import Search
 
@@ -43,13 +43,15 @@ def run(arguments: argparse.Namespace) -> None:
         plot=not arguments.no_plot,
     )
     if arguments.dry_run:
-        say(f"{result['trials']} trials, compared by {result['metric']} on the validation split")
-        say(f"sampler: {result['sampler']}; pruning: {'on' if result['prune'] else 'off'}; into {result['folder']}")
+        print_masked(f"{result['trials']} trials, compared by {result['metric']} on the validation split")
+        print_masked(
+            f"sampler: {result['sampler']}; pruning: {'on' if result['prune'] else 'off'}; into {result['folder']}"
+        )
         for name, value in result["space"].items():
-            say(f"  {name}: {value}")
+            print_masked(f"  {name}: {value}")
         return
     from ..experiments.search_report import search_table
 
-    say(search_table(result))
+    print_masked(search_table(result))
     if result["config"]:
-        say(f"\nmtl-hf train {shlex.quote(result['config'])}")
+        print_masked(f"\nmtl-hf train {shlex.quote(result['config'])}")

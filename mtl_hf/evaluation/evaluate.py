@@ -23,7 +23,7 @@ from ..config import RunConfig, masked_overrides, resolve_path
 from ..data.labels import build_tasks, is_labelled
 from ..data.rows import EncodedSplit, encode_rows, report_cut
 from ..data.sources import load_sources
-from ..files import whole_file, write_whole
+from ..files import atomic_file, write_atomic
 from ..metrics import interval, join_answers, round_numbers
 from ..modeling.encoding import KINDS
 from ..modeling.heads import answers_texts
@@ -379,8 +379,8 @@ def write_results(
 
     The prediction of a word without tokens (truncated, or empty) is null.
     """
-    write_whole(folder / "metrics.json", json_text(json_value(results)) + "\n")
-    with whole_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
+    write_atomic(folder / "metrics.json", json_text(json_value(results)) + "\n")
+    with atomic_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
             for begin in range(0, len(sources[name].splits[split]), _BLOCK):
                 rows = range(begin, min(begin + _BLOCK, len(sources[name].splits[split])))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sized
 from pathlib import Path
 from typing import Any
 
-from ..files import whole_file
+from ..files import atomic_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito
 _FEW = 20  # points
@@ -22,7 +22,7 @@ def marks(points: Sized) -> dict[str, Any]:
     return {"marker": "o", "markersize": 3} if len(points) < _FEW else {}
 
 
-def span_wide(values: Iterable[float]) -> bool:
+def spans_decade(values: Iterable[float]) -> bool:
     """Whether positive values span more than a factor of 10."""
     positive = [value for value in values if value > 0]
     return bool(positive) and max(positive) > 10 * min(positive)
@@ -30,7 +30,7 @@ def span_wide(values: Iterable[float]) -> bool:
 
 def scale_axis(axis: Any, values: Iterable[float]) -> None:
     """Make the y axis logarithmic if positive values span more than a factor of 10; values of 0 are then not shown."""
-    if span_wide(values):
+    if spans_decade(values):
         axis.set_yscale("log")
 
 
@@ -40,7 +40,7 @@ def save_figure(figure: Any, path: Path) -> list[Path]:
 
     paths = [path.with_suffix(ending) for ending in (".png", ".svg")]
     for written in paths:
-        with whole_file(written) as draft:
+        with atomic_file(written) as draft:
             figure.savefig(draft, dpi=150, format=written.suffix[1:])
     plt.close(figure)
     return paths

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import whole_file, write_whole
+from ..files import atomic_file, write_atomic
 from ..metrics import show_number as show_number  # re-exported
 
 
@@ -157,8 +157,8 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
 
 def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
     """Write `comparison.json`, and `comparison.csv` with one line per model, task and metric."""
-    write_whole(folder / "comparison.json", json_text(comparison) + "\n")
-    with whole_file(folder / "comparison.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
+    write_atomic(folder / "comparison.json", json_text(comparison) + "\n")
+    with atomic_file(folder / "comparison.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["task", "metric", "model", "value", "difference", "low", "high"])
         for model, results in comparison["models"].items():

@@ -16,7 +16,7 @@ from ..metrics import LOSS_LIKE
 from ..saved.models import run_file
 from ..training.checkpoints import list_checkpoints
 from ..training.conflict_report import CONFLICTS_FILE, pairs_of, parts_of, read_conflicts
-from .figures import COLOURS, marks, save_figure, scale_axis, span_wide
+from .figures import COLOURS, marks, save_figure, scale_axis, spans_decade
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def _draw_rates(rates: Mapping[str, Curve], opened: Iterable[int]) -> Any:
     encoder = [name for name in rates if name == "embeddings" or name.startswith("encoder.")]
     depth = sorted(encoder, key=_height)  # parts that are unfrozen later are logged in another order
     others = [name for name in rates if name not in depth]
-    logarithmic = span_wide(max(value for _, value in points) for points in rates.values())
+    logarithmic = spans_decade(max(value for _, value in points) for points in rates.values())
     alike: dict[tuple[bool, tuple[tuple[int, float], ...]], list[str]] = {}  # equal curves, which would hide each other
     for name in [*depth, *others]:
         alike.setdefault((name in depth, tuple(rates[name])), []).append(name)
@@ -165,7 +165,7 @@ def _draw_losses(losses: Mapping[str, Curve], history: Sequence[Mapping[str, Any
     if not found:
         return None
     figure, axes = _panels(len(found))
-    logarithmic = any(span_wide(value for _, value in [*points, *scored]) for points, _, scored in found.values())
+    logarithmic = any(spans_decade(value for _, value in [*points, *scored]) for points, _, scored in found.values())
     axes[0].set_ylabel("loss (logarithmic axis)" if logarithmic else "loss")
     for axis, (task, (points, metric, scored)) in zip(axes, found.items(), strict=True):
         if logarithmic:

@@ -26,12 +26,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..config import Model, RunConfig, Task, masked_message, masked_overrides, secret_overrides, typed
 from ..evaluation.figures import check_matplotlib
 from ..evaluation.report import json_value
-from ..files import write_whole
+from ..files import write_atomic
 from ..metrics import LOSS_LIKE, interval
 from ..saved.models import RUN_FILE, find_checkpoint, num_parameters
 from ..tasks import TASK_TYPES, Answers, TaskData, task_type
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
-from ..training.locks import hold_folder
+from ..training.locks import lock_folder
 from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores
 from .inputs import changed_inputs, run_inputs
@@ -85,7 +85,7 @@ def compare(
     folder = Path(to) if to is not None else Path("outputs") / "compare" / Path(config).stem
     _check_folder(folder, Path(config).stem)
     first, runs = plan_runs(comparison, folder, overrides)
-    with nullcontext() if dry_run else hold_folder(folder, "to"):
+    with nullcontext() if dry_run else lock_folder(folder, "to"):
         for run in [*first, *runs]:
             _check_plan(run)
         steps = _check_runs(first, runs, jobs)
@@ -93,7 +93,7 @@ def compare(
             return {"steps": steps}
         for run in [*first, *runs]:
             run.folder.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(run.beside(".yaml"), run.config.to_yaml())
+            write_atomic(run.beside(".yaml"), run.config.to_yaml())
         _train_all(first, jobs)
         _train_all(runs, jobs)
         for run in [*first, *runs]:
@@ -132,8 +132,8 @@ def _check_folder(folder: Path, name: str) -> None:
 
 
 def _write(result: Mapping[str, Any], folder: Path) -> None:
-    write_whole(folder / "comparison.json", json.dumps(json_value(result), indent=2, ensure_ascii=False) + "\n")
-    write_whole(folder / "comparison.md", comparison_markdown(result))
+    write_atomic(folder / "comparison.json", json.dumps(json_value(result), indent=2, ensure_ascii=False) + "\n")
+    write_atomic(folder / "comparison.md", comparison_markdown(result))
 
 
 # ---- running ----
@@ -256,7 +256,7 @@ def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
 
     def train(run: PlannedRun) -> str | None:
         if not list_checkpoints(run.folder):  # else they were recorded when it started
-            write_whole(run.beside(INPUTS), json.dumps(run_inputs(run.config), indent=2, ensure_ascii=False) + "\n")
+            write_atomic(run.beside(INPUTS), json.dumps(run_inputs(run.config), indent=2, ensure_ascii=False) + "\n")
         shown, started = f"Run {numbers[run.name]} of {len(runs)}: {run.name}", time.perf_counter()
         logger.info("%s starts.", shown)
         problem = _train(run, jobs, processes)
@@ -301,7 +301,7 @@ def _train(run: PlannedRun, jobs: int, processes: RunProcesses) -> str | None:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"  {run.name}: {masked_message(lines[-1]) if lines else f'exit code {code}'} (full log: {log})"
     peak = usage.ru_maxrss * MAXRSS
-    write_whole(run.beside(".json"), json.dumps({"peak_memory": peak, "resumed": resumed}) + "\n")
+    write_atomic(run.beside(".json"), json.dumps({"peak_memory": peak, "resumed": resumed}) + "\n")
     for checkpoint in list_checkpoints(run.folder):  # not needed: the best one is saved as the model
         remove_checkpoint(checkpoint)
     return None

@@ -17,12 +17,12 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.figures import COLOURS, save_figure
-from ..files import write_whole
+from ..files import write_atomic
 from ..metrics import loss_of, show_logged
 from .study import REASON
 from .trials import Goal
 
-LEAST = 6  # complete trials needed to compute importance
+MIN_TRIALS = 6  # complete trials needed to compute importance
 BEST_SHARE = 0.25  # importance: what distinguishes this share of the complete trials
 _SHOWN = 10  # complete trials shown in the table
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
@@ -74,8 +74,8 @@ def _importance(study: optuna.Study) -> tuple[dict[str, float], str]:
     names = sorted({name for trial in complete for name in trial.params})
     if len(names) == 1:
         return {}, f"only {names[0]} was searched"
-    if len(complete) < LEAST:
-        return {}, f"{len(complete)} trials are complete, at least {LEAST} are needed"
+    if len(complete) < MIN_TRIALS:
+        return {}, f"{len(complete)} trials are complete, at least {MIN_TRIALS} are needed"
     if len({trial.value for trial in complete}) == 1:
         return {}, "all complete trials have the same score"
     with warnings.catch_warnings():
@@ -150,7 +150,7 @@ def write_trials(folder: Path, result: Mapping[str, Any]) -> None:
         own = [trial["settings"].get(name) for name in names]
         writer.writerow([*(trial[key] for key in ("number", "state", "value", "evaluations", "seconds")), *own,
                          trial["reason"]])  # fmt: skip
-    write_whole(folder / "trials.csv", text.getvalue())
+    write_atomic(folder / "trials.csv", text.getvalue())
 
 
 def plot_importance(folder: Path, result: Mapping[str, Any]) -> list[Path]:

@@ -21,7 +21,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from ..files import write_whole
+from ..files import write_atomic
 from .compare import changed_lines
 from .inputs import changed_inputs
 from .space import Dimension, Search
@@ -150,7 +150,7 @@ def open_study(folder: Path, settings: str, inputs: Mapping[str, str], maximize:
 def _check_settings(folder: Path, settings: str) -> None:
     path = folder / SETTINGS
     if not path.is_file():
-        write_whole(path, settings)
+        write_atomic(path, settings)
     elif changed := changed_lines(path.read_text(encoding="utf-8"), settings):
         raise ValueError(
             f"{folder} has a search with other settings ({'; '.join(changed[:4])}): choose another folder with --to, or"
@@ -171,7 +171,7 @@ def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
         changed = ["their training data were not recorded"]
     else:
         changed = []
-        write_whole(path, json.dumps(inputs, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(path, json.dumps(inputs, indent=2, ensure_ascii=False) + "\n")
     if changed:
         raise ValueError(
             f"{folder} has trials with which new trials cannot be compared ({'; '.join(changed[:4])}): choose"

@@ -21,7 +21,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
 
 from ..config import MaskSecrets, RunConfig, masked_message
-from ..files import write_whole
+from ..files import write_atomic
 from ..run import build, flush_denormals
 from ..saved.models import RUN_FILE
 from .search_plan import OF_TRIALS
@@ -127,7 +127,7 @@ def train_trial(trial: Any, config: str, overrides: Sequence[str], folder: Path,
     folder.mkdir(parents=True, exist_ok=True)
     with _log_to(folder / LOG):
         run = build(config, [*overrides, *OF_TRIALS, output_override(folder)])
-        write_whole(folder / RUN_FILE, run.config.to_yaml())
+        write_atomic(folder / RUN_FILE, run.config.to_yaml())
         trainer: Any = run.trainer
         flush_denormals(trainer.args.device)
         sign = 1 if goal.maximize else -1

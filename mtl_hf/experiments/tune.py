@@ -17,7 +17,7 @@ import yaml
 
 from ..config import RunConfig
 from ..evaluation.figures import check_matplotlib
-from ..files import write_whole
+from ..files import write_atomic
 from .inputs import run_inputs
 from .search_plan import num_trials, read_checked
 from .space import Dimension, Search, show_declared
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # these need optuna
 logger = logging.getLogger(__name__)
 
 POLL = 2  # seconds between two checks whether other processes are done
-HOPELESS = 3  # failures before any trial is scored, after which the search stops
+MAX_FIRST_FAILURES = 3  # failures before any trial is scored, after which the search stops
 
 
 def tune(
@@ -169,8 +169,8 @@ def _search(
             line, failed = trial_line(opened.study, number, goal)
             logger.info("Trial %d: %s", number, line)
             failures += failed
-            if failures == HOPELESS and not opened.any_scored():
-                raise ValueError(f"the first {HOPELESS} trials all failed; the last one: {line}")
+            if failures == MAX_FIRST_FAILURES and not opened.any_scored():
+                raise ValueError(f"the first {MAX_FIRST_FAILURES} trials all failed; the last one: {line}")
         elif running := opened.num_running():
             if not waits:
                 logger.info("Waiting for %d trials of other processes.", running)
@@ -193,7 +193,7 @@ def _write_best(
     changes = _changes(space, best["settings"])
     config = RunConfig.load(search.config, [*given, *changes, output_override(folder / "best")])
     path = folder / "best.yaml"
-    write_whole(
+    write_atomic(
         path,
         f"# Trial {best['number']}, the best of {len(result['trials'])}: {result['metric']} {best['value']:.4f} on the"
         f" validation split.\n#   mtl-hf train {path}\n{config.to_yaml()}",

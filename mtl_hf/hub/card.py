@@ -24,7 +24,7 @@ from ..config import Card, RunConfig, Source, Task, typed
 from ..data.rows import EncodedSplit
 from ..data.sources import SPLITS, packaged_loaders
 from ..evaluation.report import show_number
-from ..files import write_whole
+from ..files import write_atomic
 from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..saved.models import RUN_FILE, check_folder, check_name, num_parameters, run_file
@@ -79,7 +79,7 @@ def write_card(
         training=_training_section(run, trainer, seconds),
         cut=", ".join(cut),
     )
-    write_whole(folder / CARD, text)
+    write_atomic(folder / CARD, text)
 
 
 def card(

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from ..config import nearest, resolve_path
 from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
-from ..files import check_file, whole_file
+from ..files import atomic_file, check_file
 from ..modeling.configuration_multitask import own_config
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.texts import MOST_CHARACTERS, report_cut
@@ -237,7 +237,7 @@ def _writer(
     if to is None:
         yield lambda begin, embeddings: None
         return
-    with whole_file(to) as part:
+    with atomic_file(to) as part:
         if Path(to).suffix == ".npy":
             array = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(len(rows), hidden_size))
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..config import nearest
-from ..files import check_folder, whole_folder
+from ..files import atomic_folder, check_folder
 from ..modeling.adapters import SHARED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.pooling import POOLING
@@ -65,7 +65,7 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     stock = stock_model(loaded.float(), task).to(saved_in)  # half precision cannot agree to 1e-5
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.model_max_length = loaded.config.max_length  # used by `truncation=True`
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         stock.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
     # The stock token pipeline truncates by itself; the one for sequences fails on texts longer than the encoder's

@@ -11,7 +11,7 @@ import json
 import logging
 from pathlib import Path
 
-from ..files import check_folder, whole_folder
+from ..files import atomic_folder, check_folder
 from ..saved.models import find_checkpoint
 from .export import refuse_adapters
 
@@ -58,7 +58,7 @@ def export_encoder(model: str | Path, to: str | Path, *, pooling: str | None = N
         for index, (path, name) in enumerate(modules)
     ]
     modes = {field: name == pooling for name, field in _POOLING.items()}
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         loaded.encoder.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         _write(draft / "modules.json", listed)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..config import nearest
-from ..files import check_folder, whole_folder
+from ..files import atomic_folder, check_folder
 from ..modeling.adapters import SHARED
 from ..saved.models import find_checkpoint
 from .export import agree, random_batches
@@ -60,7 +60,7 @@ def merge_adapters(model: str | Path, to: str | Path, *, task: str | None = None
         found = [loaded.adapted_states(None, **batch) for batch in batches]
     if not all(map(agree, found, wanted)):
         raise ValueError(f"{checkpoint.name}: adapters of this type cannot be merged, the outputs would change.")
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         loaded.to(saved_in).save_pretrained(draft)
     logger.info("%s, with its adapters merged: written to %s (heads: %s).",
                 checkpoint.name, folder, ", ".join(loaded.heads) or "none")  # fmt: skip

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..config import RunConfig
 from ..data.files import check_encoding, has_rows, is_conll, read_lines
-from ..files import check_file, whole_file
+from ..files import atomic_file, check_file
 from ..metrics import round_numbers
 from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE, check_text
 from ..modeling.heads import answers_texts
@@ -149,7 +149,7 @@ def _output(to: str | None) -> Iterator[TextIO]:
     if to is None:
         yield sys.stdout
         return
-    with whole_file(to) as draft, draft.open("w", encoding="utf-8") as file:
+    with atomic_file(to) as draft, draft.open("w", encoding="utf-8") as file:
         yield file
 
 

@@ -17,7 +17,7 @@ from sklearn.manifold import TSNE
 
 from ..config import nearest
 from ..data.describe_file import is_missing
-from ..files import whole_file
+from ..files import atomic_file
 from ..tasks.column import label_name
 
 PROJECTIONS = ("pca", "tsne")
@@ -123,7 +123,7 @@ def plot(points: np.ndarray, axes: Sequence[str], labels: Sequence[str | None] |
         scale = (60 / size) ** 0.5
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=scale)
     for path in paths:
-        with whole_file(path) as draft:
+        with atomic_file(path) as draft:
             figure.savefig(draft, dpi=120, format=path.suffix[1:])
 
 

@@ -18,7 +18,7 @@ import datasets
 
 from ..data.collator import fingerprint
 from ..data.rows import EncodedSplit
-from ..files import draft_of, write_whole
+from ..files import draft_of, write_atomic
 from ..metrics import score_weight
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..tasks import TaskData
@@ -159,7 +159,7 @@ def mark_complete(checkpoint: Path, facts: Mapping[str, Any]) -> None:
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path not in (checkpoint / COMPLETE, draft_of(checkpoint / COMPLETE))
     }
-    write_whole(checkpoint / COMPLETE, json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(checkpoint / COMPLETE, json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False) + "\n")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 CONFLICTS_FILE = "gradient_conflicts.jsonl"
-ENOUGH = 20  # comparisons, below which no percentage is given
+MIN_COMPARISONS = 20  # comparisons, below which no percentage is given
 _LAYERS = "encoder.layers."
 
 
@@ -51,7 +51,7 @@ def conflict_sentences(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """One sentence per pair: the share of compared steps with a cosine below 0, the parts with most conflict, the mean.
 
     The named parts are the one with the lowest mean cosine and those below 0 by at least half as much; none is named if
-    no mean is below 0 or if this holds for all parts. With fewer than `ENOUGH` comparisons, only counts are given.
+    no mean is below 0 or if this holds for all parts. Below `MIN_COMPARISONS` comparisons, only counts are given.
     """
     for (first, second), by_step in pairs_of(lines).items():
         together = _known([cosines.get("all") for cosines in by_step.values()])
@@ -61,11 +61,11 @@ def conflict_sentences(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         conflicts = sum(cosine < 0 for cosine in together)
         mean = f"mean cosine {round(fmean(together), 2) + 0.0:.2f}"  # + 0.0: no -0.00
         count = len(together)
-        if count < ENOUGH:
+        if count < MIN_COMPARISONS:
             of = f"{conflicts} of {count} compared steps, too few to judge"
             yield f"{first} and {second} conflict in {of} ({mean})."
             continue
-        sentence = f"{first} and {second} conflict in {100 * conflicts / count:.0f} % of the steps"
+        sentence = f"{first} and {second} conflict in {100 * conflicts / count:.0f} % of steps"
         if worst := _worst_parts(by_step):
             sentence += f", most in {_name_parts(worst)}"
         yield f"{sentence} ({mean} over {count} compared)."

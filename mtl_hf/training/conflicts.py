@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from ..files import write_whole
+from ..files import write_atomic
 from .conflict_report import CONFLICTS_FILE, conflict_sentences, read_conflicts
 from .features import Feature, Step
 from .gradients import filled, inner_products, join
@@ -120,7 +120,7 @@ class ConflictLog(Feature):
             logger.warning("No shared parameter is trained: %s stays empty until one is unfrozen.", self.file)
         if self.writes and self.file.is_file():
             kept = [line for line in read_conflicts(self.file.parent) if line["step"] <= state.global_step]
-            write_whole(self.file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+            write_atomic(self.file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -22,7 +22,7 @@ PATIENCE = 1  # seconds to wait for a process that is just ending
 
 
 @contextmanager
-def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
+def lock_folder(folder: Path, parameter: str) -> Iterator[None]:
     """Lock a folder during the block. The folder is created, and removed if it is empty at the end.
 
     Args:

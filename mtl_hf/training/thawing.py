@@ -254,7 +254,7 @@ def thawing_table(plan: ThawingPlan, num_steps: int) -> str:
     return "\n".join(lines)
 
 
-def warn_of_never(plan: ThawingPlan, num_steps: int) -> None:
+def warn_of_unreached(plan: ThawingPlan, num_steps: int) -> None:
     """Warn about parts that stay frozen because the run ends before they are unfrozen."""
     late = [part.name for unit, step in zip(plan.units, plan.steps or (), strict=False) if step >= num_steps
             for part in unit]  # fmt: skip

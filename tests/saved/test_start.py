@@ -232,7 +232,7 @@ def test_what_does_not_fit_is_refused(change, message, first, tmp_path):
 def test_from_something_else_is_refused(encoder_folder, first, tmp_path):
     config = again(first, tmp_path / "out")
     config["model"]["from"] = encoder_folder
-    _refuse(config, r"`model\.from`: .* not a multi-task model: .* type 'bert'\. .* encoder use `model\.encoder`")
+    _refuse(config, r"`model\.from`: .* not a multi-task model: .*_type 'bert'\. .* encoder use `model\.encoder`")
     config["model"]["from"] = str(first.parent / "revews")
     _refuse(config, r"`model\.from`: .* there is no such folder\. Did you mean `reviews`\?")
     shutil.copytree(first, tmp_path / "bare")

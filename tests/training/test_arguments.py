@@ -117,7 +117,7 @@ def test_typed_values_survive_the_way_to_yaml_and_back(tmp_path: Path) -> None:
             {"examples_cap": 2000},
             "`examples_cap` only works with `policy: proportional or temperature`, but `policy` is rou",
         ),
-        ({"policy": "fixed", "examples_cap": 2000}, "`examples_cap` belongs to"),
+        ({"policy": "fixed", "examples_cap": 2000}, "`examples_cap` only works with"),
         ({"policy": "proportional", "examples_cap": 0}, "`examples_cap` is 0; it is at least 1 row"),
         ({"sampling_temperature": 2.0}, "`sampling_temperature` only works with `policy: temperature`"),
         ({"policy": "temperature"}, "`policy: temperature` needs `sampling_temperature`"),
@@ -332,8 +332,8 @@ def test_of_evaluating_and_saving_what_is_missing_follows_from_what_is_given(
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"eval_strategy": "no"}, "`eval_strategy` is no and `save_strategy` epoch"),
-        ({"eval_strategy": "steps", "save_strategy": "epoch"}, "`eval_strategy` is steps and `save_strategy` epoch"),
+        ({"eval_strategy": "no"}, "`eval_strategy` is no and `save_strategy` is epoch"),
+        ({"eval_strategy": "steps", "save_strategy": "epoch"}, "`eval_strategy` is steps and `save_strategy` is epoch"),
         ({"save_strategy": "sometimes"}, "`training.save_strategy` is 'sometimes'; valid are no, steps, epoch, best"),
         ({"eval_strategy": "best"}, "`training.eval_strategy` is 'best'; valid are no, steps, epoch"),
     ],

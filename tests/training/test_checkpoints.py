@@ -28,7 +28,7 @@ from mtl_hf.training.checkpoints import (
     newest_checkpoint,
     remove_checkpoint,
     rotate_checkpoints,
-    write_whole,
+    write_atomic,
 )
 from mtl_hf.training.peaks import find_peaks
 from tests.conftest import SIZES, assistant_rows, review_rows, two_source_config, wordpiece_tokenizer
@@ -83,10 +83,10 @@ def test_the_newest_whole_checkpoint_counts_and_newer_ones_are_named(tmp_path, c
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file.json"
-    write_whole(path, "first")
+    write_atomic(path, "first")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(OSError, match="no space"):
-        write_whole(path, "second")
+        write_atomic(path, "second")
     assert path.read_text(encoding="utf-8") == "first"
 
 
@@ -199,7 +199,7 @@ def test_checkpoints_that_cannot_be_gone_on_from_exactly_are_refused(tmp_path):
         check_checkpoint(first, facts)
     remove_checkpoint(tmp_path / "checkpoint-2")
     check_checkpoint(first, facts)
-    with pytest.raises(ValueError, match=r"trains differently(.|\n)*seed: absent in the checkpoint, 1 now"):
+    with pytest.raises(ValueError, match=r"other settings(.|\n)*seed: absent in the checkpoint, 1 now"):
         check_checkpoint(first, facts | {"settings": {"seed": 1}})
     only_model = make_checkpoint(tmp_path, 3)
     (only_model / "optimizer.pt").unlink()
@@ -323,7 +323,7 @@ def test_a_changed_setting_is_refused_with_the_difference(
     built = build(config)
     trainer = make_trainer(built, tmp_path, **(SAVING | options))
     before = weights(trainer.model)
-    with pytest.raises(ValueError, match="is of a run that trains differently") as refused:
+    with pytest.raises(ValueError, match="was saved with other settings") as refused:
         trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
     assert difference in str(refused.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer.model).items())
@@ -343,7 +343,7 @@ def test_other_validation_rows_are_refused_since_checkpoints_are_chosen_by_them(
         split.rows = split.rows.select(kept)
         split.gold = {name: [gold[row] for row in kept] for name, gold in split.gold.items()}
     trainer = make_trainer(built, tmp_path, **SAVING)
-    with pytest.raises(ValueError, match=rf"trains differently(.|\n)*validation\.reviews\.{change}: "):
+    with pytest.raises(ValueError, match=rf"other settings(.|\n)*validation\.reviews\.{change}: "):
         trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
 
 

@@ -44,12 +44,12 @@ HIGH = ["all", "encoder.layers.4", "encoder.layers.5"]
             lines_of(["all", "encoder.layers.3"], repeated=20),
             "conflict in 100 % of steps, most in layer 3 (mean cosine -0.20 over 20 compared).",
         ),
-        (lines_of([], repeated=25), "conflict in 0 % of the steps (mean cosine 0.10 over 25 compared)."),
+        (lines_of([], repeated=25), "conflict in 0 % of steps (mean cosine 0.10 over 25 compared)."),
         (
             lines_of([*PARTS, "all"], repeated=20),
-            "conflict in 100 % of the steps (mean cosine -0.20 over 20 compared).",  # everywhere alike
+            "conflict in 100 % of steps (mean cosine -0.20 over 20 compared).",  # everywhere alike
         ),
-        (lines_of(HIGH, [], [], [], repeated=5), "conflict in 25 % of the steps (mean cosine 0.03 over 20 compared)."),
+        (lines_of(HIGH, [], [], [], repeated=5), "conflict in 25 % of steps (mean cosine 0.03 over 20 compared)."),
         (lines_of(HIGH, HIGH, []), "conflict in 2 of 3 compared steps, too few to judge (mean cosine -0.10)."),
         (lines_of(HIGH, repeated=19), "conflict in 19 of 19 compared steps, too few to judge (mean cosine -0.20)."),
         (lines_of([]), "conflict in 0 of 1 compared steps, too few to judge (mean cosine 0.10)."),
@@ -70,7 +70,7 @@ def test_parts_are_chosen_by_how_much_they_conflict_and_not_by_how_often() -> No
 
 def test_a_pair_is_one_in_whichever_order_it_is_found() -> None:
     lines = [line(1, "all", "encoder.top"), line(2, tasks=("sentiment", "ner")), line(2, tasks=("ner", "slots"))]
-    assert [sentence.split(" steps")[0] for sentence in conflict_sentences(lines)] == [
+    assert [sentence.split(" compared")[0] for sentence in conflict_sentences(lines)] == [
         "ner and sentiment conflict in 1 of 2", "ner and slots conflict in 0 of 1"
     ]  # fmt: skip
 

@@ -257,7 +257,7 @@ def test_what_is_kept_is_what_the_encoder_says(encoder_folder, tmp_path):
 def test_more_than_the_cap_is_refused_before_anything_is_computed(encoder_folder, tmp_path, monkeypatch):
     built = build(two_source_config(encoder_folder, tmp_path))
     with pytest.raises(
-        ValueError, match=r"`frozen_cache` is 0\.01 MB\. The states of .* tokens after the encoder take 0"
+        ValueError, match=r"`frozen_cache` is 0\.01 MB\. The hidden states of .* tokens after the encoder need 0"
     ):
         make_trainer(built, tmp_path, freeze=WHOLE, frozen_cache="0.01MB")
     assert not (tmp_path / "cache" / "frozen_states").exists()
@@ -270,7 +270,7 @@ def test_more_than_the_cap_is_refused_before_anything_is_computed(encoder_folder
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"frozen_cache": "4"}, r"`frozen_cache` is '4'; valid is .* such as 500MB or 4GB"),
+        ({"frozen_cache": "4"}, r"`frozen_cache` is '4'; set the maximum size .* such as 500MB or 4GB"),
         ({"freeze": []}, r"`frozen_cache` stores the outputs of frozen layers, but `freeze` names none"),
         (
             {"unfreeze": {"schedule": "gradual", "every": 1}},

@@ -229,7 +229,7 @@ def test_explicit_rates_that_cannot_be_are_refused(learning_rates, options, expe
 def test_two_rates_of_one_head_are_refused(encoder_folder, tmp_path):
     built = build(assistant_config(encoder_folder, slots={"learning_rate": 0.02}))
     with pytest.raises(
-        ValueError, match=r"`learning_rates\.heads\.slots` and `tasks\.slots\.learning_rate` say the same"
+        ValueError, match=r"`learning_rates\.heads\.slots` and `tasks\.slots\.learning_rate` set the same"
     ):
         make_trainer(built, tmp_path, learning_rates={"heads.slots": 0.1})
 

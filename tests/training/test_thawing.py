@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 import mtl_hf
 from mtl_hf.config import Plain, Thawing
 from mtl_hf.training.arguments import read_arguments
-from mtl_hf.training.thawing import Plateau, warn_of_never
+from mtl_hf.training.thawing import Plateau, warn_of_unreached
 from mtl_hf.training.trainer import MultiTaskTrainer
 from tests.conftest import two_source_config
 from tests.training.conftest import Built, FixedBatches, TwoProcesses, build, make_trainer, task_losses, weights
@@ -239,9 +239,9 @@ def test_what_never_opens_draws_a_warning(encoder_folder, tmp_path, caplog):
     built = build(two_source_config(encoder_folder, tmp_path))
     plan = make_trainer(built, tmp_path, freeze=["encoder"], unfreeze=GRADUAL, max_steps=5).thawing
     caplog.clear()
-    warn_of_never(plan, 9)
+    warn_of_unreached(plan, 9)
     assert not caplog.messages, "the embeddings open after step 8"
-    warn_of_never(plan, 6)
+    warn_of_unreached(plan, 6)
     assert "encoder.layers.0, embeddings will stay frozen: the run ends after 6 steps" in caplog.text
 
 
@@ -281,7 +281,7 @@ def test_two_processes_open_the_same_and_take_the_same_steps(
         ({"unfreeze": {"every": "1 lap"}}, r"`unfreeze\.every` is '1 lap'"),
         ({"unfreeze": {"every": 1, "when": "plateau"}}, r"`unfreeze\.every` only works with `schedule: gradual` with"),
         ({"unfreeze": {"every": 1, "patience": 2}}, r"`unfreeze\.patience` only works with `schedule: gradual` wi"),
-        ({"unfreeze": {"every": 1, "until": {"intent": 0.5}}}, r"`unfreeze\.until` is of"),
+        ({"unfreeze": {"every": 1, "until": {"intent": 0.5}}}, r"`unfreeze\.until` only works"),
         ({"unfreeze": {"every": 1, "at": {"embeddings": 1}}}, r"`unfreeze\.at` only works with `schedule: explicit`"),
         ({"unfreeze": {"schedule": "explicit"}}, r"`unfreeze\.at` is missing"),
         ({"unfreeze": {"schedule": "explicit", "at": {"embeddings": -1}}}, r"`unfreeze\.at\.embeddings` is -1"),
@@ -289,7 +289,7 @@ def test_two_processes_open_the_same_and_take_the_same_steps(
         ({"unfreeze": {"when": "plateau"}, "eval_strategy": "no"}, r"`unfreeze\.when: plateau` needs evaluations"),
         ({"unfreeze": {"when": "plateau", "until": {"intent": math.nan}}}, r"`unfreeze\.until\.intent` is nan; it is"),
         ({"unfreeze": {"when": "plateau", "patience": 3}, "early_stopping_patience": 3},
-         r"`early_stopping_patience` is 3 and `unfreeze\.patience` 3: training would stop before anything opens"),
+         r"`early_stopping_patience` is 3 and `unfreeze\.patience` is 3: training would stop before"),
         ({"unfreeze": {"evry": 1}}, r"unknown key `evry` in `training\.unfreeze`\. Did you mean `every`\?"),
         ({"unfreeze": {"every": 1, "from": "bottom"}}, r"`training\.unfreeze\.from` is 'bottom'; valid are top"),
     ],
