@@ -333,7 +333,7 @@ def train(
         folder: holds ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``.
         recipe: how to train.
         seed: of the heads, the dropout and the order of the rows.
-        max_steps: stop after so many steps, and let the schedule end there.
+        max_steps: number of steps after which training and the schedule end.
         evaluate: whether to validate after each epoch, keep the best one and test.
 
     Returns:
@@ -382,7 +382,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds train.jsonl, validation.jsonl and test.jsonl")
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--max-steps", type=int, help="stop after so many steps")
+    parser.add_argument("--max-steps", type=int, help="number of steps to train")
     parser.add_argument("--no-evaluate", action="store_true", help="train only")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     for field in fields(Recipe):

@@ -298,7 +298,7 @@ class Thaw(Feature):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Log all parts that were unfrozen."""
-        logger.info("Opened %d of %d parts that were frozen at first%s.", len(self._open), len(self.plan.parts),
+        logger.info("Unfroze %d of %d parts that were frozen at first%s.", len(self._open), len(self.plan.parts),
                     f": {', '.join(self._open)}" if self._open else "")  # fmt: skip
 
     def _set(self, names: list[str]) -> None:

@@ -217,7 +217,10 @@ def test_what_will_be_only_nearly_the_same_is_said_when_a_run_goes_on(tmp_path, 
     for other, said in (
         ({"threads": 2}, "Threads: 1 in the checkpoint, 2 now: results may differ in their last bits."),
         ({"versions": {"torch": "3"}}, "Versions: {} in the checkpoint, {'torch': '3'} now: results may differ"),
-        ({"world_size": 2, "threads": 2}, "was saved with 1 processes, this run has 2: each step has the same"),
+        (
+            {"world_size": 2, "threads": 2},
+            "The checkpoint was saved with 1 processes, this run has 2: each step has the same",
+        ),
     ):
         caplog.clear()
         log_start(checkpoint, facts | other)

@@ -142,7 +142,7 @@ def test_a_file_is_computed_once_and_named_by_rows_weights_layer_and_precision(
     tokens = sum(len(ids) for rows in [*built.train.values(), *(split.rows for split in built.validation.values())]
                  for ids in rows["input_ids"])  # fmt: skip
     assert size == tokens * 32 * 4
-    assert f"The states of {tokens:,} tokens after the encoder take {size / 1e6:.2f} MB, cached in" in caplog.text
+    assert f"hidden states of {tokens:,} tokens after the encoder need {size / 1e6:.2f} MB, cached in" in caplog.text
     assert run(seed=3, frozen_cache="2MB") == []
     assert len(files(tmp_path)) == 4
     assert run(freeze=["embeddings", "encoder.layers.0"]) == all_rows

@@ -230,7 +230,7 @@ def test_a_run_is_not_stopped_early_before_all_is_open(encoder_folder, tmp_path,
             trainer.train(resume_from_checkpoint=resume)
         # Nothing is better than after step 1: the parts open after steps 2 to 5, and 6 and 7 are those of patience.
         assert trainer.state.global_step == 7
-        assert f"Opened 4 of 4 parts that were frozen at first: {', '.join(TOP_DOWN)}." in caplog.messages
+        assert f"Unfroze 4 of 4 parts that were frozen at first: {', '.join(TOP_DOWN)}." in caplog.messages
         for step in (5, 6, 7):
             mtl_hf.training.checkpoints.remove_checkpoint(tmp_path / f"checkpoint-{step}")
 
