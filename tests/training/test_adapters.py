@@ -241,7 +241,7 @@ def test_what_adapters_exclude_is_refused(encoder_folder, tmp_path):
         "log_gradient_conflicts": 5,
         "gradient_aggregation": "UPGrad",
     }.items():
-        with pytest.raises(ValueError, match=rf"`training\.{setting}` (applies|needs) .*: remove it, or train without `model"):
+        with pytest.raises(ValueError, match=rf"`training\.{setting}` .*: remove it, or train without `model\.peft`"):
             make_trainer(built, tmp_path, **{setting: value})
     experts = build(config(encoder_folder, LORA | {"per_task": True}, experts={"num": 2, "hidden": 8}))
     for model, said in (
