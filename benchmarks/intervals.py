@@ -58,6 +58,12 @@ def make_cases(num_rows: int, num_labels: int) -> dict[str, tuple[TaskData, Answ
         "token_classification, spans": case(
             "spans", [spoil(row, ["O"] * WORDS) for row in spans], spans, tags, **per_word
         ),
+        "multiple_choice": case(
+            "multiple_choice", rng.integers(4, size=num_rows).tolist(), [0] * num_rows, [], **per_row
+        ),
+        "extractive_qa": case(
+            "extractive_qa", spoil(classes, names(labels, num_rows)), [[label] for label in classes], [], **per_row
+        ),
         "token_classification, words": case(
             "token_classification", [spoil(row, [labels[0]] * WORDS) for row in words], words, labels, **per_word
         ),

@@ -309,8 +309,7 @@ def _check_labelled(data: str | Path | None, run: RunConfig, sources: Mapping[st
     """Raise an error if a file lacks labels of a task or a split has no labels; warn about tasks without labels."""
     lacking = []
     for name, spec in run.tasks.items():
-        gold = [label for source in spec.sources for label in sources[source].gold[split][name]]
-        if any(map(is_labelled, gold)):
+        if any(is_labelled(label) for source in spec.sources for label in sources[source].gold[split][name]):
             continue
         if data is not None:
             raise ValueError(

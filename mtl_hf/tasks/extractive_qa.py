@@ -158,7 +158,7 @@ class ExtractiveQA(TaskType):
                 }
         return with_cross_entropy({"f1": mean(f1), "exact_match": mean(exact)}, answers), details
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """No answer."""
         return [""] * len(gold)
 

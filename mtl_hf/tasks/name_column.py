@@ -17,6 +17,7 @@ from .arrow_columns import column_of, feature_of
 if TYPE_CHECKING:
     import datasets
 
+_READ = 20_000  # rows that are read at once
 _BLOCK = 2_000  # rows that are worked on at once, so that indices of all items need not be in memory
 
 
@@ -47,14 +48,22 @@ class NameColumn(Sequence[Any]):
             return None
         if type(feature).__name__ not in plain:
             return None
-        held = column_of(rows, column).combine_chunks()
-        items = (held.flatten() if lists else held).dictionary_encode()  # without those of missing lists
-        codes = pc.fill_null(items.indices, -1).to_numpy(zero_copy_only=False)
+        held = column_of(rows, column)
+        numbers: dict[Any, int] = {}
+        codes, lengths, missing = [np.zeros(0, dtype=np.int8)], [np.zeros(0, dtype=int)], [np.zeros(0, dtype=bool)]
+        for begin in range(0, len(held), _READ):
+            block = held.slice(begin, _READ).combine_chunks()
+            items = (block.flatten() if lists else block).dictionary_encode()  # without those of missing lists
+            new = [numbers.setdefault(name, len(numbers)) for name in items.dictionary.to_pylist()]
+            own = pc.fill_null(items.indices, len(new)).to_numpy(zero_copy_only=False)
+            codes.append(np.array([*new, -1], dtype=_smallest(len(numbers)))[own])
+            if lists:
+                lengths.append(pc.fill_null(pc.list_value_length(block), 0).to_numpy(zero_copy_only=False))
+                missing.append(block.is_null().to_numpy(zero_copy_only=False))
         if not lists:
-            return cls(items.dictionary.to_pylist(), codes, np.arange(len(held) + 1), np.zeros(len(held), dtype=bool))
-        lengths = pc.fill_null(pc.list_value_length(held), 0).to_numpy(zero_copy_only=False)
-        missing = held.is_null().to_numpy(zero_copy_only=False)
-        return cls(items.dictionary.to_pylist(), codes, np.append(0, np.cumsum(lengths)), missing)
+            lengths, missing = [np.ones(len(held), dtype=int)], [np.zeros(len(held), dtype=bool)]
+        offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
+        return cls(list(numbers), np.concatenate(codes), offsets, np.concatenate(missing))
 
     @classmethod
     def of(cls, lists: Iterable[Sequence[Any] | None]) -> "NameColumn":

@@ -126,7 +126,7 @@ class SequenceClassification(TaskType):
             details["confusion"] = confusion(predicted, gold)
         return with_cross_entropy(metrics, answers), details
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The most frequent label."""
         return [most_common(gold)] * len(gold)
 

@@ -21,7 +21,6 @@ from .names import (
     feature_names,
     label_column,
     listed,
-    most_common,
     name_reader,
     report_unknown,
     vocabulary,
@@ -222,10 +221,12 @@ class TokenClassification(TaskType):
         }
         return with_cross_entropy(metrics, answers), {"per_type": counts.by_label()}
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The most frequent tag, for every word."""
-        tag = most_common(tag for tags in gold for tag in tags)
-        return [[tag] * len(tags) for tags in gold]
+        tags = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
+        counts = tags.counts()
+        zeros = np.zeros(len(tags.codes), dtype=np.int8)
+        return NameColumn([max(counts, key=counts.__getitem__)], zeros, tags.offsets, tags.missing)
 
     def check_metric(self, task: TaskData, metric: Any) -> None:
         """Metrics of spans do not score labels of words, nor the other way round."""

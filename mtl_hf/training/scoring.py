@@ -58,6 +58,7 @@ class Scorer:
 
     def _begin(self) -> None:
         self._pieces: dict[str, list[Answers]] = {}
+        self._joined: dict[str, list[Answers]] = {}
         self._kept: dict[str, list[tuple[int, np.ndarray]]] = {}
         self._mixed: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
 
@@ -94,8 +95,9 @@ class Scorer:
             )
             pieces = self._pieces.setdefault(name, [])
             pieces.append(self.tasks[name].kind.read_answers(self.tasks[name], scored))
-            if len(pieces) % _JOINED == 0:  # few large arrays give their memory back, many small ones do not
-                pieces[-_JOINED:] = [Answers.join(pieces[-_JOINED:])]
+            if len(pieces) == _JOINED:  # few large arrays give their memory back, many small ones do not
+                self._joined.setdefault(name, []).append(Answers.join(pieces))
+                pieces.clear()
             if name in self.keep_outputs:
                 self._kept.setdefault(name, []).extend(zip(rows, found, strict=True))
         for name, gates in (outputs.gates or {}).items():
@@ -111,7 +113,7 @@ class Scorer:
         self._num_rows[source] = len(split.rows)
         for name in split.gold:
             task = self.tasks[name]
-            parts = gather(self._pieces.pop(name, []))
+            parts = gather(self._joined.pop(name, []) + self._pieces.pop(name, []))
             self.answers[source][name] = task.kind.complete(task, Answers.in_order(parts))
             if name in self.keep_outputs:
                 kept = dict(gather(self._kept.get(name, [])))
