@@ -143,6 +143,8 @@ class LabelCounts:
             for side in ("right", "found", "expected")
         )
         (occur,) = np.nonzero(found.sum(0) + expected.sum(0))
+        if len(occur) == len(parts[0].names):
+            return cls(parts[0].names, right, found, expected)
         names = [parts[0].names[place] for place in occur]
         return cls(names, right[:, occur], found[:, occur], expected[:, occur])
 
