@@ -153,7 +153,10 @@ def test_a_model_with_a_type_that_nobody_registered_says_so(ordinal: ModuleType,
     ("changed", "expected"),
     [
         ({"name": "other"}, "OrdinalHead is of the type 'ordinal_regression', and Changed of 'other'"),
-        ({"name": "regression", "kind": "regression"}, "cannot be called 'regression': mtl_hf has one of that name"),
+        (
+            {"name": "regression", "kind": "regression"},
+            "cannot be called 'regression': mtl_hf already has a type of this name",
+        ),
         ({"name": "or dinal", "kind": "or dinal"}, "cannot be called 'or dinal': use letters, digits and `_`"),
     ],
 )
