@@ -385,8 +385,8 @@ def test_macro_f1_comes_first_for_numbers_as_tags(labels: list[str], first: str)
     ("labels", "metric", "expected"),
     [
         (["ADJ", "NOUN"], "f1",
-         r"`tasks\.task\.metrics`: 'f1' scores spans, but the tags of this task \(ADJ, NOUN\) are labels of words; valid"
-         r" are accuracy, macro_f1, cross_entropy. Tags of spans are written as O, B-PER"),
+         r"`tasks\.task\.metrics`: 'f1' scores spans, but the tags of this task \(ADJ, NOUN\) are labels of words; "
+         r"valid are accuracy, macro_f1, cross_entropy. Tags of spans are written as O, B-PER"),
         (BIO, "macro_f1",
          "'macro_f1' scores labels of words, but the tags of this task .* are spans; valid are f1"),
     ],
