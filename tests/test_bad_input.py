@@ -100,7 +100,7 @@ def test_unknown_key_of_a_source(encoder_folder: str, output: Path, tmp_path: Pa
 
 def test_unknown_key_of_a_source_in_python(config: dict[str, Any], output: Path) -> None:
     config["sources"]["reviews"]["drop_bad_row"] = True
-    refuse(config, output, r"`sources\.reviews\.drop_bad_row` is for `path`: .*Did you mean `drop_bad_rows`\?")
+    refuse(config, output, r"`sources\.reviews\.drop_bad_row` only works with `path`.*Did you mean `drop_bad_rows`\?")
 
 
 def test_duplicate_key(encoder_folder: str, output: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_task_without_its_label_column_is_answered_before_anything_is_loaded(
 ) -> None:
     del config["tasks"]["intent"]["label"]
     config["sources"]["assistant"] = {"path": "nowhere", "text": "tokens"}
-    refuse(config, output, r"`tasks\.intent\.label` is missing: the column with one label a row")
+    refuse(config, output, r"`tasks\.intent\.label` is missing: name the column with one label per row")
 
 
 def test_task_on_an_unknown_source(config: dict[str, Any], output: Path) -> None:
@@ -305,10 +305,10 @@ def test_task_without_a_single_label(encoder_folder: str, output: Path, tmp_path
 @pytest.mark.parametrize(
     ("kind", "label", "expected"),
     [
-        ("regression", "x", r"has 'x' in the column 'label'; regression takes a number a row"),
+        ("regression", "x", r"has 'x' in the column 'label'; regression takes one number per row"),
         ("multi_label_classification", "x", "has 'x' .* takes a list of labels per row"),
-        ("sequence_classification", ["x"], r"has \['x'\] .* takes one label a row"),
-        ("sequence_classification", 0.5, "has 0.5 .* takes one label a row: text, a whole number or true / false"),
+        ("sequence_classification", ["x"], r"has \['x'\] .* takes one label per row"),
+        ("sequence_classification", 0.5, "has 0.5 .* takes one label per row: text, a whole number or true / false"),
     ],
 )
 def test_labels_of_the_wrong_kind(
