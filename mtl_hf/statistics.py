@@ -113,16 +113,38 @@ class LabelCounts:
         rows = np.repeat(np.arange(len(gold)), [len(labels) for labels in gold])
         found = np.array([ids[label] for labels in predicted for label in labels], dtype=int)
         expected = np.array([ids[label] for labels in gold for label in labels], dtype=int)
+        return cls.of_codes(list(names), rows, found, expected, len(gold))
 
-        def table(kept: np.ndarray, labels: np.ndarray) -> scipy.sparse.csr_array:
-            return _table(rows[kept], labels[kept], (len(gold), len(names)))
-
-        return cls(
-            list(names),
-            table(found == expected, expected),
-            table(found >= 0, found),
-            table(expected >= 0, expected),
+    @classmethod
+    def of_codes(
+        cls, names: list[str], rows: np.ndarray, found: np.ndarray, expected: np.ndarray, num_rows: int
+    ) -> "LabelCounts":
+        """The same of the row, the predicted and the expected label of each item, -1 for none, (items,) each."""
+        right, predicted, labelled = found == expected, found >= 0, expected >= 0
+        return cls.of_labels(
+            names,
+            (rows[right], expected[right]),
+            (rows[predicted], found[predicted]),
+            (rows[labelled], expected[labelled]),
+            num_rows,
         )
+
+    @classmethod
+    def of_labels(cls, names: list[str], right: Any, found: Any, expected: Any, num_rows: int) -> "LabelCounts":
+        """From (row, label) of all that is right, found and expected, as pairs of arrays."""
+        tables = [_table(rows, labels, (num_rows, len(names))) for rows, labels in (right, found, expected)]
+        return cls(names, *tables)
+
+    @classmethod
+    def join(cls, parts: Sequence["LabelCounts"]) -> "LabelCounts":
+        """Those of several sets of rows with the same labels, one after the other, without labels that do not occur."""
+        right, found, expected = (
+            scipy.sparse.vstack([getattr(part, side) for part in parts], format="csr")
+            for side in ("right", "found", "expected")
+        )
+        (occur,) = np.nonzero(found.sum(0) + expected.sum(0))
+        names = [parts[0].names[place] for place in occur]
+        return cls(names, right[:, occur], found[:, occur], expected[:, occur])
 
     @classmethod
     def of_sets(cls, predicted: Iterable[set[Any]], gold: Iterable[set[Any]]) -> "LabelCounts":

@@ -372,7 +372,7 @@ def test_output_folder_that_is_a_file(config: dict[str, Any], output: Path) -> N
 def test_output_folder_that_holds_a_run(config: dict[str, Any], output: Path) -> None:
     output.mkdir()
     (output / "run.yaml").write_text("old")
-    with pytest.raises(ValueError, match=r"`training\.output_dir`: .*output holds a run already.*--overwrite"):
+    with pytest.raises(ValueError, match=r"`training\.output_dir`: .*output already contains a run.*--overwrite"):
         train(config)
     assert (output / "run.yaml").read_text() == "old"
     assert [path for path in output.rglob("*") if path.is_file()] == [output / "run.yaml"]
@@ -385,7 +385,7 @@ def test_output_folder_with_files_of_somebody_else(
 ) -> None:
     (output / name).parent.mkdir(parents=True)
     (output / name).write_text("mine")
-    with pytest.raises(ValueError, match="holds files that no run of this package wrote"):
+    with pytest.raises(ValueError, match="contains files that a run would replace and that were not written by mtl_hf"):
         train(config, overwrite=overwrite)
     assert (output / name).read_text() == "mine"
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import datasets
 
-from ..files import write_whole
+from ..files import write_atomic
 
 _Found = TypeVar("_Found")
 _VERSION = 1  # increase it when the same rows give other results: older results are then ignored
@@ -33,5 +33,5 @@ def remembered(what: str, content: Any, find: Callable[[], _Found]) -> _Found:
     found = find()
     with contextlib.suppress(OSError):  # the cache is not writable, or another process was faster
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(found))
+        write_atomic(path, json.dumps(found))
     return found

@@ -121,19 +121,18 @@ class ExtractiveQA(TaskType):
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
         """Predicted texts, and for each row all right answers (none if there is no answer)."""
         known = rows.known
-        answers = Answers(rows.numbers[known])
         labels = [_tokens(rows.gold[place], rows.columns["offsets"][place]) for place in known]
-        for place in known:
-            span = rows.predictions[place].value
-            answers.predicted.append("" if span is None else rows.texts[place][1][span[0] : span[1]])
-            answers.gold.append(rows.gold[place]["text"])
+        spans = [rows.predictions[place].value for place in known]
+        predicted = [
+            "" if span is None else rows.texts[place][1][span[0] : span[1]]
+            for place, span in zip(known, spans, strict=True)
+        ]
         tokens = np.array(labels, dtype=int).reshape(-1, 2)
         scored = tokens[:, 0] != IGNORE_INDEX
         outputs = rows.outputs[known][scored]
         both = [cross_entropies(outputs[..., side], tokens[scored, side]) for side in (0, 1)]
-        answers.losses = np.mean(both, axis=0)
-        answers.num_losses = scored.astype(int)
-        return answers
+        gold = [rows.gold[place]["text"] for place in known]
+        return Answers(rows.numbers[known], predicted, gold, np.mean(both, axis=0), scored.astype(int))
 
     def evaluate_features(self) -> tuple[Any, Any]:
         """A predicted text, and a list of right texts."""
@@ -159,11 +158,11 @@ class ExtractiveQA(TaskType):
                 }
         return with_cross_entropy({"f1": mean(f1), "exact_match": mean(exact)}, answers), details
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """No answer."""
         return [""] * len(gold)
 
-    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[list[Any], list[Any]]:
+    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
         """The first of the right answers."""
         return answers.predicted, [gold[0] if gold else "" for gold in answers.gold]
 

@@ -23,8 +23,8 @@ def with_cross_entropy(metrics: Mapping[str, Metric], answers: Answers) -> dict[
     num_rows = len(answers.rows)
     if not len(answers.losses):
         return {**metrics, **undefined(["cross_entropy"], num_rows)}
-    rows = np.repeat(np.arange(num_rows), answers.num_losses)
-    sums = np.bincount(rows, answers.losses, num_rows)
+    sums, some = np.zeros(num_rows), answers.num_losses > 0
+    sums[some] = np.add.reduceat(answers.losses, (np.cumsum(answers.num_losses) - answers.num_losses)[some])
     return {**metrics, "cross_entropy": ratio(sums, answers.num_losses)}
 
 

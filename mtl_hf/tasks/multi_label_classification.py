@@ -115,7 +115,7 @@ class MultiLabelClassification(TaskType):
         metrics = {"micro_f1": micro_f1(counts), "macro_f1": macro_f1(counts), "accuracy": mean(equal(*sets))}
         return with_cross_entropy(metrics, answers), per_label(counts)
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The most frequent set."""
         return [list(most_common(map(tuple, gold)))] * len(gold)
 

@@ -83,7 +83,7 @@ class MultipleChoice(TaskType):
         """One number per row."""
         return with_cross_entropy({"accuracy": mean(equal(answers.predicted, answers.gold))}, answers), {}
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The most frequent number."""
         return [most_common(gold)] * len(gold)
 

@@ -17,6 +17,9 @@ from .arrow_columns import column_of, feature_of
 if TYPE_CHECKING:
     import datasets
 
+_READ = 20_000  # rows that are read at once
+_BLOCK = 2_000  # rows that are worked on at once, so that indices of all items need not be in memory
+
 
 class NameColumn(Sequence[Any]):
     """One list of labels per row: None for a row without a list, and None inside a list for an item without a label.
@@ -31,7 +34,8 @@ class NameColumn(Sequence[Any]):
     """
 
     def __init__(self, names: list[Any], codes: np.ndarray, offsets: np.ndarray, missing: np.ndarray) -> None:
-        self.names, self.codes, self.offsets, self.missing = names, codes, offsets, missing
+        self.names, self.codes = names, codes.astype(_smallest(len(names)), copy=False)
+        self.offsets, self.missing = offsets, missing
 
     @classmethod
     def read(cls, rows: "datasets.Dataset", column: str, *, lists: bool) -> "NameColumn | None":
@@ -44,14 +48,22 @@ class NameColumn(Sequence[Any]):
             return None
         if type(feature).__name__ not in plain:
             return None
-        held = column_of(rows, column).combine_chunks()
-        items = (held.flatten() if lists else held).dictionary_encode()  # without those of missing lists
-        codes = pc.fill_null(items.indices, -1).to_numpy(zero_copy_only=False)
+        held = column_of(rows, column)
+        numbers: dict[Any, int] = {}
+        codes, lengths, missing = [np.zeros(0, dtype=np.int8)], [np.zeros(0, dtype=int)], [np.zeros(0, dtype=bool)]
+        for begin in range(0, len(held), _READ):
+            block = held.slice(begin, _READ).combine_chunks()
+            items = (block.flatten() if lists else block).dictionary_encode()  # without those of missing lists
+            new = [numbers.setdefault(name, len(numbers)) for name in items.dictionary.to_pylist()]
+            own = pc.fill_null(items.indices, len(new)).to_numpy(zero_copy_only=False)
+            codes.append(np.array([*new, -1], dtype=_smallest(len(numbers)))[own])
+            if lists:
+                lengths.append(pc.fill_null(pc.list_value_length(block), 0).to_numpy(zero_copy_only=False))
+                missing.append(block.is_null().to_numpy(zero_copy_only=False))
         if not lists:
-            return cls(items.dictionary.to_pylist(), codes, np.arange(len(held) + 1), np.zeros(len(held), dtype=bool))
-        lengths = pc.fill_null(pc.list_value_length(held), 0).to_numpy(zero_copy_only=False)
-        missing = held.is_null().to_numpy(zero_copy_only=False)
-        return cls(items.dictionary.to_pylist(), codes, np.append(0, np.cumsum(lengths)), missing)
+            lengths, missing = [np.ones(len(held), dtype=int)], [np.zeros(len(held), dtype=bool)]
+        offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
+        return cls(list(numbers), np.concatenate(codes), offsets, np.concatenate(missing))
 
     @classmethod
     def of(cls, lists: Iterable[Sequence[Any] | None]) -> "NameColumn":
@@ -79,9 +91,14 @@ class NameColumn(Sequence[Any]):
         return names[self.codes].tolist()
 
     def __iter__(self) -> Iterator[Any]:
-        items, ends = self.items, self.offsets.tolist()
-        for begin, end, missing in zip(ends, ends[1:], self.missing.tolist(), strict=False):
-            yield None if missing else items[begin:end]
+        for block in self.blocks():
+            items, ends = block.items, block.offsets.tolist()
+            for begin, end, missing in zip(ends, ends[1:], block.missing.tolist(), strict=False):
+                yield None if missing else items[begin:end]
+
+    def blocks(self) -> Iterator["NameColumn"]:
+        """The rows, some thousand at a time."""
+        return (self[begin : begin + _BLOCK] for begin in range(0, len(self), _BLOCK))
 
     @overload
     def __getitem__(self, row: int) -> Any: ...
@@ -89,7 +106,12 @@ class NameColumn(Sequence[Any]):
     def __getitem__(self, row: slice) -> "NameColumn": ...
     def __getitem__(self, row: int | slice) -> Any:
         if isinstance(row, slice):
-            return self.take(np.arange(len(self))[row])
+            begin, end, step = row.indices(len(self))
+            if step != 1:
+                return self.take(np.arange(len(self))[row])
+            offsets = self.offsets[begin : max(begin, end) + 1]
+            codes = self.codes[offsets[0] : offsets[-1]]
+            return NameColumn(self.names, codes, offsets - offsets[0], self.missing[begin:end])
         row = range(len(self))[row]
         if self.missing[row]:
             return None
@@ -98,7 +120,7 @@ class NameColumn(Sequence[Any]):
         ]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(operator.eq, self, other))
 
     def __repr__(self) -> str:
         return repr(list(self))
@@ -109,11 +131,40 @@ class NameColumn(Sequence[Any]):
         return np.diff(self.offsets)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "NameColumn":
-        """Select rows, in the given order."""
-        lengths = self.lengths[rows]
+        """Some rows, in that order."""
+        return NameColumn.join([self], (np.zeros(len(rows), dtype=int), np.asarray(rows, dtype=int)))
+
+    @classmethod
+    def join(cls, parts: list["NameColumn"], order: tuple[np.ndarray, np.ndarray] | None = None) -> "NameColumn":
+        """The rows of several columns, one after the other.
+
+        Args:
+            parts: The columns.
+            order: Which column, and which row in it, each row of the result is, (n,) and (n,); by default all rows.
+        """
+        numbers: dict[Any, int] = {}
+        new = [
+            np.array([*(numbers.setdefault(name, len(numbers)) for name in part.names), -1], dtype=np.int32)
+            for part in parts
+        ]
+        if order is None:
+            which = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+            rows = np.concatenate([np.arange(len(part)) for part in parts]) if parts else np.zeros(0, dtype=int)
+        else:
+            which, rows = order
+        lengths, missing = np.zeros(len(rows), dtype=int), np.zeros(len(rows), dtype=bool)
+        for number, part in enumerate(parts):
+            here = which == number
+            lengths[here], missing[here] = part.lengths[rows[here]], part.missing[rows[here]]
         offsets = np.append(0, np.cumsum(lengths))
-        places = np.arange(offsets[-1]) + np.repeat(self.offsets[:-1][rows] - offsets[:-1], lengths)
-        return NameColumn(self.names, self.codes[places], offsets, self.missing[rows])
+        codes = np.empty(offsets[-1], dtype=_smallest(len(numbers)))
+        for number, part in enumerate(parts):
+            (here,) = np.nonzero(which == number)
+            for begin in range(0, len(here), _BLOCK):
+                to = here[begin : begin + _BLOCK]
+                places = ragged(offsets[:-1][to], lengths[to])
+                codes[places] = new[number][part.codes[ragged(part.offsets[:-1][rows[to]], lengths[to])]]
+        return cls(list(numbers), codes, offsets, missing)
 
     def rename(self, name_of: Callable[[Any, int], Any]) -> "NameColumn":
         """Map labels to new names; None removes a label.
@@ -130,10 +181,15 @@ class NameColumn(Sequence[Any]):
 
     def _first_items(self) -> list[tuple[int, int]]:
         """(code, index of its first item) of each code that occurs, sorted by index."""
-        first = np.full(len(self.names) + 1, -1)
-        first[self.codes[::-1]] = np.arange(len(self.codes))[::-1]
-        found = ((code, item) for code, item in enumerate(first[:-1].tolist()) if item >= 0)
-        return sorted(found, key=operator.itemgetter(1))
+        found: dict[int, int] = {}
+        begin = 0
+        for block in self.blocks():
+            codes, first = np.unique(block.codes, return_index=True)
+            for code, item in zip(codes.tolist(), first.tolist(), strict=True):
+                if code >= 0:
+                    found.setdefault(code, begin + item)
+            begin += len(block.codes)
+        return sorted(found.items(), key=operator.itemgetter(1))
 
     def rows_of(self, items: np.ndarray) -> np.ndarray:
         """The row of each of the given items."""
@@ -146,8 +202,10 @@ class NameColumn(Sequence[Any]):
 
     def counts(self) -> dict[Any, int]:
         """Label → number of items that have it, in the order of first occurrence."""
-        numbers = np.bincount(self.codes + 1, minlength=len(self.names) + 1)[1:].tolist()
-        return {self.names[code]: numbers[code] for code, _ in self._first_items()}
+        numbers = np.zeros(len(self.names) + 1, dtype=int)
+        for block in self.blocks():
+            numbers += np.bincount(block.codes.astype(np.int64) + 1, minlength=len(self.names) + 1)
+        return {self.names[code]: int(numbers[code + 1]) for code, _ in self._first_items()}
 
     def items_with(self, names: Iterable[Any]) -> np.ndarray:
         """Indices of the items that have one of these labels, in order."""
@@ -172,9 +230,12 @@ class NameColumn(Sequence[Any]):
 
     def labelled(self) -> np.ndarray:
         """Mask of the rows with a label, (rows,): an empty list, or at least one item that is not None."""
-        rows = np.repeat(np.arange(len(self)), self.lengths)
-        some = np.bincount(rows, self.codes >= 0, len(self)) > 0
-        return ~self.missing & (some | (self.lengths == 0))
+        found = [np.zeros(0, dtype=bool)]
+        for block in self.blocks():
+            rows = np.repeat(np.arange(len(block)), block.lengths)
+            some = np.bincount(rows, block.codes >= 0, len(block)) > 0
+            found.append(~block.missing & (some | (block.lengths == 0)))
+        return np.concatenate(found)
 
     # ---- each item with the one before it ----
 
@@ -198,18 +259,16 @@ class NameColumn(Sequence[Any]):
 
     def pairs(self) -> collections.Counter[tuple[Any, Any]]:
         """(label, next label in the row) → count, with None for no label and before and after a row."""
-        before, own = self._pairs()
-        names = [*self.names, None]
-        last = self.offsets[1:][self.lengths > 0] - 1
-        number = before * len(names) + own
-        found, kinds = self._kinds(np.concatenate([number, own[last] * len(names) + len(self.names)]))
-        counts = np.bincount(kinds, minlength=len(found))
-        return collections.Counter(
-            {
-                (names[pair // len(names)], names[pair % len(names)]): count
-                for pair, count in zip(found.tolist(), counts.tolist(), strict=True)
-            }
-        )
+        names, total = [*self.names, None], collections.Counter[tuple[Any, Any]]()
+        for block in self.blocks():
+            before, own = block._pairs()
+            last = block.offsets[1:][block.lengths > 0] - 1
+            number = before * len(names) + own
+            found, kinds = block._kinds(np.concatenate([number, own[last] * len(names) + len(self.names)]))
+            counts = np.bincount(kinds, minlength=len(found))
+            for pair, count in zip(found.tolist(), counts.tolist(), strict=True):
+                total[names[pair // len(names)], names[pair % len(names)]] += count
+        return total
 
     def map_pairs(self, change: Callable[[Any, Any], tuple[Any, bool]]) -> tuple["NameColumn", np.ndarray]:
         """Map labels to new names that may depend on the label before.
@@ -221,13 +280,30 @@ class NameColumn(Sequence[Any]):
         Returns:
             The new column, and the indices of the selected items, in order.
         """
-        before, own = self._pairs()
         names = [*self.names, None]
-        found, kinds = self._kinds(before * len(names) + own)
         numbers: dict[Any, int] = {}
-        codes = np.zeros(len(found), dtype=np.int32)
-        chosen = np.zeros(len(found), dtype=bool)
-        for place, pair in enumerate(found.tolist()):
-            name, chosen[place] = change(names[pair // len(names)], names[pair % len(names)])
-            codes[place] = -1 if name is None else numbers.setdefault(name, len(numbers))
-        return NameColumn(list(numbers), codes[kinds], self.offsets, self.missing), np.flatnonzero(chosen[kinds])
+        decided: dict[int, tuple[int, bool]] = {}  # number of a pair → the code that it becomes, whether it is chosen
+        codes, chosen, begin = [np.zeros(0, dtype=np.int8)], [np.zeros(0, dtype=int)], 0
+        for block in self.blocks():
+            before, own = block._pairs()
+            found, kinds = block._kinds(before * len(names) + own)
+            for pair in found.tolist():
+                if pair not in decided:
+                    name, pick = change(names[pair // len(names)], names[pair % len(names)])
+                    decided[pair] = (-1 if name is None else numbers.setdefault(name, len(numbers)), pick)
+            new, picked = np.array([decided[pair] for pair in found.tolist()], dtype=int).reshape(-1, 2).T
+            codes.append(new[kinds].astype(_smallest(len(numbers))))
+            chosen.append(np.flatnonzero(picked[kinds]) + begin)
+            begin += len(block.codes)
+        return NameColumn(list(numbers), np.concatenate(codes), self.offsets, self.missing), np.concatenate(chosen)
+
+
+def ragged(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The places of the items of some rows, one row after the other: from each start so many."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
+
+
+def _smallest(number: int) -> Any:
+    """The smallest type of numbers that holds -1 and so many codes."""
+    return np.int8 if number <= 127 else np.int16 if number <= 32_767 else np.int32

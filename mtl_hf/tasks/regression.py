@@ -106,7 +106,7 @@ class Regression(TaskType):
             "mse": mse if len(gold) > 1 else undefined(["mse"], len(gold))["mse"]
         }, {}
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The mean."""
         return [float(np.mean(gold))] * len(gold)
 

@@ -188,7 +188,7 @@ class SentenceSimilarity(Regression):
         found = np.asarray(answers.predicted, dtype=float)
         return {"accuracy": mean(found == 1), "mrr": mean(1 / found)}, {}
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The mean; for ranks the last one, which equal embeddings would get."""
         return super().constant(task, gold) if task.config.label is not None else [float(len(gold))] * len(gold)
 

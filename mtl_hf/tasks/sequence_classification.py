@@ -126,11 +126,11 @@ class SequenceClassification(TaskType):
             details["confusion"] = confusion(predicted, gold)
         return with_cross_entropy(metrics, answers), details
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The most frequent label."""
         return [most_common(gold)] * len(gold)
 
-    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[list[Any], list[Any]]:
+    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
         """Ids of the labels."""
         predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (answers.predicted, answers.gold))
         return predicted, gold

@@ -6,6 +6,7 @@ the task as an argument.
 """
 
 import functools
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +17,7 @@ import pyarrow as pa
 from ..config import RunConfig, Task, check_keys, key_of, nearest, typed
 from ..statistics import Metric
 from .column import Candidate, Column
-from .name_column import NameColumn
+from .name_column import NameColumn, ragged
 from .source_data import SourceData
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ class Answers:
     """
 
     rows: np.ndarray
-    predicted: list[Any] = field(default_factory=list)
-    gold: list[Any] = field(default_factory=list)
+    predicted: Sequence[Any] = field(default_factory=list)
+    gold: Sequence[Any] = field(default_factory=list)
     losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
     num_losses: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
 
@@ -100,33 +101,60 @@ class Answers:
     @classmethod
     def join(cls, parts: Sequence["Answers"]) -> "Answers":
         """Concatenate the answers to several sets of rows."""
-        if not parts:
-            return cls(np.zeros(0, dtype=int))
+        if len(parts) < 2:
+            return parts[0] if parts else cls(np.zeros(0, dtype=int))
         return cls(
             np.concatenate([part.rows for part in parts]),
-            [predicted for part in parts for predicted in part.predicted],
-            [label for part in parts for label in part.gold],
-            np.concatenate([part.losses for part in parts]),
+            _join([part.predicted for part in parts]),
+            _join([part.gold for part in parts]),
+            _own_memory(np.concatenate([part.losses for part in parts])),
             np.concatenate([part.num_losses for part in parts]),
         )
 
-    def in_order(self) -> "Answers":
+    @classmethod
+    def in_order(cls, parts: list["Answers"]) -> "Answers":
         """The same answers sorted by row, without duplicates."""
-        _, order = np.unique(self.rows, return_index=True)
-        if not len(self.num_losses):
-            losses = self.losses
-        else:
-            begins = np.cumsum(self.num_losses) - self.num_losses
-            counts = self.num_losses[order]
-            inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-            losses = self.losses[np.repeat(begins[order], counts) + inside]
-        return Answers(
-            self.rows[order],
-            [self.predicted[place] for place in order],
-            [self.gold[place] for place in order],
-            losses,
-            self.num_losses[order] if len(self.num_losses) else self.num_losses,
+        if not parts:
+            return cls(np.zeros(0, dtype=int))
+        rows, first = np.unique(np.concatenate([part.rows for part in parts]), return_index=True)
+        which = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])[first]
+        place = np.concatenate([np.arange(len(part.rows)) for part in parts])[first]
+        found = cls(
+            rows,
+            _join([part.predicted for part in parts], (which, place)),
+            _join([part.gold for part in parts], (which, place)),
         )
+        counts = [part.num_losses for part in parts]
+        if any(map(len, counts)):
+            found.num_losses = np.concatenate(counts)[first]
+            starts = np.cumsum(found.num_losses) - found.num_losses
+            found.losses = np.empty(found.num_losses.sum())
+            for number in range(len(parts)):
+                part, parts[number] = parts[number], cls(np.zeros(0, dtype=int))
+                (here,) = np.nonzero(which == number)
+                begins = (np.cumsum(part.num_losses) - part.num_losses)[place[here]]
+                lengths = found.num_losses[here]
+                found.losses[ragged(starts[here], lengths)] = part.losses[ragged(begins, lengths)]
+        return found
+
+
+def _own_memory(numbers: np.ndarray) -> np.ndarray:
+    """The same array in pages of its own, which the system gets back as soon as it is dropped.
+
+    What the C library frees it may keep; of the losses of a large split that would be another hundred megabytes.
+    """
+    pages = np.frombuffer(mmap.mmap(-1, max(1, numbers.nbytes)), dtype=numbers.dtype, count=len(numbers))
+    pages[:] = numbers
+    return pages
+
+
+def _join(parts: list[Sequence[Any]], order: tuple[np.ndarray, np.ndarray] | None = None) -> Sequence[Any]:
+    """Several sequences one after the other, or the items (which of them, which place in it) of these."""
+    if all(isinstance(part, NameColumn) for part in parts):
+        return NameColumn.join([part for part in parts if isinstance(part, NameColumn)], order)
+    if order is None:
+        return [item for part in parts for item in part]
+    return [parts[number][place] for number, place in zip(*order, strict=True)]
 
 
 class TaskType:
@@ -418,7 +446,7 @@ class TaskType:
         """The metrics of a task by name, and details for `metrics.json`, such as `per_label`."""
         raise NotImplementedError
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The best constant prediction for these rows, which is the baseline; None if there is none."""
         return None
 
@@ -429,7 +457,7 @@ class TaskType:
             ValueError: It cannot.
         """
 
-    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[list[Any], list[Any]]:
+    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
         """Predictions and labels in the form that metrics of `evaluate` take."""
         return answers.predicted, answers.gold
 

@@ -13,7 +13,7 @@ from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, bio_spans, is_span_scheme
 from ..statistics import LabelCounts, macro_f1, micro_f1, precision, ratio, recall
 from .arrow_columns import column_of
 from .column import MAX_LABELS, Candidate, Column
-from .measures import cross_entropies, equal, per_label, undefined, with_cross_entropy
+from .measures import cross_entropies, per_label, undefined, with_cross_entropy
 from .name_column import NameColumn
 from .names import (
     are_numbers,
@@ -21,7 +21,6 @@ from .names import (
     feature_names,
     label_column,
     listed,
-    most_common,
     name_reader,
     report_unknown,
     vocabulary,
@@ -168,24 +167,24 @@ class TokenClassification(TaskType):
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
         """Tags of words with a label; None for a word without tokens, which has no cross-entropy."""
         known = rows.known
-        result = Answers(rows.numbers[known])
         starts = [rows.columns["word_starts"][place] for place in known]
         gold = [rows.gold[place] for place in known]
         lengths = [len(row) for row in starts]
         position = np.array([start for row in starts for start in row], dtype=int)
-        flat_gold = [tag for tags in gold for tag in tags]
-        ids = np.array([task.ids.get(tag, -1) if tag is not None else -1 for tag in flat_gold], dtype=int)
+        ids = np.array([task.ids.get(tag, -1) for tags in gold for tag in tags], dtype=int)
         scored = (ids >= 0) & (position != NO_TOKEN)
         row_of = np.repeat(np.array(known, dtype=int), lengths)
-        result.losses = cross_entropies(rows.outputs[row_of[scored], position[scored]], ids[scored])
-        result.num_losses = np.bincount(np.repeat(np.arange(len(known)), lengths)[scored], minlength=len(known))
-        for place, tags in zip(known, gold, strict=True):
-            pairs = [
-                (name, tag) for name, tag in zip(rows.predictions[place].value, tags, strict=True) if tag is not None
-            ]
-            result.predicted.append([name for name, _ in pairs])
-            result.gold.append([tag for _, tag in pairs])
-        return result
+        predicted = NameColumn.of(
+            [tag for tag, label in zip(rows.predictions[place].value, tags, strict=True) if label is not None]
+            for place, tags in zip(known, gold, strict=True)
+        )
+        return Answers(
+            rows.numbers[known],
+            predicted,
+            NameColumn.of([label for label in tags if label is not None] for tags in gold),
+            cross_entropies(rows.outputs[row_of[scored], position[scored]], ids[scored]),
+            np.bincount(np.repeat(np.arange(len(known)), lengths)[scored], minlength=len(known)),
+        )
 
     def evaluate_features(self) -> tuple[Any, Any]:
         """A list of tags."""
@@ -195,16 +194,27 @@ class TokenClassification(TaskType):
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
         """One list of tags per row."""
-        predicted, gold = answers.predicted, answers.gold
-        if not any(gold):
+        predicted, gold = (
+            tags if isinstance(tags, NameColumn) else NameColumn.of(tags) for tags in (answers.predicted, answers.gold)
+        )
+        if not len(gold.codes):
             names = [name for name in self.metric_names(task) if name != "cross_entropy"]
             return with_cross_entropy(undefined(names, len(gold)), answers), {}
-        right = [sum(equal(*tags)) for tags in zip(predicted, gold, strict=True)]
-        accuracy = ratio(right, [len(tags) for tags in gold])
+        names = sorted({*predicted.names, *gold.names})
+        ids = {name: place for place, name in enumerate(names)}
+        right: list[np.ndarray] = []
+        tables: list[LabelCounts] = []
+        for found, expected in zip(predicted.blocks(), gold.blocks(), strict=True):
+            rows = np.repeat(np.arange(len(expected)), expected.lengths)
+            own, labels = found.ids(ids, -1), expected.ids(ids, -1)
+            right.append(np.bincount(rows, own == labels, len(expected)))
+            if task.spans:
+                tables.append(_count_spans(names, rows, own, labels, len(expected)))
+            else:
+                tables.append(LabelCounts.of_codes(names, rows, own, labels, len(expected)))
+        accuracy, counts = ratio(np.concatenate(right), gold.lengths), LabelCounts.join(tables)
         if not task.spans:
-            counts = LabelCounts.of_items(predicted, gold)
             return with_cross_entropy({"accuracy": accuracy, "macro_f1": macro_f1(counts)}, answers), per_label(counts)
-        counts = LabelCounts.of_sets(*([set(bio_spans(tags)) for tags in rows] for rows in (predicted, gold)))
         metrics = {
             "f1": micro_f1(counts),
             "precision": precision(counts),
@@ -213,10 +223,12 @@ class TokenClassification(TaskType):
         }
         return with_cross_entropy(metrics, answers), {"per_type": counts.by_label()}
 
-    def constant(self, task: TaskData, gold: Sequence[Any]) -> list[Any] | None:
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The most frequent tag, for every word."""
-        tag = most_common(tag for tags in gold for tag in tags)
-        return [[tag] * len(tags) for tags in gold]
+        tags = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
+        counts = tags.counts()
+        zeros = np.zeros(len(tags.codes), dtype=np.int8)
+        return NameColumn([max(counts, key=counts.__getitem__)], zeros, tags.offsets, tags.missing)
 
     def check_metric(self, task: TaskData, metric: Any) -> None:
         """Metrics of spans cannot score labels of words, and the other way round."""
@@ -229,7 +241,7 @@ class TokenClassification(TaskType):
                 + ("" if task.spans else " Tags of spans are written as O, B-PER and I-PER.")
             )
 
-    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[list[Any], list[Any]]:
+    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
         """None is replaced by O: metrics of `evaluate` need a tag for every word."""
         return [["O" if tag is None else tag for tag in row] for row in answers.predicted], answers.gold
 
@@ -266,3 +278,57 @@ class TokenClassification(TaskType):
     def occurrences(self, task: TaskData, label: Any) -> Sequence[str]:
         """The types of the spans, or the tags."""
         return [kind for kind, _, _ in bio_spans(label)] if task.spans else [tag for tag in label if tag is not None]
+
+
+def _count_spans(
+    names: list[str], rows: np.ndarray, found: np.ndarray, expected: np.ndarray, num_rows: int
+) -> LabelCounts:
+    """Count spans of a type that are predicted, expected and both.
+
+    Args:
+        names: The tags.
+        rows: The row of each word, (n,), in order.
+        found: The predicted tag of each word, -1 for none, (n,).
+        expected: The tag that it has, (n,).
+        num_rows: How many rows there are.
+    """
+    kinds = sorted({tag.partition("-")[2] for tag in names if tag[:2] in ("B-", "I-") and tag[2:]})
+    own, gold = (spans_of(names, kinds, rows, tags) for tags in (found, expected))
+    (begins, ends, types), (gold_begins, gold_ends, gold_types) = own, gold
+    end_at, type_at = np.full(len(rows), -1), np.full(len(rows), -1)
+    end_at[gold_begins], type_at[gold_begins] = gold_ends, gold_types
+    both = (end_at[begins] == ends) & (type_at[begins] == types)
+    return LabelCounts.of_labels(
+        kinds,
+        (rows[begins[both]], types[both]),
+        (rows[begins], types),
+        (rows[gold_begins], gold_types),
+        num_rows,
+    )
+
+
+def spans_of(
+    names: Sequence[str], kinds: Sequence[str], rows: np.ndarray, tags: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spans of words, as `bio_spans` reads those of each row, of many rows at once.
+
+    Args:
+        names: The tags.
+        kinds: The types.
+        rows: The row of each word, (n,), in order.
+        tags: Which tag each word has, -1 for none, (n,).
+
+    Returns:
+        First word, word after the last, and type of each span.
+    """
+    places = {kind: place for place, kind in enumerate(kinds)}
+    parts = [tag.partition("-") for tag in names]
+    kind_of = np.array([*(places.get(kind, -1) if letter in ("B", "I") else -1 for letter, _, kind in parts), -1])
+    inner = np.array([*(letter == "I" for letter, _, _ in parts), False])
+    kind = kind_of[tags]
+    before = np.append(-1, kind[:-1])[: len(kind)]
+    before[np.flatnonzero(np.diff(rows, prepend=-1))] = -1
+    continues = inner[tags] & (kind >= 0) & (kind == before)
+    begins = np.flatnonzero((kind >= 0) & ~continues)
+    stops = np.append(np.flatnonzero(~continues), len(kind))
+    return begins, stops[np.searchsorted(stops, begins, side="right")], kind[begins]

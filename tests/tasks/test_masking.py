@@ -294,7 +294,7 @@ def test_slow_tokenizer_does_not_know_whole_words() -> None:
     (task,) = build_tasks(config, load_sources(config)).values()
     with pytest.raises(ValueError, match=r"`tasks\.mlm\.whole_word_mask` needs a tokenizer .*, which Slow does not"):
         masking_of(task, Slow())  # type: ignore[arg-type]
-    task.options.whole_word_mask = None
+    task.config.options["whole_word_mask"] = None
     assert masking_of(task, Slow()) == Masking(0.15, 4, 9)  # type: ignore[arg-type]
 
 

@@ -132,4 +132,4 @@ def test_a_run_learns_is_scored_saved_and_answers(encoder_folder: str, tmp_path:
     alone = [model.predict([text])[0]["best"]["score"] for text in texts]
     assert [first["score"], second["score"]] == pytest.approx(alone, abs=1e-5)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "Answers a text with choices with the best of its choices." in card
+    assert "Input: a text with choices. Output: the best of its choices." in card

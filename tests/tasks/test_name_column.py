@@ -9,6 +9,7 @@ import datasets
 import numpy as np
 import pytest
 
+from mtl_hf.tasks import name_column
 from mtl_hf.tasks.name_column import NameColumn
 
 Rows = list[list[str | None] | None]
@@ -159,3 +160,35 @@ def test_sets_are_sorted(seed: int) -> None:
 
 def test_equal_values_of_different_types_are_different_labels() -> None:
     assert repr(list(NameColumn.of([[1, True, 1.0, "1"], [True]]))) == "[[1, True, 1.0, '1'], [True]]"
+
+
+def test_columns_are_joined_row_by_row_under_common_names() -> None:
+    first = NameColumn.of([["a", "b"], None, [], ["b", None]])
+    second = NameColumn.of([["c"], ["a", "a", "c"]])
+    lists = [*first, *second]
+    assert list(NameColumn.join([first, second])) == lists
+    order = [4, 0, 3, 5, 1, 0]
+    which, rows = np.array([place // 4 for place in order]), np.array([place % 4 for place in order])
+    assert list(NameColumn.join([first, second], (which, rows))) == [lists[place] for place in order]
+    assert NameColumn.join([first, second]).names == ["a", "b", "c"]
+
+
+def test_many_rows_are_worked_on_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = random.Random(0)
+    lists = [
+        None
+        if generator.random() < 0.2
+        else [generator.choice(["O", "B-x", None]) for _ in range(generator.randrange(4))]
+        for _ in range(60)
+    ]
+    column = NameColumn.of(lists)
+
+    def facts() -> list[Any]:
+        changed = column.map_pairs(lambda before, own: (f"{before}{own}", own is None))
+        return [column.counts(), column.labelled().tolist(), column.pairs(), list(column), list(column[7:33]),
+                *map(list, changed)]  # fmt: skip
+
+    whole = facts()
+    monkeypatch.setattr(name_column, "_BLOCK", 7)
+    assert facts() == whole
+    assert whole[3] == lists

@@ -149,7 +149,7 @@ def test_a_run_that_goes_on_in_mid_epoch_masks_as_if_it_had_not_stopped(policy, 
 def test_another_share_of_masks_is_another_run(encoder_folder, tmp_path):
     built = build(config(encoder_folder))
     make_trainer(built, tmp_path, max_steps=2, save_strategy="steps", save_steps=2).train()
-    built.tasks["mlm"].options.mlm_probability = 0.4
+    built.tasks["mlm"].config.options["mlm_probability"] = 0.4
     with pytest.raises(ValueError, match=r"tasks\.mlm\.mlm_probability: 0\.3 in the checkpoint, 0\.4 now"):
         make_trainer(built, tmp_path, max_steps=4).train(resume_from_checkpoint=tmp_path / "checkpoint-2")
 
