@@ -291,7 +291,7 @@ def test_a_tab_makes_a_pair_only_for_heads_that_read_pairs(folder, tmp_path, out
     # a head that answers no text does not ask for a column
     (tmp_path / "rows.csv").write_text("utterance\nplay jazz\n", encoding="utf-8")
     argv = ("--file", tmp_path / "rows.csv", "--text", "utterance", "--heads", "intent", "mlm")
-    assert "fills in masked tokens" in refusal("predict", tmp_path / "pairs", *argv)
+    assert "predicts masked tokens" in refusal("predict", tmp_path / "pairs", *argv)
 
 
 def test_a_mark_of_byte_order_is_no_part_of_the_first_text(folder, tmp_path, out):
@@ -523,7 +523,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_its_line(folder, tmp_path):
         (b"good\nb\xe4d\n", [], "standard input, line 2: not UTF-8"),
         (b'{"q": "a"}\n{"q": \n', ["--text", "q"], "standard input, line 2: not JSON"),
         (b'{"q": "a"}\n{"p": "b"}\n', ["--text", "q"], "standard input, line 2: no object with q"),
-        (b'{"q": 3}\n', ["--text", "q"], "text 1 is 3: a text is a string"),
+        (b'{"q": 3}\n', ["--text", "q"], "text 1 is 3; it should be a string"),
     ],
 )
 def test_a_wrong_line_of_standard_input_is_named(lines, argv, expected, folder, monkeypatch):
@@ -652,7 +652,7 @@ def test_init_of_a_folder_with_a_separator_and_names_in_other_scripts(
     (tmp_path / "reseñas" / "train.csv").write_text("texto%Categoría\n" + "".join(lines), encoding="utf-8")
     (tmp_path / "reseñas" / "LEEME.md").write_text("-", encoding="utf-8")
     printed = out("init", "reseñas", "--sep", "%", "--encoder", encoder_folder, "--to", "c.yaml")
-    assert "# reseñas: taken are train.csv. Not taken: LEEME.md (ends in '.md')." in printed
+    assert "# reseñas: used are train.csv. Not used: LEEME.md (ends in '.md')." in printed
     assert "sep: '%'" in printed
     assert "  Categoría: {type: sequence_classification, source: reseñas, label: Categoría}\n" in printed
     cli.main(["train", "c.yaml", "--dry-run", "tasks.Categoría.loss_weight=2"])

@@ -234,7 +234,7 @@ def _write_rows(writer: Any, schema: pa.Schema, columns: Mapping[str, list[Any]]
                 row = start + next(row for row, value in enumerate(part) if not _is_unicode(value))
                 raise ValueError(
                     f"{rows.where(row)}: the column {name!r} holds half of a surrogate pair (\\ud800 to \\udfff), which"
-                    " is no character."
+                    " is not a valid character."
                 ) from None
         for batch in pa.Table.from_arrays(arrays, schema=schema).to_batches(max_chunksize=1000):
             writer.write_batch(batch)

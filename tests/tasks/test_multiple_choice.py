@@ -85,7 +85,10 @@ def test_a_label_is_a_number_or_a_letter(label: Any, expected: int | None) -> No
     ("changed", "expected"),
     [
         ({"right": 3}, r"row 4 of the split 'train' of source 'quiz' has 3 choices in 'choices' and the label 3"),
-        ({"choices": ["one"]}, r"row 4 .* has 1 choice in 'choices' and the label 0 .*there are at least two choices"),
+        (
+            {"choices": ["one"]},
+            r"row 4 .* has 1 choice in 'choices' and the label 0 .*there should be at least two choices",
+        ),
         ({"right": -1}, r"row 4 .* has -1 in the column 'right'; multiple_choice takes the right choice: its number"),
     ],
 )

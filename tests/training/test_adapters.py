@@ -313,7 +313,7 @@ def test_a_run_goes_on_with_the_adapters_of_the_model_it_starts_from(first, tmp_
     model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "again")
     owners = owner(model)
     assert moved(before, weights(model)) == {name for name in before if owners.get(name) != "encoder"}
-    with pytest.raises(ValueError, match=r"the model has adapters already \(intent, stars\): .*mtl-hf merge"):
+    with pytest.raises(ValueError, match=r"the model already has adapters \(intent, stars\): .*mtl-hf merge"):
         mtl_hf.train(again(first, tmp_path / "third") | {"model": {"from": first, "peft": LORA}})
 
 
