@@ -77,9 +77,9 @@ def test_an_encoder_that_is_not_on_the_hub_is_no_base_model(encoder: str, folder
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"language": "English"}, "`card.language` is 'English'; it is an ISO 639 code"),
+        ({"language": "English"}, "`card.language` is 'English'; it should be an ISO 639 code"),
         ({"language": ["en", "de\n---"]}, "`card.language` is 'de"),
-        ({"license": "<b>"}, "`card.license` is '<b>'; it is the Hub's name"),
+        ({"license": "<b>"}, "`card.license` is '<b>'; it should be a name of the Hub"),
         ({"licence": "mit"}, "unknown key `licence` in `card`. Did you mean `license`?"),
     ],
 )

@@ -251,7 +251,7 @@ def test_what_adapters_exclude_is_refused(encoder_folder, tmp_path):
         with pytest.raises(ValueError, match=f"they share none {said}" if model is built else said):
             make_trainer(model, tmp_path, log_gradient_conflicts=5)
     frozen = {"freeze": ["encoder"], "frozen_cache": "1GB"}
-    with pytest.raises(ValueError, match=r"`training\.frozen_cache` keeps what frozen layers say"):
+    with pytest.raises(ValueError, match=r"`training\.frozen_cache` stores the outputs of frozen layers"):
         make_trainer(built, tmp_path, **frozen)
     thawed = {"freeze": ["encoder"], "unfreeze": {"schedule": "gradual", "every": 2}}
     with pytest.raises(ValueError, match=r"`training\.unfreeze` unfreezes encoder layers"):
@@ -289,7 +289,7 @@ def test_adapters_can_be_frozen_by_name(freeze, frozen, encoder_folder, tmp_path
 
 def test_a_cache_of_what_adapters_change_is_refused_at_once(encoder_folder, tmp_path):
     section = run_config(encoder_folder, tmp_path / "run", LORA, frozen_cache="1GB")  # no `freeze`, which helps nothing
-    with pytest.raises(ValueError, match=r"`training\.frozen_cache` keeps .*: remove it, or train without `model"):
+    with pytest.raises(ValueError, match=r"`training\.frozen_cache` stores .* `model\.peft` change\. Remove one"):
         mtl_hf.train(section)
 
 
@@ -315,7 +315,7 @@ def test_a_run_goes_on_with_the_adapters_of_the_model_it_starts_from(first, tmp_
     model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "again")
     owners = owner(model)
     assert moved(before, weights(model)) == {name for name in before if owners.get(name) != "encoder"}
-    with pytest.raises(ValueError, match=r"the model has adapters already \(intent, stars\): .*mtl-hf merge"):
+    with pytest.raises(ValueError, match=r"the model already has adapters \(intent, stars\): .*mtl-hf merge"):
         mtl_hf.train(again(first, tmp_path / "third") | {"model": {"from": first, "peft": LORA}})
 
 
