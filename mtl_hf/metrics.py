@@ -174,11 +174,6 @@ def score(
             }
         primary = _check_primary(task, numbers)
         numbers["primary"] = primary
-        ours = primary in metric_names(task) and not np.isnan(numbers[primary])
-        if intervals and len(together.rows) > 1 and ours:
-            numbers["interval"] = interval(task, together)
-            if primary != "cross_entropy" and (constant := baseline(task, together)) is not None:
-                numbers["baseline"] = constant
         results["tasks"][name] = numbers
         weight = score_weight(task)
         if weight and not np.isnan(numbers[primary]):
@@ -190,7 +185,28 @@ def score(
         labelled = {name: item for name, item in found.items() if tasks[name].kind.has_vocabulary}
         if len(labelled) > 1:
             results["joint"][source] = _joint(list(labelled.values()), num_rows[source])
+    if intervals:
+        add_intervals(results, tasks, answers)
     return results
+
+
+def add_intervals(
+    results: Mapping[str, Any], tasks: Mapping[str, TaskData], answers: Mapping[str, Mapping[str, Answers]]
+) -> None:
+    """Add `interval` (95 %, bootstrap over rows) and `baseline` (majority) of each primary metric to `results`.
+
+    Args:
+        results: Result of `score`.
+        tasks: Task name → task.
+        answers: Source → task → its answers, as `score` got them.
+    """
+    for name, numbers in results["tasks"].items():
+        task, primary, together = tasks[name], numbers["primary"], join_answers(answers, name)
+        if len(together.rows) < 2 or primary not in metric_names(task) or np.isnan(numbers[primary]):
+            continue
+        numbers["interval"] = interval(task, together)
+        if primary != "cross_entropy" and (constant := baseline(task, together)) is not None:
+            numbers["baseline"] = constant
 
 
 def join_answers(answers: Mapping[str, Mapping[str, Answers]], name: str) -> Answers:

@@ -23,13 +23,14 @@ from .config import Model, RunConfig, resolve_path, typed
 from .data.labels import build_tasks, check_scored, check_tasks, warn_of_labels
 from .data.rows import EncodedSplit, encode_rows, report_cut
 from .data.sources import load_sources
-from .evaluation.evaluate import encode_split, write_results
+from .evaluation.evaluate import encode_split, write_metrics, write_results
 from .evaluation.report import scores_table
 from .evaluation.untrained import Answered, add_before, score_before, warn_of_drift
 from .files import write_atomic
 from .findings import for_each, report
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
+from .metrics import add_intervals
 from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
 from .saved.models import RUN_FILE
@@ -292,12 +293,17 @@ def _score_and_write(
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", task_name, split)
     answers: dict[str, dict[str, Answers]] = {}
     logits: dict[str, dict[str, Any]] | None = {} if before else None
-    scores = trainer.score(run.splits[split], intervals=True, keep_answers=answers, keep_logits=logits)
+    scores = trainer.score(run.splits[split], keep_answers=answers, keep_logits=logits)
     results = {"split": split} | scores
     if before and logits is not None:
         add_before(results, before, Answered(results, answers, logits))
-    if trainer.is_world_process_zero():
+    first = trainer.is_world_process_zero()
+    if first:  # before the intervals, so that nothing is lost where these fail
         write_results(folder, results, run.sources, split, answers)
+        write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
+    add_intervals(results, trainer.tasks, answers)
+    if first:
+        write_metrics(folder, results)
         write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
         logger.info("\n%s\nWritten to %s.", scores_table(results), folder)
     return results

@@ -437,3 +437,21 @@ def test_flags_are_checked_before_data_are_loaded(training, message, encoder_fol
     monkeypatch.setattr(mtl_hf.run, "load_sources", load_sources)
     with pytest.raises(ValueError, match=message):
         mtl_hf.run.build(two_source_config(encoder_folder, tmp_path, **training))
+
+
+def test_scores_predictions_and_card_are_there_before_intervals_are_computed(
+    encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = two_source_config(encoder_folder, tmp_path)
+    folder = Path(config["training"]["output_dir"])
+
+    def fail(results: dict, *_: object) -> None:
+        written = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        assert written == results
+        assert (folder / "predictions.jsonl").is_file()
+        assert (folder / "README.md").is_file()
+        raise FloatingPointError("no interval")
+
+    monkeypatch.setattr("mtl_hf.run.add_intervals", fail)
+    with pytest.raises(FloatingPointError, match="no interval"):
+        mtl_hf.train(config, ["training.max_steps=1"])

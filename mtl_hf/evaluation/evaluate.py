@@ -24,7 +24,7 @@ from ..data.labels import build_tasks, is_labelled
 from ..data.rows import EncodedSplit, encode_rows, report_cut
 from ..data.sources import load_sources
 from ..files import atomic_file, write_atomic
-from ..metrics import interval, join_answers, round_numbers
+from ..metrics import add_intervals, interval, join_answers, round_numbers
 from ..modeling.encoding import KINDS
 from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
@@ -154,17 +154,21 @@ def evaluate(
             scores = (
                 {"split": split}
                 | ({} if data is None else {"data": str(data)})
-                | trainer.score(splits, intervals=intervals, keep_answers=answers)
+                | trainer.score(splits, keep_answers=answers)
             )
+            folder = target if len(checkpoints) == 1 else target / own_folders[checkpoint.name]
+            if trainer.is_world_process_zero():  # before the intervals, so that nothing is lost where these fail
+                write_results(folder, scores, sources, split, answers)
+            if intervals:
+                add_intervals(scores, trainer.tasks, answers)
+                if trainer.is_world_process_zero():
+                    write_metrics(folder, scores)
             if first is None:
                 first = (trainer.tasks, answers)
             else:
                 reference = results[checkpoints[0].name]
                 differences[checkpoint.name] = _compare(reference, scores, *first, trainer.tasks, answers)
             results[checkpoint.name] = scores
-            if trainer.is_world_process_zero():
-                folder = target if len(checkpoints) == 1 else target / own_folders[checkpoint.name]
-                write_results(folder, scores, sources, split, answers)
         comparison = {"split": split, "models": results, "differences": differences}
         if trainer.is_world_process_zero():
             if len(checkpoints) > 1:
@@ -367,6 +371,11 @@ def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], 
     return EncodedSplit(rows, source.gold[split], functools.partial(source.texts, split))
 
 
+def write_metrics(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write `metrics.json`."""
+    write_atomic(folder / "metrics.json", json_text(json_value(results)) + "\n")
+
+
 def write_results(
     folder: Path,
     results: Mapping[str, Any],
@@ -378,7 +387,7 @@ def write_results(
 
     The prediction of a word without tokens (truncated, or empty) is null.
     """
-    write_atomic(folder / "metrics.json", json_text(json_value(results)) + "\n")
+    write_metrics(folder, results)
     with atomic_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
             for begin in range(0, len(sources[name].splits[split]), _BLOCK):

@@ -4,6 +4,7 @@ Notable: the encoder runs once for all heads with the same adapter; a model with
 configuration alone decides which adapter a head uses. The experts run once for all heads that read the same layers.
 """
 
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from .adapters import SHARED, train_only_adapters, use_adapter
 from .experts import Experts, mix
 from .pooling import last_layers
+
+_SWITCHED = threading.Lock()  # a pass with one adapter: another thread must not switch to another one meanwhile
 
 
 def adapter_of(config: Any, head: str | None) -> str | None:
@@ -52,9 +55,13 @@ def encoder_passes(
     for name in heads:
         groups.setdefault(adapter_of(config, name), []).append(name)
     for adapter, group in (groups or {adapter_of(config, None): []}).items():
-        if config.adapters:
+        if not config.adapters:
+            yield group, encoder(**inputs)
+            continue
+        with _SWITCHED:
             use_adapter(encoder, adapter)
-        yield group, encoder(**inputs)
+            encoded = encoder(**inputs)
+        yield group, encoded
 
 
 def layers_of(head: nn.Module) -> int:

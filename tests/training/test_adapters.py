@@ -196,9 +196,7 @@ def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(encoder_folder, tmp_path):
     assert not moved(weights(wanted), weights(found))
     assert found.config.heads == wanted.config.heads
     cut["model"]["peft"] = cut["model"]["peft"] | {"r": 8}
-    with pytest.raises(
-        ValueError, match=r"(?s)other settings.*model\.adapters\.intent\.r: 4 in the checkpoint, 8 now"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)other settings.*model\.adapters\.intent\.r: 4 in the checkpoint, 8 now"):
         mtl_hf.train(cut, resume=True)
 
 
