@@ -100,7 +100,7 @@ def test_unknown_key_of_a_source(encoder_folder: str, output: Path, tmp_path: Pa
 
 def test_unknown_key_of_a_source_in_python(config: dict[str, Any], output: Path) -> None:
     config["sources"]["reviews"]["drop_bad_row"] = True
-    refuse(config, output, r"`sources\.reviews\.drop_bad_row` is for `path`: .*Did you mean `drop_bad_rows`\?")
+    refuse(config, output, r"`sources\.reviews\.drop_bad_row` only works with `path`.*Did you mean `drop_bad_rows`\?")
 
 
 def test_duplicate_key(encoder_folder: str, output: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_task_without_its_label_column_is_answered_before_anything_is_loaded(
 ) -> None:
     del config["tasks"]["intent"]["label"]
     config["sources"]["assistant"] = {"path": "nowhere", "text": "tokens"}
-    refuse(config, output, r"`tasks\.intent\.label` is missing: the column with one label a row")
+    refuse(config, output, r"`tasks\.intent\.label` is missing: name the column with one label per row")
 
 
 def test_task_on_an_unknown_source(config: dict[str, Any], output: Path) -> None:
@@ -168,7 +168,7 @@ def test_unknown_part_to_freeze(config: dict[str, Any], output: Path) -> None:
 def test_unknown_metric(config: dict[str, Any], output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
     config["tasks"]["intent"]["metrics"] = ["acuracy"]
-    refuse(config, output, r"`tasks\.intent\.metrics`: 'acuracy' is none of ours .*Did you mean `accuracy`")
+    refuse(config, output, r"`tasks\.intent\.metrics`: 'acuracy' is not built in .*Did you mean `accuracy`")
 
 
 def test_encoder_that_is_not_there(config: dict[str, Any], output: Path, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_source_without_training_rows(config: dict[str, Any], output: Path) -> N
 
 def test_too_few_rows_to_carve_off_validation(config: dict[str, Any], output: Path) -> None:
     config["sources"]["assistant"]["dataset"] = assistant_rows(3)
-    refuse(config, output, r"`sources\.assistant`: 3 training rows are too few to carve off 0\.1 of them as validation")
+    refuse(config, output, r"`sources\.assistant`: 3 training rows are too few to split off 0\.1 of them as validation")
 
 
 @pytest.mark.parametrize("kind", ["sequence_classification", "regression", "multi_label_classification"])
@@ -305,10 +305,10 @@ def test_task_without_a_single_label(encoder_folder: str, output: Path, tmp_path
 @pytest.mark.parametrize(
     ("kind", "label", "expected"),
     [
-        ("regression", "x", r"has 'x' in the column 'label'; regression takes a number a row"),
-        ("multi_label_classification", "x", "has 'x' .* takes a list of labels a row"),
-        ("sequence_classification", ["x"], r"has \['x'\] .* takes one label a row"),
-        ("sequence_classification", 0.5, "has 0.5 .* takes one label a row: text, a whole number or true / false"),
+        ("regression", "x", r"has 'x' in the column 'label'; regression takes one number per row"),
+        ("multi_label_classification", "x", "has 'x' .* takes a list of labels per row"),
+        ("sequence_classification", ["x"], r"has \['x'\] .* takes one label per row"),
+        ("sequence_classification", 0.5, "has 0.5 .* takes one label per row: text, a whole number or true / false"),
     ],
 )
 def test_labels_of_the_wrong_kind(
@@ -332,7 +332,7 @@ def test_inner_tag_that_continues_nothing(encoder_folder: str, output: Path) -> 
     ]
     message = refuse(
         words_config(encoder_folder, output, rows, bio="refuse"), output,
-        r"`tasks\.tags`: 1 I- tags continue nothing",
+        r"`tasks\.tags`: 1 I- tags continue no span",
     )  # fmt: skip
     assert "row 4 of the split 'train' of source 'notes', word 2: I-city" in message
     assert train(words_config(encoder_folder, output, rows), dry_run=True)["rows"] == {"notes": 4}
@@ -346,7 +346,7 @@ def test_tokenizer_without_word_alignment(output: Path, tmp_path: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(encoder)
     rows = [{"tokens": ["in", "rome"], "tags": ["O", "B-city"]}] * 4
     refuse(
-        words_config(str(encoder), output, rows), output, "tokenizer of .*choose another encoder, or texts that are str"
+        words_config(str(encoder), output, rows), output, "tokenizer of .*choose another encoder, or use texts that are str"
     )
 
 
@@ -489,5 +489,5 @@ def test_labels_of_all_tasks_are_checked_at_once(config: dict[str, Any], output:
             task["labels"] = ["O", "B-only"]
     wrong = [name for name, task in config["tasks"].items() if "labels" in task]
     assert len(wrong) > 1
-    lines = refuse(config, output, "lacks").splitlines()
-    assert [line.split(".labels` lacks")[0] for line in lines] == [f"`tasks.{name}" for name in wrong]
+    lines = refuse(config, output, "does not have").splitlines()
+    assert [line.split(".labels` does not have")[0] for line in lines] == [f"`tasks.{name}" for name in wrong]

@@ -291,7 +291,7 @@ def test_a_tab_makes_a_pair_only_for_heads_that_read_pairs(folder, tmp_path, out
     # a head that answers no text does not ask for a column
     (tmp_path / "rows.csv").write_text("utterance\nplay jazz\n", encoding="utf-8")
     argv = ("--file", tmp_path / "rows.csv", "--text", "utterance", "--heads", "intent", "mlm")
-    assert "fills in masked tokens" in refusal("predict", tmp_path / "pairs", *argv)
+    assert "predicts masked tokens" in refusal("predict", tmp_path / "pairs", *argv)
 
 
 def test_a_mark_of_byte_order_is_no_part_of_the_first_text(folder, tmp_path, out):
@@ -523,7 +523,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_its_line(folder, tmp_path):
         (b"good\nb\xe4d\n", [], "standard input, line 2: not UTF-8"),
         (b'{"q": "a"}\n{"q": \n', ["--text", "q"], "standard input, line 2: not JSON"),
         (b'{"q": "a"}\n{"p": "b"}\n', ["--text", "q"], "standard input, line 2: no object with q"),
-        (b'{"q": 3}\n', ["--text", "q"], "text 1 is 3: a text is a string"),
+        (b'{"q": 3}\n', ["--text", "q"], "text 1 is 3; it should be a string"),
     ],
 )
 def test_a_wrong_line_of_standard_input_is_named(lines, argv, expected, folder, monkeypatch):
