@@ -652,7 +652,7 @@ def test_init_of_a_folder_with_a_separator_and_names_in_other_scripts(
     (tmp_path / "reseñas" / "train.csv").write_text("texto%Categoría\n" + "".join(lines), encoding="utf-8")
     (tmp_path / "reseñas" / "LEEME.md").write_text("-", encoding="utf-8")
     printed = out("init", "reseñas", "--sep", "%", "--encoder", encoder_folder, "--to", "c.yaml")
-    assert "# reseñas: taken are train.csv. Not taken: LEEME.md (ends in '.md')." in printed
+    assert "# reseñas: used are train.csv. Not used: LEEME.md (ends in '.md')." in printed
     assert "sep: '%'" in printed
     assert "  Categoría: {type: sequence_classification, source: reseñas, label: Categoría}\n" in printed
     cli.main(["train", "c.yaml", "--dry-run", "tasks.Categoría.loss_weight=2"])
