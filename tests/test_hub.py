@@ -549,7 +549,7 @@ def test_a_dry_run_of_training_makes_no_repository(encoder_folder, hub, tmp_path
     ("training", "expected"),
     [
         ({"hub_model_id": "a/b/c"}, "`training.hub_model_id` is 'a/b/c'"),
-        ({"hub_strategy": "every_save"}, "`training.hub_strategy` is not supported: a run is pushed at its end"),
+        ({"hub_strategy": "every_save"}, "`training.hub_strategy` is not supported: a run is pushed only at its end"),
         ({"hub_strategy": "checkpoint"}, "`training.hub_strategy` is not supported"),
         ({"hub_always_push": True}, "`training.hub_always_push` is not supported"),
     ],

@@ -119,7 +119,10 @@ def test_its_settings_and_labels_are_checked(ordinal: ModuleType, config: Path) 
     for override, expected in (
         ("tasks.stars.levels=many", r"`tasks\.stars\.levels` is many; it should be a whole number"),
         ("tasks.stars.level=5", r"unknown key `level` in `tasks\.stars`\. Did you mean `levels`"),
-        ("tasks.stars.labels=[a, b]", r"`tasks\.stars\.labels` is \['a', 'b'\], but ordinal_regression does not support it"),
+        (
+            "tasks.stars.labels=[a, b]",
+            r"`tasks\.stars\.labels` is \['a', 'b'\], but ordinal_regression does not support it",
+        ),
         ("tasks.stars.levels=3", r"row \d+ of the split 'train' of source 'reviews' has the level [45], not 1 to 3"),
     ):
         with pytest.raises(ValueError, match=expected):
@@ -153,7 +156,10 @@ def test_a_model_with_a_type_that_nobody_registered_says_so(ordinal: ModuleType,
     ("changed", "expected"),
     [
         ({"name": "other"}, "OrdinalHead has the kind 'ordinal_regression', but Changed has the name 'other'"),
-        ({"name": "regression", "kind": "regression"}, "cannot be called 'regression': mtl_hf already has a type of this name"),
+        (
+            {"name": "regression", "kind": "regression"},
+            "cannot be called 'regression': mtl_hf already has a type of this name",
+        ),
         ({"name": "or dinal", "kind": "or dinal"}, "cannot be called 'or dinal': use letters, digits and `_`"),
     ],
 )

@@ -249,7 +249,7 @@ def test_what_adapters_exclude_is_refused(encoder_folder, tmp_path):
         with pytest.raises(ValueError, match=f"they share none {said}" if model is built else said):
             make_trainer(model, tmp_path, log_gradient_conflicts=5)
     frozen = {"freeze": ["encoder"], "frozen_cache": "1GB"}
-    with pytest.raises(ValueError, match=r"`training\.frozen_cache` keeps what frozen layers say"):
+    with pytest.raises(ValueError, match=r"`training\.frozen_cache` stores the outputs of frozen layers"):
         make_trainer(built, tmp_path, **frozen)
     thawed = {"freeze": ["encoder"], "unfreeze": {"schedule": "gradual", "every": 2}}
     with pytest.raises(ValueError, match=r"`training\.unfreeze` unfreezes encoder layers"):
@@ -287,7 +287,7 @@ def test_adapters_can_be_frozen_by_name(freeze, frozen, encoder_folder, tmp_path
 
 def test_a_cache_of_what_adapters_change_is_refused_at_once(encoder_folder, tmp_path):
     section = run_config(encoder_folder, tmp_path / "run", LORA, frozen_cache="1GB")  # no `freeze`, which helps nothing
-    with pytest.raises(ValueError, match=r"`training\.frozen_cache` keeps .*: remove it, or train without `model"):
+    with pytest.raises(ValueError, match=r"`training\.frozen_cache` stores .* `model\.peft` change\. Remove one"):
         mtl_hf.train(section)
 
 
