@@ -345,15 +345,11 @@ def test_tokenizer_without_word_alignment(output: Path, tmp_path: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Split("|", "removed")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(encoder)
     rows = [{"tokens": ["in", "rome"], "tags": ["O", "B-city"]}] * 4
-<<<<<<< HEAD
     refuse(
         words_config(str(encoder), output, rows),
         output,
         "tokenizer of .*choose another encoder, or use texts that are str",
     )
-=======
-    refuse(words_config(str(encoder), output, rows), output, "tokenizer of .*choose another encoder, or use texts that")
->>>>>>> prose-right
 
 
 def test_slow_tokenizer_for_words(encoder_folder: str, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:

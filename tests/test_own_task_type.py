@@ -158,7 +158,7 @@ def test_a_model_with_a_type_that_nobody_registered_says_so(ordinal: ModuleType,
         ({"name": "other"}, "OrdinalHead has the kind 'ordinal_regression', but Changed has the name 'other'"),
         (
             {"name": "regression", "kind": "regression"},
-            "cannot be called 'regression': mtl_hf already has a type of this name",
+            "cannot be called 'regression': mtl_hf already has a type",
         ),
         ({"name": "or dinal", "kind": "or dinal"}, "cannot be called 'or dinal': use letters, digits and `_`"),
     ],
