@@ -71,7 +71,8 @@ class ExtractiveQA(TaskType):
                     continue
                 texts, starts = _answers(value)
                 if texts is None:
-                    raise no_label(name, spec, source, split, row, value)
+                    hint = " Cells of CSV files cannot hold them: write the rows as JSON lines or Parquet."
+                    raise no_label(name, spec, source, split, row, value, hint if source.untyped else "")
                 places = [_place(context, text, start) for text, start in zip(texts, starts, strict=True)]
                 if None in places:
                     lost = texts[places.index(None)]

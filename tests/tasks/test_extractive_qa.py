@@ -107,6 +107,16 @@ def test_what_is_no_answer_is_refused_with_its_row(encoder_folder: str, answers:
         encoded(encoder_folder, found)
 
 
+def test_answers_in_csv_are_refused_with_the_way_out(encoder_folder: str, tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text("question,context,answers\nis it warm,in rome,\"{'text': ['rome'], 'answer_start': [3]}\"\n")
+    tree = config(encoder_folder, None)
+    tree["sources"]["squad"] = {"path": "csv", "data_files": {"train": str(file)}, "text": ["question", "context"]}
+    run = RunConfig.load(tree)
+    with pytest.raises(ValueError, match=r"row 1 .* takes answers a row: .* write the rows as JSON lines or Parquet"):
+        build_tasks(run, load_sources(run, ["train"]))
+
+
 # Passages and scores
 
 
