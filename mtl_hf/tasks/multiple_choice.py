@@ -97,7 +97,7 @@ class MultipleChoice(TaskType):
 
 
 def _is_missing(value: Any, hidden: bool) -> bool:
-    """Whether a row has no label; `hidden` where -1 stands for one that is not published, as in test splits of the Hub."""
+    """Whether a row has no label; with `hidden`, -1 is a label that is not published, as in many test splits."""
     return value is None or value == "" or value != value or (hidden and value == -1)
 
 

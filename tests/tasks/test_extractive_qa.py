@@ -109,7 +109,8 @@ def test_what_is_no_answer_is_refused_with_its_row(encoder_folder: str, answers:
 
 def test_answers_in_csv_are_refused_with_the_way_out(encoder_folder: str, tmp_path: Path) -> None:
     file = tmp_path / "train.csv"
-    file.write_text("question,context,answers\nis it warm,in rome,\"{'text': ['rome'], 'answer_start': [3]}\"\n")
+    rows = [f"is it warm,in rome {index},\"{{'text': ['rome'], 'answer_start': [3]}}\"" for index in range(20)]
+    file.write_text("\n".join(["question,context,answers", *rows, ""]))
     tree = config(encoder_folder, None)
     tree["sources"]["squad"] = {"path": "csv", "data_files": {"train": str(file)}, "text": ["question", "context"]}
     run = RunConfig.load(tree)
