@@ -4,6 +4,9 @@ Notable: the encoder runs once for all heads that read with the same adapter, an
 is, is said by the configuration alone. Experts are asked once for all heads that read the same layers.
 """
 
+import contextlib
+import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -12,6 +15,9 @@ from torch import Tensor, nn
 from .adapters import SHARED, train_only_adapters, use_adapter
 from .experts import Experts, mix
 from .pooling import last_layers
+
+# Encoder → held while it runs with an adapter: which one that is, is a state of its layers, and threads share them.
+_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.Lock] = weakref.WeakKeyDictionary()
 
 
 def adapter_of(config: Any, head: str | None) -> str | None:
@@ -51,10 +57,13 @@ def encoder_passes(
     groups: dict[str | None, list[Any]] = {}
     for name in heads:
         groups.setdefault(adapter_of(config, name), []).append(name)
+    lock = _LOCKS.setdefault(encoder, threading.Lock()) if config.adapters else contextlib.nullcontext()
     for adapter, group in (groups or {adapter_of(config, None): []}).items():
-        if config.adapters:
-            use_adapter(encoder, adapter)
-        yield group, encoder(**inputs)
+        with lock:
+            if config.adapters:
+                use_adapter(encoder, adapter)
+            encoded = encoder(**inputs)
+        yield group, encoded
 
 
 def layers_of(head: nn.Module) -> int:
