@@ -71,7 +71,8 @@ class ExtractiveQA(TaskType):
                     continue
                 texts, starts = _answers(value)
                 if texts is None:
-                    raise no_label(name, spec, source, split, row, value)
+                    hint = " Cells of CSV files cannot hold them: write the rows as JSON lines or Parquet."
+                    raise no_label(name, spec, source, split, row, value, hint if source.untyped else "")
                 places = [_place(context, text, start) for text, start in zip(texts, starts, strict=True)]
                 if None in places:
                     lost = texts[places.index(None)]
@@ -145,8 +146,10 @@ class ExtractiveQA(TaskType):
         pairs = list(zip(answers.predicted, answers.gold, strict=True))
         if not pairs:
             return with_cross_entropy(undefined(["f1", "exact_match"], 0), answers), {}
-        f1 = np.array([max(f1_of(predicted, text) for text in gold or [""]) for predicted, gold in pairs])
-        exact = np.array([max(normal(predicted) == normal(text) for text in gold or [""]) for predicted, gold in pairs])
+        right = [[text for text in gold if normal(text)] or [""] for _, gold in pairs]  # "the" alone is no answer
+        both = list(zip(answers.predicted, right, strict=True))
+        f1 = np.array([max(f1_of(predicted, text) for text in texts) for predicted, texts in both])
+        exact = np.array([max(normal(predicted) == normal(text) for text in texts) for predicted, texts in both])
         answered = np.array([bool(gold) for _, gold in pairs])
         details: dict[str, Any] = {}
         if answered.any() and not answered.all():
@@ -207,8 +210,9 @@ def _tokens(label: Mapping[str, Any] | None, offsets: Sequence[Sequence[int]]) -
         return [IGNORE_INDEX, IGNORE_INDEX]
     if not label["text"]:
         return [0, 0]
-    begin = label["answer_start"][0]
-    end = begin + len(label["text"][0])
+    text, begin = label["text"][0], label["answer_start"][0]
+    end = begin + len(text.rstrip())
+    begin += len(text) - len(text.lstrip())  # spaces around it are in no token
     inside = [place for place, (text, first, last) in enumerate(offsets) if text == 1 and first < end and last > begin]
     whole = inside and offsets[inside[0]][1] <= begin and offsets[inside[-1]][2] >= end
     return [inside[0], inside[-1]] if whole else [IGNORE_INDEX, IGNORE_INDEX]

@@ -9,8 +9,9 @@ import pyarrow as pa
 from ..config import Task
 from ..modeling.tags import IGNORE_INDEX
 from ..statistics import mean
+from .arrow_columns import feature_of
 from .measures import cross_entropies, equal, with_cross_entropy
-from .names import most_common, no_label
+from .names import find_class_label, most_common, no_label
 from .source_data import SourceData
 from .task_type import Answers, Labels, Measured, ScoredRows, TaskData, TaskType
 
@@ -31,10 +32,11 @@ class MultipleChoice(TaskType):
         labels: dict[str, list[Any]] = {}
         for split, rows in source.splits.items():
             counts = [len(choices) for _, choices in source.texts(split)]
+            hidden = find_class_label(feature_of(rows, str(spec.label))) is not None
             labels[split] = []
             for row, (value, count) in enumerate(zip(rows[spec.label], counts, strict=True)):
                 number = _number(value)
-                if number is None and value not in (None, ""):
+                if number is None and not _is_missing(value, hidden):
                     raise no_label(name, spec, source, split, row, value)
                 if count < 2 or (number is not None and number >= count):
                     raise ValueError(
@@ -92,6 +94,11 @@ class MultipleChoice(TaskType):
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
         """A choice."""
         return "the best of its choices", '{"choice": ..., "text": ..., "score": ...}'
+
+
+def _is_missing(value: Any, hidden: bool) -> bool:
+    """Whether a row has no label; with `hidden`, -1 is a label that is not published, as in many test splits."""
+    return value is None or value == "" or value != value or (hidden and value == -1)
 
 
 def _number(value: Any) -> int | None:

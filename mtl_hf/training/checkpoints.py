@@ -229,8 +229,8 @@ def run_settings(
             name: {key: value for key, value in (config.heads or {})[name].items() if key != "num_steps"}
             | {"sources": task.config.sources, "loss_weight": task.config.loss_weight}
             | {"learning_rate": task.config.learning_rate, "score_weight": score_weight(task)}
-            | {"metrics": task.config.metrics, "mlm_probability": None}  # for checkpoints of earlier versions
-            | task.kind.facts(task)
+            | {"metrics": task.config.metrics}
+            | _options(task)
             | ({} if task.config.train else {"train": False})
             for name, task in tasks.items()
         },
@@ -265,6 +265,12 @@ def run_settings(
     return json.loads(json.dumps(settings, default=str))
 
 
+def _options(task: TaskData) -> dict[str, Any]:
+    """The options of a task. `mlm_probability` stays where checkpoints of earlier versions have it."""
+    found = task.kind.facts(task)
+    return {"mlm_probability": found.pop("mlm_probability", None), "options": found}
+
+
 def deciding_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The training arguments (of `TrainingArguments.to_dict`) that affect the weights."""
     free: tuple[str, ...] = _FREE
@@ -280,12 +286,15 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The differences between the settings of a checkpoint and those of a run, one line each.
 
     Fields of transformers' arguments and configurations count only if both have them, so that a new field in another
-    version of transformers is not a difference.
+    version of transformers is not a difference. Options of a task do not count if the checkpoint is of a version that
+    did not note them.
     """
     before, after = dict(_flatten(then)), dict(_flatten(now))
     lines = []
     for key in dict.fromkeys([*before, *after]):
         if key.startswith(_LIBRARY) and not (key in before and key in after):
+            continue
+        if ".options." in key and key not in before:
             continue
         if before.get(key) != after.get(key):
             lines.append(f"{key}: {_show(before, after, key)} in the checkpoint, {_show(after, before, key)} now")

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,25 @@ def test_with_an_adapter_a_task_each_head_reads_with_its_own(bert):
     assert torch.equal(bert.encode(SENTENCES), plain.encode(SENTENCES))
     assert torch.equal(bert.encode(SENTENCES), plain.encode(SENTENCES))
     assert not torch.equal(bert.encode(SENTENCES, head="intent"), plain.encode(SENTENCES, head="intent"))
+
+
+def test_a_thread_does_not_read_with_the_adapter_of_another(bert):
+    bert.adapt(**LORA, per_task=True)
+    stir(bert)
+    alone = {task: bert.predict(SENTENCES, heads=task) for task in ("slots", "intent")}
+    found: dict[str, Any] = {}
+    other = threading.Thread(target=lambda: found.update(intent=bert.predict(SENTENCES, heads="intent")))
+
+    def interrupt(*_: Any) -> None:
+        """Let the other thread choose its adapter after this one has, if it can."""
+        hook.remove()
+        other.start()
+        other.join(timeout=1)
+
+    hook = bert.encoder.register_forward_pre_hook(interrupt)
+    found["slots"] = bert.predict(SENTENCES, heads="slots")
+    other.join()
+    assert found == alone
 
 
 def test_an_embedding_is_made_with_the_adapter_of_all_heads(bert):

@@ -78,6 +78,13 @@ def test_an_answer_that_is_cut_off_trains_nothing(encoder_folder: str) -> None:
     assert (-100, -100) in labels
 
 
+def test_spaces_around_an_answer_are_no_part_of_it(encoder_folder: str) -> None:
+    spaced = row(1, context="play some jazz in rome today", answers={"text": [" rome "], "answer_start": [17]})
+    _, rows = encoded(encoder_folder, [spaced, *(row(index) for index in range(2, 20))])
+    first, last = rows[0]["label:answer"]
+    assert (rows[0]["offsets"][first][1], rows[0]["offsets"][last][2]) == (18, 22)
+
+
 def test_answers_that_begin_elsewhere_are_found_and_counted(encoder_folder: str, caplog: Any) -> None:
     moved = row(1, answers={"text": ["rome"], "answer_start": [3]})
     source, _ = encoded(encoder_folder, [moved, *(row(index) for index in range(2, 20))])
@@ -98,6 +105,17 @@ def test_what_is_no_answer_is_refused_with_its_row(encoder_folder: str, answers:
     found[3]["answers"] = answers
     with pytest.raises(ValueError, match=expected):
         encoded(encoder_folder, found)
+
+
+def test_answers_in_csv_are_refused_with_the_way_out(encoder_folder: str, tmp_path: Path) -> None:
+    file = tmp_path / "train.csv"
+    rows = [f"is it warm,in rome {index},\"{{'text': ['rome'], 'answer_start': [3]}}\"" for index in range(20)]
+    file.write_text("\n".join(["question,context,answers", *rows, ""]))
+    tree = config(encoder_folder, None)
+    tree["sources"]["squad"] = {"path": "csv", "data_files": {"train": str(file)}, "text": ["question", "context"]}
+    run = RunConfig.load(tree)
+    with pytest.raises(ValueError, match=r"row 1 .* takes answers a row: .* write the rows as JSON lines or Parquet"):
+        build_tasks(run, load_sources(run, ["train"]))
 
 
 # Passages and scores
@@ -164,6 +182,12 @@ def test_the_best_of_several_answers_counts_and_only_none_is_right_where_there_i
     assert measured["f1"].number() == 0.5
     assert details["has_answer"] == {"f1": 0.5, "exact_match": 0.5, "support": 2}
     assert details["no_answer"] == {"f1": 0.5, "exact_match": 0.5, "support": 2}
+
+
+def test_an_answer_of_articles_alone_does_not_count_beside_others() -> None:
+    kind = mtl_hf.TASK_TYPES["extractive_qa"]
+    measured, _ = kind.measure(None, Answers(np.arange(2), ["", "rome"], [["the", "rome"]] * 2))  # type: ignore[arg-type]
+    assert measured["exact_match"].number() == measured["f1"].number() == 0.5
 
 
 # A run

@@ -99,6 +99,19 @@ def test_what_is_no_choice_is_refused_with_its_row(changed: dict[str, Any], expe
         read(found)
 
 
+def test_a_label_that_the_hub_hides_is_absent() -> None:
+    found = [{"question": f"q {index}", "choices": ["a", "b"], "right": index % 2} for index in range(9)]
+    found[3]["right"] = -1
+    features = datasets.Features(
+        question=datasets.Value("string"), choices=datasets.List(datasets.Value("string")),
+        right=datasets.ClassLabel(names=["0", "1"]),
+    )  # fmt: skip
+    run = RunConfig.load(config("unused", {"train": datasets.Dataset.from_list(found, features=features)}))
+    sources = load_sources(run)
+    build_tasks(run, sources)
+    assert sources["quiz"].gold["train"]["best"][2:5] == [0, None, 0]
+
+
 def test_choices_may_be_columns_of_their_own() -> None:
     found = [{"question": f"q {index}", "first": "a", "second": "b", "right": index % 2} for index in range(10)]
     assert set(read(found, ["question", "first", "second"])) == {0, 1}

@@ -154,6 +154,16 @@ def test_of_long_lists_only_what_differs_is_shown():
     ]
 
 
+def test_options_that_an_earlier_version_did_not_note_do_not_count():
+    then = {"tasks": {"slots": {"type": "token_classification", "mlm_probability": None}}}
+    now = copy.deepcopy(then)
+    now["tasks"]["slots"]["options"] = {"bio": "repair"}
+    assert differences(then, now) == []
+    other = copy.deepcopy(now)
+    other["tasks"]["slots"]["options"]["bio"] = "refuse"
+    assert differences(now, other) == ['tasks.slots.options.bio: "repair" in the checkpoint, "refuse" now']
+
+
 def test_what_does_not_decide_the_weights_may_change():
     free = {"output_dir", "logging_steps", "save_total_limit", "eval_steps", "dataloader_num_workers", "hub_token"}
     deciding = {"learning_rate", "seed", "policy", "gradient_accumulation_steps", "num_train_epochs", "precision",
