@@ -1,12 +1,12 @@
-"""Seconds to build a run of 30,000 rows with intents and slots, beside what `tokenizers` alone takes to encode them.
+"""Seconds to build a run of 30,000 rows with intents and slots, compared with encoding them with `tokenizers` alone.
 
     python benchmarks/build.py --data data
 
-Build is everything up to the first step: reading and checking files, labels, encoding, the model, the trainer. It is
-measured with an empty cache, again with a warm one, and with the same rows as 100 sources of 300 rows; in one process
-and one thread, in rounds that alternate with the bare tokenizer (`encode_batch` of the lists of words). The rows are
-those of SNIPS, repeated with a number behind each that makes them differ; without `--data` they are drawn. Quoted are
-medians over rounds, and of the ratios within a round. Loading the encoder is part of every build and is quoted too.
+A build is everything up to the first step: reading and checking files, labels, encoding, the model, the trainer. It is
+measured with an empty cache, with a warm cache, and with the same rows as 100 sources of 300 rows; in one process and
+one thread, in rounds that alternate with the bare tokenizer (`encode_batch` of the lists of words). The rows are those
+of SNIPS, repeated with a number appended to make them differ; without `--data` they are random. The results are medians
+over rounds, and medians of the ratios within a round. Loading the encoder is part of every build and is listed, too.
 """
 
 import argparse
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 
 def make_rows(data: Path | None, number: int) -> list[Row]:
-    """So many rows with `tokens`, `slots` and `intent`, no two with the same text."""
+    """Create `number` rows with `tokens`, `slots` and `intent`, each with a different text."""
     if data is None:
         rows = draw_rows(random.Random(13), min(number, 13_084))
     else:
@@ -54,7 +54,7 @@ def make_rows(data: Path | None, number: int) -> list[Row]:
 
 
 def draw_rows(draw: random.Random, number: int) -> list[Row]:
-    """Rows of drawn words, as many a row as SNIPS has, with 7 intents and 39 types of slots."""
+    """Create rows of random words, with row lengths as in SNIPS, 7 intents and 39 slot types."""
     letters = "eeeetttaaaoooiinnsshhrrdlucmfwgypbvk"
     words = ["".join(draw.choices(letters, k=draw.randint(2, 8))) for _ in range(11_000)]
     rows = []
@@ -70,7 +70,7 @@ def draw_rows(draw: random.Random, number: int) -> list[Row]:
 
 
 def write_config(folder: Path, rows: Sequence[Row], num_sources: int) -> dict[str, Any]:
-    """The config of a run on these rows, written as JSON lines of so many sources, each with three splits."""
+    """Write the rows as JSON lines of `num_sources` sources with three splits each; return the config of a run."""
     sources = {}
     size = len(rows) // num_sources
     for place in range(num_sources):
@@ -103,7 +103,7 @@ def seconds_of(work: Callable[[], Any], clock: Callable[[], float]) -> float:
 def measure(
     configs: dict[str, dict[str, Any]], words: list[list[str]], cache: Path, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """Seconds of each part in one round, which begins with an empty cache."""
+    """Seconds of each part in one round, which starts with an empty cache."""
     tokenizer = AutoTokenizer.from_pretrained(resolve_path(ENCODER)).backend_tokenizer
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_LENGTH)
@@ -121,9 +121,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder that holds snips/train.jsonl; without it rows are drawn")
     parser.add_argument("--rows", type=int, default=30_000)
-    parser.add_argument("--sources", type=int, default=100, help="of the second run, which has the same rows")
-    parser.add_argument("--rounds", type=int, default=5, help="after one that is not counted")
-    parser.add_argument("--cpu", action="store_true", help="CPU seconds of the process, on a machine that is not idle")
+    parser.add_argument("--sources", type=int, default=100, help="sources of the second run, which has the same rows")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds after a warm-up round")
+    parser.add_argument("--cpu", action="store_true", help="measure CPU seconds, for a machine that is not idle")
     arguments = parser.parse_args()
     clock = time.process_time if arguments.cpu else time.perf_counter
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -142,7 +142,7 @@ def main() -> None:
         }
         del rows
         gc.collect()
-        gc.freeze()  # a build does not pay for what the benchmark holds
+        gc.freeze()  # so that garbage collection in a build skips the benchmark's own objects
         measured = [measure(configs, words, cache, clock) for _ in range(arguments.rounds + WARM_UP)][WARM_UP:]
     bare = [seconds["tokenizers"] for seconds in measured]
     for name in measured[0]:

@@ -1,8 +1,8 @@
-"""How much memory evaluation takes: 100,000 rows of 128 tokens with 20 tags, against 10,000 of them.
+"""Peak memory of evaluation: 100,000 rows of 128 tokens with 20 tags, compared with 10,000 rows.
 
-Each size is evaluated in a process of its own by `mtl_hf.evaluate`, from its rows on disk to predictions.jsonl, with
-intervals. Counted is the peak of the memory that is the process's own (anonymous pages): pages of memory-mapped files
-are the operating system's to take back. The encoder is tiny, so that all of it takes minutes.
+Each size is evaluated in a separate process by `mtl_hf.evaluate`, from its rows on disk to predictions.jsonl, with
+intervals. The result is the peak of the process's anonymous memory; pages of memory-mapped files do not count, because
+the operating system can reclaim them. The encoder is tiny, so the benchmark takes minutes.
 
     python benchmarks/evaluation_memory.py
 """
@@ -24,7 +24,7 @@ TAGS = ["O", *(f"{letter}-{kind}" for kind in "abcdefghij" for letter in "BI")][
 
 
 def make_rows(folder: Path, num_rows: int) -> None:
-    """Rows of so many words, each a token, and a tag for each: O for most."""
+    """Write rows of `NUM_TOKENS` words of one token each, with a tag for each word, mostly O."""
     import datasets
     import pyarrow as pa
 
@@ -42,7 +42,7 @@ def make_rows(folder: Path, num_rows: int) -> None:
 
 
 def make_model(folder: Path) -> None:
-    """A tiny encoder with a head for the tags."""
+    """Create a tiny encoder with a head for the tags."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -77,7 +77,7 @@ def own_memory() -> float:
 
 
 def evaluate(model: Path, rows: Path, to: Path) -> None:
-    """Evaluate, and print the peak and the seconds."""
+    """Evaluate, and print peak memory and seconds."""
     import datasets
 
     import mtl_hf

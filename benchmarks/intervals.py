@@ -1,9 +1,10 @@
-"""CPU seconds that the bootstrap interval of each metric of each task type takes, on one thread.
+"""CPU seconds of the bootstrap interval of each metric of each task type, on one thread.
 
     OMP_NUM_THREADS=1 python benchmarks/intervals.py
     OMP_NUM_THREADS=1 python benchmarks/intervals.py --rows 100000 --labels 500
 
-Random answers of which about a third are wrong; texts of 20 words. From the answers of all rows to the two ends.
+The answers are random, about a third of them wrong, for texts of 20 words. The time is that from the answers of all
+rows to the two ends of the interval.
 """
 
 import argparse
@@ -20,7 +21,7 @@ WORDS = 20
 
 
 def make_cases(num_rows: int, num_labels: int) -> dict[str, tuple[TaskData, Answers]]:
-    """A task of each kind with answers to as many rows."""
+    """Create a task of each kind with answers for `num_rows` rows."""
     rng = np.random.default_rng(0)
     labels = [f"label {number}" for number in range(num_labels)]
     tags = ["O", *(f"{letter}-{number}" for number in range(num_labels // 2) for letter in "BI")]
@@ -74,7 +75,7 @@ def make_cases(num_rows: int, num_labels: int) -> dict[str, tuple[TaskData, Answ
 
 
 def main() -> None:
-    """Print one line a metric."""
+    """Print one line per metric."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--labels", type=int, default=50)

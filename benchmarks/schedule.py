@@ -1,10 +1,10 @@
-"""Seconds that the batches of an epoch take: index arithmetic alone, without data and model.
+"""Seconds to compute the batches of an epoch: index arithmetic alone, without data and model.
 
     python benchmarks/schedule.py
 
-Every batch of one epoch is drawn, for each policy, and a second time as the rows of one process. Quoted is the least of
-several repetitions, since other work on the machine only adds to it. The bound is on `proportional` with 100 sources of
-20,000 rows. The smaller shapes show that the time is linear in the batches.
+For each policy, all batches of one epoch are computed, and then again as the rows of one process. The result is the
+minimum of several repetitions, because other work on the machine only adds time. The bound applies to `proportional`
+with 100 sources of 20,000 rows. The smaller shapes show that the time is linear in the number of batches.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def policies(num_sources: int, num_rows: int, batch_size: int) -> dict[str, Any]
 
 
 def seconds(iterate: Callable[[], Iterable[Any]], repeats: int) -> float:
-    """The least time that going through it takes."""
+    """The minimum time of an iteration over all batches."""
     found = []
     for _ in range(repeats):
         started = time.perf_counter()

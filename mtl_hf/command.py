@@ -1,6 +1,6 @@
-"""What surrounds the work of every command: its arguments, its log, its signals, and one line for a mistake.
+"""What every command shares: parsing of arguments, logging, signals, and one-line errors for mistakes of the user.
 
-Notable: `run.py` and the verbs in `cli/` share it. Nothing heavy is imported here, so that `--help` is quick.
+Notable: `run.py` and the verbs in `cli/` use it. Nothing heavy is imported here, so `--help` is fast.
 """
 
 import argparse
@@ -21,9 +21,9 @@ _MASK = MaskSecrets()
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """As `parse_args`, but the items of a list may also come after flags, where argparse takes no more of them.
+    """Like `parse_args`, but items of a list may also come after flags, where argparse does not accept them.
 
-    A config is followed by `a.b=c` only; models, texts, files and names are any words that do not begin with a dash.
+    After a config only `a.b=c` is accepted; models, texts, files and names may be any words without a leading dash.
     """
     arguments, rest = parser.parse_known_args(argv)
     place = next(
@@ -39,17 +39,17 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
 
 def add_overrides(parser: argparse.ArgumentParser, meaning: str) -> None:
     """Add the argument `overrides`, a list of `a.b=c`."""
-    # Without a default argparse says that a list which may be empty is required.
+    # Without a default, argparse reports an optional list as required.
     parser.add_argument("overrides", nargs="*", default=[], metavar="a.b=c", help=meaning)
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what training takes, and a help that explains every field of the YAML."""
-    parser.description = "Train one encoder with several task heads from one YAML, score it and save it."
+    """Add the arguments of training, and a help text that explains every field of the YAML."""
+    parser.description = "Train one encoder with several task heads from one YAML file, then score and save the model."
     plain_help = parser.format_help
 
     def format_help() -> str:
-        from .tasks import TASK_TYPES  # here, so that other commands need not wait for it
+        from .tasks import TASK_TYPES  # a slow import, only for the help of `train`
 
         options = {name: kind.options for name, kind in TASK_TYPES.items()}
         parser.epilog = f"fields of the YAML\n------------------\n{describe(options)}"
@@ -58,16 +58,18 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.format_help = format_help  # type: ignore[method-assign]
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("config", help="a YAML file")
-    add_overrides(parser, "changes, as training.learning_rate=1e-4")
-    parser.add_argument("--dry-run", action="store_true", help="do everything up to the first step, then stop")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run that output_dir holds")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in output_dir")
+    add_overrides(parser, "changes to the config, such as training.learning_rate=1e-4")
+    parser.add_argument("--dry-run", action="store_true", help="check everything up to the first step, then stop")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in output_dir")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the newest complete checkpoint in output_dir"
+    )
 
 
 # ---- output ----
 
 
-def say(text: str) -> None:
+def print_masked(text: str) -> None:
     """Write text to standard output, without secrets."""
     sys.stdout.write(masked(text) + "\n")
 
@@ -76,14 +78,14 @@ def say(text: str) -> None:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command in order, as the keyboard's interrupt does."""
+    """SIGTERM, which ends a command in the same way as a keyboard interrupt."""
 
 
 def run_command(function: Callable[[], None]) -> None:
-    """Do the work of a command: log to standard error without secrets, and end the process as the shell expects.
+    """Run a command: log to standard error without secrets, and exit with the code that the shell expects.
 
     Raises:
-        SystemExit: A mistake of the user, in one line (code 1), or a signal (128 + its number).
+        SystemExit: A mistake of the user, as a one-line message (code 1), or a signal (128 + its number).
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     for handler in logging.getLogger().handlers:
@@ -93,26 +95,26 @@ def run_command(function: Callable[[], None]) -> None:
         with ended_in_order():
             _hide_bars()
             function()
-    except BrokenPipeError:  # whoever read our output has seen enough, as `head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, FloatingPointError, OSError, ImportError) as error:
         if os.environ.get("MTL_HF_TRACEBACK"):
             raise
         sys.exit(f"mtl-hf: {masked_message(str(error))}")
     except KeyboardInterrupt as stopped:
-        sys.stderr.write("mtl-hf: stopped. (`train` goes on from its newest whole checkpoint with --resume; `compare`"
-                         " and `tune` go on when they are started again.)\n")  # fmt: skip
+        sys.stderr.write("mtl-hf: stopped. (`train --resume` continues from the newest complete checkpoint; `compare`"
+                         " and `tune` continue when you run the same command again.)\n")  # fmt: skip
         sys.exit(128 + (signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT))
 
 
 def _hide_bars() -> None:
-    """Hide transformers' bars over weights; in a file, also those of downloads and of encoding."""
+    """Hide transformers' progress bars over weights; outside a terminal, also those of downloads and encoding."""
     if not sys.stderr.isatty():
         hidden = os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         if "datasets" in sys.modules and hidden == "1":  # it has read the variable already
             sys.modules["datasets"].disable_progress_bars()
-        if "transformers" not in sys.modules:  # whose import takes a second, and obeys the second variable
+        if "transformers" not in sys.modules:  # importing it takes a second; it will read the second variable
             return
     from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils.logging import disable_progress_bar
@@ -124,9 +126,9 @@ def _hide_bars() -> None:
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM raise an exception in the block, so that locks are released and started processes are ended.
+    """Let SIGTERM raise an exception in the block, so that locks are released and child processes are ended.
 
-    Not in one of several processes of a launcher (`training/processes.py`), nor outside of the main thread.
+    Does nothing in one of several processes of a launcher (`training/processes.py`) or outside the main thread.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or threading.current_thread() is not threading.main_thread():
         yield
@@ -135,7 +137,7 @@ def ended_in_order() -> Iterator[None]:
     owner = os.getpid()
 
     def stop(number: int, frame: object) -> None:
-        if os.getpid() != owner:  # a worker that was forked, and is to end at once
+        if os.getpid() != owner:  # a forked worker, which should exit at once
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
         raise _Terminated

@@ -1,6 +1,6 @@
-"""What checks find: errors, which stop a run, and warnings, which are logged.
+"""Findings of checks: errors, which stop a run, and warnings, which are logged.
 
-Notable: a run is stopped once, with all errors that were found, one a line.
+Notable: all errors are raised together, one per line.
 """
 
 import logging
@@ -16,14 +16,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a check found.
+    """A finding of a check.
 
     Attributes:
-        level: As of `logging`: ERROR stops a run.
-        where: What it was found in: a key of the config, or a source and its split.
-        message: What is wrong. It may begin with `where`, which otherwise is put before it.
-        remedy: What would be right, or what to do; may be empty.
-        rows: The rows that it is about, from 0, in the split as it was loaded.
+        level: Level of `logging`; ERROR stops a run.
+        where: Where it was found: a key of the config, or a source and its split.
+        message: What is wrong. If it does not begin with `where`, that is put before it.
+        remedy: What is valid, or what to do; may be empty.
+        rows: The rows concerned, from 0, in the split as it was loaded.
     """
 
     level: int
@@ -38,10 +38,10 @@ class Finding:
 
 
 def report(findings: Iterable[Finding]) -> None:
-    """Log the findings that are no errors as they come, then raise all errors at once.
+    """Log findings that are not errors, then raise all errors together.
 
     Raises:
-        ValueError: There are errors; one line each.
+        ValueError: There are errors. The message has one per line.
     """
     errors = []
     for finding in findings:
@@ -53,13 +53,13 @@ def report(findings: Iterable[Finding]) -> None:
 
 
 def for_each(items: Iterable[_Key], work: Callable[[_Key], _Result]) -> dict[_Key, _Result]:
-    """Call a function with each of some items, also after one of them was refused.
+    """Call a function with each item, and continue with the other items after a `ValueError`.
 
     Returns:
         Item → result.
 
     Raises:
-        ValueError: The function raised it; with the messages of all items, one a line.
+        ValueError: The function raised it. The message has the messages of all items, one per line.
     """
     results: dict[_Key, _Result] = {}
     errors = []

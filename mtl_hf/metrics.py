@@ -1,10 +1,9 @@
-"""Answers → numbers: one pure function for training, `evaluate` and every comparison.
+"""Metrics of decoded predictions, for training, `evaluate` and comparisons.
 
-Notable: predictions become label *names* and are compared with the names in the rows, so a label that training never
-saw, a word cut at `max_length` and a word that the tokenizer lost (predicted None) count as the errors they are. The
-metrics of each task type are statistics over rows (`tasks/`, `statistics.py`), from which both a number and its
-bootstrap interval come; any metric of `evaluate` can be added by name. Numbers are fractions; every score can come with
-an interval and a majority baseline.
+Notable: predicted label *names* are compared with the names in the data. So a label that is not in the training data, a
+truncated word and a word without tokens (predicted None) count as errors. The metrics of each task type are statistics
+over rows (`tasks/`, `statistics.py`), which give both the value and its bootstrap interval; any metric of `evaluate`
+can be added by name. Metrics are fractions; scores can have an interval and a majority baseline.
 """
 
 import collections
@@ -23,7 +22,7 @@ from .tasks import TASK_TYPES, Answers, TaskData
 
 logger = logging.getLogger(__name__)
 
-LOSS_LIKE = ("cross_entropy", "mse", "perplexity")  # smaller is better: no part of the score unless weighted
+LOSS_LIKE = ("cross_entropy", "mse", "perplexity")  # smaller is better: in the score only with a `score_weight`
 
 
 # ---- the metrics ----
@@ -33,9 +32,9 @@ class TaskMetric(evaluate.Metric):
     """The metrics of a task type as one metric of `evaluate`.
 
     Args:
-        kind: The name of the type.
+        kind: Name of the type.
         spans: Whether labels are tags of spans.
-        label: The label column, None for pairs without scores.
+        label: The label column; None for pairs without scores.
     """
 
     def __init__(self, kind: str, *, spans: bool = True, label: str | None = "label", **options: Any) -> None:
@@ -59,12 +58,12 @@ METRICS = {kind: functools.partial(TaskMetric, kind) for kind in TASK_TYPES}
 
 
 def metric_names(task: TaskData) -> tuple[str, ...]:
-    """Names of our own numbers for a task, the default primary one first."""
+    """Names of the built-in metrics of a task, the default primary one first."""
     return task.kind.metric_names(task)
 
 
 def primary_metric(task: TaskData) -> str:
-    """The name of the metric that stands for the task: the first of its `metrics`, else its type's."""
+    """Name of the primary metric: the first of the task's `metrics`, else of its type's."""
     return _metric_key(task.config.metrics[0]) if task.config.metrics else metric_names(task)[0]
 
 
@@ -74,10 +73,10 @@ def _metric_key(metric: Any) -> str:
 
 
 def load_metrics(tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Callable[..., dict[str, Any]]]]:
-    """Task → metrics of `evaluate` that its `metrics` ask for beyond our own, ready to be called.
+    """Task → functions of the `evaluate` metrics in its `metrics`, besides the built-in ones.
 
     Raises:
-        ValueError: A metric that neither we nor `evaluate` have (or that cannot be reached).
+        ValueError: A metric is neither built in nor in `evaluate`, or cannot be downloaded.
     """
     loaded: dict[str, dict[str, Callable[..., dict[str, Any]]]] = {}
     for name, task in tasks.items():
@@ -94,7 +93,7 @@ def load_metrics(tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Callable[
                 module = evaluate.load(options.pop("path"), keep_in_memory=True)
             except (OSError, ValueError, ImportError) as error:
                 raise ValueError(
-                    f"`tasks.{name}.metrics`: {key!r} is none of ours ({', '.join(metric_names(task))}) and `evaluate`"
+                    f"`tasks.{name}.metrics`: {key!r} is not built in ({', '.join(metric_names(task))}), and `evaluate`"
                     f" cannot load it: {' '.join(str(error).split())}{nearest(key, metric_names(task))}"
                 ) from error
             loaded[name][key] = lambda module=module, options=options, **data: module.compute(**data, **options)
@@ -106,11 +105,11 @@ def try_metrics(
     extra: Mapping[str, Mapping[str, Callable[..., dict[str, Any]]]],
     gold: Mapping[str, Mapping[str, Sequence[Any]]],
 ) -> None:
-    """Call every metric that `load_metrics` loaded on some right answers: one that cannot be called says so now.
+    """Call every metric of `load_metrics` on some right answers, so that errors are raised before training.
 
     Args:
         tasks: Task name → task.
-        extra: As `load_metrics` returns it.
+        extra: Result of `load_metrics`.
         gold: Source → task → labels.
 
     Raises:
@@ -130,7 +129,7 @@ def try_metrics(
 
 
 def _check_primary(task: TaskData, numbers: Mapping[str, Any]) -> str:
-    """The name of the task's primary metric, which has to be among its numbers."""
+    """The name of the task's primary metric, which has to be in `numbers`."""
     primary = primary_metric(task)
     if primary not in numbers:
         raise ValueError(f"`tasks.{task.name}.metrics`: {primary!r} is not among its results ({', '.join(numbers)}).")
@@ -151,15 +150,15 @@ def score(
 
     Args:
         tasks: Task name → task.
-        answers: Source → task → `read_answers` of it.
-        num_rows: Source → number of rows predicted.
-        extra: As `load_metrics` returns it.
-        intervals: Whether to add to each task `interval` (95 %, bootstrap over rows) and `baseline` (majority) of its
-            primary metric.
+        answers: Source → task → result of `read_answers`.
+        num_rows: Source → number of predicted rows.
+        extra: Result of `load_metrics`.
+        intervals: Whether to add `interval` (95 %, bootstrap over rows) and `baseline` (majority) of the primary metric
+            to each task.
 
     Returns:
         `score` (weighted mean of the primary metrics, with a minus for losses), `tasks`, `joint` (source with several
-        label tasks → share of rows on which all of them are right) and `rows`.
+        tasks with label names → share of rows for which all are right) and `rows`.
     """
     results: dict[str, Any] = {"score": float("nan"), "tasks": {}, "joint": {}, "rows": dict(num_rows)}
     weighted, weights = 0.0, 0.0
@@ -175,15 +174,10 @@ def score(
             }
         primary = _check_primary(task, numbers)
         numbers["primary"] = primary
-        ours = primary in metric_names(task) and not np.isnan(numbers[primary])
-        if intervals and len(together.rows) > 1 and ours:
-            numbers["interval"] = interval(task, together)
-            if primary != "cross_entropy" and (constant := baseline(task, together)) is not None:
-                numbers["baseline"] = constant
         results["tasks"][name] = numbers
         weight = score_weight(task)
         if weight and not np.isnan(numbers[primary]):
-            sign = -1.0 if primary in LOSS_LIKE else 1.0  # of a score more is better
+            sign = -1.0 if primary in LOSS_LIKE else 1.0  # a larger score is better
             weighted, weights = weighted + weight * sign * numbers[primary], weights + weight
     if weights:
         results["score"] = weighted / weights
@@ -191,11 +185,32 @@ def score(
         labelled = {name: item for name, item in found.items() if tasks[name].kind.has_vocabulary}
         if len(labelled) > 1:
             results["joint"][source] = _joint(list(labelled.values()), num_rows[source])
+    if intervals:
+        add_intervals(results, tasks, answers)
     return results
 
 
+def add_intervals(
+    results: Mapping[str, Any], tasks: Mapping[str, TaskData], answers: Mapping[str, Mapping[str, Answers]]
+) -> None:
+    """Add `interval` (95 %, bootstrap over rows) and `baseline` (majority) of each primary metric to `results`.
+
+    Args:
+        results: Result of `score`.
+        tasks: Task name → task.
+        answers: Source → task → its answers, as `score` got them.
+    """
+    for name, numbers in results["tasks"].items():
+        task, primary, together = tasks[name], numbers["primary"], join_answers(answers, name)
+        if len(together.rows) < 2 or primary not in metric_names(task) or np.isnan(numbers[primary]):
+            continue
+        numbers["interval"] = interval(task, together)
+        if primary != "cross_entropy" and (constant := baseline(task, together)) is not None:
+            numbers["baseline"] = constant
+
+
 def join_answers(answers: Mapping[str, Mapping[str, Answers]], name: str) -> Answers:
-    """A task's answers of all its sources, one source after the other."""
+    """A task's answers of all its sources, concatenated."""
     return Answers.join([found[name] for found in answers.values() if name in found])
 
 
@@ -209,23 +224,23 @@ def score_weight(task: TaskData) -> float:
 def task_metrics(
     task: TaskData, answers: Answers, extra: Mapping[str, Callable[..., dict[str, Any]]] | None = None
 ) -> dict[str, Any]:
-    """Every number of one task."""
+    """All metrics and details of one task."""
     metrics, details = task.kind.measure(task, answers)
     numbers: dict[str, Any] = {name: metric.number() for name, metric in metrics.items()} | details
-    if len(answers.losses):  # the same mean over items, whose last digit the rows they are in do not change
+    if len(answers.losses):  # the same mean, but summed over items, so that rounding does not depend on rows
         numbers["cross_entropy"] = float(answers.losses.mean())
     predicted, gold = task.kind.for_evaluate(task, answers) if extra else ([], [])
     for key, compute in (extra or {}).items():
         found = compute(predictions=predicted, references=gold)
         numbers |= {name if name != key or len(found) == 1 else key: value for name, value in found.items()}
-        if key not in numbers:  # what a metric calls its number need not be what the metric is called
+        if key not in numbers:  # a metric may return its value under another name
             plain = (value for value in found.values() if isinstance(value, int | float | np.number))
             numbers[key] = next(plain, float("nan"))
     return numbers
 
 
 def _joint(answers: list[Answers], num_rows: int) -> float:
-    """Share of the rows labelled for every task on which all are right."""
+    """Share of the rows with labels of all tasks for which all predictions are right."""
     labelled, right = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
     for found in answers:
         here = np.zeros(num_rows, dtype=bool)
@@ -248,25 +263,22 @@ def interval(
 
     Args:
         task: The task.
-        answers: Its answers; of several models (such as those of several seeds) the interval is that of their mean.
-        confidence: Share of the resamples inside.
-        against: Other answers to the same rows: the interval is then that of how much more `answers` score, with the
-            same rows drawn for all, so that rows that are hard for all do not widen it. It speaks of other rows, not of
-            other seeds.
+        answers: Its answers, or those of several models (such as several seeds), whose mean is resampled.
+        confidence: Confidence level.
+        against: Other answers to the same rows: the interval is then that of the difference of `answers` to these, with
+            the same rows drawn for all, so that rows that are hard for all do not widen it. It covers the variation of
+            rows, not of seeds.
     """
     sides = [[side] if isinstance(side, Answers) else list(side) for side in (answers, against)]
     if any(not np.array_equal(found.rows, sides[0][0].rows) for found in sides[0] + sides[1]):
-        raise ValueError("`against` holds answers to other rows.")
+        raise ValueError("`answers` and `against` should be answers to the same rows.")
     primary = primary_metric(task)
     own, other = ([task.kind.measure(task, found)[0][primary] for found in side] for side in sides)
     return statistics.interval(own, other, confidence)
 
 
 def baseline(task: TaskData, answers: Answers) -> float | None:
-    """The primary metric of the best constant answer to these rows, as of the most frequent label or the mean.
-
-    None where the type has none.
-    """
+    """The primary metric of the best constant prediction (the most frequent label, or the mean); None without one."""
     constant = task.kind.constant(task, answers.gold)
     if constant is None:
         return None
@@ -274,14 +286,14 @@ def baseline(task: TaskData, answers: Answers) -> float | None:
 
 
 def show_number(metric: str, value: float, sign: str = "", digits: int = 2) -> str:
-    """A metric's value as a person reads it: a loss as it is, all else times 100 with so many digits."""
-    if metric == "perplexity":  # which may have thousands before the point
+    """Format a metric: losses unchanged with 4 digits, all others times 100 with `digits` digits."""
+    if metric == "perplexity":  # may be in the thousands
         return f"{value:{sign}.{digits}f}"
     return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.{digits}f}"
 
 
 def round_numbers(value: Any) -> Any:
-    """The value with its floats, also those in its mappings and lists, at 6 significant digits, for lines of JSON."""
+    """Round all floats in a value, also in mappings and lists, to 6 significant digits, for JSON lines."""
     if isinstance(value, Mapping):
         return {key: round_numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -290,20 +302,20 @@ def round_numbers(value: Any) -> Any:
 
 
 def loss_of(name: str) -> str | None:
-    """Of a logged number's name, which may have a task's before it, the loss that it is; None if it is none."""
+    """The loss in `LOSS_LIKE` that a logged name (with or without a task's name) ends with, or None."""
     return next((loss for loss in LOSS_LIKE if name.endswith(loss)), None)
 
 
 def show_logged(name: str, value: float) -> str:
-    """As `show_number`, of a logged number, whose name may have a task's before it."""
+    """`show_number` for a logged name, with or without a task's name."""
     return show_number(loss_of(name) or name, value)
 
 
 def logged_names(tasks: Mapping[str, TaskData], extra: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What `flatten` can name, without its prefix: what a checkpoint can be chosen by.
+    """The names that `flatten` returns, without prefix: the metrics that a checkpoint can be chosen by.
 
     Raises:
-        ValueError: Two tasks whose numbers would have the same name.
+        ValueError: The metrics of two tasks have the same name.
     """
     sources = dict.fromkeys(source for task in tasks.values() for source in task.config.sources)
     names = ["score", *(f"joint_{source}" for source in sources)]
@@ -315,7 +327,7 @@ def logged_names(tasks: Mapping[str, TaskData], extra: Mapping[str, Mapping[str,
 
 
 def flatten(results: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """`score` and `<task>_<metric>` of every plain number, for the Trainer's log."""
+    """`score` and `<task>_<metric>` of every metric, for the Trainer's log."""
     flat = {f"{prefix}_score": results["score"]}
     for name, numbers in results["tasks"].items():
         flat |= {f"{prefix}_{name}_{key}": value for key, value in numbers.items() if isinstance(value, float)}

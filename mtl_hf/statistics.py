@@ -1,8 +1,8 @@
 """Metrics as functions of sums over rows, and their bootstrap intervals.
 
-Notable: what each row adds is computed once. A resample is then how often each row was drawn, and all sums of many
-resamples are one matrix product. Numbers and intervals come from the same object, so a metric is defined once. Rank
-correlation is the exception: ranks depend on all rows, so each resample ranks its own, from counts of distinct values.
+Notable: the contribution of each row is computed once. A resample is the number of times each row is drawn, so the sums
+of many resamples are one matrix product. Value and interval come from the same object, so a metric is defined once.
+Rank correlation is an exception: ranks depend on all rows, so each resample is ranked, from counts of distinct values.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,17 +16,17 @@ NUM_RESAMPLES = 1000
 
 
 class Metric(Protocol):
-    """A metric of some rows, and of any resample of them."""
+    """A metric of rows, and of resamples of these rows."""
 
     @property
     def num_rows(self) -> int:
-        """How many rows there are, n."""
+        """Number of rows, n."""
 
     def number(self) -> float:
         """The metric of all rows."""
 
     def resampled(self, counts: np.ndarray) -> np.ndarray:
-        """The metric of resamples: how often each draws each row, (R, n) floats → (R,)."""
+        """The metric of resamples: number of draws of each row, (R, n) floats → (R,)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Statistic:
     """A metric as a function of sums over rows.
 
     Attributes:
-        columns: (n, k), what each row adds to each of k sums.
+        columns: (n, k), the contribution of each row to each of k sums.
         value: Sums (..., k) → the metric, (...).
     """
 
@@ -43,15 +43,15 @@ class Statistic:
 
     @property
     def num_rows(self) -> int:
-        """How many rows there are, n."""
+        """Number of rows, n."""
         return int(self.columns.shape[0])
 
     def number(self) -> float:
-        """The metric of all rows; not a number where there is none."""
+        """The metric of all rows; NaN without rows."""
         return float(self.value(np.asarray(self.columns.sum(0)))) if self.num_rows else float("nan")
 
     def resampled(self, counts: np.ndarray) -> np.ndarray:
-        """The metric of resamples: how often each draws each row, (R, n) floats → (R,)."""
+        """The metric of resamples: number of draws of each row, (R, n) floats → (R,)."""
         return self.value(counts @ self.columns)
 
 
@@ -59,7 +59,7 @@ class Statistic:
 
 
 def ratio(top: Any, bottom: Any) -> Statistic:
-    """The sum of `top` over the sum of `bottom`, each (n,); 0 where the latter is 0."""
+    """The sum of `top` divided by the sum of `bottom`, each (n,); 0 if the latter is 0."""
     return Statistic(_columns(top, bottom), _divide)
 
 
@@ -74,7 +74,7 @@ def exp_ratio(top: Any, bottom: Any) -> Statistic:
 
 
 def _columns(*columns: Any) -> np.ndarray:
-    """(n,) each → (n, k), with each column contiguous, so that its sum is as exact as `np.mean` makes it."""
+    """(n,) each → (n, k), with contiguous columns, so that sums are as exact as those of `np.mean`."""
     return np.stack([np.asarray(column, dtype=float) for column in columns]).T
 
 
@@ -88,15 +88,15 @@ def _divide(sums: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """How often each label is found, expected and both, in each row.
+    """Counts of true positives, predictions and gold labels, per row and label.
 
-    A row may have one label, a set of labels or spans, or many words with a label each.
+    A row may have one label, a set of labels or spans, or many words with one label each.
 
     Attributes:
         names: The C labels.
-        right: (n, C), how often a label is predicted where it belongs.
-        found: (n, C), how often it is predicted.
-        expected: (n, C), how often it belongs.
+        right: (n, C), number of right predictions of each label.
+        found: (n, C), number of predictions of each label.
+        expected: (n, C), number of gold labels.
     """
 
     names: list[str]
@@ -106,7 +106,7 @@ class LabelCounts:
 
     @classmethod
     def of_items(cls, predicted: Sequence[Sequence[str | None]], gold: Sequence[Sequence[str]]) -> "LabelCounts":
-        """Count rows of items that each have one label; a prediction of None is no label."""
+        """Count rows of items with one label each; a prediction of None is not counted."""
         names = dict.fromkeys(label for labels in gold for label in labels)
         names |= dict.fromkeys(label for labels in predicted for label in labels if label is not None)
         ids: dict[str | None, int] = {name: place for place, name in enumerate(names)} | {None: -1}
@@ -143,12 +143,14 @@ class LabelCounts:
             for side in ("right", "found", "expected")
         )
         (occur,) = np.nonzero(found.sum(0) + expected.sum(0))
+        if len(occur) == len(parts[0].names):
+            return cls(parts[0].names, right, found, expected)
         names = [parts[0].names[place] for place in occur]
         return cls(names, right[:, occur], found[:, occur], expected[:, occur])
 
     @classmethod
     def of_sets(cls, predicted: Iterable[set[Any]], gold: Iterable[set[Any]]) -> "LabelCounts":
-        """Count sets of tuples, the first of each its label and the rest where it is (a span's first and last word)."""
+        """Count sets of tuples: a label and, for spans, their position (first and last word)."""
         sides = list(zip(predicted, gold, strict=True))
         names = sorted({item[0] for pair in sides for items in pair for item in items})
         ids = {name: place for place, name in enumerate(names)}
@@ -166,7 +168,7 @@ class LabelCounts:
         )
 
     def by_label(self) -> dict[str, dict[str, float]]:
-        """Label, by name → its F1, precision, recall (0 where one is not defined) and support."""
+        """Label → its F1, precision, recall (0 if not defined) and support, sorted by label."""
         right, found, expected = (table.sum(0) for table in (self.right, self.found, self.expected))
         return {
             name: {
@@ -200,7 +202,7 @@ def recall(counts: LabelCounts) -> Statistic:
 
 
 def macro_f1(counts: LabelCounts) -> Statistic:
-    """Mean F1 over the labels that occur, on either side; 0 where none does."""
+    """Mean F1 over the labels that occur in gold labels or predictions; 0 if there are none."""
 
     def value(sums: np.ndarray) -> np.ndarray:
         right, either = np.split(sums, 2, axis=-1)
@@ -211,7 +213,7 @@ def macro_f1(counts: LabelCounts) -> Statistic:
 
 
 def matthews(counts: LabelCounts) -> Statistic:
-    """Matthews' coefficient of rows with one label each; 0 where it is not defined."""
+    """Matthews' coefficient of rows with one label each; 0 if it is not defined."""
     right = scipy.sparse.csr_array(counts.right.sum(1)[:, None])
 
     def value(sums: np.ndarray) -> np.ndarray:
@@ -225,7 +227,7 @@ def matthews(counts: LabelCounts) -> Statistic:
 
 
 def confusion(predicted: Sequence[str], gold: Sequence[str]) -> dict[str, Any]:
-    """How often each label (`labels`, by name) was predicted as each: `matrix`, rows gold, columns predicted."""
+    """Confusion matrix: sorted `labels`, and `matrix` with gold labels as rows and predictions as columns."""
     labels = sorted({*predicted, *gold})
     ids = {label: place for place, label in enumerate(labels)}
     cells = [ids[label] * len(labels) + ids[guess] for guess, label in zip(predicted, gold, strict=True)]
@@ -237,14 +239,14 @@ def confusion(predicted: Sequence[str], gold: Sequence[str]) -> dict[str, Any]:
 
 
 def pearson(first: Any, second: Any) -> Statistic:
-    """Pearson's correlation of (n,) and (n,) from their moments; 0 where a side is constant."""
-    # Around the median no outlier, drawn or not, leaves sums of squares that cancel out.
+    """Pearson's correlation of (n,) and (n,) from their moments; 0 if a side is constant."""
+    # Centred at the median, so that outliers do not cause cancellation in the sums of squares.
     x, y = (np.asarray(side, dtype=float) - np.median(side) for side in (first, second))
 
     def value(sums: np.ndarray) -> np.ndarray:
         n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
         spread_x, spread_y = n * xx - x**2, n * yy - y**2
-        constant = (spread_x <= 1e-12 * n * xx) | (spread_y <= 1e-12 * n * yy)  # but for what rounding leaves
+        constant = (spread_x <= 1e-12 * n * xx) | (spread_y <= 1e-12 * n * yy)  # up to rounding
         scale = np.sqrt(np.where(constant, 1, spread_x * spread_y))
         return np.clip(np.where(constant, 0, n * xy - x * y) / scale, -1, 1)
 
@@ -253,11 +255,11 @@ def pearson(first: Any, second: Any) -> Statistic:
 
 @dataclass(frozen=True)
 class Spearman:
-    """Spearman's correlation, ties at their mean rank; 0 where a side is constant.
+    """Spearman's correlation with mean ranks for ties; 0 if a side is constant.
 
     Attributes:
-        first: (n,), the place of each row's value among the distinct ones of its side.
-        second: The same of the other side.
+        first: (n,), index of each row's value among the sorted distinct values of this side.
+        second: The same for the other side.
     """
 
     first: np.ndarray
@@ -265,7 +267,7 @@ class Spearman:
 
     @property
     def num_rows(self) -> int:
-        """How many rows there are, n."""
+        """Number of rows, n."""
         return len(self.first)
 
     def number(self) -> float:
@@ -273,25 +275,25 @@ class Spearman:
         return self._correlate(np.ones(len(self.first)))
 
     def resampled(self, counts: np.ndarray) -> np.ndarray:
-        """The correlation of resamples: how often each draws each row, (R, n) floats → (R,)."""
-        return np.array([self._correlate(times) for times in counts])  # one at a time stays in the processor's cache
+        """The correlation of resamples: number of draws of each row, (R, n) floats → (R,)."""
+        return np.array([self._correlate(times) for times in counts])  # one at a time fits the processor's cache
 
     def _correlate(self, times: np.ndarray) -> float:
-        """The correlation of rows that count so many times each; all sums are whole numbers, hence exact."""
+        """The correlation of rows drawn `times` times; all sums are whole numbers, and so exact."""
         (x, xx), (y, yy) = (_ranks(side, times) for side in (self.first, self.second))
         scale = np.sqrt(xx * yy)
         return float((times * x) @ y / scale) if scale else 0.0
 
 
 def spearman(first: Any, second: Any) -> Metric:
-    """Spearman's correlation of (n,) and (n,); not a number where one of these is none."""
+    """Spearman's correlation of (n,) and (n,); NaN if a value is NaN."""
     if np.isnan([first, second]).any():
         return mean(np.full(len(first), np.nan))
     return Spearman(*(np.unique(np.asarray(side, dtype=float), return_inverse=True)[1] for side in (first, second)))
 
 
 def _ranks(places: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, float]:
-    """Twice the mean rank of each row, less its mean; and the sum of the squares of that over all drawn rows."""
+    """Twice the centred mean rank of each row, and the sum of squares of it over all drawn rows."""
     ties = np.bincount(places, weights=times)
     ranks = 2 * np.cumsum(ties) - ties - ties.sum()
     return ranks[places], float(ties @ ranks**2)
@@ -301,13 +303,13 @@ def _ranks(places: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def interval(metrics: Sequence[Metric], against: Sequence[Metric] = (), confidence: float = 0.95) -> list[float]:
-    """Bootstrap interval (percentile, rows resampled) of the mean of some metrics over the same rows.
+    """Bootstrap interval (percentile, rows resampled) of the mean of metrics over the same rows.
 
     Args:
-        metrics: One, or that of several models.
-        against: The same of other models: the interval is then that of the difference of the two means, with the same
+        metrics: The metric of one model, or of several.
+        against: The metric of other models: the interval is then that of the difference of the two means, with the same
             rows drawn for all.
-        confidence: Share of the resamples inside.
+        confidence: Confidence level.
     """
     weights = [(metric, 1 / len(metrics)) for metric in metrics] + [(metric, -1 / len(against)) for metric in against]
     num_rows = metrics[0].num_rows
@@ -316,11 +318,11 @@ def interval(metrics: Sequence[Metric], against: Sequence[Metric] = (), confiden
         counts = np.array([np.bincount(rows, minlength=num_rows) for rows in drawn], dtype=float)
         return sum((weight * metric.resampled(counts) for metric, weight in weights), start=np.zeros(len(drawn)))
 
-    from scipy.stats import bootstrap  # not above: it takes half a second
+    from scipy.stats import bootstrap  # imported here, because it takes half a second
 
     found = bootstrap(
         (np.arange(num_rows),), resampled, n_resamples=NUM_RESAMPLES, vectorized=True,
-        batch=max(1, min(100, 2_000_000 // num_rows)),  # at most 16 MB of counts; draws do not depend on it
+        batch=max(1, min(100, 2_000_000 // num_rows)),  # at most 16 MB of counts; does not affect the draws
         confidence_level=confidence, method="percentile", rng=np.random.default_rng(13),
     ).confidence_interval  # fmt: skip
     return [float(found.low), float(found.high)]

@@ -119,18 +119,19 @@ def test_train_goes_on_with_resume(config, tmp_path, caplog, out):
     caplog.set_level(logging.INFO, "mtl_hf")
     own = f"training.output_dir={tmp_path / 'own'}"
     out("train", config, own, "--resume")
-    assert f"There is no whole checkpoint in {tmp_path / 'own'} yet: training starts from the beginning." in caplog.text
+    text = f"There is no complete checkpoint in {tmp_path / 'own'} yet: training starts from the beginning."
+    assert text in caplog.text
     written = (tmp_path / "own" / "model.safetensors").read_bytes()
     out("train", config, own, "--resume")
-    assert f"Going on from {tmp_path / 'own' / 'checkpoint-4'}." in caplog.text
+    assert f"Resuming from {tmp_path / 'own' / 'checkpoint-4'}." in caplog.text
     assert (tmp_path / "own" / "model.safetensors").read_bytes() == written
     over = "at step 4: no step is left. To train its model for longer, start a new run with `model: {from: "
     assert f"{over}{tmp_path / 'own'}}}`" in caplog.text
     log = (tmp_path / "own" / "train.log").read_text(encoding="utf-8")
     assert [log.count(text) for text in ("World size 1", "starts from the beginning", "no step is left")] == [2, 1, 1]
-    with pytest.raises(SystemExit, match=r"trains differently(.|\n)*training\.seed: 42 in the checkpoint, 7 now"):
+    with pytest.raises(SystemExit, match=r"other settings(.|\n)*training\.seed: 42 in the checkpoint, 7 now"):
         out("train", config, own, "--resume", "training.seed=7")
-    assert "exclude each other" in refusal("train", config, own, "--resume", "--overwrite")
+    assert "cannot be combined" in refusal("train", config, own, "--resume", "--overwrite")
     assert "`--resume`" in refusal("train", config, own, "--overwrite", "training.resume_from_checkpoint=x")
 
 
@@ -241,7 +242,7 @@ def test_predict_reads_rows_and_keeps_their_order_and_ids(folder, tmp_path, out,
         assert [answer["text"] for answer in answers] == [row[column] for row in rows]
         assert [answer["intent"]["label"] for answer in answers] == [one["intent"]["label"] for one in expected] * 40
         assert "80 texts in " in caplog.text
-        assert f"a second. Written to {to}." in caplog.text
+        assert f"texts/s. Written to {to}." in caplog.text
 
 
 def test_predict_reads_texts_of_digits_and_ids_as_they_are_written(folder, tmp_path, out):
@@ -254,7 +255,7 @@ def test_predict_answers_rows_without_a_text_as_empty_ones_and_says_so(folder, t
     (tmp_path / "rows.csv").write_text("id,sentence\na,play jazz\nb,\n", encoding="utf-8")
     answers = read_answers(out("predict", folder, "--file", tmp_path / "rows.csv"))
     assert [(answer["id"], answer["text"], answer["slots"]) for answer in answers][1] == ("b", "", [])
-    assert "rows.csv: 1 texts in sentence are missing; they are answered as empty ones." in caplog.text
+    assert "rows.csv: 1 texts in sentence are missing; they are treated as empty texts." in caplog.text
 
 
 def test_predict_reads_json_lines_from_standard_input_if_told_the_column(folder, out, monkeypatch):
@@ -290,7 +291,7 @@ def test_a_tab_makes_a_pair_only_for_heads_that_read_pairs(folder, tmp_path, out
     # a head that answers no text does not ask for a column
     (tmp_path / "rows.csv").write_text("utterance\nplay jazz\n", encoding="utf-8")
     argv = ("--file", tmp_path / "rows.csv", "--text", "utterance", "--heads", "intent", "mlm")
-    assert "fills in masked tokens" in refusal("predict", tmp_path / "pairs", *argv)
+    assert "predicts masked tokens" in refusal("predict", tmp_path / "pairs", *argv)
 
 
 def test_a_mark_of_byte_order_is_no_part_of_the_first_text(folder, tmp_path, out):
@@ -340,11 +341,11 @@ def test_inspect_takes_a_run_a_checkpoint_of_it_and_a_config(config, folder, tmp
     for place in (folder, checkpoint, folder / "run.yaml"):
         assert out("inspect", place, "--rows", 2) == shown
     assert out("inspect", folder, "--rows", 1, "--split", "test").count("  row ") == 1
-    assert "names data outside of its folder, which are read" in caplog.text
+    assert "names data outside its folder, which will be read" in caplog.text
     copy = tmp_path / "model"
     shutil.copytree(folder, copy)
     (copy / "run.yaml").unlink()
-    assert "has no run.yaml, which would name its data: give a config" in refusal("inspect", copy)
+    assert "has no run.yaml that names its data: give a config" in refusal("inspect", copy)
     assert "there is no such folder" in refusal("inspect", folder.parent / f"{folder.name}x")
     assert "there is no config file" in refusal("inspect", "nowhere.yaml")
 
@@ -459,7 +460,7 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["train", "{config}", "just-text"], "'just-text' is not an override"),
         (["train", "{config}", "training.output_dir=x", "model.encoder=/nowhere/at/all"], "`model.encoder`"),
         (["evaluate", "/nowhere"], "/nowhere is not a saved model: there is no such folder."),
-        (["evaluate", "a.b=c"], "there is no model to score among a.b=c"),
+        (["evaluate", "a.b=c"], "a.b=c: these are changes, and there is no model to score"),
         (["evaluate", "{folder}", "{folder}"], "twice"),
         (
             ["evaluate", "{folder}", "--data", "rows.csv", "--label", "intent"],
@@ -470,22 +471,22 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["export-head", "{folder}", "intent", "--to", "x"], "has bert.pooler.dense before its last layer"),
         (["evaluate", "{folder}", "--config", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["predict", "/nowhere/at/all", "text"], "/nowhere/at/all is not a saved model: there is no such folder."),
-        (["predict", "{folder}", "text", "--heads", "intnt"], "`heads` asks for"),
+        (["predict", "{folder}", "text", "--heads", "intnt"], "`heads` has"),
         (["predict", "{folder}", "text", "--file", "texts.txt"], "not both"),
         (["predict", "{folder}", "--file", "/nowhere.txt"], "/nowhere.txt"),
         (["predict", "{folder}", "text", "--text", "q"], "`--text q`: the command line has lines of text"),
-        (["predict", "{folder}", "--file", "{config}", "--to", "{config}"], "the file with the texts"),
+        (["predict", "{folder}", "--file", "{config}", "--to", "{config}"], "which is also the input file"),
         (["predict", "{folder}", "--file", "{rows}", "--text", "toks"], "Did you mean `tokens`?"),
         (["predict", "{folder}", "--file", "{rows}", "--text", "stars"], "the column 'stars' holds"),
-        (["predict", "{folder}", "text", "--top-k", "0"], "`top_k` is 0; it is at least 1"),
+        (["predict", "{folder}", "text", "--top-k", "0"], "`top_k` is 0; it should be at least 1"),
         (["inspect", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["embed", "{folder}", "text", "--to", "embeddings.csv"], "its ending should be .parquet or .npy"),
         (["embed", "{folder}", "text", "--plot", "embeddings"], "its ending should be .png or .svg"),
-        (["embed", "{folder}", *"abcd", "--color", "kind"], "`--color` is for a picture: say where with `--plot`"),
+        (["embed", "{folder}", *"abcd", "--color", "kind"], "`--color` only applies to a plot: add `--plot FILE`"),
         (["embed", "{folder}", *"abcd", "--plot", "x.png", "--color", "kind"], "`--color kind`: there is no such"),
-        (["embed", "{folder}", *"ab", "--plot", "x.png"], "there are 2 texts to embed, and a picture takes 3"),
-        (["embed", "{folder}", "text", "--samples"], "give texts, `--file` or `--samples`"),
-        (["embed", "{folder}", *("text" for _ in range(31))], "there are 31 texts, too many for a table"),
+        (["embed", "{folder}", *"ab", "--plot", "x.png"], "there are 2 texts to embed, and a plot needs at least 3"),
+        (["embed", "{folder}", "text", "--samples"], "give only one of: texts, `--file`, `--samples`"),
+        (["embed", "{folder}", *("text" for _ in range(31))], "31 texts are too many for a table"),
         (["embed", "{folder}", "text", "--pooling", "middle"], "`pooling` is 'middle'"),
         (["embed", "{folder}", "--file", "/nowhere/rows.csv"], "there is no file /nowhere/rows.csv."),
         (["embed", "{folder}", "--file", "{conll}"], "rows.conll ends in '.conll'; files of rows end in .jsonl"),
@@ -522,7 +523,7 @@ def test_a_file_that_is_not_utf8_is_refused_with_its_line(folder, tmp_path):
         (b"good\nb\xe4d\n", [], "standard input, line 2: not UTF-8"),
         (b'{"q": "a"}\n{"q": \n', ["--text", "q"], "standard input, line 2: not JSON"),
         (b'{"q": "a"}\n{"p": "b"}\n', ["--text", "q"], "standard input, line 2: no object with q"),
-        (b'{"q": 3}\n', ["--text", "q"], "text 1 is 3: a text is a string"),
+        (b'{"q": 3}\n', ["--text", "q"], "text 1 is 3; it should be a string"),
     ],
 )
 def test_a_wrong_line_of_standard_input_is_named(lines, argv, expected, folder, monkeypatch):
@@ -651,7 +652,7 @@ def test_init_of_a_folder_with_a_separator_and_names_in_other_scripts(
     (tmp_path / "reseñas" / "train.csv").write_text("texto%Categoría\n" + "".join(lines), encoding="utf-8")
     (tmp_path / "reseñas" / "LEEME.md").write_text("-", encoding="utf-8")
     printed = out("init", "reseñas", "--sep", "%", "--encoder", encoder_folder, "--to", "c.yaml")
-    assert "# reseñas: taken are train.csv. Not taken: LEEME.md (ends in '.md')." in printed
+    assert "# reseñas: used are train.csv. Not used: LEEME.md (ends in '.md')." in printed
     assert "sep: '%'" in printed
     assert "  Categoría: {type: sequence_classification, source: reseñas, label: Categoría}\n" in printed
     cli.main(["train", "c.yaml", "--dry-run", "tasks.Categoría.loss_weight=2"])

@@ -32,9 +32,9 @@ def test_bars_of_datasets_are_hidden_in_a_file_unless_asked_for_though_it_was_im
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"])
 def test_a_signal_ends_a_command_in_order_with_its_code(number, code, tmp_path):
     command = (
-        "import time; from mtl_hf.command import run_command; from mtl_hf.training.locks import hold_folder\n"
+        "import time; from mtl_hf.command import run_command; from mtl_hf.training.locks import lock_folder\n"
         "def run():\n"
-        f"    with hold_folder(__import__('pathlib').Path({str(tmp_path / 'run')!r}), 'to'):\n"
+        f"    with lock_folder(__import__('pathlib').Path({str(tmp_path / 'run')!r}), 'to'):\n"
         "        print('on', flush=True); time.sleep(60)\n"
         "run_command(run)"
     )
@@ -46,7 +46,7 @@ def test_a_signal_ends_a_command_in_order_with_its_code(number, code, tmp_path):
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == code
-    assert re.fullmatch(r"mtl-hf: stopped\. \(`train` goes on from .*\)\n", told)
+    assert re.fullmatch(r"mtl-hf: stopped\. \(`train --resume` continues from .*\)\n", told)
     assert not (tmp_path / "run").exists()
 
 

@@ -153,7 +153,7 @@ def test_accelerate_launch_scores_each_row_once_on_two_processes_as_on_one(confi
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("task ") == 1, "only one process should talk"
     assert "World size 2, cpu" in done.stderr, done.stderr
-    assert all(done.stderr.count(said) == 1 for said in ("World size", "The data are those of", "Written to"))
+    assert all(done.stderr.count(said) == 1 for said in ("World size", "Using the data of", "Written to"))
     assert alone["models"][names[0]]["rows"] == {"assistant": 37, "reviews": 23}
     files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*") if path.is_file())
     assert len(files) == 6
@@ -176,7 +176,7 @@ def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
     done = start([*LAUNCH, "--cpu", "--num_processes", "2", "run_multitask.py", str(config)], tmp_path)
     assert done.returncode != 0
     assert (
-        "mtl-hf: the launcher was asked for several processes, but 1 came up: start with `accelerate launch"
+        "mtl-hf: the launcher should start several processes but started 1: use `accelerate launch"
         " --config_file configs/accelerate/cpu.yaml`"
     ) in done.stderr
     assert not (tmp_path / "out").exists()

@@ -385,10 +385,10 @@ def test_macro_f1_comes_first_for_numbers_as_tags(labels: list[str], first: str)
     ("labels", "metric", "expected"),
     [
         (["ADJ", "NOUN"], "f1",
-         r"`tasks\.task\.metrics`: 'f1' scores spans, and the tags of this task \(ADJ, NOUN\) are labels of words: its"
-         r" metrics are accuracy, macro_f1, cross_entropy. Tags as O, B-PER"),
+         r"`tasks\.task\.metrics`: 'f1' scores spans, but the tags of this task \(ADJ, NOUN\) are labels of words; "
+         r"valid are accuracy, macro_f1, cross_entropy. Tags of spans are written as O, B-PER"),
         (BIO, "macro_f1",
-         "'macro_f1' scores labels of words, and the tags of this task .* are spans: its metrics are f1"),
+         "'macro_f1' scores labels of words, but the tags of this task .* are spans; valid are f1"),
     ],
 )  # fmt: skip
 def test_metric_of_the_other_kind_of_tags_explains_itself(labels: list[str], metric: str, expected: str) -> None:
@@ -715,10 +715,10 @@ def test_our_own_metrics_need_no_loading() -> None:
 
 
 def test_metric_that_nobody_has_is_refused(script: Path) -> None:
-    expected = r"`tasks\.task\.metrics`: 'acuracy' is none of ours .*Did you mean `accuracy`"
+    expected = r"`tasks\.task\.metrics`: 'acuracy' is not built in .*Did you mean `accuracy`"
     with pytest.raises(ValueError, match=expected):
         load_metrics({"task": task(CLASSES, "ab", metrics=["acuracy"])})
-    with pytest.raises(ValueError, match=r"`tasks\.task\.metrics`: 'none' is none of ours"):
+    with pytest.raises(ValueError, match=r"`tasks\.task\.metrics`: 'none' is not built in"):
         load_metrics({"task": task(CLASSES, "ab", metrics=[str(script.parent / "none.py")])})
 
 
@@ -874,7 +874,7 @@ def test_the_interval_of_a_difference_draws_the_same_rows_for_both(
     differences = [slowly(draws.integers(60, size=60)) for _ in range(60)]
     means = [np.mean([gain, gain, 0]) - np.mean([0, gain]) for gain in differences]
     np.testing.assert_allclose(several, np.quantile(means, [0.025, 0.975]), atol=0.07)
-    with pytest.raises(ValueError, match="answers to other rows"):
+    with pytest.raises(ValueError, match="answers to the same rows"):
         interval(one, better, against=Answers(np.arange(1, 61), worse.predicted, gold))
 
 

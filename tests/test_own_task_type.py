@@ -86,7 +86,7 @@ def test_the_chapters_type_trains_resumes_scores_and_loads_without_the_packages(
     assert {line["tasks"]["stars"]["predicted"] for line in lines if line["tasks"]} <= set(range(1, 6))
     assert not lines[5]["tasks"]
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "Answers a text with a level from 1 to 5." in card
+    assert "Input: a text. Output: a level from 1 to 5." in card
     assert "a level a row: a whole number from 1" in card
 
     # Stopped half-way and resumed, it ends with the same weights.
@@ -119,7 +119,10 @@ def test_its_settings_and_labels_are_checked(ordinal: ModuleType, config: Path) 
     for override, expected in (
         ("tasks.stars.levels=many", r"`tasks\.stars\.levels` is many; it should be a whole number"),
         ("tasks.stars.level=5", r"unknown key `level` in `tasks\.stars`\. Did you mean `levels`"),
-        ("tasks.stars.labels=[a, b]", r"`tasks\.stars\.labels` is \['a', 'b'\], which an? ordinal_regression head"),
+        (
+            "tasks.stars.labels=[a, b]",
+            r"`tasks\.stars\.labels` is \['a', 'b'\], but ordinal_regression does not support it",
+        ),
         ("tasks.stars.levels=3", r"row \d+ of the split 'train' of source 'reviews' has the level [45], not 1 to 3"),
     ):
         with pytest.raises(ValueError, match=expected):
@@ -152,8 +155,11 @@ def test_a_model_with_a_type_that_nobody_registered_says_so(ordinal: ModuleType,
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"name": "other"}, "OrdinalHead is of the type 'ordinal_regression', and Changed of 'other'"),
-        ({"name": "regression", "kind": "regression"}, "cannot be called 'regression': mtl_hf has one of that name"),
+        ({"name": "other"}, "OrdinalHead has the kind 'ordinal_regression', but Changed has the name 'other'"),
+        (
+            {"name": "regression", "kind": "regression"},
+            "cannot be called 'regression': mtl_hf already has a type",
+        ),
         ({"name": "or dinal", "kind": "or dinal"}, "cannot be called 'or dinal': use letters, digits and `_`"),
     ],
 )

@@ -1,6 +1,6 @@
-"""`mtl-hf <verb>`: a file a verb, with its arguments and the one public function that it calls.
+"""`mtl-hf <verb>`: one file per verb, with its arguments and the one public function that it calls.
 
-Notable: nothing heavy is imported before a verb needs it, so `--help` is quick.
+Notable: heavy packages are imported by the verb that needs them, so `--help` is fast.
 """
 
 import argparse

@@ -1,36 +1,43 @@
-"""`mtl-hf embed`: sentences as vectors, in a table, a file or a picture."""
+"""`mtl-hf embed`: compute sentence embeddings and print, save or plot them."""
 
 import argparse
 import sys
 
-from ..command import say
+from ..command import print_masked
 
-HELP = "sentence embeddings: a cosine table, a file of them, a picture"
+HELP = "compute sentence embeddings: print cosines, write a file, draw a plot"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf embed`."""
     parser.description = (
-        "Turn sentences into vectors: shown as a table of cosines, written with --to, drawn with --plot."
+        "Compute sentence embeddings. Prints a table of cosine similarities, writes a file with --to, draws a plot"
+        " with --plot."
     )
-    parser.add_argument("model", help="a run's folder, a Hub id, or package:<python package>/<folder>")
-    parser.add_argument("texts", nargs="*", default=[], help="sentences (default: --file, or lines of stdin)")
-    parser.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet), or a text file, one text a line")
-    parser.add_argument("--samples", action="store_true", help="twelve sentences of four themes that come with us")
-    parser.add_argument("--text", metavar="COLUMN", help="the texts of --file, if not called as usual")
-    parser.add_argument("--to", metavar="FILE", help=".parquet (columns of --file and `embedding`) or .npy")
+    parser.add_argument("model", help="a run folder, a Hub id, or package:<python package>/<folder>")
+    parser.add_argument(
+        "texts", nargs="*", default=[], help="sentences (default: --file, else lines of standard input)"
+    )
+    parser.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet), or one text per line")
+    parser.add_argument("--samples", action="store_true", help="use the 12 sample sentences of the package")
+    parser.add_argument("--text", metavar="COLUMN", help="text column of --file (default: found by its name)")
+    parser.add_argument("--to", metavar="FILE", help="write .parquet (all columns and `embedding`) or .npy")
     parser.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
-    parser.add_argument("--pooling", help="mean, cls, max, ... (default: the model's)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--plot", action="append", default=[], metavar="FILE", help="a picture: .png or .svg, or twice")
-    parser.add_argument("--projection", choices=["pca", "tsne"], help="how vectors become points (default: pca)")
-    parser.add_argument("--color", metavar="COLUMN", help="a label of each text, to colour points by")
-    parser.add_argument("--sample", type=int, metavar="N", help="draw at most N texts (default: 5000)")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there")
+    parser.add_argument("--pooling", help="mean, cls, max, ... (default: as the model was trained)")
+    parser.add_argument("--batch-size", type=int, default=32, help="texts per batch (default: 32)")
+    parser.add_argument(
+        "--plot", action="append", default=[], metavar="FILE", help="draw a scatter plot: .png or .svg; may be repeated"
+    )
+    parser.add_argument("--projection", choices=["pca", "tsne"], help="how to project to 2D (default: pca)")
+    parser.add_argument("--color", metavar="COLUMN", help="column with labels to colour the points by")
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="plot at most N texts, sampled at random (default: 5000)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Embed the texts; print cosines where nothing is written."""
+    """Embed the texts; print a table of cosines if no file is written."""
     import torch
     from datasets import Dataset
 
@@ -42,10 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
     drawing = {name: getattr(arguments, name) for name in ("projection", "color", "sample")}
     drawing = {name: value for name, value in drawing.items() if value is not None}
     if drawing and not arguments.plot:
-        raise ValueError(f"`--{next(iter(drawing))}` is for a picture: say where with `--plot`.")
+        raise ValueError(f"`--{next(iter(drawing))}` only applies to a plot: add `--plot FILE`.")
     if arguments.samples:
         if arguments.texts or arguments.file:
-            raise ValueError("give texts, `--file` or `--samples`, not several.")
+            raise ValueError("give only one of: texts, `--file`, `--samples`.")
         rows = sample_sentences()
         drawing = {"color": "theme"} | drawing
     elif arguments.file and not arguments.texts and (has_rows(arguments.file) or is_conll(arguments.file)):
@@ -55,7 +62,7 @@ def run(arguments: argparse.Namespace) -> None:
     written = arguments.to or arguments.plot
     if not written and len(rows) > 30:
         raise ValueError(
-            f"there are {len(rows)} texts, too many for a table: say what to write with `--to` or `--plot`."
+            f"{len(rows)} texts are too many for a table: write a file with `--to` or a plot with `--plot`."
         )
     embeddings = embed(
         arguments.model,
@@ -71,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         **drawing,
     )
     if not written:
-        say(cosine_table(rows[text_column(rows, arguments.text)], torch.from_numpy(embeddings)))
+        print_masked(cosine_table(rows[text_column(rows, arguments.text)], torch.from_numpy(embeddings)))
 
 
 def _texts(arguments: argparse.Namespace) -> list[str]:
@@ -80,7 +87,7 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
     if arguments.texts:
         return list(arguments.texts)
     if not arguments.file and sys.stdin.isatty():
-        raise ValueError("there is no text: give some, or `--file`, or pipe lines in.")
+        raise ValueError("there is no text: give texts or `--file`, or pipe lines to standard input.")
     from ..data.files import read_lines
 
     return list(read_lines(arguments.file))

@@ -3,7 +3,7 @@
 import argparse
 import re
 
-from ..command import say
+from ..command import print_masked
 
 HELP = "score one saved model, or several side by side"
 
@@ -11,38 +11,38 @@ HELP = "score one saved model, or several side by side"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf evaluate`."""
     parser.description = (
-        "Score saved models: a table, metrics.json and predictions.jsonl; of several models one table with"
-        " differences to the first, comparison.json and comparison.csv."
+        "Score saved models. Prints a table and writes metrics.json and predictions.jsonl. For several models, the"
+        " table shows differences to the first model, and comparison.json and comparison.csv are written, too."
     )
     parser.add_argument(
         "models",
         nargs="+",
         metavar="MODEL | a.b=c",
-        help="runs' folders, checkpoint-N in them or Hub ids (me/model, me/model@revision); changes to the config, as"
-        " data=FOLDER (a folder with such a name: ./a=b)",
+        help="models: run folders, checkpoint-N folders in them, or Hub ids (me/model, me/model@revision); changes to"
+        " the config, such as data=FOLDER (write ./a=b for a folder with such a name)",
     )
     parser.add_argument(
         "--split",
         choices=["train", "validation", "test"],
-        help="default: test, or validation where no source has a test split",
+        help="split to score (default: test, or validation if no source has a test split)",
     )
-    parser.add_argument("--config", help="what to score on (default: the config of the first model's run)")
-    parser.add_argument("--data", metavar="FILE", help="rows to score on: .jsonl, .json, .csv, .tsv or .parquet")
-    parser.add_argument("--text", metavar="COLUMN", help="its text (FIRST,SECOND for pairs), if not called as usual")
+    parser.add_argument("--config", help="config that names the data (default: run.yaml of the first model)")
+    parser.add_argument("--data", metavar="FILE", help="file of rows to score: .jsonl, .json, .csv, .tsv or .parquet")
+    parser.add_argument("--text", metavar="COLUMN", help="text column of --data (FIRST,SECOND for pairs)")
     parser.add_argument(
-        "--label", action="append", default=[], metavar="HEAD=COLUMN", help="a head's labels in it, if not called so"
+        "--label", action="append", default=[], metavar="HEAD=COLUMN", help="label column of a head in --data"
     )
     parser.add_argument(
-        "--to", metavar="FOLDER", help="for the results (default: evaluation/SPLIT, of one model in its folder)"
+        "--to", metavar="FOLDER", help="results folder (default: evaluation/SPLIT, for one model inside its folder)"
     )
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are in --to")
+    parser.add_argument("--batch-size", type=int, default=64, help="rows per batch and process (default: 64)")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing results in --to")
     parser.add_argument(
         "--trust-remote-code",
         action="store_true",
-        help="also load metrics that are Python files or repositories and that only the model's own config names",
+        help="also load metrics and data loaders that run code and are named only by the model's own run.yaml",
     )
-    parser.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="default: as trained")
+    parser.add_argument("--precision", choices=["bf16", "fp16", "fp32"], help="precision (default: as in training)")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> None:
     overrides = [text for text in arguments.models if re.match(r"[A-Za-z_][\w-]*(\.[\w-]+)*=", text)]
     models = [text for text in arguments.models if text not in overrides]
     if not models:
-        raise ValueError(f"there is no model to score among {', '.join(overrides)}: name a run's folder first.")
+        raise ValueError(
+            f"{', '.join(overrides)}: these are changes, and there is no model to score. Give a run folder first."
+        )
     for text in arguments.label:
         if not all(text.partition("=")):
             raise ValueError(f"`--label` is {text!r}; it is HEAD=COLUMN, as in sentiment=stars.")
@@ -74,4 +76,4 @@ def run(arguments: argparse.Namespace) -> None:
         trust_remote_code=arguments.trust_remote_code,
     )
     if PartialState().is_main_process:
-        say(scores_table(results) if len(models) == 1 else comparison_table(results))
+        print_masked(scores_table(results) if len(models) == 1 else comparison_table(results))

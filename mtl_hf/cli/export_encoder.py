@@ -1,20 +1,22 @@
-"""`mtl-hf export-encoder`: the encoder alone, for AutoModel and sentence-transformers."""
+"""`mtl-hf export-encoder`: export the encoder for AutoModel and sentence-transformers."""
 
 import argparse
 
-HELP = "the encoder alone, for AutoModel and sentence-transformers"
+HELP = "export the encoder for AutoModel and sentence-transformers"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf export-encoder`."""
     parser.description = (
-        "Write the encoder with its tokenizer and pooling as a folder that AutoModel, SentenceTransformer"
-        " and `model.encoder` of a config load, with the embeddings of `mtl-hf embed`."
+        "Write the encoder, its tokenizer and its pooling to a folder that AutoModel, SentenceTransformer and"
+        " `model.encoder` of a config can load. The embeddings equal those of `mtl-hf embed`."
     )
-    parser.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
-    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
-    parser.add_argument("--pooling", choices=["mean", "cls", "max"], help="default: the model's")
-    parser.add_argument("--normalize", action="store_true", help="SentenceTransformer gives vectors of length 1")
+    parser.add_argument("model", help="a run folder, a checkpoint-N in it, or a Hub id")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new or empty folder")
+    parser.add_argument("--pooling", choices=["mean", "cls", "max"], help="default: as the model was trained")
+    parser.add_argument(
+        "--normalize", action="store_true", help="SentenceTransformer normalizes embeddings to length 1"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:

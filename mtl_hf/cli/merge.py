@@ -1,19 +1,19 @@
-"""`mtl-hf merge`: a plain model of one with adapters."""
+"""`mtl-hf merge`: merge adapters into the encoder's weights."""
 
 import argparse
 
-HELP = "a plain model of one with adapters"
+HELP = "merge adapters into the encoder's weights"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf merge`."""
     parser.description = (
-        "Write a model whose adapters are part of the encoder's weights: no peft needed, the same"
-        " answers to rounding (under bf16 a score may move by a row)."
+        "Merge a model's adapters into its encoder and write the result, which no longer needs peft. Predictions are"
+        " equal up to rounding (in bf16 the prediction of a row may change)."
     )
-    parser.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
-    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new folder, or an empty one")
-    parser.add_argument("--task", help="with an adapter a task: whose; only heads that read with it are kept")
+    parser.add_argument("model", help="a run folder, a checkpoint-N in it, or a Hub id")
+    parser.add_argument("--to", required=True, metavar="FOLDER", help="a new or empty folder")
+    parser.add_argument("--task", help="with one adapter per task: the task to merge; only its heads are kept")
 
 
 def run(arguments: argparse.Namespace) -> None:

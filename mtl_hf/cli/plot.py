@@ -1,18 +1,18 @@
-"""`mtl-hf plot`: draw a run's log over its steps."""
+"""`mtl-hf plot`: plot the training log of a run."""
 
 import argparse
 
-HELP = "draw a run's learning rates, losses and validation metrics over its steps"
+HELP = "plot a run's learning rates, losses and validation metrics by step"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf plot`."""
     parser.description = (
-        "Draw what a run has logged into plots/ in its folder, as PNG and SVG: the learning rate of each"
-        " part, each task's loss in training and on the validation split, its primary metric there, and loss weights"
-        " where they move. A run that is not finished is drawn up to its newest checkpoint."
+        "Plot the log of a run into plots/ in its folder, as PNG and SVG: the learning rate of each part, the"
+        " training and validation loss and the primary validation metric of each task, and loss weights that change"
+        " in training. An unfinished run is plotted up to its newest checkpoint."
     )
-    parser.add_argument("folder", help="a run's folder, or a checkpoint-N in it")
+    parser.add_argument("folder", help="a run folder, or a checkpoint-N in it")
 
 
 def run(arguments: argparse.Namespace) -> None:

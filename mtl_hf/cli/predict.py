@@ -1,43 +1,45 @@
-"""`mtl-hf predict`: answer raw text, as JSON lines."""
+"""`mtl-hf predict`: predict raw text with every head, as JSON lines."""
 
 import argparse
 
-HELP = "answer raw text from every head, as JSON lines"
+HELP = "predict raw text with every head, as JSON lines"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf predict`."""
-    parser.description = "Answer raw text from every head: a JSON line a text, in their order, written as they come."
-    parser.add_argument("model", help="a run's folder, a checkpoint-N in it, or a Hub id")
+    parser.description = (
+        "Predict raw text with every head. Writes one JSON line per text, in input order, as soon as it is ready."
+    )
+    parser.add_argument("model", help="a run folder, a checkpoint-N in it, or a Hub id")
     parser.add_argument(
         "texts",
         nargs="*",
         default=[],
-        help="texts, or pairs with a tab between them (default: --file, or lines of standard input)",
+        help="texts, or pairs separated by a tab (default: --file, else lines of standard input)",
     )
     parser.add_argument(
-        "--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet; .conll as in training), or else lines of text"
+        "--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet; .conll as in training) or lines of text"
     )
     parser.add_argument(
         "--text",
         metavar="COLUMN",
-        help="the text of rows (FIRST,SECOND for pairs), if not called as usual; without --file the lines of standard"
-        " input are then JSON objects",
+        help="text column of --file (FIRST,SECOND for pairs; default: found by its name); without --file, standard"
+        " input is read as JSON objects with this key",
     )
-    parser.add_argument("--to", metavar="FILE", help="default: standard output")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file in --to")
-    parser.add_argument("--heads", nargs="+", help="only these heads")
+    parser.add_argument("--to", metavar="FILE", help="output file (default: standard output)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file in --to")
+    parser.add_argument("--heads", nargs="+", help="heads to predict with (default: all)")
     parser.add_argument(
-        "--top-k", type=_top_k, default=1, metavar="K", help="labels a text: a number, or all (default: the best)"
+        "--top-k", type=_top_k, default=1, metavar="K", help="labels per text: a number, or all (default: 1)"
     )
-    parser.add_argument("--embeddings", action="store_true", help="the text's embedding, too")
+    parser.add_argument("--embeddings", action="store_true", help="add the embedding of each text")
     parser.add_argument(
-        "--batch-size", type=int, default=32, help="1 answers each line as it comes, without waiting for others"
+        "--batch-size", type=int, default=32, help="1 predicts each line as soon as it is read (default: 32)"
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write what the heads answer."""
+    """Write the predictions."""
     from ..inference.predict import predict
 
     names = ("texts", "file", "text", "to", "heads", "top_k", "embeddings", "batch_size", "overwrite")

@@ -1,17 +1,17 @@
-"""`mtl-hf push`: send a saved model to the Hub."""
+"""`mtl-hf push`: push a saved model to the Hub."""
 
 import argparse
 
-HELP = "send a saved model to the Hub, with its code, card and scores"
+HELP = "push a saved model to the Hub, with its code, model card and metrics"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf push`."""
-    parser.add_argument("model", help="a run's folder, or a checkpoint-N in it")
-    parser.add_argument("repo", help="owner/name, or a name of your own; made if there is none")
-    parser.add_argument("--private", action="store_true", default=None, help="make a new repository private")
-    parser.add_argument("--revision", help="branch, made if there is none (default: main)")
-    parser.add_argument("--dry-run", action="store_true", help="list what would be sent, then stop")
+    parser.add_argument("model", help="a run folder, or a checkpoint-N in it")
+    parser.add_argument("repo", help="owner/name, or a name in your own account; created if missing")
+    parser.add_argument("--private", action="store_true", default=None, help="create a new repository as private")
+    parser.add_argument("--revision", help="branch, created if missing (default: main)")
+    parser.add_argument("--dry-run", action="store_true", help="list the files that would be uploaded, then stop")
 
 
 def run(arguments: argparse.Namespace) -> None:

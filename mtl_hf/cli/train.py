@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train, score and save the model."""
-    # A mistake in the config is answered before the slow imports.
+    # Report a mistake in the config before the slow imports.
     arguments.config, arguments.overrides = RunConfig.load(arguments.config, arguments.overrides), []
     from ..tasks import check_settings
 

@@ -1,35 +1,37 @@
-"""`mtl-hf tune`: search for the settings with which a config scores best."""
+"""`mtl-hf tune`: hyperparameter search over the settings of a config."""
 
 import argparse
 import shlex
 
-from ..command import add_overrides, say
+from ..command import add_overrides, print_masked
 from ..config import describe_fields
 from ..experiments.space import Search
 
-HELP = "search for the settings with which a config scores best on its validation split"
+HELP = "search for the settings of a config with the best validation score"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `mtl-hf tune`."""
     parser.description = (
-        "Train a config with one set of settings after another, chosen by Optuna from a declared space, and"
-        " write the best as a config (best.yaml), every trial in a table (trials.csv), and a plot of which settings"
-        " mattered. Trials are scored on the validation split and keep no weights: train best.yaml to have a model and"
-        " its test scores. A search that was stopped goes on; started several times at once, the processes share it."
+        "Search a space of settings with Optuna. Each trial trains the config and is scored on the validation split.\n"
+        "Writes the best config (best.yaml), a table of all trials (trials.csv) and a plot of parameter importance.\n"
+        "Trials keep no weights: train best.yaml to get a model and its test scores. Run the same command again to\n"
+        "continue a search that was stopped; run it several times at once to share the search between processes."
     )
-    parser.epilog = "\n".join(["fields of the search's file", "---------------------------", *describe_fields(Search)])
+    parser.epilog = "\n".join(["fields of the search file", "-------------------------", *describe_fields(Search)])
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("config", help="a search's file")
-    add_overrides(parser, "changes for every trial, as data=FOLDER")
-    parser.add_argument("--trials", type=int, metavar="N", help="trials in all (default: the file's, or 20)")
-    parser.add_argument("--to", metavar="FOLDER", help="for trials and results (default: outputs/tune/NAME)")
-    parser.add_argument("--dry-run", action="store_true", help="check the file, the data and the config, then stop")
-    parser.add_argument("--no-plot", action="store_true", help="draw nothing, which needs matplotlib")
+    parser.add_argument("config", help="the YAML file of a search")
+    add_overrides(parser, "changes to the config of every trial, such as data=FOLDER")
+    parser.add_argument(
+        "--trials", type=int, metavar="N", help="total number of trials (default: from the file, else 20)"
+    )
+    parser.add_argument("--to", metavar="FOLDER", help="folder for trials and results (default: outputs/tune/NAME)")
+    parser.add_argument("--dry-run", action="store_true", help="check the search, the data and the config, then stop")
+    parser.add_argument("--no-plot", action="store_true", help="do not draw the plot (it needs matplotlib)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Search, and print the table of trials; with `--dry-run` what would be searched."""
+    """Search and print the table of trials; with `--dry-run`, print what would be searched."""
     from ..experiments.tune import tune
 
     result = tune(
@@ -41,13 +43,15 @@ def run(arguments: argparse.Namespace) -> None:
         plot=not arguments.no_plot,
     )
     if arguments.dry_run:
-        say(f"{result['trials']} trials, compared by {result['metric']} on the validation split")
-        say(f"sampler: {result['sampler']}; pruning: {'on' if result['prune'] else 'off'}; into {result['folder']}")
+        print_masked(f"{result['trials']} trials, compared by {result['metric']} on the validation split")
+        print_masked(
+            f"sampler: {result['sampler']}; pruning: {'on' if result['prune'] else 'off'}; into {result['folder']}"
+        )
         for name, value in result["space"].items():
-            say(f"  {name}: {value}")
+            print_masked(f"  {name}: {value}")
         return
     from ..experiments.search_report import search_table
 
-    say(search_table(result))
+    print_masked(search_table(result))
     if result["config"]:
-        say(f"\nmtl-hf train {shlex.quote(result['config'])}")
+        print_masked(f"\nmtl-hf train {shlex.quote(result['config'])}")

@@ -1,7 +1,7 @@
-"""Rows → one padded batch of tensors.
+"""Collate rows to one padded batch of tensors.
 
-Notable: rows stay in Arrow, memory-mapped; a batch is one `take` and a few array operations, with no Python loop over
-rows. A head without a labelled item in the batch gets no labels at all, so that it stays out of the graph.
+Notable: rows stay in memory-mapped Arrow files; a batch is one `take` and a few array operations, without a Python loop
+over rows. A head without a labelled item in the batch gets no labels, so that it is not part of the graph.
 """
 
 import hashlib
@@ -24,33 +24,33 @@ from ..tasks.masking import FIXED_DRAW, Masking
 from ..tasks.task_type import flat, task_type
 from .row_states import RowStates
 
-LABEL_PREFIX = "label:"  # of the encoded label column of a task
+LABEL_PREFIX = "label:"  # prefix of the encoded label column of a task
 
 
 @dataclass
 class SourceRows:
-    """Some encoded rows of one source, as `EncodedRows` hands them to `Collator`."""
+    """Encoded rows of one source, passed from `EncodedRows` to `Collator`."""
 
     source: str
     columns: pa.Table
     with_labels: bool = True
-    numbers: Sequence[int] = ()  # of the rows
+    numbers: Sequence[int] = ()  # row numbers
     draw: tuple[int, ...] | None = None  # `schedule.Batch.draw`
-    heads: tuple[str, ...] = ()  # those that are asked in prediction
-    states: torch.Tensor | None = None  # of their tokens, one row after the other, where they are known already
+    heads: tuple[str, ...] = ()  # heads that predict, in prediction
+    states: torch.Tensor | None = None  # cached encoder states of the rows' tokens, concatenated
 
 
 class EncodedRows(Dataset[SourceRows]):
-    """The encoded rows of several sources under one numbering, in the order of the mapping.
+    """The encoded rows of several sources, numbered consecutively in the order of the mapping.
 
     Args:
         sources: Source → its encoded rows (`data.rows.encode_rows`).
-        with_labels: Whether batches carry labels (training) or ask heads of the source (prediction).
-        numbers: By which number of each row what is random about it is drawn; by default its place.
-        heads: Those that are asked in prediction; by default those of all tasks that the collator knows of the source.
+        with_labels: Whether batches have labels (training) or not (prediction).
+        numbers: Number of each row for its random draws (default: its index).
+        heads: Heads that predict, in prediction (default: those of all tasks of the source).
 
     Attributes:
-        states: Source → what frozen layers say of its rows, where that is known.
+        states: Source → cached outputs of the frozen layers for its rows, if there are any.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class EncodedRows(Dataset[SourceRows]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> SourceRows:
-        """Rows of one source; torch's fetcher hands the result to `Collator` as it is."""
+        """Rows of one source; torch's fetcher passes the result to `Collator` unchanged."""
         position = int(np.searchsorted(self.ends, indices[0], side="right"))
         name = self.names[position]
         first = int(self.ends[position]) - len(self.sources[name])
@@ -92,20 +92,20 @@ class EncodedRows(Dataset[SourceRows]):
 
 
 class Collator:
-    """Make one padded batch of one source's rows.
+    """Collate rows of one source to one padded batch.
 
     Args:
         tasks: Source → task → task type, of the tasks that are trained on the source.
-        pad_token_id: What pads `input_ids`.
-        maskings: Source → what hides tokens of its rows, for tasks that learn from those (`maskings`).
+        pad_token_id: Padding of `input_ids`.
+        maskings: Source → masking of its tokens, for tasks that predict masked tokens (`maskings`).
 
     Returns (when called):
-        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right. Where rows have several
-        segments, each is a row of these, (N, T), and `num_segments`, (B,), is their number. In training also `labels`:
-        task → tensor in the form its head documents, only for tasks with a labelled item in these rows; `num_items`:
-        task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`:
-        those that are asked, and `rows`, (B,): the numbers of the rows; of masked rows also `labels`, without
-        which nothing could be predicted. Where they are known, `encoder_states`, (N, T, H), 0 at padding.
+        `input_ids`, `attention_mask` and, if the encoder uses them, `token_type_ids`, (B, T), padded on the right. If
+        rows have several segments, each segment is a row of these, (N, T), and `num_segments`, (B,), is their number.
+        In training also `labels`: task → tensor in the form its head documents, only for tasks with a labelled item in
+        these rows; `num_items`: task → number of labelled items; `num_labelled_rows`: number of (row, task) pairs with
+        a label. In prediction also `heads`: the heads that predict; `rows`, (B,): the row numbers; and for masked rows
+        `labels`, which their predictions need. With cached states also `encoder_states`, (N, T, H), 0 at padding.
     """
 
     def __init__(
@@ -119,8 +119,8 @@ class Collator:
         self.maskings = maskings or {}
 
     def __call__(self, rows: SourceRows | list[SourceRows]) -> dict[str, Any]:
-        """See the class."""
-        if isinstance(rows, list):  # a loader without __getitems__
+        """Collate rows; see the class."""
+        if isinstance(rows, list):  # from a loader without __getitems__
             states = [row.states for row in rows if row.states is not None]
             rows = replace(
                 rows[0],
@@ -133,7 +133,7 @@ class Collator:
         segments = flat(columns["segments"]) if "segments" in columns.column_names else None
         lengths = None if segments is None else segments[0]
         input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id, lengths)
-        masked: dict[str, np.ndarray] = {}  # task → the ids that are hidden
+        masked: dict[str, np.ndarray] = {}  # task → the original ids of masked tokens
         if rows.source in self.maskings:
             (task,) = names
             units, _ = _pad(columns[LABEL_PREFIX + task], IGNORE_INDEX)
@@ -171,8 +171,8 @@ class Collator:
             return FIXED_DRAW
         if rows.draw is None:
             raise ValueError(
-                f"source {rows.source!r} is masked, and its masks are drawn by epoch: a batch sampler of your own has"
-                " to yield `mtl_hf.data.schedule.Batch`, not a plain list."
+                f"the masks of source {rows.source!r} depend on the epoch: your batch sampler should yield"
+                " `mtl_hf.data.schedule.Batch` instead of a list."
             )
         return rows.draw
 
@@ -183,7 +183,7 @@ def row_lengths(rows: datasets.Dataset) -> np.ndarray:
 
 
 def fingerprint(rows: datasets.Dataset) -> str:
-    """A hash of encoded rows: of what they hold and in which order, not of where they came from."""
+    """A hash of the content and order of encoded rows, independent of their files."""
     digest = hashlib.sha256()
     table = rows.with_format("arrow")[:]
     for name in sorted(table.column_names):
@@ -196,15 +196,15 @@ def fingerprint(rows: datasets.Dataset) -> str:
 
 
 def _pad(column: pa.ChunkedArray, fill: int, lengths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A list column as (B, T) padded on the right, with the mask of what is real; (N, T) where it has N segments.
+    """Pad a list column on the right to (B, T), or (N, T) for N segments; also return the mask of real values.
 
     Args:
         column: The lists.
-        fill: What pads them.
-        lengths: Of the segments that they hold, row after row, (N,); None where each is one.
+        fill: Value of the padding.
+        lengths: Lengths of all segments in the order of the rows, (N,); None if each row has one segment.
     """
     values, of_rows = flat(column)
-    lengths = of_rows if lengths is None else lengths  # the values are in order already
+    lengths = of_rows if lengths is None else lengths  # values of a row's segments are already consecutive
     mask = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
     padded = np.full(mask.shape, fill, dtype=values.dtype)
     padded[mask] = values
@@ -212,6 +212,6 @@ def _pad(column: pa.ChunkedArray, fill: int, lengths: np.ndarray | None = None) 
 
 
 def maskings(tasks: Mapping[str, TaskData], tokenizer: PreTrainedTokenizerBase) -> dict[str, Masking]:
-    """Source → what hides tokens of its rows, for the sources of tasks that learn from those."""
+    """Source → masking of its tokens, for the sources of tasks that predict masked tokens."""
     found = {task.name: task.kind.hiding(task, tokenizer) for task in tasks.values()}
     return {source: found[task.name] for task in tasks.values() if found[task.name] for source in task.config.sources}

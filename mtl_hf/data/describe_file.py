@@ -1,6 +1,6 @@
-"""What a file of rows holds: of every column its kind, lengths, values, range and what is missing.
+"""Describe a file of rows: kind, lengths, values, range and missing values of each column.
 
-Notable: it only looks. What a column is good for is decided in `draft.py`.
+Notable: this file only collects statistics; `draft.py` detects tasks from them.
 """
 
 import collections
@@ -17,7 +17,7 @@ from .files import loader_of
 from .sources import has_text, load_file
 
 Loader = tuple[str, dict[str, Any]]  # a loader of `datasets`, as `csv`, and its arguments
-# Columns called like this hold text, or pairs of texts.
+# Usual names of columns with text, or with pairs of texts.
 TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
@@ -27,13 +27,13 @@ PAIR_COLUMNS = (
 
 @dataclass
 class FileDescription:
-    """What a file holds.
+    """Description of a file.
 
     Attributes:
-        path: Its path.
-        loader: The loader of `datasets` that reads it, and the arguments of that.
-        rows: Its rows.
-        columns: Name → what that column holds.
+        path: Path of the file.
+        loader: Loader of `datasets`, and its arguments.
+        rows: The rows.
+        columns: Name → statistics of the column.
     """
 
     path: str
@@ -43,25 +43,25 @@ class FileDescription:
 
     @property
     def is_csv(self) -> bool:
-        """Whether it is a CSV file, in which numbers are text too."""
+        """Whether it is a CSV file, in which numbers are text."""
         return self.loader[0] == "csv"
 
     @property
     def num_rows(self) -> int:
-        """Its number of rows."""
+        """Number of rows."""
         return len(self.rows)
 
 
 def describe_file(path: str | Path, loader: Loader | None = None, as_text: Collection[str] = ()) -> FileDescription:
-    """Look at every column of a file.
+    """Describe every column of a file.
 
     Args:
         path: The file.
-        loader: The loader of `datasets` and its arguments; None for those of its ending.
-        as_text: Columns of CSV that stay text, as labels do in runs.
+        loader: Loader of `datasets` and its arguments; None for those of its ending.
+        as_text: CSV columns to read as text without conversion, like labels in a run.
 
     Raises:
-        ValueError: It cannot be read, with the line; or it has no rows.
+        ValueError: The file cannot be read, or has no rows.
     """
     rows = load_file(path, as_text, loader)
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
@@ -71,7 +71,7 @@ def describe_file(path: str | Path, loader: Loader | None = None, as_text: Colle
 def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
     inner = getattr(feature, "feature", None)
     labels = next((item for item in (feature, inner) if isinstance(item, datasets.ClassLabel)), None)
-    if labels is not None:  # -1 is no label
+    if labels is not None:  # -1 is a missing label
         values = [_names(value, labels) for value in values]
         kind = "string" if inner is None else "words"
     elif inner is None:
@@ -121,7 +121,7 @@ def _names(value: Any, labels: datasets.ClassLabel) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: nothing, blanks, or not a number."""
+    """Whether a cell is missing: None, only spaces, or NaN."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and bool(np.isnan(value)))

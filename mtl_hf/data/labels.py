@@ -1,7 +1,7 @@
-"""The tasks of a run, with the labels of their sources.
+"""Build the tasks of a run from the labels of their sources.
 
-Notable: what is particular to a task type is its own (`tasks/`); here is what all of them have in common: which texts
-a task can read, and whether there is anything to train on and to score.
+Notable: code for a single task type is in `tasks/`. This file has the checks that all types share: whether a task can
+read the texts of its sources, and whether there are labels to train and to score with.
 """
 
 import itertools
@@ -27,10 +27,10 @@ _NEEDED = {
 
 
 def check_tasks(config: RunConfig) -> None:
-    """Check what can be said of tasks before any data are loaded.
+    """Check the names and settings of tasks, before data are loaded.
 
     Raises:
-        ValueError: A name that a head cannot have, or as of `tasks.check_settings`.
+        ValueError: The name of a task is invalid for a head, or as in `tasks.check_settings`.
     """
     checks = (lambda: for_each(config.tasks, check_head_name), lambda: check_settings(config))
     for_each(checks, lambda check: check())
@@ -39,15 +39,15 @@ def check_tasks(config: RunConfig) -> None:
 def build_tasks(
     config: RunConfig, sources: Mapping[str, SourceData], vocabularies: Mapping[str, list[str]] | None = None
 ) -> dict[str, TaskData]:
-    """Read and check the labels of every task, fill in `SourceData.gold`, and find each task's vocabulary.
+    """Read and check the labels of every task, fill in `SourceData.gold`, and build the vocabularies.
 
     Args:
-        config: The run.
-        sources: As `load_sources` returns them.
-        vocabularies: Task → its labels, where a trained model has them already.
+        config: Config of the run.
+        sources: Result of `load_sources`.
+        vocabularies: Task → its labels in a trained model.
 
     Raises:
-        ValueError: Labels that do not suit the task's type, with the row.
+        ValueError: A label is invalid for the task's type. The message names its row.
     """
     check_tasks(config)
 
@@ -65,9 +65,9 @@ def build_tasks(
 
 
 def _form(name: str, spec: Task, kind: TaskType, sources: Sequence[SourceData]) -> str:
-    """How the head of a task reads its texts, which all sources of it have to allow."""
+    """The form in which the head of a task reads the texts of all its sources."""
     forms = {source.form for source in sources}
-    if kind.alone and kind.form is None:  # it reads each text as it comes
+    if kind.alone and kind.form is None:  # it reads any form
         forms = {"words" if "words" in forms else max(forms)}
     if len(forms) > 1:
         raise ValueError(f"`tasks.{name}`: the texts of its sources differ in form ({', '.join(sorted(forms))}).")
@@ -84,14 +84,13 @@ def _form(name: str, spec: Task, kind: TaskType, sources: Sequence[SourceData]) 
 def check_scored(
     tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData], splits: Iterable[str], metric: str | None = None
 ) -> Iterator[Finding]:
-    """Find tasks whose rows have no labels on a split on which a run scores them; or a single number, which correlates
-    with nothing.
+    """Report tasks with too few labels in a split to be scored: none, or for a correlation only one.
 
     Args:
-        tasks: Task name → task. One with `score_weight: 0` may lack them, with a warning.
-        sources: With the labels of their rows.
+        tasks: Task name → task. For a task with `score_weight: 0` it is only a warning.
+        sources: Sources with the labels of their rows.
         splits: The splits that are scored.
-        metric: What checkpoints are chosen by.
+        metric: The metric that checkpoints are chosen by.
     """
     for split, (name, task) in itertools.product(splits, tasks.items()):
         own = [sources[source] for source in task.config.sources if split in sources[source].splits]
@@ -110,7 +109,7 @@ def check_scored(
             yield Finding(
                 logging.ERROR,
                 f"`tasks.{name}`",
-                f"{problem}, and its score there would be no number. Add labels, leave these rows out, or set"
+                f"{problem}, so its score is not defined there. Add labels, remove these rows, or set"
                 f" `tasks.{name}.score_weight: 0`",
             )
         else:
@@ -118,19 +117,19 @@ def check_scored(
 
 
 def count_labelled(labels: Sequence[Any]) -> int:
-    """How many rows have a label."""
+    """Number of rows with a label."""
     return int(labels.labelled().sum()) if isinstance(labels, NameColumn) else sum(map(is_labelled, labels))
 
 
 def is_labelled(label: Any) -> bool:
-    """Whether a row has a label; of tags, whether a word has one."""
+    """Whether a row has a label; for lists of tags, whether any word has one."""
     if isinstance(label, list):
         return not label or any(tag is not None for tag in label)
     return label is not None
 
 
 def warn_of_labels(tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData]) -> None:
-    """Warn of training labels that will make trouble, as numbers far from unit size."""
+    """Warn about training labels that are likely to cause problems, such as very large numbers."""
     for task in tasks.values():
         if task.config.train:
             task.kind.warn(task, [sources[source] for source in task.config.sources])

@@ -1,7 +1,7 @@
-"""Texts that are trained on and scored: training rows whose text is also in a validation or test split.
+"""Leaks: training rows whose text is also in a validation or test split.
 
-Notable: over all sources of a run, because one encoder learns from them all. Part of STS-B was drawn from MRPC, and a
-model that has learned the pairs of one is no longer tested by the other.
+Notable: the search is over all sources of a run, because one encoder learns from all of them. Part of STS-B was drawn
+from MRPC, for example, so training on one leaks into the test of the other.
 """
 
 import collections
@@ -11,12 +11,12 @@ from typing import Any
 
 Texts = Sequence[Any]  # strings, lists of words or tuples of two strings
 Leaks = dict[int, set[tuple[str, str]]]  # training row → the (source, split) that have its text
-_END = "\0"  # between texts that are joined to be searched at once
+_END = "\0"  # separates texts that are joined to be searched at once
 _OTHERS = re.compile(rf"[^\w{_END}]+")
 
 
 def text_key(text: Any) -> str:
-    """What two texts share that count as the same: letters and digits in lower case; of a pair in either order.
+    """A key that is equal for texts that count as the same: letters and digits in lower case, pairs in either order.
 
     Args:
         text: A string, a list of words, or a tuple of two strings.
@@ -25,7 +25,7 @@ def text_key(text: Any) -> str:
 
 
 def text_keys(texts: Texts) -> list[str]:
-    """The `text_key` of each text. All texts are one string meanwhile, which is searched once."""
+    """The `text_key` of each text. For speed, all texts are joined to one string and searched once."""
     if any(isinstance(text, tuple) for text in texts):
         sides = [text_keys(side) for side in zip(*texts, strict=True)]
         return ["\n".join(sorted(pair)) for pair in zip(*sides, strict=True)]
@@ -39,13 +39,13 @@ def text_keys(texts: Texts) -> list[str]:
 
 
 def find_leaks(texts: Mapping[str, Mapping[str, Texts]]) -> dict[str, Leaks]:
-    """Training rows whose text is in a validation or test split of any source, in time linear in the rows.
+    """Find training rows whose text is in a validation or test split of any source, in linear time.
 
     Args:
         texts: Source → split → its texts.
 
     Returns:
-        Source → its leaks. Sources and rows without any are left out.
+        Source → its leaks, without sources and rows that have none.
     """
     keys = {source: {split: text_keys(held) for split, held in splits.items()} for source, splits in texts.items()}
     trained = set().union(*(splits.get("train", ()) for splits in keys.values()))

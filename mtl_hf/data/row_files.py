@@ -1,7 +1,7 @@
-"""Files of rows → datasets, with one type for each column in all files of a source; cached by content.
+"""Read data files as datasets, with one type per column in all files of a source; cached by content.
 
-Notable: a column is text as it is written, or numbers, in all splits alike: what it holds in one of them must not
-change what labels are in another. What is found is written once, as Arrow files that are mapped into memory.
+Notable: a column is either text or numbers in all splits, so that labels have the same form in all of them. Rows are
+written once, as memory-mapped Arrow files.
 """
 
 import collections
@@ -37,8 +37,8 @@ READERS: dict[str, Callable[[str, Mapping[str, Any]], FileRows]] = {
     "json": read_json,
     "conll": read_conll,
 }
-_VERSION = 3  # raise it when the same files give other rows: old caches are then not read
-# Numbers as programs write them. Others are codes: 007, +1, 1E10, and what has more digits than a float holds.
+_VERSION = 3  # increase it when the same files give other rows: old caches are then ignored
+# Numbers in the form that programs write. Others are codes: 007, +1, 1E10, or more digits than a float has.
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
 _NUMBER = re.compile(
     r"-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][-+][0-9]{1,3})?|-?(inf|infinity|nan)", re.IGNORECASE
@@ -55,15 +55,15 @@ def read_row_files(
 
     Args:
         loader: `csv`, `json` or `conll`.
-        files: Split → its files, on this machine.
+        files: Split → its local files.
         options: Arguments of the loader.
-        as_text: Columns of CSV that stay text; others are numbers if all their cells are.
+        as_text: CSV columns to read as text; others are numbers if all their cells are.
 
     Returns:
-        Split → rows. All have the same columns; where a file lacks one its rows hold None, with a warning.
+        Split → rows. All have the same columns; if a file lacks one, its rows have None, with a warning.
 
     Raises:
-        ValueError: What the readers refuse, with file and line.
+        ValueError: A file is invalid. The message names file and line.
     """
     paths = {split: [_local(path) for path in held] for split, held in files.items()}
     key = json.dumps(
@@ -75,9 +75,9 @@ def read_row_files(
     folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
         loaded, notes = _load(folder, paths)
-    except (ValueError, OSError):  # not there, or damaged: pyarrow's errors are ValueErrors
+    except (ValueError, OSError):  # missing, or damaged: pyarrow's errors are ValueErrors
         if folder.exists():
-            logger.warning("The cache in %s is damaged and is built anew.", folder)
+            logger.warning("The cache in %s is damaged and is rebuilt.", folder)
             shutil.rmtree(folder, ignore_errors=True)
         _write(folder, loader, paths, options, as_text)
         loaded, notes = _load(folder, paths)
@@ -101,11 +101,11 @@ def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Da
 
 
 def open_rows(path: Path, fingerprint: str) -> datasets.Dataset:
-    """Map an Arrow file into memory, as `Dataset.from_file`, but with a fingerprint that is known.
+    """Map an Arrow file into memory, like `Dataset.from_file`, with a given fingerprint.
 
     Args:
         path: The file, with the schema of `datasets`.
-        fingerprint: What identifies the content, at most 64 characters.
+        fingerprint: Identifies the content, at most 64 characters.
     """
     return _as_rows(MemoryMappedTable.from_file(str(path)), fingerprint)
 
@@ -121,7 +121,7 @@ def _as_rows(table: MemoryMappedTable, fingerprint: str, split: str | None = Non
 
 
 def write_rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Write an Arrow file, which gets its name once it is complete."""
+    """Write an Arrow file under a temporary name, and rename it when it is complete."""
     draft = path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
@@ -135,13 +135,13 @@ def write_rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch])
 def read_cached(
     read: Callable[[], _Found], fault: Callable[[_Found], str], again: Callable[[], _Found], rows: str
 ) -> _Found:
-    """What a function of `datasets` reads, perhaps from its cache; where that is damaged, what it makes anew.
+    """Read rows that may be cached, and compute them again if the cache is damaged.
 
     Args:
-        read: The function.
-        fault: What it has returned → what is wrong with it, empty where nothing is.
-        again: The same function without the cache.
-        rows: What the warning calls the damaged rows.
+        read: Reads the rows, with the cache.
+        fault: Rows → description of what is wrong with them, empty if nothing is.
+        again: Computes the rows, without the cache.
+        rows: Name of the rows in the warning.
     """
     try:
         found = read()
@@ -152,12 +152,12 @@ def read_cached(
         if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
             raise
         problem = str(error)
-    logger.warning("%s are damaged (%s); they are made anew.", rows, problem)
+    logger.warning("%s are damaged (%s); they are created again.", rows, problem)
     return again()
 
 
 def _local(path: str) -> str:
-    """The file itself, or unpacked where only `datasets` can do that."""
+    """The path of a file, unpacked first if only `datasets` can open it."""
     return str(datasets.DownloadManager().extract(path)) if path.lower().endswith(PACKED) else path
 
 
@@ -176,7 +176,7 @@ def _write(
     options: Mapping[str, Any],
     as_text: Collection[str],
 ) -> None:
-    """Read files, and write one Arrow file and what was noticed into a folder, all at once."""
+    """Read files, and write one Arrow file and the notes into a folder, atomically."""
     held: dict[str, list[FileRows]] = {}
     for split, files in paths.items():
         for path in files:
@@ -234,7 +234,7 @@ def _write_rows(writer: Any, schema: pa.Schema, columns: Mapping[str, list[Any]]
                 row = start + next(row for row, value in enumerate(part) if not _is_unicode(value))
                 raise ValueError(
                     f"{rows.where(row)}: the column {name!r} holds half of a surrogate pair (\\ud800 to \\udfff), which"
-                    " is no character."
+                    " is not a valid character."
                 ) from None
         for batch in pa.Table.from_arrays(arrays, schema=schema).to_batches(max_chunksize=1000):
             writer.write_batch(batch)
@@ -252,7 +252,7 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _scalar_type(kinds: Iterable[type]) -> Any:
-    """The feature of values of some types; None where they are no scalars, or of several kinds."""
+    """The feature for values of these types; None if they are not scalars of one kind."""
     held = set(kinds) - {type(None)}
     if not held:
         return datasets.Value("null")
@@ -263,7 +263,7 @@ def _scalar_type(kinds: Iterable[type]) -> Any:
 
 
 def _numbers(values: list[list[str | None]], options: Mapping[str, Any]) -> list[list[Any]]:
-    """A column of CSV as numbers, if all that it holds in all files are some; else as it was."""
+    """Convert a CSV column to numbers if all its cells in all files are numbers; otherwise return it unchanged."""
     decimal, thousands = options.get("decimal") or ".", options.get("thousands")
     if decimal != "." or thousands:
         plain = [
@@ -284,7 +284,7 @@ def _plain_number(cell: str, decimal: str, thousands: str | None) -> str:
 
 
 def _one_type(name: str, values: list[list[Any]], files: Sequence[FileRows]) -> tuple[list[list[Any]], Any, str | None]:
-    """A column of JSON with its type, and a note where values were changed to have one."""
+    """A JSON column with its type, and a note if values were converted to a common type."""
     flat = itertools.chain.from_iterable
     kinds = _count_types(lambda: flat(values))
     if set(kinds) == {list}:
@@ -293,7 +293,7 @@ def _one_type(name: str, values: list[list[Any]], files: Sequence[FileRows]) -> 
 
 
 def _count_types(values: Callable[[], Iterable[Any]]) -> collections.Counter[type]:
-    """How many of some values have which type, None left out; of a single type only that it is there."""
+    """Type → number of values, without None; with a single type only its presence is counted."""
     kinds = set(map(type, values())) - {type(None)}
     counts = collections.Counter(kinds if len(kinds) < 2 else map(type, values()))
     del counts[type(None)]
@@ -303,7 +303,7 @@ def _count_types(values: Callable[[], Iterable[Any]]) -> collections.Counter[typ
 def _typed(
     name: str, values: list[list[Any]], files: Sequence[FileRows], kinds: collections.Counter[type], *, in_lists: bool
 ) -> tuple[list[list[Any]], Any, str | None]:
-    """See `_one_type`; `kinds` are the types of the values, or of the items of lists."""
+    """`_one_type` for values with the given types (for lists, types of the items)."""
     feature = _scalar_type(kinds)
     if feature is not None and (int not in kinds or _fit(values, 53 if float in kinds else 63, in_lists)):
         return values, datasets.List(feature) if in_lists else feature, None
@@ -322,14 +322,14 @@ def _typed(
 
 
 def _fit(values: list[list[Any]], bits: int, in_lists: bool) -> bool:
-    """Whether all whole numbers are held exactly by so many bits."""
+    """Whether all whole numbers fit into this number of bits."""
     flat = itertools.chain.from_iterable(values)
     items = itertools.chain.from_iterable(value or () for value in flat) if in_lists else flat
     return all(-(1 << bits) <= item < 1 << bits for item in items if type(item) is int)
 
 
 def _as_text(value: Any) -> str | None:
-    """A value as JSON writes it; None for what is no value."""
+    """A value as JSON text; None for None and NaN."""
     if value is None or isinstance(value, str):
         return value
     return None if isinstance(value, float) and math.isnan(value) else json.dumps(value)
@@ -342,7 +342,7 @@ def _items_as_text(values: list[Any] | None) -> list[str | None] | None:
 def _mixture_note(
     name: str, values: list[list[Any]], files: Sequence[FileRows], kinds: collections.Counter[type], *, in_lists: bool
 ) -> str | None:
-    """The note on a column with values of several types: how many differ from most, and where the first one is."""
+    """The note on a column with values of several types: how many differ from the most frequent type, and the first."""
     called = {str: "text", bool: "truth values", int: "numbers", float: "numbers"}
     if len({called[kind] for kind in kinds}) < 2:  # whole numbers that are too large
         return None

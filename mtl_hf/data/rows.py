@@ -1,8 +1,7 @@
-"""Raw rows → encoded rows: token ids, where each word begins, label ids.
+"""Encode raw rows: token ids, the first token of each word, label ids.
 
-Notable: encoded in batches and cached by content, that is by the rows, the tokenizer, the cut and the vocabularies, so
-a second run, another process or another config on the same data encodes nothing. What the encoder will never see is
-counted.
+Notable: rows are encoded in batches and cached by content (rows, tokenizer, `max_length` and vocabularies), so a second
+run, another process or another config on the same data does not encode them again. Truncated rows are counted.
 """
 
 import collections
@@ -36,20 +35,20 @@ logger = logging.getLogger(__name__)
 
 INTEGERS = datasets.List(datasets.Value("int32"))
 _BATCH = 1000  # rows that are encoded at once
-_ENCODING_VERSION = 3  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
+_ENCODING_VERSION = 3  # increase it when `encode_rows` returns other rows for the same input: old caches are ignored
 
-# Tokenizer → its size, and what decides its output.
+# Tokenizer → its size, and its settings that affect its output.
 _STATES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()
 
 
 @dataclass
 class EncodedSplit:
-    """Encoded rows of one source with what they are scored against.
+    """Encoded rows of one source with their labels.
 
     Attributes:
-        rows: As `encode_rows` returns them.
-        gold: Task → label of each row as names, None where it has none.
-        texts: Rows → their raw texts.
+        rows: Result of `encode_rows`.
+        gold: Task → label of each row as names, None for missing ones.
+        texts: Row numbers → their raw texts.
     """
 
     rows: datasets.Dataset
@@ -64,19 +63,19 @@ def encode_rows(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> datasets.Dataset:
-    """Encode a split of a source, in batches, cached by content (where `datasets` caches what the rows came from).
+    """Encode a split of a source, in batches, cached by content (in the `datasets` cache, if the rows are from it).
 
     Args:
         source: The source.
-        split: Its split.
-        tasks: All tasks; those that read the source count.
-        tokenizer: As `load_tokenizer` returns it.
-        max_length: Longest segment in tokens.
+        split: The split.
+        tasks: All tasks, of which those that use the source are encoded.
+        tokenizer: A tokenizer from `load_tokenizer`.
+        max_length: Maximum number of tokens of a segment.
 
     Returns:
-        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, for rows of several
-        segments `segments` (how many tokens each has, in the order of `input_ids`), for heads that need them `offsets`,
-        and in the training split a label column a task, as its type encodes labels; for some types in every split.
+        For each row `input_ids`, `token_type_ids` if the encoder uses them, `cut` (whether it was truncated),
+        `word_starts` for words, `segments` (number of tokens of each segment) if rows can have several, `offsets` if a
+        head needs them; and in the training split (for some types in every split) one label column per task.
     """
     readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
     form = next((task.form for task in readers.values() if task.form in SEGMENTED), source.form)
@@ -137,7 +136,7 @@ def encode_rows(
         lambda: open_rows(path, fingerprint) if path.is_file() else encode_all(),
         lambda found: "" if len(found) == len(rows) else f"{len(found):,} of {len(rows):,} rows",
         encode_all,
-        f"Source {source.name}, {split}: the encoded rows that are cached in {path.parent}",
+        f"Source {source.name}, {split}: the encoded rows cached in {path.parent}",
     )
 
 
@@ -146,7 +145,7 @@ def _as_arrow(values: Any, kind: pa.DataType) -> pa.Array:
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What decides a tokenizer's output, without what the last call has left in it."""
+    """The settings of a tokenizer that affect its output, without truncation and padding of the last call."""
     size = len(tokenizer)
     known = _STATES.get(tokenizer)
     if known is None or known[0] != size:
@@ -159,15 +158,15 @@ def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:
-    """The encoded training rows with at least one labelled item that reaches the encoder; warns of how many have none.
+    """Select the training rows with at least one labelled item after truncation, and warn about the others.
 
     Args:
-        source: Name of their source.
-        encoded: As `encode_rows` returns them for the training split.
-        tasks: Those that are trained.
+        source: Name of the source.
+        encoded: Result of `encode_rows` for the training split.
+        tasks: The tasks that are trained.
 
     Raises:
-        ValueError: No row has a label of a task that reads the source.
+        ValueError: No row has a label of a task of this source.
     """
     readers = {name: task for name, task in tasks.items() if source in task.config.sources}
     useful = np.zeros(len(encoded), dtype=bool)
@@ -191,10 +190,10 @@ def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, T
 def report_cut(
     source: SourceData, split: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]
 ) -> dict[str, int]:
-    """Count and log what never reaches the encoder: rows cut at `max_length`, words without a token, entities hurt.
+    """Count and log truncated rows, words without tokens, and entities with such words.
 
     Returns:
-        `rows_cut`, `words_lost` (cut, or nothing left of them by the tokenizer) and `entities_lost` (any word lost).
+        `rows_cut`, `words_lost` (truncated, or dropped by the tokenizer) and `entities_lost` (with any word lost).
     """
     counts = {"rows_cut": pc.sum(column_of(encoded, "cut")).as_py() or 0, "words_lost": 0, "entities_lost": 0}
     if "word_starts" in encoded.column_names:
@@ -212,9 +211,9 @@ def report_cut(
                 for _, begin, end in bio_spans(tags[row] or ()):
                     counts["entities_lost"] += not words.isdisjoint(range(begin, end))
     if any(counts.values()):
-        ending = f"; {counts['words_lost']} words never reach it, which breaks {counts['entities_lost']} entities"
+        ending = f"; {counts['words_lost']} words are lost, which breaks {counts['entities_lost']} entities"
         logger.warning(
-            "Source %s, %s: %d of %d rows are cut at max_length for the encoder%s.",
+            "Source %s, %s: %d of %d rows are truncated to max_length%s.",
             source.name, split, counts["rows_cut"], len(encoded),
             ending if source.form == "words" else "",
         )  # fmt: skip

@@ -1,7 +1,7 @@
 """Load, check and split sources.
 
-Notable: whatever a user got wrong in the data is found here (its labels in `labels.py`), before any training time is
-spent, and named with its file, column or row. Nothing is skipped silently: what is carved off or dropped is logged.
+Notable: errors in the data are found here (those of labels in `labels.py`), before training starts, and messages name
+the file, column or row. Nothing is skipped without a message: rows that are split off or dropped are logged.
 """
 
 import codecs
@@ -43,14 +43,14 @@ _LOADING = ("split", "keep_in_memory", "save_infos", "verification_mode", "num_p
 
 
 def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str, SourceData]:
-    """Load every source, carve off missing splits, check its texts, and report or drop training rows that leak.
+    """Load every source, split off missing splits, check texts, and report or drop leaked training rows.
 
     Args:
-        config: The run.
-        splits: Which splits to keep.
+        config: Config of the run.
+        splits: The splits to keep.
 
     Raises:
-        ValueError: Anything wrong with a source, with its name, file, column or row.
+        ValueError: A source is invalid. The message names the source and its file, column or row.
     """
     wanted = tuple(splits)
     sources = for_each(config.sources, lambda name: _load_source(name, config.sources[name], config))
@@ -71,16 +71,16 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
 def load_file(
     path: str | Path, as_text: Collection[str] = (), loader: tuple[str, Mapping[str, Any]] | None = None
 ) -> datasets.Dataset:
-    """All rows of one file.
+    """Load all rows of one file.
 
     Args:
-        path: A file that ends as those of `FILE_LOADERS`; it may be compressed (`rows.csv.gz`).
-        as_text: Columns of CSV that stay text as it is written (codes, labels); others are numbers where they hold
-            only such.
-        loader: What reads it, and the arguments of that; None for those of its ending.
+        path: A file with an ending of `FILE_LOADERS`; it may be compressed (`rows.csv.gz`).
+        as_text: CSV columns to read as text without conversion (codes, labels); other columns become numbers if they
+            hold only numbers.
+        loader: Name of the loader and its arguments; None for those of the file's ending.
 
     Raises:
-        ValueError: There is no such file, its ending is another, it cannot be read, or it has no rows.
+        ValueError: There is no such file, its ending is unknown, it cannot be read, or it has no rows.
     """
     path = Path(resolve_path(str(path)))
     if not path.is_file():
@@ -97,10 +97,10 @@ def load_file(
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     where = f"sources.{name}"
     if (source.path is None) == (source.dataset is None):
-        raise ValueError(f"`{where}` needs `path` (or, in Python, `dataset`), and not both.")
+        raise ValueError(f"`{where}` needs either `path` or, in Python, `dataset`.")
     if source.dataset is not None and (source.loader or source.data_files is not None):
         key = next(iter(source.loader), "data_files")
-        raise ValueError(f"`{where}.{key}` is for `path`: a `dataset` handed over in Python takes no such argument."
+        raise ValueError(f"`{where}.{key}` only works with `path`, not with a `dataset` from Python. Remove it."
                          f"{nearest(key, [item.name for item in dataclasses.fields(Source)])}")  # fmt: skip
     if source.dataset is not None:
         loaded, kind = _from_python(source.dataset, where), None
@@ -110,10 +110,12 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
         report_headers(loaded, name)
     shares = _choose_splits(loaded, source.split, where)
     if "train" not in loaded and shares:
-        raise ValueError(f"`{where}`: there are no training rows to carve a split from; it has {', '.join(loaded)}.")
+        raise ValueError(f"`{where}`: there are no training rows to split off from; it has {', '.join(loaded)}.")
     columns = [source.text] if isinstance(source.text, str) else list(source.text)
     if not columns:
-        raise ValueError(f"`{where}.text` names no column; it is one, [first, second] for pairs, or [text, choices].")
+        raise ValueError(
+            f"`{where}.text` is empty; it should be a column, [first, second] for pairs, or [text, choices]."
+        )
     tasks = {task: spec for task, spec in config.tasks.items() if name in spec.sources}
     labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
     wanted = [*((f"{where}.text", column) for column in columns), *labels]
@@ -134,14 +136,14 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
 
 
 def _text_columns(name: str, source: Source, config: RunConfig) -> set[str]:
-    """Columns of a source that hold text as it is written: its texts, and labels that are names."""
+    """Columns of a source to read as text without conversion: its texts, and labels that are names."""
     texts = [source.text] if isinstance(source.text, str) else source.text
     tasks = [spec for spec in config.tasks.values() if name in spec.sources and not task_type(spec.type).numeric]
     return {*texts, *(spec.label for spec in tasks if spec.label)}
 
 
 def _find_leaks(sources: Mapping[str, SourceData]) -> dict[str, Leaks]:
-    """As `find_leaks`, of all rows of all sources."""
+    """`find_leaks` for all rows of all sources, cached on disk."""
 
     def find() -> dict[str, Any]:
         texts = {name: {split: data.joined_texts(split) for split in data.splits} for name, data in sources.items()}
@@ -157,12 +159,12 @@ def _find_leaks(sources: Mapping[str, SourceData]) -> dict[str, Leaks]:
 
 
 def _drop_leaks(data: SourceData, leaks: Leaks) -> None:
-    """Drop the training rows whose text is scored, and say so."""
+    """Drop the training rows whose text is also in a validation or test split, with a warning."""
     num_rows = len(data.splits["train"])
     if len(leaks) == num_rows:
         raise ValueError(
-            f"`sources.{data.name}.drop_leaked`: every training row has a text that is also in {_places(leaks)}; none"
-            " would stay."
+            f"`sources.{data.name}.drop_leaked`: every training row has a text that is also in {_places(leaks)}; no"
+            " row would be left."
         )
     logger.warning(
         "Source %s: %d of %d training rows dropped, whose text is also in %s.",
@@ -172,34 +174,34 @@ def _drop_leaks(data: SourceData, leaks: Leaks) -> None:
 
 
 def _check_leaks(data: SourceData, leaks: Leaks) -> Iterator[Finding]:
-    """Find rows that are trained on and have a text that is scored."""
+    """Report training rows whose text is also in a validation or test split."""
     if leaks:
         yield Finding(
             logging.WARNING,
             f"Source {data.name}",
             f"{len(leaks)} of {len(data.splits['train'])} training rows have a text that is also in {_places(leaks)}",
-            f"scores there flatter; `sources.{data.name}.drop_leaked: true` drops these rows",
+            f"scores on these splits are too high; `sources.{data.name}.drop_leaked: true` drops these rows",
             tuple(leaks),
         )
 
 
 def _places(leaks: Leaks) -> str:
-    """Where leaked texts are scored, with how many of them."""
+    """The splits with leaked texts, with the number of them."""
     counts = collections.Counter(place for places in leaks.values() for place in places)
     return ", ".join(f"{source} {split} ({count})" for (source, split), count in sorted(counts.items()))
 
 
 def _draw_train_rows(data: SourceData, number: int | None, leaked: Collection[int]) -> list[int]:
-    """Keep `number` training rows: the same ones in every run, and of a smaller number some of these.
+    """Keep a fixed sample of `number` training rows; smaller samples are subsets of larger ones.
 
     Args:
         data: The source.
-        number: How many; None for all.
-        leaked: Training rows that were dropped as leaks. Which these are depends on the other sources of the run, so
-            they have their place in the draw all the same.
+        number: Number of rows to keep; None for all.
+        leaked: Training rows that were dropped as leaks. They depend on the other sources of the run, so they are part
+            of the draw, which then does not change with these sources.
 
     Returns:
-        Which of the training rows were kept.
+        The kept training rows.
     """
     left = len(data.splits.get("train", ()))
     if number is None or number >= left:
@@ -210,7 +212,7 @@ def _draw_train_rows(data: SourceData, number: int | None, leaked: Collection[in
     here = np.cumsum(stays) - 1  # row before leaks were dropped → row now
     drawn = np.sort(here[order[stays[order]][:number]]).tolist()
     data.keep("train", drawn)
-    logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", data.name, number, left)
+    logger.warning("Source %s: training uses %d of %d rows (max_train_rows).", data.name, number, left)
     return drawn
 
 
@@ -225,7 +227,7 @@ def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:
 
 
 def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> tuple[dict[str, datasets.Dataset], str]:
-    """The splits of a source, and what has read them: the loader of its files where that is one of ours."""
+    """Load the splits of a source; also return the name of the loader that read them."""
     arguments = dict(source.loader)
     path = resolve_path(str(source.path))
     _check_loader_arguments(path, arguments, where)
@@ -242,14 +244,14 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> t
     files: dict[str, list[str]] = {}
     if source.data_files is not None:
         files = find_files(source.data_files, f"{where}.data_files")
-        # Names are no patterns any more.
+        # These are names of files, not patterns.
         arguments["data_files"] = {
             split: [path if "://" in path else glob.escape(path) for path in held] for split, held in files.items()
         }
     if arguments.get("streaming"):
-        raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
+        raise ValueError(f"`{where}`: streamed datasets are not supported. Remove `streaming`.")
     if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
-        raise ValueError(f"`{where}.data_files` is missing: the files that `path: {path}` reads.")
+        raise ValueError(f"`{where}.data_files` is missing: name the files for `path: {path}`.")
     local = [file for file in itertools.chain.from_iterable(files.values()) if "://" not in file]
     for file in local:
         if path == "parquet":
@@ -258,7 +260,7 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> t
             check_encoding(file, encoding)
     try:
         loader = path if path in READERS and "features" not in arguments else None
-        # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.
+        # `datasets` finds the files of URLs, folders and Hub ids; CSV and JSON files are read by our own readers.
         remote = any("://" in file for held in files.values() for file in held)
         if remote or (not files and (loader or path not in packaged_loaders())):
             loader, files = _resolve_files(datasets.load_dataset_builder(path, **_without(arguments, _LOADING)))
@@ -283,12 +285,12 @@ def _without(arguments: Mapping[str, Any], keys: Collection[str]) -> dict[str, A
 
 @functools.cache
 def packaged_loaders() -> frozenset[str]:
-    """Names of the loaders that `datasets` brings along, as `csv`; any other `path` is a Hub id or a folder."""
+    """Names of the loaders in `datasets`, such as `csv`; any other `path` is a Hub id or a folder."""
     return frozenset(module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__))
 
 
 def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
-    """Which of our readers reads what a builder would (None for none), and the files of each split on this machine."""
+    """Our reader for the files of a builder (None if there is none), and the local files of each split."""
     loader = type(builder).__module__.rpartition(".")[2]
     if loader not in READERS or builder.info.features is not None:  # features are declared: types are known
         return None, {}
@@ -302,7 +304,7 @@ def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[s
 
 
 def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
-    """As `datasets.load_dataset`; rows that it has cached and cannot read any more are read anew."""
+    """`datasets.load_dataset`, which reads files again if their cached rows are damaged."""
     return read_cached(
         functools.partial(datasets.load_dataset, path, **arguments),
         _lacking_rows,
@@ -312,7 +314,7 @@ def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
 
 
 def _lacking_rows(loaded: Any) -> str:
-    """Which split has fewer rows than were written into the cache, in words; nothing if none has."""
+    """Describe a split that has fewer rows than were written to the cache; empty if there is none."""
     for split, rows in loaded.items() if isinstance(loaded, datasets.DatasetDict) else ():
         written = (rows.info.splits or {}).get(split)
         if written is not None and written.num_examples > len(rows):
@@ -321,16 +323,16 @@ def _lacking_rows(loaded: Any) -> str:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The message that says what was wrong: `datasets` wraps it in one that says only that something was."""
+    """The message of the original error, which `datasets` wraps in a general one."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())
 
 
 def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
-    """Refuse `storage_options` that are no mapping, and misspelt keys; a Hub dataset may have options of its own."""
-    if not isinstance(arguments.get("storage_options") or {}, Mapping):  # whose value is a secret
-        raise ValueError(f"`{where}.storage_options` is no mapping, as {{key: ..., secret: ...}} is.")
+    """Check `storage_options`, and keys of packaged loaders; a Hub dataset may have options of its own."""
+    if not isinstance(arguments.get("storage_options") or {}, Mapping):  # its value is a secret, so it is not shown
+        raise ValueError(f"`{where}.storage_options` should be a mapping, such as {{key: ..., secret: ...}}.")
     module = f"datasets.packaged_modules.{path}.{path}"
     if path not in packaged_loaders():
         return
@@ -346,12 +348,13 @@ def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str)
     for key in arguments:
         if key not in known:
             raise ValueError(
-                f"unknown key `{key}` in `{where}`: neither ours nor an option of `path: {path}`.{nearest(key, known)}"
+                f"unknown key `{key}` in `{where}`: it is neither a key of sources nor an option of `path: {path}`."
+                f"{nearest(key, known)}"
             )
 
 
 def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any], where: str) -> dict[str, float]:
-    """Rename splits in place as the config says; return the shares to carve off the training rows."""
+    """Rename splits in place by the config; return the shares to split off from the training rows."""
     shares: dict[str, float] = {}
     for key, value in chosen.items():
         if key in ("stratify", "seed"):
@@ -364,14 +367,21 @@ def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any
             loaded[key] = loaded.pop(value) if value not in SPLITS else loaded[value]
         elif isinstance(value, int | float) and 0 < value < 1 and key != "train":
             if key in loaded:
-                raise ValueError(f"`{where}.split.{key}` carves rows off, but the dataset has a split {key!r}.")
+                raise ValueError(
+                    f"`{where}.split.{key}` splits off training rows, but the dataset already has a split {key!r}."
+                    " Remove it, or name another split."
+                )
             shares[key] = float(value)
         else:
-            raise ValueError(f"`{where}.split.{key}` is {value!r}; it is a share such as 0.1, or the name of a split.")
+            raise ValueError(
+                f"`{where}.split.{key}` is {value!r}; it should be a share such as 0.1, or the name of a split."
+            )
     if "train" in loaded and "validation" not in loaded and "validation" not in shares:
         shares["validation"] = 0.1
     if sum(shares.values()) >= 1:
-        raise ValueError(f"`{where}.split` carves off {sum(shares.values()):g} of the training rows: none would stay.")
+        raise ValueError(
+            f"`{where}.split` splits off {sum(shares.values()):g} of the training rows: no row would be left."
+        )
     for split in [split for split in loaded if split not in SPLITS]:
         logger.info("Source %s: the split %r is not used.", where.split(".")[1], split)
         del loaded[split]
@@ -379,17 +389,17 @@ def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any
 
 
 def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, seed: int) -> None:
-    """Carve splits off the training rows of `data`, in place, and say so.
+    """Split off rows from the training rows of `data`, in place, with a warning.
 
-    Rows with the same text (letters and digits, lower case) stay on one side. Which rows go is decided by a hash of
-    seed and text, so it is the same on every run and does not depend on the order of rows.
+    Rows with the same text (letters and digits, lower case) stay together. A hash of seed and text decides which rows
+    are split off, so the result is the same in every run and does not depend on the order of rows.
 
     Args:
         data: The source.
-        shares: Split → share of the training rows, of each stratum where `stratify` names a column.
-        stratify: Column whose values keep their shares; None for no strata. What rounding takes from one stratum the
-            next one gives, and the last rows of a stratum stay in training.
-        seed: Another seed carves other rows.
+        shares: Split → share of the training rows; with `stratify`, of each stratum.
+        stratify: Column whose values keep their shares; None for no strata. Rounding errors of one stratum are
+            corrected in the next one, and at least one group of rows of a stratum stays in training.
+        seed: Seed of the split.
     """
     train = data.splits["train"]
     sides: dict[str, list[int]] = remembered(
@@ -403,13 +413,13 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
         if not rows:
             num_texts = len(set(text_keys(data.joined_texts("train"))))
             raise ValueError(
-                f"`sources.{data.name}`: {len(train)} training rows are too few to carve off {shares[split]:g} of them"
-                f" as {split}: they have {num_texts} distinct texts, and equal ones stay together. Give a {split}"
-                " file, or a larger share in `split`."
+                f"`sources.{data.name}`: {len(train)} training rows are too few to split off {shares[split]:g} of them"
+                f" as {split}: they have {num_texts} distinct texts, and rows with equal texts stay together. Add a"
+                f" {split} file, or set a larger share in `split`."
             )
         data.keep(split, sorted(rows), of="train")
         logger.warning(
-            "Source %s: %d of %d training rows carved off as %s%s, seed %d.",
+            "Source %s: %d of %d training rows split off as %s%s, seed %d.",
             data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
         )  # fmt: skip
     data.keep("train", np.delete(np.arange(len(train)), list(itertools.chain(*sides.values()))).tolist())
@@ -418,7 +428,7 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
 def _carve(
     keys: Sequence[str], strata: Sequence[Any] | None, shares: Mapping[str, float], seed: int
 ) -> dict[str, list[int]]:
-    """Split → the rows that `carve` carves off as such; rows with one key stay together."""
+    """Split → the rows that `carve` splits off; rows with the same key stay together."""
     groups: dict[str, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(keys):
         groups[key].append(row)
@@ -427,7 +437,7 @@ def _carve(
     for _, rows in ordered:
         by_stratum[min(str(strata[row]) for row in rows) if strata else ""].append(rows)
     sides: dict[str, list[int]] = {split: [] for split in shares}
-    due = dict.fromkeys(shares, 0.0)  # rows that each split should have had so far, and has not
+    due = dict.fromkeys(shares, 0.0)  # rows that each split still lacks
     for stratum in by_stratum.values():
         total, start = sum(map(len, stratum)), 0
         for split, share in shares.items():
@@ -445,7 +455,7 @@ def _carve(
 def _check_columns(
     rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], split: str, source: str
 ) -> Iterator[Finding]:
-    """Find columns, (key of the config, name), that a split does not have."""
+    """Report columns, (key of the config, name), that a split does not have."""
     for path, column in wanted:
         if column not in rows.column_names:
             yield Finding(
@@ -458,7 +468,7 @@ def _check_columns(
 
 
 def _separator_hint(columns: Sequence[str]) -> str:
-    """What to set where a header was not split into columns."""
+    """A hint at the separator if the header was not split into columns."""
     found = [separator for separator in SEPARATORS if len(columns) == 1 and separator in columns[0]]
     return f' That looks like several columns: set `sep: "{found[0]}"`.'.replace("\t", "\\t") if found else ""
 
@@ -481,24 +491,24 @@ def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where
                 )
     found = [{form for column, form in forms if column == name} for name in columns]
     if len(columns) > 2 and all(held == {"string"} for held in found):
-        return "choices"  # a text, and a column for each choice
+        return "choices"  # a text column, and one column per choice
     if len(columns) == 2 and found == [{"string"}, {"words"}]:
         return "choices"
     if len({form for _, form in forms}) > 1 or (len(columns) > 1 and found != [{"string"}, {"string"}]):
-        raise ValueError(f"`{where}.text`: all its columns and splits should hold strings, or all lists of words"
-                         " (and pairs are strings; of [text, choices] the second holds lists).")  # fmt: skip
+        raise ValueError(f"`{where}.text`: its column should hold strings in all splits, or lists of words in all"
+                         " splits (pairs are strings; in [text, choices] the second column holds lists).")  # fmt: skip
     return "pair" if len(columns) == 2 else found[0].pop()
 
 
 def has_text(value: Any) -> bool:
-    """Whether a string or a list of words holds any text; a list with something else than words does not."""
+    """Whether a string or a list of words has any text; a list with other values than words does not."""
     if isinstance(value, str):
         return bool(value.strip())
     return bool(value) and all(isinstance(word, str) for word in value) and any(word.strip() for word in value)
 
 
 def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> Iterator[Finding]:
-    """Find rows without text, and drop them if they may be dropped."""
+    """Report rows without text, and drop them if `drop` is set."""
     rows = data.splits[split]
     blank = np.logical_or.reduce([blank_rows(column_of(rows, column)) for column in data.columns])
     bad = np.flatnonzero(blank).tolist()
@@ -511,7 +521,7 @@ def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> Iterator[Finding
             logging.ERROR,
             f"`sources.{data.name}`",
             f"{len(bad)} of {len(rows)} rows of the split {split!r} {lack} (rows {listed})",
-            "mend them, or set `drop_bad_rows: true`",
+            "correct them, or set `drop_bad_rows: true`",
             tuple(bad),
         )
         return

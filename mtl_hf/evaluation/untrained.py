@@ -1,8 +1,8 @@
-"""Heads that a run does not train: their scores before training and after, and how far their answers drift.
+"""Heads that a run does not train: their scores before and after training, and how far their predictions drift.
 
-Notable: such a head, because its task is only scored or it is frozen, is scored twice on the same rows, so that the run
-itself shows whether it answers as it did. So is a head without weights: what the encoder scores untrained is what its
-task has to beat.
+Notable: a head is not trained if its task is only scored or the head is frozen. It is scored twice on the same rows, so
+the run itself shows whether its predictions changed. A head without weights is scored twice, too: the score of the
+untrained encoder is the baseline of its task.
 """
 
 import logging
@@ -21,12 +21,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Answered:
-    """What heads said of a split.
+    """Scores, answers and logits of a split.
 
     Attributes:
-        results: As `metrics.score`.
+        results: The result of `metrics.score`.
         answers: Source → task → `metrics.Answers`.
-        logits: Source → task → the outputs of its head, an array a row.
+        logits: Source → task → the logits of its head, one array per row.
     """
 
     results: dict[str, Any]
@@ -35,11 +35,11 @@ class Answered:
 
 
 def score_before(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) -> Answered | None:
-    """Score every head that is not trained or has no weights; None where there is no such head, or no row.
+    """Score every head that is not trained or has no weights; None if there is no such head or no row to score.
 
     Args:
-        trainer: That of the run, before it trains: a resumed run has the weights of its beginning still.
-        splits: Source → encoded rows with what they are scored against.
+        trainer: The trainer, before training: also in a resumed run it still has the initial weights.
+        splits: Source → encoded rows with their gold labels.
     """
     untrained = trainer.frozen_heads
     heads = trainer.model.heads
@@ -53,8 +53,8 @@ def score_before(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) 
     if trainer.is_fsdp_enabled:
         if rows_of(untrained):
             raise ValueError(
-                f"the head of task {untrained[0]!r} is not trained (`train: false`, or `freeze` names it), which FSDP"
-                " cannot have: use configs/accelerate/multi_gpu.yaml."
+                f"the head of task {untrained[0]!r} is not trained (`train: false`, or it is in `freeze`), which FSDP"
+                " does not support: use configs/accelerate/multi_gpu.yaml."
             )
         if rows_of(bare):
             logger.warning("Under FSDP %s cannot be scored before training.", listed("head", bare))
@@ -70,12 +70,12 @@ def score_before(trainer: MultiTaskTrainer, splits: Mapping[str, EncodedSplit]) 
 
 
 def add_before(results: dict[str, Any], before: Answered, after: Answered) -> None:
-    """Add to the tasks in `results` what they scored before training, in place.
+    """Add the scores before training to the tasks in `results`, in place.
 
     Adds:
-        `before` (metric → number) and, where the head was not trained, `unchanged` (whether every row has the answer
-        that it had) and `drift`: `rows`, `changed` (rows with another answer) and `logits` (the largest difference of a
-        logit; 0 is bit for bit).
+        `before` (metric → number) and, if the head was not trained, `unchanged` (whether all predictions are the same)
+        and `drift`: `rows`, `changed` (rows with another prediction) and `logits` (the largest absolute difference of a
+        logit; 0 means equal bit for bit).
     """
     for name, numbers in before.results["tasks"].items():
         results["tasks"][name]["before"] = {key: value for key, value in numbers.items() if isinstance(value, float)}
@@ -96,7 +96,7 @@ def add_before(results: dict[str, Any], before: Answered, after: Answered) -> No
 
 
 def warn_of_drift(trainer: MultiTaskTrainer) -> None:
-    """Say which heads that are not trained will answer otherwise, since the encoder below them is."""
+    """Warn about heads that are not trained but whose predictions will change, because the encoder is trained."""
     untrained, heads = trainer.frozen_heads, trainer.model.config.heads
     others = {f"adapters.{spec['adapter']}" for spec in heads.values() if "adapter" in spec}
     others -= {f"adapters.{heads[name].get('adapter')}" for name in untrained}
@@ -108,8 +108,8 @@ def warn_of_drift(trainer: MultiTaskTrainer) -> None:
     if untrained and moving:
         inside = ("encoder" if name == "embeddings" or name.startswith("encoder.") else name for name in moving)
         logger.warning(
-            "The encoder is trained (%s), so that the answers of %s will drift; with `training.freeze: [%s]` they stay"
-            " as they are.", f"{moving[0]} to {moving[-1]}" if len(moving) > 1 else moving[0],
+            "The encoder is trained (%s), so the predictions of %s will drift; to keep them, set `training.freeze:"
+            " [%s]`.", f"{moving[0]} to {moving[-1]}" if len(moving) > 1 else moving[0],
             listed("head", untrained),
             ", ".join(dict.fromkeys(inside)),
         )  # fmt: skip

@@ -1,1 +1,1 @@
-"""Experiments: comparisons and searches, which train many runs."""
+"""Experiments: comparisons and hyperparameter searches, which train many runs."""

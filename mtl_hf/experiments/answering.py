@@ -1,7 +1,7 @@
-"""What answering several tasks takes: one model with all heads against a model for each task.
+"""Inference cost of several tasks: one model with all heads compared with one model per task.
 
-Notable: times are medians of rounds that alternate in one process; peak memory is that of a process of its own, which
-loads the models of one way and nothing else.
+Notable: times are medians over rounds that alternate in one process. Peak memory is measured in a separate process for
+each side, which loads only the models of that side.
 """
 
 import json
@@ -21,7 +21,7 @@ from ..saved.models import find_checkpoint
 logger = logging.getLogger(__name__)
 
 NUM_TEXTS, BATCH_SIZE, ROUNDS = 512, 32, 3
-MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes that the operating system's peak memory counts in
+MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes per unit of `ru_maxrss`
 
 _CHILD = """
 import json, resource, sys
@@ -32,22 +32,22 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def measure_answering(one: Path, several: Mapping[str, Path]) -> dict[str, Any]:
-    """Answer the same test texts either way.
+    """Measure time and memory of predicting the same test texts with one model and with several.
 
-    Left out are tasks that say nothing about a text (`masked_lm`), and those without test texts.
+    Tasks that do not predict for a given text (`masked_lm`) and tasks without test texts are left out.
 
     Args:
         one: Folder of the model with all heads.
         several: Task → folder of its own model.
 
     Returns:
-        `tasks` (their names), `texts`, `batch_size`; by `one` and `several` the `seconds`, the `bytes` of weights and
-        the peak `memory` in bytes; `ratio` of the seconds. Of no tasks only these.
+        `tasks` (their names), `texts`, `batch_size`; for `one` and `several` the `seconds`, the `bytes` of weights and
+        the peak `memory` in bytes; the `ratio` of the seconds. Only `tasks` if no task is left.
     """
     passes = _passes(one, list(several))
     tasks = [task for names, _ in passes for task in names]
     if left := [task for task in several if task not in tasks]:
-        logger.warning("Answering is measured without %s: there are no texts that it answers.", ", ".join(left))
+        logger.warning("Inference is measured without %s: there are no test texts for it.", ", ".join(left))
     if not tasks:
         return {"tasks": tasks}
     folders = {"one": {"": str(one)}, "several": {task: str(several[task]) for task in tasks}}
@@ -58,7 +58,7 @@ def measure_answering(one: Path, several: Mapping[str, Path]) -> dict[str, Any]:
             started = time.perf_counter()
             _answer(models, passes)
             seconds[way].append(time.perf_counter() - started)
-    medians = {way: median(times[1:]) for way, times in seconds.items()}  # without the round that warms up
+    medians = {way: median(times[1:]) for way, times in seconds.items()}  # without the warm-up round
     sizes = {way: sum(map(_bytes, models.values())) for way, models in ways.items()}
     return {
         "tasks": tasks, "texts": sum(len(texts) for _, texts in passes), "batch_size": BATCH_SIZE,
@@ -69,10 +69,10 @@ def measure_answering(one: Path, several: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def answer_once(one: str, tasks: list[str], folders: Mapping[str, str]) -> None:
-    """Load models and answer once: what a process does whose memory is measured.
+    """Load models and predict once: the work of a process whose memory is measured.
 
     Args:
-        one: Folder whose test texts are answered.
+        one: Folder of the run that has the test texts.
         tasks: The tasks.
         folders: Task (empty for all) → folder of its model.
     """
@@ -80,9 +80,9 @@ def answer_once(one: str, tasks: list[str], folders: Mapping[str, str]) -> None:
 
 
 def _peak_memory(one: Path, tasks: list[str], folders: Mapping[str, str]) -> int:
-    """Peak memory, in bytes, of a process of its own."""
-    asked = json.dumps([str(one), tasks, folders])
-    done = subprocess.run([sys.executable, "-c", _CHILD], input=asked, capture_output=True, text=True, check=True)
+    """Peak memory of `answer_once` in a separate process, in bytes."""
+    request = json.dumps([str(one), tasks, folders])
+    done = subprocess.run([sys.executable, "-c", _CHILD], input=request, capture_output=True, text=True, check=True)
     return int(done.stdout.split()[-1]) * MAXRSS
 
 
@@ -95,18 +95,18 @@ def _bytes(model: MultiTaskModel) -> int:
 
 
 def _answer(models: Mapping[str, MultiTaskModel], passes: Sequence[tuple[list[str], list[Any]]]) -> None:
-    """Answer the tasks of each pass on its texts: by one model (called "") all at once, else each by its own."""
+    """Predict the tasks of each pass on its texts: with one model (named "") all at once, else each with its own."""
     for tasks, texts in passes:
         for name, heads in [("", tasks)] if "" in models else [(task, [task]) for task in tasks]:
             models[name].predict(texts, heads=heads, batch_size=BATCH_SIZE)
 
 
 def _passes(one: Path, tasks: list[str]) -> list[tuple[list[str], list[Any]]]:
-    """The tasks that read single texts, and those that read pairs, each with texts of the first of them.
+    """Group the tasks into those that read single texts and those that read pairs, with test texts for each group.
 
     Args:
         one: Folder of a model with all heads, whose `predictions.jsonl` has the texts.
-        tasks: Those that are asked for.
+        tasks: The requested tasks.
     """
     forms = {name: spec["text"] for name, spec in find_checkpoint(one).heads.items() if answers_texts(spec)}
     texts: dict[str, list[Any]] = {task: [] for task in tasks if task in forms}

@@ -1,9 +1,9 @@
-"""`mtl-hf compare`: does one model for all tasks beat one for each, and what does a setting change?
+"""`mtl-hf compare`: is one model for all tasks better than one model per task, and what does a setting change?
 
-Notable: every run is a process of its own (`mtl-hf train` on a YAML that is kept), so runs do not disturb each other,
-several can go side by side, and a comparison that was stopped goes on where it was. A run is kept only as long as its
-data, its start and the packages are those that it was trained with. Differences are paired: a bootstrap draws the same
-test rows for both variants and all seeds. Time and memory to answer are measured on the saved models.
+Notable: every run is a separate process (`mtl-hf train` on a YAML that is kept), so runs do not affect each other,
+several can run in parallel, and a stopped comparison continues where it was. A finished run is reused only while its
+data, its initial model and the package versions are unchanged. Differences are paired: a bootstrap draws the same test
+rows for both variants and all seeds. Inference time and memory are measured on the saved models.
 """
 
 import difflib
@@ -26,12 +26,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from ..config import Model, RunConfig, Task, masked_message, masked_overrides, secret_overrides, typed
 from ..evaluation.figures import check_matplotlib
 from ..evaluation.report import json_value
-from ..files import write_whole
+from ..files import write_atomic
 from ..metrics import LOSS_LIKE, interval
 from ..saved.models import RUN_FILE, find_checkpoint, num_parameters
 from ..tasks import TASK_TYPES, Answers, TaskData, task_type
 from ..training.checkpoints import list_checkpoints, newest_checkpoint, remove_checkpoint
-from ..training.locks import hold_folder
+from ..training.locks import lock_folder
 from .answering import MAXRSS, measure_answering
 from .compare_report import comparison_markdown, plot_curves, plot_scores
 from .inputs import changed_inputs, run_inputs
@@ -40,7 +40,7 @@ from .variants import ALONE, TOGETHER, Comparison, PlannedRun, output_override, 
 
 logger = logging.getLogger(__name__)
 
-INPUTS = ".inputs.json"  # beside a run's folder: on what it was begun (`run_inputs`)
+INPUTS = ".inputs.json"  # beside a run's folder: the inputs it was started with (`run_inputs`)
 
 
 def compare(
@@ -54,27 +54,27 @@ def compare(
     dry_run: bool = False,
     plot: bool = True,
 ) -> dict[str, Any]:
-    """Train each variant with several seeds, score all on the same rows, and say what differs.
+    """Train each variant with several seeds, score all of them on the same rows, and compare the scores.
 
     Args:
-        config: A comparison's file (`configs/compare/`), or a run's YAML, of which each task alone is compared with
-            all together.
-        overrides: `a.b=c` changes for every run.
-        seeds: Instead of those of the file; a number n means 13, 14, ... 12 + n.
+        config: The YAML of a comparison (`configs/compare/`); or of a run, to compare one model per task with one model
+            for all tasks.
+        overrides: `a.b=c` changes to the config of every run.
+        seeds: Seeds to use instead of those in the file; a number n means 13, 14, ... 12 + n.
         variants: A YAML with (more) variants.
-        to: Folder for runs and report; by default `outputs/compare/<name of the file>`. Finished runs in it are kept
-            and unfinished ones go on, if their data, the model that they start from and the versions of the packages
-            are unchanged; others are trained again.
-        jobs: Runs at a time, which share the machine's threads.
+        to: Folder for runs and report; by default `outputs/compare/<name of the file>`. Finished runs in it are reused
+            and unfinished ones continued if their data, their initial model and the package versions are unchanged;
+            others are trained again.
+        jobs: Number of parallel runs, which share the CPU threads.
         dry_run: Check every run up to its first step, then stop.
-        plot: Whether to draw `scores` and `curves` (PNG and SVG), which needs matplotlib.
+        plot: Whether to draw the plots `scores` and `curves` (PNG and SVG), which needs matplotlib.
 
     Returns:
-        What `comparison.json` holds (see `collect`); with `dry_run` the steps of each model.
+        The content of `comparison.json` (see `collect`); with `dry_run`, the steps of each model.
 
     Raises:
-        ValueError: Anything wrong with a file or a run's config, a folder with other results, with runs of other
-            settings or in use by another comparison, or data that changed while runs were trained.
+        ValueError: A file or a run's config is not valid; the folder has other results, has runs of other settings or
+            is in use by another comparison; or data changed while runs were trained.
         ChildProcessError: A run failed; the others are finished and kept.
     """
     if plot:
@@ -85,7 +85,7 @@ def compare(
     folder = Path(to) if to is not None else Path("outputs") / "compare" / Path(config).stem
     _check_folder(folder, Path(config).stem)
     first, runs = plan_runs(comparison, folder, overrides)
-    with nullcontext() if dry_run else hold_folder(folder, "to"):
+    with nullcontext() if dry_run else lock_folder(folder, "to"):
         for run in [*first, *runs]:
             _check_plan(run)
         steps = _check_runs(first, runs, jobs)
@@ -93,19 +93,19 @@ def compare(
             return {"steps": steps}
         for run in [*first, *runs]:
             run.folder.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(run.beside(".yaml"), run.config.to_yaml())
+            write_atomic(run.beside(".yaml"), run.config.to_yaml())
         _train_all(first, jobs)
         _train_all(runs, jobs)
         for run in [*first, *runs]:
             if changed := _outdated(run):
-                raise ValueError(f"while runs were trained, {', '.join(changed)} (first seen at {run.name}): the same"
-                                 " command trains those again that are concerned.")  # fmt: skip
+                raise ValueError(f"while runs were trained, {', '.join(changed)} (first seen at {run.name}). Run the"
+                                 " same command again to retrain the affected runs.")  # fmt: skip
         result = collect(comparison, first, runs, Path(config).stem, overrides)
         _write(result, folder)
         if {ALONE, TOGETHER} <= set(comparison.names):
             (one,) = (run for run in runs if run.variant == TOGETHER and run.seed == comparison.seeds[0])
             several = [run for run in runs if run.variant == ALONE and run.seed == comparison.seeds[0]]
-            logger.info("Measuring what answering takes: one model with all heads, and a model a task.")
+            logger.info("Measuring inference time and memory: one model with all heads, and one model per task.")
             result["answering"] = measure_answering(one.folder, {run.model: run.folder for run in several})
             _write(result, folder)
         if plot:
@@ -116,9 +116,9 @@ def compare(
 
 
 def _check_folder(folder: Path, name: str) -> None:
-    """Refuse a folder with other results, which those of the comparison `name` would replace or stand among."""
+    """Raise an error if the folder has other results than those of the comparison `name`."""
     if (folder / RUN_FILE).exists() or (folder / "config.json").exists():
-        raise ValueError(f"`to` is {folder}, which holds a model: choose another folder.")
+        raise ValueError(f"`to` is {folder}, which contains a model: choose another folder.")
     path = folder / "comparison.json"
     if not path.exists():
         return
@@ -128,12 +128,12 @@ def _check_folder(folder: Path, name: str) -> None:
         found = None
     if found != name:
         whose = "results" if found is None else f"the comparison {found!r}"
-        raise ValueError(f"`to` is {folder}, which holds {whose} ({path.name}): choose another folder.")
+        raise ValueError(f"`to` is {folder}, which contains {whose} ({path.name}): choose another folder.")
 
 
 def _write(result: Mapping[str, Any], folder: Path) -> None:
-    write_whole(folder / "comparison.json", json.dumps(json_value(result), indent=2, ensure_ascii=False) + "\n")
-    write_whole(folder / "comparison.md", comparison_markdown(result))
+    write_atomic(folder / "comparison.json", json.dumps(json_value(result), indent=2, ensure_ascii=False) + "\n")
+    write_atomic(folder / "comparison.md", comparison_markdown(result))
 
 
 # ---- running ----
@@ -144,31 +144,31 @@ def _finished(run: PlannedRun) -> bool:
 
 
 def _outdated(run: PlannedRun) -> list[str]:
-    """What is not as it was when a run, finished or not, was begun, as phrases; nothing where it can be kept."""
+    """The inputs that changed since a run was started, as phrases; empty if the run can be reused or continued."""
     if not _finished(run) and not list_checkpoints(run.folder):
         return []
     try:
         then = json.loads(run.beside(INPUTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # trained by an earlier version
-        return ["what it was trained on was not recorded"]
+        return ["its training data were not recorded"]
     return changed_inputs(then, run_inputs(run.config))
 
 
 def _check_plan(run: PlannedRun) -> None:
-    """Refuse a folder in which this run was trained otherwise."""
+    """Raise an error if the folder has this run with other settings."""
     path = run.beside(".yaml")
     if not path.is_file():
         return
     then, now = path.read_text(encoding="utf-8"), run.config.to_yaml()
     if changed := changed_lines(then, now):
         raise ValueError(
-            f"{path.parent.parent.parent} holds a comparison of other settings ({run.name}: {'; '.join(changed[:4])}):"
-            " choose another folder with --to, or remove that one."
+            f"{path.parent.parent.parent} has a comparison with other settings ({run.name}: {'; '.join(changed[:4])}):"
+            " choose another folder with --to, or remove this one."
         )
 
 
 def changed_lines(then: str, now: str) -> list[str]:
-    """Lines of a text that another has not, with `-` or `+` before them."""
+    """Lines that occur in only one of two texts, prefixed with `-` or `+`."""
     return [line for line in difflib.ndiff(then.splitlines(), now.splitlines()) if line[0] in "-+"]
 
 
@@ -181,7 +181,7 @@ def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: i
         begins_anew = bool(_outdated(run))
         if changes is None or (_finished(run) and not begins_anew):
             continue
-        if begins_anew or not run.folder.exists():  # checked in another folder, since a check makes and removes it
+        if begins_anew or not run.folder.exists():  # check in another folder, because a check creates and removes it
             changes = [*changes, ""]
         chosen.setdefault(run.folder.parent.name if run.variant else run.name, (run, changes))
     processes = RunProcesses()
@@ -220,9 +220,9 @@ def _check_runs(first: Sequence[PlannedRun], runs: Sequence[PlannedRun], jobs: i
 
 
 def _to_check(run: PlannedRun, origins: Mapping[str, Model]) -> list[str] | None:
-    """Overrides by which a run can be checked now; None if it cannot.
+    """Overrides with which a run can be checked now; None if it cannot.
 
-    What waits for `first` is checked with what its model will have been made of, in place of that model.
+    A run that depends on `first` is checked with the initial model of that run in place of its result.
     """
     if not run.needs:
         return []
@@ -235,10 +235,10 @@ def _to_check(run: PlannedRun, origins: Mapping[str, Model]) -> list[str] | None
 
 
 def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
-    """Train what is not finished, or was trained on something else, `jobs` at a time.
+    """Train all runs that are not finished or whose inputs changed, `jobs` in parallel.
 
     Raises:
-        ChildProcessError: Some failed; all others have been finished.
+        ChildProcessError: Some runs failed; all others have finished.
     """
     outdated: dict[str, list[str]] = {}
     for run in runs:
@@ -246,19 +246,19 @@ def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
             outdated.setdefault("; ".join(changed), []).append(run.name)
             _forget(run)
     for reason, names in outdated.items():
-        logger.warning("%d of %d runs are trained again, since %s: %s.", len(names), len(runs), reason, _some(names))
+        logger.warning("%d of %d runs are trained again because %s: %s.", len(names), len(runs), reason, _some(names))
     due = [run for run in runs if not _finished(run)]
     if len(due) < len(runs):
-        logger.info("%d of %d runs are finished already.", len(runs) - len(due), len(runs))
-    jobs = max(1, min(jobs, len(due)))  # a run that is alone has all threads
+        logger.info("%d of %d runs are already finished.", len(runs) - len(due), len(runs))
+    jobs = max(1, min(jobs, len(due)))  # a single run gets all threads
     numbers = {run.name: number for number, run in enumerate(runs, start=1)}
     processes = RunProcesses()
 
     def train(run: PlannedRun) -> str | None:
-        if not list_checkpoints(run.folder):  # else they were noted when it was begun
-            write_whole(run.beside(INPUTS), json.dumps(run_inputs(run.config), indent=2, ensure_ascii=False) + "\n")
+        if not list_checkpoints(run.folder):  # else they were recorded when it started
+            write_atomic(run.beside(INPUTS), json.dumps(run_inputs(run.config), indent=2, ensure_ascii=False) + "\n")
         shown, started = f"Run {numbers[run.name]} of {len(runs)}: {run.name}", time.perf_counter()
-        logger.info("%s begins.", shown)
+        logger.info("%s starts.", shown)
         problem = _train(run, jobs, processes)
         ended = "stopped" if processes.stopping and problem else "failed" if problem else ""
         logger.info("%s, %s%.0f s.", shown, f"{ended} after " if ended else "", time.perf_counter() - started)
@@ -268,7 +268,7 @@ def _train_all(runs: Sequence[PlannedRun], jobs: int) -> None:
         failed = [problem for problem in results if problem]
     if failed:
         raise ChildProcessError(
-            f"{len(failed)} of {len(due)} runs failed; the others are kept, and the same command goes on with these:\n"
+            f"{len(failed)} of {len(due)} runs failed; the others are kept. The same command continues with these:\n"
             + "\n".join(failed)
         )
 
@@ -278,7 +278,7 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _forget(run: PlannedRun) -> None:
-    """Let a run begin again; what is left of it is replaced when it does."""
+    """Mark a run to be trained again; its files are replaced when it starts."""
     run.beside(".json").unlink(missing_ok=True)
     for checkpoint in list_checkpoints(run.folder):
         remove_checkpoint(checkpoint)
@@ -286,7 +286,7 @@ def _forget(run: PlannedRun) -> None:
 
 
 def _train(run: PlannedRun, jobs: int, processes: RunProcesses) -> str | None:
-    """Train one run in a process of its own, going on where it was; return what went wrong."""
+    """Train or continue one run in a separate process; return the error message if it fails."""
     log, resumed = run.beside(".log"), newest_checkpoint(run.folder) is not None
     with log.open("a", encoding="utf-8") as output:
         code, usage = processes.run(
@@ -299,16 +299,16 @@ def _train(run: PlannedRun, jobs: int, processes: RunProcesses) -> str | None:
         )
     if code:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"  {run.name}: {masked_message(lines[-1]) if lines else f'exit code {code}'} (all of it in {log})"
+        return f"  {run.name}: {masked_message(lines[-1]) if lines else f'exit code {code}'} (full log: {log})"
     peak = usage.ru_maxrss * MAXRSS
-    write_whole(run.beside(".json"), json.dumps({"peak_memory": peak, "resumed": resumed}) + "\n")
-    for checkpoint in list_checkpoints(run.folder):  # the best is the model itself, and nothing goes on from here
+    write_atomic(run.beside(".json"), json.dumps({"peak_memory": peak, "resumed": resumed}) + "\n")
+    for checkpoint in list_checkpoints(run.folder):  # not needed: the best one is saved as the model
         remove_checkpoint(checkpoint)
     return None
 
 
 def _environment(jobs: int) -> dict[str, str]:
-    """Of a run: its share of the machine's threads."""
+    """Environment of a run with its share of the CPU threads."""
     threads = max(1, (os.cpu_count() or 1) // jobs)
     return os.environ | ({"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"} if jobs > 1 else {})
 
@@ -316,9 +316,9 @@ def _environment(jobs: int) -> dict[str, str]:
 def _each(
     function: Callable[[Any], Any], items: Sequence[Any], jobs: int, title: str, processes: RunProcesses
 ) -> Generator[Any, None, None]:
-    """Results of a function in the order in which they come, `jobs` at a time, under a bar that names the current ones.
+    """Yield results of a function as they complete, `jobs` in parallel, with a progress bar that names current items.
 
-    Where anything ends it early, nothing more begins, and the processes that the function has started are ended.
+    If it ends early, no further call starts, and the processes that the function has started are ended.
     """
     going: list[str] = []
     bar = tqdm(total=len(items), desc=title, unit="run", disable=None if items else True)
@@ -334,11 +334,11 @@ def _each(
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        with logging_redirect_tqdm():  # lines of the log stand above the bar
+        with logging_redirect_tqdm():  # log lines are printed above the bar
             for future in as_completed([pool.submit(call, item) for item in items]):
                 bar.update()
                 yield future.result()
-    except BaseException:  # also GeneratorExit: the results are read no further
+    except BaseException:  # also GeneratorExit: the caller stopped reading
         pool.shutdown(wait=False, cancel_futures=True)
         processes.stop()
         raise
@@ -347,7 +347,7 @@ def _each(
         bar.close()
 
 
-# ---- reading what runs have left ----
+# ---- reading the results of runs ----
 
 
 def collect(
@@ -357,19 +357,19 @@ def collect(
     name: str,
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The comparison of finished runs.
+    """Collect the results of finished runs.
 
     Returns:
-        `name`, `config`, `seeds`, `overrides`; `variants`: name → `overrides`, `against` (the variant that its
-        differences are taken to), `models` (how many), `parameters` (of all of them), how many of these were `trained`
-        (NaN for runs that have not noted it), `budget` (epochs or steps, and training rows), `steps`, `best_steps` (up
-        to the checkpoints that were chosen; None without one), `seconds` and `peak_memory` (an entry a seed: sums over
-        models, and the largest), `resumed` (whether a run was stopped and went on, from where its seconds count),
-        `validation`: task → `metric`, `values` (the validation loss at the chosen checkpoint, an entry a seed), `mean`
-        and `deviation`, `tasks`: task → `metric`, `values` (an entry a seed), `mean`, `deviation`, `difference` and
-        `interval` (95 %, of the mean over seeds, by a paired bootstrap over test rows); `joint`: the same for the share
-        of a source's rows on which all tasks are right; `gain`: Δm, an entry a seed; `curves`: task → an entry a seed,
-        of pairs of step and validation metric. `first`: the same for those runs.
+        `name`, `config`, `seeds`, `overrides`; `variants`: name → a dict of the following (lists have one entry per
+        seed). `overrides`; `against`: the variant it is compared with; `models`: how many; `parameters`: of all models,
+        and how many of them were `trained` (NaN if a run did not record it); `budget`: epochs or steps, and training
+        rows; `steps`; `best_steps`: steps up to the chosen checkpoints, None without one; `seconds`: sums over models;
+        `peak_memory`: maximum over models; `resumed`: whether a run was resumed, so that its seconds count from there;
+        `validation`: task → `metric`, `values` (validation loss at the chosen checkpoint), `mean` and `deviation`;
+        `tasks`: task → `metric`, `values`, `mean`, `deviation`, `difference` and `interval` (95 %, of the mean over
+        seeds, by a paired bootstrap over test rows); `joint`: the same for the share of a source's rows on which all
+        tasks are correct; `gain`: Δm; `curves`: task → per seed, pairs of step and validation metric. `first`: the same
+        for the runs of `first`.
     """
     by_variant: dict[str, list[list[PlannedRun]]] = {variant: [] for variant in comparison.names}
     for variant, groups in by_variant.items():
@@ -403,14 +403,15 @@ def collect(
 
 
 def _last_of_each(overrides: Sequence[str]) -> list[str]:
-    """Overrides without those that a later one of the same key replaces."""
+    """Overrides without those that a later override of the same key replaces."""
     return list({text.partition("=")[0]: text for text in overrides}.values())
 
 
 def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], dict[tuple[str, str], Any]]:
-    """Of one variant (an entry of `groups` a seed, of one model or several) its numbers, and the answers behind them.
+    """The numbers of one variant, and the answers that they are computed from.
 
-    Answers are by section (`tasks` or `joint`) and name, with the task that they are scored by, an entry a seed.
+    `groups` has one entry per seed, with one run or several. Answers are by section (`tasks` or `joint`) and name, with
+    the task that scores them, one entry per seed.
     """
     summary: dict[str, Any] = {
         "models": len(groups[0]),
@@ -463,7 +464,7 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
             chosen = {task: answers for task, answers in by_task.items() if task in labelled}
             if len(chosen) > 1:
                 task_data, answers = _all_right(source, chosen)
-                if not len(answers.rows):  # no row is labelled for all of them
+                if not len(answers.rows):  # no row has labels of all of them
                     continue
                 entry = summary["joint"].setdefault(source, {"metric": "accuracy", "values": [], "bounded": True})
                 entry["values"].append(float(answers.correct.mean()))
@@ -477,7 +478,7 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
 
 
 def _budget(config: RunConfig) -> str:
-    """What a run may spend, in words: epochs or steps, and which sources are cut to how many training rows."""
+    """The training budget of a run in words: epochs or steps, and limits on the training rows of sources."""
     steps = typed(int, config.training.get("max_steps", -1), "training.max_steps")
     epochs = typed(float, config.training.get("num_train_epochs", 3), "training.num_train_epochs")
     cut = [f"{spec.max_train_rows:,} of {name}" for name, spec in config.sources.items() if spec.max_train_rows]
@@ -485,7 +486,7 @@ def _budget(config: RunConfig) -> str:
 
 
 def _validation_loss(state: Mapping[str, Any], task: str) -> Iterator[tuple[str, float]]:
-    """A task's validation loss at the checkpoint that was chosen, with its name; nothing where there is none."""
+    """A task's validation loss at the chosen checkpoint, with its name; nothing if there is none."""
     for line in state["log_history"]:
         found = [metric for metric in LOSS_LIKE if f"eval_{task}_{metric}" in line]
         if found and line["step"] == state["best_global_step"]:
@@ -494,17 +495,17 @@ def _validation_loss(state: Mapping[str, Any], task: str) -> Iterator[tuple[str,
 
 
 def _state(run: PlannedRun) -> dict[str, Any]:
-    """What a run's Trainer has left: steps and logs."""
+    """The `trainer_state.json` of a run: steps and logs."""
     return json.loads((run.folder / "trainer_state.json").read_text(encoding="utf-8"))
 
 
 def _at_end(state: Mapping[str, Any], key: str) -> float:
-    """What was logged at the end of training; NaN where it was not."""
+    """A value logged at the end of training; NaN if it was not logged."""
     return next((entry[key] for entry in reversed(state["log_history"]) if key in entry), float("nan"))
 
 
 def _tasks(run: PlannedRun) -> dict[str, TaskData]:
-    """A run's tasks with the vocabularies of its model."""
+    """The tasks of a run, with the labels of its model."""
     tasks = {}
     for name, spec in find_checkpoint(run.folder).heads.items():
         if name in run.config.tasks:
@@ -513,7 +514,7 @@ def _tasks(run: PlannedRun) -> dict[str, TaskData]:
 
 
 def read_predictions(folder: Path) -> dict[str, dict[str, Answers]]:
-    """`predictions.jsonl` as source → task → answers."""
+    """Read `predictions.jsonl` as source → task → answers."""
     answers: dict[str, dict[str, Answers]] = {}
     read: dict[tuple[str, str], tuple[list[int], list[Any], list[Any]]] = {}
     with (folder / "predictions.jsonl").open(encoding="utf-8") as file:
@@ -530,7 +531,7 @@ def read_predictions(folder: Path) -> dict[str, dict[str, Answers]]:
 
 
 def _all_right(source: str, by_task: Mapping[str, Answers]) -> tuple[TaskData, Answers]:
-    """Whether all tasks are right on a row, of the rows labelled for all: as the answers of one more task."""
+    """Joint accuracy as the answers of an additional task: whether all tasks are correct on a row labelled for all."""
     common = sorted(set.intersection(*(set(answers.rows.tolist()) for answers in by_task.values())))
     right = np.ones(len(common), dtype=bool)
     for answers in by_task.values():
@@ -543,7 +544,7 @@ def _all_right(source: str, by_task: Mapping[str, Answers]) -> tuple[TaskData, A
 
 
 def _difference(numbers: Mapping[str, Any], base: Mapping[str, Any] | None, own: Any, other: Any) -> dict[str, Any]:
-    """What a variant scores more than the reference on one task, where both are scored by the same metric."""
+    """Difference of a variant to the reference on one task, if both have the same metric."""
     if base is None or base["metric"] != numbers["metric"] or None in (numbers["mean"], base["mean"]):
         return {}
     found: dict[str, Any] = {"difference": numbers["mean"] - base["mean"]}
@@ -551,7 +552,7 @@ def _difference(numbers: Mapping[str, Any], base: Mapping[str, Any] | None, own:
         np.array_equal(answers.rows, other[0][1].rows) and answers.gold == other[0][1].gold
         for _, answers in [*own, *other]
     )  # fmt: skip
-    kept = numbers["metric"] != "cross_entropy"  # which predictions.jsonl does not hold
+    kept = numbers["metric"] != "cross_entropy"  # not contained in predictions.jsonl
     if numbers["bounded"] and base["bounded"] and same_rows and kept:
         found["interval"] = interval(
             own[0][0], [answers for _, answers in own], against=[answers for _, answers in other]
@@ -560,10 +561,10 @@ def _difference(numbers: Mapping[str, Any], base: Mapping[str, Any] | None, own:
 
 
 def _gains(tasks: Mapping[str, Any], base: Mapping[str, Any]) -> list[float]:
-    """Δm of each seed, in percent: the mean over tasks of the relative change against the reference.
+    """Δm of each seed, in percent: the mean over tasks of the relative improvement over the reference.
 
-    Source: Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks", section 4; a loss that falls is a gain.
-    None at all where a task of both has no such change, since the reference scores 0: it would be that of the others.
+    Source: Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks", section 4; a lower loss is a gain.
+    Empty if the reference scores 0 on a task, because the relative change is then undefined.
     """
     shared = [task for task in tasks if task in base and tasks[task]["metric"] == base[task]["metric"]]
     gains = []

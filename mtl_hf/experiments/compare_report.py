@@ -1,7 +1,7 @@
-"""A comparison as people read it: a page of tables in Markdown, and two plots.
+"""The report of a comparison: a page of tables in Markdown, and two plots.
 
-Notable: scores are times 100, losses as they are; a difference stands beside the interval that tests it. Δm is the
-average relative gain over tasks.
+Notable: scores are times 100, losses are unchanged; each difference is shown with its interval. Δm is the average
+relative gain over tasks.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,17 +14,17 @@ from ..evaluation.report import show_number
 from ..metrics import LOSS_LIKE
 
 _INTERVALS = (
-    "Values: mean ± standard deviation over seeds; then the difference to the variant that is named, and in brackets"
-    " its 95 % interval, by a paired bootstrap that draws the same test rows for both variants and all seeds. It says"
-    " how the difference might come out on other rows of the same kind; how much seeds matter, the deviations say."
+    "Values: mean ± standard deviation over seeds, then the difference to the named variant with its 95 % interval,"
+    " from a paired bootstrap that draws the same test rows for both variants and all seeds. The interval reflects the"
+    " choice of test rows; the standard deviation reflects the choice of seeds."
 )
 
 
 def comparison_markdown(result: Mapping[str, Any]) -> str:
-    """The whole page: what was compared, scores, costs, and what answering takes.
+    """The report as Markdown: what was compared, scores, training cost, inference cost.
 
     Args:
-        result: As `compare.collect` returns it.
+        result: The result of `compare.collect`.
     """
     lines = [f"# {result['name']}", "", f"`{result['config']}`, seeds {', '.join(map(str, result['seeds']))}."]
     if result["overrides"]:
@@ -38,10 +38,10 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
 
 
 def _scores(result: Mapping[str, Any]) -> Iterator[str]:
-    """A row a variant, a column a task."""
+    """The table of scores: one row per variant, one column per task."""
     variants = result["variants"]
     columns: dict[tuple[str, str], str] = {}
-    for section, title in (("tasks", "{}"), ("joint", "all right on a row of {}")):
+    for section, title in (("tasks", "{}"), ("joint", "all tasks right, {}")):
         for numbers in variants.values():
             for task, found in numbers[section].items():
                 columns.setdefault((section, task), f"{title.format(task)}, {found['metric']}")
@@ -92,15 +92,15 @@ def _costs(result: Mapping[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield (
-        "Parameters (all, and those that were trained), steps and training time are sums over a variant's models;"
-        " training time includes evaluations. The best step (also a sum) is that of the checkpoint that was chosen."
+        "Parameters (all and trained ones), steps and training time are sums over a variant's models; training time"
+        " includes evaluations. The best step (also a sum) is the step of the chosen checkpoint."
     )
     if any(numbers["resumed"] for _, numbers in entries):
-        yield "\\* Some run was stopped and went on: its time and memory are those from there on."
+        yield "\\* A run was resumed: its time and memory count from the last resume."
 
 
 def _span(steps: Sequence[int | None]) -> str:
-    """Steps of all seeds: one number, or the least and the most."""
+    """Steps of all seeds: one number, or minimum and maximum."""
     found = sorted({step for step in steps if step is not None})
     if not found:
         return "-"
@@ -108,7 +108,7 @@ def _span(steps: Sequence[int | None]) -> str:
 
 
 def _validation(result: Mapping[str, Any]) -> Iterator[str]:
-    """A row a variant, a column a task: its loss on the validation split at the checkpoint that was chosen."""
+    """The table of validation losses at the chosen checkpoints: one row per variant, one column per task."""
     variants = result["variants"]
     columns = {task: found["metric"] for numbers in variants.values() for task, found in numbers["validation"].items()}
     yield f"| validation loss | {' | '.join(f'{task}, {metric}' for task, metric in columns.items())} |"
@@ -121,12 +121,12 @@ def _answering(result: Mapping[str, Any]) -> Iterator[str]:
     found = result["answering"]
     number = len(found["tasks"])
     yield (
-        f"To answer {', '.join(found['tasks'])} on {found['texts']} test texts, in batches of {found['batch_size']}:"
+        f"Inference for {', '.join(found['tasks'])} on {found['texts']} test texts, batch size {found['batch_size']}:"
     )
     yield ""
     yield "| | seconds | weights, MB | peak memory, MB |"
     yield "|---|---|---|---|"
-    for way, title in (("one", "one model"), ("several", f"{number} models" if number > 1 else "a model of its own")):
+    for way, title in (("one", "one model"), ("several", f"{number} models" if number > 1 else "a single-task model")):
         yield (
             f"| {title} | {found['seconds'][way]:.2f} | {found['bytes'][way] / 1e6:.1f} |"
             f" {found['memory'][way] / 1e6:,.0f} |"
@@ -139,7 +139,7 @@ def _answering(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
-    """Write `scores.png` and `.svg`: a panel a task, a line a variant, a dot a seed and a bar at the mean."""
+    """Write `scores.png` and `.svg`: a panel per task, a line per variant, a dot per seed and a bar at the mean."""
     import matplotlib.pyplot as plt
 
     variants = result["variants"]
@@ -165,9 +165,9 @@ def plot_scores(result: Mapping[str, Any], folder: Path) -> None:
 
 
 def plot_curves(result: Mapping[str, Any], folder: Path) -> None:
-    """Write `curves.png` and `.svg`: validation metric by step, a panel a task, a colour a variant, a line a seed.
+    """Write `curves.png` and `.svg`: the validation metric by step, with a panel per task and a colour per variant.
 
-    Losses are on a logarithmic axis where they span more than a factor of 10.
+    Each seed has a line. Losses have a logarithmic axis if they span more than a factor of 10.
     """
     import matplotlib.pyplot as plt
 

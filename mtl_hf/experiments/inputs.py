@@ -1,8 +1,8 @@
-"""What a run depends on besides its config: the content of its files, and the versions of the packages.
+"""Inputs of a run besides its config: the content of its files, and the versions of packages.
 
-Notable: the check loads neither rows nor weights. Files are compared by a hash of their content, computed once for each
-file and process; what lies on the Hub or at an address is compared by its commit or entity tag. So fifty finished runs
-on the same data are checked in the time that it takes to read the data once.
+Notable: the check loads neither rows nor weights. Files are compared by a hash of their content, computed once per file
+and process; data on the Hub or at a URL are compared by commit or entity tag. So checking fifty finished runs on the
+same data takes as long as reading the data once.
 """
 
 import functools
@@ -21,23 +21,23 @@ from .. import __version__
 from ..config import RunConfig, Source, resolve_path
 from ..data.files import list_paths
 
-# Packages that decide what the weights become or what a row is.
+# Packages that affect the trained weights or the encoded rows.
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "peft", "torchjd")
-# Files of a model's folder that are read when a run starts from it: by ending, but for those that a run writes about
-# itself.
+# Files in a model's folder that a run reads when it starts from the model, by ending; files that a run writes about
+# itself are excluded.
 _MODEL_FILES = (".safetensors", ".bin", ".json", ".txt", ".model", ".py")
 _ABOUT_RUNS = ("metrics.json", "trainer_state.json", "complete.json", "comparison.json")
 
 
 def run_inputs(config: RunConfig) -> dict[str, str]:
-    """What the results of a run depend on besides its config.
+    """The inputs of a run besides its config.
 
     Args:
-        config: Of the run; a `dataset` handed over in Python is not looked at.
+        config: Config of the run; a `dataset` passed in Python is ignored.
 
     Returns:
-        Path or name → its hash, commit or version: data files, the encoder or the model in `model.from`, metrics in
-        files, packages. What is not there is `missing`.
+        Path or name → its hash, commit or version, for data files, the encoder or the model in `model.from`, metric
+        files, and packages. The value is `missing` for what does not exist.
     """
     found: dict[str, str] = {}
     for source in config.sources.values():
@@ -58,7 +58,7 @@ def run_inputs(config: RunConfig) -> dict[str, str]:
 
 
 def changed_inputs(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """What differs between two results of `run_inputs`, as phrases."""
+    """The differences between two results of `run_inputs`, as phrases."""
     changes = []
     for name in dict.fromkeys([*then, *now]):
         before, after = then.get(name, "missing"), now.get(name, "missing")
@@ -74,7 +74,7 @@ def changed_inputs(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]
 
 
 def _data(source: Source) -> dict[str, str]:
-    """Of a source: each local file by its content, or its fingerprint on the Hub."""
+    """Data of a source → fingerprint: of each local file, or of the data set on the Hub."""
     if source.path is None:
         return {}
     given = [*list_paths(source.data_files), *list_paths(source.loader.get("data_dir"))]
@@ -92,22 +92,22 @@ def _data(source: Source) -> dict[str, str]:
 
 @functools.cache
 def _remote_data(path: str, arguments: str) -> str:
-    """The commit, or the entity tags, of data that are not on this machine; one request for each process.
+    """The commit or the entity tags of remote data; one request per process.
 
     Args:
-        path: Of `datasets.load_dataset`.
+        path: Argument of `datasets.load_dataset`.
         arguments: Its other arguments, as JSON.
     """
     given = {key: value for key, value in json.loads(arguments).items() if key not in ("split", "streaming")}
     try:
         builder = datasets.load_dataset_builder(path, **given)
     except (datasets.exceptions.DatasetsError, ValueError, TypeError, OSError):
-        return "missing"  # the run itself reports why
+        return "missing"  # the run itself reports the reason
     return f"{builder.hash} {builder.config_id}"
 
 
 def _model(name: str, revision: str | None) -> dict[str, str]:
-    """Of an encoder, or a model of ours: each file of its folder by its content, or its commit on the Hub."""
+    """Fingerprints of an encoder or a multi-task model: of each file in its folder, or its commit on the Hub."""
     try:
         place = resolve_path(name)
     except ValueError:
@@ -119,7 +119,7 @@ def _model(name: str, revision: str | None) -> dict[str, str]:
             if path.endswith(_MODEL_FILES) and os.path.basename(path) not in _ABOUT_RUNS and os.path.isfile(path)
         } or {name: "missing"}
     place, _, commit = place.partition("@")
-    # The commit that was downloaded last, without a request to the Hub: loading the model makes one, and updates it.
+    # The commit of the last download, without a request to the Hub: loading the model makes one and updates it.
     config = cached_file(
         place, "config.json", revision=commit or revision or "main", local_files_only=True,
         _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False,
@@ -128,7 +128,7 @@ def _model(name: str, revision: str | None) -> dict[str, str]:
 
 
 def _local_files(pattern: str) -> list[str]:
-    """The files that a path or a pattern names; of a folder, all that are in it."""
+    """The files that match a path or a pattern; for a folder, all files in it."""
     found = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
     files = []
     for name in sorted(found):
@@ -144,6 +144,6 @@ def _file_hash(path: str) -> str:
 
 @functools.cache
 def _hash(path: str, size: int, modified: int) -> str:
-    """Of a file's content; size and time of its last change are part of the key, so that a changed file is read."""
+    """Hash of a file's content, cached by path, size and modification time, so that a changed file is read again."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:32]

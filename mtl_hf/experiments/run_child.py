@@ -1,7 +1,7 @@
-"""What a training process does that another process has started: end when that one ends.
+"""Code of a child process that trains a run: end when the parent process ends.
 
-Notable: the parent holds the other end of the child's standard input open for as long as it lives. When it dies, even
-by SIGKILL, the operating system closes the pipe, and the child sees the end of the file. No torch.
+Notable: the parent keeps the other end of the child's standard input open while it lives. When it dies, even by
+SIGKILL, the operating system closes the pipe and the child reads the end of the file. Does not import torch.
 """
 
 import json
@@ -11,14 +11,14 @@ import threading
 import time
 from typing import NoReturn
 
-GRACE = 3  # seconds to end in order
+GRACE = 3  # seconds for an orderly exit
 
 
 def end_with_parent() -> list[str]:
-    """Let this process, and all of its process group, end when its parent does.
+    """End this process and its process group when the parent process ends.
 
     Returns:
-        What the parent has written into the pipe: one line, a list of texts as JSON.
+        The list of texts that the parent wrote to the pipe, as one line of JSON.
     """
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -36,7 +36,7 @@ def end_with_parent() -> list[str]:
 def _watch(pipe: int) -> NoReturn:
     while os.read(pipe, 1):
         pass
-    # A Python that is ending stops this thread first, and may take long for the rest: the alarm ends it even then.
+    # While Python exits, this thread is stopped first, and the rest may take long: the alarm ends the process anyway.
     signal.alarm(2 * GRACE)
     os.killpg(0, signal.SIGTERM)
     time.sleep(GRACE)

@@ -1,7 +1,7 @@
-"""Processes that train runs for this one, and never outlive it.
+"""Child processes that train runs and never outlive this process.
 
-Notable: each is the leader of a session of its own, so that the keyboard's interrupt reaches this process alone, which
-then ends them all, with whatever they have started, and waits for them. If this process is killed, they notice by
+Notable: each child leads its own session, so a keyboard interrupt reaches only this process, which then ends all
+children with their own child processes and waits for them. If this process is killed, the children notice it by
 themselves (`run_child.py`).
 """
 
@@ -15,7 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-GRACE = 20  # seconds to end in order
+GRACE = 20  # seconds for an orderly exit
 _CODE = """
 from mtl_hf.experiments.run_child import end_with_parent
 more = end_with_parent()
@@ -25,10 +25,10 @@ import sys
 
 
 class RunProcesses:
-    """Processes that end with this one.
+    """Child processes that end with this process.
 
     Attributes:
-        stopping: Whether `stop` was called: nothing is started any more.
+        stopping: Whether `stop` was called: no further process starts.
     """
 
     def __init__(self) -> None:
@@ -46,18 +46,18 @@ class RunProcesses:
         environment: Mapping[str, str],
         overrides: Sequence[str] = (),
     ) -> tuple[int, Any]:
-        """Run Python code in a process of its own and wait for its end.
+        """Run Python code in a separate process and wait for it.
 
         Args:
-            code: Python, in which `sys.argv` has the arguments and `more` the overrides.
-            arguments: Visible to every user of the machine.
+            code: Python code; `sys.argv` has the arguments and `more` the overrides.
+            arguments: Command-line arguments, visible to every user of the machine.
             stdout: File for its output.
             stderr: File for its messages.
-            environment: Its environment.
-            overrides: Sent through a pipe, which no other process can read.
+            environment: Environment variables.
+            overrides: Overrides, sent through a pipe that no other process can read.
 
         Returns:
-            Its exit code, negative for a signal, and what it took (`resource.getrusage`), None if it was not started.
+            The exit code (negative for a signal) and the resource usage (`resource.getrusage`; None if not started).
         """
         with self._change:
             if self.stopping:
@@ -68,10 +68,10 @@ class RunProcesses:
             )  # fmt: skip
             self._running.add(process)
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died already, which its exit code shows
+        with contextlib.suppress(BrokenPipeError):  # it has already died; the exit code shows it
             process.stdin.write(json.dumps(list(overrides)).encode() + b"\n")
             process.stdin.flush()
-        _, status, usage = os.wait4(process.pid, 0)  # not `wait`, which does not tell what the process took
+        _, status, usage = os.wait4(process.pid, 0)  # unlike `wait`, this returns the resource usage
         with self._change:
             self._running.discard(process)
             self._change.notify_all()
@@ -81,7 +81,7 @@ class RunProcesses:
         return process.returncode, usage
 
     def stop(self) -> None:
-        """End all processes, in order where they can, and wait for them."""
+        """End all processes, orderly if possible, and wait for them."""
         with self._change:
             self.stopping = True
         try:

@@ -1,7 +1,7 @@
-"""A search's file: which config, what trials differ in, how many there are; and what is wrong with it.
+"""The YAML of a search: read it, check its space against the config, and count its trials.
 
-Notable: each end of each range and each choice is tried on the config alone before anything is trained, so a misspelled
-setting is found then. Whether values go together only the trial that is given them can tell.
+Notable: every choice and both ends of every range are checked against the config before anything is trained, so a
+misspelled setting is found early. Whether a combination of values is valid is only found by the trial that uses it.
 """
 
 import math
@@ -14,17 +14,17 @@ from ..training.arguments import type_arguments
 from .space import TRIALS, Dimension, Search, read_space
 from .variants import at_home
 
-# What every trial has otherwise than its config: nothing is kept of it but its log, and it is silent.
+# Settings that every trial overrides: it keeps nothing but its log, and shows no progress.
 OF_TRIALS = (
     "training.save_strategy=no", "training.load_best_model_at_end=false", "training.keep_best_per_task=false",
     "training.push_to_hub=false", "training.disable_tqdm=true",
 )  # fmt: skip
-# What decides how trials are scored, when, or what is kept of them: trials that differ in it cannot be compared.
+# Settings that decide how and when trials are scored, or what they keep: these must be equal for all trials.
 _FIXED = {
     "training": frozenset((
         "metric_for_best_model", "greater_is_better", "load_best_model_at_end", "keep_best_per_task",
         "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "prediction_loss_only",
-        "logging_steps",  # which `eval_steps` defaults to
+        "logging_steps",  # the default of `eval_steps`
         "save_strategy", "save_steps", "output_dir", "push_to_hub", "disable_tqdm",
     )),
     "tasks": frozenset((
@@ -32,7 +32,7 @@ _FIXED = {
         "mlm_probability", "whole_word_mask",
     )),
 }  # fmt: skip
-# Of a source these are of its training rows alone; all else, what its loader is given too, says which rows are scored.
+# Settings of a source that affect only its training rows; all others, also those of its loader, affect scored rows.
 _OF_TRAINING_ROWS = ("batch_size", "max_train_rows", "drop_leaked")
 # Settings that change how many steps an epoch has.
 _STEPS_AN_EPOCH = {
@@ -46,20 +46,20 @@ _LENGTH = frozenset(("training.num_train_epochs", "training.max_steps"))
 
 
 def read_search(config: str | Path, trials: int | None = None) -> Search:
-    """Read a search's file.
+    """Read the YAML of a search.
 
     Args:
         config: The file.
-        trials: Instead of its own number.
+        trials: Number of trials, instead of the one in the file.
 
     Raises:
-        ValueError: Unknown keys, or values that do not fit.
+        ValueError: Unknown keys or values that are not valid.
     """
     path = Path(config)
     tree = read_yaml(path)
     if "tasks" in tree and "model" in tree:
         raise ValueError(
-            f"{path} is a run's config. A search is a file of its own, with `config: {path.name}` and a `space`; see"
+            f"{path} is the config of a run. A search needs its own file with `config: {path.name}` and a `space`; see"
             " configs/tune/snips.yaml."
         )
     search = typed(Search, at_home(tree, path), "")
@@ -71,10 +71,10 @@ def read_search(config: str | Path, trials: int | None = None) -> Search:
 
 
 def num_trials(search: Search, space: Sequence[Dimension]) -> int:
-    """Trials in all; of a grid no more than it has points.
+    """The total number of trials; for a grid at most its number of points.
 
     Raises:
-        ValueError: A grid over a range without steps.
+        ValueError: A grid over a continuous range.
     """
     if search.sampler != "grid":
         return search.trials or TRIALS
@@ -83,16 +83,16 @@ def num_trials(search: Search, space: Sequence[Dimension]) -> int:
 
 
 def check_space(search: Search, space: Sequence[Dimension], overrides: Sequence[str] = ()) -> None:
-    """Try each choice and both ends of each range on the config, one at a time.
+    """Check each choice and both ends of each range against the config, one at a time.
 
     Args:
         search: The search.
-        space: Its `space`, read.
-        overrides: For every trial, besides those of the file.
+        space: Its parsed `space`.
+        overrides: Overrides of every trial, besides those in the file.
 
     Raises:
-        ValueError: A setting that there is not, a value that it does not take, one that may not be searched, or one
-            that pruning cannot be fair to.
+        ValueError: A setting does not exist, does not accept a value, may not be searched, or cannot be searched with
+            pruning.
     """
     given = [*search.overrides, *overrides]
     base = RunConfig.load(search.config, given)
@@ -102,15 +102,15 @@ def check_space(search: Search, space: Sequence[Dimension], overrides: Sequence[
         for key in sorted(dimension.keys):
             parts = key.split(".")
             if len(parts) < (3 if parts[0] in ("tasks", "sources") else 2):
-                raise ValueError(f"{where}: {key} is no single setting, and may hold what decides how trials are"
-                                 " scored; name the settings themselves, such as training.learning_rate.")  # fmt: skip
+                raise ValueError(f"{where}: {key} is a section, which may contain settings that decide how trials are"
+                                 " scored. Name single settings, such as training.learning_rate.")  # fmt: skip
             if is_secret(key):
-                raise ValueError(f"{where}: {key} is secret, and what is searched is written down.")
+                raise ValueError(f"{where}: {key} is secret and cannot be searched, because searched values are saved.")
             if _is_fixed(parts):
-                raise ValueError(f"{where}: {key} decides how trials are scored or what is kept of them, which is the"
-                                 " same for all; set it in `config`, or in `overrides`.")  # fmt: skip
+                raise ValueError(f"{where}: {key} decides how trials are scored or what they keep, so it must be the"
+                                 " same for all trials. Set it in `config` or in `overrides`.")  # fmt: skip
             if dimension.name in overridden:
-                raise ValueError(f"{where} is searched, so an override of it would do nothing: take one of them out.")
+                raise ValueError(f"{where} is searched, so an override of it has no effect: remove one of them.")
             for section, known in (("tasks", base.tasks), ("sources", base.sources)):
                 if parts[0] == section and len(parts) > 2 and parts[1] not in known:
                     raise ValueError(
@@ -128,7 +128,7 @@ def check_space(search: Search, space: Sequence[Dimension], overrides: Sequence[
 
 
 def _is_fixed(parts: Sequence[str]) -> bool:
-    """Whether a setting, `a.b.c` as its parts, decides how trials are scored or what is kept of them."""
+    """Whether a setting (`a.b.c`, split into parts) decides how trials are scored or what they keep."""
     section, name = parts[0], "".join(parts[1:2] if parts[0] == "training" else parts[2:3])
     if section == "sources":
         return bool(name) and name not in _OF_TRAINING_ROWS
@@ -136,13 +136,13 @@ def _is_fixed(parts: Sequence[str]) -> bool:
 
 
 def _check_pruning(space: Sequence[Dimension], training: Mapping[str, Any]) -> None:
-    """Refuse to compare trials on the way where the same evaluation comes at other shares of each.
+    """Raise an error if pruning would compare trials after unequal shares of their training.
 
     Args:
-        space: What is searched.
-        training: The `training:` section, typed.
+        space: The dimensions of the search.
+        training: The `training:` section with typed values.
     """
-    by_steps = (training.get("max_steps") or -1) > 0  # then the end of a trial is a number of steps, else of epochs
+    by_steps = (training.get("max_steps") or -1) > 0  # the length of a trial is given in steps, else in epochs
     strategy = training.get("eval_strategy", "epoch")
     interval = training.get("eval_steps") or training.get("logging_steps", 50)
     uneven = strategy == "epoch" if by_steps else strategy == "steps" and interval >= 1
@@ -151,12 +151,13 @@ def _check_pruning(space: Sequence[Dimension], training: Mapping[str, Any]) -> N
             parts = key.split(".")
             if key in _LENGTH:
                 raise ValueError(
-                    f"`space.{dimension.name}`: trials of other lengths are at other points of their rates' schedule"
-                    f" after as many evaluations, so {key} cannot be searched with `prune: true`; set `prune: false`."
+                    f"`space.{dimension.name}`: trials of different lengths are at different points of their learning"
+                    f" rate schedule at the same evaluation, so {key} cannot be searched with `prune: true`; set"
+                    " `prune: false`."
                 )
             if uneven and parts[-1] in _STEPS_AN_EPOCH.get(parts[0], ()):
                 raise ValueError(
-                    f"`space.{dimension.name}`: {key} changes how many steps an epoch has, and evaluations come"
+                    f"`space.{dimension.name}`: {key} changes the number of steps per epoch, and evaluations happen"
                     f" {'every epoch of a fixed number of steps' if by_steps else f'every {interval:g} steps'}: `prune:"
                     " true` would compare trials after unequal shares of their training. Set"
                     f" {'' if by_steps else '`eval_strategy: epoch`, '}`eval_steps` as a fraction, or `prune: false`."
@@ -164,10 +165,10 @@ def _check_pruning(space: Sequence[Dimension], training: Mapping[str, Any]) -> N
 
 
 def read_checked(config: str | Path, trials: int | None, overrides: Sequence[str]) -> tuple[Search, list[Dimension]]:
-    """A search's file and its space, checked as far as it can be without data.
+    """Read a search and its space, with all checks that need no data.
 
     Raises:
-        ValueError: Anything wrong with either.
+        ValueError: The search or its space is not valid.
     """
     search = read_search(config, trials)
     space = read_space(search.space)

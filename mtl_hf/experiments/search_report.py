@@ -1,7 +1,7 @@
-"""What a search has found: its trials, what mattered, and the picture of both.
+"""The results of a search: its trials, the importance of each parameter, and a plot of both.
 
-Notable: importance is of settings and not of values, and as good as the trials are many; where it cannot be told, that
-is said.
+Notable: importance refers to settings, not to values, and gets more reliable with more trials. If it is not available,
+the report gives the reason.
 """
 
 import csv
@@ -17,27 +17,27 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from ..evaluation.figures import COLOURS, save_figure
-from ..files import write_whole
+from ..files import write_atomic
 from ..metrics import loss_of, show_logged
 from .study import REASON
 from .trials import Goal
 
-LEAST = 6  # complete trials from which importance is told
-BEST_SHARE = 0.25  # of complete trials: what sets these apart
-_SHOWN = 10  # complete trials in the table
+MIN_TRIALS = 6  # complete trials needed to compute importance
+BEST_SHARE = 0.25  # importance: what distinguishes this share of the complete trials
+_SHOWN = 10  # complete trials shown in the table
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed",
            TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}  # fmt: skip
 
 
 def summary(study: optuna.Study, goal: Goal) -> dict[str, Any]:
-    """A study as plain data.
+    """Summarize a study as plain data.
 
     Returns:
-        `metric`; `maximize`, whether more of it is better; `trials`, by number: `number`, `state` (complete, pruned,
-        failed), `value` (of a pruned trial, what it had reached; None where that is no number, and of one that failed),
-        `evaluations`, `seconds`, `settings` (name → value) and `reason` (why it failed); `best`: the number of the best
-        trial, None if none is complete; `importance`: name → its share, most important first, and `unclear`: why there
-        is none, else empty.
+        `metric`; `maximize`: whether higher is better; `trials`, by number: `number`, `state` (complete, pruned,
+        failed), `value` (for a pruned trial its last value; None if it is not finite or the trial failed),
+        `evaluations`, `seconds`, `settings` (name → value) and `reason` (why it failed); `best`: number of the best
+        trial, None if none is complete; `importance`: name → share, most important first; `unclear`: why importance
+        is not available, else empty.
     """
     trials = [_plain(trial) for trial in study.get_trials(deepcopy=False)]
     importance, unclear = _importance(study)
@@ -66,42 +66,42 @@ def _plain(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _importance(study: optuna.Study) -> tuple[dict[str, float], str]:
-    """How much each setting sets the best quarter of the complete trials apart, adding up to 1; or why that is unclear.
+    """Importance of each setting for being among the best quarter of trials (sum 1), or why it is not available.
 
     Source: PED-ANOVA, Watanabe et al. 2023, arXiv 2304.10255.
     """
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     names = sorted({name for trial in complete for name in trial.params})
     if len(names) == 1:
-        return {}, f"{names[0]} is all that was searched"
-    if len(complete) < LEAST:
-        return {}, f"{len(complete)} trials are complete, and it takes {LEAST} to tell"
+        return {}, f"only {names[0]} was searched"
+    if len(complete) < MIN_TRIALS:
+        return {}, f"{len(complete)} trials are complete, at least {MIN_TRIALS} are needed"
     if len({trial.value for trial in complete}) == 1:
-        return {}, "all complete trials score the same"
+        return {}, "all complete trials have the same score"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that trials tie
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE))
     if not sum(found.values()) > 0:
-        return {}, "the best trials differ from the others in nothing"
+        return {}, "the best trials have the same settings as the others"
     return found, ""
 
 
 def show_value(value: Any) -> str:
-    """A setting's value as a person reads it."""
+    """Format a setting's value."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _show_score(metric: str, value: float | None) -> str:
-    return "no number" if value is None else show_logged(metric, value)
+    return "not finite" if value is None else show_logged(metric, value)
 
 
 def show_settings(settings: Mapping[str, Any]) -> str:
-    """A trial's settings in a line."""
+    """Format a trial's settings on one line."""
     return "  ".join(f"{name.removeprefix('training.')}={show_value(value)}" for name, value in settings.items())
 
 
 def trial_line(study: optuna.Study, number: int, goal: Goal) -> tuple[str, bool]:
-    """How a trial ended, and how the best one did; and whether it failed."""
+    """A line with the result of a trial and of the best one, and whether the trial failed."""
     metric = goal.metric
     trial = _plain(study.get_trials(deepcopy=False)[number])
     if trial["state"] == "failed":
@@ -116,7 +116,7 @@ def trial_line(study: optuna.Study, number: int, goal: Goal) -> tuple[str, bool]
 
 
 def search_table(result: Mapping[str, Any]) -> str:
-    """The best trials, those that failed, and what mattered."""
+    """A table of the best trials, failed trials, and parameter importance."""
     metric = result["metric"]
     by_state: dict[str, list[dict[str, Any]]] = {}
     for trial in result["trials"]:
@@ -133,15 +133,15 @@ def search_table(result: Mapping[str, Any]) -> str:
             lines.append(f"{'':29}{trial['reason']}")
     lines.append("")
     if result["importance"]:
-        lines.append(f"what sets the best {BEST_SHARE:.0%} of the complete trials apart")
+        lines.append(f"parameter importance (for being among the best {BEST_SHARE:.0%} of complete trials)")
         lines += [f"{name:<48}{share:>8.0%}" for name, share in result["importance"].items()]
     else:
-        lines.append(f"What mattered cannot be told: {result['unclear']}.")
+        lines.append(f"Parameter importance is not available: {result['unclear']}.")
     return "\n".join(lines)
 
 
 def write_trials(folder: Path, result: Mapping[str, Any]) -> None:
-    """All trials as `trials.csv`, a column a setting; scores are fractions."""
+    """Write all trials to `trials.csv`, with one column per setting; scores are fractions."""
     names = list(dict.fromkeys(name for trial in result["trials"] for name in trial["settings"]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -150,18 +150,18 @@ def write_trials(folder: Path, result: Mapping[str, Any]) -> None:
         own = [trial["settings"].get(name) for name in names]
         writer.writerow([*(trial[key] for key in ("number", "state", "value", "evaluations", "seconds")), *own,
                          trial["reason"]])  # fmt: skip
-    write_whole(folder / "trials.csv", text.getvalue())
+    write_atomic(folder / "trials.csv", text.getvalue())
 
 
 def plot_importance(folder: Path, result: Mapping[str, Any]) -> list[Path]:
-    """Draw each setting's share, and beside it what trials reached and the best so far, as `importance`."""
+    """Plot parameter importance and, beside it, the score of each trial and the best so far, as `importance`."""
     import matplotlib.pyplot as plt
 
     names, metric = list(result["importance"])[::-1], result["metric"]
     size = (10.5, 1.6 + max(1.8, 0.32 * len(names)))
     figure, (bars, history) = plt.subplots(1, 2, figsize=size, layout="constrained")
     bars.barh(names, [result["importance"][name] for name in names], color=COLOURS[0])
-    bars.set_xlabel(f"share in what sets the best {BEST_SHARE:.0%} apart")
+    bars.set_xlabel(f"importance for being in the best {BEST_SHARE:.0%}")
     bars.tick_params(axis="y", labelsize=8)
     scale = 1 if loss_of(metric) else 100
     for place, state in enumerate(("complete", "pruned")):

@@ -1,9 +1,9 @@
-"""A study in a folder: the trials of all processes that search together, in SQLite.
+"""A study in a folder: the trials of all processes that share a search, in SQLite.
 
-Notable: a trial is drawn under a lock, so that processes together make as many as were asked for and no two draw from
-the same random numbers; those depend on the seed and the trial's number only, so a search that was stopped between
-trials goes on as it would have. A trial whose process has died is known by its heartbeat, and done again: it takes a
-number more, so what is drawn after it differs from what would have been.
+Notable: a trial is drawn under a lock, so the processes together run exactly the requested number of trials, and no two
+use the same random numbers. These depend only on the seed and the trial's number, so a search that was stopped between
+trials continues as if it had not been stopped. A trial whose process died is detected by its heartbeat and repeated
+under a new number, so the trials after it differ from those of an uninterrupted search.
 """
 
 import contextlib
@@ -21,20 +21,20 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
-from ..files import write_whole
+from ..files import write_atomic
 from .compare import changed_lines
 from .inputs import changed_inputs
 from .space import Dimension, Search
 
 STUDY = "study.db"
-SETTINGS = "search.yaml"  # beside it: what all processes and calls must agree on
-INPUTS = "inputs.json"  # and the data, models and packages that all trials are of (`run_inputs`)
-HEARTBEAT, GRACE = 30, 120  # seconds from one sign of life to the next, and until a trial without one is taken for dead
-STARTUP = 5  # complete trials before any is pruned
-RETRIES = 2  # of a trial whose process died: one that brings down each does not go on for ever
+SETTINGS = "search.yaml"  # settings that must be the same for all processes and calls
+INPUTS = "inputs.json"  # data, models and packages, which must be the same for all trials (`run_inputs`)
+HEARTBEAT, GRACE = 30, 120  # seconds between heartbeats, and without one until a trial counts as dead
+STARTUP = 5  # complete trials before pruning starts
+RETRIES = 2  # of a trial whose process died, so that a trial that always crashes ends
 REASON = "reason"  # why a trial failed
 _NAME = "search"
-_HISTORY = "retry_history"  # Optuna's: the trials that a trial repeats
+_HISTORY = "retry_history"  # attribute of Optuna: the trials that a trial repeats
 
 
 @dataclass
@@ -58,10 +58,10 @@ class StudyFolder:
         return self.study.get_trials(deepcopy=False)
 
     def num_taken(self) -> int:
-        """Trials that are done or under way; call it with the lock held.
+        """Number of trials that are done or running; call it with the lock held.
 
-        One that failed of itself is done. One whose process was stopped or died is not, unless that has happened to it
-        several times; it waits to be done again, also where its process has not come to say so.
+        A trial that failed because of its values is done. A trial whose process was stopped or died is not (unless that
+        happened several times): it will be repeated, even if its process could not record that it stopped.
         """
         with _no_warnings():
             optuna.storages.fail_stale_trials(self.study)
@@ -76,24 +76,24 @@ class StudyFolder:
         )
 
     def num_running(self) -> int:
-        """Trials under way."""
+        """Number of running trials."""
         return sum(trial.state == TrialState.RUNNING for trial in self.trials())
 
     def any_scored(self) -> bool:
-        """Whether some trial has got so far as to be scored."""
+        """Whether any trial has been scored."""
         return any(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.trials())
 
     def was_stopped(self, number: int) -> bool:
-        """Whether something else than its values has ended a trial."""
+        """Whether a trial ended for another reason than its values."""
         return _was_stopped(self.trials()[number])
 
     def give_back(self, number: int | None) -> None:
-        """Let a trial be done again with the same values, once, if something else than these has stopped it."""
+        """Queue a trial again with the same values, once, if it stopped for another reason than its values."""
         if number is None or not self.was_stopped(number):
             return
         with self.lock:
             if any(number in trial.system_attrs.get(_HISTORY, ()) for trial in self.trials()):
-                return  # another process has seen it first
+                return  # another process did it first
             trial = self.study.get_trials()[number]  # a copy, which Optuna changes
             with _no_warnings():
                 RetryHeartbeatStaleTrialCallback(RETRIES)(self.study, trial)
@@ -105,16 +105,16 @@ def _was_stopped(trial: FrozenTrial) -> bool:
 
 @contextlib.contextmanager
 def open_study(folder: Path, settings: str, inputs: Mapping[str, str], maximize: bool) -> Iterator[StudyFolder]:
-    """A folder's study, made if there is none; Optuna's own log is silent meanwhile.
+    """Open the study in a folder, or create it; Optuna's own log is off meanwhile.
 
     Args:
         folder: The folder.
-        settings: What a call that goes on must agree on, as text.
-        inputs: What trials depend on besides (`run_inputs`).
-        maximize: Whether more is better.
+        settings: Settings that must be the same when a search continues, as text.
+        inputs: Other inputs of the trials (`run_inputs`).
+        maximize: Whether higher is better.
 
     Raises:
-        ValueError: The study there is of other settings or inputs.
+        ValueError: The existing study has other settings or inputs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     verbosity = optuna.logging.get_verbosity()
@@ -150,37 +150,37 @@ def open_study(folder: Path, settings: str, inputs: Mapping[str, str], maximize:
 def _check_settings(folder: Path, settings: str) -> None:
     path = folder / SETTINGS
     if not path.is_file():
-        write_whole(path, settings)
+        write_atomic(path, settings)
     elif changed := changed_lines(path.read_text(encoding="utf-8"), settings):
         raise ValueError(
-            f"{folder} holds a search of other settings ({'; '.join(changed[:4])}): choose another folder with --to, or"
-            " remove that one. (Only `trials` may change.)"
+            f"{folder} has a search with other settings ({'; '.join(changed[:4])}): choose another folder with --to, or"
+            " remove this one. (Only `trials` may change.)"
         )
 
 
 def check_inputs(folder: Path, inputs: Mapping[str, str]) -> None:
-    """Note what the trials of a study depend on or, where that is noted, check that it is as it was.
+    """Record the inputs of a study's trials or, if they are recorded, check that they are unchanged.
 
     Raises:
-        ValueError: It is not, or a study of an earlier version has not noted it.
+        ValueError: They changed, or a study of an earlier version did not record them.
     """
     path = folder / INPUTS
     if path.is_file():
         changed = changed_inputs(json.loads(path.read_text(encoding="utf-8")), inputs)
     elif (folder / STUDY).exists():
-        changed = ["what they were trained on was not recorded"]
+        changed = ["their training data were not recorded"]
     else:
         changed = []
-        write_whole(path, json.dumps(inputs, indent=2, ensure_ascii=False) + "\n")
+        write_atomic(path, json.dumps(inputs, indent=2, ensure_ascii=False) + "\n")
     if changed:
         raise ValueError(
-            f"{folder} holds trials that further ones could not be compared with ({'; '.join(changed[:4])}): choose"
-            " another folder with --to, or remove that one."
+            f"{folder} has trials with which new trials cannot be compared ({'; '.join(changed[:4])}): choose"
+            " another folder with --to, or remove this one."
         )
 
 
 def study_options(search: Search, space: Sequence[Dimension], opened: StudyFolder) -> dict[str, Any]:
-    """Arguments of `optuna.create_study` for one more trial."""
+    """Arguments of `optuna.create_study` for the next trial."""
     seed = _seed(search.seed, len(opened.trials()))
     sampler: optuna.samplers.BaseSampler
     if search.sampler == "grid":
@@ -190,7 +190,7 @@ def study_options(search: Search, space: Sequence[Dimension], opened: StudyFolde
         sampler = optuna.samplers.RandomSampler(seed=seed)
     else:
         sampler = optuna.samplers.TPESampler(seed=seed)
-    # Judged from the second evaluation on, since while rates warm up good ones look like bad ones.
+    # Prune from the second evaluation on: during warm-up, good and bad learning rates look alike.
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=2) if search.prune else None
     return {
         "study_name": _NAME,
@@ -202,13 +202,13 @@ def study_options(search: Search, space: Sequence[Dimension], opened: StudyFolde
 
 
 def _seed(seed: int, number: int) -> int:
-    """Of the sampler for one trial: seeds that follow each other would be no independent ones for every generator."""
+    """The sampler's seed for one trial; hashed, because consecutive seeds are not independent for every generator."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 @contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Without those that heartbeats are experimental, which they have been since Optuna 2."""
+    """Suppress the warnings that heartbeats are experimental, as they have been since Optuna 2."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield

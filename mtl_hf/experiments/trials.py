@@ -1,6 +1,6 @@
-"""One trial: a whole run of its own, scored on the validation split, through `Trainer.hyperparameter_search`.
+"""One trial: a separate run, scored on the validation split, through `Trainer.hyperparameter_search`.
 
-Notable: a trial may change the encoder, the data or the tasks, so the Trainer that searches has no model: its `train`
+Notable: a trial may change the encoder, the data or the tasks, so the searching Trainer has no model: its `train`
 builds a trainer for each trial, which reports to Optuna as the stock one does. The test split is never scored.
 """
 
@@ -21,7 +21,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import HPSearchBackend
 
 from ..config import MaskSecrets, RunConfig, masked_message
-from ..files import write_whole
+from ..files import write_atomic
 from ..run import build, flush_denormals
 from ..saved.models import RUN_FILE
 from .search_plan import OF_TRIALS
@@ -29,21 +29,21 @@ from .space import Dimension
 from .study import REASON, StudyFolder
 from .variants import output_override
 
-logger = logging.getLogger("mtl_hf")  # of the whole package
+logger = logging.getLogger("mtl_hf")  # the package's logger
 
 LOG = "log.txt"
-# What is wrong with a trial's values: it has failed, and the search goes on.
+# Errors that are caused by a trial's values: the trial fails, and the search continues.
 FAILURES = (ValueError, FloatingPointError, torch.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What trials are compared by.
+    """The metric by which trials are compared.
 
     Attributes:
-        metric: `score`, or a number of an evaluation without its `eval_`.
-        maximize: Whether more of it is better.
-        best: Whether a trial counts by its best evaluation, as a run does that ends with its best checkpoint, or by the
+        metric: `score`, or the key of an evaluation metric without `eval_`.
+        maximize: Whether higher is better.
+        best: Whether the best evaluation of a trial counts (as in a run that ends with its best checkpoint), or the
             last one.
     """
 
@@ -53,11 +53,11 @@ class Goal:
 
 
 class SearchTrainer(Trainer):
-    """The Trainer whose `hyperparameter_search` is used; what it trains is a run of its own for each trial.
+    """The Trainer whose `hyperparameter_search` is used; it trains a separate run for each trial.
 
     Args:
-        folder: Where it might write; it does not.
-        run_trial: Trains the run of a trial and returns what it reaches.
+        folder: Its `output_dir`, to which it writes nothing.
+        run_trial: Trains the run of a trial and returns its score.
     """
 
     def __init__(self, folder: Path, run_trial: Callable[[Any], float]) -> None:
@@ -65,30 +65,29 @@ class SearchTrainer(Trainer):
         super().__init__(model_init=lambda: cast(Any, nn.Identity()), args=arguments)
         self.objective: float | None = None
         self.run_trial = run_trial
-        self.number: int | None = None  # of the trial that was begun last
-        self.stopped_by: BaseException | None = None  # if by something else than its values
+        self.number: int | None = None  # of the last trial
+        self.stopped_by: BaseException | None = None  # if not by its values
 
     def add_trial(self, opened: StudyFolder, goal: Goal, options: Mapping[str, Any]) -> int:
         """Draw one trial and train it.
 
-        Where the study has taken it for dead meanwhile, since this process gave no sign of life, what it reached is
-        dropped.
+        If the study marked it as dead meanwhile, because this process sent no heartbeat, its result is dropped.
 
         Args:
             opened: The study.
-            goal: What trials are compared by.
-            options: Of `optuna.create_study`.
+            goal: The metric by which trials are compared.
+            options: Arguments of `optuna.create_study`.
 
         Returns:
-            Its number.
+            The number of the trial.
         """
         direction = "maximize" if goal.maximize else "minimize"
         self.number = self.stopped_by = None
         try:
             self.hyperparameter_search(backend="optuna", direction=direction, n_trials=1, catch=FAILURES, **options)
         except (ValueError, AssertionError):
-            # The stock method ends by asking for the best trial, and there may be none yet; and Optuna does not expect
-            # that a trial has been taken for dead. Either way the trial is over.
+            # The stock method ends with a request for the best trial, and there may be none yet; and Optuna does not
+            # expect that a trial is marked as dead. In both cases the trial is over.
             if self.number is None or not opened.trials()[self.number].state.is_finished():
                 raise
             if self.stopped_by is not None:
@@ -97,9 +96,9 @@ class SearchTrainer(Trainer):
         return self.number
 
     def train(self, resume_from_checkpoint: Any = None, trial: Any = None, **kwargs: Any) -> None:  # type: ignore[override]
-        """Train and score the run of a trial; one that fails says why."""
+        """Train and score the run of a trial; a failed trial records the reason."""
         self.number = trial.number
-        gc.collect()  # of a trial that failed, the model: it and its trainer refer to each other
+        gc.collect()  # the model of a failed trial: it and its trainer refer to each other
         try:
             self.objective = self.run_trial(trial)
         except BaseException as error:
@@ -114,21 +113,21 @@ def train_trial(trial: Any, config: str, overrides: Sequence[str], folder: Path,
     """Train a trial's run and return its best, or last, score on the validation split.
 
     Args:
-        trial: Optuna's, which is told of each evaluation.
+        trial: Optuna's trial, to which each evaluation is reported.
         config: The run's YAML.
-        overrides: All changes to it, the trial's own too.
-        folder: For its log, its YAML and what its trainer logs.
-        goal: What it is scored by.
+        overrides: All overrides, including those of the trial.
+        folder: Folder for its log, its YAML and the output of its trainer.
+        goal: The metric to score it by.
 
     Raises:
-        ValueError: Its settings do not go together.
-        FloatingPointError: A loss, or a score, is not a number.
-        optuna.TrialPruned: It is hopeless.
+        ValueError: Its settings cannot be combined.
+        FloatingPointError: A loss or a score is not finite.
+        optuna.TrialPruned: The trial is pruned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _log_to(folder / LOG):
         run = build(config, [*overrides, *OF_TRIALS, output_override(folder)])
-        write_whole(folder / RUN_FILE, run.config.to_yaml())
+        write_atomic(folder / RUN_FILE, run.config.to_yaml())
         trainer: Any = run.trainer
         flush_denormals(trainer.args.device)
         sign = 1 if goal.maximize else -1
@@ -137,8 +136,8 @@ def train_trial(trial: Any, config: str, overrides: Sequence[str], folder: Path,
         def objective(metrics: dict[str, float]) -> float:
             nonlocal best
             value = metrics[f"eval_{goal.metric}"]
-            if not math.isfinite(value):  # trials cannot be compared by it, nor pruned
-                raise FloatingPointError(f"{goal.metric} is {value} at an evaluation, which is no number.")
+            if not math.isfinite(value):  # it can neither be compared nor pruned
+                raise FloatingPointError(f"{goal.metric} is {value} in an evaluation, which is not finite.")
             if not goal.best or sign * value > sign * best:
                 best = value
             return best
@@ -149,21 +148,21 @@ def train_trial(trial: Any, config: str, overrides: Sequence[str], folder: Path,
             trainer.train(trial=trial)
         finally:
             trainer.save_state()
-        if trainer.objective is None:  # no evaluation on the way
+        if trainer.objective is None:  # no evaluation during training
             trainer.objective = objective(trainer.evaluate())
     return float(trainer.objective)
 
 
 def find_goal(config: str, overrides: Sequence[str], folder: Path) -> Goal:
-    """What the trials of a config are compared by; it is built for that, so what is wrong with it is found.
+    """The metric by which trials of a config are compared; builds the config once, which also checks it.
 
     Args:
         config: The run's YAML.
-        overrides: Changes for every trial.
-        folder: Where its trainer and its log may write.
+        overrides: Overrides of every trial.
+        folder: Folder for the output of its trainer and its log.
 
     Raises:
-        ValueError: Anything wrong with the config or its data.
+        ValueError: The config or its data are not valid.
     """
     with _log_to(folder / LOG):
         run = build(config, [*overrides, "training.disable_tqdm=true", output_override(folder)])
@@ -173,13 +172,13 @@ def find_goal(config: str, overrides: Sequence[str], folder: Path) -> Goal:
 
 
 def try_choices(config: str, overrides: Sequence[str], space: Sequence[Dimension], folder: Path) -> None:
-    """Build the config once with each choice, alone, and warn of those that are refused: each costs a build.
+    """Build the config once with each single choice, and warn about choices that are not valid.
 
     Args:
         config: The run's YAML.
-        overrides: Changes for every trial.
-        space: What is searched; values of ranges are not built.
-        folder: Where the trainers and their log may write.
+        overrides: Overrides of every trial.
+        space: The dimensions of the search; ranges are not built.
+        folder: Folder for the output of the trainers and their log.
     """
     base = RunConfig.load(config, overrides)
     choices = [
@@ -190,21 +189,21 @@ def try_choices(config: str, overrides: Sequence[str], space: Sequence[Dimension
     ]
     if not choices:
         return
-    logger.info("Building the config with each of %d choices that change it, to see which are refused.", len(choices))
+    logger.info("Checking %d choices: building the config with each of them.", len(choices))
     for dimension, value, changes in choices:
         try:
             find_goal(config, [*overrides, *changes], folder)
         except FAILURES as error:
             logger.warning(
-                "`space.%s`, %s: its trials fail, unless another setting that is searched mends it: %s",
+                "`space.%s`, %s: trials with this value will fail, unless another searched setting fixes it: %s",
                 dimension.name, value, " ".join(str(error).split()),
             )  # fmt: skip
-        gc.collect()  # its model: it and its trainer refer to each other
+        gc.collect()  # the model: it and its trainer refer to each other
 
 
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    """Send our log to a file instead of to the terminal."""
+    """Write the package's log to a file instead of the terminal."""
     handler = logging.FileHandler(path, mode="w", encoding="utf-8")
     handler.addFilter(MaskSecrets())
     propagates, logger.propagate = logger.propagate, False

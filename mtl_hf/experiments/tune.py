@@ -1,7 +1,7 @@
-"""`mtl-hf tune`: search for the settings with which a config scores best on its validation split.
+"""`mtl-hf tune`: search for the settings of a config with the best validation score.
 
-Notable: every trial is a whole run in this process; the same command, started again, goes on, and started several times
-at once, shares the work. What is found is a YAML, to be trained and tested once: trials keep no weights.
+Notable: every trial is a complete run in this process. The same command, run again, continues the search; run several
+times at once, the processes share it. The result is a YAML to train and test once: trials keep no weights.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ import yaml
 
 from ..config import RunConfig
 from ..evaluation.figures import check_matplotlib
-from ..files import write_whole
+from ..files import write_atomic
 from .inputs import run_inputs
 from .search_plan import num_trials, read_checked
 from .space import Dimension, Search, show_declared
@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # these need optuna
 
 logger = logging.getLogger(__name__)
 
-POLL = 2  # seconds between two looks at whether others are done
-HOPELESS = 3  # so many failures before anything has been scored, and the search is given up
+POLL = 2  # seconds between two checks whether other processes are done
+MAX_FIRST_FAILURES = 3  # failures before any trial is scored, after which the search stops
 
 
 def tune(
@@ -42,24 +42,24 @@ def tune(
     dry_run: bool = False,
     plot: bool = True,
 ) -> dict[str, Any]:
-    """Search for the best settings of a config, by its score on the validation split.
+    """Search for the settings of a config with the best score on the validation split.
 
     Args:
-        config: A search's file (`configs/tune/`).
-        overrides: `a.b=c` changes for every trial.
-        trials: Instead of the file's: trials in all. A finished search goes on if this is more than it has.
-        to: Folder; by default `outputs/tune/<name of the file>`. A search in it goes on.
-        dry_run: Check the file, and the config up to its first step as it is and with each choice, then stop.
-        plot: Whether to draw `importance` (PNG and SVG), which needs matplotlib.
+        config: The YAML of a search (`configs/tune/`).
+        overrides: `a.b=c` changes to the config of every trial.
+        trials: Total number of trials, instead of the one in the file. A larger number continues a finished search.
+        to: Folder; by default `outputs/tune/<name of the file>`. A search in it is continued.
+        dry_run: Check the search, and build the config up to its first step, unchanged and with each choice; then stop.
+        plot: Whether to draw the plot `importance` (PNG and SVG), which needs matplotlib.
 
     Returns:
-        As `report.summary`, and `config`: the file of the best config, None if no trial is complete. With `dry_run`
-        only what is planned: `trials`, `metric`, `space` (name → range or choices, as text), `sampler`, `prune` and
-        `folder`.
+        The result of `search_report.summary`, and `config`: the file of the best config, None if no trial is complete.
+        With `dry_run` only the plan: `trials`, `metric`, `space` (name → range or choices, as text), `sampler`, `prune`
+        and `folder`.
 
     Raises:
-        ValueError: Anything wrong with the file or the config, a folder with a search of other settings, data, models
-            or packages, or trials that all fail.
+        ValueError: The search or the config is not valid; the folder has a search with other settings, data, models or
+            packages; or the first trials all fail.
     """
     _check_machine(plot)
     search, space = read_checked(config, trials, overrides)
@@ -71,7 +71,7 @@ def tune(
     folder = Path(to) if to is not None else Path("outputs") / "tune" / Path(config).stem
     with tempfile.TemporaryDirectory() as scratch:
         goal = find_goal(search.config, given, Path(scratch))
-        if dry_run or not (folder / STUDY).exists():  # a search that goes on has been told
+        if dry_run or not (folder / STUDY).exists():  # a search that continues was already checked
             try_choices(search.config, given, space, Path(scratch))
     if dry_run:
         return {
@@ -98,21 +98,21 @@ def tune(
 
 
 def _check_machine(plot: bool) -> None:
-    """Refuse what cannot work here, before anything is read."""
+    """Check the environment before anything is read."""
     if importlib.util.find_spec("optuna") is None:
         raise ValueError("`mtl-hf tune` needs optuna: pip install 'mtl_hf[search]'")
     if plot:
         check_matplotlib()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            f"a trial is trained by one process, and this is one of {os.environ['WORLD_SIZE']} (where one stops a trial"
-            " early, the others would wait for it for ever): start `mtl-hf tune` without a launcher, several times if"
-            " you like, each with its own CUDA_VISIBLE_DEVICES; they share the search."
+            f"a trial is trained by one process, and this is one of {os.environ['WORLD_SIZE']} (if one stopped a trial"
+            " early, the others would wait forever). Start `mtl-hf tune` without a launcher; to share a search, start"
+            " it several times, each with its own CUDA_VISIBLE_DEVICES."
         )
 
 
 def _settings(search: Search, base: RunConfig) -> str:
-    """What calls that share a search agree on, as two YAML documents."""
+    """The settings that all calls of a search must share, as two YAML documents."""
     declared = {"space": search.space, "sampler": search.sampler, "seed": search.seed, "prune": search.prune}
     return (
         f"# What is searched.\n{yaml.safe_dump(declared, sort_keys=False, allow_unicode=True, width=110)}"
@@ -121,7 +121,7 @@ def _settings(search: Search, base: RunConfig) -> str:
 
 
 def _inputs(search: Search, space: Sequence[Dimension], given: Sequence[str]) -> dict[str, str]:
-    """What trials depend on besides their settings, whatever is chosen for them."""
+    """The inputs of trials besides their settings, for all choices."""
     found: dict[str, str] = {}
     for changes in ([], *(changes for dimension in space for changes in dimension.choices.values())):
         found |= run_inputs(RunConfig.load(search.config, [*given, *changes]))
@@ -131,10 +131,10 @@ def _inputs(search: Search, space: Sequence[Dimension], given: Sequence[str]) ->
 def _search(
     search: Search, space: Sequence[Dimension], given: Sequence[str], opened: "StudyFolder", goal: "Goal"
 ) -> None:
-    """Take part until there are as many trials as asked for, and all of them are done.
+    """Run trials until the requested number exists and all of them are done.
 
     Raises:
-        ValueError: The first trials have all failed, or data changed.
+        ValueError: The first trials all failed, or data changed.
     """
     from .search_report import show_settings, trial_line
     from .study import GRACE, check_inputs, study_options
@@ -160,17 +160,17 @@ def _search(
                     number = trainer.add_trial(opened, goal, study_options(search, space, opened))
                 except BaseException:
                     opened.give_back(trainer.number)
-                    logger.info("Stopped; the same command goes on from here.")
+                    logger.info("Stopped; run the same command to continue.")
                     raise
         if due and opened.was_stopped(number):
-            logger.warning("Trial %d: this process gave no sign of life for %d seconds, so the trial was taken for"
-                           " dead.", number, GRACE)  # fmt: skip
+            logger.warning("Trial %d: this process sent no heartbeat for %d seconds, so the trial counts as dead.",
+                           number, GRACE)  # fmt: skip
         elif due:
             line, failed = trial_line(opened.study, number, goal)
             logger.info("Trial %d: %s", number, line)
             failures += failed
-            if failures == HOPELESS and not opened.any_scored():
-                raise ValueError(f"the first {HOPELESS} trials have all failed; the last one: {line}")
+            if failures == MAX_FIRST_FAILURES and not opened.any_scored():
+                raise ValueError(f"the first {MAX_FIRST_FAILURES} trials all failed; the last one: {line}")
         elif running := opened.num_running():
             if not waits:
                 logger.info("Waiting for %d trials of other processes.", running)
@@ -181,19 +181,19 @@ def _search(
 
 
 def _changes(space: Sequence[Dimension], values: Mapping[str, Any]) -> list[str]:
-    """A trial's overrides."""
+    """The overrides of a trial."""
     return [text for dimension in space for text in dimension.overrides(values[dimension.name])]
 
 
 def _write_best(
     folder: Path, search: Search, space: Sequence[Dimension], given: Sequence[str], result: Mapping[str, Any]
 ) -> Path:
-    """The config with the settings of the best trial, which writes into `best` beside it."""
+    """Write the config with the settings of the best trial; its `output_dir` is the folder `best` beside it."""
     best = result["trials"][result["best"]]
     changes = _changes(space, best["settings"])
     config = RunConfig.load(search.config, [*given, *changes, output_override(folder / "best")])
     path = folder / "best.yaml"
-    write_whole(
+    write_atomic(
         path,
         f"# Trial {best['number']}, the best of {len(result['trials'])}: {result['metric']} {best['value']:.4f} on the"
         f" validation split.\n#   mtl-hf train {path}\n{config.to_yaml()}",

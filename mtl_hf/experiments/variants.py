@@ -1,8 +1,8 @@
-"""What a comparison is made of: its file, its variants, and the runs that they take.
+"""The parts of a comparison: its file, its variants, and the runs of each variant.
 
-Notable: a comparison is of runs that differ in nothing but what is named. `alone` gives each task a model of its own
-and `together` one model to all, from the same config; any other variant is a set of `a.b=c` overrides, of one model or
-of one a task. Every run is written out as a YAML of its own, so that one of them can be looked at, or trained by hand.
+Notable: runs of a comparison differ only in what the variants name. `alone` trains one model per task and `together`
+one model for all tasks, from the same config; any other variant is a list of `a.b=c` overrides, for one model or for
+one per task. Every run has its own YAML, which can be inspected and trained by hand.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ from ..config import RunConfig, nearest, option, read_yaml, typed
 ALONE, TOGETHER = "alone", "together"
 FIRST_SEED = 13
 _FIRST = re.compile(r"\$\{first\.([^}]*)\}")
-_SECTIONS = ("variants", "first")  # whose values are variants
+_SECTIONS = ("variants", "first")  # sections with variants
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 @dataclass(kw_only=True)
 class Variant:
-    """`variants.<name>:` and `first.<name>:` what is trained."""
+    """`variants.<name>:` and `first.<name>:` what to train."""
 
     config: str | None = option("a run's YAML, relative to this file (default: that of the comparison)", None)
     overrides: list[str] = option("a.b=c changes to it", [])
-    against: str | None = option("the variant that its differences are taken to (default: the reference)", None)
-    alone: bool = option("whether each task has a model of its own", False)
+    against: str | None = option("the variant to compare with (default: the reference)", None)
+    alone: bool = option("whether to train one model per task", False)
 
 
 @dataclass(kw_only=True)
@@ -39,41 +39,43 @@ class Comparison:
 
     config: str = option("a run's YAML, relative to this file")
     seeds: list[int] = option(
-        "training.seed of the runs of a variant; a number n means 13, 14, ... 12 + n", [13, 14, 15]
+        "training.seed of each run of a variant; a number n means 13, 14, ... 12 + n", [13, 14, 15]
     )
-    overrides: list[str] = option("a.b=c changes for every run but those of `first`", [])
-    first: dict[str, Variant] = option("runs done once before the others, which find them as ${first.<name>}", {})
+    overrides: list[str] = option("a.b=c changes for every run except those of `first`", [])
+    first: dict[str, Variant] = option(
+        "runs to train once before the others, which refer to them as ${first.<name>}", {}
+    )
     variants: dict[str, Variant] = option("name -> overrides, a list, or {config, overrides, against, alone}", {})
-    alone: bool | None = option("whether each task alone is a variant (default: if no others are named)", None)
-    together: bool | None = option("whether the config as it is is a variant (default: if no others are named)", None)
-    reference: str | None = option("the variant that differences are taken to (default: alone, else the first)", None)
+    alone: bool | None = option("whether one model per task is a variant (default: if `variants` is empty)", None)
+    together: bool | None = option("whether the unchanged config is a variant (default: if `variants` is empty)", None)
+    reference: str | None = option("the variant to compare the others with (default: alone, else the first)", None)
 
     @property
     def names(self) -> list[str]:
         """The variants, in the order of the table."""
         own = [
             name
-            for name, asked in ((ALONE, self.alone), (TOGETHER, self.together))
-            if (not self.variants if asked is None else asked)
+            for name, requested in ((ALONE, self.alone), (TOGETHER, self.together))
+            if (not self.variants if requested is None else requested)
         ]
         return [*own, *self.variants]
 
     def against(self, name: str) -> str:
-        """The variant that the differences of another are taken to."""
+        """The variant that another variant is compared with."""
         own = self.variants[name].against if name in self.variants else None
         return own or self.reference or self.names[0]
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One model to be trained.
+    """One model to train.
 
     Attributes:
         variant: Its variant; empty for a run of `first`.
-        model: Which of the variant's models: the task, where each has its own, else empty.
+        model: Which of the variant's models: the task if there is one model per task, else empty.
         seed: Its seed.
         config: Its config, with its output folder.
-        needs: Runs of `first` that have to be done before.
+        needs: Runs of `first` that must be trained before.
     """
 
     variant: str
@@ -84,7 +86,7 @@ class PlannedRun:
 
     @property
     def folder(self) -> Path:
-        """Its output folder; beside it lie its YAML, its log and what it took."""
+        """Its output folder; its YAML, its log and its resource usage are beside it."""
         return Path(self.config.training["output_dir"])
 
     def beside(self, suffix: str) -> Path:
@@ -93,23 +95,23 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """As progress and messages call it."""
+        """Its name in progress bars and messages."""
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
 def read_comparison(
     config: str | Path, variants: str | Path | None = None, seeds: int | Sequence[int] | None = None
 ) -> Comparison:
-    """Read a comparison's file, or make one of a run's YAML.
+    """Read a comparison, or create the default comparison of a run's YAML.
 
     Args:
-        config: A comparison's file, or a run's YAML.
-        variants: A YAML with more of them: a mapping like a comparison's `variants`, or one with `variants`, `first`
-            and `reference`.
-        seeds: Instead of its own.
+        config: The YAML of a comparison or of a run.
+        variants: A YAML with more variants: a mapping like `variants` of a comparison, or one with the keys `variants`,
+            `first` and `reference`.
+        seeds: Seeds to use instead of those in the file.
 
     Raises:
-        ValueError: Unknown keys, values that do not fit, or files that are not there.
+        ValueError: Unknown keys, values that are not valid, or missing files.
     """
     path = Path(config)
     tree = read_yaml(path)
@@ -126,14 +128,14 @@ def read_comparison(
         tree["seeds"] = [FIRST_SEED + place for place in range(number)]
     comparison = typed(Comparison, tree, "")
     if not comparison.seeds or len(set(comparison.seeds)) < len(comparison.seeds):
-        raise ValueError(f"`seeds` is {comparison.seeds}; it names at least one, and none twice.")
+        raise ValueError(f"`seeds` is {comparison.seeds}; it needs at least one seed, and no seed twice.")
     names = comparison.names
     if len(names) < 2:
-        raise ValueError(f"a comparison needs two variants; {path} has {', '.join(names) or 'none'}.")
+        raise ValueError(f"a comparison needs at least two variants; {path} has {', '.join(names) or 'none'}.")
     for name in [*comparison.variants, *comparison.first]:
         if not _NAME.fullmatch(name) or name in (ALONE, TOGETHER):
             raise ValueError(f"a variant cannot be called {name!r}: use letters, digits, `_`, `.` and `-`, and neither"
-                             f" {ALONE} nor {TOGETHER}, which the keys of that name ask for.")  # fmt: skip
+                             f" {ALONE} nor {TOGETHER}, which have their own keys.")  # fmt: skip
     wanted = {f"variants.{name}.against": spec.against for name, spec in comparison.variants.items()}
     for key, name in {"reference": comparison.reference, **wanted}.items():
         if name is not None and name not in names:
@@ -142,13 +144,13 @@ def read_comparison(
 
 
 def at_home(item: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """A section of a file with its `config`, which is named from where the file lies, named from here."""
+    """A section of a file, with its `config` path (relative to the file) made relative to the current folder."""
     own = item.get("config")
     return {**item} if own is None else {**item, "config": os.path.normpath(path.parent / str(own))}
 
 
 def _own(tree: dict[str, Any], path: Path, where: str = "") -> dict[str, Any]:
-    """What a file says, its configs found from where it lies; a variant may be just a list of overrides there."""
+    """The content of a file, with config paths resolved and variants that are lists of overrides made mappings."""
     tree = at_home(tree, path)
     for section in _SECTIONS:
         found = tree.get(section) or {}
@@ -172,12 +174,12 @@ def plan_runs(
     """The runs of `first`, and all others, variant by variant and seed by seed.
 
     Args:
-        comparison: As `read_comparison` returns it.
+        comparison: The result of `read_comparison`.
         to: The comparison's folder.
-        overrides: For every run, those of `first` too.
+        overrides: Overrides of every run, also those of `first`.
 
     Raises:
-        ValueError: A config that is not valid, with the variant.
+        ValueError: A config is not valid; the message names the variant.
     """
     places = {name: to / "first" / name for name in comparison.first}
     first = [
@@ -209,12 +211,12 @@ def _planned(
 ) -> PlannedRun:
     title = f"first.{folder.name}" if of_first else f"variant {variant}"
     if of_first and spec.alone:
-        raise ValueError(f"{title}: `alone` makes a model of each task, and others could start from one only.")
+        raise ValueError(f"{title}: `alone` is not supported in `first`, because other runs start from a single model.")
     given = [*([] if of_first else comparison.overrides), *spec.overrides, *overrides]
     needs = list(dict.fromkeys(name for text in given for name in _FIRST.findall(text)))
     if unknown := [name for name in needs if of_first or name not in places]:
         raise ValueError(
-            f"{title}: `${{first.{unknown[0]}}}` is no run of `first`, which has {', '.join(places) or 'none'}."
+            f"{title}: `${{first.{unknown[0]}}}` is not a run of `first`, which has {', '.join(places) or 'none'}."
         )
     given = [_FIRST.sub(lambda match: str(places[match[1]]), text) for text in given]
     given += [f"training.seed={seed}", output_override(folder)]
@@ -226,12 +228,12 @@ def _planned(
 
 
 def output_override(folder: Path) -> str:
-    """The override by which a run writes into a folder."""
+    """The override that sets a run's output folder."""
     return f"training.output_dir={json.dumps(str(folder))}"
 
 
 def _narrow(training: dict[str, Any], others: set[str], sources: Sequence[str]) -> None:
-    """Take out of a task's own run what is about other tasks or sources, or about several at a time, in place."""
+    """Remove settings of other tasks or sources, or of several tasks, from a single-task run, in place."""
     parts = {f"{side}.{name}" for side in ("heads", "adapters") for name in others}
     if isinstance(frozen := training.get("freeze"), list):
         training["freeze"] = [pattern for pattern in frozen if pattern not in parts]
@@ -244,19 +246,19 @@ def _narrow(training: dict[str, Any], others: set[str], sources: Sequence[str]) 
             for key, given in thawing.items()
         }  # fmt: skip
         training["unfreeze"] = {key: given for key, given in kept.items() if given != {}}
-        if kept.get("at") == {}:  # nothing of this task's opens
+        if kept.get("at") == {}:  # no part of this task is unfrozen
             del training["unfreeze"]
     if isinstance(shares := training.get("sampling_probabilities"), Mapping):
         own = {source: float(share) for source, share in shares.items() if source in sources}
         training["sampling_probabilities"] = {source: share / sum(own.values()) for source, share in own.items()}
     if training.pop("gradient_aggregation", None) is not None:
-        training.pop("gradient_accumulation_steps", None)  # a step is no round any more
+        training.pop("gradient_accumulation_steps", None)  # a step is no longer a round
     for key in ("loss_balancing", "log_gradient_conflicts"):
         training.pop(key, None)
 
 
 def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
-    """Each task of a run with a model of its own, that reads only the task's sources."""
+    """Split a run into one run per task, each with only the task's sources."""
     runs = []
     for name, task in run.config.tasks.items():
         if not task.train:  # there is nothing to compare
@@ -265,7 +267,7 @@ def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
         training["output_dir"] = str(to / "runs" / f"{run.variant}-{name}" / f"seed-{run.seed}")
         best = str(training.get("metric_for_best_model", "score")).removeprefix("eval_")
         owners = [task_name for task_name in run.config.tasks if best.startswith(f"{task_name}_")]
-        if best != "score" and max(owners, key=len, default="") != name:  # the number of another task
+        if best != "score" and max(owners, key=len, default="") != name:  # the metric of another task
             for key in ("metric_for_best_model", "greater_is_better"):
                 training.pop(key, None)
         _narrow(training, {other for other in run.config.tasks if other != name}, task.sources)

@@ -1,8 +1,8 @@
-"""Heads of other packages, saved with a model: their files go beside its weights, and load without those packages.
+"""Heads of other packages: their files are saved beside a model's weights, so that it loads without those packages.
 
-Notable: transformers copies the file of a model's class and whatever that imports from its own folder. The file of a
-foreign head is added there as `head_<type>.py`, with `from mtl_hf.modeling.x import y` written as `from .x import y`,
-and the copy of `registered_heads.py` imports it.
+Notable: transformers copies the file of a model's class and the files that it imports from the same folder. The file of
+a foreign head is added as `head_<type>.py`, with `from mtl_hf.modeling.x import y` rewritten as `from .x import y`, and
+the copy of `registered_heads.py` imports it.
 """
 
 import ast
@@ -14,28 +14,29 @@ from pathlib import Path
 
 from .head import Head
 
-# What the file of a head may import: beside Python's own modules, what every machine with the model has.
+# Packages that the file of a head may import, besides Python's own: every machine that loads the model has them.
 ALLOWED = ("numpy", "torch", "transformers")
 _HERE = Path(__file__).resolve().parent
 _PACKAGE = "mtl_hf.modeling"
 
 
 def is_foreign(head: type[Head]) -> bool:
-    """Whether the class of a head is from a file outside of this folder."""
+    """Whether the class of a head is defined outside of this folder."""
     return Path(inspect.getfile(head)).resolve().parent != _HERE
 
 
 def check_travels(head: type[Head]) -> None:
-    """Check that the file of a foreign head can go with a model.
+    """Check that the file of a foreign head can be saved with a model.
 
     Raises:
-        ValueError: There is no such file (a class made in a session), or it imports what other machines may not have.
+        ValueError: There is no such file (a class of an interactive session), or it imports a package that is not
+            allowed.
     """
     try:
         source = inspect.getsource(sys.modules[head.__module__])
     except (OSError, TypeError, KeyError) as error:
         raise ValueError(
-            f"{head.__name__} has no source file, which would be saved with each model: {error}."
+            f"{head.__name__} has no source file, which is saved with each model: {error}. Define the class in a file."
         ) from error
     for node in ast.walk(ast.parse(source)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -53,7 +54,7 @@ def check_travels(head: type[Head]) -> None:
 
 
 def save_foreign(folder: str | Path, heads: Iterable[type[Head]]) -> None:
-    """Write the files of foreign heads into the folder of a saved model, which holds the files of this one already."""
+    """Write the files of foreign heads into the folder of a saved model, which already has the other model code."""
     foreign = {head.kind: head for head in heads if is_foreign(head)}
     if not foreign:
         return

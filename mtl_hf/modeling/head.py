@@ -1,13 +1,13 @@
-"""What every head is: encoder states → the logits, the loss and the predictions of one task.
+"""Base class of heads: encoder states → logits, loss and predictions of one task.
 
-Notable: a head knows what an *item* of its task is (a labelled row, a labelled word) and returns its loss as the sum
-over items together with their number. Who calls it decides what to divide by: a batch on its own, or all batches and
-ranks of an optimiser step. Labels that are absent are marked inside the tensor and add nothing. Heads compute in
-float32 or wider, under autocast and with weights of half precision too: logits in bf16 have 8 significant bits, so that
-a regression head would predict only a few distinct numbers.
+Notable: each task type defines its *item* (a labelled row, a labelled word). A head returns the sum of its loss over
+items and their number, and the caller divides: by the items of one batch, or of all batches and ranks of an optimizer
+step. Missing labels are marked inside the tensor and add nothing. Heads compute in float32 or wider, also under
+autocast and with half-precision weights: bf16 logits have 8 significant bits, with which a regression head could
+predict only a few distinct numbers.
 
-A head type is a subclass in a file of its own (`head_<type>.py`), with its options as a `HeadSpec`. Its `decode` is the
-only way from logits to predictions: evaluation, `predict`, the pipeline and exports all use it.
+A head type is a subclass in its own file (`head_<type>.py`), with its options as a `HeadSpec`. Its `decode` is the only
+way from logits to predictions: evaluation, `predict`, the pipeline and exports all use it.
 """
 
 import dataclasses
@@ -26,18 +26,18 @@ from .tags import IGNORE_INDEX
 
 
 class HeadLoss(NamedTuple):
-    """Sum of the loss over a batch's labelled items, and how many these are."""
+    """Sum of the loss over the labelled items of a batch, and their number."""
 
     total: Tensor  # ()
     num_items: Tensor  # ()
 
 
 class Prediction(NamedTuple):
-    """What a head predicts for one row.
+    """A prediction for one row.
 
     Attributes:
-        value: In the form of the task's labels: a name, a list of names, a tag for each word, a number, ...
-        scores: The probabilities behind it, where the type has them: of each label, or of each word's best one.
+        value: The prediction in the form of the task's labels: a name, a list of names, a tag per word, a number, ...
+        scores: Its probabilities, if the type has them: of each label, or of the best tag of each word.
     """
 
     value: Any
@@ -46,13 +46,13 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What a head is built on.
+    """The properties of an encoder that heads are built with.
 
     Attributes:
         hidden_size: Width of the encoder's states, H.
-        pooling: The model's pooling, for heads that pool and name none of their own.
-        vocab_size: Rows of the matrix of input embeddings, V; 0 where nothing is tied to it.
-        embedding_size: Its width, E, which need not be H.
+        pooling: The model's pooling, the default of heads that pool.
+        vocab_size: Number of input embeddings, V; 0 if no head is tied to them.
+        embedding_size: Width of the input embeddings, E, which may differ from H.
     """
 
     hidden_size: int
@@ -63,14 +63,14 @@ class EncoderShape:
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What a head may read of a batch beside the encoder's states. B rows have N segments in all.
+    """Inputs of a head besides the encoder's states. The B rows of a batch have N segments in total.
 
     Attributes:
         input_ids: (N, T).
         attention_mask: (N, T).
-        labels: The task's own, in the form that its head documents.
+        labels: Labels of the task, in the form that its head documents.
         embeddings: The matrix of input embeddings, (V, E).
-        num_segments: Segments of each row, (B,); None where each row is one.
+        num_segments: Number of segments of each row, (B,); None if each row has one.
     """
 
     input_ids: Tensor | None = None
@@ -82,13 +82,13 @@ class HeadInputs:
 
 @dataclass(kw_only=True)
 class HeadSpec:
-    """A head as `config.json` holds it: `MultiTaskConfig.heads[name]` is `to_dict()` of one.
+    """Options of a head: `to_dict()` is what `config.json` stores as `heads.<name>`.
 
     Attributes:
-        type: The type of its head.
-        text: How it reads a text, one of `encoding.FORMS`.
-        num_steps: Optimiser steps in which it had labels.
-        adapter: The adapter that the encoder runs with for it, where that is not the one of all heads.
+        type: Task type of the head.
+        text: Form of the texts that it reads, one of `encoding.FORMS`.
+        num_steps: Number of optimizer steps in which it had labels.
+        adapter: Name of its adapter, if not the one of all heads.
     """
 
     type: str
@@ -98,16 +98,16 @@ class HeadSpec:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> typing.Self:
-        """Read a specification; keys whose value is None keep their default.
+        """Read a specification. A key with the value None keeps its default.
 
         Raises:
-            ValueError: An option that the type does not have, or a value of the wrong type.
+            ValueError: An option is unknown, or a value has the wrong type.
         """
         values = {key: value for key, value in found.items() if value is not None}
         known = {item.name for item in dataclasses.fields(cls)}
         if unknown := [key for key in values if key not in known]:
             raise ValueError(
-                f"a {found['type']} head does not take these options: {', '.join(unknown)}; it takes"
+                f"a {found['type']} head does not take these options: {', '.join(unknown)}; valid are"
                 f" {', '.join(sorted(known - {'type'}))}."
             )
         hints = typing.get_type_hints(cls)
@@ -116,7 +116,7 @@ class HeadSpec:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """The specification as plain data, without what is None."""
+        """The specification as plain data, without values that are None."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
 
@@ -125,9 +125,9 @@ class LabelledSpec(HeadSpec):
     """A specification with a label vocabulary.
 
     Attributes:
-        labels: Names of the labels in the order of the logits.
-        dropout: Share of the states that is dropped in training.
-        label_smoothing: Share of each label that is spread over all labels.
+        labels: Label names in the order of the logits.
+        dropout: Dropout rate of the states.
+        label_smoothing: Label smoothing of the loss.
     """
 
     labels: list[str] = dataclasses.field(default_factory=list)
@@ -140,7 +140,7 @@ class LabelledSpec(HeadSpec):
 
 
 def _check_type(kind: str, key: str, value: Any, hint: Any) -> None:
-    """Raise `ValueError` if a value is not of the type of its field: a plain type, a list, or one of these or None."""
+    """Raise `ValueError` if a value does not have the type of its field: a plain type, a list, or an optional one."""
     parts = [hint] if typing.get_origin(hint) is list else typing.get_args(hint) or [hint]
     accepted = tuple(typing.get_origin(part) or part for part in parts)
     accepted += (int,) if float in accepted else ()
@@ -150,19 +150,19 @@ def _check_type(kind: str, key: str, value: Any, hint: Any) -> None:
 
 
 class Head(nn.Module):
-    """Base of all heads.
+    """Base class of all heads.
 
     Attributes:
-        kind: The name of its type: of its file, in YAML and in `config.json`.
-        spec_class: The class of its specification.
-        form: The form of text that it needs, one of `encoding.FORMS`; None where it reads strings, words and pairs.
-        answers_texts: Whether it predicts something for a raw text.
+        kind: Name of the task type, in YAML, in `config.json` and in the name of its file.
+        spec_class: Class of its specification.
+        form: Form of text that it needs, one of `encoding.FORMS`; None if it reads strings, words and pairs.
+        answers_texts: Whether it makes predictions for raw texts.
         offsets: Whether it needs the character offsets of tokens.
         num_layers: How many of the encoder's last layers it reads.
 
     Args:
         spec: Its specification.
-        encoder: What it is built on.
+        encoder: Properties of the encoder.
     """
 
     kind: ClassVar[str]
@@ -180,53 +180,52 @@ class Head(nn.Module):
         raise NotImplementedError
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum of the loss over the labelled items of a batch, and how many these are."""
+        """Sum of the loss over the labelled items of a batch, and their number."""
         raise NotImplementedError
 
     def by_row(self, logits: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """The outputs of each row of the data, (B, ...): what `decode` reads. Most logits are one a row already."""
+        """Group logits by row, (B, ...), as `decode` takes them. Most logits already have one entry per row."""
         return logits
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Outputs → predictions.
+        """Turn outputs into predictions.
 
         Args:
-            outputs: Of `by_row`, (B, ...), in float32 or wider.
-            columns: The encoded rows, as `encoding.encode` returns them: where words begin, where tokens are in the
-                text.
+            outputs: Result of `by_row`, (B, ...), in float32 or wider.
+            columns: The encoded rows, as `encoding.encode` returns them, with `word_starts` or `offsets`.
         """
         raise NotImplementedError
 
     def answer(
         self, prediction: Prediction, text: str = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
     ) -> Any:
-        """A prediction as `MultiTaskModel.predict` answers it: by default its value.
+        """A prediction as `MultiTaskModel.predict` returns it: by default its value.
 
         Args:
-            prediction: Of `decode`.
-            text: The raw text, for what is cut out of it.
+            prediction: A result of `decode`.
+            text: The raw text.
             words: Character span of each word in `text`.
-            top_k: How many labels of a text to answer, None for all; for types that choose among labels.
+            top_k: How many labels to return, None for all; for types that choose among labels.
         """
         return prediction.value
 
     def init_weights(self) -> None:
-        """Initialise the parameters that no layer of torch holds."""
+        """Initialize the parameters that the head holds itself, outside of torch layers."""
 
     def resize(self, vocab_size: int) -> None:
-        """Follow a change of the vocabulary, whose last tokens are new or gone."""
+        """Adapt to a new size of the vocabulary, whose last tokens were added or removed."""
 
 
 @dataclass(kw_only=True)
 class PooledSpec(HeadSpec):
-    """Options of a head that pools. The default of `pooling` is the model's."""
+    """Options of a head that pools. `pooling` defaults to that of the model."""
 
     pooling: str | None = None
     dropout: float = 0.1
 
 
 class PooledHead(Head):
-    """Pool and drop out: what heads of whole texts begin with. `spec` has `pooling` and `dropout`."""
+    """Base class of heads on whole texts: pooling and dropout. `spec` has `pooling` and `dropout`."""
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
         super().__init__(spec, encoder)
@@ -241,7 +240,7 @@ class PooledHead(Head):
 
 
 class Linear(nn.Linear):
-    """A linear layer that computes in float32 or wider, whatever its weights and its input are in."""
+    """A linear layer that computes in float32 or wider, whatever the type of its weights and input."""
 
     def forward(self, states: Tensor) -> Tensor:
         """States (..., H_in) → (..., H_out), float32 or wider."""
@@ -249,7 +248,7 @@ class Linear(nn.Linear):
 
 
 def wide_linear(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """As `torch.nn.functional.linear`, in float32 or wider, also under autocast.
+    """`torch.nn.functional.linear` in float32 or wider, also under autocast.
 
     Args:
         states: (..., H_in).
@@ -262,12 +261,12 @@ def wide_linear(states: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def wide(tensor: Tensor) -> Tensor:
-    """A tensor in float32, or in its own type if that is wider."""
+    """Convert a tensor to float32, unless its own type is wider."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> HeadLoss:
-    """Logits (N, C), labels (N,) → sum over labels that are not `-100`, in float32 or wider."""
+    """Logits (N, C), labels (N,) → sum of the cross-entropy over labels that are not `-100`, in float32 or wider."""
     total = F.cross_entropy(
         wide(logits),
         labels,

@@ -1,4 +1,4 @@
-"""`extractive_qa`: the answer to a question, as a passage of a context; or that there is none."""
+"""`extractive_qa`: the answer to a question as a span of a context, or no answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +29,8 @@ class ExtractiveQASpec(HeadSpec):
     """Options of the head.
 
     Attributes:
-        dropout: Share of the states that is dropped in training.
-        max_answer_length: Longest answer in tokens.
+        dropout: Dropout rate of the states.
+        max_answer_length: Maximum length of an answer, in tokens.
     """
 
     dropout: float = 0.1
@@ -38,18 +38,18 @@ class ExtractiveQASpec(HeadSpec):
 
     def __post_init__(self) -> None:
         if self.max_answer_length < 1:
-            raise ValueError(f"`max_answer_length` is {self.max_answer_length}; it is at least 1.")
+            raise ValueError(f"`max_answer_length` is {self.max_answer_length}; it should be at least 1.")
 
 
 class ExtractiveQAHead(Head):
-    """Dropout, linear: how well each token begins and ends the answer; softmax cross-entropy of both, and their mean.
+    """Dropout, linear: scores of each token as start and end of the answer; mean of both softmax cross-entropies.
 
-    Devlin et al., arXiv 1810.04805, sections 4.2 and 4.3: where there is no answer, it begins and ends at the first
-    token. An item is a row with a label.
+    Devlin et al., arXiv 1810.04805, sections 4.2 and 4.3: if there is no answer, it starts and ends at the first token.
+    An item is a row with a label.
 
-    Labels: the first and the last token of the answer, (B, 2), both 0 where there is none, `-100` where the row has no
-    label or the answer was cut off. Logits: (B, T, 2), the lowest number at padding. A prediction is (first character,
-    character after the last) in the context, None for no answer.
+    Labels: the first and the last token of the answer, (B, 2), both 0 for no answer, `-100` if the row has no label or
+    the answer was truncated. Logits: (B, T, 2), the lowest number at padding. A prediction is (first character,
+    character after the last) in the context, or None for no answer.
     """
 
     kind = "extractive_qa"
@@ -69,16 +69,16 @@ class ExtractiveQAHead(Head):
         return logits.masked_fill(attention_mask[..., None] == 0, torch.finfo(logits.dtype).min)
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum over labelled rows of the mean of both cross-entropies, and the number of rows."""
+        """Sum over labelled rows of the mean of both cross-entropies, and the number of these rows."""
         (begin, num_items), (end, _) = (cross_entropy(logits[..., side], labels[:, side]) for side in (0, 1))
         return HeadLoss((begin + end) / 2, num_items)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Logits (B, T, 2) → the best passage of each context, or none where the first token scores higher.
+        """Logits (B, T, 2) → the best span of each context, or no answer if the first token scores higher.
 
         Args:
             outputs: The logits.
-            columns: `offsets`: of each row, for each token (text, first character, character after the last).
+            columns: `offsets`: for each token of each row (text, first character, character after the last).
         """
         found = []
         for logits, offsets in zip(outputs, columns["offsets"], strict=True):
@@ -94,10 +94,10 @@ class ExtractiveQAHead(Head):
         return found
 
     def _best(self, logits: np.ndarray) -> tuple[int, int, float]:
-        """First and last place of the best passage of at most so many tokens, and the sum of its logits.
+        """First and last token of the best span of at most `max_answer_length` tokens, and the sum of its logits.
 
         Args:
-            logits: Of the tokens of a context, (n, 2).
+            logits: Logits of the tokens of a context, (n, 2).
         """
         if not len(logits):
             return 0, 0, -np.inf
@@ -110,7 +110,7 @@ class ExtractiveQAHead(Head):
     def answer(
         self, prediction: Prediction, text: Any = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
     ) -> Any:
-        """`{"text", "start", "end", "score"}`, offsets in the context; `""` and None where there is no answer."""
+        """`{"text", "start", "end", "score"}` with offsets in the context; `""` and None for no answer."""
         start, end = prediction.value or (None, None)
         found = "" if prediction.value is None else text[1][start:end]
         return {"text": found, "start": start, "end": end, "score": prediction.scores}

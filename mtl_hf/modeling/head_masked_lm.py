@@ -1,4 +1,4 @@
-"""`masked_lm`: masked tokens filled in, which trains the encoder; it predicts nothing for a raw text."""
+"""`masked_lm`: masked language modelling, which trains the encoder; it makes no predictions for raw texts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,14 +14,14 @@ from .tags import IGNORE_INDEX
 
 
 class MaskedLMHead(Head):
-    """Dense, GELU, LayerNorm, then every token of the vocabulary scored by its input embedding, plus a bias a token.
+    """Dense, GELU, LayerNorm, then the product with the input embeddings, plus a bias per token of the vocabulary.
 
     Devlin et al., arXiv 1810.04805, section 3.1. The output layer is tied to the input embeddings (Press and Wolf,
-    arXiv 1608.05859): the model passes their matrix in, so there is one of it in memory and in files. An item is a
-    masked token.
+    arXiv 1608.05859): the model passes their matrix in, so it exists once in memory and in files. An item is a masked
+    token.
 
-    Labels: (B, T) with the ids that were masked, `-100` elsewhere. Logits: those of the N masked tokens alone, (N, V),
-    where there are labels; else of all, (B, T, V).
+    Labels: (B, T) with the ids of masked tokens, `-100` elsewhere. Logits: of the N masked tokens, (N, V), if there are
+    labels; otherwise of all tokens, (B, T, V).
     """
 
     kind = "masked_lm"
@@ -34,7 +34,7 @@ class MaskedLMHead(Head):
         self.bias = nn.Parameter(torch.zeros(encoder.vocab_size))
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """States (B, T, H) → logits; `inputs` has `embeddings`, (V, E), and perhaps `labels`."""
+        """States (B, T, H) → logits; `inputs` has `embeddings`, (V, E), and optionally `labels`."""
         assert inputs is not None
         assert inputs.embeddings is not None
         if inputs.labels is not None:
@@ -49,7 +49,7 @@ class MaskedLMHead(Head):
         return cross_entropy(logits, labels[labels != IGNORE_INDEX])
 
     def by_row(self, logits: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """Of each row the sum of -log p over its masked tokens, their number, and how many are right: (B, 3)."""
+        """Per row: sum of -log p over its masked tokens, their number, and how many are predicted right, (B, 3)."""
         if inputs is None or inputs.labels is None:
             return logits
         hidden = inputs.labels != IGNORE_INDEX
@@ -59,15 +59,15 @@ class MaskedLMHead(Head):
         return losses.new_zeros(len(inputs.labels), 3).index_add(0, hidden.nonzero()[:, 0], found)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """(B, 3) → of each row [sum of -log p, number of masked tokens, how many are right]."""
+        """(B, 3) → for each row [sum of -log p, number of masked tokens, how many are predicted right]."""
         return [Prediction(row) for row in outputs.astype(float).tolist()]
 
     def init_weights(self) -> None:
-        """The bias begins at zero."""
+        """Initialize the bias with zeros."""
         initialization.zeros_(self.bias)
 
     def resize(self, vocab_size: int) -> None:
-        """Follow a change of the vocabulary: tokens at its end are new or gone."""
+        """Adapt the bias to a new size of the vocabulary, whose last tokens were added or removed."""
         bias = self.bias.new_zeros(vocab_size)
         kept = min(vocab_size, len(self.bias))
         bias[:kept] = self.bias.detach()[:kept]

@@ -1,4 +1,4 @@
-"""`multi_label_classification`: any number of labels a text."""
+"""`multi_label_classification`: any number of labels per text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +14,17 @@ from .tags import IGNORE_INDEX
 
 
 class MultiLabelClassificationHead(SequenceClassificationHead):
-    """Pool, dropout, linear, a sigmoid a label. An item is a row with labels (an empty set is a label).
+    """Pool, dropout, linear, one sigmoid per label. An item is a row with labels (an empty set counts as labels).
 
-    The loss of a row is the mean over its labels, so that it weighs like any other task's.
-    Labels: multi-hot (B, num_labels) with 0 and 1, `-100` in every place of a row without labels. A prediction is the
-    list of the labels that are at least as likely as not, in the order of the vocabulary.
+    The loss of a row is the mean over the labels, so that it has the scale of other tasks' losses.
+    Labels: multi-hot (B, num_labels) with 0 and 1; a row without labels is all `-100`. A prediction is the list of
+    labels with a probability of at least 0.5, in the order of the vocabulary.
     """
 
     kind = "multi_label_classification"
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum over labelled rows of the mean binary cross-entropy over labels, and the number of rows."""
+        """Sum over labelled rows of the mean binary cross-entropy over labels, and the number of these rows."""
         known = labels[:, 0] != IGNORE_INDEX
         targets = labels[known].to(torch.promote_types(logits.dtype, torch.float32))
         if self.label_smoothing:
@@ -42,7 +42,7 @@ class MultiLabelClassificationHead(SequenceClassificationHead):
     def answer(
         self, prediction: Prediction, text: str = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
     ) -> Any:
-        """A list of `{"label", "score"}`: the predicted labels; where `top_k` is not 1 the `top_k` best, best first."""
+        """A list of `{"label", "score"}`: the predicted labels; if `top_k` is not 1, the `top_k` best, best first."""
         if top_k == 1:
             scores = dict(zip(self.labels, prediction.scores.tolist(), strict=True))
             return [{"label": label, "score": scores[label]} for label in prediction.value]

@@ -1,4 +1,4 @@
-"""`multiple_choice`: which of several texts goes with a text, such as the answer to a question."""
+"""`multiple_choice`: the one of several texts that fits a text, such as the answer to a question."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,12 +23,12 @@ from .head import (
 class MultipleChoiceHead(PooledHead):
     """Pool, dropout, linear: a score for each choice, softmax cross-entropy over the choices of a row.
 
-    As `AutoModelForMultipleChoice` of transformers (Radford et al., Improving language understanding by generative
+    Like `AutoModelForMultipleChoice` of transformers (Radford et al., Improving language understanding by generative
     pre-training, section 3.3), but rows may have different numbers of choices. The segments of a row are its text with
     each of its choices. An item is a row with a label.
 
-    Labels: the number of the right choice, from 0, (B,), `-100` where absent. Logits: a score for each segment, (N,). A
-    prediction is the number of a choice.
+    Labels: index of the right choice, from 0, (B,), `-100` if missing. Logits: a score for each segment, (N,). A
+    prediction is the index of a choice.
     """
 
     kind = "multiple_choice"
@@ -48,7 +48,7 @@ class MultipleChoiceHead(PooledHead):
         return cross_entropy(self.by_row(logits, inputs), labels)
 
     def by_row(self, logits: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """The scores of each row, (B, most choices), -inf where a row has fewer."""
+        """The scores of each row, (B, largest number of choices), -inf where a row has fewer."""
         assert inputs is not None
         assert inputs.num_segments is not None
         counts = inputs.num_segments
@@ -57,14 +57,14 @@ class MultipleChoiceHead(PooledHead):
         return scores.masked_scatter(real, logits)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Scores (B, most choices) → the best choice of each row."""
+        """Scores (B, largest number of choices) → the best choice of each row."""
         best, scores = outputs.argmax(-1), softmax(outputs)
         return [Prediction(index, row) for index, row in zip(best.tolist(), scores, strict=True)]
 
     def answer(
         self, prediction: Prediction, text: Any = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
     ) -> Any:
-        """`{"choice", "text", "score"}`; where `top_k` is not 1, a list of the `top_k` best, best first."""
+        """`{"choice", "text", "score"}`; if `top_k` is not 1, a list of the `top_k` best, best first."""
         choices = text[1]
         scores = prediction.scores[: len(choices)]
         found = [

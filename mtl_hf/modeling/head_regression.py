@@ -1,4 +1,4 @@
-"""`regression`: a number a text."""
+"""`regression`: one number per text."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from .head import EncoderShape, HeadInputs, HeadLoss, Linear, PooledHead, Pooled
 class RegressionHead(PooledHead):
     """Pool, dropout, linear, squared error. An item is a row with a number.
 
-    Labels: (B,), NaN where absent. Logits, the predicted numbers: (B,).
+    Labels: (B,), NaN if missing. Logits: the predicted numbers, (B,).
     """
 
     kind = "regression"
@@ -27,12 +27,12 @@ class RegressionHead(PooledHead):
         return self.regressor(self.pooled(states, attention_mask)).squeeze(-1)
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum of the squared error over rows with a number, and how many these are."""
+        """Sum of the squared error over rows with a number, and the number of these rows."""
         known = ~labels.isnan()
         predictions = wide(logits[known])
         error = predictions - labels[known].to(predictions.dtype)
         return HeadLoss(error.square().sum(), known.sum())
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """(B,) → a number a row."""
+        """(B,) → one number per row."""
         return [Prediction(float(number)) for number in outputs]

@@ -1,4 +1,4 @@
-"""`sentence_similarity`: the cosine of two texts, which the encoder reads one by one."""
+"""`sentence_similarity`: the cosine of the embeddings of two texts, which the encoder reads one by one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class SentenceSimilaritySpec(PooledSpec):
 
     Attributes:
         loss: `cosine` or `ranking`.
-        temperature: Of `ranking`: what cosines are divided by.
-        dropout: None by default, since a cosine is not taken of noise.
+        temperature: `ranking` only: divisor of the cosines.
+        dropout: Dropout rate of the embeddings; none by default, since it would add noise to the cosines.
     """
 
     loss: str = "cosine"
@@ -30,23 +30,24 @@ class SentenceSimilaritySpec(PooledSpec):
         if self.loss not in ("cosine", "ranking"):
             raise ValueError(f"`loss` is {self.loss!r}; valid are cosine, ranking.")
         if self.temperature <= 0:
-            raise ValueError(f"`temperature` is {self.temperature}; it is above 0.")
+            raise ValueError(f"`temperature` is {self.temperature}; it should be above 0.")
 
 
 class SentenceSimilarityHead(PooledHead):
-    """Pool, dropout, scale to length 1: a vector a text, whose cosine with that of another is their similarity.
+    """Pool, dropout, normalize: one vector of length 1 per text. The cosine of two vectors is the similarity.
 
     The two texts of a pair are its segments: rows 2i and 2i + 1 of the batch. An item is a pair.
 
-    - `loss: cosine`: squared error of the cosine against a score from 0 to 1 (Reimers and Gurevych, arXiv 1908.10084,
-      section 3; `CosineSimilarityLoss` of sentence-transformers).
-    - `loss: ranking`: cross-entropy of each first text's own second text among all second texts of the batch, by their
-      cosines over `temperature` (multiple negatives, Henderson et al., arXiv 1705.00652, section 4). From first to
-      second text only, as there and as its metrics count. The negatives are those of the batch that one process sees at
-      once, so accumulated batches and processes do not add any. A second text equal to one's own is no negative.
+    - `loss: cosine`: MSE between the cosine and a score from 0 to 1 (Reimers and Gurevych, arXiv 1908.10084, section 3;
+      `CosineSimilarityLoss` of sentence-transformers).
+    - `loss: ranking`: in-batch negatives (multiple negatives, Henderson et al., arXiv 1705.00652, section 4): the
+      cross-entropy of the cosines of a first text with all second texts of the batch, divided by `temperature`, where
+      its own second text is the right one. One direction only, from first to second text, as in the paper and in the
+      metrics. Negatives are those of one batch on one process, so gradient accumulation and more processes add none. A
+      second text that equals the own one is not a negative.
 
-    Labels: (B,) scores, for `ranking` any number; NaN where absent. Logits, the vectors: (2B, H) float32 or wider; of
-    any number of single texts as many. A prediction is the cosine.
+    Labels: (B,), scores, or for `ranking` any number; NaN if missing. Logits: the vectors, (2B, H), float32 or wider;
+    for single texts, one vector each. A prediction is the cosine.
     """
 
     kind = "sentence_similarity"
@@ -63,12 +64,12 @@ class SentenceSimilarityHead(PooledHead):
         return F.normalize(self.pooled(states, attention_mask), dim=-1)
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum of the loss over pairs with a label, and how many these are.
+        """Sum of the loss over pairs with a label, and the number of these pairs.
 
         Args:
             logits: (2B, H).
             labels: (B,).
-            inputs: With `input_ids`, by which equal second texts are known; without them all count as different.
+            inputs: `input_ids` to find equal second texts; without them all texts count as different.
         """
         known = ~labels.isnan()
         vectors = wide(logits)
@@ -76,7 +77,7 @@ class SentenceSimilarityHead(PooledHead):
         if not self.ranking:
             error = (first * second).sum(-1) - labels[known].to(first.dtype)
             return HeadLoss(error.square().sum(), known.sum())
-        with torch.autocast(first.device.type, enabled=False):  # or their product would be rounded
+        with torch.autocast(first.device.type, enabled=False):  # autocast would round the product
             scores = first @ second.T / self.temperature
         own = torch.arange(len(scores), device=scores.device)
         if inputs is not None and inputs.input_ids is not None and inputs.attention_mask is not None:
@@ -97,12 +98,12 @@ class SentenceSimilarityHead(PooledHead):
     def answer(
         self, prediction: Prediction, text: str = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
     ) -> Any:
-        """The cosine, from -1 to 1, which rounding may have left by a little."""
+        """The cosine, clipped to [-1, 1], which rounding may exceed."""
         return min(1.0, max(-1.0, prediction.value))
 
 
 def number_texts(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """A number for each text, (N,): the same for those with the same tokens.
+    """A number for each text, (N,), the same for texts with the same tokens.
 
     Args:
         input_ids: (N, T).

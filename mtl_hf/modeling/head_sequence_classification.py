@@ -1,4 +1,4 @@
-"""`sequence_classification`: one label a text."""
+"""`sequence_classification`: one label per text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from .head import (
 
 @dataclass(kw_only=True)
 class SequenceClassificationSpec(LabelledSpec):
-    """Options of the head. The default of `pooling` is the model's."""
+    """Options of the head. `pooling` defaults to that of the model."""
 
     pooling: str | None = None
 
@@ -30,7 +30,7 @@ class SequenceClassificationSpec(LabelledSpec):
 class SequenceClassificationHead(PooledHead):
     """Pool, dropout, linear, softmax cross-entropy. An item is a row with a label.
 
-    Labels: class ids (B,), `-100` where absent. Logits: (B, num_labels). A prediction is the name of a label.
+    Labels: class ids (B,), `-100` if missing. Logits: (B, num_labels). A prediction is the name of a label.
     """
 
     kind = "sequence_classification"
@@ -58,7 +58,7 @@ class SequenceClassificationHead(PooledHead):
     def answer(
         self, prediction: Prediction, text: str = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
     ) -> Any:
-        """`{"label", "score"}`; where `top_k` is not 1, a list of the `top_k` best, best first."""
+        """`{"label", "score"}`; if `top_k` is not 1, a list of the `top_k` best, best first."""
         if top_k == 1:
             return {"label": prediction.value, "score": float(prediction.scores.max())}
         return best_labels(self.labels, prediction.scores, top_k)

@@ -1,7 +1,7 @@
 """`token_classification`: a tag for each word, such as those of entities.
 
-Notable: spans are read from BIO tags leniently, as seqeval's default does (an I- without its B- begins a span), so that
-what a user sees is what the scores count.
+Notable: spans are read from BIO tags leniently, as in seqeval's default mode (an I- without its B- begins a span), so
+that the returned entities are the ones that the metrics count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,10 +26,10 @@ from .tags import NO_TOKEN, bio_spans, is_span_scheme
 
 
 class TokenClassificationHead(Head):
-    """Dropout, linear on every token. An item is a word with a label, read at its first sub-word.
+    """Dropout, linear on every token. An item is a word with a label, at its first sub-word.
 
     Labels: (B, T) with the class id at the first sub-word of each word, `-100` elsewhere. Logits: (B, T, num_labels). A
-    prediction is a list with a tag for each word, None for a word without a token.
+    prediction is a list of tags, one per word, None for a word without tokens.
     """
 
     kind = "token_classification"
@@ -44,7 +44,7 @@ class TokenClassificationHead(Head):
         self.label_smoothing = spec.label_smoothing
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """States (B, T, H) → logits (B, T, num_labels); the mask is not needed."""
+        """States (B, T, H) → logits (B, T, num_labels); the mask is not used."""
         return self.classifier(self.dropout(wide(states)))
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
@@ -52,11 +52,11 @@ class TokenClassificationHead(Head):
         return cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Logits (B, T, num_labels) → the most likely tag of each word, with its probability (0 for a lost word).
+        """Logits (B, T, num_labels) → the most likely tag of each word, and its probability (0 without tokens).
 
         Args:
             outputs: The logits.
-            columns: `word_starts`: of each row the position of each word's first token, `NO_TOKEN` where it has none.
+            columns: `word_starts`: for each row the position of each word's first token, `NO_TOKEN` if it has none.
         """
         lengths = [len(starts) for starts in columns["word_starts"]]
         starts = np.array([start for row in columns["word_starts"] for start in row], dtype=int)
@@ -73,12 +73,12 @@ class TokenClassificationHead(Head):
     def answer(
         self, prediction: Prediction, text: str = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
     ) -> Any:
-        """A list of entities, or of words where the labels are not BIO.
+        """A list of entities, or of words if the labels are not BIO.
 
         Returns:
-            `{"type", "text", "start", "end", "score"}` for each entity, with character offsets and as score the mean
-            over its words; or `{"label", "text", "start", "end", "score"}` for each word (label None and score 0 for a
-            word that has no token).
+            `{"type", "text", "start", "end", "score"}` for each entity, with character offsets and the mean score of
+            its words; or `{"label", "text", "start", "end", "score"}` for each word (label None and score 0 for a word
+            without tokens).
         """
         tags, scores = prediction
         if not is_span_scheme(self.labels):

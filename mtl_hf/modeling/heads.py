@@ -1,4 +1,4 @@
-"""All types of heads by name, and how one is built from its specification in `config.json`."""
+"""All head types by name, and how a head is built from its specification in `config.json`."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -32,53 +32,53 @@ HEADS: dict[str, type[Head]] = {head.kind: head for head in (*_OWN, *REGISTERED)
 
 
 def head_class(kind: str) -> type[Head]:
-    """The class of a type of head.
+    """The class of a head type.
 
     Raises:
-        ValueError: There is no such type.
+        ValueError: The type is unknown.
     """
     if kind not in HEADS:
         raise ValueError(
-            f"`type` is {kind!r}; valid are {', '.join(HEADS)}. A type of another package is known once that package is"
-            " imported."
+            f"`type` is {kind!r}; valid are {', '.join(HEADS)}. To use a type of another package, import that package"
+            " first."
         )
     return HEADS[kind]
 
 
 def head_spec(found: Mapping[str, Any]) -> HeadSpec:
-    """The specification that `MultiTaskConfig.heads` holds as plain data.
+    """Read the specification that `MultiTaskConfig.heads` holds as plain data.
 
     Raises:
-        ValueError: An unknown type or option, or labels missing where they are needed.
+        ValueError: The type or an option is unknown, or labels are missing.
     """
     return head_class(found["type"]).spec_class.from_dict(found)
 
 
 def answers_texts(spec: Mapping[str, Any]) -> bool:
-    """Whether a head of this specification predicts something for a raw text; one of masked_lm does not."""
+    """Whether a head makes predictions for raw texts; a masked_lm head does not."""
     return head_class(spec["type"]).answers_texts
 
 
 def check_head_name(name: str) -> None:
-    """Raise `ValueError` if `name` cannot be a head's: it becomes a module's name and part of metric names."""
+    """Raise `ValueError` if `name` is invalid for a head: it becomes the name of a module and part of metric names."""
     plain = name.replace("_", "").replace("-", "")
     # Letters, numbers, and the marks that some scripts write with them.
     if not plain or any(unicodedata.category(sign)[0] not in "LNM" for sign in plain):
         raise ValueError(f"a task cannot be called {name!r}: use letters, digits, `_` and `-` only.")
     if hasattr(nn.ModuleDict(), name):
-        raise ValueError(f"a task cannot be called {name!r}: torch modules have an attribute of that name.")
+        raise ValueError(f"a task cannot be called {name!r}: torch modules have an attribute of this name.")
 
 
 def build_head(spec: Mapping[str, Any], encoder: EncoderShape, num_experts: int = 0) -> Head:
-    """Make the head that `spec` (a value of `MultiTaskConfig.heads`) describes.
+    """Build a head from its specification, a value of `MultiTaskConfig.heads`.
 
     Args:
-        spec: `type`, `labels` where the type has them, and options of the type.
-        encoder: What it is built on.
-        num_experts: Of the model; with some the head has a `gate` over them.
+        spec: `type`, `labels` if the type has labels, and options of the type.
+        encoder: Properties of the encoder.
+        num_experts: Number of experts of the model; above 0, the head gets a `gate` over them.
 
     Raises:
-        ValueError: As of `head_spec`.
+        ValueError: As in `head_spec`.
     """
     head = head_class(spec["type"])(head_spec(spec), encoder)
     if num_experts:

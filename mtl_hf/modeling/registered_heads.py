@@ -1,7 +1,7 @@
 """Heads of other packages.
 
-Empty here. Where a saved model has such heads, the copy of this file beside its weights imports their files, which are
-saved with it, so that the model loads without the package that trained it.
+The list is empty here. If a saved model has such heads, the copy of this file beside its weights imports their files,
+which are saved too, so that the model loads without the package that trained it.
 """
 
 from .head import Head

@@ -1,9 +1,9 @@
-"""Labels of words and tokens: what marks an absent one, and tags → spans. No torch."""
+"""Labels of words and tokens: the values for missing labels, and tags → spans. No torch."""
 
 from collections.abc import Sequence
 
-IGNORE_INDEX = -100  # an absent class label; also what the pads of token labels are
-NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
+IGNORE_INDEX = -100  # a missing class label; also the padding of token labels
+NO_TOKEN = -1  # position of a word without tokens: truncated, or dropped by the tokenizer
 
 
 def bio_spans(tags: Sequence[str | None]) -> list[tuple[str, int, int]]:

@@ -1,8 +1,8 @@
-"""Raw texts through a model: which are read together and in what form, batch by batch, and what its heads answer.
+"""Predictions for raw texts: how they are batched, tokenized, run through the model and decoded.
 
-Notable: texts are read in chunks, so that a stream of any length is answered while it is still read, and within a chunk
-those of like length share a batch. A head reads a text as it was trained to (`encoding.FORMS`), and decodes its outputs
-itself; what runs on a batch is the model's own `row_outputs`.
+Notable: texts are read in chunks, so that a stream of any length can be predicted, and within a chunk texts of similar
+length share a batch. Each head reads texts in the form of its training texts (`encoding.FORMS`) and decodes its own
+outputs. The model's `row_outputs` runs each batch.
 """
 
 import itertools
@@ -17,43 +17,44 @@ from .encoding import FORMS, KINDS, SINGLE, check_text, encode, kind_of, words_o
 
 logger = logging.getLogger(__name__)
 
-EMBEDDING = "embedding"  # what `predict` answers embeddings as, beside the tasks
-CUT = "cut"  # what it answers, as true, of a text that is longer than the model reads
-MOST_CHARACTERS = 2**20  # read at once: a tokenizer keeps what it cuts off until a chunk is done
+EMBEDDING = "embedding"  # key of the embedding in the results of `predict`, beside the tasks
+CUT = "cut"  # key of the results, true for texts that were truncated
+MOST_CHARACTERS = 2**20  # per chunk: a tokenizer keeps what it truncates until the chunk is done
 
-# Those that can read a text: names of heads, and None for its embedding.
+# What can be computed for a text: names of heads, and None for its embedding.
 Readers = list[str | None]
 
 
 def answer_stream(
     model: Any,
     texts: Iterable[Any],
-    asked: Readers,
+    requested: Readers,
     *,
     batch_size: int,
     top_k: int | None,
     bar: Any,
     report: Callable[[list[str], str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the answers to each text, in the order of the texts, and `"cut": True` of a text that was cut.
+    """Yield the predictions for each text, in the order of the texts, with `"cut": True` for truncated texts.
 
     Args:
         model: A `MultiTaskModel`.
         texts: Strings, lists of words or pairs, checked as they are read.
-        asked: Heads in the order of their answers, and None for the embedding.
-        batch_size: Texts a batch.
-        top_k: As of `Head.answer`.
-        bar: Moved by the number of texts whenever some have their first answer, and closed at the end.
-        report: Told at the end which heads had nothing to answer, and why; not called where there is none.
+        requested: Heads in the order of the results, and None for the embedding.
+        batch_size: Texts per batch.
+        top_k: As in `Head.answer`.
+        bar: A progress bar, updated when texts have their first prediction, and closed at the end.
+        report: Called at the end with the heads that could not read any of the texts, and the reason. Not called if
+            there are none.
 
     Raises:
-        ValueError: Something that is no text, when it is its turn.
+        ValueError: An item is not a text; raised when the item is read.
     """
     readers: dict[str, Readers] = {form: [] for form in FORMS}
-    for name in asked:
+    for name in requested:
         for form in ("string", "pair") if name is None else (model.config.heads[name]["text"],):
             readers[form].append(name)
-    silent, kinds = [name for name in asked if name is not None], set()
+    unanswered, kinds = [name for name in requested if name is not None], set()
     num_texts = num_cut = 0
     with bar:
         for chunk in _chunks(texts, batch_size):
@@ -62,31 +63,31 @@ def answer_stream(
             answers, cut = _answer(model, chunk, readers, batch_size, top_k, bar)
             num_cut += sum(cut)
             for found, was_cut in zip(answers, cut, strict=True):
-                silent = [name for name in silent if name not in found]
-                answered = {name or EMBEDDING: found[name] for name in asked if name in found}
+                unanswered = [name for name in unanswered if name not in found]
+                answered = {name or EMBEDDING: found[name] for name in requested if name in found}
                 if was_cut:
-                    answered.setdefault(CUT, True)  # a head may have that name; the number is logged in any case
+                    answered.setdefault(CUT, True)  # a head may have that name; the count is logged in any case
                 yield answered
     report_cut(num_cut, num_texts, model.config.max_length)
-    if kinds and silent:
+    if kinds and unanswered:
         others = sorted(kinds - {SINGLE})
         report(
-            silent,
-            f"their texts are no {' and no '.join(others)}"
+            unanswered,
+            f"they do not read {' or '.join(others)}"
             if others
-            else "their texts are pairs (tuples; a tab between on the command line)",
+            else "they read only pairs (tuples; on the command line, two texts with a tab between them)",
         )
 
 
 def report_cut(num_cut: int, num_texts: int, max_length: int) -> None:
-    """Log how many texts were cut; nothing where none was."""
+    """Log how many texts were truncated, if any."""
     if num_cut:
-        logger.warning("%s of %s texts were cut after %d tokens; what follows was not read.",
+        logger.warning("%s of %s texts were truncated to %d tokens.",
                        f"{num_cut:,}", f"{num_texts:,}", max_length)  # fmt: skip
 
 
 def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
-    """Cut a stream into chunks of checked texts: the first a batch long, then longer, few where texts are very long."""
+    """Split a stream into chunks of checked texts: first one batch, then more; fewer texts if they are very long."""
     chunk: list[Any] = []
     limit, size = batch_size, 0
     for number, text in enumerate(texts, start=1):
@@ -104,7 +105,7 @@ def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
 def _answer(
     model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: int | None, bar: Any
 ) -> tuple[list[dict[str | None, Any]], list[bool]]:
-    """The answers to each text of a chunk, reader → answer, and whether it was cut: one encoder pass a reading."""
+    """The predictions for each text of a chunk (reader → prediction), and whether it was truncated."""
     found: list[dict[str | None, Any]] = [{} for _ in texts]
     cut = [False] * len(texts)
     words = {row: words_of(text) for row, text in enumerate(texts) if kind_of(text) == SINGLE}
@@ -135,13 +136,13 @@ def _answer(
 def _readings(
     model: Any, texts: list[Any], words: dict[int, tuple[str, Any]], readers: dict[str, Readers]
 ) -> Iterator[tuple[list[int], dict[str, list[Any]], Readers]]:
-    """Yield (row numbers, these rows encoded, who reads them).
+    """Yield (row numbers, these rows encoded, their readers): one encoder pass each.
 
     Args:
         model: A `MultiTaskModel`.
         texts: One chunk.
-        words: Row → its text with the spans of its words, of all single texts.
-        readers: Form → who reads texts in it.
+        words: Row → its text with the spans of its words, for single texts.
+        readers: Form → readers of texts in this form.
     """
     for form, names in readers.items():
         others = [row for row, text in enumerate(texts) if row not in words and kind_of(text) == KINDS[form]]
@@ -153,7 +154,7 @@ def _readings(
         read["words"] = encode_texts(model, split, "words")
     if readers["string"]:
         read["string"] = encode_texts(model, [text for text, _ in words.values()], "string")
-    if len(read) == 2:  # most texts have the same tokens either way: one pass does for both
+    if len(read) == 2:  # most texts have the same tokens in both forms: one pass is enough
         ids = zip(read["words"]["input_ids"], read["string"]["input_ids"], strict=True)
         equal = [one == other for one, other in ids]
         both = [row for row, same in zip(rows, equal, strict=True) if same]
@@ -166,18 +167,18 @@ def _readings(
 
 
 def _pick(encoded: dict[str, list[Any]], wanted: list[bool]) -> dict[str, list[Any]]:
-    """Some rows of encoded ones."""
+    """Select rows of encoded texts."""
     return {key: [row for row, yes in zip(rows, wanted, strict=True) if yes] for key, rows in encoded.items()}
 
 
 def encode_texts(model: Any, texts: list[Any], form: str, readers: Readers = ()) -> dict[str, list[Any]]:  # type: ignore[assignment]
-    """As `encoding.encode`, with a model's tokenizer and length, of any number of texts, none among them.
+    """Encode any number of texts, also none, with the tokenizer and `max_length` of a model (`encoding.encode`).
 
     Args:
         model: A `MultiTaskModel`.
         texts: The texts.
-        form: How they are read.
-        readers: Who reads them; some heads need to know where tokens are in the text.
+        form: One of `encoding.FORMS`.
+        readers: Readers of the texts; some heads need the character offsets of tokens.
     """
     if not texts:
         return {"input_ids": [], "cut": []}
@@ -192,9 +193,9 @@ def padded_batches(
 
     Args:
         model: A `MultiTaskModel`.
-        encoded: As `encode_texts` returns it.
-        batch_size: Texts a batch. The segments of a text are rows of their own, whose number for each text is
-            `num_segments`.
+        encoded: Result of `encode_texts`.
+        batch_size: Texts per batch. A text with several segments has several rows in the batch; `num_segments` has
+            their number for each text.
     """
     keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
     order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
@@ -205,7 +206,7 @@ def padded_batches(
         if lengths is not None:
             rows = {key: [part for row, own in zip(column, lengths, strict=True) for part in _cut_up(row, own)]
                     for key, column in rows.items()}  # fmt: skip
-        # A text without any token, not even special ones, is a row of padding: that takes one place at least.
+        # A text without any token, not even special ones, becomes one padding token.
         some = bool(rows["input_ids"][0])
         padded = model.tokenizer.pad(
             rows, padding=some or "max_length", max_length=None if some else 1, return_tensors="pt",
@@ -218,6 +219,6 @@ def padded_batches(
 
 
 def _cut_up(values: list[Any], lengths: list[int]) -> Iterator[list[Any]]:
-    """Cut a list into consecutive parts of these lengths."""
+    """Split a list into consecutive parts of these lengths."""
     remaining = iter(values)
     return (list(itertools.islice(remaining, length)) for length in lengths)

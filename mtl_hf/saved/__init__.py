@@ -1,1 +1,1 @@
-"""Saved models: found by name and opened, with what belongs to them."""
+"""Saved models: find them by name, and load them with their configs."""

@@ -1,7 +1,7 @@
-"""A config out of a model's heads and one file of rows, for a model that came without data.
+"""Build a config from a model's heads and one file of rows, to score a model whose data are not here.
 
-Notable: nothing is guessed that could be two things. Columns that the model was trained on come first, then those that
-are called as the head is (labels) or as texts usually are; what stays open is an error that names the argument.
+Notable: ambiguous columns are an error that names the argument to set, never a guess. Columns that the model was
+trained on come first, then a column with the name of the head (labels) or a usual name (text).
 """
 
 import dataclasses
@@ -32,17 +32,17 @@ def config_of_file(
     text: str | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> RunConfig:
-    """The config that scores heads on a file, whose rows become its split `test`.
+    """The config that scores heads on a file; its rows become the split `test`.
 
     Args:
-        path: A file of `data.files.FILE_LOADERS`, or a CoNLL file where the run has read one.
+        path: A file of a type in `data.files.FILE_LOADERS`, or a CoNLL file if the run has read one.
         heads: Head → its specification.
-        run: What the model was trained by: where the file has its columns they are read as there.
-        text: The column with the text, or two for pairs with a comma between.
-        labels: Head → its label column, where that is not called as in `run` or as the head.
+        run: The config of the model's training run; columns with the same names are read in the same way.
+        text: The text column, or two for pairs, separated by a comma.
+        labels: Head → its label column, if it has neither the name in `run` nor the name of the head.
 
     Raises:
-        ValueError: The file cannot be read, or which column is what cannot be told.
+        ValueError: The file cannot be read, or its columns are ambiguous.
     """
     rows = load_rows(path, run)
     tasks = {} if run is None else run.tasks
@@ -56,7 +56,7 @@ def config_of_file(
         except ValueError as error:
             if column is not None or len(chosen) == 1:
                 raise
-            logger.warning("Head %s is not scored: %s", name, error)  # it needs no labels, so nobody asked for it
+            logger.warning("Head %s is not scored: %s", name, error)  # it needs no labels, so it was not requested
             continue
         kind = task_type(heads[name]["type"])
         alone = name if kind.alone else ""
@@ -73,7 +73,7 @@ def config_of_file(
         for (columns, _), source in texts.items()
     ))  # fmt: skip
     if not scored:
-        raise ValueError(f"{path}: no head finds its text there ({', '.join(chosen)}).")
+        raise ValueError(f"{path}: there is no text column for any head ({', '.join(chosen)}).")
     loader, arguments = _loader(path, run)
     return RunConfig(
         model=Model(encoder="") if run is None else run.model,
@@ -92,28 +92,28 @@ def config_of_file(
 
 
 def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] = ()) -> datasets.Dataset:
-    """The rows of a file; CoNLL files have the columns that the run's own have.
+    """Load the rows of a file; CoNLL files get the columns of the run's own CoNLL source.
 
     Args:
         path: The file.
-        run: What the model was trained by.
-        as_text: As of `load_file`.
+        run: The config of the model's training run.
+        as_text: See `load_file`.
 
     Raises:
-        ValueError: The file cannot be read, or it is a CoNLL file and the run has read none.
+        ValueError: The file cannot be read, or it is a CoNLL file and the run has no CoNLL source.
     """
     return load_file(path, as_text, _loader(path, run) if is_conll(path) else None)
 
 
 def _loader(path: str | Path, run: RunConfig | None) -> tuple[str, dict[str, Any]]:
-    """What reads a file, and the arguments of that."""
+    """The loader of a file, and its arguments."""
     if not is_conll(path):
         return loader_of(path)
     own = [source.loader for source in run.sources.values() if source.path == "conll"] if run is not None else []
     if not own:
         raise ValueError(
-            f"{path} is a CoNLL file, and no source of the model's run has `path: conll`, which would name its columns:"
-            ' convert it to .jsonl, a sentence a row: {"tokens": ["Ana", "flew", "to", "Riga"]}.'
+            f"{path} is a CoNLL file, and no source of the model's run has `path: conll` to name its columns. Convert"
+            ' the file to .jsonl, one sentence per row: {"tokens": ["Ana", "flew", "to", "Riga"]}.'
         )
     return "conll", own[0]
 
@@ -121,7 +121,7 @@ def _loader(path: str | Path, run: RunConfig | None) -> tuple[str, dict[str, Any
 def _label_columns(
     path: str, columns: list[str], heads: Mapping[str, Any], tasks: Mapping[str, Task], given: Mapping[str, str]
 ) -> dict[str, str | None]:
-    """Head → its label column, None where it needs none; heads that lack one are left out, and the log says so."""
+    """Head → its label column (None if it needs none); heads without one are left out with a warning."""
     for name, column in given.items():
         if name not in heads:
             raise ValueError(f"`--label {name}={column}`: the heads are {', '.join(heads)}.{nearest(name, heads)}")
@@ -140,15 +140,15 @@ def _label_columns(
         elif found[0] in chosen.values():
             other = next(other for other, column in chosen.items() if column == found[0])
             raise ValueError(
-                f"{path}: the column {found[0]!r} could hold the labels of {other} or of {name}: say whose with"
+                f"{path}: the column {found[0]!r} could contain the labels of {other} or of {name}. Choose with"
                 f" `--label {name}={found[0]}` or `--label {other}={found[0]}`."
             )
         else:
             chosen[name] = found[0]
     if not chosen:
         raise ValueError(
-            f"{path} has the columns {', '.join(columns)}, and no head is called like one of them (the heads are"
-            f" {', '.join(heads)}): say which labels are whose with `--label HEAD=COLUMN`."
+            f"{path} has the columns {', '.join(columns)}, and none has the name of a head (the heads are"
+            f" {', '.join(heads)}). Name the label columns with `--label HEAD=COLUMN`."
         )
     return chosen
 
@@ -156,20 +156,20 @@ def _label_columns(
 def text_columns(
     path: str, rows: datasets.Dataset, name: str, spec: Mapping[str, Any], given: str | None, run: RunConfig | None
 ) -> str | tuple[str, ...]:
-    """The column with the text of a head, or two for pairs.
+    """The text column of a head, or two columns for pairs.
 
-    Columns of the head's own sources come first, then names that are usual and those of the run's other sources.
+    The columns of the head's own sources come first, then usual names and the columns of the run's other sources.
 
     Args:
-        path: Of the file, for messages.
-        rows: Of the file.
+        path: The file, for messages.
+        rows: The rows of the file.
         name: The head.
         spec: Its specification.
         given: The argument `--text`.
-        run: What the model was trained by.
+        run: The config of the model's training run.
 
     Raises:
-        ValueError: There is none, or more than one that could be it.
+        ValueError: There is no such column, or several are possible.
     """
     if given is not None:
         columns = tuple(column.strip() for column in given.split(","))
@@ -178,10 +178,10 @@ def text_columns(
         return columns if len(columns) > 1 else columns[0]
     found, known = find_text_columns(rows, name, spec, run)
     if len(found) != 1:
-        problem = f"{' and '.join(map(str, found))} could all be" if found else f"none is called as usual ({known}) for"
+        problem = f"{' and '.join(map(str, found))} could all be" if found else f"none has a usual name ({known}) for"
         raise ValueError(
-            f"{path} has the columns {', '.join(rows.column_names)}: {problem} the text of the head {name}. Say which"
-            f" it is with `--text {_COLUMNS[KINDS[spec['text']]]}`."
+            f"{path} has the columns {', '.join(rows.column_names)}: {problem} the text of the head {name}. Name"
+            f" it with `--text {_COLUMNS[KINDS[spec['text']]]}`."
         )
     return found[0]
 
@@ -189,16 +189,16 @@ def text_columns(
 def find_text_columns(
     rows: datasets.Dataset, name: str, spec: Mapping[str, Any], run: RunConfig | None
 ) -> tuple[list[Any], str]:
-    """The columns that could hold the text of a head, or pairs of columns; and the names that were looked for.
+    """The columns (or pairs of columns) that may contain the text of a head, and the names that were searched for.
 
-    Arguments as of `text_columns`.
+    For the arguments see `text_columns`.
     """
     for source in run.tasks[name].sources if run is not None and name in run.tasks else ():
         text = run.sources[source].text  # type: ignore[union-attr]
         columns = (text,) if isinstance(text, str) else tuple(text)
         if set(columns) <= set(rows.column_names):
             return [columns if len(columns) > 1 else columns[0]], ""
-    # What other sources of the run are read from is as good a name as those that are usual.
+    # Text columns of the run's other sources count like the usual names.
     texts = [source.text for source in run.sources.values()] if run is not None else []
     if KINDS[spec["text"]] == CHOICES:
         return [], "those of its run"

@@ -1,7 +1,7 @@
-"""Saved models by name: a run's folder, a `checkpoint-N` in it, or a Hub id, perhaps with `@revision`.
+"""Saved models by name: a run folder, a `checkpoint-N` in it, or a Hub id, optionally with `@revision`.
 
-Notable: everything but the weights is read at once, so that what several models lack is known before one is loaded;
-a name that can only be a mistyped folder is answered without asking the Hub; no code of a repository is ever run.
+Notable: everything but the weights is read first, so errors in any of several models are found before one is loaded;
+a name that can only be a mistyped folder is reported without a request to the Hub; code of a repository is never run.
 """
 
 import math
@@ -27,16 +27,16 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A saved model that has been found, its weights not yet loaded.
+    """A saved model whose weights are not loaded yet.
 
     Attributes:
-        name: As it was asked for.
+        name: The name as requested.
         path: Folder or Hub id.
         revision: Branch, tag or commit on the Hub.
         heads: Head → its specification.
-        run: The `run.yaml` that it was trained by, if it is there.
+        run: The `run.yaml` of its training run, if available.
         adapters: Adapter → its specification.
-        experts: `num` and `hidden` of the experts between its encoder and its heads, if it has some.
+        experts: `num` and `hidden` of the experts between encoder and heads, if it has experts.
     """
 
     name: str
@@ -49,25 +49,25 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path | None:
-        """Its folder on this machine; None for a model of the Hub."""
+        """Its local folder; None for a model on the Hub."""
         return Path(self.path) if os.path.isdir(self.path) else None
 
     @property
     def vocabularies(self) -> dict[str, list[str]]:
-        """Head → its labels, where it has some."""
+        """Head → its labels, for heads that have labels."""
         return vocabularies_of(self.heads)
 
     def load(self) -> MultiTaskModel:
-        """The model.
+        """Load the model.
 
         Raises:
-            ValueError: As of `load_saved`.
+            ValueError: See `load_saved`.
         """
         return load_saved(self.path, self.name, **({"revision": self.revision} if self.revision else {}))
 
 
 def vocabularies_of(heads: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Head → its labels, of the heads that have some."""
+    """Head → its labels, for heads that have labels."""
     return {name: list(spec["labels"]) for name, spec in heads.items() if "labels" in spec}
 
 
@@ -76,16 +76,16 @@ def load_saved(path: str, name: str, **options: Any) -> MultiTaskModel:
 
     Args:
         path: Folder or Hub id.
-        name: As it was given, for messages.
-        **options: Of `MultiTaskModel.from_pretrained`.
+        name: The name as requested, for messages.
+        **options: Passed to `MultiTaskModel.from_pretrained`.
 
     Raises:
-        ValueError: Its weights or its tokenizer are missing, damaged or cannot be reached; weights and configuration
-            name different tensors; a `max_length` that the encoder cannot take.
+        ValueError: Weights or tokenizer are missing, damaged or not reachable; weights and configuration name different
+            tensors; `max_length` is longer than the encoder supports.
     """
     try:
         model, info = MultiTaskModel.from_pretrained(path, output_loading_info=True, **options)
-        tokenizer = model.tokenizer  # now, not at the first text
+        tokenizer = model.tokenizer  # load it now, not at the first text
     except OSError as error:
         raise ValueError(f"{name} cannot be loaded: {' '.join(str(error).split())}") from error
     check_loaded(name, info["missing_keys"], info["unexpected_keys"])
@@ -94,12 +94,12 @@ def load_saved(path: str, name: str, **options: Any) -> MultiTaskModel:
 
 
 def check_name(name: str, path: str, revision: str = "") -> None:
-    """Answer a mistyped folder at once, which would else be looked for on the Hub.
+    """Report a mistyped folder at once, instead of looking for it on the Hub.
 
     Raises:
-        ValueError: `path`, which does not exist, can be no Hub id.
+        ValueError: `path` does not exist and cannot be a Hub id.
     """
-    # `outputs/snip` beside a folder `outputs` is a slip of the pen, not a model of a user called outputs.
+    # If there is a folder `outputs`, `outputs/snip` is a typo and not a model of a Hub user called outputs.
     if not _HUB_ID.fullmatch(path) or (not revision and Path(path).parent.is_dir()):
         parent = Path(path).parent
         hint = nearest(Path(path).name, os.listdir(parent) if parent.is_dir() else [])
@@ -108,10 +108,10 @@ def check_name(name: str, path: str, revision: str = "") -> None:
 
 
 def check_folder(name: str, path: str) -> None:
-    """Refuse a file, or a folder without a model, naming what is likely meant.
+    """Check that a path is a folder with a model; the error names likely candidates.
 
     Args:
-        name: As it was asked for, for messages.
+        name: The name as requested, for messages.
         path: A path that exists.
 
     Raises:
@@ -133,14 +133,14 @@ def check_folder(name: str, path: str) -> None:
 
 
 def find_checkpoint(name: str | Path) -> Checkpoint:
-    """Find a saved model and read what it says of itself.
+    """Find a saved model and read its configuration.
 
     Args:
-        name: A run's folder, one of its `checkpoint-N`, any folder of `MultiTaskModel.save_pretrained`,
+        name: A run folder, one of its `checkpoint-N`, any folder written by `MultiTaskModel.save_pretrained`,
             `package:<python package>/<folder>`, or a Hub id such as `me/model` or `me/model@revision`.
 
     Raises:
-        ValueError: There is no such model, or it is no multi-task model.
+        ValueError: There is no such model, or it is not a multi-task model.
     """
     name = os.fspath(name)
     path, revision = resolve_path(name), None
@@ -151,13 +151,15 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
         check_folder(name, path)
     options = {"revision": revision} if revision else {}
     try:
-        # Not by `AutoConfig`, which knows our models only once they are registered.
+        # Not with `AutoConfig`, which needs our model type to be registered first.
         config = read_config(path, **options)
     except OSError as error:
         where = "" if os.path.isdir(path) else " (there is no such folder, so it was looked for on the Hub)"
         raise ValueError(f"{name} cannot be loaded{where}: {' '.join(str(error).split())}") from error
     if config.get("model_type") != MultiTaskConfig.model_type:
-        raise ValueError(f"{name} is no multi-task model: its config.json is of type {config.get('model_type')!r}.")
+        raise ValueError(
+            f"{name} is not a multi-task model: its config.json has the model_type {config.get('model_type')!r}."
+        )
     check_config(config, name)
     heads, adapters = (config.get(key) or {} for key in ("heads", "adapters"))
     run = _find_run(path, options)
@@ -165,7 +167,7 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
 
 
 def run_file(folder: Path) -> Path | None:
-    """The YAML of the run that left this folder, or left it as a `checkpoint-N`."""
+    """The `run.yaml` of the run that wrote this folder or this `checkpoint-N`."""
     folder = folder.resolve()
     path = (folder.parent if folder.name.startswith("checkpoint-") else folder) / RUN_FILE
     return path if path.is_file() else None
@@ -182,7 +184,7 @@ def _find_run(path: str, options: dict[str, str]) -> Path | None:
 
 
 def num_parameters(folder: Path) -> int:
-    """How many numbers the weights in a folder hold, read from the heads of their files."""
+    """Number of parameters of the weights in a folder, read from the headers of the files."""
     total = 0
     for path in folder.glob("model*.safetensors"):
         with safe_open(path, framework="numpy") as file:

@@ -1,8 +1,8 @@
-"""The `run.yaml` that comes with a saved model: which data it names, and what of it is never run.
+"""The `run.yaml` that comes with a saved model: the data it names, and the parts of it that are never run.
 
 Notable: the file comes from the author of the model, so nothing in it may run code: metrics that are Python files or
-repositories are left out, and data are read only by loaders that parse plain formats. A config that the user gives
-(`--config`), overrides on the command line and `--trust-remote-code` are the user's own choice.
+repositories are left out, and data are read only with loaders that parse plain formats. A config that the user gives
+(`--config`), overrides on the command line and `--trust-remote-code` are trusted.
 """
 
 import logging
@@ -18,19 +18,19 @@ from ..tasks import TaskData
 
 logger = logging.getLogger(__name__)
 
-# Loaders of `datasets` that only parse files. Others connect to databases, or read what a library of theirs runs.
+# Loaders of `datasets` that only parse files. Others connect to databases, or use a library that may run code.
 _LOADERS = {"json", "csv", "parquet", "text", "conll", "arrow", "xml"}
 
 
 def check_saved_run(run: RunConfig, path: Path) -> None:
-    """Check that the sources of a model's own `run.yaml` are data, and no code.
+    """Check that the sources of a model's own `run.yaml` run no code.
 
     Args:
-        run: What the file holds; `trust_remote_code` is removed from its sources.
+        run: The content of the file; `trust_remote_code` is removed from its sources.
         path: The file, for messages.
 
     Raises:
-        ValueError: A source is read by a script, or by a loader that does more than parse files.
+        ValueError: A source uses a script, or a loader that does more than parse files.
     """
     for name, source in run.sources.items():
         if source.loader.pop("trust_remote_code", None) is not None:
@@ -38,16 +38,17 @@ def check_saved_run(run: RunConfig, path: Path) -> None:
         kind = str(source.path)
         if kind.endswith(".py") or kind in packaged_loaders() - _LOADERS:
             raise ValueError(
-                f"{path}: `sources.{name}.path` is {kind!r}, which a config that came with a model may not name: it may"
-                f" run code. If you trust it, give {path} itself as the config (or `evaluate` --trust-remote-code)."
+                f"{path}: `sources.{name}.path` is {kind!r}, which may run code and is not allowed in a config that"
+                f" came with a model. If you trust it, pass {path} as the config (or use `evaluate`"
+                " --trust-remote-code)."
             )
 
 
 def log_data(run: RunConfig, path: Path) -> None:
-    """Log which data outside of the model's folder a `run.yaml` names, before they are read.
+    """Log which data outside the model's folder a `run.yaml` names, before they are read.
 
     Args:
-        run: What the file holds, narrowed to the sources that are read.
+        run: The content of the file, narrowed to the sources that are read.
         path: The file.
     """
     folder = path.parent.resolve()
@@ -59,16 +60,16 @@ def log_data(run: RunConfig, path: Path) -> None:
             if not Path(resolve_path(file)).resolve().is_relative_to(folder):
                 named[file] = None
     if named:
-        logger.info("%s names data outside of its folder, which are read: %s.", path, ", ".join(named))
+        logger.info("%s names data outside its folder, which will be read: %s.", path, ", ".join(named))
 
 
 def drop_metrics(tasks: Mapping[str, TaskData], path: Path, overrides: Sequence[str] = ()) -> None:
-    """Leave out the metrics of tasks that only code which a `run.yaml` names could compute.
+    """Remove metrics that run code and are named by a `run.yaml`.
 
     Args:
         tasks: The tasks, changed in place.
         path: The `run.yaml`, for the warning.
-        overrides: `a.b=c` changes of the user, whose metrics stay.
+        overrides: `a.b=c` changes of the user; metrics in them are kept.
     """
     given = {text.partition("=")[0].strip() for text in overrides}
     dropped: dict[str, list[Any]] = {}
@@ -79,7 +80,7 @@ def drop_metrics(tasks: Mapping[str, TaskData], path: Path, overrides: Sequence[
             task.config.metrics = known
     if any(dropped.values()):
         logger.warning(
-            "%s names metrics that are code, which is not run: %s. To use them: --config %s, or --trust-remote-code.",
+            "%s names metrics that run code; they are left out: %s. To use them: --config %s, or --trust-remote-code.",
             path, "; ".join(f"{name}: {', '.join(map(str, metrics))}" for name, metrics in dropped.items() if metrics),
             path,
         )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Starting from a model of ours (`model.from`): which of its heads a run keeps.
+"""Start from a saved multi-task model (`model.from`): which of its heads a run keeps.
 
-Notable: heads and tasks are matched before any data are loaded, labels as soon as they are; a saved head's labels stay
-in their order, because its logits do.
+Notable: heads and tasks are matched before any data are loaded, labels as soon as they are known. The labels of a saved
+head keep their order, which is the order of its logits.
 """
 
 import logging
@@ -34,7 +34,7 @@ class Start:
 
     @property
     def vocabularies(self) -> dict[str, list[str]]:
-        """Task → the labels of its head, where it has some."""
+        """Task → the labels of its head, for heads that have labels."""
         return vocabularies_of(self.heads)
 
 
@@ -42,8 +42,8 @@ def find_start(run: RunConfig) -> Start | None:
     """Find the model in `model.from` and match its heads with the tasks by name and type; None without `from`.
 
     Raises:
-        ValueError: There is no such multi-task model; `rename` or `train: false` of a head that it does not have; a
-            head of another type than its task.
+        ValueError: There is no such multi-task model; `rename` or `train: false` refers to a head that it does not
+            have; a head and its task have different types.
     """
     if run.model.from_ is None:
         return None
@@ -51,7 +51,7 @@ def find_start(run: RunConfig) -> Start | None:
         checkpoint = find_checkpoint(run.model.from_)
     except ValueError as error:
         raise ValueError(
-            f"`model.from`: {error} (`from` names a model that `mtl-hf train` has saved; any other encoder is named by"
+            f"`model.from`: {error} (`from` takes a model saved by `mtl-hf train`; for any other encoder use"
             " `model.encoder`.)"
         ) from error
     _check_place(checkpoint, run)
@@ -65,32 +65,32 @@ def find_start(run: RunConfig) -> Start | None:
                 f" {', '.join(checkpoint.heads) or 'none'}."
             )
         if new not in run.tasks:
-            raise ValueError(f"`model.rename.{old}` is {new!r}, which is no task.{nearest(new, run.tasks)}")
+            raise ValueError(f"`model.rename.{old}` is {new!r}, which is not a task.{nearest(new, run.tasks)}")
         if new in checkpoint.heads or list(renaming.values()).count(new) > 1:
-            raise ValueError(f"`model.rename.{old}` is {new!r}, which another head of {checkpoint.name} is called too.")
+            raise ValueError(f"`model.rename.{old}` is {new!r}, but {checkpoint.name} has another head with that name.")
     renamed = {renaming.get(name, name): spec for name, spec in checkpoint.heads.items()}
     if left := [name for name in renamed if name not in run.tasks]:
-        logger.info("Heads of %s without a task of their name are not kept: %s.", checkpoint.name, ", ".join(left))
+        logger.info("Heads of %s that match no task are not kept: %s.", checkpoint.name, ", ".join(left))
     heads = {name: spec for name, spec in renamed.items() if name in run.tasks}
     for name, task in run.tasks.items():
         if name not in heads and not task.train:
             raise ValueError(
                 f"`tasks.{name}.train` is false, but {checkpoint.name} has no head {name!r}.{nearest(name, renamed)} It"
-                f" has {', '.join(checkpoint.heads) or 'none'} (`model.rename` can call it otherwise)."
+                f" has {', '.join(checkpoint.heads) or 'none'} (`model.rename` can rename a head)."
             )
         if name in heads and heads[name]["type"] != task.type:
             raise ValueError(
                 f"`tasks.{name}` is {task.type}; the head of {checkpoint.name} is {heads[name]['type']}. {_WAYS_OUT}"
             )
-    logger.info("Starting from %s, with %s.", checkpoint.name, listed("head", heads) if heads else "no head of it")
+    logger.info("Starting from %s, with %s.", checkpoint.name, listed("head", heads) if heads else "none of its heads")
     return Start(checkpoint, heads)
 
 
-_WAYS_OUT = "Call the task otherwise for a new head, or set `model.keep: encoder`."
+_WAYS_OUT = "Rename the task to get a new head, or set `model.keep: encoder`."
 
 
 def listed(noun: str, names: Any) -> str:
-    """Names after their noun, in the plural where there are several: `the heads a, b`."""
+    """Format names with their noun, in the plural for several names: `the heads a, b`."""
     names = list(names)
     return f"the {noun}{'s' if len(names) > 1 else ''} {', '.join(names)}"
 
@@ -100,29 +100,29 @@ def _check_place(checkpoint: Checkpoint, run: RunConfig) -> None:
     output = Path(str(run.training.get("output_dir") or "trainer_output"))
     if folder is not None and folder.resolve().is_relative_to(output.resolve()):
         raise ValueError(
-            f"`model.from` is {checkpoint.name}, which lies in `training.output_dir` ({output}): the run would write"
-            " over what it started from. Choose another output_dir."
+            f"`model.from` is {checkpoint.name}, which is inside `training.output_dir` ({output}): the run would"
+            " overwrite the model that it starts from. Choose another output_dir."
         )
 
 
 def check_start(start: Start, tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData]) -> None:
-    """Check that the heads that are kept have the labels of their tasks and read the same form of text.
+    """Check that the kept heads have the labels and the text form of their tasks.
 
-    A head may know more labels than the training rows show. Of a task that is only scored, other labels count as
+    A head may have more labels than occur in the training rows. For a task that is only scored, unknown labels count as
     errors, as in `evaluate`.
 
     Args:
-        start: As `find_start` returns it.
-        tasks: Built with the heads' vocabularies.
-        sources: With the labels of their rows.
+        start: The result of `find_start`.
+        tasks: Tasks, built with the heads' vocabularies.
+        sources: Sources, with the labels of their rows.
 
     Raises:
-        ValueError: They do not, with the difference.
+        ValueError: Labels or text form differ; the message shows the difference.
     """
     for name, spec in start.heads.items():
         task, where = tasks[name], f"`tasks.{name}`: the head {name} of {start.checkpoint.name}"
-        if task.form != spec["text"] and answers_texts(spec):  # masked tokens are those of any text
-            raise ValueError(f"{where} was trained on texts of the form {spec['text']!r}; its source has {task.form!r}."
+        if task.form != spec["text"] and answers_texts(spec):  # masked_lm reads texts of any form
+            raise ValueError(f"{where} was trained on texts of form {spec['text']!r}; its source has {task.form!r}."
                              f" {_WAYS_OUT}")  # fmt: skip
         own, declared = spec.get("labels"), task.declared
         if not own:
@@ -135,11 +135,11 @@ def check_start(start: Start, tasks: Mapping[str, TaskData], sources: Mapping[st
         only_here = sorted(here - set(own))
         only_there = [label for label in own if declared and label not in here]
         if only_here or only_there:
-            said = "`labels`" if declared else "the training rows"
+            other = "`labels`" if declared else "the training rows"
             raise ValueError(
-                f"{where} has other labels than {said}."
+                f"{where} has other labels than {other}."
                 + (f" Only the head has {_shown(only_there)}." if only_there else "")
-                + (f" Only {said} have {_shown(only_here)}, of the head's {_shown(own)}." if only_here else "")
+                + (f" Only {other} have {_shown(only_here)}; the head has {_shown(own)}." if only_here else "")
                 + f" {_WAYS_OUT}"
             )
 
@@ -149,11 +149,11 @@ def _shown(labels: list[str]) -> str:
 
 
 def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
-    """The saved model with the heads that are kept, by their tasks' names; only a task's own options are changed.
+    """Load the saved model with the kept heads, named by their tasks; the tasks' own options replace saved ones.
 
     Raises:
-        ValueError: It cannot be loaded; `max_length` or `encoder_config` do not suit its encoder; a task's own
-            `pooling` is not that of its head.
+        ValueError: It cannot be loaded; `max_length` or `encoder_config` do not fit its encoder; a task sets another
+            `pooling` than its head was trained with.
     """
     checkpoint, spec = start.checkpoint, run.model
     where: dict[str, Any] = {"revision": checkpoint.revision} if checkpoint.revision else {}
@@ -192,24 +192,24 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
 
 
 def check_tokens(start: Start, run: RunConfig, was: list[int], now: list[int]) -> None:
-    """Say where kept heads read other tokens than before, because a new task reads lists of words.
+    """Warn about kept heads whose tokenization changes, because a new task reads lists of words.
 
-    Byte-level tokenizers then begin a text with a space too.
+    Byte-level tokenizers then add a space before the first word of a text.
 
     Args:
-        start: As `find_start` returns it.
+        start: The result of `find_start`.
         run: The config.
-        was: The tokens of a text as the saved model reads it.
-        now: Those of the same text with the heads of all tasks.
+        was: The tokens of a text as the saved model tokenizes it.
+        now: The tokens of the same text with the heads of all tasks.
 
     Raises:
-        ValueError: Such a head is one that is only scored, whose answers would not be those of the saved model.
+        ValueError: Such a head is only scored, and its predictions would differ from those of the saved model.
     """
     strings = [name for name, spec in start.heads.items() if spec["text"] != "words"]
     if now == was or not strings:
         return
-    what = (f"{listed('head', strings)} of {start.checkpoint.name} read texts whose first word has no space before it;"
-            " the lists of words of a new task need a tokenizer that puts one there")  # fmt: skip
+    what = (f"{listed('head', strings)} of {start.checkpoint.name} read texts without a space before the first word;"
+            " a new task reads lists of words, which need a tokenizer that adds one")  # fmt: skip
     if scored := [name for name in strings if not run.tasks[name].train]:
-        raise ValueError(f"`tasks.{scored[0]}.train` is false, but {what}, so its answers would be others.")
+        raise ValueError(f"`tasks.{scored[0]}.train` is false, but {what}, so its predictions would change.")
     logger.warning("%s.", what[0].upper() + what[1:])

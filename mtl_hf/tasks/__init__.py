@@ -1,4 +1,4 @@
-"""The half of each task type that stays: its options in YAML, its labels, its metrics. The other half is its head."""
+"""Task types: the YAML options, labels and metrics of each type. The heads are in `modeling/`."""
 
 from .registry import check_settings as check_settings
 from .registry import load_installed

@@ -1,4 +1,4 @@
-"""Columns of a dataset as Arrow arrays, read and checked as a whole instead of row by row."""
+"""Columns of a dataset as Arrow arrays, to read and check them without iterating over rows."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def feature_of(rows: "datasets.Dataset", name: str) -> Any:
-    """The feature of a column. `rows.features` copies those of all columns."""
+    """The feature of a column, without the copy of all features that `rows.features` makes."""
     return rows.info.features[name]
 
 
@@ -22,27 +22,27 @@ def table_of(rows: "datasets.Dataset") -> pa.Table:
 
 
 def column_of(rows: "datasets.Dataset", name: str) -> pa.ChunkedArray:
-    """A column in the order of the rows, without what `select` left out."""
+    """A column in the order of the rows, without rows that `select` left out."""
     column = rows.data.column(name)
     return column if rows._indices is None else column.take(rows._indices.column(0))
 
 
 def values_of(rows: "datasets.Dataset", name: str) -> list[Any]:
-    """A column as a list of Python values, as `list(rows[name])`."""
+    """A column as a list of Python values, like `list(rows[name])` but faster."""
     if type(feature_of(rows, name)).__name__ in ("Value", "ClassLabel", "List"):
         return column_of(rows, name).to_pylist()
-    return list(rows[name])  # features that have to be decoded
+    return list(rows[name])  # other features need decoding
 
 
 def join_words(lists: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Lists of words as strings, a word a line."""
+    """Lists of words as strings with one word per line."""
     return pc.binary_join(lists.cast(pa.list_(pa.string())), "\n")
 
 
 def blank_rows(texts: pa.ChunkedArray) -> np.ndarray:
-    """Which rows of a column of strings, or of lists of words, hold no text: a mask, (rows,).
+    """Mask of the rows without text, (rows,), of a column of strings or of lists of words.
 
-    A list with something else than words, a missing one for example, holds none either.
+    A list with a null among its words counts as without text, too.
     """
     strings = pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type) or pa.types.is_null(texts.type)
     return np.concatenate([_blank(part) if strings else _blank_lists(part) for part in texts.chunks])
@@ -59,7 +59,7 @@ def _blank_lists(lists: pa.Array) -> np.ndarray:
 
 
 def _blank(strings: pa.Array) -> np.ndarray:
-    """Which strings are missing, empty or only spaces."""
+    """Mask of the strings that are missing, empty or only spaces."""
     if pa.types.is_null(strings.type):
         return np.ones(len(strings), dtype=bool)
     blank = pc.or_(pc.utf8_is_space(strings), pc.equal(pc.binary_length(strings), 0))

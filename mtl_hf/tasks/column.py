@@ -1,4 +1,4 @@
-"""What a column of a file holds, and what it could teach: by this `mtl-hf init` finds the task type of a column."""
+"""Statistics of a column, from which `mtl-hf init` detects the task type of a column."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,29 +6,29 @@ from typing import Any, Literal
 
 import numpy as np
 
-MAX_LABELS = 200  # more different values than this are no labels
-MAX_NUMBERS = 20  # more different whole numbers than this are a quantity
+MAX_LABELS = 200  # a column with more distinct values does not hold labels
+MAX_NUMBERS = 20  # a column with more distinct whole numbers holds a quantity
 
 
 @dataclass
 class Column:
-    """What one column holds.
+    """Statistics of one column.
 
     Attributes:
-        name: Its name.
-        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers or of true and false), `number`,
-            `truth`, `date` or `other`.
-        num_missing: Rows without a value: null, NaN, an empty or blank string.
-        num_blank: Of strings and lists of strings, the rows that a source could not read as text.
-        num_values: Values that are there; of lists, items.
-        num_distinct: Different ones among them; spaces around strings do not count.
-        common: The five most frequent of them, as text, with their counts.
-        lengths: Words of each row, shape (rows,); of lists, items; -1 where the value is missing. Empty for numbers.
-        longest: Characters that one row in a hundred exceeds.
-        bounds: Least and greatest number; None where it holds none.
-        mean: Of its numbers; 0 where it holds none.
-        deviation: Their standard deviation.
-        whole: Whether its numbers are all whole.
+        name: Name of the column.
+        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers or booleans), `number`, `truth`
+            (booleans), `date` or `other`.
+        num_missing: Number of rows without a value: null, NaN, an empty or blank string.
+        num_blank: For strings and lists of strings: number of rows that a source could not read as text.
+        num_values: Number of values that are not missing; for lists, of items.
+        num_distinct: Number of distinct values, without spaces around strings.
+        common: The five most frequent values, as text, with their counts.
+        lengths: Number of words (for lists, of items) of each row, (rows,); -1 if missing. Empty for numbers.
+        longest: 99th percentile of the number of characters.
+        bounds: Smallest and largest number; None without numbers.
+        mean: Mean of its numbers; 0 without numbers.
+        deviation: Standard deviation of its numbers.
+        whole: Whether all of its numbers are whole.
     """
 
     name: str
@@ -48,15 +48,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A column beside the text, which may hold labels.
+    """A column that may hold labels.
 
     Attributes:
-        column: What it holds.
-        aligned: Of lists, whether there is an item for each word of the text, in nearly every row.
-        few_names: Whether it holds few short strings that come again.
-        code: Whether its numbers may be codes: few of them in a CSV file, under the name of a class.
-        quantity: Whether its numbers measure something: not whole, or many different ones.
-        only_number: Whether texts are pairs and it is the only number beside them, without any names.
+        column: Its statistics.
+        aligned: Whether its lists have one item per word of the text, in nearly every row.
+        few_names: Whether it has a few short strings that repeat.
+        code: Whether its numbers may be codes: few distinct ones in a CSV file, in a column named like a class.
+        quantity: Whether its numbers are a quantity: not whole, or many distinct ones.
+        only_number: Whether texts are pairs, and it is the only numeric column and there is no column of names.
     """
 
     column: Column
@@ -68,7 +68,7 @@ class Candidate:
 
 
 def one_hot_length(column: Column, values: Iterable[Any]) -> int:
-    """The length of a column's lists where all have one and hold only 0 and 1; 0 where they are no one-hot lists."""
+    """The common length of a column's one-hot lists (of 0 and 1, all of one length); 0 if it has other values."""
     lengths = {int(length) for length in column.lengths[column.lengths >= 0]}
     items = {label_name(item) for value in values if value is not None for item in value}
     one_hot = (
@@ -81,7 +81,7 @@ def one_hot_length(column: Column, values: Iterable[Any]) -> int:
 
 
 def label_name(value: Any) -> str:
-    """A value as labels are named: CSV makes 1.0 of whole numbers beside empty cells."""
+    """The label name of a value. CSV reads a whole number as 1.0 if the column has empty cells; it becomes "1"."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -1,8 +1,8 @@
-"""`extractive_qa`: answers to questions as passages of a context, in the columns of SQuAD.
+"""`extractive_qa`: answers to questions as spans of a context, in the columns of SQuAD.
 
 Notable: exact match and F1 are those of SQuAD 2.0 as `evaluate` computes them (Rajpurkar et al., arXiv 1606.05250 and
-1806.03822), as fractions: lower case, without punctuation and articles, the best of all given answers; of a question
-without an answer, only no answer is right.
+1806.03822), as fractions: in lower case, without punctuation and articles, the best over all right answers. For a
+question without an answer, only an empty prediction is right.
 """
 
 import collections
@@ -31,29 +31,29 @@ logger = logging.getLogger(__name__)
 class QAOptions:
     """Keys of `tasks.<name>` for `extractive_qa`."""
 
-    max_answer_length: int | None = option("longest answer in tokens (default: 30)", None)
+    max_answer_length: int | None = option("maximum length of an answer, in tokens (default: 30)", None)
 
 
 class ExtractiveQA(TaskType):
-    """Exact match and F1 of answers, as SQuAD 2.0 counts them."""
+    """Exact match and F1 of answers, as SQuAD 2.0 defines them."""
 
     name = "extractive_qa"
-    label = "answers a row: {text: [...], answer_start: [...]}, both empty where there is none"
+    label = "answers per row: {text: [...], answer_start: [...]}, both empty for no answer"
     metrics = ("f1", "exact_match", "cross_entropy")
     options = QAOptions
     rejects = ("labels", "label_smoothing", "pooling")
     hub_task = "question-answering"
 
     def check(self, name: str, spec: Task, run: RunConfig) -> None:
-        """Check the length of answers, and that nothing is to be pooled."""
+        """Check the length of answers, and that no pooling is set."""
         length = self.read_options(name, spec).max_answer_length
         if length is not None and length < 1:
-            raise ValueError(f"`tasks.{name}.max_answer_length` is {length}; it is at least 1.")
+            raise ValueError(f"`tasks.{name}.max_answer_length` is {length}; it should be at least 1.")
         if spec.pooling is not None:
             raise ValueError(f"`tasks.{name}.pooling` is {spec.pooling!r}, but an extractive_qa head does not pool.")
 
     def head_options(self, spec: Task, options: Any, dropout: float | None) -> dict[str, Any]:
-        """With the length of answers."""
+        """Add the maximum length of answers."""
         return super().head_options(spec, options, dropout) | {"max_answer_length": options.max_answer_length}
 
     # ---- labels ----
@@ -61,7 +61,7 @@ class ExtractiveQA(TaskType):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, list[Any]]:
-        """`{"text": [...], "answer_start": [...]}`, None where a row has none; starts that are off are corrected."""
+        """`{"text": [...], "answer_start": [...]}`, None for rows without a label; wrong starts are corrected."""
         labels: dict[str, list[Any]] = {}
         for split, rows in source.splits.items():
             labels[split], moved = [], []
@@ -78,15 +78,15 @@ class ExtractiveQA(TaskType):
                     lost = texts[places.index(None)]
                     raise ValueError(
                         f"`tasks.{name}`: {source.where(split, row)} has the answer {lost!r:.100}, which is not in its"
-                        f" context ({source.columns[1]!r}): an answer is a passage of it."
+                        f" context ({source.columns[1]!r}): an answer should be a span of the context."
                     )
                 if places != starts:
                     moved.append(row)
                 labels[split].append({"text": texts, "answer_start": places})
             if moved:
                 logger.warning(
-                    "Task %s: answers of %d rows of %s %s do not begin at their `answer_start` and are read where they"
-                    " are (the first: %s).", name, len(moved), source.name, split, source.where(split, moved[0]),
+                    "Task %s: answers of %d rows of %s %s do not begin at their `answer_start`; the nearest occurrence"
+                    " is used (the first: %s).", name, len(moved), source.name, split, source.where(split, moved[0]),
                 )  # fmt: skip
         return labels
 
@@ -99,17 +99,17 @@ class ExtractiveQA(TaskType):
         return datasets.List(datasets.Value("int32"))
 
     def check_tokenizer(self, task: TaskData, tokenizer: Any) -> None:
-        """It has to tell where tokens are in the text."""
+        """The tokenizer has to return character offsets."""
         if not tokenizer.is_fast:
             raise ValueError(
-                f"`tasks.{task.name}` needs a tokenizer that tells where tokens are in the text;"
-                f" {type(tokenizer).__name__} does not: choose an encoder with a fast tokenizer."
+                f"`tasks.{task.name}` needs the character offsets of tokens, which {type(tokenizer).__name__} does not"
+                " return: choose an encoder with a fast tokenizer."
             )
 
     def encode_labels(
         self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
     ) -> Sequence[Any]:
-        """The tokens of the first answer; absent where it was cut off."""
+        """First and last token of the first answer; missing if it was truncated."""
         return [_tokens(label, offsets) for label, offsets in zip(gold, encoded["offsets"], strict=True)]
 
     def collate(self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]) -> Labels:
@@ -120,7 +120,7 @@ class ExtractiveQA(TaskType):
     # ---- scores ----
 
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
-        """Texts of answers, and of each row all that are right, none where there is no answer."""
+        """Predicted texts, and for each row all right answers (none if there is no answer)."""
         known = rows.known
         labels = [_tokens(rows.gold[place], rows.columns["offsets"][place]) for place in known]
         spans = [rows.predictions[place].value for place in known]
@@ -136,13 +136,13 @@ class ExtractiveQA(TaskType):
         return Answers(rows.numbers[known], predicted, gold, np.mean(both, axis=0), scored.astype(int))
 
     def evaluate_features(self) -> tuple[Any, Any]:
-        """A text, and a list of those that are right."""
+        """A predicted text, and a list of right texts."""
         import datasets
 
         return datasets.Value("string"), datasets.List(datasets.Value("string"))
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
-        """A text a row; details tell questions with an answer from those without."""
+        """One text per row; details have the metrics of questions with and without an answer."""
         pairs = list(zip(answers.predicted, answers.gold, strict=True))
         if not pairs:
             return with_cross_entropy(undefined(["f1", "exact_match"], 0), answers), {}
@@ -169,12 +169,12 @@ class ExtractiveQA(TaskType):
         """The first of the right answers."""
         return answers.predicted, [gold[0] if gold else "" for gold in answers.gold]
 
-    # ---- what people read ----
+    # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
-        """An answer."""
+        """A span of the context."""
         return (
-            "the answer to the first (a question) as a passage of the second (a context), or none",
+            "the answer to the first text (a question) as a span of the second (a context), or no answer",
             '{"text": ..., "start": ..., "end": ..., "score": ...}',
         )
 
@@ -197,7 +197,7 @@ def _answers(value: Any) -> tuple[list[str] | None, list[int]]:
 
 
 def _place(context: str, text: str, start: int) -> int | None:
-    """Where an answer is in its context: at `start`, else nearest to it; None where it is not."""
+    """Position of an answer in its context: at `start`, else the nearest one; None if it is not in the context."""
     if context.startswith(text, max(start, 0)):
         return start
     found = [match.start() for match in re.finditer(re.escape(text), context)]
@@ -222,13 +222,13 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 
 
 def normal(text: str) -> str:
-    """An answer in lower case, without punctuation, articles and needless spaces."""
+    """Normalize an answer: lower case, without punctuation, articles and extra spaces."""
     plain = "".join(sign for sign in text.lower() if sign not in string.punctuation)
     return " ".join(_ARTICLES.sub(" ", plain).split())
 
 
 def f1_of(predicted: str, gold: str) -> float:
-    """F1 of the words that two answers share; of an empty one, whether both are."""
+    """F1 of the words that two answers share; if one is empty, whether both are."""
     own, right = normal(predicted).split(), normal(gold).split()
     if not own or not right:
         return float(own == right)

@@ -1,6 +1,6 @@
-"""Labels as people write them: spaces around them, numbers as text, names that differ in case only.
+"""Clean up label text: spaces around labels, numbers as text, names that differ only in case.
 
-Notable: codes stay codes (`007`, `1.10`, `+1`), and a warning counts the labels that are changed.
+Notable: codes are not changed (`007`, `1.10`, `+1`), and a warning counts the labels that are.
 """
 
 import collections
@@ -17,13 +17,13 @@ _ZEROS = re.compile(r"(-?\d+)\.0+")
 
 
 def tidy_labels(task: str, values: NameColumn, where: Callable[[int], str], names: Collection[str] = ()) -> NameColumn:
-    """Strip the spaces around labels that are text. A label without any other character is None.
+    """Strip the spaces around labels that are text. A label of only spaces becomes None.
 
     Args:
         task: Name of the task, for messages.
         values: Its label column.
-        where: Row → how messages name it.
-        names: Labels that stay as they are, such as an empty one that the config gives a name.
+        where: Row → its description in messages.
+        names: Labels that are not changed, such as an empty one that the config maps to a name.
     """
     found = [value for value in values.counts() if isinstance(value, str) and value not in names]
     stripped = values.items_with(value for value in found if value != value.strip())
@@ -42,20 +42,20 @@ def tidy_labels(task: str, values: NameColumn, where: Callable[[int], str], name
 
 
 def report_similar_labels(task: str, labels: Iterable[str]) -> None:
-    """Warn of labels that differ in case only: they are learned as different ones, which is seldom meant."""
+    """Warn about labels that differ only in case: they are different labels, which is rarely intended."""
     groups: dict[str, list[str]] = collections.defaultdict(list)
     for label in sorted(set(labels)):
         groups[label.casefold()].append(label)
     if similar := [group for group in groups.values() if len(group) > 1]:
         logger.warning(
-            "Task %s: labels that differ in case only are different labels: %s. `tasks.%s.labels` can map them to one"
-            " name.",
+            "Task %s: labels that differ only in case are different labels: %s. To merge them, map them to one name in"
+            " `tasks.%s.labels`.",
             task, "; ".join(" / ".join(group) for group in similar[:5]), task,
         )  # fmt: skip
 
 
 def as_number(value: Any) -> Any:
-    """A label of a task that takes numbers: the number that a text holds, anything else as it is."""
+    """Convert a label that is a number written as text to this number; return any other value unchanged."""
     if not isinstance(value, str) or "_" in value:
         return value
     try:
@@ -65,10 +65,10 @@ def as_number(value: Any) -> Any:
 
 
 def find_name(value: Any, names: Collection[str] | Mapping[str, str]) -> Any:
-    """The name among `names` that a label written in a file stands for, or the label as it is.
+    """The name in `names` that a label of a file stands for, or the unchanged label if there is none.
 
-    Truth values in any case are the same one, and so are whole numbers with and without zeros after the point (pandas
-    writes `1.0` where a cell of the column is empty), unless `names` tell them apart.
+    Booleans match in any case, and whole numbers with and without `.0` (pandas writes `1.0` if the column has empty
+    cells), unless `names` has both.
     """
     if not isinstance(value, str) or value in names:
         return value
@@ -78,7 +78,7 @@ def find_name(value: Any, names: Collection[str] | Mapping[str, str]) -> Any:
 
 
 def _plain(label: str) -> str:
-    """A label in the form in which JSON writes truth values and whole numbers."""
+    """A label with booleans and whole numbers written as in JSON."""
     if label.lower() in ("true", "false"):
         return label.lower()
     found = _ZEROS.fullmatch(label)

@@ -1,4 +1,4 @@
-"""`masked_lm`: masked tokens filled in, to train the encoder on texts of a domain."""
+"""`masked_lm`: masked language modelling, to train the encoder on texts of a domain."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,8 @@ class MaskingOptions:
 class MaskedLanguageModelling(TaskType):
     """Perplexity, accuracy and cross-entropy over masked tokens.
 
-    A prediction is [sum of -log p over the row's masked tokens, how many of them are right], a label their number.
+    A prediction is [sum of -log p over the row's masked tokens, how many of them are predicted right], a label their
+    number.
     """
 
     name = "masked_lm"
@@ -41,21 +42,20 @@ class MaskedLanguageModelling(TaskType):
     # ---- settings ----
 
     def check(self, name: str, spec: Task, run: RunConfig) -> None:
-        """Check the share of masked tokens, and that nothing else is to be scored."""
+        """Check the share of masked tokens, and the metrics."""
         share = self.read_options(name, spec).mlm_probability
         if share is not None and not 0 < share < 1:
             raise ValueError(
-                f"`tasks.{name}.mlm_probability` is {share}; it is a share of the tokens: above 0 and below"
-                " 1 (0.15 in BERT)."
+                f"`tasks.{name}.mlm_probability` is {share}; it should be a share of the tokens, above 0 and below 1"
+                " (0.15 in BERT)."
             )
         if others := [metric for metric in spec.metrics if metric not in self.metrics]:
             raise ValueError(
-                f"`tasks.{name}.metrics`: masked_lm has no answers that {others[0]!r} could score; its metrics are"
-                f" {', '.join(self.metrics)}."
+                f"`tasks.{name}.metrics`: {others[0]!r} cannot score masked_lm; valid are {', '.join(self.metrics)}."
             )
 
     def head_options(self, spec: Task, options: Any, dropout: float | None) -> dict[str, Any]:
-        """It has no dropout of its own."""
+        """The head has no options."""
         return {}
 
     # ---- labels ----
@@ -63,29 +63,29 @@ class MaskedLanguageModelling(TaskType):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, list[Any]]:
-        """1 for every row: it makes its labels itself."""
+        """1 for every row: labels are the masked tokens."""
         return {split: [1.0] * len(rows) for split, rows in source.splits.items()}
 
     # ---- encoded rows ----
 
     def feature(self) -> Any:
-        """For each token whether it begins a unit that is masked as a whole, is inside one, or is never masked."""
+        """For each token: whether it begins a unit that is masked together, is inside one, or is never masked."""
         import datasets
 
         return datasets.List(datasets.Value("int8"))
 
     def needs_word_ids(self, options: Any) -> bool:
-        """Where whole words are masked."""
+        """Only to mask whole words."""
         return bool(options.whole_word_mask)
 
     def check_tokenizer(self, task: TaskData, tokenizer: Any) -> None:
-        """It needs a mask token."""
+        """The tokenizer needs a mask token."""
         masking_of(task, tokenizer)
 
     def encode_labels(
         self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
     ) -> Sequence[Any]:
-        """Where a row can be masked."""
+        """The units of each row that can be masked."""
         special = frozenset(tokenizer.all_special_ids)
         words = encoded.get("word_ids") if self.needs_word_ids(task.options) else None
         return [
@@ -94,13 +94,13 @@ class MaskedLanguageModelling(TaskType):
         ]
 
     def hiding(self, task: TaskData, tokenizer: Any) -> Masking:
-        """How its tokens are masked."""
+        """The masking of its tokens."""
         return masking_of(task, tokenizer)
 
     def collate(
         self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Where a row can be masked, (B, T); the labels themselves are what `hiding` hides."""
+        """The units that can be masked, (B, T); `hiding` turns them into labels."""
         values, lengths = flat(labels)
         units = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         units[np.arange(shape[1]) < lengths[:, None]] = values
@@ -109,7 +109,7 @@ class MaskedLanguageModelling(TaskType):
     # ---- scores ----
 
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
-        """Of the rows that had something to mask; not those of special and unknown tokens."""
+        """Answers of rows with masked tokens; rows of only special and unknown tokens have none."""
         kept = [place for place in rows.known if rows.predictions[place].value[1] > 0]
         values = [rows.predictions[place].value for place in kept]
         return Answers(
@@ -117,13 +117,13 @@ class MaskedLanguageModelling(TaskType):
         )
 
     def evaluate_features(self) -> tuple[Any, Any]:
-        """Two sums over the masked tokens of a row, and their number."""
+        """Two sums over the masked tokens of a row, and the number of these tokens."""
         import datasets
 
         return datasets.List(datasets.Value("float64")), datasets.Value("int64")
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
-        """[sum of -log p, number right] and the number of masked tokens a row."""
+        """[sum of -log p, number right] and the number of masked tokens per row."""
         loss, right = np.array(answers.predicted, dtype=float).reshape(-1, 2).T
         return {
             "perplexity": exp_ratio(loss, answers.gold),
@@ -131,13 +131,13 @@ class MaskedLanguageModelling(TaskType):
             "cross_entropy": ratio(loss, answers.gold),
         }, {}
 
-    # ---- what people read ----
+    # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
-        """What it has learned, and how its logits are had."""
+        """A description, and how to get its logits."""
         return (
-            "Has learned to fill in masked tokens, and the encoder with it; it answers no texts. Its logits over the"
-            " vocabulary:",
+            "Predicts masked tokens, which has trained the encoder; it makes no predictions for raw texts. Its logits"
+            " over the vocabulary:",
             'batch = model.tokenizer(["One word is " + model.tokenizer.mask_token], return_tensors="pt")\n'
             'model(**batch, heads="{name}").logits["{name}"]',
         )

@@ -1,8 +1,7 @@
-"""Which tokens of a `masked_lm` task are hidden, and by what (Devlin et al., arXiv 1810.04805, section 3.1).
+"""Masking of tokens for `masked_lm` (Devlin et al., arXiv 1810.04805, section 3.1).
 
-Notable: a row's masks are a pure function of (seed, epoch, lap, row), drawn from a generator of its own. So they are
-the same whichever rows share its batch, on any number of processes, however a step is cut into micro-batches and where
-a run is resumed, and others whenever the row is seen again.
+Notable: the masks of a row are a pure function of (seed, epoch, lap, row). They do not depend on the other rows of the
+batch, the number of processes, gradient accumulation or resuming, and they differ each time the row is used.
 """
 
 from collections.abc import Sequence
@@ -14,19 +13,19 @@ import numpy as np
 from ..modeling.tags import IGNORE_INDEX
 from .task_type import TaskData
 
-BEGINS, INSIDE = 0, 1  # what a token is of the unit that is masked as a whole: a word, or the token itself
-FIXED_DRAW = (0, 0, 0)  # of evaluation: the same masks at every step and for every model of the same tokenizer
+BEGINS, INSIDE = 0, 1  # position of a token in a unit that is masked together: a word, or the token itself
+FIXED_DRAW = (0, 0, 0)  # for evaluation: the same masks at every step and for every model with the same tokenizer
 PROBABILITY = 0.15
 
 
 @dataclass(frozen=True)
 class Masking:
-    """How the tokens of a source are masked.
+    """Masks the tokens of a source.
 
     Attributes:
-        probability: Of a unit (a token, or a whole word) to be chosen. In a row where chance chooses none, the one that
-            came nearest is, so that every row trains.
-        mask_token_id: What 80 % of the chosen tokens become. 10 % become any token of the vocabulary, 10 % stay.
+        probability: Probability that a unit (a token, or a whole word) is chosen. If none is chosen in a row, the one
+            with the smallest random number is, so that every row contributes to the loss.
+        mask_token_id: Replaces 80 % of the chosen tokens. 10 % become a random token, 10 % are not changed.
         vocab_size: Size of the vocabulary.
     """
 
@@ -43,14 +42,14 @@ class Masking:
             input_ids: (B, T).
             units: `BEGINS` or `INSIDE`, `IGNORE_INDEX` where nothing is ever masked (special tokens, padding), (B, T).
             draw: Seed, epoch and lap.
-            rows: The number of each row.
+            rows: Number of each row.
 
         Returns:
-            The ids that the encoder sees, and the labels: the ids that were there, `IGNORE_INDEX` elsewhere. (B, T).
+            The masked ids, and the labels: the original ids of chosen tokens, `IGNORE_INDEX` elsewhere. Both (B, T).
         """
         places = units != IGNORE_INDEX
         counts = places.sum(1)
-        # Three numbers a token: whether it is chosen, what becomes of it, which token it becomes.
+        # Three random numbers per token: whether it is chosen, how it is replaced, and the random token.
         numbers = np.concatenate(
             [np.random.default_rng([*draw, row]).random((count, 3)) for row, count in zip(rows, counts, strict=True)]
         )
@@ -71,33 +70,32 @@ class Masking:
 
 
 def masking_of(task: TaskData, tokenizer: Any) -> Masking:
-    """How the rows of a `masked_lm` task are masked.
+    """The masking of a `masked_lm` task.
 
     Raises:
-        ValueError: The tokenizer has no mask token, or cannot tell which tokens make a word where whole words are
-            masked.
+        ValueError: The tokenizer has no mask token, or cannot align words with tokens to mask whole words.
     """
     if tokenizer.mask_token_id is None:
         raise ValueError(
             f"`tasks.{task.name}` masks tokens, but the tokenizer of {tokenizer.name_or_path!r} has no mask token:"
-            " choose an encoder that was trained with one, such as those of BERT's kin."
+            " choose an encoder that was trained with one, such as BERT or RoBERTa."
         )
     options = task.options
     if options.whole_word_mask and not tokenizer.is_fast:
         raise ValueError(
-            f"`tasks.{task.name}.whole_word_mask` needs a tokenizer that tells which tokens make a word;"
-            f" {type(tokenizer).__name__} does not: leave it out, or choose an encoder with a fast tokenizer."
+            f"`tasks.{task.name}.whole_word_mask` needs a tokenizer that aligns words with tokens, which"
+            f" {type(tokenizer).__name__} does not: remove it, or choose an encoder with a fast tokenizer."
         )
     probability = PROBABILITY if options.mlm_probability is None else options.mlm_probability
     return Masking(probability, tokenizer.mask_token_id, len(tokenizer))
 
 
 def mask_units(input_ids: Sequence[int], word_ids: Sequence[int | None] | None, never: frozenset[int]) -> list[int]:
-    """Where a row can be masked, and which of its tokens are masked together.
+    """The units of a row that can be masked.
 
     Args:
-        input_ids: Its tokens, (T,).
-        word_ids: The word that each token is of, None for tokens of none; without it every token is a unit.
+        input_ids: Tokens of the row, (T,).
+        word_ids: Number of each token's word, None for special tokens; without it every token is a unit.
         never: Tokens that are never masked.
 
     Returns:
@@ -107,7 +105,7 @@ def mask_units(input_ids: Sequence[int], word_ids: Sequence[int | None] | None, 
     for position, token in enumerate(input_ids):
         word = position if word_ids is None else word_ids[position]
         if word is None:
-            last = None  # words are counted anew in a second text
+            last = None  # word numbers start again in a second text
         if word is None or token in never:
             found.append(IGNORE_INDEX)
             continue

@@ -1,4 +1,4 @@
-"""What the metrics of several task types share."""
+"""Functions shared by the metrics of several task types."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ def cross_entropies(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def with_cross_entropy(metrics: Mapping[str, Metric], answers: Answers) -> dict[str, Metric]:
-    """Metrics, and the mean cross-entropy of all items that have one; NaN where answers come without (from a file)."""
+    """Metrics, plus the mean cross-entropy over all items that have one; NaN for answers without (from a file)."""
     num_rows = len(answers.rows)
     if not len(answers.losses):
         return {**metrics, **undefined(["cross_entropy"], num_rows)}
@@ -29,15 +29,15 @@ def with_cross_entropy(metrics: Mapping[str, Metric], answers: Answers) -> dict[
 
 
 def undefined(names: Sequence[str], num_rows: int) -> dict[str, Metric]:
-    """Metrics of rows with too little to score: NaN."""
+    """Metrics that are NaN, for too few rows to score."""
     return dict.fromkeys(names, mean(np.full(num_rows, np.nan)))
 
 
 def equal(predicted: Sequence[Any], gold: Sequence[Any]) -> list[bool]:
-    """Which answers are those of the labels."""
+    """For each row, whether the prediction equals the label."""
     return [guess == label for guess, label in zip(predicted, gold, strict=True)]
 
 
 def per_label(counts: LabelCounts) -> dict[str, Any]:
-    """`per_label`: label → its F1, precision, recall and support; nothing where no label occurs."""
+    """`per_label`: label → its F1, precision, recall and support; empty if there are no labels."""
     return {"per_label": counts.by_label()} if counts.names else {}

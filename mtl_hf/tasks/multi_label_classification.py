@@ -1,4 +1,4 @@
-"""`multi_label_classification`: any number of labels a row."""
+"""`multi_label_classification`: any number of labels per row."""
 
 import collections
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, flat
 
 
 class MultiLabelClassification(TaskType):
-    """Micro and macro F1 over labels, and the share of rows with exactly the right set, of sets of label names."""
+    """Micro and macro F1 over labels, and the share of rows whose set of labels is exactly right."""
 
     name = "multi_label_classification"
-    label = "a list of labels a row, which may be empty"
+    label = "a list of labels per row, which may be empty"
     has_vocabulary = True
     metrics = ("micro_f1", "macro_f1", "accuracy", "cross_entropy")
     column_kinds = ("words", "numbers")
@@ -36,7 +36,7 @@ class MultiLabelClassification(TaskType):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, Sequence[Any]]:
-        """Sorted lists of names, None where a row has none."""
+        """Sorted lists of names, None for rows without a list."""
         one_hot = one_hot_labels(name, spec, source, given)
         labels: dict[str, Sequence[Any]] = {}
         for split in source.splits:
@@ -57,13 +57,13 @@ class MultiLabelClassification(TaskType):
     def build(
         self, name: str, spec: Task, sources: list[SourceData], form: str, run: RunConfig, given: list[str] | None
     ) -> TaskData:
-        """Find the vocabulary."""
+        """Build the vocabulary."""
         return build_labelled(name, spec, sources, form, given)
 
     # ---- encoded rows ----
 
     def feature(self) -> Any:
-        """A number a label, 0 or 1."""
+        """0 or 1 for each label."""
         import datasets
 
         return datasets.List(datasets.Value("int8"))
@@ -73,7 +73,7 @@ class MultiLabelClassification(TaskType):
     ) -> Sequence[Any]:
         """Multi-hot lists."""
         labels = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
-        hot = np.zeros((len(labels), len(task.labels) + 1), dtype=np.int8)  # the last one for names without an id
+        hot = np.zeros((len(labels), len(task.labels) + 1), dtype=np.int8)  # the last column: names without an id
         hot[np.repeat(np.arange(len(labels)), labels.lengths), labels.ids(task.ids, len(task.labels))] = 1
         hot[labels.missing] = IGNORE_INDEX
         offsets = np.arange(len(labels) + 1, dtype=np.int32) * len(task.labels)
@@ -108,9 +108,9 @@ class MultiLabelClassification(TaskType):
         return datasets.List(datasets.Value("string")), datasets.List(datasets.Value("string"))
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
-        """A list of names a row, in any order."""
+        """One list of names per row, in any order."""
         sets = [[{(name,) for name in row} for row in rows] for rows in (answers.predicted, answers.gold)]
-        # Not by sklearn, which takes sets of a single label for two classes.
+        # Not with sklearn, which reads sets of a single label as two classes.
         counts = LabelCounts.of_sets(*sets)
         metrics = {"micro_f1": micro_f1(counts), "macro_f1": macro_f1(counts), "accuracy": mean(equal(*sets))}
         return with_cross_entropy(metrics, answers), per_label(counts)
@@ -119,7 +119,7 @@ class MultiLabelClassification(TaskType):
         """The most frequent set."""
         return [list(most_common(map(tuple, gold)))] * len(gold)
 
-    # ---- what `mtl-hf init` finds ----
+    # ---- detection by `mtl-hf init` ----
 
     def recognise(self, found: Candidate) -> tuple[bool, str] | None:
         """Lists."""
@@ -132,7 +132,7 @@ class MultiLabelClassification(TaskType):
     def propose(
         self, found: Column, rows: Sequence[Any], bounds: tuple[float, float] | None
     ) -> tuple[dict[str, Any], str]:
-        """Names for the places of one-hot lists."""
+        """Names for the positions of one-hot lists."""
         if not (length := one_hot_length(found, rows)):
             return {}, ""
         names = [f"label_{number}" for number in range(length)]
@@ -140,13 +140,13 @@ class MultiLabelClassification(TaskType):
             "labels": names
         }, f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"
 
-    # ---- what people read ----
+    # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
         """The labels."""
         labels = spec["labels"]
         return (
-            f"those of {len(labels)} labels that are at least as likely as not: {listed(labels, code)}",
+            f"those of {len(labels)} labels with a probability of at least 0.5: {listed(labels, code)}",
             '[{"label": ..., "score": ...}, ...]',
         )
 
@@ -156,12 +156,12 @@ class MultiLabelClassification(TaskType):
 
 
 def one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[str] | None) -> list[str] | None:
-    """The label that each place of one-hot lists stands for; None where the lists hold labels.
+    """The label of each position of one-hot lists; None if the lists hold labels.
 
-    Lists of 0 and 1 are one-hot where one of them has a value twice, or all are of one length of at least 2.
+    Lists of 0 and 1 are one-hot if one of them repeats a value, or all have the same length of at least 2.
 
     Raises:
-        ValueError: One-hot lists without a list of `labels` to name their places, or of another length than these.
+        ValueError: The lists are one-hot and `labels` does not name their positions, or has another length.
     """
     first = next(iter(source.splits.values())).features[spec.label]
     if find_class_label(first) is not None:
@@ -179,20 +179,20 @@ def one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[st
         return None
     width = widths.most_common(1)[0][0]
     split, row, value = next(found for found in likely if len(found[2]) == width)
-    if isinstance(spec.labels, dict):  # of ids, which such lists may hold too
+    if isinstance(spec.labels, dict):  # maps ids to names; such lists may also hold ids
         if not twice and width != len(spec.labels):
             return None
         raise ValueError(
             f"`tasks.{name}.labels` names the values {', '.join(spec.labels)}, but the column {spec.label!r} holds"
-            f" one-hot lists of {width} values, such as {value} in {source.where(split, row)}. Name what each place"
-            f" stands for, in this order: `labels: [{', '.join(dict.fromkeys(spec.labels.values()))}]`."
+            f" one-hot lists of {width} values, such as {value} in {source.where(split, row)}. Name the label of each"
+            f" position, in this order: `labels: [{', '.join(dict.fromkeys(spec.labels.values()))}]`."
         )
     labels = given or spec.labels
     if labels is None:
         example = ", ".join(f"name{place}" for place in range(1, min(width, 3) + 1)) + (", ..." if width > 3 else "")
         raise ValueError(
             f"`tasks.{name}`: the column {spec.label!r} holds one-hot lists of {width} values, such as {value} in"
-            f" {source.where(split, row)}. Name what each place stands for, in this order: `labels: [{example}]`."
+            f" {source.where(split, row)}. Name the label of each position, in this order: `labels: [{example}]`."
         )
     if len(labels) != width:
         raise ValueError(
@@ -207,8 +207,8 @@ def _read_one_hot(name: str, spec: Task, column: Sequence[Any], labels: Sequence
         fits = isinstance(values, list) and len(values) == len(labels)
         if values is not None and not (fits and all(item in (0, 1, "0", "1") for item in values)):
             raise ValueError(
-                f"`tasks.{name}`: {where(row)} has {values!r} in the column {spec.label!r}, whose"
-                f" other rows hold one-hot lists of {len(labels)} values, 0 or 1."
+                f"`tasks.{name}`: {where(row)} has {values!r} in the column {spec.label!r}; it should be a one-hot list"
+                f" of {len(labels)} values, 0 or 1, as in the other rows."
             )
     return [
         None

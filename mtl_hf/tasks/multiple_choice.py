@@ -1,4 +1,4 @@
-"""`multiple_choice`: which of the choices of a row is right."""
+"""`multiple_choice`: the right one of the choices of a row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ class MultipleChoice(TaskType):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, list[Any]]:
-        """Numbers from 0, None where a row has none."""
+        """Numbers from 0, None for rows without a label."""
         labels: dict[str, list[Any]] = {}
         for split, rows in source.splits.items():
             counts = [len(choices) for _, choices in source.texts(split)]
@@ -42,7 +42,7 @@ class MultipleChoice(TaskType):
                     raise ValueError(
                         f"`tasks.{name}`: {source.where(split, row)} has {count} choice{'s' * (count != 1)} in"
                         f" {' and '.join(source.columns[1:])!r} and the label {value!r} in the column {spec.label!r};"
-                        " there are at least two choices, and the label is the number of one of them, from 0."
+                        " there should be at least two choices, and the label should be the number of one, from 0."
                     )
                 labels[split].append(number)
         return labels
@@ -69,7 +69,7 @@ class MultipleChoice(TaskType):
     # ---- scores ----
 
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
-        """As of all types, with the cross-entropy of each row."""
+        """The answers, with the cross-entropy of each row."""
         answers = super().read_answers(task, rows)
         answers.losses = cross_entropies(rows.outputs[rows.known], np.array(answers.gold, dtype=int))
         answers.num_losses = np.ones(len(answers.rows), dtype=int)
@@ -82,14 +82,14 @@ class MultipleChoice(TaskType):
         return datasets.Value("int64"), datasets.Value("int64")
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
-        """A number a row."""
+        """One number per row."""
         return with_cross_entropy({"accuracy": mean(equal(answers.predicted, answers.gold))}, answers), {}
 
     def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The most frequent number."""
         return [most_common(gold)] * len(gold)
 
-    # ---- what people read ----
+    # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
         """A choice."""
@@ -102,7 +102,7 @@ def _is_missing(value: Any, hidden: bool) -> bool:
 
 
 def _number(value: Any) -> int | None:
-    """A label as the number of a choice; None where it is none."""
+    """Convert a label to the number of a choice; None if it is not a number or letter."""
     if isinstance(value, str):
         value = value.strip()
         if len(value) == 1 and "A" <= value.upper() <= "Z":

@@ -1,7 +1,7 @@
-"""Labels of many rows as one column: a code for each, and each distinct label once.
+"""A column of labels, dictionary-encoded: an integer code per item, and each distinct label once.
 
-Notable: what is true of a label is found once for each distinct one; what depends on the label before it, as in tags of
-spans, once for each pair that occurs. To others it is a sequence of labels, as a list of them.
+Notable: a function of labels runs once per distinct label, and a function of a label and the one before it, as for tags
+of spans, once per distinct pair. From outside the column is a sequence of labels, like a list.
 """
 
 import collections
@@ -22,15 +22,15 @@ _BLOCK = 2_000  # rows that are worked on at once, so that indices of all items 
 
 
 class NameColumn(Sequence[Any]):
-    """A list of labels a row, None where a row has none; inside of a list None for an item without a label.
+    """One list of labels per row: None for a row without a list, and None inside a list for an item without a label.
 
-    A column of one label a row is one of lists with one item each; its labels are `items`.
+    With one label per row, each list has one item, and the labels are `items`.
 
     Args:
-        names: The distinct labels, in the order in which they first occur.
-        codes: Which of them each item has, -1 for none, (items,).
-        offsets: Where the items of each row begin, and where the last row ends, (rows + 1,).
-        missing: Which rows have no list, (rows,).
+        names: The distinct labels, in the order of their first occurrence.
+        codes: Index into `names` of each item, -1 for no label, (items,).
+        offsets: Index of the first item of each row, and the end of the last row, (rows + 1,).
+        missing: Mask of the rows without a list, (rows,).
     """
 
     def __init__(self, names: list[Any], codes: np.ndarray, offsets: np.ndarray, missing: np.ndarray) -> None:
@@ -39,7 +39,7 @@ class NameColumn(Sequence[Any]):
 
     @classmethod
     def read(cls, rows: "datasets.Dataset", column: str, *, lists: bool) -> "NameColumn | None":
-        """A column of plain values, or of lists of them; None where it holds something else."""
+        """Read a column of plain values, or of lists of them; return None if it holds something else."""
         feature = feature_of(rows, column)
         plain = ("Value", "ClassLabel")  # of `datasets`, which is slow to import
         if lists and type(feature).__name__ in ("List", "LargeList"):
@@ -67,9 +67,9 @@ class NameColumn(Sequence[Any]):
 
     @classmethod
     def of(cls, lists: Iterable[Sequence[Any] | None]) -> "NameColumn":
-        """The same of Python lists."""
+        """Create a column from Python lists."""
         lists = list(lists)
-        numbers: dict[Any, int] = {}  # by type too: 1, 1.0 and True are equal
+        numbers: dict[Any, int] = {}  # keys have the type, because 1, 1.0 and True are equal
         codes = [
             -1 if name is None else numbers.setdefault((type(name), name), len(numbers))
             for held in lists
@@ -85,7 +85,7 @@ class NameColumn(Sequence[Any]):
 
     @property
     def items(self) -> list[Any]:
-        """All items, one row after the other."""
+        """The labels of all items, in the order of the rows."""
         names = np.empty(len(self.names) + 1, dtype=object)
         names[:-1] = self.names
         return names[self.codes].tolist()
@@ -127,7 +127,7 @@ class NameColumn(Sequence[Any]):
 
     @property
     def lengths(self) -> np.ndarray:
-        """How many items each row has, (rows,)."""
+        """Number of items in each row, (rows,)."""
         return np.diff(self.offsets)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> "NameColumn":
@@ -167,20 +167,20 @@ class NameColumn(Sequence[Any]):
         return cls(list(numbers), codes, offsets, missing)
 
     def rename(self, name_of: Callable[[Any, int], Any]) -> "NameColumn":
-        """Other names for the labels, some of which may be the same; None for no label.
+        """Map labels to new names; None removes a label.
 
         Args:
-            name_of: A label and the first row that has it → its name.
+            name_of: (label, first row that has it) → new name. Several labels may get the same name.
         """
         numbers: dict[Any, int] = {}
-        new = np.full(len(self.names) + 1, -1, dtype=np.int32)  # the last one for items without a label
+        new = np.full(len(self.names) + 1, -1, dtype=np.int32)  # the last entry: items without a label
         for code, item in self._first_items():
             if (name := name_of(self.names[code], self.place(item)[0])) is not None:
                 new[code] = numbers.setdefault(name, len(numbers))
         return NameColumn(list(numbers), new[self.codes], self.offsets, self.missing)
 
     def _first_items(self) -> list[tuple[int, int]]:
-        """Each code that occurs and the first item that has it, in order of these."""
+        """(code, index of its first item) of each code that occurs, sorted by index."""
         found: dict[int, int] = {}
         begin = 0
         for block in self.blocks():
@@ -192,33 +192,33 @@ class NameColumn(Sequence[Any]):
         return sorted(found.items(), key=operator.itemgetter(1))
 
     def rows_of(self, items: np.ndarray) -> np.ndarray:
-        """The row of each of some items."""
+        """The row of each of the given items."""
         return np.searchsorted(self.offsets, items, side="right") - 1
 
     def place(self, item: int) -> tuple[int, int]:
-        """The row of an item, and its position there."""
+        """The row of an item, and its position in the row."""
         row = int(self.rows_of(np.array(item)))
         return row, int(item) - int(self.offsets[row])
 
     def counts(self) -> dict[Any, int]:
-        """Label → how many items have it, of those that occur, in the order in which they do first."""
+        """Label → number of items that have it, in the order of first occurrence."""
         numbers = np.zeros(len(self.names) + 1, dtype=int)
         for block in self.blocks():
             numbers += np.bincount(block.codes.astype(np.int64) + 1, minlength=len(self.names) + 1)
         return {self.names[code]: int(numbers[code + 1]) for code, _ in self._first_items()}
 
     def items_with(self, names: Iterable[Any]) -> np.ndarray:
-        """The items that have one of these labels, in order."""
+        """Indices of the items that have one of these labels, in order."""
         wanted = set(names)
         chosen = np.array([*(name in wanted for name in self.names), False])
         return np.flatnonzero(chosen[self.codes])
 
     def ids(self, ids: Mapping[Any, int], absent: int) -> np.ndarray:
-        """The id of each item; `absent` for no label, and for one that has no id, (items,)."""
+        """The id of each item's label, (items,); `absent` for no label, and for a label without an id."""
         return np.array([*(ids.get(name, absent) for name in self.names), absent])[self.codes]
 
     def sets(self) -> "NameColumn":
-        """Each row's labels in alphabetic order, each once; every item has to have a label."""
+        """The labels of each row, sorted and without duplicates; every item needs a label."""
         names = sorted(self.names)
         places = {name: place for place, name in enumerate(names)}
         ranks = np.array([places[name] for name in self.names] or [0])[self.codes]
@@ -229,7 +229,7 @@ class NameColumn(Sequence[Any]):
         return NameColumn(names, codes, np.append(0, np.cumsum(lengths)), self.missing)
 
     def labelled(self) -> np.ndarray:
-        """Which rows have a label: an empty list, or an item that is not None, (rows,)."""
+        """Mask of the rows with a label, (rows,): an empty list, or at least one item that is not None."""
         found = [np.zeros(0, dtype=bool)]
         for block in self.blocks():
             rows = np.repeat(np.arange(len(block)), block.lengths)
@@ -240,7 +240,7 @@ class NameColumn(Sequence[Any]):
     # ---- each item with the one before it ----
 
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """The code before each item, that of no label at the beginning of a row, and the code of each item."""
+        """The code before each item (`len(names)` at the beginning of a row), and the code of each item."""
         none = len(self.names)
         own = np.where(self.codes < 0, none, self.codes).astype(np.int64)
         before = np.append(none, own[:-1])[: len(own)]
@@ -248,7 +248,7 @@ class NameColumn(Sequence[Any]):
         return before, own
 
     def _kinds(self, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct ones among the numbers of pairs, and which of them each is."""
+        """The distinct pair numbers, and the index of each pair's number among them, like `np.unique`."""
         most = (len(self.names) + 1) ** 2
         if most > 1_000_000:
             return np.unique(number, return_inverse=True)
@@ -258,7 +258,7 @@ class NameColumn(Sequence[Any]):
         return found, places[number]
 
     def pairs(self) -> collections.Counter[tuple[Any, Any]]:
-        """How often each label follows another in a row, with None for no label, before a row and after it."""
+        """(label, next label in the row) → count, with None for no label and before and after a row."""
         names, total = [*self.names, None], collections.Counter[tuple[Any, Any]]()
         for block in self.blocks():
             before, own = block._pairs()
@@ -271,14 +271,14 @@ class NameColumn(Sequence[Any]):
         return total
 
     def map_pairs(self, change: Callable[[Any, Any], tuple[Any, bool]]) -> tuple["NameColumn", np.ndarray]:
-        """Change each label as the one before it in the row decides.
+        """Map labels to new names that may depend on the label before.
 
         Args:
-            change: The label before, as it was, None at the beginning of a row, and the label → what it becomes, and
-                whether it is chosen.
+            change: (label before, label) → (new name, whether to select the item). The label before is the original
+                one, None at the beginning of a row.
 
         Returns:
-            The labels, and the items that are chosen, in order.
+            The new column, and the indices of the selected items, in order.
         """
         names = [*self.names, None]
         numbers: dict[Any, int] = {}

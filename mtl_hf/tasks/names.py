@@ -1,7 +1,7 @@
-"""Labels that are names: read from their column, and their vocabulary.
+"""Labels that are names: reading them from a column, and the vocabulary.
 
-Notable: labels become *names* (strings) as soon as they are read; ids exist only inside encoded rows, so that scores
-can compare what was predicted with what the rows really say, labels that training never had included.
+Notable: labels become *names* (strings) as soon as they are read, and ids exist only in encoded rows. So scores compare
+predictions with the labels in the data, also with labels that are not in the training data.
 """
 
 import collections
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def no_label(name: str, spec: Task, source: SourceData, split: str, row: int, found: Any, hint: str = "") -> ValueError:
-    """The error for a value that is no label of a task's type."""
+    """The error for a value that is not a label of the task's type."""
     if source.untyped and re.fullmatch(r"-?[0-9]+,[0-9]+", str(found)):
         hint = ' `decimal: ","` of the source reads numbers with a decimal comma.' + hint
     return ValueError(
@@ -35,14 +35,14 @@ def no_label(name: str, spec: Task, source: SourceData, split: str, row: int, fo
 def name_reader(
     name: str, spec: Task, source: SourceData, split: str, hint: Callable[[Any], str] = lambda found: ""
 ) -> Callable[[Any, int], str | None]:
-    """What reads a value of a label column, in a row, as the name of a label; None for a missing one.
+    """A function (value of a label column, row) → name of the label, None for a missing label.
 
     Args:
-        name: The task.
+        name: Name of the task.
         spec: Its section of the config.
         source: The source.
-        split: Its split.
-        hint: What to say of a value that is no label.
+        split: The split.
+        hint: Value that is not a label → hint for the error message.
     """
     class_label = find_class_label(feature_of(source.splits[split], str(spec.label)))
     renamed = spec.labels if isinstance(spec.labels, dict) else None
@@ -54,7 +54,7 @@ def name_reader(
             return None if value == -1 else str(class_label.int2str(value))
         if isinstance(value, bool):
             value = str(value).lower()
-        elif isinstance(value, float) and value.is_integer():  # what CSV makes of whole numbers beside empty cells
+        elif isinstance(value, float) and value.is_integer():  # a whole number in a CSV column with empty cells
             value = int(value)
         if not isinstance(value, str | int):
             raise no_label(name, spec, source, split, row, value, hint(value))
@@ -63,7 +63,7 @@ def name_reader(
         value = find_name(value, renamed)
         if str(value) not in renamed:
             raise ValueError(
-                f"`tasks.{name}.labels` has no name for {value!r} ({source.where(split, row)}); it names"
+                f"`tasks.{name}.labels` has no name for {value!r} ({source.where(split, row)}); it has names for"
                 f" {', '.join(renamed)}."
             )
         return renamed[str(value)]
@@ -80,11 +80,10 @@ def label_column(
     lists: bool,
     hint: Callable[[Any], str] = lambda found: "",
 ) -> NameColumn:
-    """The values of a label column, or of the lists in one, as they are written.
+    """Read the values of a label column, or of the lists in it, without changing them.
 
     Raises:
-        ValueError: A list where there should be none, something else where there should be one, a value that is no
-            plain one.
+        ValueError: A row has a list but `lists` is false or the other way round, or a value is not a plain one.
     """
     rows = source.splits[split]
     column = NameColumn.read(rows, str(spec.label), lists=lists)
@@ -101,55 +100,57 @@ def label_column(
 
 
 def declared_labels(spec: Task) -> list[str] | None:
-    """The labels that a config names, in its order; None where it names none."""
+    """The labels that a config declares, in its order; None if it declares none."""
     if not spec.labels:
         return None
     return list(dict.fromkeys(spec.labels.values() if isinstance(spec.labels, dict) else spec.labels))
 
 
 def feature_names(source: SourceData, column: str | None) -> list[str]:
-    """The names that the features of a source's label column declare."""
+    """The label names in the `ClassLabel` features of a source's label column."""
     found = [find_class_label(feature_of(rows, str(column))) for rows in source.splits.values()]
     return list(dict.fromkeys(name for class_label in found if class_label is not None for name in class_label.names))
 
 
 def find_class_label(feature: Any) -> Any:
-    """The `ClassLabel` of a feature, or of the items of a list; None where it is neither."""
+    """The `ClassLabel` of a feature or of the items of a list feature; None for other features."""
     return next((item for item in (feature, getattr(feature, "feature", None)) if hasattr(item, "int2str")), None)
 
 
 def vocabulary(
     name: str, spec: Task, sources: Sequence[SourceData], declared: list[str] | None, features: Sequence[str]
 ) -> list[str]:
-    """The labels of a task in the order of its logits: those that the config declares, else of features and rows.
+    """The labels of a task in the order of its logits: those declared in the config, else of features and rows.
 
     Args:
-        name: The task.
+        name: Name of the task.
         spec: Its section of the config.
-        sources: Its sources, whose `gold` holds its labels.
-        declared: As `declared_labels`.
-        features: The names that features of its label column declare.
+        sources: Its sources; their `gold` has its labels.
+        declared: Result of `declared_labels`.
+        features: Label names in the features of its label column.
 
     Raises:
-        ValueError: No training row has a label, or one that is not declared.
+        ValueError: No training row has a label, or one has a label that is not declared.
     """
     found = set().union(*map(label_names, training_labels(name, sources)))
-    if not found:  # empty lists, or lists of nothing
+    if not found:  # no labels, or only empty lists
         for source in sources:
             if "train" not in source.splits:
                 raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
         raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
     if declared is None:
-        # 01 and 1 are one number: without the inner sort their order would change from process to process.
+        # 01 and 1 are equal as numbers: without the inner sort their order would differ between processes.
         order: Any = int if are_numbers(found) else _tag_order
         return list(dict.fromkeys([*features, *sorted(sorted(found), key=order)]))
     if missing := sorted(found - set(declared)):
-        raise ValueError(f"`tasks.{name}.labels` lacks {', '.join(map(repr, missing))}, which the training rows have.")
+        raise ValueError(
+            f"`tasks.{name}.labels` does not have {', '.join(map(repr, missing))}, which occurs in the training rows."
+        )
     return declared
 
 
 def report_unknown(task: TaskData, sources: Sequence[SourceData]) -> None:
-    """Warn of labels that are not in the vocabulary, split by split."""
+    """Warn about labels that are not in the vocabulary, for each split."""
     known = set(task.labels)
     for source in sources:
         for split in source.splits:
@@ -158,18 +159,18 @@ def report_unknown(task: TaskData, sources: Sequence[SourceData]) -> None:
             )
             if unknown:
                 shown = ", ".join(f"{tag} ({count})" for tag, count in unknown.most_common(10))
-                logger.warning("Task %s: %s %s has labels that training does not have; they count as errors: %s.",
+                logger.warning("Task %s: %s %s has labels that do not occur in training; they count as errors: %s.",
                                task.name, source.name, split, shown)  # fmt: skip
 
 
 def use_known_names(name: str, sources: Sequence[SourceData], names: Sequence[str] | None) -> None:
-    """Give labels that one file writes otherwise than another (`1.0` and `1`, `TRUE` and `True`) one name, in place.
+    """Unify labels that files write differently (`1.0` and `1`, `TRUE` and `True`), in place.
 
     Args:
-        name: The task.
+        name: Name of the task.
         sources: Its sources, with its labels.
-        names: Those of the config or of a trained model; None for those of the training rows, of which each source
-            keeps its own and takes those of the sources before it.
+        names: Label names of the config or of a trained model; None for those of the training rows of this source and
+            the sources before it.
     """
     known = dict.fromkeys(names or ())
     training = [(source, "train") for source in sources if "train" in source.splits]
@@ -180,19 +181,19 @@ def use_known_names(name: str, sources: Sequence[SourceData], names: Sequence[st
         if changed := {label: other for label, other in found.items() if label != other}:
             source.gold[split][name] = [changed.get(label, label) for label in labels]
             shown = ", ".join(f"{label} as {other}" for label, other in sorted(changed.items())[:5])
-            logger.info("Task %s: labels of %s %s are read as those that they stand for: %s.",
+            logger.info("Task %s: labels of %s %s are read under another name: %s.",
                         name, source.name, split, shown)  # fmt: skip
         if names is None and split == "train":
             known |= dict.fromkeys(found.values())
 
 
 def label_names(labels: Iterable[Any]) -> set[str]:
-    """The names that occur in labels: in strings, and in lists of them."""
+    """The distinct names in labels that are strings or lists of strings."""
     return set(count_names(labels))
 
 
 def count_names(labels: Iterable[Any]) -> Mapping[str, int]:
-    """Name → how often it occurs in labels, in the order in which names first do."""
+    """Name → number of occurrences in labels, in the order of first occurrence."""
     if isinstance(labels, NameColumn):
         return labels.counts()
     labels = list(labels)
@@ -205,7 +206,7 @@ def count_names(labels: Iterable[Any]) -> Mapping[str, int]:
 
 
 def are_numbers(labels: Iterable[str]) -> bool:
-    """Whether all labels are whole numbers, so that they name nothing."""
+    """Whether all labels are whole numbers, and so are no meaningful names."""
     return all(re.fullmatch(r"-?\d+", label) for label in labels)
 
 
@@ -215,16 +216,16 @@ def _tag_order(label: str) -> tuple[bool, str, str]:
 
 
 def listed(labels: Sequence[str], code: Callable[[str], str]) -> str:
-    """Labels as the model card shows them."""
+    """A list of labels for the model card, at most 50."""
     shown = ", ".join(map(code, labels[:50]))
     return shown + (f" and {len(labels) - 50} more" if len(labels) > 50 else "")
 
 
 def most_common(found: Iterable[Any]) -> Any:
-    """The most frequent of some values."""
+    """The most frequent value."""
     return collections.Counter(found).most_common(1)[0][0]
 
 
 def mapping_or_empty(spec: Task) -> Mapping[str, str]:
-    """The names that a config gives to what the column holds."""
+    """The mapping from values of the label column to names in the config, or an empty one."""
     return spec.labels if isinstance(spec.labels, dict) else {}

@@ -1,4 +1,4 @@
-"""Labels that are numbers, read from their column."""
+"""Labels that are numbers: reading them from a column."""
 
 import logging
 
@@ -15,15 +15,15 @@ logger = logging.getLogger(__name__)
 
 
 def read_numbers(name: str, spec: Task, source: SourceData, split: str) -> np.ndarray:
-    """A label column as numbers, (rows,), NaN where a row has none. One that is written counts as none, with a warning.
+    """Read a label column as numbers, (rows,), NaN for missing ones. A NaN in the data is missing, too, with a warning.
 
     Raises:
-        ValueError: A value that is no number, with its row.
+        ValueError: A value is not a number. The message names its row.
     """
     rows = source.splits[split]
     found = column_of(rows, str(spec.label))
     if pa.types.is_integer(found.type) or pa.types.is_floating(found.type) or pa.types.is_null(found.type):
-        numbers = found.cast(pa.float64(), safe=False).to_numpy()  # a missing one is NaN
+        numbers = found.cast(pa.float64(), safe=False).to_numpy()  # missing values become NaN
         missing = found.is_null().to_numpy()
     else:
         column = values_of(rows, str(spec.label))

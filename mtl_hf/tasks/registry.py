@@ -1,4 +1,4 @@
-"""All task types by name, and how another package adds one."""
+"""The registry of task types, to which other packages can add types."""
 
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -22,27 +22,31 @@ GROUP = "mtl_hf.task_types"  # of entry points: names of functions without argum
 
 
 def register_task_type(kind: type[TaskType], head: "type[Head]") -> None:
-    """Make a task type known, so that configs can name it (chapter *A task type of your own*).
+    """Register a task type, so that configs can use it (chapter *A task type of your own*).
 
     Args:
-        kind: The half that stays: options, labels, metrics.
-        head: The half that travels. Its file is saved with each model, so it may import only torch, transformers, numpy
-            and `mtl_hf.modeling.<file>`.
+        kind: Class with the options, labels and metrics of the type.
+        head: Class of its head. Its file is saved with each model, so it may import only torch, transformers, numpy and
+            `mtl_hf.modeling.<file>`.
 
     Raises:
-        ValueError: Halves of different names, a name that is no word or is taken, or a file that cannot travel.
+        ValueError: The two classes have different names, the name is invalid or taken, or the file of the head cannot
+            be saved with a model.
     """
     from ..modeling.foreign_heads import check_travels, is_foreign
     from ..modeling.heads import HEADS
 
     name = kind.name
     if head.kind != name:
-        raise ValueError(f"{head.__name__} is of the type {head.kind!r}, and {kind.__name__} of {name!r}.")
+        raise ValueError(
+            f"{head.__name__} has the kind {head.kind!r}, but {kind.__name__} has the name {name!r}: both should be the"
+            " same."
+        )
     if not name.isidentifier():
         raise ValueError(f"a task type cannot be called {name!r}: use letters, digits and `_`.")
     known = HEADS.get(name)
     if known is not None and not is_foreign(known):
-        raise ValueError(f"a task type cannot be called {name!r}: mtl_hf has one of that name.")
+        raise ValueError(f"a task type cannot be called {name!r}: mtl_hf already has a type of this name.")
     if is_foreign(head):
         check_travels(head)
     HEADS[name] = head
@@ -63,11 +67,11 @@ for _type in (
 
 
 def check_settings(run: RunConfig) -> None:
-    """Check the settings of every task, as far as that takes no data. No torch.
+    """Check the settings of every task, without data and without torch.
 
     Raises:
-        ValueError: An unknown type or option, no label column where the type needs one
-            (or one where it has none), a source that a task has to have alone.
+        ValueError: A type or option is unknown, a label column is missing or not supported, or a task shares a source
+            that it needs for itself.
     """
     for_each(run.tasks, lambda name: _check_task(name, run))
 
@@ -78,19 +82,19 @@ def _check_task(name: str, run: RunConfig) -> None:
     options = kind.read_options(name, spec)
     for key in kind.rejects:
         if (found := getattr(spec, key)) is not None:
-            raise ValueError(f"`tasks.{name}.{key}` is {found!r}, which a {kind.name} head does not have.")
+            raise ValueError(f"`tasks.{name}.{key}` is {found!r}, but {kind.name} does not support it. Remove it.")
     kind.check(name, spec, run)
     if spec.label == "":
-        raise ValueError(f"`tasks.{name}.label` is empty; it names the label column.")
+        raise ValueError(f"`tasks.{name}.label` is empty; it should name the label column.")
     if spec.label is None and kind.needs_label(options):
-        raise ValueError(f"`tasks.{name}.label` is missing: the column with {kind.label}.")
+        raise ValueError(f"`tasks.{name}.label` is missing: name the column with {kind.label}.")
     if spec.label is not None and kind.label is None:
-        raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} makes its labels itself.")
+        raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} needs no label column. Remove it.")
     sharing = [other for other, task in run.tasks.items() if other != name and {*task.sources} & {*spec.sources}]
     if kind.alone and sharing:
         raise ValueError(
-            f"`tasks.{name}` changes what the encoder sees of its source, so {', '.join(sharing)} cannot read that"
-            " source too: name the same files as a second source."
+            f"`tasks.{name}` changes the inputs of the encoder, so it cannot share its source with"
+            f" {', '.join(sharing)}: define a second source with the same files."
         )
 
 

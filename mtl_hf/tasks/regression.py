@@ -1,4 +1,4 @@
-"""`regression`: a number a row."""
+"""`regression`: one number per row."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ from .task_type import Answers, Measured, TaskData, TaskType
 
 logger = logging.getLogger(__name__)
 
-LARGEST = 1e18  # a number to predict: the squares of larger ones, summed over a batch, are beyond float32
-FAR = 10  # a mean or a deviation of numbers above this makes squared errors that drown other losses
+LARGEST = 1e18  # largest label: sums of the squares of larger ones overflow float32
+FAR = 10  # labels with a larger mean or deviation have squared errors that dominate other losses
 
 
 class Regression(TaskType):
     """Pearson and Spearman correlation and the mean squared error."""
 
     name = "regression"
-    label = "a number a row"
+    label = "one number per row"
     metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "mse")
     numeric = True
-    fewest_scored = 2  # one number correlates with nothing
+    fewest_scored = 2  # the correlation of one number is not defined
     rejects = ("labels", "label_smoothing")
     hub_task = "text-regression"
     pipeline: ClassVar[str | None] = "text-classification"
@@ -37,7 +37,7 @@ class Regression(TaskType):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, list[Any]]:
-        """Numbers, None where a row has none."""
+        """Numbers, None for rows without one."""
         labels: dict[str, list[Any]] = {}
         for split in source.splits:
             numbers = read_numbers(name, spec, source, split)
@@ -51,9 +51,9 @@ class Regression(TaskType):
         return labels
 
     def warn(self, task: TaskData, sources: Sequence[SourceData]) -> None:
-        """Warn of numbers whose squared error drowns the losses of other tasks, with what mends it.
+        """Warn about labels whose squared error dominates the losses of other tasks, and suggest a remedy.
 
-        A `loss_weight` that makes the error small enough is an answer already.
+        There is no warning if `loss_weight` already makes the error small enough.
         """
         labels = [label for source in sources for label in source.gold["train"][task.name]]
         numbers = np.array([label for label in labels if label is not None])
@@ -69,8 +69,8 @@ class Regression(TaskType):
         )
         logger.warning(
             "Task %s: its training labels have mean %.4g and standard deviation %.4g. The squared error of such numbers"
-            " drowns the losses of other tasks and takes up the gradient norm that all share: scale the labels in the"
-            " data, as %s%s.", task.name, mean_, deviation, scaled, weight,
+            " dominates the losses of other tasks and the gradient norm, which is clipped for all together: scale the"
+            " labels in the data, as %s%s.", task.name, mean_, deviation, scaled, weight,
         )  # fmt: skip
 
     def feature(self) -> Any:
@@ -82,7 +82,7 @@ class Regression(TaskType):
     def encode_labels(
         self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
     ) -> Sequence[Any]:
-        """Numbers, NaN where absent."""
+        """Numbers, NaN if missing."""
         return [float("nan") if number is None else number for number in gold]
 
     def collate(
@@ -99,7 +99,7 @@ class Regression(TaskType):
         return datasets.Value("float64"), datasets.Value("float64")
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
-        """One number a row."""
+        """One number per row."""
         predicted, gold = answers.predicted, answers.gold
         mse = mean(np.square(np.subtract(predicted, gold)))
         return correlations(predicted, gold, ("pearson", "spearman")) | {
@@ -111,7 +111,7 @@ class Regression(TaskType):
         return [float(np.mean(gold))] * len(gold)
 
     def recognise(self, found: Candidate) -> tuple[bool, str] | None:
-        """Quantities near unit size."""
+        """Quantities with a mean and deviation of about 1."""
         column = found.column
         if not found.quantity or found.only_number:
             return None
@@ -119,12 +119,12 @@ class Regression(TaskType):
             return True, ""
         return False, (
             f"numbers of mean {column.mean:.4g} and standard deviation {column.deviation:.4g}: their squared"
-            " error would drown the losses of other tasks. Scale them to about 1, then `--label"
-            f" {column.name}=regression` takes them"
+            " error would dominate the losses of other tasks. Scale them to about 1 and use `--label"
+            f" {column.name}=regression`"
         )
 
     def takes(self, found: Candidate) -> bool:
-        """Numbers that are no few whole ones."""
+        """Numbers, except for few distinct whole ones."""
         column = found.column
         return column.kind == "number" and not (column.whole and column.num_distinct <= MAX_NUMBERS)
 
@@ -134,13 +134,13 @@ class Regression(TaskType):
 
 
 def correlations(predicted: Sequence[float], gold: Sequence[float], names: Sequence[str]) -> dict[str, Metric]:
-    """`pearson` and `spearman` in the order of `names`; 0 where a side is constant, NaN of fewer than two rows."""
+    """`pearson` and `spearman` in the order of `names`; 0 if a side is constant, NaN for fewer than two rows."""
     if len(gold) < 2:
         return undefined(names, len(gold))
-    # The correlation with a constant is not defined; a constant answer has learned nothing, so it counts 0.
+    # The correlation with a constant is not defined; a model with constant predictions learned nothing, so it is 0.
     return {name: {"pearson": pearson, "spearman": spearman}[name](predicted, gold) for name in names}
 
 
 def is_far(mean: float, deviation: float) -> bool:
-    """Whether numbers with this mean and standard deviation are far from unit size."""
+    """Whether numbers with this mean and standard deviation are far larger than 1."""
     return max(abs(mean), deviation) > FAR

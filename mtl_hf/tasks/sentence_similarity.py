@@ -1,4 +1,4 @@
-"""`sentence_similarity`: how alike the two texts of a row are, by scores, or by their belonging together."""
+"""`sentence_similarity`: similarity of the two texts of a row, learned from scores, or from pairs without scores."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ class SimilarityOptions:
         "cosine: MSE between cosine and score · ranking: in-batch negatives, no label needed (default: cosine)", None
     )
     score_range: list[float] | None = option(
-        "the lowest and the highest score there can be, read as 0 and 1 (default: [0, 1])", None
+        "lowest and highest possible score, which are scaled to 0 and 1 (default: [0, 1])", None
     )
     temperature: float | None = option("loss ranking only: divisor of the cosines (default: 0.05)", None)
 
     @property
     def ranking(self) -> bool:
-        """Whether rows have no scores."""
+        """Whether the loss is `ranking`: rows have no scores."""
         return self.loss == "ranking"
 
     @property
@@ -47,12 +47,12 @@ class SimilarityOptions:
 class SentenceSimilarity(Regression):
     """Spearman and Pearson correlation of cosines with scores.
 
-    Without a label column a prediction is the rank of a first text's own second text among the different ones of all
-    rows, 1 for the nearest: `accuracy` is the share of ranks 1, `mrr` the mean of 1 / rank.
+    Without a label column a prediction is the rank of a first text's own second text among the distinct second texts of
+    all rows, 1 for the nearest: `accuracy` is the share of ranks 1, `mrr` the mean of 1 / rank.
     """
 
     name = "sentence_similarity"
-    label = "a score a row, within `score_range`"
+    label = "one score per row, within `score_range`"
     metrics = ("spearman", "pearson")
     alone = True
     has_weights = False
@@ -64,40 +64,42 @@ class SentenceSimilarity(Regression):
     # ---- settings ----
 
     def needs_label(self, options: Any) -> bool:
-        """Texts that belong together need none."""
+        """`ranking` needs no label column."""
         return not options.ranking
 
     def check(self, name: str, spec: Task, run: RunConfig) -> None:
-        """Check scores, temperature, and a learning rate, which only a head with weights has."""
+        """Check the options, and that a learning rate is set only for a head with weights."""
         options = self.read_options(name, spec)
         if options.temperature is not None and not 0 < options.temperature < math.inf:
-            raise ValueError(f"`tasks.{name}.temperature` is {options.temperature}; it is above 0, and finite.")
+            raise ValueError(f"`tasks.{name}.temperature` is {options.temperature}; it should be above 0 and finite.")
         if options.score_range is not None and not all(map(math.isfinite, options.score_range)):
-            raise ValueError(f"`tasks.{name}.score_range` is {options.score_range}; both are finite.")
+            raise ValueError(f"`tasks.{name}.score_range` is {options.score_range}; both numbers should be finite.")
         if options.ranking:
             for key, found in (("label", spec.label), ("score_range", options.score_range)):
                 if found is not None:
                     raise ValueError(
-                        f"`tasks.{name}.{key}` is {found!r}, but `loss: ranking` reads no scores: the two texts of a"
-                        " row belong together."
+                        f"`tasks.{name}.{key}` is {found!r}, but `loss: ranking` uses no scores. Remove it, or set"
+                        " `loss: cosine`."
                     )
         elif options.temperature is not None:
-            raise ValueError(f"`tasks.{name}.temperature` is {options.temperature}, which only `loss: ranking` has.")
+            raise ValueError(
+                f"`tasks.{name}.temperature` only works with `loss: ranking`. Remove it, or change `loss`."
+            )
         found = options.score_range
         if found is not None and not (len(found) == 2 and found[0] < found[1]):
             raise ValueError(
-                f"`tasks.{name}.score_range` is {found}; it is the least and the greatest score, as in [0, 5]."
+                f"`tasks.{name}.score_range` is {found}; it should be the lowest and the highest score, as in [0, 5]."
             )
-        # None where a saved model decides.
+        # None if it is that of a saved model.
         pooling = spec.pooling or run.model.pooling or (None if run.model.from_ else "mean")
         if spec.learning_rate is not None and pooling not in (None, "attention"):
             raise ValueError(
-                f"`tasks.{name}.learning_rate` is {spec.learning_rate}, but this head has no weights of its own: only"
-                " `pooling: attention` gives it some."
+                f"`tasks.{name}.learning_rate` is {spec.learning_rate}, but this head has no weights: only `pooling:"
+                " attention` has some."
             )
 
     def head_options(self, spec: Task, options: Any, dropout: float | None) -> dict[str, Any]:
-        """A cosine is not taken of noise: without dropout, unless the task names it."""
+        """No dropout, which would add noise to the cosines, unless the task sets it."""
         own = {key: found for key in ("loss", "temperature") if (found := getattr(options, key))}
         return super().head_options(spec, options, None) | own
 
@@ -107,25 +109,25 @@ class SentenceSimilarity(Regression):
         return super().changed_options(spec, options) | ({"loss": "cosine"} if spec.train else {}) | own
 
     def fewest_rows(self, options: Any) -> int:
-        """With ranking, the other rows of the batch are the negatives."""
+        """`ranking` needs a second row for a negative."""
         return 2 if options.ranking else 1
 
     def needs_no_column(self, spec: Mapping[str, Any], found: Sequence[str]) -> bool:
-        """A head of texts that belong together needs no scores."""
+        """A head with `ranking` needs no scores."""
         return not found and spec.get("loss") == "ranking"
 
     def options_of_file(
         self, trained: Task | None, column: str | None, rows: "datasets.Dataset"
     ) -> dict[str, Any] | None:
-        """By the scores where there is a column of them, else as texts that belong together.
+        """Score with the column of scores, or by ranks if there is none.
 
-        Where no config says what range scores have, it is that of the column: correlations do not depend on it.
+        Without a config, the range of the scores is that of the column: correlations do not depend on it.
         """
         if column is None:
             return {"loss": "ranking"}
         if trained is not None and trained.label is not None:
             return None
-        numbers = map(as_number, rows[column])  # CSV holds text where one is written as no program would (`+1`)
+        numbers = map(as_number, rows[column])  # a CSV column is text if a number has an unusual form (`+1`)
         scores = [score for score in numbers if isinstance(score, int | float) and not math.isnan(score)]
         return {"score_range": [float(min(scores)), float(max(scores))]} if len(set(scores)) > 1 else {}
 
@@ -134,7 +136,7 @@ class SentenceSimilarity(Regression):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, list[Any]]:
-        """Scores as shares of their range, None where a row has none; 1 for every row without scores."""
+        """Scores scaled from their range to [0, 1], None for rows without one; without scores, 1 for every row."""
         options = self.read_options(name, spec)
         if options.ranking:
             return {split: [1.0] * len(rows) for split, rows in source.splits.items()}
@@ -146,23 +148,23 @@ class SentenceSimilarity(Regression):
                 row = outside[0]
                 raise ValueError(
                     f"`tasks.{name}`: {source.where(split, row)} has the score {numbers[row]:g} in the column"
-                    f" {spec.label!r}, which is not within {least:g} and {greatest:g}: mend it, or set"
+                    f" {spec.label!r}, which is not within {least:g} and {greatest:g}: correct it, or set"
                     " `score_range`."
                 )
             labels[split] = as_labels((numbers - least) / (greatest - least))
         return labels
 
     def warn(self, task: TaskData, sources: Sequence[SourceData]) -> None:
-        """Scores are within bounds already."""
+        """Scores are already within bounds."""
 
     # ---- scores ----
 
     def metric_names(self, task: TaskData) -> tuple[str, ...]:
-        """Without scores, those of ranks."""
+        """The correlations; without scores, metrics of ranks."""
         return ("accuracy", "mrr") if task.config.label is None else self.metrics
 
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
-        """Cosines; without scores the two vectors and a number of the second text, whose ranks need all rows."""
+        """Cosines; without scores, the two vectors and a key of the second text, since ranks need all rows."""
         answers = super().read_answers(task, rows)
         if task.config.label is None:
             keys = [_text_key(rows, place) for place in rows.known]
@@ -170,7 +172,7 @@ class SentenceSimilarity(Regression):
         return answers
 
     def complete(self, task: TaskData, answers: Answers) -> Answers:
-        """Without scores, the ranks."""
+        """Without scores, compute the ranks."""
         if task.config.label is None and answers.predicted:
             vectors = np.stack([pair for pair, _ in answers.predicted])
             numbers: dict[Any, int] = {}
@@ -180,39 +182,39 @@ class SentenceSimilarity(Regression):
         return answers
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
-        """A cosine, or a rank, a row."""
+        """One cosine per row, or one rank."""
         if task.config.label is not None:
             return correlations(answers.predicted, answers.gold, self.metrics), {}
         found = np.asarray(answers.predicted, dtype=float)
         return {"accuracy": mean(found == 1), "mrr": mean(1 / found)}, {}
 
     def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
-        """The mean; of ranks the last one, as where all are equal."""
+        """The mean; for ranks the last one, which equal embeddings would get."""
         return super().constant(task, gold) if task.config.label is not None else [float(len(gold))] * len(gold)
 
-    # ---- what `mtl-hf init` finds ----
+    # ---- detection by `mtl-hf init` ----
 
     def recognise(self, found: Candidate) -> tuple[bool, str] | None:
-        """Pairs with a single number: how alike they are, where no other task wants them read as one text."""
+        """Pairs with a single numeric column and no other labels."""
         return (True, "") if found.quantity and found.only_number else None
 
     def takes(self, found: Candidate) -> bool:
-        """Only where someone says so."""
+        """Never the default type."""
         return False
 
     def propose(
         self, found: Column, rows: Sequence[Any], bounds: tuple[float, float] | None
     ) -> tuple[dict[str, Any], str]:
-        """The range of the scores, where that is not from 0 to 1."""
+        """The range of the scores, if it is not from 0 to 1."""
         if bounds is None or 0 <= bounds[0] <= bounds[1] <= 1:
             return {}, ""
         return {"score_range": [min(0, math.floor(bounds[0])), math.ceil(bounds[1])]}, ""
 
-    # ---- what people read ----
+    # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
-        """The cosine, and how it is read as a score of the data, where a range is known."""
-        what = "the cosine of their vectors, from -1 to 1"
+        """The cosine, and how to convert it to a score of the data, if the range is known."""
+        what = "the cosine of their embeddings, from -1 to 1"
         if task is None or task.label is None or spec.get("loss") == "ranking":
             return what, "..."
         least, greatest = self.read_options("", task).bounds
@@ -223,16 +225,16 @@ class SentenceSimilarity(Regression):
         return f"{what}, trained on {scores}", "..."
 
     def in_its_unit(self, task: TaskData, numbers: np.ndarray) -> np.ndarray:
-        """Shares of the range as scores."""
+        """Scale numbers from [0, 1] back to scores."""
         least, greatest = task.options.bounds
         return numbers * (greatest - least) + least
 
 
 def _text_key(rows: ScoredRows, place: int) -> Any:
-    """What is the same for second texts that become the same tokens, or are equal.
+    """A key of a second text, the same for texts with the same tokens.
 
-    So `Yes` and `yes` are one to an encoder that knows no capitals, as they are in the loss. What is cut off or unknown
-    to the tokenizer may differ, though: texts with such parts are equal only as they are written.
+    So `Yes` and `yes` are the same for an uncased encoder, as in the loss. Truncated texts and texts with unknown
+    tokens may differ in what the tokens do not show, so their key is the text itself.
     """
     ids = rows.columns["input_ids"][place]
     own = tuple(ids[rows.columns["segments"][place][0] :])
@@ -241,19 +243,18 @@ def _text_key(rows: ScoredRows, place: int) -> Any:
 
 
 def own_ranks(first: np.ndarray, second: np.ndarray, texts: np.ndarray | None = None, chunk: int = 1000) -> np.ndarray:
-    """How near each first vector's own second text is among all different second texts: 1 where it is the nearest.
+    """The rank of each first text's own second text among all distinct second texts, by cosine: 1 is the nearest.
 
-    Equal cosines (within what rounding does to them) count against it, so that a model to which all texts are the same
-    ranks nothing first.
+    Ties (up to rounding) count against it, so that a model with equal embeddings for all texts ranks nothing first.
 
     Args:
-        first: (n, H), of length 1.
-        second: (n, H), of length 1; row i belongs to row i.
-        texts: (n,), the same number for equal second texts; by default all differ.
-        chunk: First vectors compared at once.
+        first: Vectors of length 1, (n, H).
+        second: Vectors of length 1, (n, H); row i belongs to row i of `first`.
+        texts: (n,), the same number for equal second texts (default: all are distinct).
+        chunk: Number of first vectors compared at once.
 
     Returns:
-        (n,) whole numbers from 1 to the number of different second texts.
+        (n,) whole numbers from 1 to the number of distinct second texts.
     """
     _, places, own_text = np.unique(
         np.arange(len(first)) if texts is None else texts, return_index=True, return_inverse=True

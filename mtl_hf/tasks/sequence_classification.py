@@ -1,4 +1,4 @@
-"""`sequence_classification`: one label a row."""
+"""`sequence_classification`: one label per row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,14 +27,14 @@ from .names import (
 from .source_data import SourceData
 from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, check_trainable
 
-MAX_CONFUSION = 100  # labels of a confusion matrix that is written: as many as a person can still read
+MAX_CONFUSION = 100  # largest number of labels for which a confusion matrix is written: more are hard to read
 
 
 class SequenceClassification(TaskType):
     """Accuracy, macro and micro F1 and Matthews' coefficient of label names."""
 
     name = "sequence_classification"
-    label = "one label a row: text, a whole number or true / false"
+    label = "one label per row: text, a whole number or true / false"
     has_vocabulary = True
     one_name_a_row = True
     metrics = ("accuracy", "macro_f1", "micro_f1", "matthews", "cross_entropy")
@@ -45,11 +45,11 @@ class SequenceClassification(TaskType):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, list[Any]]:
-        """Names, None where a row has none."""
+        """Names, None for rows without a label."""
 
         def hint(found: Any) -> str:
             several = isinstance(found, list)
-            return " `type: multi_label_classification` takes a list of labels a row." if several else ""
+            return " `type: multi_label_classification` takes a list of labels per row." if several else ""
 
         labels = {}
         for split in source.splits:
@@ -62,12 +62,12 @@ class SequenceClassification(TaskType):
     def build(
         self, name: str, spec: Task, sources: list[SourceData], form: str, run: RunConfig, given: list[str] | None
     ) -> TaskData:
-        """Find the vocabulary."""
+        """Build the vocabulary."""
         use_known_names(name, sources, given or (spec.labels if isinstance(spec.labels, list) else None))
         task = build_labelled(name, spec, sources, form, given)
         if len(task.labels) < 2 and not given:
             raise ValueError(
-                f"`tasks.{name}`: there is only one label, {task.labels[0]!r}; nothing can be learned from that."
+                f"`tasks.{name}`: there is only one label, {task.labels[0]!r}; at least two are needed to learn from."
             )
         return task
 
@@ -96,7 +96,7 @@ class SequenceClassification(TaskType):
     # ---- scores ----
 
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
-        """As of all types, with the cross-entropy of the rows whose label the model knows."""
+        """The answers, with the cross-entropy of the rows whose label is in the vocabulary."""
         answers = super().read_answers(task, rows)
         ids = np.array([task.ids.get(label, -1) for label in answers.gold], dtype=int)
         scored = ids >= 0
@@ -111,14 +111,14 @@ class SequenceClassification(TaskType):
         return datasets.Value("string"), datasets.Value("string")
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
-        """One name a row."""
+        """One name per row."""
         predicted, gold = answers.predicted, answers.gold
         counts = LabelCounts.of_items([[name] for name in predicted], [[name] for name in gold])
         accuracy = mean(equal(predicted, gold))
         metrics = {
             "accuracy": accuracy,
             "macro_f1": macro_f1(counts),
-            "micro_f1": accuracy,  # of one label a row
+            "micro_f1": accuracy,  # equal with one label per row
             "matthews": matthews(counts),
         }
         details = per_label(counts)
@@ -131,14 +131,14 @@ class SequenceClassification(TaskType):
         return [most_common(gold)] * len(gold)
 
     def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
-        """They take ids."""
+        """Ids of the labels."""
         predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (answers.predicted, answers.gold))
         return predicted, gold
 
-    # ---- what `mtl-hf init` finds ----
+    # ---- detection by `mtl-hf init` ----
 
     def recognise(self, found: Candidate) -> tuple[bool, str] | None:
-        """Truth values, few whole numbers, few short strings."""
+        """Booleans, few distinct whole numbers, or few distinct short strings."""
         column = found.column
         if column.kind == "number" and not found.quantity:
             scale = found.code or column.num_distinct > 2
@@ -154,16 +154,16 @@ class SequenceClassification(TaskType):
     def propose(
         self, found: Column, rows: Sequence[Any], bounds: tuple[float, float] | None
     ) -> tuple[dict[str, Any], str]:
-        """Macro F1 first where one label is most of them."""
+        """Macro F1 as the primary metric if one label is more frequent than 60 %."""
         most = found.common[0][1] > 0.6 * found.num_values
         return ({"metrics": ["macro_f1", "accuracy"]} if most else {}), ""
 
     def remark(self, found: Column) -> str:
-        """Why macro F1 comes first."""
+        """The reason for macro F1 as the primary metric."""
         most = found.common[0][1] > 0.6 * found.num_values
-        return "; one label is most of them, so macro F1 comes first" if most else ""
+        return "; one label dominates, so macro F1 is the primary metric" if most else ""
 
-    # ---- what people read ----
+    # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
         """The labels."""
@@ -172,7 +172,7 @@ class SequenceClassification(TaskType):
 
 
 def build_labelled(name: str, spec: Task, sources: list[SourceData], form: str, given: list[str] | None) -> TaskData:
-    """A task whose labels are names of rows, with its vocabulary; says what is odd about its labels."""
+    """Create a task whose labels are names, with its vocabulary; warn about suspicious labels."""
     check_trainable(name, spec, sources)
     declared = declared_labels(spec)
     features = [label for source in sources for label in feature_names(source, spec.label)]

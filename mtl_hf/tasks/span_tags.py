@@ -1,4 +1,4 @@
-"""Tags of words that write spans: their scheme found, checked and converted to BIO, and what is odd about them said."""
+"""Tags of spans: detect and check their scheme, convert them to BIO, and warn about suspicious tags."""
 
 import collections
 import functools
@@ -20,21 +20,20 @@ logger = logging.getLogger(__name__)
 def read_schemes(
     name: str, sources: Sequence[SourceData], run: RunConfig, bio: str, given: Sequence[str] | None
 ) -> dict[str, Scheme]:
-    """Find the scheme of the tags of each source, and convert them to BIO in place.
+    """Detect the tag scheme of each source, and convert its tags to BIO in place.
 
     Args:
-        name: The task.
+        name: Name of the task.
         sources: Its sources, with its labels.
-        run: The run.
-        bio: What to do with tags that continue nothing.
-        given: Labels of a trained model, whose names of types are kept where they differ in case only, or where tags
-            have no types.
+        run: Config of the run.
+        bio: `repair` or `refuse` tags that continue no span.
+        given: Labels of a trained model. Its types replace types that differ only in case, or missing types.
 
     Returns:
-        Source → its scheme, of those whose tags are of spans.
+        Source → its scheme, for sources with tags of spans.
 
     Raises:
-        ValueError: Most tags of a source fit a scheme and some do not, with their rows.
+        ValueError: Most tags of a source fit a scheme but some do not. The message names their rows.
     """
     found: dict[str, Scheme] = {}
     others: dict[str, list[str]] = {}  # source → tags of no scheme
@@ -64,8 +63,8 @@ def read_schemes(
     if found and others and given is None:
         other, tags = next(iter(others.items()))
         spans = " and ".join(f"{source} ({scheme})" for source, scheme in found.items())
-        raise ValueError(f"`tasks.{name}`: the tags of source {other!r} ({', '.join(map(repr, tags[:10]))}) are in no"
-                         f" scheme of spans, and those of {spans} are: write all of them in one.")  # fmt: skip
+        raise ValueError(f"`tasks.{name}`: the tags of source {other!r} ({', '.join(map(repr, tags[:10]))}) are not"
+                         f" tags of spans, but those of {spans} are: use one scheme for all sources.")  # fmt: skip
     return found
 
 
@@ -90,7 +89,7 @@ def _strip_tags(name: str, source: SourceData) -> None:
 
 
 def _leave_out_empty_tags(name: str, source: SourceData) -> None:
-    """Replace empty tags by None where tags are labels of words, with a warning."""
+    """Replace empty tags by None if tags are labels of words, with a warning."""
     for split in source.splits:
         tags = tags_of(name, source, split)
         items = tags.items_with([""])
@@ -104,7 +103,7 @@ def _leave_out_empty_tags(name: str, source: SourceData) -> None:
 
 
 def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, drop: bool) -> None:
-    """Refuse tags that do not fit the scheme of the others, or drop their rows."""
+    """Raise an error for tags that do not fit the scheme, or drop their rows."""
     gold = tags_of(name, source, split)
     counts = gold.counts()
     items = gold.items_with(tag for tag in counts if scheme.split(tag) is None)
@@ -121,7 +120,7 @@ def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, dro
         raise ValueError(
             f"`tasks.{name}`: {number} of {total} tags of the split {loaded!r} of source {source.name!r} do not fit the"
             f" scheme of the others, {scheme}: {shown}. Correct them, or set"
-            f" `sources.{source.name}.drop_bad_rows: true` to leave out such rows ({len(misfits)})."
+            f" `sources.{source.name}.drop_bad_rows: true` to drop these rows ({len(misfits)})."
         )
     kept = np.delete(np.arange(len(gold)), misfits).tolist()
     if not kept:
@@ -137,7 +136,7 @@ def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, dro
 
 
 def _model_types(scheme: Scheme, tags: Collection[str], given: Sequence[str] | None) -> dict[str, str]:
-    """What a trained model calls the types of tags, where that is not as they are written."""
+    """Type → its name in a trained model, for types whose names differ."""
     known = {label[2:] for label in given or () if label != "O"}
     if scheme.form == "B":
         return {BARE_TYPE: known.pop()} if len(known) == 1 else {}
@@ -152,16 +151,16 @@ def _model_types(scheme: Scheme, tags: Collection[str], given: Sequence[str] | N
 
 
 def span_names(name: str, declared: Sequence[str], scheme: Scheme) -> list[str]:
-    """The names of a feature in BIO, without those that are no tags of spans, which no row has."""
+    """The label names of a feature in BIO, without unused names that are not tags of spans."""
     if others := [label for label in declared if scheme.split(label) is None]:
-        logger.warning("Task %s: names of its feature that no row has and that are no tags of spans are left out: %s.",
+        logger.warning("Task %s: unused label names of its feature that are not tags of spans are left out: %s.",
                        name, ", ".join(map(repr, others)))  # fmt: skip
     fitting = [label for label in declared if label not in others]
     return fitting if scheme.is_bio else bio_labels(fitting, scheme)
 
 
 def report_word_labels(task: TaskData, sources: Sequence[SourceData]) -> None:
-    """Warn of word labels that may have been meant as spans, and of numbers without names."""
+    """Warn about word labels that may be meant as spans, and about numbers without names."""
     counts: collections.Counter[str] = collections.Counter()
     for labels in training_labels(task.name, sources):
         counts.update(count_names(labels))
@@ -169,23 +168,24 @@ def report_word_labels(task: TaskData, sources: Sequence[SourceData]) -> None:
     if are_numbers(task.labels):
         names = "{" + ", ".join(f"{tag}: NAME" for tag in sorted(shown, key=int)[:3]) + ", ...}"
         logger.warning(
-            "Task %s: its tags are numbers without names (%s) and are scored as labels of words, by macro F1 first."
-            " `tasks.%s.labels: %s` names them; with names as O, B-PER and I-PER they are scored as spans.",
+            "Task %s: its tags are numbers without names (%s) and are scored as labels of words, with macro F1 as the"
+            " primary metric. Name them with `tasks.%s.labels: %s`; names such as O, B-PER and I-PER are scored as"
+            " spans.",
             task.name, ", ".join(sorted(shown, key=int)), task.name, names,
         )  # fmt: skip
     elif {"O", "o"} & counts.keys():
         names = ", ".join(f"{tag}: {'O' if tag in 'Oo' else f'I-{tag}'}" for tag in shown)
         logger.warning(
-            "Task %s: its tags (%s) are scored as labels of words, not as spans. If words outside of spans are O and"
-            " the others types of spans, set `tasks.%s.labels: {%s%s}`.",
+            "Task %s: its tags (%s) are scored as labels of words, not as spans. If O marks words outside of spans and"
+            " the others are types of spans, set `tasks.%s.labels: {%s%s}`.",
             task.name, ", ".join(shown), task.name, names, ", ..." if len(counts) > 10 else "",
         )  # fmt: skip
 
 
 def check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool) -> None:
-    """Find I- tags that continue nothing; repair or refuse them as the task says.
+    """Find I- tags that continue no span, and repair or refuse them by the task's option `bio`.
 
-    A B- tag that only a repair makes joins the vocabulary where that `may_grow`; a trained model's may not.
+    A B- tag that a repair creates is added to the vocabulary if it `may_grow`; that of a trained model may not.
     """
     strays = _convert(task.name, task.options.bio, source, split, BIO)
     if may_grow:
@@ -196,7 +196,7 @@ def check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool)
 def _convert(
     name: str, bio: str, source: SourceData, split: str, scheme: Scheme, types: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Convert tags to BIO in place, which the tag before each decides, and return those that continue nothing."""
+    """Convert tags to BIO in place, and return those that continue no span."""
     tags = tags_of(name, source, split)
 
     renamed = tuple((types or {}).items())
@@ -205,25 +205,25 @@ def _convert(
     return [tags.names[code] for code in tags.codes[items].tolist()]
 
 
-@functools.lru_cache(maxsize=100_000)  # all sources have the same few pairs
+@functools.lru_cache(maxsize=100_000)  # sources have few distinct pairs
 def _second_to_bio(
     before: str | None, tag: str | None, scheme: Scheme, types: tuple[tuple[str, str], ...]
 ) -> tuple[str | None, bool]:
-    """What the second of two tags becomes in BIO, and whether it continues nothing though it should."""
+    """Convert the second of two tags to BIO; also return whether it should continue a span but does not."""
     (_, converted), strays = to_bio([before, tag], scheme, dict(types))
     return converted, 1 in strays
 
 
 def _report_strays(name: str, choice: str, source: SourceData, split: str, tags: NameColumn, items: np.ndarray) -> None:
-    """Refuse tags that should continue a span and do not, or warn that they begin one.
+    """Raise an error for tags that should continue a span but do not, or warn that they begin one.
 
     Args:
-        name: The task.
-        choice: Its `bio`.
+        name: Name of the task.
+        choice: Its option `bio`.
         source: The source.
-        split: Its split.
-        tags: The tags as they were.
-        items: Those that continue nothing.
+        split: The split.
+        tags: The original tags.
+        items: Indices of the tags that continue no span.
     """
     if not len(items):
         return
@@ -233,8 +233,8 @@ def _report_strays(name: str, choice: str, source: SourceData, split: str, tags:
     kinds = "I- tags" if tag.startswith("I-") else "inner tags"
     if choice == "refuse":
         raise ValueError(
-            f"`tasks.{name}`: {len(items)} {kinds} continue nothing (the first: {where}); mend them, or set"
+            f"`tasks.{name}`: {len(items)} {kinds} continue no span (the first: {where}); correct them, or set"
             " `bio: repair` to read them as B-."
         )
-    logger.warning("Task %s: %d %s of %s %s continue nothing and are read as B- (the first: %s).",
+    logger.warning("Task %s: %d %s of %s %s continue no span and are read as B- (the first: %s).",
                    name, len(items), kinds, source.name, split, where)  # fmt: skip

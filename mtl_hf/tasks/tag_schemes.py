@@ -1,7 +1,7 @@
-"""Schemes that write spans as one tag a word: recognise them, and convert them to BIO.
+"""Tag schemes of spans, with one tag per word: detect them, and convert them to BIO.
 
-Notable: pure functions on lists of tags. Only BIO goes further than this file, so that metrics, heads and saved models
-know one scheme. Converted tags hold the entities that seqeval's default mode reads from the tags as they were.
+Notable: pure functions on lists of tags. Other files use only BIO, so that metrics, heads and saved models have one
+scheme. Converted tags have the same entities that seqeval's default mode reads from the original tags.
 """
 
 import collections
@@ -11,9 +11,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-_INNER, _LAST, _SINGLE = "IM", "EL", "SUW"  # letters beside B: inside a span, its last word, its only word
+_INNER, _LAST, _SINGLE = "IM", "EL", "SUW"  # letters besides B: inside a span, its last word, its only word
 _LETTERS = "B" + _INNER + _LAST + _SINGLE
-_FORMS = {  # how a letter and a type make a tag
+_FORMS = {  # how letter and type are combined to a tag
     "B-PER": r"(?P<letter>[{0}])-(?P<type>.+)",
     "B_PER": r"(?P<letter>[{0}])_(?P<type>.+)",
     "PER-B": r"(?P<type>.+)-(?P<letter>[{0}])",
@@ -25,23 +25,23 @@ _PATTERNS = {
     for lower in (False, True)
     for form, pattern in _FORMS.items()
 }
-Pairs = Mapping[tuple[str | None, str | None], int]  # a tag and the next one in its row → how often that is so
-BARE_TYPE = "entity"  # the type of spans whose tags name none
-# Least share of the tags other than O that are written in a form, for the others to be mistakes. B-PER is hardly
-# anything but a tag of spans; a set of parts of speech may have a few tags that look like one of the other forms.
+Pairs = Mapping[tuple[str | None, str | None], int]  # (tag, next tag in the row) → count
+BARE_TYPE = "entity"  # the type of spans whose tags have no type
+# If at least this share of the tags other than O has a form, the others are mistakes. B-PER is almost always a tag of
+# spans, but a few part-of-speech tags may look like one of the other forms.
 _LEAST_SHARE = 0.2
 _LEAST_SHARE_OF_OTHERS = 0.8
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """How the tags of a column write spans.
+    """A tag scheme.
 
     Attributes:
         name: BIO, IOB1, IO, BIOES, BILOU or BMES.
-        form: How a tag is put together, as an example: B-PER, B_PER, PER-B, PER_B or B.
+        form: Form of a tag, as an example: B-PER, B_PER, PER-B, PER_B or B.
         lower: Whether the letters are in lower case.
-        letters: The letters that it has.
+        letters: The letters that it uses.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Scheme:
         return self == BIO
 
     def split(self, tag: str) -> tuple[str, str] | None:
-        """A tag as (letter, type), ("O", "") outside of spans; None where it does not fit."""
+        """Split a tag into (letter, type), ("O", "") outside of spans; None if it does not fit the scheme."""
         return _split(self, tag)
 
     def __str__(self) -> str:
@@ -77,20 +77,20 @@ BIO = Scheme("BIO")
 
 
 def recognise(rows: Iterable[Sequence[str | None]], types: Collection[str] = ()) -> Scheme | None:
-    """The scheme that most tags of these rows are written in; None for tags that are not of spans.
+    """Detect the scheme of most tags in these rows; None if they are not tags of spans.
 
-    Some tags may not fit (`Scheme.split` returns None for them): mistakes among many that do.
+    A few tags may not fit the scheme (`Scheme.split` returns None for them): they are mistakes.
 
     Args:
-        rows: Tags of each row, None where a word has none.
-        types: Those of a trained model, by which a scheme is recognised in a few rows too, that may lack O or B.
+        rows: Tags of each row, None for words without a tag.
+        types: Types of a trained model. With them, a scheme is detected also in few rows, which may lack O or B.
     """
     pairs = (pair for row in rows for pair in itertools.pairwise([None, *row, None]))
     return recognise_pairs(collections.Counter(pairs), types)
 
 
 def recognise_pairs(pairs: Pairs, types: Collection[str] = ()) -> Scheme | None:
-    """As `recognise`, of how often each tag follows another: None is a word without one, and what is around a row."""
+    """`recognise` from counts of pairs of consecutive tags; None is a word without a tag, or the edge of a row."""
     counts: collections.Counter[str] = collections.Counter()
     for (_, tag), count in pairs.items():
         if tag is not None:
@@ -115,10 +115,10 @@ def recognise_pairs(pairs: Pairs, types: Collection[str] = ()) -> Scheme | None:
 
 
 def _named(pairs: Pairs, form: str, lower: bool, letters: Mapping[str, int]) -> Scheme:
-    """The scheme of tags in a form, by how many of them have which letter."""
+    """The scheme of tags in a form, by the counts of their letters."""
     present = "".join(letter for letter in _LETTERS if letters[letter])
     if letters["B"] and sum(letters[letter] for letter in present if letter not in "BI") < letters["B"] / 10:
-        present = "BI"  # a scheme with ends has one for each beginning, so a few are mistakes
+        present = "BI"  # a scheme with end tags has one for each B, so a few of them are mistakes
     if set(present) <= {"B", "I"}:
         scheme = Scheme("BIO", form, lower)
         return Scheme(_inner_scheme(pairs, scheme), form, lower)
@@ -127,9 +127,9 @@ def _named(pairs: Pairs, form: str, lower: bool, letters: Mapping[str, int]) -> 
 
 
 def _holds_together(pairs: Pairs, scheme: Scheme) -> bool:
-    """Whether most inner and last tags continue a span and, in a scheme with ends, most spans that B begins have one.
+    """Whether most inner and last tags continue a span and, in a scheme with end tags, most B tags are followed by one.
 
-    Labels of words may look like tags of spans (`B`, `E` and `O` for two languages and others), but not be in order.
+    Labels of words may look like tags of spans (`B`, `E` and `O` for two languages), but not in a consistent order.
     """
     counts: collections.Counter[tuple[str, bool]] = collections.Counter()
     for pair, number in pairs.items():
@@ -142,12 +142,12 @@ def _holds_together(pairs: Pairs, scheme: Scheme) -> bool:
 
 
 def _parts(tag: str | None, scheme: Scheme) -> tuple[str, str]:
-    """The letter and the type of a tag; those of O where there is none, or one that does not fit."""
+    """The letter and the type of a tag; those of O if there is no tag or it does not fit."""
     return (None if tag is None else scheme.split(tag)) or ("O", "")
 
 
 def _candidate(counts: Mapping[str, int], form: str, lower: bool) -> tuple[float, str, bool, collections.Counter[str]]:
-    """The share of the tags inside of spans that are written in a form, 0 where it cannot be that one; its letters."""
+    """The share of the tags other than O that have a form (0 if it cannot be this form), and counts of its letters."""
     letters: collections.Counter[str] = collections.Counter()
     for tag, count in counts.items():
         if match := _PATTERNS[form, lower].fullmatch(tag):
@@ -163,7 +163,7 @@ def _candidate(counts: Mapping[str, int], form: str, lower: bool) -> tuple[float
 
 
 def _inner_scheme(pairs: Pairs, scheme: Scheme) -> str:
-    """IO without a B; IOB1 where B only parts neighbours of one type and I begins all other spans; else BIO."""
+    """IO without B; IOB1 if B only separates neighbouring spans of one type and I begins all others; else BIO."""
     any_begin = stray = False
     for pair in pairs:
         (_, previous), (letter, kind) = (_parts(tag, scheme) for tag in pair)
@@ -179,22 +179,22 @@ def _inner_scheme(pairs: Pairs, scheme: Scheme) -> str:
 def to_bio(
     tags: Sequence[str | None], scheme: Scheme, types: Mapping[str, str] | None = None
 ) -> tuple[list[str | None], list[int]]:
-    """One row's tags in BIO.
+    """Convert the tags of one row to BIO.
 
     Args:
-        tags: Tags that fit the scheme, None where a word has none.
+        tags: Tags that fit the scheme, None for words without a tag.
         scheme: Their scheme.
-        types: Type → what it is called in the result; by default the same, `entity` where tags have no types.
+        types: Type → its name in the result (default: the same name; `entity` for tags without types).
 
     Returns:
-        The tags, and the positions of those that should continue a span and do not: they begin one. (In IO and IOB1
-        that is how spans begin.)
+        The tags, and the positions of those that should continue a span but do not: they begin one. In IO and IOB1
+        such tags are regular.
     """
     converted: list[str | None] = []
     strays: list[int] = []
     open_type = None
     for position, tag in enumerate(tags):
-        if tag is None or tag == "O":  # most are, in every scheme
+        if tag is None or tag == "O":  # most tags, in every scheme
             converted.append(tag)
             open_type = None
             continue
@@ -217,7 +217,7 @@ def to_bio(
 
 
 def bio_labels(labels: Iterable[str], scheme: Scheme) -> list[str]:
-    """A vocabulary of tags in BIO: with each I- the B- that it may need; names that do not fit stay as they are."""
+    """Convert a vocabulary of tags to BIO, with a B- for each I-; names that do not fit the scheme are not changed."""
     converted: list[str] = []
     for label in labels:
         parts = scheme.split(label)
@@ -230,5 +230,5 @@ def bio_labels(labels: Iterable[str], scheme: Scheme) -> list[str]:
 
 
 def is_span_tag(tag: str) -> bool:
-    """Whether a tag is written as the tags inside of spans are in some scheme: B-PER, PER_I, b-per, or B alone."""
+    """Whether a tag has the form of a tag inside a span in some scheme: B-PER, PER_I, b-per, or B alone."""
     return any(pattern.fullmatch(tag) for pattern in _PATTERNS.values())

@@ -1,8 +1,8 @@
-"""What a task type is, in the half that stays: its options in YAML, labels, metrics, and what other rooms ask of it.
+"""Base class of task types: YAML options, labels, metrics, and everything else that differs between types.
 
-Notable: the other half, the head, travels with models (`modeling/head_<type>.py`). Nothing outside of these two files
-of a type branches on its name; whatever differs between types is a method here. A type is one object without state: it
-is handed the task.
+Notable: the head of a type is in `modeling/head_<type>.py`, which is saved with models. No other code branches on the
+name of a type; whatever differs between types is a method here. A type is one object without state: its methods take
+the task as an argument.
 """
 
 import functools
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from ..modeling.head import Head
 
-Labels = tuple[np.ndarray, np.ndarray]  # of a batch: as the head documents them, and which of them are there
-Measured = tuple[dict[str, Metric], dict[str, Any]]  # our metrics by name, and what else is known of a task's answers
+Labels = tuple[np.ndarray, np.ndarray]  # labels of a batch in the form that the head documents, and a mask of them
+Measured = tuple[dict[str, Metric], dict[str, Any]]  # metrics by name, and details for `metrics.json`
 
 
 @dataclass(kw_only=True)
 class NoOptions:
-    """The options of a type that has none of its own."""
+    """Options of a type without options."""
 
 
 @dataclass
@@ -39,12 +39,12 @@ class TaskData:
     """A task with its label vocabulary.
 
     Attributes:
-        name: Its name in the config, and its head's.
+        name: Name of the task in the config, and of its head.
         config: Its section of the config.
-        labels: Names of its labels in the order of the logits; empty where the type has no vocabulary.
-        form: How its head reads a text, one of `modeling.encoding.FORMS`.
+        labels: Label names in the order of the logits; empty if the type has no vocabulary.
+        form: Form of the texts that its head reads, one of `modeling.encoding.FORMS`.
         spans: Whether its labels are tags of spans (BIO).
-        declared: The labels that the config names, as they are called here; None where it names none.
+        declared: The labels that the config declares, by the names used here; None if it declares none.
     """
 
     name: str
@@ -66,7 +66,7 @@ class TaskData:
 
     @property
     def options(self) -> Any:
-        """The options of its type, as the config has them."""
+        """The options of its type from the config."""
         return self.kind.read_options(self.name, self.config)
 
     @functools.cached_property
@@ -77,14 +77,14 @@ class TaskData:
 
 @dataclass
 class Answers:
-    """Decoded predictions of one task on some rows, beside their labels; rows without a label are left out.
+    """Decoded predictions and labels of one task, without the rows that have no label.
 
     Attributes:
-        rows: Which rows, (n,).
-        predicted: In the form of the labels: names, lists of names, numbers, ...
-        gold: The labels of the rows.
-        losses: Cross-entropy of every labelled item with a known label (row or word), row after row.
-        num_losses: How many of them each row has, (n,).
+        rows: Numbers of the rows, (n,).
+        predicted: Predictions in the form of the labels: names, lists of names, numbers, ...
+        gold: Labels of the rows.
+        losses: Cross-entropy of every item (row or word) whose label is in the vocabulary, in the order of the rows.
+        num_losses: Number of these items in each row, (n,).
     """
 
     rows: np.ndarray
@@ -100,7 +100,7 @@ class Answers:
 
     @classmethod
     def join(cls, parts: Sequence["Answers"]) -> "Answers":
-        """Answers to several sets of rows, one after the other."""
+        """Concatenate the answers to several sets of rows."""
         if len(parts) < 2:
             return parts[0] if parts else cls(np.zeros(0, dtype=int))
         return cls(
@@ -113,10 +113,7 @@ class Answers:
 
     @classmethod
     def in_order(cls, parts: list["Answers"]) -> "Answers":
-        """Answers to several sets of rows in the order of the rows, each of which counts once.
-
-        `parts` is emptied meanwhile, since all their losses twice would be most of the memory.
-        """
+        """The same answers sorted by row, without duplicates."""
         if not parts:
             return cls(np.zeros(0, dtype=int))
         rows, first = np.unique(np.concatenate([part.rows for part in parts]), return_index=True)
@@ -161,28 +158,27 @@ def _join(parts: list[Sequence[Any]], order: tuple[np.ndarray, np.ndarray] | Non
 
 
 class TaskType:
-    """Base of all task types. A subclass fills in the attributes, and overrides the methods that differ.
+    """Base class of all task types. A subclass sets the attributes and overrides the methods that differ.
 
     Attributes:
-        name: In YAML, and of its head.
-        label: What its label column holds, for messages and docs; None where it has none.
+        name: Name of the type in YAML, and of its head.
+        label: Description of its label column, for messages and docs; None if it has no label column.
         metrics: Names of its metrics, the primary one first.
         has_vocabulary: Whether its labels are names.
-        one_name_a_row: Whether a label is a single name, so that splits can be stratified by it.
-        numeric: Whether its labels are numbers, of which a mean tells something.
-        has_weights: Whether its head has weights of its own, without whose training answers are random.
-        alone: Whether it changes what the encoder sees, so that no other task can share its source.
-        fewest_scored: Labelled rows without which its score is no number.
-        labels_every_split: Whether the encoded rows of validation and test need labels too, since without them nothing
-            could be predicted.
-        options: Dataclass of the keys that `tasks.<name>` takes for this type alone, made of `config.option`.
-        column_kinds: What kinds of columns hold its labels (`column.Column.kind`).
-        unit: What labels are counted in, for comments.
-        example_names: Names of labels, for comments about numbers without names.
-        rejects: Keys of `tasks.<name>` that it does not have.
-        hub_task: What the Hub calls the task, by which models are found.
-        pipeline: The Hub's pipeline where that is called otherwise.
-        stock: transformers' class that can hold such a head, by its name, and what that calls the problem.
+        one_name_a_row: Whether a row has a single label name, by which splits can be stratified.
+        numeric: Whether its labels are numbers with a meaningful mean.
+        has_weights: Whether its head has weights; if so, predictions without training are random.
+        alone: Whether it changes the input of the encoder, so that no other task can share its source.
+        fewest_scored: Smallest number of labelled rows for which its score is defined.
+        labels_every_split: Whether validation and test rows need encoded labels to make predictions.
+        options: Dataclass of the keys of `tasks.<name>` that only this type has, declared with `config.option`.
+        column_kinds: Kinds of columns that hold its labels (`column.Column.kind`).
+        unit: What is counted in comments about labels.
+        example_names: Label names for comments about numbers without names.
+        rejects: Keys of `tasks.<name>` that it does not support.
+        hub_task: Name of the task on the Hub, for tags.
+        pipeline: Name of the Hub's pipeline, if it differs from `hub_task`.
+        stock: Name of the class of transformers that can hold such a head, and its `problem_type`.
     """
 
     name: ClassVar[str]
@@ -207,61 +203,59 @@ class TaskType:
     @property
     def head(self) -> "type[Head]":
         """The class of its head."""
-        from ..modeling.heads import HEADS  # not above: settings are checked before the slow imports
+        from ..modeling.heads import HEADS  # imported here: settings are checked before slow imports
 
         return HEADS[self.name]
 
     @property
     def form(self) -> str | None:
-        """The form in which its head reads texts, None where any will do."""
+        """The form of the texts that its head reads; None for any form."""
         return self.head.form
 
-    # ---- what `mtl-hf init` finds ----
+    # ---- detection by `mtl-hf init` ----
 
     def recognise(self, found: Candidate) -> tuple[bool, str] | None:
-        """Whether a column teaches a task of this type.
+        """Detect whether a column holds labels of this type.
 
         Returns:
-            None where it does not; else whether it is taken, and what to say of it: a remark, or why it is left out.
+            None if it does not; otherwise whether the column is used, and a remark or the reason why it is not.
         """
         return None
 
     def takes(self, found: Candidate) -> bool:
-        """Whether a column that someone says holds labels is one of this type, where nothing else is said."""
+        """Whether this is the default type of a column that the user named as a label column without a type."""
         return False
 
     def propose(
         self, found: Column, rows: Sequence[Any], bounds: tuple[float, float] | None
     ) -> tuple[dict[str, Any], str]:
-        """Keys of `tasks.<name>` for a column, and what to say of it instead of its labels (empty to say those).
+        """Keys of `tasks.<name>` for a column, and the comment on it (empty for the default, which lists its labels).
 
         Args:
-            found: The column, of the first file.
+            found: The column of the first file.
             rows: Its values there.
-            bounds: The least and the greatest of its numbers in all files.
+            bounds: Smallest and largest number of the column in all files.
         """
         return {}, ""
 
     def remark(self, found: Column) -> str:
-        """What to add to the comment that counts the labels."""
+        """An addition to the comment that counts the labels."""
         return ""
 
     # ---- settings, before any data are loaded ----
 
     def read_options(self, name: str, spec: Task) -> Any:
-        """The options of a task, typed.
+        """The typed options of a task.
 
         Raises:
-            ValueError: A key that neither a task nor this type has, or a value that does not fit.
+            ValueError: A key is unknown, or a value has the wrong type.
         """
         own = [key_of(item) for item in fields(self.options)]
         for key in spec.options:
             if key not in own:
                 for other in TASK_TYPES.values():
                     if key in [key_of(item) for item in fields(other.options)]:
-                        raise ValueError(
-                            f"`tasks.{name}.{key}` is an option of {other.name}; {self.name} has none such."
-                        )
+                        raise ValueError(f"`tasks.{name}.{key}` is an option of {other.name}, not of {self.name}.")
         check_keys(
             spec.options, [*(key_of(item) for item in fields(Task) if item.name != "options"), *own], f"tasks.{name}"
         )
@@ -272,38 +266,38 @@ class TaskType:
         return self.label is not None
 
     def check(self, name: str, spec: Task, run: RunConfig) -> None:
-        """Check what is special about this type in the settings of a task.
+        """Check the settings of a task that are specific to this type.
 
         Raises:
-            ValueError: A setting that does not fit.
+            ValueError: A setting is invalid.
         """
 
     def head_options(self, spec: Task, options: Any, dropout: float | None) -> dict[str, Any]:
-        """The options of a new head (`MultiTaskModel.add_head`), beside its labels and form.
+        """The options of a new head (`MultiTaskModel.add_head`), without its labels and form.
 
         Args:
-            spec: The task's section.
-            options: As `read_options` returns it.
-            dropout: The model's, for heads that name none.
+            spec: The task's section of the config.
+            options: Result of `read_options`.
+            dropout: Dropout of the model, the default of heads.
         """
         chosen = {"dropout": dropout if spec.dropout is None else spec.dropout}
         return chosen | {key: found for key in ("pooling", "label_smoothing") if (found := getattr(spec, key))}
 
     def changed_options(self, spec: Task, options: Any) -> dict[str, Any]:
-        """The options that a run changes of a saved head that it trains on."""
+        """The options of a saved head that a run changes when it continues to train it."""
         keys = ("dropout", "label_smoothing")
         return {key: getattr(spec, key) for key in keys if getattr(spec, key) is not None}
 
     def facts(self, task: TaskData) -> dict[str, Any]:
-        """What decides how its rows are read and scored, beside its labels: part of cache keys and checkpoints."""
+        """The options that affect how rows are read and scored: part of cache keys and checkpoints."""
         options = task.options
         return {key_of(item): getattr(options, item.name) for item in fields(self.options)}
 
     def needs_no_column(self, spec: Mapping[str, Any], found: Sequence[str]) -> bool:
-        """Whether a saved head is scored on a file without a label column.
+        """Whether a saved head can be scored on a file without a label column.
 
         Args:
-            spec: The head's specification.
+            spec: The specification of the head.
             found: Columns of the file that could hold its labels.
         """
         return self.label is None
@@ -311,12 +305,12 @@ class TaskType:
     def options_of_file(
         self, trained: Task | None, column: str | None, rows: "datasets.Dataset"
     ) -> dict[str, Any] | None:
-        """How a saved head is scored on a file of rows, where that is not as it was trained; None where it is.
+        """Options for scoring a saved head on a file, if they differ from those of its training; otherwise None.
 
         Args:
-            trained: The task of its run, if that is known.
+            trained: The task of its run, if known.
             column: Its label column in the file.
-            rows: Of the file.
+            rows: Rows of the file.
         """
         return None
 
@@ -325,16 +319,16 @@ class TaskType:
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> Mapping[str, Sequence[Any]]:
-        """The label column of each split of a source, None where a row has no label.
+        """Split → its labels, None for rows without a label.
 
         Args:
-            name: The task.
+            name: Name of the task.
             spec: Its section of the config.
             source: The source.
             given: The labels of a trained model.
 
         Raises:
-            ValueError: A value that is no label of this type, with its row.
+            ValueError: A value is not a label of this type. The message names its row.
         """
         raise NotImplementedError
 
@@ -347,104 +341,105 @@ class TaskType:
         run: RunConfig,
         given: list[str] | None,
     ) -> TaskData:
-        """Make the task of labels that were read: its vocabulary, where the type has one.
+        """Create the task from the labels of its sources, with the vocabulary if the type has one.
 
         Args:
-            name: The task.
+            name: Name of the task.
             spec: Its section of the config.
-            sources: Its sources, whose `gold` holds its labels.
-            form: How its head reads a text.
-            run: The run.
+            sources: Its sources; their `gold` has its labels.
+            form: Form of the texts that its head reads.
+            run: Config of the run.
             given: The labels of a trained model.
         """
         check_trainable(name, spec, sources)
         return TaskData(name, spec, [], form)
 
     def of_head(self, name: str, spec: Task, head: Mapping[str, Any]) -> TaskData:
-        """The task of a saved head, without its data.
+        """Create the task of a saved head, without data.
 
         Args:
-            name: The task.
+            name: Name of the task.
             spec: Its section of the config.
-            head: The head's specification.
+            head: Specification of the head.
         """
         return TaskData(name, spec, list(head.get("labels") or []), head["text"])
 
     def warn(self, task: TaskData, sources: Sequence[SourceData]) -> None:
-        """Warn of training labels that will make trouble."""
+        """Warn about training labels that are likely to cause problems."""
 
     # ---- encoded rows ----
 
     def feature(self) -> Any:
-        """The type of the encoded label column, as `datasets` has it."""
+        """The `datasets` feature of the encoded label column."""
         raise NotImplementedError
 
     def needs_word_ids(self, options: Any) -> bool:
-        """Whether `encode_labels` reads of which word each token is."""
+        """Whether `encode_labels` needs `word_ids`."""
         return False
 
     def check_tokenizer(self, task: TaskData, tokenizer: Any) -> None:
-        """Check that a tokenizer can do what the task needs.
+        """Check that a tokenizer supports what the task needs.
 
         Raises:
-            ValueError: It cannot.
+            ValueError: It does not.
         """
 
     def encode_labels(
         self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
     ) -> Sequence[Any]:
-        """The labels of some rows as their column holds them; a name that a trained model does not know is absent.
+        """Encode labels for the label column; names that are not in the vocabulary are encoded as missing.
 
         Args:
             task: The task.
-            gold: The labels of these rows, None where there is none.
-            encoded: These rows (`modeling.encoding.encode`).
-            tokenizer: What encoded them.
+            gold: Labels of some rows, None for missing ones.
+            encoded: The encoded rows (`modeling.encoding.encode`).
+            tokenizer: The tokenizer that encoded them.
         """
         raise NotImplementedError
 
     def collate(
         self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """An encoded label column as a batch has it.
+        """Collate an encoded label column for a batch.
 
         Args:
             labels: The column.
             columns: The encoded rows.
-            shape: Of `input_ids`, (N, T).
+            shape: Shape of `input_ids`, (N, T).
 
         Returns:
-            The labels as the head documents them; and which of them are there, (B,), or (B, T) for items within rows.
+            The labels in the form that the head documents; and a mask of the labels that are not missing, (B,), or
+            (B, T) for items within rows.
         """
         raise NotImplementedError
 
     def hiding(self, task: TaskData, tokenizer: Any) -> Any:
-        """What hides tokens of a batch (`masking.Masking`), where the task learns from those; None for most."""
+        """The masking of tokens in a batch (`masking.Masking`), for types that predict masked tokens; else None."""
         return None
 
     def fewest_rows(self, options: Any) -> int:
-        """Rows of a batch on one process without which there is nothing to learn."""
+        """Smallest number of rows of a batch on one process for which there is a loss to learn from."""
         return 1
 
     # ---- scores ----
 
     def evaluate_features(self) -> tuple[Any, Any]:
-        """The types of a prediction and of a label in Arrow, for metrics of `evaluate`."""
+        """The `datasets` features of a prediction and a label, for metrics of `evaluate`."""
         raise NotImplementedError
 
     def metric_names(self, task: TaskData) -> tuple[str, ...]:
-        """Names of our own metrics for a task, the default primary one first."""
+        """Names of the built-in metrics of a task, the default primary one first."""
         return self.metrics
 
     def read_answers(self, task: TaskData, rows: "ScoredRows") -> Answers:
-        """Predictions and labels of some rows, of those that have a label."""
+        """Predictions and labels of the rows that have a label."""
         known = rows.known
         return Answers(
             rows.numbers[known], [rows.predictions[row].value for row in known], [rows.gold[row] for row in known]
         )
 
     def complete(self, task: TaskData, answers: Answers) -> Answers:
-        """The answers to all rows of a split, where what is scored depends on the other rows too."""
+        """Complete the answers of a split, for types whose predictions depend on all of its rows."""
         return answers
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
@@ -452,7 +447,7 @@ class TaskType:
         raise NotImplementedError
 
     def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
-        """The best constant answer to these rows: the baseline; None where there is none."""
+        """The best constant prediction for these rows, which is the baseline; None if there is none."""
         return None
 
     def check_metric(self, task: TaskData, metric: Any) -> None:
@@ -463,43 +458,43 @@ class TaskType:
         """
 
     def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Predictions and labels in the form in which metrics of `evaluate` take them."""
+        """Predictions and labels in the form that metrics of `evaluate` take."""
         return answers.predicted, answers.gold
 
-    # ---- what people read ----
+    # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
-        """For the model card: what a head answers a text with, and the form of an answer.
+        """Text for the model card: what a head predicts for a text, and the form of a prediction.
 
         Args:
-            spec: The head's specification.
-            task: The task's section of the run's config, where that is known.
-            code: How a label is written in Markdown.
+            spec: Specification of the head.
+            task: The task's section of the run's config, if known.
+            code: Formats a label in Markdown.
         """
         raise NotImplementedError
 
     def occurrences(self, task: TaskData, label: Any) -> Sequence[str]:
-        """What is counted of a label in the card's table of labels; nothing for an empty one."""
+        """The entries of a label in the label counts of the card; none for an empty label."""
         return [str(label)]
 
     def in_its_unit(self, task: TaskData, numbers: np.ndarray) -> np.ndarray:
-        """Labels that are numbers, in the unit of the data."""
+        """Convert numeric labels to the unit of the data."""
         return numbers
 
 
 @dataclass
 class ScoredRows:
-    """Some rows of a source as one task scores them.
+    """Rows of a source with the outputs of one task, to be scored.
 
     Attributes:
-        numbers: Which rows of the split, (n,).
-        gold: Label of each row, None where it has none.
-        outputs: Of the head for each row, (n, ...).
-        predictions: Decoded from these.
+        numbers: Numbers of the rows in the split, (n,).
+        gold: Label of each row, None if missing.
+        outputs: Outputs of the head, (n, ...).
+        predictions: The decoded outputs.
         columns: The encoded rows.
         texts: The raw texts.
-        tokenizer: What encoded them.
-        max_length: Where segments were cut, in tokens.
+        tokenizer: The tokenizer that encoded them.
+        max_length: Length to which segments were truncated, in tokens.
     """
 
     numbers: np.ndarray
@@ -513,7 +508,7 @@ class ScoredRows:
 
     @functools.cached_property
     def known(self) -> list[int]:
-        """Places of the rows with a label."""
+        """Positions of the rows with a label."""
         return [place for place, label in enumerate(self.gold) if label is not None]
 
 
@@ -521,10 +516,10 @@ TASK_TYPES: dict[str, TaskType] = {}
 
 
 def task_type(name: str, where: str = "type") -> TaskType:
-    """The task type of that name.
+    """Look up a task type by name.
 
     Raises:
-        ValueError: There is none.
+        ValueError: The name is unknown.
     """
     if name not in TASK_TYPES:
         raise ValueError(f"`{where}` is {name!r}.{nearest(name, TASK_TYPES)} Valid are {', '.join(TASK_TYPES)}.")
@@ -532,7 +527,7 @@ def task_type(name: str, where: str = "type") -> TaskType:
 
 
 def check_trainable(name: str, spec: Task, sources: Sequence[SourceData]) -> None:
-    """Raise `ValueError` if a task is to be trained and no training row has a label."""
+    """Raise `ValueError` if the task is trained and no training row has a label."""
     if "train" in sources[0].splits and spec.train and not any(map(has_labels, training_labels(name, sources))):
         raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
 
@@ -543,12 +538,12 @@ def training_labels(name: str, sources: Sequence[SourceData]) -> list[Sequence[A
 
 
 def has_labels(labels: Sequence[Any]) -> bool:
-    """Whether a row has a label."""
+    """Whether any row has a label."""
     return not labels.missing.all() if isinstance(labels, NameColumn) else any(label is not None for label in labels)
 
 
 def flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """A list column as (all values one after the other, number of values in each row)."""
+    """Flatten a list column to (all values, number of values in each row)."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = array.chunk(0)

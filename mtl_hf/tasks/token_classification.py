@@ -43,15 +43,17 @@ from .task_type import (
 class TokenOptions:
     """Keys of `tasks.<name>` for `token_classification`."""
 
-    bio: Literal["repair", "refuse"] = option("what to do with an I- tag that continues nothing", "repair")
+    bio: Literal["repair", "refuse"] = option(
+        "I- tags that continue no span. repair: read them as B- · refuse: raise an error", "repair"
+    )
 
 
 class TokenClassification(TaskType):
-    """Tags of words: precision, recall and F1 of entities, overall and per type, and accuracy over words.
+    """Precision, recall and F1 of entities, overall and per type, and accuracy over words.
 
-    Entities are those of `bio_spans`, which reads tags as seqeval's default mode does. Of tags that are not BIO, such
-    as parts of speech: accuracy and macro F1 over words. A prediction of None (a word that never reached the encoder)
-    is wrong, and inside of no entity.
+    Entities are those of `bio_spans`, which reads tags like seqeval's default mode. For tags that are not BIO, such as
+    parts of speech: accuracy and macro F1 over words. A prediction of None (for a word without tokens) is wrong, and
+    outside of entities.
     """
 
     name = "token_classification"
@@ -70,7 +72,7 @@ class TokenClassification(TaskType):
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, Sequence[Any]]:
-        """Lists of tags, None where a row has none, and None for a word without one."""
+        """Lists of tags, None for rows without a list, and None for words without a tag."""
         labels: dict[str, Sequence[Any]] = {}
         for split, rows in source.splits.items():
             column = label_column(name, spec, source, split, lists=True)
@@ -88,7 +90,7 @@ class TokenClassification(TaskType):
     def build(
         self, name: str, spec: Task, sources: list[SourceData], form: str, run: RunConfig, given: list[str] | None
     ) -> TaskData:
-        """Find the scheme of the tags, convert them to BIO, and find the vocabulary."""
+        """Detect the scheme of the tags, convert them to BIO, and build the vocabulary."""
         bio = self.read_options(name, spec).bio
         spans = given is None or is_span_scheme(given)
         schemes = read_schemes(name, sources, run, bio, given) if spans else {}
@@ -102,13 +104,13 @@ class TokenClassification(TaskType):
             own, scheme_here = feature_names(source, spec.label), schemes.get(source.name)
             features += own if scheme_here is None else span_names(name, own, scheme_here)
         labels = given or vocabulary(name, spec, sources, declared, features)
-        if schemes and "O" not in labels:  # every word is inside of a span
+        if schemes and "O" not in labels:  # every word is inside a span
             labels = ["O", *labels]
         spans = is_span_scheme(labels)
         if schemes and not spans:
             others = [label for label in labels if BIO.split(label) is None]
-            raise ValueError(f"`tasks.{name}.labels`: the tags are spans, and {', '.join(map(repr, others))} no tags of"
-                             " spans: leave them out.")  # fmt: skip
+            raise ValueError(f"`tasks.{name}.labels`: the tags are tags of spans, but {', '.join(map(repr, others))}"
+                             f" {'is' if len(others) == 1 else 'are'} not: remove them.")  # fmt: skip
         task = TaskData(name, spec, labels, form, spans, declared)
         if not spans and not given:
             report_word_labels(task, sources)
@@ -119,7 +121,7 @@ class TokenClassification(TaskType):
         return task
 
     def of_head(self, name: str, spec: Task, head: Mapping[str, Any]) -> TaskData:
-        """With what its labels are."""
+        """The task of a saved head, with `spans` from its labels."""
         return TaskData(name, spec, head["labels"], head["text"], is_span_scheme(head["labels"]))
 
     # ---- encoded rows ----
@@ -143,7 +145,7 @@ class TokenClassification(TaskType):
     def collate(
         self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of words, (B, T), put where each word's first token is."""
+        """Labels of words, (B, T), at the first token of each word."""
         ids, lengths = flat(labels)
         starts, _ = flat(columns["word_starts"])
         rows = np.repeat(np.arange(len(lengths)), lengths)
@@ -155,15 +157,15 @@ class TokenClassification(TaskType):
     # ---- scores ----
 
     def metric_names(self, task: TaskData) -> tuple[str, ...]:
-        """Those of words where tags are no spans."""
+        """Metrics of spans, or of words if tags are not spans."""
         if task.spans:
             return self.metrics
-        # Numbers for tags are mostly those of spans, where nearly all words have one tag.
+        # Tags that are numbers are mostly tags of spans, of which most are O: accuracy would be high for any model.
         first = ("macro_f1", "accuracy") if are_numbers(task.labels) else ("accuracy", "macro_f1")
         return (*first, "cross_entropy")
 
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
-        """Tags of the words that have a label; None of a word without a token, which has no cross-entropy either."""
+        """Tags of words with a label; None for a word without tokens, which has no cross-entropy."""
         known = rows.known
         starts = [rows.columns["word_starts"][place] for place in known]
         gold = [rows.gold[place] for place in known]
@@ -191,7 +193,7 @@ class TokenClassification(TaskType):
         return datasets.List(datasets.Value("string")), datasets.List(datasets.Value("string"))
 
     def measure(self, task: TaskData, answers: Answers) -> Measured:
-        """A list of tags a row."""
+        """One list of tags per row."""
         predicted, gold = (
             tags if isinstance(tags, NameColumn) else NameColumn.of(tags) for tags in (answers.predicted, answers.gold)
         )
@@ -229,30 +231,30 @@ class TokenClassification(TaskType):
         return NameColumn([max(counts, key=counts.__getitem__)], zeros, tags.offsets, tags.missing)
 
     def check_metric(self, task: TaskData, metric: Any) -> None:
-        """Metrics of spans do not score labels of words, nor the other way round."""
+        """Metrics of spans cannot score labels of words, and the other way round."""
         if metric in ("f1", "precision", "recall", "macro_f1"):
             shown = ", ".join(task.labels[:5]) + (", ..." if len(task.labels) > 5 else "")
             what, tags = ("labels of words", "spans") if task.spans else ("spans", "labels of words")
             raise ValueError(
-                f"`tasks.{task.name}.metrics`: {metric!r} scores {what}, and the tags of this task ({shown}) are"
-                f" {tags}: its metrics are {', '.join(self.metric_names(task))}."
-                + ("" if task.spans else " Tags as O, B-PER and I-PER are those of spans.")
+                f"`tasks.{task.name}.metrics`: {metric!r} scores {what}, but the tags of this task ({shown}) are"
+                f" {tags}; valid are {', '.join(self.metric_names(task))}."
+                + ("" if task.spans else " Tags of spans are written as O, B-PER and I-PER.")
             )
 
     def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
-        """They have no place for a word without an answer."""
+        """None is replaced by O: metrics of `evaluate` need a tag for every word."""
         return [["O" if tag is None else tag for tag in row] for row in answers.predicted], answers.gold
 
-    # ---- what `mtl-hf init` finds ----
+    # ---- detection by `mtl-hf init` ----
 
     def recognise(self, found: Candidate) -> tuple[bool, str] | None:
-        """Lists with an item for each word."""
+        """Lists with one item per word."""
         if not found.aligned:
             return None
         return (True, "") if found.column.num_distinct <= 5 * MAX_LABELS else (False, "other words")
 
     def remark(self, found: Column) -> str:
-        """How to make tags of spans of tags without B- and I-, beside which words outside have O."""
+        """How to turn types without B- and I- into tags of spans."""
         values = [value for value, _ in found.common]
         if "O" not in values or any(map(is_span_tag, set(values) - {"O"})):
             return ""
@@ -261,7 +263,7 @@ class TokenClassification(TaskType):
         shown = ", ".join(["O: O", *(f"{value}: I-{value}" for value in others), *more])
         return f"; these are labels of words: if they are types of spans, add `labels: {{{shown}}}`"
 
-    # ---- what people read ----
+    # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
         """The types of entities, or the labels."""

@@ -1,16 +1,16 @@
-"""`Feature`: the interface by which a feature of training plugs into the Trainer.
+"""`Feature`: the interface with which a training feature plugs into the Trainer.
 
-A feature is a `TrainerCallback` that also has the hooks that transformers lacks. All of them do nothing by default. The
-Trainer adds its own features from a table (`trainer.FEATURES`) to its callbacks; others are given as `callbacks`, or
-added with `add_callback`. Each hook is called for one feature after the other, in the order of the callbacks: those
-given first, then those of the table. In a run they come in this order (callbacks' in brackets):
+A feature is a `TrainerCallback` with additional hooks that transformers lacks. By default all of them do nothing. The
+Trainer adds its own features from a table (`trainer.FEATURES`) to its callbacks; pass others as `callbacks`, or add
+them with `add_callback`. Each hook is called for all features in the order of the callbacks: those passed first, then
+those of the table. The hooks of a run, in order (stock callback hooks in brackets):
 
-- `load`, of a run that resumes; `before_training`; `parameter_groups`; [`on_train_begin`]
-- every step, once its batches are taken: [`on_step_begin`]; `begin_step`
+- `load`, in a resumed run; `before_training`; `parameter_groups`; [`on_train_begin`]
+- every step, after its batches are fetched: [`on_step_begin`]; `begin_step`
     - every micro-batch of it: `around_forward`; `add_loss` for each task; `backward`
-    - `end_step`; clipping; [`on_pre_optimizer_step`]; the optimiser; [`on_step_end`]
+    - `end_step`; clipping; [`on_pre_optimizer_step`]; the optimiser step; [`on_step_end`]
 - every log of a training loss: `logs`; [`on_log`]
-- every evaluation while training, source after source: `before_evaluation`; `around_forward`
+- every evaluation during training, for each source: `before_evaluation`; `around_forward`
 - every checkpoint: `save`; `steps_to_keep`; [`on_save`]
 - [`on_train_end`]
 """
@@ -34,9 +34,9 @@ class Step:
 
     Attributes:
         number: Its number, from 1.
-        epoch: How many epochs are over.
-        tasks: Those with a labelled item in it, on whatever process.
-        loss_weights: Task → what its loss is multiplied by: `loss_weight`, which features multiply in `begin_step`.
+        epoch: Number of completed epochs.
+        tasks: Tasks with a labelled item in it, on any process.
+        loss_weights: Task → weight of its loss: `loss_weight`, which features may multiply in `begin_step`.
     """
 
     number: int
@@ -46,47 +46,47 @@ class Step:
 
 
 class Feature(TrainerCallback):
-    """What the Trainer calls besides the hooks of `TrainerCallback`; see above for the order.
+    """Hooks besides those of `TrainerCallback`; for their order see above.
 
     Attributes:
-        own_backward: Whether `backward` takes the place of the Trainer's own. The model then runs outside of DDP, which
-            averages one gradient a parameter.
+        own_backward: Whether `backward` replaces the Trainer's own. The model then runs outside DDP, which averages one
+            gradient per parameter.
     """
 
     own_backward = False
 
     def before_training(self, rows: EncodedRows) -> None:
-        """Training rows are about to be loaded, on every process.
+        """Called before training rows are loaded, on every process.
 
         Args:
-            rows: All of them, whose `states` may be set.
+            rows: All training rows; their `states` may be set.
         """
 
     def before_evaluation(self, source: str, rows: EncodedRows, order: np.ndarray) -> None:
-        """Validation rows of a source are about to be loaded, while training.
+        """Called before validation rows of a source are loaded, during training.
 
         Args:
-            source: Its name.
+            source: Name of the source.
             rows: All of its rows, in another order; their `states` may be set.
-            order: For each of these rows, its number in the source.
+            order: The number of each of these rows in the source.
         """
 
     def begin_step(self, step: Step) -> None:
-        """A step's batches are taken, and parts that open in it are open."""
+        """Called when a step's batches are fetched and the parts to unfreeze in it are unfrozen."""
 
     def around_forward(self, inputs: dict[str, Any]) -> AbstractContextManager[None]:
-        """A context for a pass through the model, in training and in evaluation.
+        """A context around each forward pass, in training and in evaluation.
 
         Args:
-            inputs: Of the model, of a whole micro-batch on its device; may be changed.
+            inputs: Model inputs of a micro-batch, on its device; may be changed.
         """
         return nullcontext()
 
     def add_loss(self, task: str, loss: Tensor) -> None:
-        """Read a task's loss in a micro-batch of this process, unweighted and not backpropagated yet, ()."""
+        """Called with a task's unweighted loss, (), in a micro-batch of this process, before the backward pass."""
 
     def backward(self, losses: Mapping[str, Tensor], backward: Callable[..., None]) -> None:
-        """Backpropagate a micro-batch; only with `own_backward`.
+        """Run the backward pass of a micro-batch; only called with `own_backward`.
 
         Args:
             losses: Task → its weighted loss.
@@ -94,26 +94,26 @@ class Feature(TrainerCallback):
         """
 
     def end_step(self, step: Step) -> None:
-        """All gradients of a step are there, not clipped yet; of this process alone with `own_backward`."""
+        """Called when all gradients of a step are computed, before clipping; not averaged yet with `own_backward`."""
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The optimiser's groups of what the feature learns, which come after those of the model."""
+        """Optimiser groups of the feature's own parameters, added after those of the model."""
         return []
 
     def logs(self) -> dict[str, float]:
-        """What a log of the training loss has besides."""
+        """Values to add to each log of the training loss."""
         return {}
 
     def steps_to_keep(self, state: TrainerState) -> set[int]:
-        """Steps whose checkpoints are kept whatever `save_total_limit` is, and are saved with `save_strategy: best`."""
+        """Steps whose checkpoints are kept beyond `save_total_limit`, and are saved with `save_strategy: best`."""
         return set()
 
     def save(self, checkpoint: Path) -> None:
-        """Write into a checkpoint what `load` needs; on the main process."""
+        """Save the state that `load` needs to a checkpoint; called on the main process."""
 
     def load(self, checkpoint: Path) -> None:
-        """Restore the feature from a checkpoint that is resumed.
+        """Restore the feature from a checkpoint when a run is resumed.
 
         Raises:
-            ValueError: The checkpoint lacks what `save` writes.
+            ValueError: The checkpoint lacks the state that `save` writes.
         """

@@ -1,8 +1,8 @@
-"""Scores of a model: batch by batch decoded, source after source, and every task scored from that.
+"""Score a model: decode its outputs batch by batch for each source, then score every task.
 
-Notable: each row is predicted once, for all its tasks, and only what was decoded of it is kept: the logits of a whole
-split would not fit in memory. Each process decodes its own batches; what they found is put together, in the order of
-the rows, once a source is through. How a batch is predicted is the trainer's own.
+Notable: each row is predicted once for all its tasks, and only the decoded answers are kept, because the logits of a
+whole split may not fit in memory. Each process decodes its own batches; the answers of all processes are gathered in
+the order of the rows at the end of each source. The forward pass itself is in the trainer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,23 +18,23 @@ from ..modeling.head import HeadInputs
 from ..tasks import Answers, TaskData
 from ..tasks.task_type import ScoredRows
 
-_JOINED = 64  # batches whose answers become one piece
-Gather = Callable[[list[Any]], list[Any]]  # the items of all processes, in the order of these
+_JOINED = 64  # batches whose answers are joined into one piece
+Gather = Callable[[list[Any]], list[Any]]  # gathers items of all processes, in the order of the processes
 
 
 class Scorer:
-    """Takes the outputs of one batch after the other, and scores every task of all sources.
+    """Decodes model outputs batch by batch, and scores every task over all sources.
 
     Args:
         tasks: Task name → task.
-        extra_metrics: As `metrics.load_metrics` returns them.
-        tokenizer: What encoded the rows.
-        max_length: Where segments were cut, in tokens.
-        keep_outputs: Heads whose outputs are kept too.
+        extra_metrics: The result of `metrics.load_metrics`.
+        tokenizer: The tokenizer of the rows.
+        max_length: Maximum number of tokens per segment.
+        keep_outputs: Heads whose outputs are kept as well.
 
     Attributes:
         answers: Source → task → its answers.
-        outputs: Source → task in `keep_outputs` → its outputs, an array a row.
+        outputs: Source → task in `keep_outputs` → its outputs, one array per row.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class Scorer:
         """Decode a batch.
 
         Args:
-            split: The rows of its source, and what they are scored against.
-            rows: Which of them it holds, (B,).
-            outputs: Of the model (`MultiTaskOutput`).
-            heads: The model's.
+            split: The rows of its source with their gold labels.
+            rows: Indices of the rows in the batch, (B,).
+            outputs: Outputs of the model (`MultiTaskOutput`).
+            heads: Heads of the model.
             inputs: The batch.
         """
         columns = _Columns(split.rows.with_format("arrow")[list(rows)])
@@ -108,7 +108,7 @@ class Scorer:
             self._mixed.setdefault(name, []).append((numbers, mixed))
 
     def finish(self, source: str, split: EncodedSplit, gather: Gather = list) -> None:
-        """Put together what was decoded of a source, by all processes."""
+        """Gather the decoded answers of a source from all processes."""
         self.answers[source] = {}
         self._num_rows[source] = len(split.rows)
         for name in split.gold:
@@ -120,7 +120,7 @@ class Scorer:
                 self.outputs.setdefault(source, {})[name] = [kept[row] for row in sorted(kept)]
         for name in sorted(self._mixed):
             rows, gates = (np.concatenate(column) for column in zip(*gather(self._mixed[name]), strict=True))
-            _, order = np.unique(rows, return_index=True)  # a row that two processes had counts once
+            _, order = np.unique(rows, return_index=True)  # count a row once if two processes had it
             self._gates.setdefault(name, []).append(gates[order])
         self._begin()
 
@@ -131,8 +131,8 @@ class Scorer:
             intervals: Whether to add intervals and baselines.
 
         Returns:
-            As `metrics.score`; of a model with experts also `experts`: task → the mean weight of each expert in its
-            mixtures, over all rows.
+            The result of `metrics.score`; for a model with experts also `experts`: task → mean weight of each expert
+            over all rows.
         """
         results = score(self.tasks, self.answers, self._num_rows, self.extra_metrics, intervals)
         if self._gates:
@@ -143,7 +143,7 @@ class Scorer:
 
 
 class _Columns(Mapping[str, list[Any]]):
-    """The columns of encoded rows as lists, each made when it is first read."""
+    """The columns of encoded rows as lists, converted on first access."""
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table

@@ -1,9 +1,9 @@
-"""`MultiTaskTrainer`: the seams of transformers' Trainer that several tasks need, nothing else.
+"""`MultiTaskTrainer`: transformers' Trainer with the overrides that training several tasks needs.
 
-Notable, each at its place below: the loss of a task in a step is its mean over all labelled items of that step, over
-micro-batches and processes, so that one batch of 8, four of 2, and two processes with 4 take the same step; the
-schedule reaches the loader without accelerate dealing it out a second time; evaluation goes over sources, predicts each
-row once and scores every task from that.
+Notable: the loss of a task in a step is its mean over all labelled items of that step, over micro-batches and
+processes, so one batch of 8, four of 2, and two processes with 4 take the same step. Batches are already split per
+process, so accelerate must not shard the loader again. Evaluation iterates over sources, predicts each row once and
+scores every task from these predictions.
 """
 
 import functools
@@ -71,8 +71,8 @@ from .wrappers import check_wrapper, requested_wrapper, wrapper_of
 
 logger = logging.getLogger(__name__)
 
-# What makes the trainer's features, in the order in which they are made and in which their hooks are called. What is
-# frozen comes first, then what opens later, since the others ask which parts are trained.
+# Functions that create the trainer's features, in the order in which these are created and their hooks are called.
+# Freezing comes first, then unfreezing, because the others depend on which parts are trained.
 FEATURES: tuple[Callable[["MultiTaskTrainer"], Feature | None], ...] = (
     make_freezing,
     make_thaw,
@@ -85,26 +85,26 @@ FEATURES: tuple[Callable[["MultiTaskTrainer"], Feature | None], ...] = (
 
 
 class MultiTaskTrainer(ResumableTrainer):
-    """Train a `MultiTaskModel` on several sources that take turns, and score every task.
+    """Train a `MultiTaskModel` on one or several sources, and score every task.
 
     Args:
-        model: With a head for each task.
-        args: Its arguments.
+        model: The model, with a head for each task.
+        args: The training arguments.
         tasks: Task name → task (`data.labels.build_tasks`).
-        train_dataset: Source → encoded training rows (`data.rows.encode_rows`), in the order of their turns. Rows
-            without a label of any task are left out, unless there is a `batch_sampler`, which numbers them.
-        eval_dataset: Source → encoded rows with what they are scored against.
-        batch_sizes: Source → rows of its global batch; by default `per_device_train_batch_size` × processes.
-        batch_sampler: Instead of the schedule that `args.policy` names: yields this rank's row numbers over all
-            sources, a batch of one source at a time (for `masked_lm` as `data.schedule.Batch`), of which a row at least
-            has a label; has `set_epoch` and `__len__`. A resumed run knows it by the name of its class only.
+        train_dataset: Source → encoded training rows (`data.rows.encode_rows`), in the order of turns. Rows without any
+            label are left out, unless there is a `batch_sampler`, which refers to rows by number.
+        eval_dataset: Source → encoded rows with their gold labels.
+        batch_sizes: Source → global batch size; by default `per_device_train_batch_size` × processes.
+        batch_sampler: Replaces the schedule of `args.policy`. Yields this rank's row numbers over all sources, one
+            batch of one source at a time (for `masked_lm` as `data.schedule.Batch`), in which at least one row has a
+            label; has `set_epoch` and `__len__`. A resumed run compares only the name of its class.
         processing_class: The tokenizer, saved with every checkpoint.
-        callbacks: More callbacks; those that are a `features.Feature` take part in every step.
+        callbacks: Additional callbacks; those that are a `features.Feature` get all hooks of a feature.
 
     Raises:
         ValueError: `args.freeze` matches nothing or everything, or leaves a task nothing to train; no task counts for
-            the score; an unknown metric; `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks;
-            an adapter that cannot be trained.
+            the score; a metric is unknown; `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks;
+            or an adapter cannot be trained.
     """
 
     # Losses arrive as means over the whole step, so that nothing is left to divide.
@@ -155,7 +155,7 @@ class MultiTaskTrainer(ResumableTrainer):
             args=args,
             data_collator=Collator(sources, tokenizer.pad_token_id, maskings(tasks, tokenizer)),
             train_dataset=EncodedRows(train_dataset) if train_dataset else None,
-            # Only for the check that there is one: `evaluate` goes over `eval_splits`.
+            # Only for the stock check that there is one: `evaluate` uses `eval_splits`.
             eval_dataset=dict(eval_dataset) if eval_dataset else None,
             processing_class=tokenizer,
             callbacks=[
@@ -179,28 +179,28 @@ class MultiTaskTrainer(ResumableTrainer):
         for make in FEATURES:
             if feature := make(self):
                 self.add_callback(feature)
-        # By now what opens later counts as trained.
+        # At this point, parts that are unfrozen later count as trained.
         check_frozen_rates(self.parts, args.learning_rates, own_rates if train_dataset else {})
         if train_dataset and any(part.shared and not part.frozen for part in self.parts):
             warn_of_clipping(args, tasks, len(train_dataset))
-        self.step: Step | None = None  # whose batches were taken last
+        self.step: Step | None = None  # the current step
         self._step_began = False
         self._since_log = LogSums(list(tasks))
         self._step_started = 0.0
-        self._scored: Callable[..., None] | None = None  # takes each batch that is predicted
+        self._scored: Callable[..., None] | None = None  # called with each predicted batch
 
     # ---- the schedule ----
 
     @property
     def train_rows(self) -> dict[str, datasets.Dataset]:
-        """Source → the encoded rows that are trained on; empty where nothing is trained."""
+        """Source → its encoded training rows; empty if nothing is trained."""
         return self.train_dataset.sources if isinstance(self.train_dataset, EncodedRows) else {}
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The schedule's batches, of which each rank already yields its slice.
+        """The loader of the schedule's batches.
 
-        `num_processes=1` keeps accelerate from sharding them once more; its own loader is still used, because through
-        it `set_epoch` reaches the schedule both fresh and resumed in mid-epoch.
+        Batches are already split per process, so `num_processes=1` keeps accelerate from sharding the loader again.
+        accelerate's loader is still used because it passes `set_epoch` to the schedule, also when resuming mid-epoch.
         """
         if self.train_dataset is None:
             raise ValueError("training needs a `train_dataset`.")
@@ -240,13 +240,13 @@ class MultiTaskTrainer(ResumableTrainer):
         return next((feature.plan for feature in self.features if isinstance(feature, Thaw)), None)
 
     def note_opened(self, opened: list[str]) -> None:
-        """Log the parts that were opened, and let early stopping wait for what they do."""
+        """Log the parts that were unfrozen, and reset early stopping."""
         self.log({f"opened_{name}": 1.0 for name in opened})
         for callback in self._early_stopping():
             callback.early_stopping_patience_counter = 0
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
-        """One pass through the model, inside the contexts of all features."""
+        """Run the forward pass, inside the contexts of all features."""
         with ExitStack() as contexts:
             for feature in self.features:
                 contexts.enter_context(feature.around_forward(inputs))
@@ -256,7 +256,7 @@ class MultiTaskTrainer(ResumableTrainer):
 
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides what training does next (`checkpoints.run_settings`)."""
+        """All settings that affect further training (`checkpoints.run_settings`)."""
         return run_settings(
             cast(MultiTaskConfig, self.model.config),
             self.tasks,
@@ -268,13 +268,13 @@ class MultiTaskTrainer(ResumableTrainer):
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Weights, what features have saved, and how many steps each head has had."""
+        """Load the weights, the saved state of features, and the number of steps of each head."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, spec in (MultiTaskConfig.from_pretrained(resume_from_checkpoint).heads or {}).items():
             self.model.config.heads[name]["num_steps"] = spec["num_steps"]
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Whether to save under `save_strategy: best`: the aggregate is at its best or, where asked for, some task."""
+        """Whether to save with `save_strategy: best`: if the score is at its best or, if requested, that of a task."""
         is_best = super()._determine_best_metric(metrics, trial)
         if self.state.global_step in self.steps_to_keep():
             self.control.should_save = is_best = True
@@ -283,10 +283,10 @@ class MultiTaskTrainer(ResumableTrainer):
     # ---- the wrapper ----
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        """As the stock one; two backward passes, and a model that is not wrapped as requested, are refused."""
+        """Like the stock method; also checks that one feature at most replaces the backward pass, and the wrapper."""
         own_backward = [type(feature).__name__ for feature in self.features if feature.own_backward]
         if len(own_backward) > 1:
-            raise ValueError(f"{' and '.join(own_backward)} both take the place of the backward pass: leave one out.")
+            raise ValueError(f"{' and '.join(own_backward)} both replace the backward pass: remove one of them.")
         prepared = super()._prepare_for_training(*args, **kwargs)
         check_wrapper(requested_wrapper(self.args), wrapper_of(self.model_wrapped))
         return prepared
@@ -296,9 +296,9 @@ class MultiTaskTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
-        """Take one step's micro-batches and give each the step's number of labelled items a task.
+        """Fetch the micro-batches of a step, and add the step's number of labelled items per task to each.
 
-        DDP averages gradients over processes, so a sum over `items / processes` becomes the mean over all items.
+        DDP averages gradients over processes, so dividing by `items / processes` gives the mean over all items.
         """
         self._step_started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -307,8 +307,8 @@ class MultiTaskTrainer(ResumableTrainer):
             if not batch["labels"]:
                 raise ValueError(
                     f"a batch of step {self.state.global_step + 1} has no label of any task on rank"
-                    f" {self.args.process_index}: `batch_sampler` has to leave out rows without labels"
-                    " (`data.rows.trainable_rows` does)."
+                    f" {self.args.process_index}: `batch_sampler` must leave out rows without labels"
+                    " (see `data.rows.trainable_rows`)."
                 )
             for name, number in batch.pop("num_items").items():
                 counts[name] += number
@@ -320,10 +320,10 @@ class MultiTaskTrainer(ResumableTrainer):
             num_items = dict(zip(counts, mean.tolist(), strict=True))
         for name, number in num_items.items():
             if number and not counts[name] and self.is_fsdp_enabled:
-                # FSDP reduces the gradients that a rank has, in one piece: pieces of different sizes hang or mix up.
+                # FSDP reduces all gradients of a rank at once: gradients of different sizes hang or get mixed up.
                 raise ValueError(
                     f"task {name!r} has labels in step {self.state.global_step + 1}, but none on rank"
-                    f" {self.args.process_index}, which FSDP cannot train: use configs/accelerate/multi_gpu.yaml, a"
+                    f" {self.args.process_index}, which FSDP does not support: use configs/accelerate/multi_gpu.yaml, a"
                     " larger batch, or rows that all have a label."
                 )
             if number:
@@ -347,11 +347,11 @@ class MultiTaskTrainer(ResumableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
+        """The weighted sum of the losses of the tasks with a label in this micro-batch; other heads do not run."""
         assert self.step is not None
         own_backward = [feature for feature in self.features if feature.own_backward]
         if own_backward:
-            model = self.model  # outside of DDP, which knows one gradient a parameter
+            model = self.model  # outside DDP, which averages one gradient per parameter
         outputs = self._forward(model, {**inputs, "heads": tuple(inputs["labels"])})
         weighted = {}
         for name, loss in outputs.losses.items():
@@ -364,15 +364,15 @@ class MultiTaskTrainer(ResumableTrainer):
         total = torch.stack(list(weighted.values())).sum()
         for feature in own_backward:
             feature.backward(weighted, self.accelerator.backward)
-            total = total.detach().requires_grad_()  # from which nothing is left to backpropagate
+            total = total.detach().requires_grad_()  # its backward pass is already done
         return (total, outputs) if return_outputs else total
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One micro-batch, forward and backward; after the last one of a step, what looks at all of it."""
+        """Run forward and backward of a micro-batch; after the last one of a step, call the features' `end_step`."""
         assert self.step is not None
-        if not self._step_began:  # not before: callbacks open frozen parts after a step's batches are taken
+        if not self._step_began:  # not earlier: callbacks unfreeze parts after a step's batches are fetched
             for feature in self.features:
                 feature.begin_step(self.step)
             self._step_began = True
@@ -383,7 +383,7 @@ class MultiTaskTrainer(ResumableTrainer):
         return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """6 × tokens × parameters that take part, embeddings left out; counted once, not at every micro-batch."""
+        """6 × tokens × parameters in use, without embeddings; parameters are counted once, not per micro-batch."""
         if not hasattr(self, "_flops_a_token"):
             self._flops_a_token = 6 * self.model.encoder.num_parameters(exclude_embeddings=True)
         return int(inputs["input_ids"].numel() * self._flops_a_token)
@@ -391,7 +391,7 @@ class MultiTaskTrainer(ResumableTrainer):
     # ---- the optimiser ----
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW (or what `optim` says) with a group for each part of the model."""
+        """Create the optimiser of `optim`, with parameter groups for each part of the model."""
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             groups = parameter_groups(self.parts, decayed_parameters(self.model), self.args.weight_decay)
@@ -400,7 +400,7 @@ class MultiTaskTrainer(ResumableTrainer):
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """As the stock one, but parameters that share nothing do not share a norm (`clipping`)."""
+        """Like the stock method, but independent groups of parameters are clipped separately (see `clipping`)."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._clip_grad_norm(model)
         groups = norm_groups(self.model)
@@ -411,28 +411,28 @@ class MultiTaskTrainer(ResumableTrainer):
 
     @property
     def frozen_heads(self) -> list[str]:
-        """Tasks whose head stays as it is: with `train: false`, or frozen."""
+        """Tasks whose head is not trained: with `train: false`, or frozen."""
         frozen = {part.name for part in self.parts if part.frozen}
         return [name for name, task in self.tasks.items() if not task.config.train or f"heads.{name}" in frozen]
 
     def learning_rates(self) -> dict[str, float]:
-        """Part that is trained now → its learning rate now."""
+        """Currently trained part → its current learning rate."""
         return rates_now(self.parts, self.optimizer)
 
     # ---- the log ----
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        self._since_log.seconds += time.perf_counter() - self._step_started  # of training alone
+        self._since_log.seconds += time.perf_counter() - self._step_started  # without evaluation
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add tasks' unweighted losses, parts' rates, our labelled rows a second, what losses are multiplied by.
+        """Add unweighted task losses, learning rates of parts, labelled rows per second and loss weights to a log.
 
-        To the log of a run's end, how many parameters were trained.
+        The final log also gets the number of trained parameters.
         """
         if "loss" in logs:
             rates = self.learning_rates()
-            logs["learning_rate"] = max(rates.values())  # transformers logs the first group's, here the embeddings'
+            logs["learning_rate"] = max(rates.values())  # transformers logs that of the first group, the embeddings
             logs |= {f"lr_{name}": rate for name, rate in rates.items()}
             logs |= self._since_log.take(self.accelerator)
             for feature in self.features:
@@ -449,7 +449,7 @@ class MultiTaskTrainer(ResumableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Score every task; logged once, with all sources, so that callbacks see the aggregate score.
+        """Score every task; logs once for all sources, so that callbacks see the aggregate score.
 
         Returns:
             `<prefix>_score`, `<prefix>_<task>_<metric>` and `<prefix>_joint_<source>`.
@@ -463,7 +463,7 @@ class MultiTaskTrainer(ResumableTrainer):
         return metrics
 
     def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
-        """As the stock one, by the number of the evaluation: trials of other batch sizes share no steps."""
+        """Like the stock method, with the number of the evaluation as step: other batch sizes have other steps."""
         number = sum("eval_runtime" in entry for entry in self.state.log_history)
         super()._report_to_hp_search(trial, number, metrics)
 
@@ -477,17 +477,17 @@ class MultiTaskTrainer(ResumableTrainer):
         keep_answers: dict[str, Any] | None = None,
         keep_logits: dict[str, dict[str, list[np.ndarray]]] | None = None,
     ) -> dict[str, Any]:
-        """Predict every source once and score every task from that.
+        """Predict every source once and score every task.
 
         Args:
-            splits: Source → rows; by default those given for evaluation.
+            splits: Source → rows; by default the evaluation rows.
             intervals: Whether to add intervals and baselines.
-            metric_key_prefix: Of the Trainer's own numbers.
+            metric_key_prefix: Prefix of the Trainer's own metrics.
             keep_answers: If given, filled with source → task → `metrics.Answers`.
-            keep_logits: If given, filled with source → task in `frozen_heads` → its outputs, an array a row.
+            keep_logits: If given, filled with source → task in `frozen_heads` → its outputs, one array per row.
 
         Returns:
-            As `Scorer.results`.
+            See `Scorer.results`.
         """
         splits = self.eval_splits if splits is None else splits
         if not splits:
@@ -495,7 +495,7 @@ class MultiTaskTrainer(ResumableTrainer):
         keep = self.frozen_heads if keep_logits is not None else ()
         length = self.model.config.max_length
         scorer = Scorer(self.tasks, self.extra_metrics, self.processing_class, length, keep)
-        # Loaders draw a seed when they start: evaluating must not change what training draws.
+        # Loaders draw a random seed when they start: evaluation must not change the random state of training.
         with torch.random.fork_rng(devices=[]):
             for source, split in splits.items():
                 self._predict(scorer, source, split, metric_key_prefix)
@@ -507,8 +507,8 @@ class MultiTaskTrainer(ResumableTrainer):
         return scorer.results(intervals)
 
     def _predict(self, scorer: Scorer, source: str, split: EncodedSplit, prefix: str) -> None:
-        """Predict the rows of a source; each batch is decoded by the scorer as it comes."""
-        # Longest first: hardly any padding, and what does not fit in memory fails at once.
+        """Predict the rows of a source; the scorer decodes each batch."""
+        # Longest first: little padding, and an out-of-memory error happens at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
         if self.is_in_train and split is self.eval_splits.get(source):
@@ -529,7 +529,7 @@ class MultiTaskTrainer(ResumableTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[None, None, None]:
-        """Predict a batch for each head of its source, and hand the outputs to the scorer."""
+        """Predict a batch with each head of its source, and pass the outputs to the scorer."""
         inputs = self._prepare_inputs(inputs)
         rows = inputs.pop("rows").tolist()
         assert self._scored is not None
@@ -541,7 +541,7 @@ class MultiTaskTrainer(ResumableTrainer):
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:
-    """What each source contributes to the run (`sampling.rows_table`)."""
+    """A table of the contribution of each source to the run (`sampling.rows_table`)."""
     rows = {name: len(own) for name, own in trainer.train_rows.items()}
     accumulation = trainer.args.gradient_accumulation_steps
     return rows_table(trainer.batch_sampler, rows, trainer.batch_sizes, trainer.num_steps(), accumulation)

@@ -131,10 +131,10 @@ def test_leaks_are_reported_and_rows_stay(caplog: pytest.LogCaptureFixture) -> N
     assert numbers(sources["first"]) == [0, 1, 2]
     assert numbers(sources["second"]) == [0, 1]
     assert caplog.messages == [
-        "Source first: 1 of 3 training rows have a text that is also in second test (1): scores there flatter;"
-        " `sources.first.drop_leaked: true` drops these rows.",
-        "Source second: 1 of 2 training rows have a text that is also in second validation (1): scores there flatter;"
-        " `sources.second.drop_leaked: true` drops these rows.",
+        "Source first: 1 of 3 training rows have a text that is also in second test (1): scores on these splits"
+        " are too high; `sources.first.drop_leaked: true` drops these rows.",
+        "Source second: 1 of 2 training rows have a text that is also in second validation (1): scores on these"
+        " splits are too high; `sources.second.drop_leaked: true` drops these rows.",
     ]
 
 
@@ -183,7 +183,7 @@ def test_leaks_are_counted_among_the_rows_that_are_trained_on(caplog: pytest.Log
         drawn = numbers(load(first, SECOND, max_train_rows=20)["first"])
     count = sum(number < 30 for number in drawn)
     assert 0 < count < 20
-    assert caplog.messages[0] == "Source first: trained on 20 of its 60 rows (max_train_rows)."
+    assert caplog.messages[0] == "Source first: training uses 20 of 60 rows (max_train_rows)."
     assert caplog.messages[1].startswith(f"Source first: {count} of 20 training rows have a text that is also in first")
 
 

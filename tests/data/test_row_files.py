@@ -164,7 +164,7 @@ def test_damaged_cache_is_built_anew(tmp_path: Path, damage: str, caplog: pytest
     folder = Path(read_csv(tmp_path, "x\na\n").cache_files[0]["filename"]).parent
     (folder / damage).write_bytes((folder / damage).read_bytes()[:1])
     assert read_csv(tmp_path, "x\na\n")["x"][:] == ["a"]
-    assert caplog.messages == [f"The cache in {folder} is damaged and is built anew."]
+    assert caplog.messages == [f"The cache in {folder} is damaged and is rebuilt."]
 
 
 def test_cache_that_was_cut_between_two_batches_is_built_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -175,7 +175,7 @@ def test_cache_that_was_cut_between_two_batches_is_built_anew(tmp_path: Path, ca
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(batches[0])
     assert len(read_csv(tmp_path, text)) == 2500
-    assert "is damaged and is built anew" in caplog.text
+    assert "is damaged and is rebuilt" in caplog.text
 
 
 def test_nothing_is_left_of_files_that_are_refused(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_damaged_encoded_rows_are_encoded_anew_and_the_folder_is_named(
         assert encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64).to_list() == rows
         assert len(calls) == number + 2
         (message,) = (line for line in caplog.messages if "damaged" in line)
-        assert f"Source only, train: the encoded rows that are cached in {cache.parent} are damaged (" in message
+        assert f"Source only, train: the encoded rows cached in {cache.parent} are damaged (" in message
         encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64)
         assert len(calls) == number + 2, "and kept again"
 
@@ -396,7 +396,7 @@ def test_what_is_cut_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     cut = encode_rows(source, "train", tasks, tokenizer, 5)
     assert report_cut(source, "train", cut, tasks) == {"rows_cut": 2, "words_lost": 4, "entities_lost": 4}
     (message,) = caplog.messages
-    assert message.startswith("Source only, train: 2 of 4 rows are cut at max_length")
+    assert message.startswith("Source only, train: 2 of 4 rows are truncated to max_length")
     assert re.findall(r"\d+", message) == ["2", "4", "4", "4"]
 
 

@@ -349,7 +349,9 @@ def test_neutral_settings_are_proportional_whatever_the_sizes() -> None:
 def test_a_temperature_is_annealed_in_equal_steps_of_its_inverse() -> None:
     schedule = TemperatureBatchSampler({"a": [3], "b": [3]}, {"a": 1, "b": 1}, temperature=(5.0, 1.0), num_epochs=3)
     assert [schedule.temperature(epoch) for epoch in range(4)] == pytest.approx([5, 1 / 0.6, 1, 1])
-    with pytest.raises(ValueError, match="over the epochs of a run, and this run has one: train for at least 2"):
+    with pytest.raises(
+        ValueError, match="over the epochs of a run, but this run has only one epoch: train for at least 2"
+    ):
         TemperatureBatchSampler({"a": [3], "b": [3]}, {"a": 1, "b": 1}, temperature=(5.0, 1.0))
 
 
@@ -589,7 +591,7 @@ def test_source_without_rows_is_refused(policy: str) -> None:
 def test_batch_that_cannot_give_every_process_a_row_is_refused() -> None:
     sampler("proportional", {"a": 9}, {"a": 4}, world_size=3)  # three batches of three
     with pytest.raises(
-        ValueError, match=r"source 'a': 9 rows in global batches of 4 leave a batch with 3, fewer than the 4"
+        ValueError, match=r"source 'a': with 9 rows and a global batch size of 4, a batch has 3 rows, fewer than the 4"
     ):
         sampler("proportional", {"a": 9}, {"a": 4}, world_size=4)
 
@@ -599,7 +601,7 @@ def test_batch_that_cannot_give_every_process_a_row_is_refused() -> None:
     [
         (
             {"ner": 0.5, "reviws": 0.5},
-            r"has 'reviws', which is no source .* Did you mean `reviews`\? .*: ner, reviews\.",
+            r"has 'reviws', which is not a source .* Did you mean `reviews`\? .*: ner, reviews\.",
         ),
         ({"ner": 1.0}, "has no share for the source 'reviews'"),
     ],

@@ -113,7 +113,7 @@ def test_what_is_not_logged_is_not_drawn(tmp_path: Path, figures: dict[str, Any]
     history = [{key: value for key, value in line.items() if "weight" not in key} for line in HISTORY[:2]]
     plot_run(run_folder(tmp_path, history))
     assert list(figures) == ["learning_rates", "losses"]
-    with pytest.raises(ValueError, match="its log has nothing to draw yet"):
+    with pytest.raises(ValueError, match="the log is still empty"):
         plot_run(run_folder(tmp_path / "empty", [{"step": 2, "train_loss": 1.0}]))
 
 
@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_is_drawn_up_to_its_newest_checkpoint(tmp_path: Path,
     run_folder(tmp_path / "checkpoint-10", HISTORY[:2])
     plot_run(tmp_path)
     assert len(lines(figures["learning_rates"].axes[0])["embeddings"]) == 2
-    with pytest.raises(ValueError, match=r"no run's folder.*it has no trainer_state\.json"):
+    with pytest.raises(ValueError, match=r"has no trainer_state\.json: it is not a run folder"):
         plot_run(tmp_path / "nowhere")
 
 

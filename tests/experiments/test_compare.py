@@ -76,9 +76,7 @@ def test_runs_are_processes_and_one_that_fails_keeps_no_other_from_being_finishe
         "fine: []\nbroken: [training.learning_rate=1000, training.weight_decay=1000]\n", encoding="utf-8"
     )  # found only in training
     out = tmp_path / "out"
-    with pytest.raises(
-        ChildProcessError, match=r"1 of 2 runs failed(.|\n)*broken/seed-13: .*all of it in .*seed-13.log"
-    ):
+    with pytest.raises(ChildProcessError, match=r"1 of 2 runs failed(.|\n)*broken/seed-13: .*full log: .*seed-13.log"):
         compare(config, seeds=1, variants=variants, to=out, plot=False, jobs=2)
     assert not (out / "comparison.md").exists(), "no half table"
     fine = out / "runs" / "fine"
@@ -127,24 +125,24 @@ def test_a_comparison_is_written_and_gone_on_with(
         again = compare(config, seeds=1, to=folder, plot=False)
     said = [re.sub(r", \d+ s\.", ", N s.", one) for one in caplog.messages if one.startswith(("Run ", "Measuring "))]
     assert said == [
-        "Run 3 of 3: together/seed-13 begins.",
+        "Run 3 of 3: together/seed-13 starts.",
         "Run 3 of 3: together/seed-13, N s.",
-        "Measuring what answering takes: one model with all heads, and a model a task.",
+        "Measuring inference time and memory: one model with all heads, and one model per task.",
     ]
     assert in_process == ["together/seed-13"], "what is finished is not trained again"
     for variant in ("alone", "together"):
         assert again["variants"][variant]["tasks"] == result["variants"][variant]["tasks"]
-    with pytest.raises(ValueError, match=r"a comparison of other settings .*learning_rate: 0\.5"):
+    with pytest.raises(ValueError, match=r"a comparison with other settings .*learning_rate: 0\.5"):
         compare(config, ["training.learning_rate=0.5"], seeds=1, to=folder, plot=False)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("comparison.json", '{"split": "test", "models": {}}', r"which holds results \(comparison\.json\)"),
-        ("comparison.json", '{"name": "other"}', r"which holds the comparison 'other' \(comparison\.json\)"),
-        ("run.yaml", "", "which holds a model"),
-        ("config.json", "{}", "which holds a model"),
+        ("comparison.json", '{"split": "test", "models": {}}', r"which contains results \(comparison\.json\)"),
+        ("comparison.json", '{"name": "other"}', r"which contains the comparison 'other' \(comparison\.json\)"),
+        ("run.yaml", "", "which contains a model"),
+        ("config.json", "{}", "which contains a model"),
     ],
 )
 def test_other_results_are_not_replaced(name: str, content: str, message: str, config: Path, tmp_path: Path) -> None:
@@ -195,7 +193,7 @@ def test_a_finished_run_is_kept_only_while_data_start_and_versions_are_those_it_
 
     (tmp_path / "test.jsonl").write_text((tmp_path / "test.jsonl").read_text(encoding="utf-8") + "\n")
     assert comparing.go() == ALL
-    assert f"3 of 3 runs are trained again, since {tmp_path / 'test.jsonl'} has changed: alone-intent" in caplog.text
+    assert f"3 of 3 runs are trained again because {tmp_path / 'test.jsonl'} has changed: alone-intent" in caplog.text
     assert comparing.go() == []
 
     weights = encoder / "model.safetensors"
@@ -206,7 +204,7 @@ def test_a_finished_run_is_kept_only_while_data_start_and_versions_are_those_it_
 
     monkeypatch.setattr(inputs, "__version__", "99.0")
     assert comparing.go() == ALL
-    assert re.search(r"since mtl_hf was \S+ and is 99\.0", caplog.text)
+    assert re.search(r"because mtl_hf was \S+ and is 99\.0", caplog.text)
     assert comparing.go() == []
 
 
@@ -219,7 +217,7 @@ def test_a_run_of_before_inputs_were_noted_is_trained_again(
     checkpoint = tmp_path / "out" / "runs" / "together" / "seed-13" / "checkpoint-5"  # nothing goes on from it either
     checkpoint.mkdir()
     assert comparing.go() == ["together/seed-13"]
-    assert "1 of 3 runs are trained again, since what it was trained on was not recorded" in caplog.text
+    assert "1 of 3 runs are trained again because its training data were not recorded" in caplog.text
     assert not checkpoint.exists()
 
 
@@ -461,7 +459,7 @@ def test_tasks_that_cannot_be_answered_or_are_never_labelled_together_are_left_o
     assert together["budget"] == "1 epochs, rows: all"
     assert result["answering"]["tasks"] == ["intent", "slots"]
     assert result["answering"]["memory"]["several"] > 1e8
-    assert "without kind, mlm: there are no texts that it answers" in caplog.text
+    assert "without kind, mlm: there are no test texts for it" in caplog.text
 
 
 def test_a_run_that_went_on_has_a_mark_at_its_time() -> None:
@@ -469,14 +467,14 @@ def test_a_run_that_went_on_has_a_mark_at_its_time() -> None:
                "trained": 5, "best_steps": [2], "peak_memory": [1], "resumed": True}  # fmt: skip
     lines = list(_costs({"first": {}, "variants": {"plain": numbers, "other": numbers | {"resumed": False}}}))
     assert [line.split("|")[9].strip() for line in lines[2:4]] == ["7 *", "7"]
-    assert lines[-1].startswith("\\* Some run was stopped and went on")
+    assert lines[-1].startswith("\\* A run was resumed")
 
 
 def test_plots_without_matplotlib_are_refused_before_anything_runs(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install 'mtl_hf\[plots\]', or leave them out with --no-plot"):
+    with pytest.raises(ValueError, match=r"pip install 'mtl_hf\[plots\]', or use --no-plot"):
         compare(config, to=tmp_path / "out")
     with pytest.raises(ValueError, match="`jobs` is 0"):
         compare(config, to=tmp_path / "out", plot=False, jobs=0)

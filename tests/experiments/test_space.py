@@ -113,13 +113,13 @@ def test_settings_that_belong_together_are_one_choice() -> None:
         ({"a.b": "uniform(2, 1)"}, "the first number is less than the second"),
         ({"a.b": "uniform(1, .inf)"}, "both are finite"),
         ({"a.b": "uniform(.nan, 1)"}, "the first number is less than the second"),
-        ({"a.b": "loguniform(0, 1)"}, "it begins above 0"),
-        ({"a.b": "int(1, 2.5)"}, "int takes whole numbers"),
-        ({"a.b": "choice(1)"}, "two values or more"),
-        ({"a.b": "choice(1, 2, 1)"}, "none of them twice"),
+        ({"a.b": "loguniform(0, 1)"}, "its minimum is above 0"),
+        ({"a.b": "int(1, 2.5)"}, "int takes integers"),
+        ({"a.b": "choice(1)"}, "at least two values"),
+        ({"a.b": "choice(1, 2, 1)"}, "at least two values, all different"),
         ({"a.b": "choice(1, {)"}, "`space.a.b` is not valid YAML"),
-        ({"s": {"one": []}}, "it needs two lists of overrides or more"),
-        ({"s": {"one": [], "two": []}}, "it needs two lists of overrides or more"),
+        ({"s": {"one": []}}, "it needs at least two lists of overrides"),
+        ({"s": {"one": [], "two": []}}, "it needs at least two lists of overrides"),
         ({"s": {"one": ["x"], "two": []}}, "`space.s.one` should be a list of overrides"),
         ({"s": {"one": "a=b", "two": []}}, "`space.s.one` should be a list of overrides"),
         ({"a.b": "choice(1, 2)", "s": {"x": ["a.b=3"], "y": []}}, "`space.s` and `space.a.b` both set a.b"),
@@ -140,16 +140,16 @@ def test_what_cannot_be_read_is_refused(space: dict[str, Any], message: str) -> 
         ({"space": {"tasks.a.loss_weight": "uniform(-1, 1)"}}, "`space.tasks.a.loss_weight`, -1.0: `tasks.a"),
         ({"space": {"training.policy": "choice(fixed, free)"}}, "`space.training.policy`, free: `training.policy` is"),
         ({"space": {"training.num_train_epochs": "choice(1, many)"}}, "`space.training.num_train_epochs`, many:"),
-        ({"space": {"tasks.a": "choice({type: regression}, {})"}}, "tasks.a is no single setting"),
-        ({"space": {"data": "choice(here, there)"}}, "data is no single setting"),
+        ({"space": {"tasks.a": "choice({type: regression}, {})"}}, "tasks.a is a section"),
+        ({"space": {"data": "choice(here, there)"}}, "data is a section"),
         ({"space": {"training.max_steps": "int(5, 9)"}}, "max_steps cannot be searched with `prune: true`"),
         ({"space": {"s": {"x": [], "y": ["training.num_train_epochs=2"]}}}, "set `prune: false`."),
         ({"space": {"s": {"x": [], "y": ["training.polcy=fixed"]}}}, "`space.s`, y: unknown key `polcy`"),
         ({"space": {"training.metric_for_best_model": "choice(score, a_accuracy)"}}, "decides how trials are scored"),
         ({"space": {"s": {"x": [], "y": ["tasks.a.score_weight=2"]}}}, "`space.s`: tasks.a.score_weight decides how"),
         ({"space": {"sources.one.split.validation": "uniform(0.1, 0.2)"}}, "sources.one.split.validation decides how"),
-        ({"space": RATE, "overrides": ["training.learning_rate=1"]}, "an override of it would do nothing"),
-        ({"space": RATE, "sampler": "grid"}, "a range without steps, which a grid cannot visit"),
+        ({"space": RATE, "overrides": ["training.learning_rate=1"]}, "an override of it has no effect"),
+        ({"space": RATE, "sampler": "grid"}, "a continuous range, which a grid cannot search"),
         ({"space": RATE, "sampler": "bayes"}, "`sampler` is bayes; valid are tpe, random, grid"),
         ({"space": RATE, "trials": 0}, "`trials` is 0; it is at least 1"),
         ({"space": RATE, "triels": 1}, "unknown key `triels`. Did you mean `trials`?"),
@@ -188,7 +188,7 @@ def test_bad_input_is_refused_before_anything_is_loaded(folder: Path, keys: dict
     ],
 )
 def test_what_decides_how_trials_are_scored_cannot_be_searched(folder: Path, setting: str, expression: str) -> None:
-    message = f"`space.{setting}`: {setting} decides how trials are scored or what is kept of them"
+    message = f"`space.{setting}`: {setting} decides how trials are scored or what they keep"
     with pytest.raises(ValueError, match=re.escape(message)):
         read_checked(write_search(folder, space={setting: expression}), None, [])
 
@@ -225,10 +225,10 @@ def test_pruning_is_refused_where_evaluations_come_at_unequal_shares(
 
     steps = ("training.eval_strategy=steps", "training.eval_steps=20")
     hint = "Set `eval_strategy: epoch`, `eval_steps` as a fraction, or `prune: false`."
-    with pytest.raises(ValueError, match=re.escape(f"{setting} changes how many steps an epoch has")) as caught:
+    with pytest.raises(ValueError, match=re.escape(f"{setting} changes the number of steps per epoch")) as caught:
         check(*steps)
     assert str(caught.value).endswith(hint)
-    with pytest.raises(ValueError, match="evaluations come every 50 steps"):  # as of `logging_steps`
+    with pytest.raises(ValueError, match="evaluations happen every 50 steps"):  # as of `logging_steps`
         check("training.eval_strategy=steps")
     check(*steps, prune=False)
     check("training.eval_strategy=steps", "training.eval_steps=0.1")
@@ -245,14 +245,14 @@ def test_trials_of_other_lengths_can_be_searched_without_pruning(folder: Path) -
 
 
 def test_a_runs_yaml_is_not_a_search(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"run.yaml is a run's config. A search is a file of its own"):
+    with pytest.raises(ValueError, match=r"run.yaml is the config of a run. A search needs its own file"):
         read_search(folder / "run.yaml")
 
 
 def test_an_override_of_the_command_line_is_checked_too(folder: Path) -> None:
     path = write_search(folder, space={"training.learning_rate": "uniform(0, 1)"})
     assert read_checked(path, None, ["training.seed=3"])[0].config == str(folder / "run.yaml")
-    with pytest.raises(ValueError, match="would do nothing"):
+    with pytest.raises(ValueError, match="has no effect"):
         read_checked(path, None, ["training.learning_rate=0.1"])
 
 

@@ -104,7 +104,7 @@ def test_from_the_command_line_to_the_best_config(
     cli.main([*command, "--trials", "2"])
     shown = capsys.readouterr().out
     assert shown.startswith("2 complete\n")
-    assert "What mattered cannot be told: 2 trials are complete, and it takes 6 to tell." in shown
+    assert "Parameter importance is not available: 2 trials are complete, at least 6 are needed." in shown
     assert shown.splitlines()[-1] == f"mtl-hf train {out / 'best.yaml'}"
     before = {path: path.read_bytes() for path in out.glob("trials/*/*")}
     assert sorted(path.relative_to(out / "trials").as_posix() for path in before) == [
@@ -241,12 +241,12 @@ def test_a_choice_that_the_config_refuses_is_told_before_the_search(
     }
     path = write_search(folder, space=space, overrides=["training.layerwise_lr_decay=0.9"])
     tune(path, to=folder / "out", dry_run=True, plot=False)
-    warnings = [message for message in caplog.messages if "its trials fail, unless another setting" in message]
+    warnings = [message for message in caplog.messages if "trials with this value will fail, unless another" in message]
     assert len(warnings) == 2
-    assert warnings[0].startswith("`space.model.peft`, {type: LoraConfig, r: 2}: its trials fail")
-    assert "`training.layerwise_lr_decay` is of layers, which are frozen around adapters" in warnings[0]
-    assert warnings[1].startswith("`space.encoder`, lora: its trials fail")
-    assert any("with each of 2 choices that change it" in message for message in caplog.messages)
+    assert warnings[0].startswith("`space.model.peft`, {type: LoraConfig, r: 2}: trials with this value will fail")
+    assert "`training.layerwise_lr_decay` applies to encoder layers, which are frozen when adapters" in warnings[0]
+    assert warnings[1].startswith("`space.encoder`, lora: trials with this value will fail")
+    assert any("Checking 2 choices" in message for message in caplog.messages)
 
 
 def test_choices_are_built_once_and_only_where_they_change_the_config(
@@ -348,7 +348,7 @@ def test_a_search_in_which_nothing_works_is_given_up(folder: Path, stand_in: Any
 
     stand_in(train)
     path = write_search(folder, space=SPACE)
-    with pytest.raises(ValueError, match="the first 3 trials have all failed; the last one: failed: no such thing 2"):
+    with pytest.raises(ValueError, match="the first 3 trials all failed; the last one: failed: no such thing 2"):
         tune(path, to=folder / "out", plot=False)
 
 
@@ -356,11 +356,11 @@ def test_a_folder_keeps_to_its_search(folder: Path, stand_in: Any) -> None:
     stand_in(near_a_thousandth)
     path = write_search(folder, space=SPACE, trials=1)
     tune(path, to=folder / "out", plot=False)
-    message = r"out holds a search of other settings \(.*loss_weight: uniform\(0.5, 3\).*--to"
+    message = r"out has a search with other settings \(.*loss_weight: uniform\(0.5, 3\).*--to"
     other = write_search(folder, space=SPACE | {"tasks.slots.loss_weight": "uniform(0.5, 3)"}, trials=1)
     with pytest.raises(ValueError, match=message):
         tune(other, to=folder / "out", plot=False)
-    with pytest.raises(ValueError, match=r"out holds a search of other settings.*seed: .?4"):
+    with pytest.raises(ValueError, match=r"out has a search with other settings.*seed: .?4"):
         tune(write_search(folder, space=SPACE, trials=1), ["training.seed=4"], to=folder / "out", plot=False)
 
 
@@ -374,7 +374,7 @@ def test_trials_of_other_data_models_or_packages_are_not_mixed(
     assert len(tune(path, to=folder / "out", trials=2, plot=False)["trials"]) == 2
 
     def refused(change: str) -> None:
-        message = rf"out holds trials that further ones could not be compared with \({change}.*--to"
+        message = rf"out has trials with which new trials cannot be compared \({change}.*--to"
         with pytest.raises(ValueError, match=message):
             tune(path, to=folder / "out", trials=3, plot=False)
 
@@ -388,7 +388,7 @@ def test_trials_of_other_data_models_or_packages_are_not_mixed(
         patch.setattr(inputs, "__version__", "99")
         refused("mtl_hf was .* and is 99")
     (folder / "out" / "inputs.json").unlink()
-    refused("what they were trained on was not recorded")
+    refused("their training data were not recorded")
 
 
 def test_data_that_change_during_a_search_end_it(folder: Path, stand_in: Any) -> None:
@@ -397,7 +397,7 @@ def test_data_that_change_during_a_search_end_it(folder: Path, stand_in: Any) ->
         return 1.0
 
     stand_in(train)
-    with pytest.raises(ValueError, match=r"compared with \(.*test\.jsonl has changed"):
+    with pytest.raises(ValueError, match=r"compared \(.*test\.jsonl has changed"):
         tune(write_search(folder, space=SPACE, trials=3), to=folder / "out", plot=False)
 
 
@@ -469,7 +469,7 @@ def test_a_process_that_slept_too_long_goes_on_and_its_trial_is_done_once(
     result = tune(path, to=folder / "out", plot=False)
     assert len(settings(result)) == 5
     assert len(result["trials"]) == 8, "each of the three is there once more"
-    assert sum("no sign of life for 120 seconds" in message for message in caplog.messages) == 3
+    assert sum("no heartbeat for 120 seconds" in message for message in caplog.messages) == 3
     assert all(lost in settings(result) for lost in settings(result, "failed"))
 
     ends, slept[:] = [stop], []
@@ -541,7 +541,7 @@ def test_a_score_that_is_no_number_fails_the_trial(folder: Path, monkeypatch: py
     run = SimpleNamespace(trainer=trainer, config=SimpleNamespace(to_yaml=lambda: ""))
     monkeypatch.setattr(mtl_hf.experiments.trials, "build", lambda *_: run)
     monkeypatch.setattr(mtl_hf.experiments.trials, "flush_denormals", lambda _: None)
-    with pytest.raises(FloatingPointError, match="score is nan at an evaluation"):
+    with pytest.raises(FloatingPointError, match="score is nan in an evaluation"):
         mtl_hf.experiments.trials.train_trial(None, "run.yaml", [], folder / "trial", GOAL)
     assert told == [0.5]
 
@@ -558,7 +558,7 @@ def test_a_pruned_trial_without_a_number_is_shown(
     stand_in(train)
     result = tune(write_search(folder, space=SPACE, sampler="random", trials=8), to=folder / "out")
     assert result["trials"][7]["value"] is None
-    assert any("score no number, pruned after evaluation 1" in message for message in caplog.messages)
+    assert any("score not finite, pruned after evaluation 1" in message for message in caplog.messages)
     assert "7 complete, 1 pruned" in search_table(result)
     assert (folder / "out" / "importance.png").is_file()
 
@@ -577,13 +577,13 @@ def test_importance_that_cannot_be_told(folder: Path) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         for made, said in [
-            (study([0.1, 0.2]), "2 trials are complete, and it takes 6 to tell"),
-            (study([0.5] * 8), "all complete trials score the same"),
-            (study([0.1 * number for number in range(8)], "a"), "a is all that was searched"),
+            (study([0.1, 0.2]), "2 trials are complete, at least 6 are needed"),
+            (study([0.5] * 8), "all complete trials have the same score"),
+            (study([0.1 * number for number in range(8)], "a"), "only a was searched"),
         ]:
             result = summary(made, GOAL)
             assert result["importance"] == {}
-            assert f"What mattered cannot be told: {said}." in search_table(result)
+            assert f"Parameter importance is not available: {said}." in search_table(result)
         assert summary(study([0.1 * number for number in range(8)]), GOAL)["importance"]
         result = summary(study([]), GOAL)
         assert result["best"] is None
@@ -595,7 +595,7 @@ def test_importance_that_cannot_be_told(folder: Path) -> None:
 def test_what_this_machine_cannot_do_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_search(folder, space=SPACE)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="start `mtl-hf tune` without a launcher, several times if you like"):
+    with pytest.raises(ValueError, match=r"Start `mtl-hf tune` without a launcher; to share .* start it several"):
         tune(path, plot=False)
     monkeypatch.delenv("WORLD_SIZE")
     find = mtl_hf.experiments.tune.importlib.util.find_spec

@@ -145,13 +145,13 @@ def save(config, tokenizer, folder: Path) -> None:
     ("family", "pooling", "num_labels", "reason"),
     [
         ("bert", "cls", 3, "BertForSequenceClassification, the stock class for this encoder, has bert.pooler.dense"),
-        ("bert", "mean", 3, "has bert.pooler.dense before its last layer, which this head has not"),
-        ("roberta", "cls", 3, "has classifier.dense before its last layer, which this head has not"),
-        ("distilbert", "mean", 3, "pools by `cls` and this head by `mean`; one trained with `pooling: cls` can be"),
-        ("modernbert", "max", 3, "pools by `cls` and this head by `max`; one trained with `pooling: cls` can be"),
+        ("bert", "mean", 3, "has bert.pooler.dense before its last layer, which this head lacks"),
+        ("roberta", "cls", 3, "has classifier.dense before its last layer, which this head lacks"),
+        ("distilbert", "mean", 3, "pools by `cls` and this head by `mean`; train with `pooling: cls` to export it"),
+        ("modernbert", "max", 3, "pools by `cls` and this head by `max`; train with `pooling: cls` to export it"),
         ("distilbert", "cls", 17, "at most 16 labels may fit"),
-        ("distilbert", "attention", 3, "it pools by `attention`, and stock classes of transformers by mean, cls, max"),
-        ("distilbert", "mean_last_2", 3, "it pools by `mean_last_2`, and stock classes"),
+        ("distilbert", "attention", 3, "its pooling is `attention`, and stock classes of transformers support only"),
+        ("distilbert", "mean_last_2", 3, "its pooling is `mean_last_2`, and stock classes"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_held_says_what_stands_between(family, pooling, num_labels, reason, encoder_folders, tmp_path):
@@ -211,12 +211,12 @@ def test_wrong_names_and_folders_are_refused(encoder_folders, tmp_path):
     trained(encoder_folders["bert"], tmp_path / "model", slots={"type": "token_classification", "labels": SORTS})
     with pytest.raises(ValueError, match=r"has no head 'slot'\. Did you mean `slots`\? It has: slots\."):
         mtl_hf.export_head(tmp_path / "model", "slot", tmp_path / "stock")
-    with pytest.raises(ValueError, match=r"is no multi-task model: its config\.json is of type 'bert'"):
+    with pytest.raises(ValueError, match=r"is not a multi-task model: its config\.json has the model_type 'bert'"):
         mtl_hf.export_head(encoder_folders["bert"], "slots", tmp_path / "stock")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine", encoding="utf-8")
     for taken in (tmp_path / "full", tmp_path / "full" / "notes.txt"):
-        with pytest.raises(ValueError, match="which holds something: choose a new folder"):
+        with pytest.raises(ValueError, match="which is not empty: choose a new folder"):
             mtl_hf.export_head(tmp_path / "model", "slots", taken)
     (tmp_path / "empty").mkdir()
     mtl_hf.export_head(tmp_path / "model", "slots", tmp_path / "empty")

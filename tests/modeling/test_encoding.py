@@ -95,7 +95,7 @@ def test_tokenizer_that_reads_lists_otherwise_is_refused_for_words(tmp_path: Pat
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>").save_pretrained(tmp_path)
     assert load_tokenizer(str(tmp_path))("to be")["input_ids"] == [1, 4]
-    with pytest.raises(ValueError, match="makes other tokens of a list of words than of the same words in a sentence"):
+    with pytest.raises(ValueError, match="gives a list of words other tokens than the same words in a sentence"):
         load_tokenizer(str(tmp_path), words=True)
 
 

@@ -20,7 +20,7 @@ CHOICES, NUM_CHOICES = "multiple_choice", 3  # whose logits are a number for eac
 SPANS = "extractive_qa"  # whose labels are two places
 TIED = "masked_lm"  # whose head needs the embeddings: test_masked_lm.py
 WITHOUT_NAMES = ("regression", PAIRS, CHOICES, SPANS)
-LINEAR = [kind for kind in HEADS if kind not in (PAIRS, TIED)]
+LINEAR = [kind for kind in HEADS if kind not in (PAIRS, TIED, CHOICES, SPANS)]
 KINDS = [(kind, 0.0) for kind in HEADS if kind != TIED] + [(kind, 0.2) for kind in SMOOTHED]
 
 
@@ -322,7 +322,7 @@ def test_heads_in_bf16_compute_in_float32(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != TIED])
 def test_heads_compute_in_float32_under_autocast(kind: str, dtype: torch.dtype, pooling: str) -> None:
-    head = make_head(kind, pooling=None if kind == "token_classification" else pooling).eval()
+    head = make_head(kind, pooling=None if kind in ("token_classification", SPANS) else pooling).eval()
     states, mask = torch.randn(3, NUM_TOKENS, HIDDEN).to(dtype), torch.ones(3, NUM_TOKENS)
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(states, mask)
@@ -337,9 +337,9 @@ def test_a_regression_head_under_autocast_predicts_as_many_numbers_as_there_are_
     assert len(predictions.unique()) > 1_990
 
 
-@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind not in ("token_classification", TIED)])
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind not in ("token_classification", TIED, SPANS)])
 def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
-    spec = {"type": kind} | ({} if kind in ("regression", PAIRS) else {"labels": ["a", "b"]})
+    spec = {"type": kind} | ({} if kind in WITHOUT_NAMES else {"labels": ["a", "b"]})
     assert build_head(spec, EncoderShape(HIDDEN, "max")).pool is POOLING["max"]
     assert build_head(spec | {"pooling": "cls"}, EncoderShape(HIDDEN, "max")).pool is POOLING["cls"]
     assert build_head(spec | {"pooling": None}, EncoderShape(HIDDEN, "max")).pool is POOLING["max"]
@@ -365,7 +365,7 @@ def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
         ({"type": "regression", "loss": "ranking"}, "does not take these options: .*loss"),
         ({"type": PAIRS, "labels": ["a"]}, "does not take these options: .*labels"),
         ({"type": PAIRS, "loss": "rank"}, "`loss` is 'rank'; valid are cosine, ranking"),
-        ({"type": PAIRS, "loss": "ranking", "temperature": 0}, "`temperature` is 0; it is above 0"),
+        ({"type": PAIRS, "loss": "ranking", "temperature": 0}, "`temperature` is 0; it should be above 0"),
     ],
 )
 def test_wrong_specification_is_refused(spec: dict, message: str) -> None:

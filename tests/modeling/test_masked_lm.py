@@ -228,7 +228,7 @@ def test_the_head_runs_only_when_named_or_labelled(two_heads: MultiTaskModel) ->
 
 
 def test_the_head_answers_no_texts(two_heads: MultiTaskModel) -> None:
-    with pytest.raises(ValueError, match=r"`heads` asks for 'mlm', which fills in masked tokens"):
+    with pytest.raises(ValueError, match=r"`heads` has 'mlm', which predicts masked tokens"):
         two_heads.predict(["play jazz"], heads=["mood", "mlm"])
 
 
@@ -293,11 +293,11 @@ def test_an_encoder_from_scratch_reads_no_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 18}, "`hidden_size` is 18, which its 4 attention heads .* do not divide"),
-        ({"num_hidden_layers": 0}, "`encoder_config.num_hidden_layers` is 0; it is a whole number"),
-        ({"num_hidden_layers": 10**6}, "`encoder_config.num_hidden_layers` is 1,000,000; it is at most 1,024"),
-        ({"intermediate_size": "big"}, "`encoder_config.intermediate_size` is 'big'; it is a whole number"),
-        ({"hidden": 4}, "'hidden' is no field of BertConfig"),
+        ({"hidden_size": 18}, "`hidden_size` is 18; it should be divisible by `num_attention_heads`, which is 4"),
+        ({"num_hidden_layers": 0}, "`encoder_config.num_hidden_layers` is 0; it should be a whole number"),
+        ({"num_hidden_layers": 10**6}, "`encoder_config.num_hidden_layers` is 1,000,000; it should be at most 1,024"),
+        ({"intermediate_size": "big"}, "`encoder_config.intermediate_size` is 'big'; it should be a whole number"),
+        ({"hidden": 4}, "'hidden' is not a field of BertConfig"),
     ],
 )
 def test_sizes_that_make_no_encoder_are_refused(encoder_folder: str, changes: dict[str, Any], message: str) -> None:

@@ -159,7 +159,7 @@ def test_a_similarity_head_without_weights_is_not_called_untrained(
     model.add_head("alike", type="sentence_similarity")
     model.add_head("look", type="sentence_similarity", pooling="attention")
     model.predict([("play", "jazz")])
-    assert caplog.messages == ["Head 'look' has not been trained: its answers are random."]
+    assert caplog.messages == ["Head 'look' has not been trained: its predictions are random."]
 
 
 def test_loss_of_pairs_is_that_of_their_cosines(bert: MultiTaskModel) -> None:
@@ -253,15 +253,15 @@ def test_all_labels_are_answered_on_request(bert: MultiTaskModel) -> None:
     [
         (
             lambda model: model.predict(["play", None]),
-            "text 2 is None: a text is a string, a list of words, or a tuple",
+            "text 2 is None; it should be a string, a list of words, or a tuple",
         ),
         (lambda model: model.predict([("a", "b", "c")]), "text 1 is"),
         (lambda model: model.predict([["play", 3]]), "text 1 is"),
         (lambda model: model.encode([3.5]), "text 1 is 3.5"),
-        (lambda model: model.encode(["play", ("a", "b")]), "`texts` are pairs and single texts: embed them apart"),
-        (lambda model: model.predict_stream(["play"], heads="mood"), "`heads` asks for"),
+        (lambda model: model.encode(["play", ("a", "b")]), "`texts` has both pairs and single texts"),
+        (lambda model: model.predict_stream(["play"], heads="mood"), "`heads` has"),
         (lambda model: model.predict_stream(["play"], heads=[]), "no heads"),
-        (lambda model: model.predict_stream(["play"], batch_size=0), "`batch_size` is 0; it is at least 1"),
+        (lambda model: model.predict_stream(["play"], batch_size=0), "`batch_size` is 0; it should be at least 1"),
         (lambda model: model.predict_stream(["play"], top_k=0), "`top_k` is 0"),
     ],
 )
@@ -311,7 +311,10 @@ def test_heads_that_get_no_text_of_their_form_say_so(encoder_folder: str, caplog
     model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
     with caplog.at_level(logging.WARNING, "mtl_hf"):
         assert model.predict(["play"]) == [{}]
-    assert "No answer from same: their texts are pairs (tuples; a tab between on the command line)." in caplog.messages
+    assert (
+        "No prediction from same: they read only pairs (tuples; on the command line, two texts with a tab between"
+        " them)." in caplog.messages
+    )
     assert set(model.predict([("play", "jazz")])[0]) == {"same"}
 
 
@@ -332,7 +335,9 @@ def test_texts_without_any_token_are_answered_as_beside_others(encoder_folder: s
 def test_a_model_that_only_fills_in_tokens_says_so_when_asked_for_answers(encoder_folder: str) -> None:
     model = MultiTaskModel.from_encoder(encoder_folder)
     model.add_head("mlm", type="masked_lm")
-    with pytest.raises(ValueError, match=r"no heads to answer with \(only mlm, which says nothing about a text\)"):
+    with pytest.raises(
+        ValueError, match=r"no heads to predict with \(only mlm, which predicts nothing for a raw text\)"
+    ):
         model.predict(["play some jazz"])
 
 
@@ -350,12 +355,12 @@ def test_a_text_that_is_cut_is_said_in_its_answer(
     model.add_head("same", type="sentence_similarity")
     (found,) = model.predict([text])
     assert found.get("cut") is cut
-    assert ("1 of 1 texts were cut after 12 tokens" in caplog.text) == bool(cut)
+    assert ("1 of 1 texts were truncated to 12 tokens" in caplog.text) == bool(cut)
     (embedded,) = model.predict([text], heads=[], embeddings=True)
     assert embedded.get("cut") is cut
     caplog.clear()
     model.encode([" ".join(text) if isinstance(text, list) else text])
-    assert ("1 of 1 texts were cut after 12 tokens" in caplog.text) == bool(cut)
+    assert ("1 of 1 texts were truncated to 12 tokens" in caplog.text) == bool(cut)
 
 
 def test_a_head_called_cut_keeps_its_answer(encoder_folder: str) -> None:
@@ -375,7 +380,7 @@ def test_what_is_no_list_of_texts_is_refused(bert: MultiTaskModel, texts: Any) -
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0, "it is at least 1"), ("a", "it is a whole number"), (1.5, "number")]
+    ("value", "expected"), [(0, "it should be at least 1"), ("a", "it should be a whole number"), (1.5, "number")]
 )
 def test_a_batch_is_a_whole_number_of_texts(bert: MultiTaskModel, value: Any, expected: str) -> None:
     for answer in (bert.predict, bert.encode):
@@ -385,5 +390,5 @@ def test_a_batch_is_a_whole_number_of_texts(bert: MultiTaskModel, value: Any, ex
 
 @pytest.mark.parametrize("heads", [3, [["intent"]], [None], "nothing"])
 def test_heads_that_are_no_names_are_refused(bert: MultiTaskModel, heads: Any) -> None:
-    with pytest.raises(ValueError, match="`heads` asks for"):
+    with pytest.raises(ValueError, match="`heads` has"):
         bert.predict(["play jazz"], heads=heads)

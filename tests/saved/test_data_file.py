@@ -56,7 +56,7 @@ def test_head_that_needs_no_labels_and_finds_no_texts_is_left_out(
     assert "Head ranking is not scored: " in caplog.text
     with pytest.raises(ValueError, match="for the text of the head ranking"):
         config_of_file(path, {"ranking": ranking})
-    with pytest.raises(ValueError, match=r"no head finds its text there \(ranking, other\)"):
+    with pytest.raises(ValueError, match=r"there is no text column for any head \(ranking, other\)"):
         config_of_file(path, {"ranking": ranking, "other": ranking})
     with pytest.raises(ValueError, match="for the text of the head kind"):
         config_of_file(path, {"kind": kind | {"text": "pair"}, "ranking": ranking})

@@ -176,7 +176,7 @@ def test_labels_that_differ_are_shown(first, tmp_path):
     rows = assistant_rows().map(lambda row: {"intent": "news" if row["intent"] == "weather" else row["intent"]})
     config["sources"]["assistant"]["dataset"] = rows
     _refuse(config, r"head intent of .*reviews has other labels than the training rows\. Only the training rows have"
-            r" 'news', of the head's 'booking', 'music', 'weather'\. Call the task otherwise")  # fmt: skip
+            r" 'news'; the head has 'booking', 'music', 'weather'\. Rename the task")  # fmt: skip
     config = again(first, tmp_path / "out")
     config["tasks"]["intent"]["labels"] = ["weather", "music", "news"]
     _refuse(config, r"other labels than `labels`\. Only the head has 'booking'\. Only `labels` have 'news'")
@@ -201,22 +201,22 @@ def test_tags_that_only_a_repair_makes_are_no_labels_of_a_kept_head(first, tmp_p
     ("change", "message"),
     [
         (lambda c: c["tasks"]["intent"].update(type="token_classification", label="slots"),
-         r"`tasks\.intent` is token_classification; the head of .* is sequence_classification\. Call the task other"),
+         r"`tasks\.intent` is token_classification; the head of .* is sequence_classification\. Rename the task"),
         (lambda c: c["sources"]["assistant"].update(dataset=review_rows(), text="text")
          or c["tasks"]["intent"].update(label="sentiment"),
-         r"was trained on texts of the form 'words'; its source has 'string'"),
+         r"was trained on texts of form 'words'; its source has 'string'"),
         (lambda c: c["tasks"]["sentiment"].update(train=False),
          r"`tasks\.sentiment\.train` is false, but .* has no head 'sentiment'\. .*It has intent, slots, stars, topics"),
         (lambda c: c["model"].update(rename={"intnt": "intent"}),
          r"`model\.rename`: .* has no head 'intnt'\. Did you mean `intent`"),
-        (lambda c: c["model"].update(rename={"slots": "tags"}), r"`model\.rename\.slots` is 'tags', which is no task"),
-        (lambda c: c["model"].update(rename={"slots": "intent"}), r"'intent', which another head of .* is called too"),
+        (lambda c: c["model"].update(rename={"slots": "tags"}), r"`model\.rename\.slots` is 'tags', which is not a t"),
+        (lambda c: c["model"].update(rename={"slots": "intent"}), r"'intent', but .* has another head with that name"),
         (lambda c: c["tasks"]["topics"].update(pooling="cls"),
          r"`tasks\.topics\.pooling` is cls; the head of .* was trained with max"),
-        (lambda c: c["model"].update(max_length=500), r"`max_length` is 500; .* takes 3 to 64 tokens"),
-        (lambda c: c["model"].update(encoder_config={"hiden": 1}), r"`encoder_config`: 'hiden' is no field"),
+        (lambda c: c["model"].update(max_length=500), r"`max_length` is 500; .* supports 3 to 64 tokens"),
+        (lambda c: c["model"].update(encoder_config={"hiden": 1}), r"`encoder_config`: 'hiden' is not a field"),
         (lambda c: c["training"].update(output_dir=c["model"]["from"]),
-         r"`model\.from` is .*, which lies in `training\.output_dir`"),
+         r"`model\.from` is .*, which is inside `training\.output_dir`"),
         (lambda c: c["sources"]["ratings"].update(dataset={"validation": review_rows(8)}),
          r"`tasks\.stars\.train` is false, but none of its sources has a test split"),
         (lambda c: c["sources"]["reviews"].update(dataset={"test": review_rows(8)}),
@@ -232,7 +232,7 @@ def test_what_does_not_fit_is_refused(change, message, first, tmp_path):
 def test_from_something_else_is_refused(encoder_folder, first, tmp_path):
     config = again(first, tmp_path / "out")
     config["model"]["from"] = encoder_folder
-    _refuse(config, r"`model\.from`: .* is no multi-task model: .* of type 'bert'\. .* is named by `model\.encoder`")
+    _refuse(config, r"`model\.from`: .* not a multi-task model: .*_type 'bert'\. .* encoder use `model\.encoder`")
     config["model"]["from"] = str(first.parent / "revews")
     _refuse(config, r"`model\.from`: .* there is no such folder\. Did you mean `reviews`\?")
     shutil.copytree(first, tmp_path / "bare")
@@ -252,11 +252,9 @@ def test_a_tokenizer_that_lists_of_words_would_change_is_refused_for_a_head_that
     config["model"] = {"from": str(tmp_path / "first")}
     mtl_hf.run.build(config)
     assert "The head stars of " in caplog.text
-    assert (
-        "has no space before it; the lists of words of a new task need a tokenizer that puts one there" in caplog.text
-    )
+    assert "a new task reads lists of words, which need a tokenizer that adds one" in caplog.text
     config["tasks"]["stars"]["train"] = False
-    _refuse(config, r"`tasks\.stars\.train` is false, but the head stars of .* so its answers would be others")
+    _refuse(config, r"`tasks\.stars\.train` is false, but the head stars of .* so its predictions would change")
     for name in ("intent", "slots"):
         del config["tasks"][name]
     del config["sources"]["assistant"]
@@ -286,7 +284,8 @@ def test_with_the_encoder_frozen_the_old_heads_are_proven_unchanged(first, tmp_p
         assert numbers["before"].items() <= numbers.items()
         assert len(numbers["before"]) >= 3
     assert not {"before", "unchanged", "drift"} & results["tasks"]["sentiment"].keys()
-    assert f"{100 * results['tasks']['stars']['pearson']:.2f}, unchanged, all 20 answers, bit for bit" in caplog.text
+    score = results["tasks"]["stars"]["pearson"]
+    assert f"{100 * score:.2f}, unchanged, all 20 predictions, bit for bit" in caplog.text
     assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8")) == results
     # and so do the saved weights say
     was, now = (mtl_hf.MultiTaskModel.from_pretrained(folder) for folder in (first, tmp_path / "out"))
@@ -304,9 +303,8 @@ def test_with_the_encoder_frozen_the_old_heads_are_proven_unchanged(first, tmp_p
 
 def test_with_the_encoder_trained_they_drift_and_the_report_says_how_far(first, tmp_path, caplog):
     results = mtl_hf.train(again(first, tmp_path / "out", max_steps=12))
-    assert (
-        "The encoder is trained (embeddings to encoder.layers.2), so that the answers of the heads topics, stars"
-        in (caplog.text)
+    assert "The encoder is trained (embeddings to encoder.layers.2), so the predictions of the heads topics, stars" in (
+        caplog.text
     )
     numbers = results["tasks"]["stars"]
     assert numbers["unchanged"] is False
@@ -316,7 +314,7 @@ def test_with_the_encoder_trained_they_drift_and_the_report_says_how_far(first, 
     assert numbers["drift"]["logits"] == pytest.approx(np.abs(new - old).max(), rel=1e-4)
     assert numbers["before"]["mse"] == pytest.approx(np.mean((old - np.array(rows["stars"])) ** 2), rel=1e-4)
     assert numbers["mse"] == pytest.approx(np.mean((new - np.array(rows["stars"])) ** 2), rel=1e-4)
-    assert "CHANGED, 20 of 20 answers, logits by at most " in caplog.text
+    assert "CHANGED, 20 of 20 predictions, logits by at most " in caplog.text
 
 
 def test_a_head_that_is_frozen_while_its_task_trains_the_encoder_is_reported_before_and_after(
@@ -326,7 +324,7 @@ def test_a_head_that_is_frozen_while_its_task_trains_the_encoder_is_reported_bef
     results = mtl_hf.train(config)
     drift = [message for message in caplog.messages if "will drift" in message]
     assert len(drift) == 1
-    assert "(encoder.layers.0 to encoder.layers.2), so that the answers of the head stars will drift" in drift[0]
+    assert "(encoder.layers.0 to encoder.layers.2), so the predictions of the head stars will drift" in drift[0]
     numbers = results["tasks"]["stars"]
     start = mtl_hf.run.build(two_source_config(encoder_folder, tmp_path / "fresh")).trainer.model
     now = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "out")
@@ -395,9 +393,9 @@ def test_the_folder_is_evaluated_inspected_and_described(first, tmp_path, caplog
     assert scored["tasks"].keys() >= {"stars"}
     assert "task stars: regression" in inspect_rows(tmp_path / "out" / "run.yaml")
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "by way of another multi-task model" in card
+    assert "further trained in another multi-task model" in card
     assert "- Started from: `reviews`: its encoder and the heads of the same tasks" in card
-    assert "- Heads that were not trained, only scored: topics, stars" in card
+    assert "- Heads that were scored but not trained: topics, stars" in card
     assert str(first.parent) not in card
     assert RunConfig.load(tmp_path / "out" / "run.yaml").model.from_ == str(first)
 

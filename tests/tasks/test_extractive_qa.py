@@ -96,8 +96,8 @@ def test_answers_that_begin_elsewhere_are_found_and_counted(encoder_folder: str,
     ("answers", "expected"),
     [
         ({"text": ["berlin"], "answer_start": [0]}, "row 4 .* has the answer 'berlin', which is not in its context"),
-        ({"text": ["rome"], "answer_start": []}, "row 4 .* extractive_qa takes answers a row"),
-        ({"text": [""], "answer_start": [0]}, "row 4 .* extractive_qa takes answers a row"),
+        ({"text": ["rome"], "answer_start": []}, "row 4 .* extractive_qa takes answers per row"),
+        ({"text": [""], "answer_start": [0]}, "row 4 .* extractive_qa takes answers per row"),
     ],
 )
 def test_what_is_no_answer_is_refused_with_its_row(encoder_folder: str, answers: dict, expected: str) -> None:
@@ -114,7 +114,7 @@ def test_answers_in_csv_are_refused_with_the_way_out(encoder_folder: str, tmp_pa
     tree = config(encoder_folder, None)
     tree["sources"]["squad"] = {"path": "csv", "data_files": {"train": str(file)}, "text": ["question", "context"]}
     run = RunConfig.load(tree)
-    with pytest.raises(ValueError, match=r"row 1 .* takes answers a row: .* write the rows as JSON lines or Parquet"):
+    with pytest.raises(ValueError, match=r"row 1 .* write the rows as JSON lines or Parquet"):
         build_tasks(run, load_sources(run, ["train"]))
 
 
@@ -210,4 +210,4 @@ def test_a_run_learns_is_scored_saved_and_answers(encoder_folder: str, tmp_path:
     assert 0 < found["score"] <= 1
     assert (none["text"], none["start"], none["end"]) == ("", None, None)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "the answer to the first (a question) as a passage of the second (a context), or none" in card
+    assert "the answer to the first text (a question) as a span of the second (a context), or no answer" in card

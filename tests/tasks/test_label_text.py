@@ -29,8 +29,8 @@ def test_spaces_around_labels_are_removed_and_said(caplog: pytest.LogCaptureFixt
 def test_labels_that_differ_in_case_only_are_said(caplog: pytest.LogCaptureFixture) -> None:
     report_similar_labels("answer", ["yes", "No", "YES", "no", "maybe"])
     assert caplog.messages == [
-        "Task answer: labels that differ in case only are different labels: No / no; YES / yes. `tasks.answer.labels`"
-        " can map them to one name."
+        "Task answer: labels that differ only in case are different labels: No / no; YES / yes. To merge them, map"
+        " them to one name in `tasks.answer.labels`."
     ]
     caplog.clear()
     report_similar_labels("answer", ["1", "01", "+1", "a"])
@@ -114,7 +114,7 @@ def test_tables_of_names_take_numbers_and_truth_values_as_they_always_did(tmp_pa
     assert read(tmp_path, ["0.0", "1.0", ""], labels={0: "neg", 1: "pos"})[1] == ["neg", "pos", None]
     assert read(tmp_path, ["True", "FALSE"], labels={True: "pos", False: "neg"})[1] == ["pos", "neg"]
     assert read(tmp_path, ["01", "1"], labels={"01": "a", "1": "b"})[1] == ["a", "b"]
-    with pytest.raises(ValueError, match=r"`tasks\.task\.labels` has no name for '01'.*it names 0, 1"):
+    with pytest.raises(ValueError, match=r"`tasks\.task\.labels` has no name for '01'.*it has names for 0, 1"):
         read(tmp_path, ["01", "1"], labels={0: "neg", 1: "pos"})
 
 
@@ -172,7 +172,7 @@ def test_sources_that_write_numbers_differently_share_their_labels(
         task = build_tasks(config, sources)["task"]
     assert task.labels == ["0", "1", "2.0"]
     assert sources["two"].gold["train"]["task"] == ["1", None, "0"]
-    assert "Task task: labels of two train are read as those that they stand for: 0.0 as 0, 1.0 as 1." in caplog.text
+    assert "Task task: labels of two train are read under another name: 0.0 as 0, 1.0 as 1." in caplog.text
 
 
 def test_lists_of_labels_take_numbers_as_tables_of_names_do(tmp_path: Path) -> None:

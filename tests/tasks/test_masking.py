@@ -246,7 +246,7 @@ def test_masks_of_evaluation_are_fixed_by_the_rows_own_numbers() -> None:
 
 
 def test_a_plain_list_of_rows_cannot_be_masked_in_training() -> None:
-    with pytest.raises(ValueError, match=r"yield `mtl_hf\.data\.schedule\.Batch`, not a plain list"):
+    with pytest.raises(ValueError, match=r"should yield `mtl_hf\.data\.schedule\.Batch` instead of a list"):
         collated([0, 1])
 
 
@@ -292,7 +292,7 @@ def test_slow_tokenizer_does_not_know_whole_words() -> None:
 
     config = masked_config(assistant_rows(8), "tokens", whole_word_mask=True)
     (task,) = build_tasks(config, load_sources(config)).values()
-    with pytest.raises(ValueError, match=r"`tasks\.mlm\.whole_word_mask` needs a tokenizer .*; Slow does not"):
+    with pytest.raises(ValueError, match=r"`tasks\.mlm\.whole_word_mask` needs a tokenizer .*, which Slow does not"):
         masking_of(task, Slow())  # type: ignore[arg-type]
     task.config.options["whole_word_mask"] = None
     assert masking_of(task, Slow()) == Masking(0.15, 4, 9)  # type: ignore[arg-type]
@@ -301,18 +301,18 @@ def test_slow_tokenizer_does_not_know_whole_words() -> None:
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ({"label": "text"}, r"`tasks\.mlm\.label` is 'text', but masked_lm makes its labels itself"),
-        ({"mlm_probability": 0}, r"`tasks\.mlm\.mlm_probability` is 0\.0; it is a share of the tokens"),
-        ({"mlm_probability": 1.0}, r"`tasks\.mlm\.mlm_probability` is 1\.0; it is a share of the tokens"),
+        ({"label": "text"}, r"`tasks\.mlm\.label` is 'text', but masked_lm needs no label column"),
+        ({"mlm_probability": 0}, r"`tasks\.mlm\.mlm_probability` is 0\.0; it should be a share of the tokens"),
+        ({"mlm_probability": 1.0}, r"`tasks\.mlm\.mlm_probability` is 1\.0; it should be a share of the tokens"),
         ({"mlm_probability": "much"}, r"`tasks\.mlm\.mlm_probability` is 'much'; it should be a number"),
-        ({"pooling": "cls"}, r"`tasks\.mlm\.pooling` is 'cls', which a masked_lm head does not have"),
-        ({"dropout": 0.1}, r"`tasks\.mlm\.dropout` is 0\.1, which a masked_lm head does not have"),
-        ({"labels": ["a", "b"]}, r"`tasks\.mlm\.labels` is \['a', 'b'\], which a masked_lm head does not have"),
-        ({"metrics": ["f1"]}, r"`tasks\.mlm\.metrics`: masked_lm has no answers that 'f1' could score; .* perplexity"),
+        ({"pooling": "cls"}, r"`tasks\.mlm\.pooling` is 'cls', but masked_lm does not support it"),
+        ({"dropout": 0.1}, r"`tasks\.mlm\.dropout` is 0\.1, but masked_lm does not support it"),
+        ({"labels": ["a", "b"]}, r"`tasks\.mlm\.labels` is \['a', 'b'\], but masked_lm does not support it"),
+        ({"metrics": ["f1"]}, r"`tasks\.mlm\.metrics`: 'f1' cannot score masked_lm; .* perplexity"),
         ({"type": "regression", "label": "text", "whole_word_mask": True},
-         r"`tasks\.mlm\.whole_word_mask` is an option of masked_lm; regression has none such"),
+         r"`tasks\.mlm\.whole_word_mask` is an option of masked_lm, not of regression"),
         ({"type": "regression", "label": "text", "mlm_probability": 0.2},
-         r"`tasks\.mlm\.mlm_probability` is an option of masked_lm; regression has none such"),
+         r"`tasks\.mlm\.mlm_probability` is an option of masked_lm, not of regression"),
     ],
 )  # fmt: skip
 def test_wrong_tasks_are_refused(task: dict[str, Any], message: str) -> None:
@@ -323,7 +323,9 @@ def test_wrong_tasks_are_refused(task: dict[str, Any], message: str) -> None:
 def test_no_other_task_reads_masked_texts() -> None:
     config = masked_config(TEXTS)
     config.tasks["other"] = Task(type="regression", source="only", label="text")
-    with pytest.raises(ValueError, match=r"`tasks\.mlm` changes what the encoder sees of its source, so other cannot"):
+    with pytest.raises(
+        ValueError, match=r"`tasks\.mlm` changes the inputs of the encoder, so it cannot share its source with other"
+    ):
         check_tasks(config)
 
 

@@ -85,7 +85,10 @@ def test_a_label_is_a_number_or_a_letter(label: Any, expected: int | None) -> No
     ("changed", "expected"),
     [
         ({"right": 3}, r"row 4 of the split 'train' of source 'quiz' has 3 choices in 'choices' and the label 3"),
-        ({"choices": ["one"]}, r"row 4 .* has 1 choice in 'choices' and the label 0 .*there are at least two choices"),
+        (
+            {"choices": ["one"]},
+            r"row 4 .* has 1 choice in 'choices' and the label 0 .*there should be at least two choices",
+        ),
         ({"right": -1}, r"row 4 .* has -1 in the column 'right'; multiple_choice takes the right choice: its number"),
     ],
 )
@@ -142,4 +145,4 @@ def test_a_run_learns_is_scored_saved_and_answers(encoder_folder: str, tmp_path:
     alone = [model.predict([text])[0]["best"]["score"] for text in texts]
     assert [first["score"], second["score"]] == pytest.approx(alone, abs=1e-5)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "Answers a text with choices with the best of its choices." in card
+    assert "Input: a text with choices. Output: the best of its choices." in card

@@ -17,10 +17,13 @@ def similarity(**options: object) -> dict:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"score_range": [0, float("inf")], "loss": "cosine"}, r"`tasks\.alike\.score_range` is .*; both are finite"),
-        ({"temperature": float("nan")}, r"`tasks\.alike\.temperature` is nan; it is above 0, and finite"),
-        ({"temperature": 0.1}, r"`tasks\.alike\.temperature` is 0\.1, which only `loss: ranking` has"),
-        ({"bio": "repair"}, r"`tasks\.alike\.bio` is an option of token_classification; sentence_similarity has none"),
+        (
+            {"score_range": [0, float("inf")], "loss": "cosine"},
+            r"`tasks\.alike\.score_range` is .*; both numbers should be finite",
+        ),
+        ({"temperature": float("nan")}, r"`tasks\.alike\.temperature` is nan; it should be above 0 and finite"),
+        ({"temperature": 0.1}, r"`tasks\.alike\.temperature` only works with `loss: ranking`"),
+        ({"bio": "repair"}, r"`tasks\.alike\.bio` is an option of token_classification, not of sentence_similarity"),
         ({"los": "cosine"}, r"unknown key `los` in `tasks\.alike`\. Did you mean `loss`"),
         ({"lable": "x"}, r"unknown key `lable` in `tasks\.alike`\. Did you mean `label`"),
         ({"loss": "cosin"}, r"`tasks\.alike\.loss` is 'cosin'; it should be 'cosine' or 'ranking'|valid are cosine"),

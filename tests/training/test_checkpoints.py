@@ -28,7 +28,7 @@ from mtl_hf.training.checkpoints import (
     newest_checkpoint,
     remove_checkpoint,
     rotate_checkpoints,
-    write_whole,
+    write_atomic,
 )
 from mtl_hf.training.peaks import find_peaks
 from tests.conftest import SIZES, assistant_rows, review_rows, two_source_config, wordpiece_tokenizer
@@ -77,16 +77,16 @@ def test_the_newest_whole_checkpoint_counts_and_newer_ones_are_named(tmp_path, c
     (tmp_path / "checkpoint-100" / "optimizer.pt").unlink()
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert caplog.messages == [
-        f"{tmp_path / 'checkpoint-100'} is not whole and is passed over: optimizer.pt is missing."
+        f"{tmp_path / 'checkpoint-100'} is not complete and is skipped: optimizer.pt is missing."
     ]
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file.json"
-    write_whole(path, "first")
+    write_atomic(path, "first")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(OSError, match="no space"):
-        write_whole(path, "second")
+        write_atomic(path, "second")
     assert path.read_text(encoding="utf-8") == "first"
 
 
@@ -107,7 +107,7 @@ def test_rotation_removes_the_oldest_and_never_what_is_kept(tmp_path, caplog):
     assert not caplog.messages
     rotate_checkpoints(tmp_path, None, [])
     assert steps() == [50]
-    assert "checkpoint-10 was cut short and is removed" in caplog.text
+    assert "checkpoint-10 was interrupted and is removed" in caplog.text
     edited = make_checkpoint(tmp_path, 5)
     (edited / "weights").write_text("edited", encoding="utf-8")
     rotate_checkpoints(tmp_path, 1, [])
@@ -202,14 +202,14 @@ def test_the_fingerprint_is_of_what_rows_hold_and_not_of_how_they_are_kept(tmp_p
 
 def test_checkpoints_that_cannot_be_gone_on_from_exactly_are_refused(tmp_path):
     facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {}}
-    with pytest.raises(ValueError, match=r"is no whole checkpoint: it has no complete\.json"):
+    with pytest.raises(ValueError, match=r"is not a complete checkpoint: it has no complete\.json"):
         check_checkpoint(tmp_path / "checkpoint-7", facts)
     first, _ = make_checkpoint(tmp_path, 1), make_checkpoint(tmp_path, 2)
-    with pytest.raises(ValueError, match="checkpoint-1 is not the newest: checkpoint-2 is; remove what came later"):
+    with pytest.raises(ValueError, match="checkpoint-1 is not the newest checkpoint, which is checkpoint-2; to"):
         check_checkpoint(first, facts)
     remove_checkpoint(tmp_path / "checkpoint-2")
     check_checkpoint(first, facts)
-    with pytest.raises(ValueError, match=r"trains differently(.|\n)*seed: absent in the checkpoint, 1 now"):
+    with pytest.raises(ValueError, match=r"other settings(.|\n)*seed: absent in the checkpoint, 1 now"):
         check_checkpoint(first, facts | {"settings": {"seed": 1}})
     only_model = make_checkpoint(tmp_path, 3)
     (only_model / "optimizer.pt").unlink()
@@ -223,11 +223,14 @@ def test_what_will_be_only_nearly_the_same_is_said_when_a_run_goes_on(tmp_path, 
     checkpoint = make_checkpoint(tmp_path, 3)
     facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {}}
     log_start(checkpoint, facts)
-    assert caplog.messages == [f"Going on from {checkpoint}."]
+    assert caplog.messages == [f"Resuming from {checkpoint}."]
     for other, said in (
         ({"threads": 2}, "Threads: 1 in the checkpoint, 2 now: results may differ in their last bits."),
         ({"versions": {"torch": "3"}}, "Versions: {} in the checkpoint, {'torch': '3'} now: results may differ"),
-        ({"world_size": 2, "threads": 2}, "The checkpoint is of 1 processes, now there are 2: every step has the same"),
+        (
+            {"world_size": 2, "threads": 2},
+            "The checkpoint was saved with 1 processes, this run has 2: each step has the same",
+        ),
     ):
         caplog.clear()
         log_start(checkpoint, facts | other)
@@ -241,7 +244,7 @@ def test_other_batches_on_other_processes_name_the_way_to_the_same_ones(tmp_path
     mark_complete(checkpoint, facts | {"step": 3})
     other = facts | {"world_size": 2, "settings": {"batch_sizes": {"one": 16}}}
     with pytest.raises(
-        ValueError, match=r"is of 1 processes, now there are 2: choose `per_device_train_batch_size` so"
+        ValueError, match=r"was saved with 1 processes, this run has 2: choose `per_device_train_batch_size` so"
     ):
         check_checkpoint(checkpoint, other)
     with pytest.raises(ValueError, match=r"batch_sizes\.one: 8 in the checkpoint, 16 now") as refused:
@@ -333,7 +336,7 @@ def test_a_changed_setting_is_refused_with_the_difference(
     built = build(config)
     trainer = make_trainer(built, tmp_path, **(SAVING | options))
     before = weights(trainer.model)
-    with pytest.raises(ValueError, match="is of a run that trains differently") as refused:
+    with pytest.raises(ValueError, match="was saved with other settings") as refused:
         trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
     assert difference in str(refused.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer.model).items())
@@ -353,7 +356,7 @@ def test_other_validation_rows_are_refused_since_checkpoints_are_chosen_by_them(
         split.rows = split.rows.select(kept)
         split.gold = {name: [gold[row] for row in kept] for name, gold in split.gold.items()}
     trainer = make_trainer(built, tmp_path, **SAVING)
-    with pytest.raises(ValueError, match=rf"trains differently(.|\n)*validation\.reviews\.{change}: "):
+    with pytest.raises(ValueError, match=rf"other settings(.|\n)*validation\.reviews\.{change}: "):
         trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
 
 
@@ -477,7 +480,7 @@ def test_weights_of_another_model_are_not_loaded_in_part(stopped, encoder_folder
     built: Built = build(two_source_config(encoder_folder, tmp_path))
     built.model.add_head("more", type="regression")
     trainer = make_trainer(built, tmp_path)
-    with pytest.raises(ValueError, match=r"another model: it lacks \['heads\.more"):
+    with pytest.raises(ValueError, match=r"another model: \['heads\.more"):
         trainer._load_from_checkpoint(str(stopped / "checkpoint-8"))
 
 

@@ -136,7 +136,7 @@ def test_a_feature_takes_the_place_of_the_backward_pass(accumulation: int, built
 
 
 def test_two_backward_passes_are_refused(built: Built, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="OwnBackward and AggregatedGradients both take the place of the backward"):
+    with pytest.raises(ValueError, match="OwnBackward and AggregatedGradients both replace the backward"):
         trained(built, tmp_path, OwnBackward(), gradient_aggregation="UPGrad")
 
 

@@ -142,7 +142,7 @@ def test_a_file_is_computed_once_and_named_by_rows_weights_layer_and_precision(
     tokens = sum(len(ids) for rows in [*built.train.values(), *(split.rows for split in built.validation.values())]
                  for ids in rows["input_ids"])  # fmt: skip
     assert size == tokens * 32 * 4
-    assert f"The states of {tokens:,} tokens after the encoder take {size / 1e6:.2f} MB, kept in" in caplog.text
+    assert f"hidden states of {tokens:,} tokens after the encoder need {size / 1e6:.2f} MB, cached in" in caplog.text
     assert run(seed=3, frozen_cache="2MB") == []
     assert len(files(tmp_path)) == 4
     assert run(freeze=["embeddings", "encoder.layers.0"]) == all_rows
@@ -257,30 +257,30 @@ def test_what_is_kept_is_what_the_encoder_says(encoder_folder, tmp_path):
 def test_more_than_the_cap_is_refused_before_anything_is_computed(encoder_folder, tmp_path, monkeypatch):
     built = build(two_source_config(encoder_folder, tmp_path))
     with pytest.raises(
-        ValueError, match=r"`frozen_cache` is 0\.01 MB\. The states of .* tokens after the encoder take 0"
+        ValueError, match=r"`frozen_cache` is 0\.01 MB\. The hidden states of .* tokens after the encoder need 0"
     ):
         make_trainer(built, tmp_path, freeze=WHOLE, frozen_cache="0.01MB")
     assert not (tmp_path / "cache" / "frozen_states").exists()
     trainer = make_trainer(built, tmp_path, freeze=WHOLE, frozen_cache="1MB")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
-    with pytest.raises(ValueError, match=r"has room for 0\.00 MB, and the states of \d+ rows take"):
+    with pytest.raises(ValueError, match=r"the states of \d+ rows need .* has 0\.00 MB free"):
         trainer.train()
 
 
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"frozen_cache": "4"}, r"`frozen_cache` is '4'; valid is .* such as 500MB or 4GB"),
-        ({"freeze": []}, r"`frozen_cache` keeps what frozen layers say, and `freeze` names none"),
+        ({"frozen_cache": "4"}, r"`frozen_cache` is '4'; set the maximum size .* such as 500MB or 4GB"),
+        ({"freeze": []}, r"`frozen_cache` stores the outputs of frozen layers, but `freeze` names none"),
         (
             {"unfreeze": {"schedule": "gradual", "every": 1}},
-            r"opens all of the encoder: open a part of it with `schedule: explicit`, or .* only what stays",
+            r"unfreezes the whole encoder: unfreeze a part of it with `schedule: explicit`, or .* only parts that",
         ),
         (
             {"freeze": ["embeddings"], "unfreeze": {"when": "plateau"}},
-            r"opens all of the encoder: open a part of it with `schedule: explicit`, or .* only what stays",
+            r"unfreezes the whole encoder: unfreeze a part of it with `schedule: explicit`, or .* only parts that",
         ),
-        ({"activation_checkpointing": True}, r"`frozen_cache` and `activation_checkpointing` exclude each other"),
+        ({"activation_checkpointing": True}, r"`frozen_cache` and `activation_checkpointing` cannot be combined"),
     ],
 )
 def test_mistakes_that_need_no_model(training, message, tmp_path):
@@ -319,9 +319,7 @@ def test_an_encoder_that_cannot_be_run_from_a_layer_on_is_refused(encoder_folder
     freeze = [*LOWER, "encoder.top"]
     if not any(part.startswith("encoder.encoder.conv") for part in built.model.state_dict()):
         pytest.fail("the encoder has no convolution")
-    with pytest.raises(
-        ValueError, match=r"`frozen_cache`: (a DebertaV2Model cannot be run from its layer 2|what the fro)"
-    ):
+    with pytest.raises(ValueError, match=r"`frozen_cache`: (a DebertaV2Model cannot run from layer 2|the outp)"):
         make_trainer(built, tmp_path, freeze=freeze, frozen_cache="1MB")
     make_trainer(build(two_source_config(folder, tmp_path)), tmp_path, freeze=WHOLE, frozen_cache="1MB")
 
@@ -332,7 +330,7 @@ def test_a_frozen_layer_that_depends_on_a_trained_part_is_refused(encoder_folder
     norm = torch.nn.LayerNorm(SIZES["hidden_size"])
     built.model.encoder.add_module("norm", norm)
     built.model.encoder.encoder.layer[0].register_forward_pre_hook(lambda layer, args: (norm(args[0]), *args[1:]))
-    with pytest.raises(ValueError, match=r"depends on parts that are trained, one of .*norm\.bias"):
+    with pytest.raises(ValueError, match=r"depend on trained parts, one of .*norm\.bias"):
         make_trainer(built, tmp_path, freeze=LOWER, frozen_cache="1MB")
 
 
@@ -341,5 +339,5 @@ def test_masked_rows_are_refused(encoder_folder, tmp_path):
     rows = datasets.Dataset.from_list([{"text": f"play jazz {row}"} for row in range(30)])
     config["sources"]["raw"] = {"dataset": rows, "text": "text"}
     config["tasks"]["mlm"] = {"type": "masked_lm", "source": "raw"}
-    with pytest.raises(ValueError, match=r"`frozen_cache`: the rows of source 'raw' are masked anew at every pass"):
+    with pytest.raises(ValueError, match=r"`frozen_cache` cannot be used with masked_lm .source 'raw'"):
         make_trainer(build(config), tmp_path, freeze=LOWER, frozen_cache="1MB")

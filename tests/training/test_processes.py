@@ -49,7 +49,7 @@ def test_the_others_stop_with_one_line_when_a_process_is_killed(encoder_folder, 
             process.kill()  # nothing, unless the test fails
     assert [process.exitcode for process in processes] == [1, -signal.SIGKILL]
     said = (tmp_path / "said").read_text(encoding="utf-8")
-    assert said.startswith("mtl-hf: rank 0 has lost another of the 2 processes (")
+    assert said.startswith("mtl-hf: rank 0 lost the connection to another of the 2 processes (")
     assert "died or was killed" in said
     assert "\n" not in said
     assert "gloo" not in said
@@ -93,7 +93,7 @@ def test_a_lost_connection_is_said_in_one_line(error, cause, monkeypatch: pytest
     monkeypatch.setattr("mtl_hf.training.processes.distributed", Group(True))
     with pytest.raises(ConnectionError) as raised, report_lost_process():
         raise error
-    assert str(raised.value).startswith(f"rank 3 has lost another of the 4 processes ({cause}): the run stops.")
+    assert str(raised.value).startswith(f"rank 3 lost the connection to another of the 4 processes ({cause}): the run")
     assert raised.value.__cause__ is error
 
 

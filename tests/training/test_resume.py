@@ -669,7 +669,7 @@ def test_a_disk_that_fills_up_during_a_save_leaves_the_last_whole_checkpoint(num
     assert full.exit_codes == [1], full.log
     message = full.log.rpartition("\nOSError: ")[2]
     assert f"{SAVE} cannot be saved (" in message, full.log
-    assert "checkpoint-6 is whole: mend the cause and go on from it with --resume." in message
+    assert "checkpoint-6 is complete: fix the problem and continue with --resume." in message
     weights, optimizer = ((whole / SAVE / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
     assert 60_000 < weights < 180_000 < optimizer
     assert {"checkpoint-4", "checkpoint-6"} <= set(names(folder)), "nothing may be deleted for it"
