@@ -4,9 +4,7 @@ Notable: the encoder runs once for all heads with the same adapter; a model with
 configuration alone decides which adapter a head uses. The experts run once for all heads that read the same layers.
 """
 
-import contextlib
 import threading
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,8 +14,7 @@ from .adapters import SHARED, train_only_adapters, use_adapter
 from .experts import Experts, mix
 from .pooling import last_layers
 
-# Encoder → lock held while it runs with an adapter. The active adapter is state of its layers, which threads share.
-_LOCKS: weakref.WeakKeyDictionary[nn.Module, threading.Lock] = weakref.WeakKeyDictionary()
+_SWITCHED = threading.Lock()  # a pass with one adapter: another thread must not switch to another one meanwhile
 
 
 def adapter_of(config: Any, head: str | None) -> str | None:
@@ -57,11 +54,12 @@ def encoder_passes(
     groups: dict[str | None, list[Any]] = {}
     for name in heads:
         groups.setdefault(adapter_of(config, name), []).append(name)
-    lock = _LOCKS.setdefault(encoder, threading.Lock()) if config.adapters else contextlib.nullcontext()
     for adapter, group in (groups or {adapter_of(config, None): []}).items():
-        with lock:
-            if config.adapters:
-                use_adapter(encoder, adapter)
+        if not config.adapters:
+            yield group, encoder(**inputs)
+            continue
+        with _SWITCHED:
+            use_adapter(encoder, adapter)
             encoded = encoder(**inputs)
         yield group, encoded
 
