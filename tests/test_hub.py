@@ -418,7 +418,7 @@ def test_a_folder_that_cannot_be_pushed_is_refused_before_the_hub_is_asked(
 
 @pytest.mark.parametrize("repo", ["a/b/c", "", "a b", "datasets/a/b", "a--b", "x.git", "a/"])
 def test_a_name_that_no_repository_can_have_is_refused_before_the_hub_is_asked(repo, trained, hub):
-    with pytest.raises(ValueError, match=r"`repo` is .*; it is owner/name, or a name of your own"):
+    with pytest.raises(ValueError, match=r"`repo` is .*; it is owner/name, or a name in your own account"):
         push(trained.folder, repo)
     assert hub.requests == []
 

@@ -87,7 +87,7 @@ def test_the_chapters_type_trains_resumes_scores_and_loads_without_the_packages(
     assert not lines[5]["tasks"]
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Input: a text. Output: a level from 1 to 5." in card
-    assert "a level a row: a whole number from 1" in card
+    assert "one level per row: a whole number from 1" in card
 
     # Stopped half-way and resumed, it ends with the same weights.
     whole = load_file(folder / "model.safetensors")

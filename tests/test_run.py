@@ -153,7 +153,7 @@ def test_train_score_reload_score_again_and_answer_raw_text(case, encoder_folder
         card = (folder / "README.md").read_text(encoding="utf-8")
         unit = ", trained on scores from 0 to 5, which are a cosine of 0 and 1: a score is 5 x cosine"
         assert (
-            f"Input: two texts. Output: the cosine of their vectors, from -1 to 1{unit if case == 'scored' else ''}."
+            f"Input: two texts. Output: the cosine of their embeddings, from -1 to 1{unit if case == 'scored' else ''}."
             in card
         )
         assert ("| split | rows | mean | deviation | least | most |" in card) == (case == "scored")

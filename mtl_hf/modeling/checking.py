@@ -32,14 +32,14 @@ def read_config(name_or_path: str, **where: Any) -> dict[str, Any]:
 
     Raises:
         OSError: There is no model, or the file is not JSON.
-        ValueError: The file does not hold a mapping.
+        ValueError: The file does not contain a mapping.
     """
     try:
         found, _ = PreTrainedConfig.get_config_dict(name_or_path, **where)
     except (AttributeError, TypeError):  # get_config_dict expects a mapping
         found = {}
     if not isinstance(found, dict) or not found:
-        raise ValueError(f"{name_or_path} cannot be loaded: its config.json does not hold a mapping.")
+        raise ValueError(f"{name_or_path} cannot be loaded: its config.json does not contain a mapping.")
     return found
 
 

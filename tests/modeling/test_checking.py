@@ -131,7 +131,7 @@ def without(folder: Path, tensor: str) -> None:
          "the tokenizer of .* cannot be loaded"),
         (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "the tokenizer of .* cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON file"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "config.json does not hold a mapping"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "config.json does not contain a mapping"),
     ],
 )  # fmt: skip
 def test_files_that_are_damaged_or_do_not_belong_together_are_one_line(
@@ -144,7 +144,7 @@ def test_files_that_are_damaged_or_do_not_belong_together_are_one_line(
         load_model(str(folder))
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "cannot be read"), ("[]", "does not hold a mapping")])
+@pytest.mark.parametrize(("content", "message"), [("{", "cannot be read"), ("[]", "does not contain a mapping")])
 def test_a_push_reads_no_damaged_config(content: str, message: str, folder: Path) -> None:
     (folder / "config.json").write_text(content)
     with pytest.raises(ValueError, match=f"config.json {message}"):

@@ -151,7 +151,7 @@ def test_a_run_with_experts_is_scored_reported_and_gone_on_from(encoder_folder: 
     assert list(mtl_hf.train(config)["experts"]) == ["intent", "slots", "stars", "topics"]
     config["model"]["experts"] = {"num": 5, "hidden": 8}
     config["training"]["output_dir"] = str(tmp_path / "third")
-    with pytest.raises(ValueError, match=r"`experts` is .*5.* has others"):
+    with pytest.raises(ValueError, match=r"`experts` is .*5.* were trained with experts"):
         mtl_hf.train(config)
 
 

@@ -185,7 +185,9 @@ def test_masked_lm_alone_is_chosen_by_its_lowest_perplexity(encoder_folder: str,
     shown = inspect_rows(alone, num_rows=1)
     assert "task mlm: masked_lm" in shown
     assert "mlm: 1.0" not in shown
-    with pytest.raises(ValueError, match="no stock class of transformers computes a masked_lm head; the encoder alone"):
+    with pytest.raises(
+        ValueError, match="no stock class of transformers computes a masked_lm head; export the encoder alone"
+    ):
         export_head(tmp_path / "run", "mlm", tmp_path / "stock")
     assert "fill-mask" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 
@@ -219,7 +221,7 @@ def test_several_tasks_with_losses_alone_need_a_choice(encoder_folder: str, tmp_
     two = build(config(encoder_folder, mlm={"source": "plain"}, stars={
         "type": "sequence_classification", "source": "assistant", "label": "intent", "metrics": ["cross_entropy"]}
     ))  # fmt: skip
-    with pytest.raises(ValueError, match="the primary metric of every task is a loss"):
+    with pytest.raises(ValueError, match="the primary metric of every trained task is a loss"):
         make_trainer(two, tmp_path)
     trainer = make_trainer(build(config(encoder_folder, mlm={"source": "plain"})), tmp_path)
     assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == ("mlm_perplexity", False)

@@ -612,7 +612,7 @@ def test_the_loss_of_the_best_checkpoint_is_said(stopped, place):
     folder = copy_of(stopped, place)
     truncate(folder / "checkpoint-8" / "model.safetensors")
     resumed = place.resume(place.config(folder))
-    assert "checkpoint-8, the best so far, is lost" in resumed.log
+    assert "checkpoint-8, the best checkpoint so far, is not available" in resumed.log
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["best_model_checkpoint"] is None
 
