@@ -1,13 +1,13 @@
-"""What aggregated gradients and the log of conflicts cost on SNIPS, measured alternately.
+"""Cost of gradient aggregation and of the conflict log on SNIPS, measured in alternating blocks.
 
     python benchmarks/aggregation.py --data data
 
-1. Seconds a step of UPGrad against those of the sum over the same rounds: two and eight tasks, each on a source of its
-   own, and two tasks on one source.
-2. Seconds of training with the log of conflicts every 50 steps against those without; two tasks, a step a source.
+1. Seconds per step of UPGrad compared with the plain sum over the same rounds: two and eight tasks, each on its own
+   source, and two tasks on one source.
+2. Seconds of training with a conflict log every 50 steps compared with none; two tasks, one source per step.
 
-Of each pair two trainers run in processes of their own and take turns in blocks of steps (`throughput.TakeTurns`).
-Quoted are medians of the ratios of neighbouring blocks.
+For each pair, two trainers run in separate processes and take turns in blocks of steps (`throughput.TakeTurns`). The
+results are medians of the ratios of neighbouring blocks.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BOUNDS = {"2 tasks, 2 sources": 1.3, "8 tasks, 8 sources": 1.5, "2 tasks, 1 sour
 
 
 def on_own_sources(config: dict[str, Any], copies: int) -> dict[str, Any]:
-    """Each task, so many times, on a source of its own with the same rows."""
+    """Copy each task a number of times, each on its own source with the same rows."""
     source = config["sources"]["snips"]
     names = {f"{name}_{copy}": name for copy in range(copies) for name in config["tasks"]}
     return {
@@ -39,15 +39,15 @@ def on_own_sources(config: dict[str, Any], copies: int) -> dict[str, Any]:
 def ratio(
     data: Path, blocks: int, block: int, folder: str, changes: dict[str, Any], *training: dict[str, Any]
 ) -> float:
-    """Seconds of the second of two runs over those of the first.
+    """Ratio of the seconds of two runs, the second over the first.
 
     Args:
         data: Folder that holds `snips/*.jsonl`.
         blocks: Blocks of each run.
         block: Steps a block.
-        folder: Where both may write.
-        changes: To the config of both.
-        *training: To the training section of the first and of the second.
+        folder: Folder for the output of both.
+        changes: Changes to the config of both.
+        *training: Changes to the training section of the first and of the second.
     """
     base = RunConfig.load(CONFIG, [f"data={data}"]).to_dict()["training"]
     plain, measured = race(

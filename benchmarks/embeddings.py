@@ -3,9 +3,9 @@
     python benchmarks/embeddings.py sentence-transformers/all-MiniLM-L6-v2 --data data
     python benchmarks/embeddings.py outputs/embeddings --data data --poolings mean cls
 
-MODEL is a run's folder, any encoder's, or a Hub id, so that the same command measures before and after fine-tuning.
-Quoted are Spearman's and Pearson's correlation of the cosine with the human score on the split, ×100, with the 95 %
-percentile bootstrap interval of Spearman's over pairs, and the sentences embedded a second.
+MODEL is a run folder, the folder of an encoder, or a Hub id, so the same command measures before and after fine-tuning.
+The results are Spearman's and Pearson's correlation of the cosine with the human score on the split, ×100, with the
+95 % percentile bootstrap interval of Spearman's correlation over pairs, and sentences per second.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def bootstrap(first: np.ndarray, second: np.ndarray, draws: int = 1000, seed: in
 
 
 def main() -> None:
-    """Print one line a pooling."""
+    """Print one line per pooling."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", default="data", help="folder with stsb/ (`mtl-hf data stsb`)")

@@ -1,11 +1,11 @@
-"""Head-only training on SNIPS with the frozen encoder's states computed once, against computing them at every pass.
+"""Head-only training on SNIPS with cached outputs of the frozen encoder, compared with computing them in every epoch.
 
     python benchmarks/frozen_cache.py --data data
 
-Both runs are `configs/strategies/frozen_cache.yaml`, the second without the cache, in one process, one after the other,
-for a few epochs without evaluations; each is scored on the validation split at its end. Quoted are the seconds of an
-epoch (the median from the second one on; the first of the cached run has the states computed before it), what
-computing took, and the scores.
+Both runs use `configs/strategies/frozen_cache.yaml`, the second without the cache, one after the other in one process,
+for a few epochs without evaluation; each is scored on the validation split at its end. The results are the seconds per
+epoch (the median from the second epoch on), the seconds before the first epoch, in which the cache is computed, and the
+scores.
 """
 
 import argparse
@@ -27,7 +27,7 @@ CONFIG = Path(__file__).parent.parent / "configs" / "strategies" / "frozen_cache
 
 
 class EpochClock(TrainerCallback):
-    """Notes the seconds of each epoch, and when the first one began."""
+    """Records the seconds of each epoch and the start of the first one."""
 
     def __init__(self) -> None:
         self.begun: list[float] = []
@@ -43,7 +43,7 @@ class EpochClock(TrainerCallback):
 
 
 def measure(data: Path, epochs: int, rows: int | None, folder: str, changes: list[str]) -> dict[str, Any]:
-    """Train; seconds of an epoch, seconds before the first one, scores."""
+    """Train, and return seconds per epoch, seconds before the first epoch, and scores."""
     overrides = [
         f"data={data}", f"training.output_dir={folder}", f"training.num_train_epochs={epochs}",
         "training.eval_strategy=no", "training.save_strategy=no", "training.load_best_model_at_end=false",
@@ -72,7 +72,7 @@ def main() -> None:
     logging.getLogger("mtl_hf").setLevel(logging.ERROR)
     torch.set_flush_denormal(True)
     with tempfile.TemporaryDirectory() as folder:
-        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"  # in which no states are yet
+        datasets.config.HF_DATASETS_CACHE = Path(folder) / "cache"  # an empty cache
         found = {
             name: measure(arguments.data, arguments.epochs, arguments.rows, f"{folder}/{name}", changes)
             for name, changes in {"with": [], "without": ["training.frozen_cache=null"]}.items()

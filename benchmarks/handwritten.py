@@ -139,7 +139,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step that has been made: ``seconds`` covers batch, forward, backward and update."""
+    """A completed optimiser step: ``seconds`` covers batch, forward, backward and update."""
 
     epoch: int
     rows: int
@@ -260,7 +260,7 @@ def cut_batch(split: Split, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def step_iterator(session: Session) -> Iterator[Step]:
-    """Make the optimiser steps of a run, one whenever the caller asks for the next."""
+    """Run the optimiser steps of a run one by one, as a generator."""
     recipe, model, optimizer = session.recipe, session.model, session.optimizer
     split, total = session.splits["train"], session.total_steps
     parameters = list(model.parameters())
@@ -333,7 +333,7 @@ def train(
         folder: holds ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl``.
         recipe: how to train.
         seed: of the heads, the dropout and the order of the rows.
-        max_steps: stop after so many steps, and let the schedule end there.
+        max_steps: number of steps after which training and the schedule end.
         evaluate: whether to validate after each epoch, keep the best one and test.
 
     Returns:
@@ -382,7 +382,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds train.jsonl, validation.jsonl and test.jsonl")
     parser.add_argument("--seed", type=int, default=13)
-    parser.add_argument("--max-steps", type=int, help="stop after so many steps")
+    parser.add_argument("--max-steps", type=int, help="number of steps to train")
     parser.add_argument("--no-evaluate", action="store_true", help="train only")
     parser.add_argument("--threads", type=int, help="threads of torch (default: its own choice)")
     for field in fields(Recipe):

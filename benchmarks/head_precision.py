@@ -1,9 +1,9 @@
-"""What it costs that heads compute in float32 under bf16 autocast: seconds of a training step with and without.
+"""Cost of computing heads in float32 under bf16 autocast: seconds of a training step with and without it.
 
     python benchmarks/head_precision.py --data data
 
-Each batch takes two steps in one process, one with the heads as they are and one with their linear layers left to
-autocast, in an order that alternates. Quoted are the medians over batches and the median of the ratio of the two.
+Each batch is trained on twice in one process, once with the heads as they are and once with their linear layers under
+autocast, in alternating order. The results are medians over batches, and the median of the ratio of the two.
 """
 
 import argparse
@@ -27,7 +27,7 @@ LINEAR = {"float32": heads.wide_linear, "autocast": F.linear}
 
 
 def take_step(trainer: MultiTaskTrainer, optimizer: torch.optim.Optimizer, inputs: dict[str, Any], side: str) -> float:
-    """Take one optimiser step on a batch; its seconds."""
+    """Take one optimiser step on a batch and return its seconds."""
     heads.wide_linear = LINEAR[side]
     started = time.perf_counter()
     with trainer.accelerator.autocast():
@@ -39,7 +39,7 @@ def take_step(trainer: MultiTaskTrainer, optimizer: torch.optim.Optimizer, input
 
 
 def measure(config: Path, data: Path, batches: int, folder: str, changes: list[str]) -> dict[str, list[float]]:
-    """Seconds of the steps of each side, a batch after the other."""
+    """Seconds of the steps of each side, one per batch."""
     overrides = [f"data={data}", f"training.output_dir={folder}", "training.precision=bf16", *changes]
     trainer = build(config, overrides).trainer
     optimizer = trainer.create_optimizer()

@@ -1,11 +1,11 @@
-"""Texts a second of one model with two heads against two models with one head each, on the same texts.
+"""Texts per second of one model with two heads, compared with two models with one head each, on the same texts.
 
     python benchmarks/inference.py --data data
 
-Both sides go through `pipeline("multi-task")` with batches of 32, in blocks that alternate in one process. The texts
-are those of SNIPS as strings, the heads those of `configs/snips.yaml`, untrained on the real encoder: speed does not
-depend on training, but for the entities that are found, of which untrained heads find more than trained ones. Quoted
-are medians over blocks and of the ratios of neighbouring blocks, and the megabytes of weights that are held.
+Both sides use `pipeline("multi-task")` with a batch size of 32, in blocks that alternate in one process. The texts are
+those of SNIPS as strings, the heads those of `configs/snips.yaml`, untrained on the pretrained encoder: speed depends
+on training only by the number of predicted entities, which is higher for untrained heads. The results are medians over
+blocks, medians of the ratios of neighbouring blocks, and the megabytes of weights.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def make_pipeline(tasks: dict[str, dict[str, Any]]) -> Any:
 
 
 def megabytes(pipelines: list[Any]) -> float:
-    """Of all weights."""
+    """Megabytes of all weights."""
     return sum(weight.nbytes for pipe in pipelines for weight in pipe.model.parameters()) / 1e6
 
 
@@ -63,7 +63,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"one": [], "two": []}
     for block in range(arguments.blocks):
         chosen = [texts[(block * arguments.block + number) % len(texts)] for number in range(arguments.block)]
-        # Who is first changes, so that a machine that slows down or speeds up favours neither.
+        # Alternate the order, so that a machine that slows down or speeds up favours neither side.
         for name, pipes in (("one", together), ("two", alone))[:: 1 if block % 2 else -1]:
             started = time.perf_counter()
             for pipe in pipes:

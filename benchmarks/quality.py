@@ -1,8 +1,8 @@
-"""Quality on SNIPS: the package beside a hand-written loop with the same recipe and seeds, on the test split.
+"""Quality on SNIPS: the package compared with a hand-written loop with the same recipe and seeds, on the test split.
 
     python benchmarks/quality.py --data data [--seeds 13 14 15] [--to benchmarks/results]
 
-Each run is a process of its own, and one that has left its result is not run again. The epoch is chosen on validation
+Each run is a separate process; runs that already have a result are skipped. The epoch is chosen on validation
 (`load_best_model_at_end`; the loop keeps the best epoch by the same mean of intent accuracy and slot F1). The recipe is
 that of `configs/snips.yaml`; the loop gets the same numbers.
 """
@@ -64,7 +64,7 @@ def run_loop(data: Path, seed: int, folder: Path) -> list[float]:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Run missing runs and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds snips/*.jsonl")
     parser.add_argument("--seeds", type=int, nargs="+", default=[13, 14, 15])

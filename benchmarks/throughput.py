@@ -1,14 +1,14 @@
-"""Training speed on SNIPS, measured alternately.
+"""Training speed on SNIPS, measured in alternating blocks.
 
     python benchmarks/throughput.py --data data
 
-1. Rows a second of the package against a hand-written loop with the same recipe (one forward for both losses, length
+1. Rows per second of the package and of a hand-written loop with the same recipe (one forward for both losses, length
    buckets, bf16 autocast, fused AdamW, the same encoder, dropout and batch size). Blocks of steps alternate: the
-   Trainer's callback lets the loop take as many steps after each block, outside of the Trainer's time.
-2. Labelled rows ((row, task) pairs) a second: two tasks on one source against the same rows declared as two sources of
-   one task each. Both trainers run in a process of their own, as users run them, and take turns in blocks of steps.
+   Trainer's callback runs the same number of steps of the loop after each block, outside the Trainer's time.
+2. Labelled rows ((row, task) pairs) per second: two tasks on one source, and the same rows declared as two sources of
+   one task each. Each trainer runs in its own process, as users run them, and they take turns in blocks of steps.
 
-Quoted are medians over blocks and of the ratios of neighbouring blocks.
+The results are medians over blocks and medians of the ratios of neighbouring blocks.
 """
 
 import argparse
@@ -37,7 +37,7 @@ WARM_UP = 1  # blocks
 
 
 class Alternate(TrainerCallback):
-    """After every block of the Trainer's steps, let another side take a block; note the seconds of both.
+    """Runs a block of another side after every block of the Trainer's steps; records the seconds of both.
 
     Args:
         other: Takes a block of steps and returns its rows.
@@ -67,7 +67,7 @@ class Alternate(TrainerCallback):
 
 
 def make_trainer(data: Path, steps: int, folder: str, changes: dict[str, Any]) -> MultiTaskTrainer:
-    """The trainer of `configs/snips.yaml`, for so many steps and no evaluation."""
+    """The trainer of `configs/snips.yaml`, for a number of steps and without evaluation."""
     config = RunConfig.load(CONFIG, [f"data={data}"]).to_dict() | changes
     config["training"] |= {
         "output_dir": folder, "max_steps": steps, "eval_strategy": "no", "save_strategy": "no",
@@ -77,7 +77,7 @@ def make_trainer(data: Path, steps: int, folder: str, changes: dict[str, Any]) -
 
 
 def against_loop(data: Path, blocks: int, block: int, folder: str) -> tuple[float, float, float]:
-    """Rows a second of the package and of the loop, and the ratio."""
+    """Rows per second of the package and of the loop, and the ratio."""
     steps = blocks * block
     run = RunConfig.load(CONFIG, [f"data={data}"])
     training = run.training
@@ -106,11 +106,11 @@ def against_loop(data: Path, blocks: int, block: int, folder: str) -> tuple[floa
 
 
 class TakeTurns(TrainerCallback):
-    """Let one of two trainers, each in a process of its own, take a block of steps while the other waits.
+    """Lets two trainers in separate processes take turns: one takes a block of steps while the other waits.
 
     Args:
-        own: Released when this side may go on.
-        other: Released when the other side may.
+        own: Released when this side may continue.
+        other: Released when the other side may continue.
         block: Steps a block.
     """
 
@@ -124,7 +124,7 @@ class TakeTurns(TrainerCallback):
         self._wait()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """At the end of a block note its seconds and hand over."""
+        """At the end of a block, record its seconds and let the other side continue."""
         if state.global_step % self.block == 0:
             self.seconds.append(time.perf_counter() - self._started)
             self.other.release()
@@ -138,10 +138,10 @@ class TakeTurns(TrainerCallback):
 
 
 def race(makers: Sequence[Callable[[], MultiTaskTrainer]], block: int) -> list[list[float]]:
-    """Let two trainers train in turns of a block, and return the seconds of each block of each, without the first.
+    """Let two trainers take turns in blocks; return the seconds of each block of each trainer, without the first.
 
     Args:
-        makers: Of each trainer; called in the process that it trains in.
+        makers: Functions that create the trainers; each is called in the process of its trainer.
         block: Steps a block.
     """
     context = multiprocessing.get_context("spawn")
@@ -150,7 +150,7 @@ def race(makers: Sequence[Callable[[], MultiTaskTrainer]], block: int) -> list[l
     for make, (own, other) in zip(makers, (turns, turns[::-1]), strict=True):
         receive, send = context.Pipe(duplex=False)
         context.Process(target=_take_turns, args=(make, own, other, block, send), daemon=True).start()
-        send.close()  # so that the end of a process that fails is seen here
+        send.close()  # so that the failure of a process is noticed here
         ends.append(receive)
     return [end.recv() for end in ends]
 
@@ -168,7 +168,7 @@ def _take_turns(
 
 
 def one_source_against_two(data: Path, blocks: int, block: int, folder: str) -> tuple[float, float, float]:
-    """Labelled rows a second with two tasks on one source, with the same rows as two sources, and the ratio."""
+    """Labelled rows per second with two tasks on one source, with the same rows as two sources, and the ratio."""
     config = RunConfig.load(CONFIG, [f"data={data}"]).to_dict()
     source, tasks = config["sources"]["snips"], config["tasks"]
     apart = {

@@ -1,7 +1,7 @@
-"""Output files and folders: refused if they exist, written beside their place, renamed once complete.
+"""Output files and folders: written to a draft and renamed once complete.
 
-Notable: a process that fails or is killed leaves nothing under the final name, and what was there before stays. Drafts
-are called `.<name>.draft`, in the same folder, so that the rename is atomic.
+Notable: a process that fails or is killed leaves nothing under the final name, and an existing file stays as it was.
+Drafts are called `.<name>.draft` and are in the same folder, so the rename is atomic.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def check_file(path: str | Path, argument: str, *, overwrite: bool = False) -> None:
-    """Check that a file may be written, before the work whose result it will hold.
+    """Check that a file may be written; call it before the work whose result the file will hold.
 
     Args:
         path: The file.
@@ -44,16 +44,16 @@ def check_folder(path: str | Path, argument: str) -> Path:
     """
     folder = Path(path)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"`{argument}` is {folder}, which holds something: choose a new folder, or empty it.")
+        raise ValueError(f"`{argument}` is {folder}, which is not empty: choose a new folder, or empty it.")
     return folder
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
-    """Write a file that gets its name once it is complete.
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Write a file that gets its final name once it is complete.
 
     Args:
-        path: The file; missing folders are made. A link is followed: the file that it names is replaced.
+        path: The file; missing folders are created. A link is followed: its target is replaced.
 
     Yields:
         The draft to write to. It is renamed to `path` at the end of the block, and removed if the block raises.
@@ -71,11 +71,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Write a folder that gets its name once it is complete.
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Write a folder that gets its final name once it is complete.
 
     Args:
-        path: The folder, which `check_folder` allows; missing folders above it are made.
+        path: A folder that passes `check_folder`; missing parent folders are created.
 
     Yields:
         The draft folder, empty. It is renamed to `path` at the end of the block, and removed if the block raises.
@@ -95,12 +95,12 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a text file, UTF-8, so that a reader finds all of it or what was there before."""
-    with whole_file(path) as draft:
+def write_atomic(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8) atomically: a reader sees either the old content or all of the new one."""
+    with atomic_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
 def draft_of(path: Path) -> Path:
-    """The name of a file or folder until it is complete."""
+    """The name that a file or folder has until it is complete."""
     return path.with_name(f".{path.name}.draft")

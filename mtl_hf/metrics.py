@@ -1,220 +1,69 @@
-"""Rows and predictions → numbers: one pure function for training, `evaluate` and every comparison.
+"""Metrics of decoded predictions, for training, `evaluate` and comparisons.
 
-Notable: predictions become label *names* and are compared with the names in the rows, so a label that training never
-saw, a word cut at `max_length` and a word that the tokenizer lost (predicted None) count as the errors they are. The
-metrics are `evaluate.Metric` subclasses that need no network; any other metric of `evaluate` can be added by name.
-Numbers are fractions; every score can come with a bootstrap interval over rows and a majority baseline.
+Notable: predicted label *names* are compared with the names in the data. So a label that is not in the training data, a
+truncated word and a word without tokens (predicted None) count as errors. The metrics of each task type are statistics
+over rows (`tasks/`, `statistics.py`), which give both the value and its bootstrap interval; any metric of `evaluate`
+can be added by name. Metrics are fractions; scores can have an interval and a majority baseline.
 """
 
 import collections
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
-import scipy.special
-import scipy.stats
 
-from .config import nearest
-from .data.labels import TASK_TYPES, TaskData, are_numbers
-from .modeling.answers import bio_spans
-from .modeling.encoding import NO_TOKEN
+from . import statistics
+from .config import Task, nearest
+from .tasks import TASK_TYPES, Answers, TaskData
 
 logger = logging.getLogger(__name__)
 
-LOSS_LIKE = ("cross_entropy", "mse", "perplexity")  # smaller is better: no part of the score unless weighted
-NUM_RESAMPLES = 1000
+LOSS_LIKE = ("cross_entropy", "mse", "perplexity")  # smaller is better: in the score only with a `score_weight`
 
 
 # ---- the metrics ----
 
 
-class Classification(evaluate.Metric):
-    """Accuracy, macro and micro F1 and Matthews' coefficient of label names."""
+class TaskMetric(evaluate.Metric):
+    """The metrics of a task type as one metric of `evaluate`.
 
-    def _info(self) -> evaluate.MetricInfo:
-        return _info(datasets.Value("string"), "One label name a row.")
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        if not references:
-            return dict.fromkeys(("accuracy", "macro_f1", "micro_f1", "matthews"), float("nan"))
-        # One table of counts, where each of four functions of sklearn would check and count the labels anew.
-        cells, _, num_labels = _cells([list(zip(predictions, references, strict=True))])
-        confusion = _confusion(cells, np.ones(len(cells)), num_labels)[:, :-1]
-        accuracy = float(np.trace(confusion) / len(references))
-        return {
-            "accuracy": accuracy,
-            "macro_f1": macro_f1(confusion),
-            "micro_f1": accuracy,  # of one label a row
-            "matthews": matthews(confusion),
-        }
-
-
-class MultiLabelClassification(evaluate.Metric):
-    """Micro and macro F1 over labels, and the share of rows with exactly the right set, of sets of label names."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info(datasets.List(datasets.Value("string")), "A list of label names a row.")
-
-    def _compute(self, predictions: list[list[str]], references: list[list[str]]) -> dict[str, float]:
-        labels = sorted({label for row in [*predictions, *references] for label in row})
-        if not references:
-            return dict.fromkeys(("micro_f1", "macro_f1", "accuracy"), float("nan"))
-        if not labels:  # every set is empty, on both sides: all right, but nothing was found
-            return {"micro_f1": 0.0, "macro_f1": 0.0, "accuracy": 1.0}
-        gold = np.array([[label in row for label in labels] for row in references])
-        predicted = np.array([[label in row for label in labels] for row in predictions])
-        # Not by sklearn, which takes sets of a single label for two classes.
-        right, either = (gold & predicted).sum(0), gold.sum(0) + predicted.sum(0)
-        return {
-            "micro_f1": float(2 * right.sum() / either.sum()),
-            "macro_f1": float(np.mean(2 * right / either)),
-            "accuracy": float((gold == predicted).all(1).mean()),
-        }
-
-
-class SequenceLabelling(evaluate.Metric):
-    """Tags of words: precision, recall and F1 of entities, overall and per type, and accuracy over words.
-
-    Entities are those of `bio_spans`, which reads tags as seqeval's default mode does. With `spans=False` (tags that
-    are not BIO, such as parts of speech): accuracy and macro F1 over words. A prediction of None (a word that never
-    reached the encoder) is wrong, and inside of no entity.
+    Args:
+        kind: Name of the type.
+        spans: Whether labels are tags of spans.
+        label: The label column; None for pairs without scores.
     """
 
-    def _info(self) -> evaluate.MetricInfo:
-        return _info(datasets.List(datasets.Value("string")), "A list of tags a row.")
-
-    def _compute(
-        self, predictions: list[list[str | None]], references: list[list[str]], spans: bool = True
-    ) -> dict[str, Any]:
-        pairs = [
-            (guess, tag)
-            for guesses, tags in zip(predictions, references, strict=True)
-            for guess, tag in zip(guesses, tags, strict=True)
-        ]
-        if not pairs:
-            names = ("f1", "precision", "recall", "accuracy") if spans else ("accuracy", "macro_f1")
-            return dict.fromkeys(names, float("nan"))
-        accuracy = sum(guess == tag for guess, tag in pairs) / len(pairs)
-        if not spans:
-            cells, _, num_labels = _cells([pairs])
-            return {"accuracy": accuracy, "macro_f1": macro_f1(_confusion(cells, np.ones(len(cells)), num_labels))}
-        right: collections.Counter[str] = collections.Counter()
-        found, expected = right.copy(), right.copy()
-        for guesses, tags in zip(predictions, references, strict=True):
-            own, gold = set(bio_spans(guesses)), set(bio_spans(tags))
-            for counter, group in ((right, own & gold), (found, own), (expected, gold)):
-                counter.update(kind for kind, _, _ in group)
-        overall = _precision_recall_f1(right.total(), found.total(), expected.total())
-        return overall | {
-            "accuracy": accuracy,
-            "per_type": {
-                kind: _precision_recall_f1(right[kind], found[kind], expected[kind]) | {"support": expected[kind]}
-                for kind in sorted(found.keys() | expected.keys())
-            },
-        }
-
-
-def _precision_recall_f1(right: int, found: int, expected: int) -> dict[str, float]:
-    """From counts; 0 where one is not defined."""
-    return {
-        "f1": 2 * right / max(1, found + expected),
-        "precision": right / max(1, found),
-        "recall": right / max(1, expected),
-    }
-
-
-class Regression(evaluate.Metric):
-    """Pearson and Spearman correlation and the mean squared error."""
+    def __init__(self, kind: str, *, spans: bool = True, label: str | None = "label", **options: Any) -> None:
+        self.task = TaskData("task", Task(type=kind, source="source", label=label), [], "string", spans=spans)
+        super().__init__(**options)
 
     def _info(self) -> evaluate.MetricInfo:
-        return _info(datasets.Value("float64"), "One number a row.")
+        predictions, references = self.task.kind.evaluate_features()
+        return evaluate.MetricInfo(
+            description=" ".join(str(type(self.task.kind).__doc__).split()),
+            citation="",
+            features=datasets.Features({"predictions": predictions, "references": references}),
+        )
 
-    def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
-        if len(references) < 2:
-            return dict.fromkeys(("pearson", "spearman", "mse"), float("nan"))
-        constant = len(set(predictions)) == 1 or len(set(references)) == 1
-        return {
-            # The correlation with a constant is not defined; a constant answer has learned nothing, so it counts 0.
-            "pearson": 0.0 if constant else float(scipy.stats.pearsonr(predictions, references).statistic),
-            "spearman": 0.0 if constant else float(scipy.stats.spearmanr(predictions, references).statistic),
-            "mse": float(np.mean(np.square(np.subtract(predictions, references)))),
-        }
+    def _compute(self, predictions: list[Any], references: list[Any]) -> dict[str, Any]:
+        numbers = task_metrics(self.task, Answers(np.arange(len(references)), predictions, references))
+        return {name: value for name, value in numbers.items() if name != "cross_entropy" or value == value}
 
 
-class SentenceSimilarity(evaluate.Metric):
-    """Spearman and Pearson correlation of cosines with scores.
-
-    With `ranks=True` (pairs without scores; a prediction is the rank of a first text's own second text among the
-    different ones of all rows, 1 for the nearest): `accuracy`, the share of ranks 1, and `mrr`, the mean of 1 / rank.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        return _info(datasets.Value("float64"), "A cosine, or a rank, a row.")
-
-    def _compute(self, predictions: list[float], references: list[float], ranks: bool = False) -> dict[str, float]:
-        if not ranks:
-            numbers = Regression._compute(self, predictions, references)
-            return {name: numbers[name] for name in ("spearman", "pearson")}
-        if not references:
-            return dict.fromkeys(("accuracy", "mrr"), float("nan"))
-        found = np.asarray(predictions, dtype=float)
-        return {"accuracy": float((found == 1).mean()), "mrr": float((1 / found).mean())}
-
-
-class MaskedLanguageModelling(evaluate.Metric):
-    """Perplexity, accuracy and cross-entropy over masked tokens, of three numbers a row.
-
-    A prediction is [sum of -log p over the row's masked tokens, how many of them are right], a reference their number.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        found = _info(datasets.List(datasets.Value("float64")), "Sums over the masked tokens of a row.")
-        found.features["references"] = datasets.Value("int64")
-        return found
-
-    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
-        if not references:
-            return dict.fromkeys(("perplexity", "accuracy", "cross_entropy"), float("nan"))
-        loss, right = np.sum(predictions, axis=0) / sum(references)
-        return {"perplexity": float(np.exp(loss)), "accuracy": float(right), "cross_entropy": float(loss)}
-
-
-def _info(feature: Any, inputs: str) -> evaluate.MetricInfo:
-    return evaluate.MetricInfo(
-        description="",
-        citation="",
-        inputs_description=inputs,
-        features=datasets.Features({"predictions": feature, "references": feature}),
-    )
-
-
-METRICS: dict[str, type[evaluate.Metric]] = {
-    "sequence_classification": Classification,
-    "multi_label_classification": MultiLabelClassification,
-    "regression": Regression,
-    "token_classification": SequenceLabelling,
-    "sentence_similarity": SentenceSimilarity,
-    "masked_lm": MaskedLanguageModelling,
-}
+METRICS = {kind: functools.partial(TaskMetric, kind) for kind in TASK_TYPES}
 
 
 def metric_names(task: TaskData) -> tuple[str, ...]:
-    """Names of our own numbers for a task, the default primary one first."""
-    if task.type == "token_classification" and not task.spans:
-        # Numbers for tags are mostly those of spans, where nearly all words have one tag.
-        first = ("macro_f1", "accuracy") if are_numbers(task.labels) else ("accuracy", "macro_f1")
-        return (*first, "cross_entropy")
-    if task.type == "sentence_similarity" and task.config.label is None:
-        return ("accuracy", "mrr")
-    return TASK_TYPES[task.type].metrics
+    """Names of the built-in metrics of a task, the default primary one first."""
+    return task.kind.metric_names(task)
 
 
 def primary_metric(task: TaskData) -> str:
-    """The name of the metric that stands for the task: the first of its `metrics`, else its type's."""
+    """Name of the primary metric: the first of the task's `metrics`, else of its type's."""
     return _metric_key(task.config.metrics[0]) if task.config.metrics else metric_names(task)[0]
 
 
@@ -224,10 +73,10 @@ def _metric_key(metric: Any) -> str:
 
 
 def load_metrics(tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Callable[..., dict[str, Any]]]]:
-    """Task → metrics of `evaluate` that its `metrics` ask for beyond our own, ready to be called.
+    """Task → functions of the `evaluate` metrics in its `metrics`, besides the built-in ones.
 
     Raises:
-        ValueError: A metric that neither we nor `evaluate` have (or that cannot be reached).
+        ValueError: A metric is neither built in nor in `evaluate`, or cannot be downloaded.
     """
     loaded: dict[str, dict[str, Callable[..., dict[str, Any]]]] = {}
     for name, task in tasks.items():
@@ -239,19 +88,12 @@ def load_metrics(tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Callable[
             options = dict(metric) if isinstance(metric, Mapping) else {"path": metric}
             if "path" not in options:
                 raise ValueError(f"`tasks.{name}.metrics`: {metric!r} needs a `path`.")
-            if task.type == "token_classification" and metric in ("f1", "precision", "recall", "macro_f1"):
-                shown = ", ".join(task.labels[:5]) + (", ..." if len(task.labels) > 5 else "")
-                what, tags = ("labels of words", "spans") if task.spans else ("spans", "labels of words")
-                raise ValueError(
-                    f"`tasks.{name}.metrics`: {metric!r} scores {what}, and the tags of this task ({shown}) are {tags}:"
-                    f" its metrics are {', '.join(metric_names(task))}."
-                    + ("" if task.spans else " Tags as O, B-PER and I-PER are those of spans.")
-                )
+            task.kind.check_metric(task, metric)
             try:
                 module = evaluate.load(options.pop("path"), keep_in_memory=True)
             except (OSError, ValueError, ImportError) as error:
                 raise ValueError(
-                    f"`tasks.{name}.metrics`: {key!r} is none of ours ({', '.join(metric_names(task))}) and `evaluate`"
+                    f"`tasks.{name}.metrics`: {key!r} is not built in ({', '.join(metric_names(task))}), and `evaluate`"
                     f" cannot load it: {' '.join(str(error).split())}{nearest(key, metric_names(task))}"
                 ) from error
             loaded[name][key] = lambda module=module, options=options, **data: module.compute(**data, **options)
@@ -263,11 +105,11 @@ def try_metrics(
     extra: Mapping[str, Mapping[str, Callable[..., dict[str, Any]]]],
     gold: Mapping[str, Mapping[str, Sequence[Any]]],
 ) -> None:
-    """Call every metric that `load_metrics` loaded on some right answers: one that cannot be called says so now.
+    """Call every metric of `load_metrics` on some right answers, so that errors are raised before training.
 
     Args:
         tasks: Task name → task.
-        extra: As `load_metrics` returns it.
+        extra: Result of `load_metrics`.
         gold: Source → task → labels.
 
     Raises:
@@ -287,151 +129,11 @@ def try_metrics(
 
 
 def _check_primary(task: TaskData, numbers: Mapping[str, Any]) -> str:
-    """The name of the task's primary metric, which has to be among its numbers."""
+    """The name of the task's primary metric, which has to be in `numbers`."""
     primary = primary_metric(task)
     if primary not in numbers:
         raise ValueError(f"`tasks.{task.name}.metrics`: {primary!r} is not among its results ({', '.join(numbers)}).")
     return primary
-
-
-# ---- predictions ----
-
-
-@dataclass
-class Answers:
-    """Decoded predictions of one task on some rows, beside what the rows say; rows without a label are left out.
-
-    Attributes:
-        rows: Which rows, (n,).
-        predicted: Names, lists of names or numbers; of masked language modelling [sum of -log p, number right].
-        gold: The same from the rows; of masked language modelling the number of masked tokens.
-        losses: Cross-entropy of every labelled item with a known label (row or word).
-    """
-
-    rows: np.ndarray
-    predicted: list[Any] = field(default_factory=list)
-    gold: list[Any] = field(default_factory=list)
-    losses: np.ndarray = field(default_factory=lambda: np.zeros(0))
-
-    @property
-    def correct(self) -> np.ndarray:
-        """Whether a row is entirely right, (n,)."""
-        return np.array([p == g for p, g in zip(self.predicted, self.gold, strict=True)], dtype=bool)
-
-    def __add__(self, other: "Answers") -> "Answers":
-        return Answers(
-            np.concatenate([self.rows, other.rows]),
-            self.predicted + other.predicted,
-            self.gold + other.gold,
-            np.concatenate([self.losses, other.losses]),
-        )
-
-
-def read_answers(
-    task: TaskData,
-    gold: Sequence[Any],
-    logits: np.ndarray,
-    word_starts: Sequence[Sequence[int]] | None = None,
-    second_texts: np.ndarray | None = None,
-) -> Answers:
-    """Decode one task's logits on one source.
-
-    Args:
-        task: The task.
-        gold: Label of each row, None where it has none.
-        logits: (rows, num_labels); (rows,) for regression; (rows, T, num_labels) for token classification; (rows, 2, H)
-            vectors of length 1 for sentence similarity; (rows, 3) for masked language modelling: sum of -log p over the
-            masked tokens, their number, and how many are right.
-        word_starts: For token classification, the position of each word's first token, `NO_TOKEN` where it has none.
-        second_texts: For sentence similarity without scores, a number for each row's second text, the same for equal
-            ones; by default all differ.
-    """
-    rows = np.array([row for row, label in enumerate(gold) if label is not None], dtype=int)
-    known = [gold[row] for row in rows]
-    if task.type == "regression":
-        return Answers(rows, [float(value) for value in logits[rows]], known)
-    if task.type == "masked_lm":
-        rows = rows[logits[rows, 1] > 0]  # a row of special and unknown tokens has nothing to mask
-        return Answers(rows, logits[rows][:, [0, 2]].astype(float).tolist(), logits[rows, 1].astype(int).tolist())
-    if task.type == "sentence_similarity":
-        first, second = logits[rows].astype(np.float64).transpose(1, 0, 2)
-        if task.config.label is None:
-            texts = None if second_texts is None else second_texts[rows]
-            return Answers(rows, own_ranks(first, second, texts).astype(float).tolist(), known)
-        return Answers(rows, (first * second).sum(-1).tolist(), known)
-    if task.type == "sequence_classification":
-        predicted = [task.labels[index] for index in logits[rows].argmax(-1)] if len(rows) else []
-        ids = np.array([task.ids.get(label, -1) for label in known], dtype=int)
-        return Answers(rows, predicted, known, _cross_entropy(logits[rows][ids >= 0], ids[ids >= 0]))
-    if task.type == "multi_label_classification":
-        positive = logits[rows] >= 0
-        predicted_sets = [sorted(task.labels[index] for index in np.flatnonzero(row)) for row in positive]
-        hot = np.array([[label in row for label in task.labels] for row in known]).reshape(len(rows), len(task.labels))
-        scores = logits[rows].astype(np.float64)
-        losses = (np.logaddexp(0, scores) - scores * hot).mean(1) if len(rows) else np.zeros(0)
-        return Answers(rows, predicted_sets, known, losses)
-    if word_starts is None:
-        raise ValueError("token classification needs `word_starts`.")
-    return _read_tags(task, rows, known, logits, [word_starts[row] for row in rows])
-
-
-def own_ranks(first: np.ndarray, second: np.ndarray, texts: np.ndarray | None = None, chunk: int = 1000) -> np.ndarray:
-    """How near each first vector's own second text is among all different second texts: 1 where it is the nearest.
-
-    Equal cosines (within what rounding does to them) count against it, so that a model to which all texts are the same
-    ranks nothing first.
-
-    Args:
-        first: (n, H), of length 1.
-        second: (n, H), of length 1; row i belongs to row i.
-        texts: (n,), the same number for equal second texts; by default all differ.
-        chunk: First vectors compared at once.
-
-    Returns:
-        (n,) whole numbers from 1 to the number of different second texts.
-    """
-    _, places, own_text = np.unique(
-        np.arange(len(first)) if texts is None else texts, return_index=True, return_inverse=True
-    )
-    different = second[places]
-    ranks = np.zeros(len(first), dtype=int)
-    for begin in range(0, len(first), chunk):
-        cosines = first[begin : begin + chunk] @ different.T
-        own = cosines[np.arange(len(cosines)), own_text[begin : begin + chunk]]
-        ranks[begin : begin + chunk] = (cosines >= own[:, None] - 1e-6).sum(1)
-    return ranks
-
-
-def _read_tags(
-    task: TaskData, rows: np.ndarray, gold: list[list[str | None]], logits: np.ndarray, starts: list[Sequence[int]]
-) -> Answers:
-    """Tags of the words that have a label; None of a word without a token, which has no cross-entropy either."""
-    lengths = [len(row) for row in starts]
-    position = np.array([start for row in starts for start in row], dtype=int)
-    row_of = np.repeat(rows, lengths)
-    scores = logits[row_of, np.maximum(position, 0)] if len(position) else np.zeros((0, len(task.labels)))
-    best = scores.argmax(-1) if len(position) else position
-    flat_gold = [tag for row in gold for tag in row]
-    ids = np.array([task.ids.get(tag, -1) if tag is not None else -1 for tag in flat_gold], dtype=int)
-    scored = (ids >= 0) & (position != NO_TOKEN)
-    result = Answers(rows, losses=_cross_entropy(scores[scored], ids[scored]))
-    ends = np.cumsum(lengths)
-    for row, tags in enumerate(gold):
-        words = slice(ends[row] - lengths[row], ends[row])
-        lost = position[words] == NO_TOKEN
-        names = [None if gone else task.labels[index] for index, gone in zip(best[words], lost, strict=True)]
-        pairs = [(name, tag) for name, tag in zip(names, tags, strict=True) if tag is not None]
-        result.predicted.append([name for name, _ in pairs])
-        result.gold.append([tag for _, tag in pairs])
-    return result
-
-
-def _cross_entropy(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Logits (n, C), ids (n,) → −log softmax at the ids, in float64."""
-    if not len(ids):
-        return np.zeros(0)
-    scores = logits.astype(np.float64)
-    return scipy.special.logsumexp(scores, axis=-1) - scores[np.arange(len(ids)), ids]
 
 
 # ---- scoring ----
@@ -448,15 +150,15 @@ def score(
 
     Args:
         tasks: Task name → task.
-        answers: Source → task → `read_answers` of it.
-        num_rows: Source → number of rows predicted.
-        extra: As `load_metrics` returns it.
-        intervals: Whether to add to each task `interval` (95 %, bootstrap over rows) and `baseline` (majority) of its
-            primary metric.
+        answers: Source → task → result of `read_answers`.
+        num_rows: Source → number of predicted rows.
+        extra: Result of `load_metrics`.
+        intervals: Whether to add `interval` (95 %, bootstrap over rows) and `baseline` (majority) of the primary metric
+            to each task.
 
     Returns:
         `score` (weighted mean of the primary metrics, with a minus for losses), `tasks`, `joint` (source with several
-        label tasks → share of rows on which all of them are right) and `rows`.
+        tasks with label names → share of rows for which all are right) and `rows`.
     """
     results: dict[str, Any] = {"score": float("nan"), "tasks": {}, "joint": {}, "rows": dict(num_rows)}
     weighted, weights = 0.0, 0.0
@@ -472,29 +174,44 @@ def score(
             }
         primary = _check_primary(task, numbers)
         numbers["primary"] = primary
-        ours = primary in metric_names(task) and primary != "cross_entropy" and not np.isnan(numbers[primary])
-        if intervals and len(together.rows) > 1 and ours:
-            numbers["interval"] = interval(task, together)
-            if task.type != "masked_lm":  # whose most frequent token stands for a share of all tokens
-                numbers["baseline"] = baseline(task, together)
         results["tasks"][name] = numbers
         weight = score_weight(task)
         if weight and not np.isnan(numbers[primary]):
-            sign = -1.0 if primary in LOSS_LIKE else 1.0  # of a score more is better
+            sign = -1.0 if primary in LOSS_LIKE else 1.0  # a larger score is better
             weighted, weights = weighted + weight * sign * numbers[primary], weights + weight
     if weights:
         results["score"] = weighted / weights
     for source, found in answers.items():
-        labelled = {name: item for name, item in found.items() if TASK_TYPES[tasks[name].type].has_vocabulary}
+        labelled = {name: item for name, item in found.items() if tasks[name].kind.has_vocabulary}
         if len(labelled) > 1:
             results["joint"][source] = _joint(list(labelled.values()), num_rows[source])
+    if intervals:
+        add_intervals(results, tasks, answers)
     return results
 
 
+def add_intervals(
+    results: Mapping[str, Any], tasks: Mapping[str, TaskData], answers: Mapping[str, Mapping[str, Answers]]
+) -> None:
+    """Add `interval` (95 %, bootstrap over rows) and `baseline` (majority) of each primary metric to `results`.
+
+    Args:
+        results: Result of `score`.
+        tasks: Task name → task.
+        answers: Source → task → its answers, as `score` got them.
+    """
+    for name, numbers in results["tasks"].items():
+        task, primary, together = tasks[name], numbers["primary"], join_answers(answers, name)
+        if len(together.rows) < 2 or primary not in metric_names(task) or np.isnan(numbers[primary]):
+            continue
+        numbers["interval"] = interval(task, together)
+        if primary != "cross_entropy" and (constant := baseline(task, together)) is not None:
+            numbers["baseline"] = constant
+
+
 def join_answers(answers: Mapping[str, Mapping[str, Answers]], name: str) -> Answers:
-    """A task's answers of all its sources, one source after the other."""
-    first, *others = [found[name] for found in answers.values() if name in found]
-    return sum(others, start=first)
+    """A task's answers of all its sources, concatenated."""
+    return Answers.join([found[name] for found in answers.values() if name in found])
 
 
 def score_weight(task: TaskData) -> float:
@@ -507,34 +224,23 @@ def score_weight(task: TaskData) -> float:
 def task_metrics(
     task: TaskData, answers: Answers, extra: Mapping[str, Callable[..., dict[str, Any]]] | None = None
 ) -> dict[str, Any]:
-    """Every number of one task."""
-    predicted, gold = answers.predicted, answers.gold
-    # Not `compute`, which writes everything into Arrow tables first: that takes longer than most of our metrics.
-    numbers: dict[str, Any] = METRICS[task.type](keep_in_memory=True)._compute(predicted, gold, **_options(task))
-    if "cross_entropy" in metric_names(task) and "cross_entropy" not in numbers:
-        numbers["cross_entropy"] = float(answers.losses.mean()) if len(answers.losses) else float("nan")
-    if extra and task.type == "sequence_classification":  # metrics of `evaluate` want ids
-        predicted, gold = ([task.ids.get(name, -1) for name in names] for names in (predicted, gold))
-    elif extra and task.type == "token_classification":  # and have no place for a word without an answer
-        predicted = [["O" if tag is None else tag for tag in row] for row in predicted]
+    """All metrics and details of one task."""
+    metrics, details = task.kind.measure(task, answers)
+    numbers: dict[str, Any] = {name: metric.number() for name, metric in metrics.items()} | details
+    if len(answers.losses):  # the same mean, but summed over items, so that rounding does not depend on rows
+        numbers["cross_entropy"] = float(answers.losses.mean())
+    predicted, gold = task.kind.for_evaluate(task, answers) if extra else ([], [])
     for key, compute in (extra or {}).items():
         found = compute(predictions=predicted, references=gold)
         numbers |= {name if name != key or len(found) == 1 else key: value for name, value in found.items()}
-        if key not in numbers:  # what a metric calls its number need not be what the metric is called
+        if key not in numbers:  # a metric may return its value under another name
             plain = (value for value in found.values() if isinstance(value, int | float | np.number))
             numbers[key] = next(plain, float("nan"))
     return numbers
 
 
-def _options(task: TaskData) -> dict[str, Any]:
-    """What the metric of a task's type is told beside predictions and labels."""
-    if task.type == "sentence_similarity":
-        return {"ranks": task.config.label is None}
-    return {"spans": task.spans} if task.type == "token_classification" else {}
-
-
 def _joint(answers: list[Answers], num_rows: int) -> float:
-    """Share of the rows labelled for every task on which all are right."""
+    """Share of the rows with labels of all tasks for which all predictions are right."""
     labelled, right = np.ones(num_rows, dtype=bool), np.ones(num_rows, dtype=bool)
     for found in answers:
         here = np.zeros(num_rows, dtype=bool)
@@ -555,162 +261,39 @@ def interval(
 ) -> list[float]:
     """Bootstrap interval (percentile, rows resampled) of a task's primary metric.
 
-    F1 over spans or label sets and accuracy are ratios of per-row counts, which makes a resample an addition; macro F1
-    and Matthews' coefficient come from a resample's confusion matrix; other metrics are computed anew on each.
-
     Args:
         task: The task.
-        answers: Its answers; of several models (such as those of several seeds) the interval is that of their mean.
-        confidence: Share of the resamples inside.
-        against: Other answers to the same rows: the interval is then that of how much more `answers` score, with the
-            same rows drawn for all, so that rows that are hard for all do not widen it. It speaks of other rows, not of
-            other seeds.
+        answers: Its answers, or those of several models (such as several seeds), whose mean is resampled.
+        confidence: Confidence level.
+        against: Other answers to the same rows: the interval is then that of the difference of `answers` to these, with
+            the same rows drawn for all, so that rows that are hard for all do not widen it. It covers the variation of
+            rows, not of seeds.
     """
     sides = [[side] if isinstance(side, Answers) else list(side) for side in (answers, against)]
-    everything = sides[0] + sides[1]
-    if any(not np.array_equal(found.rows, everything[0].rows) for found in everything):
-        raise ValueError("`against` holds answers to other rows.")
-    weights = [sign / len(side) for sign, side in zip((1, -1), sides, strict=True) for _ in side]
-    parts = [_statistic(task, found) for found in everything]
-    by_counts = parts[0][2]
-    data = tuple(column for columns, _, _ in parts for column in columns) if by_counts else parts[0][0]
-
-    def weighted(*columns: np.ndarray, **axis: int) -> Any:
-        size = len(columns) // len(parts) if by_counts else 0
-        return sum(
-            weight * statistic(*(columns[place * size : (place + 1) * size] if by_counts else columns), **axis)
-            for place, (weight, (_, statistic, _)) in enumerate(zip(weights, parts, strict=True))
-        )
-
-    found = scipy.stats.bootstrap(
-        data, weighted, n_resamples=NUM_RESAMPLES, paired=by_counts, vectorized=by_counts, batch=100,
-        confidence_level=confidence, method="percentile", rng=np.random.default_rng(13),
-    ).confidence_interval  # fmt: skip
-    return [float(found.low), float(found.high)]
-
-
-def _statistic(task: TaskData, answers: Answers) -> tuple[tuple[np.ndarray, ...], Callable[..., Any], bool]:
-    """What to resample, the primary metric of a resample of it, and whether that is a ratio of sums of counts."""
+    if any(not np.array_equal(found.rows, sides[0][0].rows) for found in sides[0] + sides[1]):
+        raise ValueError("`answers` and `against` should be answers to the same rows.")
     primary = primary_metric(task)
-    counts = _row_counts(task, answers, primary)
-    rows = np.arange(len(answers.rows))
-    if counts is not None:
-
-        def ratio(top: np.ndarray, bottom: np.ndarray, axis: int = -1) -> np.ndarray:
-            found = top.sum(axis) / np.maximum(bottom.sum(axis), 1)
-            return np.exp(found) if primary == "perplexity" else found
-
-        return counts, ratio, True
-    by_word = task.type == "token_classification" and primary == "macro_f1"
-    if by_word or task.type == "sequence_classification":
-        pairs = zip(answers.predicted, answers.gold, strict=True)
-        cells, lengths, num_labels = _cells(
-            [list(zip(*pair, strict=True)) for pair in pairs] if by_word else [[pair] for pair in pairs]
-        )
-
-        def from_confusion(index: np.ndarray) -> float:
-            times = np.repeat(np.bincount(index, minlength=len(rows)), lengths)
-            confusion = _confusion(cells, times, num_labels)
-            return macro_f1(confusion) if primary == "macro_f1" else matthews(confusion[:, :-1])
-
-        return (rows,), from_confusion, False
-    metric = METRICS[task.type]()
-    options = _options(task)
-
-    def recompute(index: np.ndarray) -> float:
-        chosen = Answers(answers.rows[index], [answers.predicted[i] for i in index], [answers.gold[i] for i in index])
-        return float(metric._compute(chosen.predicted, chosen.gold, **options).get(primary, np.nan))
-
-    return (rows,), recompute, False
+    own, other = ([task.kind.measure(task, found)[0][primary] for found in side] for side in sides)
+    return statistics.interval(own, other, confidence)
 
 
-def _cells(rows: Sequence[Sequence[tuple[str | None, str]]]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Pairs (predicted, gold) of each row → the cell of each pair in `_confusion`, pairs of each row, labels."""
-    names = dict.fromkeys(tag for row in rows for _, tag in row)
-    names |= dict.fromkeys(guess for row in rows for guess, _ in row if guess is not None)
-    ids = {name: index for index, name in enumerate(names)}
-    cells = [
-        ids[tag] * (len(ids) + 1) + (len(ids) if guess is None else ids[guess]) for row in rows for guess, tag in row
-    ]
-    return np.array(cells, dtype=int), np.array([len(row) for row in rows], dtype=int), len(ids)
-
-
-def _confusion(cells: np.ndarray, times: np.ndarray, num_labels: int) -> np.ndarray:
-    """Counts (gold, predicted) of shape (C, C + 1), the last column for no prediction.
-
-    Args:
-        cells: As `_cells` returns them.
-        times: How often each of them is counted.
-        num_labels: C.
-    """
-    counts = np.bincount(cells, weights=times, minlength=num_labels * (num_labels + 1))
-    return counts.reshape(num_labels, num_labels + 1)
-
-
-def macro_f1(confusion: np.ndarray) -> float:
-    """Mean F1 over the labels that occur, from counts (gold, predicted) of shape (C, C).
-
-    A further column, (C, C + 1), counts items without a prediction.
-    """
-    totals = confusion.sum(0)[: len(confusion)] + confusion.sum(1)
-    return float(np.mean(2 * np.diag(confusion)[totals > 0] / totals[totals > 0]))
-
-
-def matthews(confusion: np.ndarray) -> float:
-    """Matthews' coefficient from counts (gold, predicted) of shape (C, C); 0 where it is not defined."""
-    gold, predicted, total = confusion.sum(1).astype(float), confusion.sum(0).astype(float), confusion.sum()
-    scale = np.sqrt((total**2 - predicted @ predicted) * (total**2 - gold @ gold))
-    return float((np.trace(confusion) * total - gold @ predicted) / scale) if scale else 0.0
-
-
-def _row_counts(task: TaskData, answers: Answers, primary: str) -> tuple[np.ndarray, np.ndarray] | None:
-    if task.type == "masked_lm":
-        sums = np.array(answers.predicted, dtype=float)
-        return sums[:, 1 if primary == "accuracy" else 0], np.array(answers.gold, dtype=float)
-    single = task.type == "sequence_classification"  # whose micro F1 is the accuracy
-    if (primary == "accuracy" and task.type != "token_classification") or (primary == "micro_f1" and single):
-        return answers.correct.astype(float), np.ones(len(answers.rows))
-    pairs = list(zip(answers.predicted, answers.gold, strict=True))
-    if primary == "accuracy":
-        right = [sum(p == g for p, g in zip(predicted, gold, strict=True)) for predicted, gold in pairs]
-        return np.array(right, dtype=float), np.array([len(gold) for _, gold in pairs], dtype=float)
-    if primary == "f1" and task.spans:
-        sets = [(set(bio_spans(predicted)), set(bio_spans(gold))) for predicted, gold in pairs]
-    elif primary == "micro_f1" and task.type == "multi_label_classification":
-        sets = [(set(predicted), set(gold)) for predicted, gold in pairs]
-    else:
+def baseline(task: TaskData, answers: Answers) -> float | None:
+    """The primary metric of the best constant prediction (the most frequent label, or the mean); None without one."""
+    constant = task.kind.constant(task, answers.gold)
+    if constant is None:
         return None
-    twice = np.array([2.0 * len(predicted & gold) for predicted, gold in sets])
-    return twice, np.array([float(len(predicted) + len(gold)) for predicted, gold in sets])
-
-
-def baseline(task: TaskData, answers: Answers) -> float:
-    """The primary metric of the best constant answer: the most frequent label (set, tag) of these rows, or the mean."""
-    gold = answers.gold
-    if task.type in ("regression", "sentence_similarity"):
-        ranks = task.type == "sentence_similarity" and task.config.label is None  # where all are equal, the last one
-        constant: list[Any] = [float(len(gold)) if ranks else float(np.mean(gold))] * len(gold)
-    elif task.type == "token_classification":
-        tag = collections.Counter(tag for row in gold for tag in row).most_common(1)[0][0]
-        constant = [[tag] * len(row) for row in gold]
-    elif task.type == "multi_label_classification":
-        most = collections.Counter(map(tuple, gold)).most_common(1)[0][0]
-        constant = [list(most)] * len(gold)
-    else:
-        constant = [collections.Counter(gold).most_common(1)[0][0]] * len(gold)
-    numbers = task_metrics(task, Answers(answers.rows, constant, gold))
-    return float(numbers.get(primary_metric(task), float("nan")))
+    return task.kind.measure(task, Answers(answers.rows, constant, answers.gold))[0][primary_metric(task)].number()
 
 
 def show_number(metric: str, value: float, sign: str = "", digits: int = 2) -> str:
-    """A metric's value as a person reads it: a loss as it is, all else times 100 with so many digits."""
-    if metric == "perplexity":  # which may have thousands before the point
+    """Format a metric: losses unchanged with 4 digits, all others times 100 with `digits` digits."""
+    if metric == "perplexity":  # may be in the thousands
         return f"{value:{sign}.{digits}f}"
     return f"{value:{sign}.4f}" if metric in LOSS_LIKE else f"{100 * value:{sign}.{digits}f}"
 
 
 def round_numbers(value: Any) -> Any:
-    """The value with its floats, also those in its mappings and lists, at 6 significant digits, for lines of JSON."""
+    """Round all floats in a value, also in mappings and lists, to 6 significant digits, for JSON lines."""
     if isinstance(value, Mapping):
         return {key: round_numbers(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -719,20 +302,20 @@ def round_numbers(value: Any) -> Any:
 
 
 def loss_of(name: str) -> str | None:
-    """Of a logged number's name, which may have a task's before it, the loss that it is; None if it is none."""
+    """The loss in `LOSS_LIKE` that a logged name (with or without a task's name) ends with, or None."""
     return next((loss for loss in LOSS_LIKE if name.endswith(loss)), None)
 
 
 def show_logged(name: str, value: float) -> str:
-    """As `show_number`, of a logged number, whose name may have a task's before it."""
+    """`show_number` for a logged name, with or without a task's name."""
     return show_number(loss_of(name) or name, value)
 
 
 def logged_names(tasks: Mapping[str, TaskData], extra: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What `flatten` can name, without its prefix: what a checkpoint can be chosen by.
+    """The names that `flatten` returns, without prefix: the metrics that a checkpoint can be chosen by.
 
     Raises:
-        ValueError: Two tasks whose numbers would have the same name.
+        ValueError: The metrics of two tasks have the same name.
     """
     sources = dict.fromkeys(source for task in tasks.values() for source in task.config.sources)
     names = ["score", *(f"joint_{source}" for source in sources)]
@@ -744,7 +327,7 @@ def logged_names(tasks: Mapping[str, TaskData], extra: Mapping[str, Mapping[str,
 
 
 def flatten(results: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """`score` and `<task>_<metric>` of every plain number, for the Trainer's log."""
+    """`score` and `<task>_<metric>` of every metric, for the Trainer's log."""
     flat = {f"{prefix}_score": results["score"]}
     for name, numbers in results["tasks"].items():
         flat |= {f"{prefix}_{name}_{key}": value for key, value in numbers.items() if isinstance(value, float)}

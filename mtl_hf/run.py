@@ -1,11 +1,13 @@
-"""One run, from its config to a scored folder. `run_multitask.py`, `mtl-hf train` and `mtl_hf.train` all come here.
+"""One run, from its config to a scored model. `run_multitask.py`, `mtl-hf train` and `mtl_hf.train` all use it.
 
-Notable: everything that can be wrong is found before the first step; `dry_run` stops there.
+Notable: config and data are checked completely before the first step; `dry_run` stops there.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,31 +18,25 @@ import datasets
 import torch
 from transformers import set_seed
 
+from .command import add_train_arguments, parse, run_command
 from .config import Model, RunConfig, resolve_path, typed
-from .data.labels import TaskData, build_tasks, check_scored, check_tasks, report_far_numbers
+from .data.labels import build_tasks, check_scored, check_tasks, warn_of_labels
 from .data.rows import EncodedSplit, encode_rows, report_cut
-from .data.sources import SourceData, load_sources
-from .evaluation.evaluate import encode_split, write_results
+from .data.sources import load_sources
+from .evaluation.evaluate import encode_split, write_metrics, write_results
 from .evaluation.report import scores_table
-from .evaluation.saved_models import RUN_FILE
-from .evaluation.start import (
-    Answered,
-    Start,
-    add_before,
-    check_start,
-    check_tokens,
-    find_start,
-    load_start,
-    score_before,
-    warn_of_drift,
-)
-from .files import write_whole
+from .evaluation.untrained import Answered, add_before, score_before, warn_of_drift
+from .files import write_atomic
+from .findings import for_each, report
 from .hub.card import CARD, write_card
 from .hub.push import CODE, push, reserve
-from .metrics import Answers
+from .metrics import add_intervals
 from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
-from .training.arguments import read_arguments
+from .saved.models import RUN_FILE
+from .saved.start import Start, check_start, check_tokens, find_start, load_start
+from .tasks import Answers, SourceData, TaskData
+from .training.arguments import MultiTaskTrainingArguments, read_arguments
 from .training.checkpoints import (
     check_checkpoint,
     list_checkpoints,
@@ -50,16 +46,16 @@ from .training.checkpoints import (
     remove_leftovers,
 )
 from .training.conflict_report import CONFLICTS_FILE
-from .training.locks import hold_folder
+from .training.locks import lock_folder
 from .training.optimizer import parts_table, trained_share
 from .training.processes import is_first_process, report_lost_process
 from .training.progress import LOG, kept_log
-from .training.thawing import thawing_table, warn_of_never
+from .training.thawing import thawing_table, warn_of_unreached
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("mtl_hf.run")  # whose name would be `__main__` under `python -m`
 
-# All that a run writes into its folder, and so all that `overwrite` removes.
+# All files that a run writes into its folder; `overwrite` removes exactly these.
 WRITTEN = (
     RUN_FILE, "metrics.json", "predictions.jsonl", "config.json", "model*.safetensors", "model.safetensors.index.json",
     "tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
@@ -71,14 +67,14 @@ WRITTEN = (
 
 @dataclass
 class Run:
-    """A run that is ready to train: everything that can be wrong has been checked.
+    """A run that is checked and ready to train.
 
     Attributes:
-        config: With typed training values.
+        config: The config, with typed training values.
         sources: Source → its rows and labels.
-        train_rows: Source → encoded training rows, those without any label left out.
-        splits: `validation` and `test` → source → encoded rows with what they are scored against.
-        trainer: With model, tasks and training rows.
+        train_rows: Source → encoded training rows, without rows that have no label.
+        splits: `validation` and `test` → source → encoded rows with their gold labels.
+        trainer: The trainer, with model, tasks and training rows.
     """
 
     config: RunConfig
@@ -89,21 +85,18 @@ class Run:
 
 
 def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequence[str] = ()) -> Run:
-    """Do everything up to the first step: load, check, encode, make the model and the trainer.
+    """Prepare a run up to the first step: load, check and encode the data, create the model and the trainer.
 
     Args:
-        config: A YAML file, or the same as a dict (whose sources may hold a `dataset`).
-        overrides: `a.b=c` changes to it.
+        config: A YAML file, or a dict of the same form (whose sources may hold a `dataset`).
+        overrides: `a.b=c` changes to the config.
 
     Raises:
-        ValueError: Anything wrong with the config or the data.
+        ValueError: The config or the data are not valid.
     """
     run = RunConfig.load(config, overrides)
-    check_tasks(run)
-    arguments, training = read_arguments(run.training)
+    arguments, training = _check_settings(run)
     run = dataclasses.replace(run, training=training)
-    if run.model.peft is not None:
-        adapter_config({key: value for key, value in run.model.peft.items() if key != "per_task"})
     if arguments.process_index:
         logging.getLogger("mtl_hf").setLevel(logging.ERROR)
     logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
@@ -121,7 +114,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             for name, source in sources.items()
             if any(name in task.config.sources for task in trained.values())
         }
-        report_far_numbers(tasks, sources)
+        warn_of_labels(tasks, sources)
         splits = {
             split: {
                 name: encode_split(source, split, tasks, model)
@@ -132,11 +125,11 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         }
         final = final_split(splits)
         scored = {final} | ({"validation"} if arguments.eval_strategy != "no" else set())
-        check_scored(tasks, sources, sorted(scored), arguments.metric_for_best_model)
+        report(check_scored(tasks, sources, sorted(scored), arguments.metric_for_best_model))
         for name, task in tasks.items():
             if name not in trained and not any(source in splits[final] for source in task.config.sources):
-                raise ValueError(f"`tasks.{name}.train` is false, but none of its sources has a {final} split, on which"
-                                 " it would be scored.")  # fmt: skip
+                raise ValueError(f"`tasks.{name}.train` is false, but none of its sources has a {final} split to score"
+                                 " it on: add one to a source, or remove the task.")  # fmt: skip
     try:
         trainer = MultiTaskTrainer(
             model,
@@ -147,7 +140,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             batch_sizes={name: source.batch_size for name, source in run.sources.items() if source.batch_size},
             processing_class=model.tokenizer,
         )
-    except (ImportError, RuntimeError) as error:  # a field that asks for a package that is not installed
+    except (ImportError, RuntimeError) as error:  # a field that needs a package which is not installed
         raise ValueError(f"`training`: {error}") from error
     trainer.publish = push
     later = {part.name for part in trainer.thawing.parts} if trainer.thawing else set()
@@ -155,9 +148,21 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
     if trainer.thawing:
         logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
-        warn_of_never(trainer.thawing, trainer.num_steps())
+        warn_of_unreached(trainer.thawing, trainer.num_steps())
     warn_of_drift(trainer)
     return Run(run, sources, trainer.train_rows, splits, trainer)
+
+
+def _check_settings(run: RunConfig) -> tuple[MultiTaskTrainingArguments, dict[str, Any]]:
+    """Check everything that needs no data; return the training arguments, and their section with typed values."""
+    peft = {key: value for key, value in (run.model.peft or {}).items() if key != "per_task"}
+    checks: dict[str, Callable[[], Any]] = {
+        "tasks": lambda: check_tasks(run),
+        "training": lambda: read_arguments(run.training),
+        "model.encoder": lambda: _check_encoder(run.model),
+        "model.peft": lambda: None if run.model.peft is None else adapter_config(peft),
+    }
+    return for_each(checks, lambda name: checks[name]())["training"]
 
 
 @report_lost_process()
@@ -169,41 +174,41 @@ def train(
     overwrite: bool = False,
     resume: bool = False,
 ) -> dict[str, Any]:
-    """Train, score and save one multi-task model; with `training.push_to_hub` push it too.
+    """Train, score and save one multi-task model; with `training.push_to_hub`, push it to the Hub as well.
 
     Args:
-        config: A YAML file, or the same as a dict (whose sources may hold a `dataset`).
-        overrides: `a.b=c` changes to it.
-        dry_run: Do everything up to the first step, then stop.
+        config: A YAML file, or a dict of the same form (whose sources may hold a `dataset`).
+        overrides: `a.b=c` changes to the config.
+        dry_run: Check everything up to the first step, then stop.
         overwrite: Remove what an earlier run wrote into `output_dir`.
-        resume: Go on from the newest whole checkpoint in `output_dir`, exactly as if the run had not been stopped; from
-            the beginning where there is none yet.
+        resume: Continue from the newest complete checkpoint in `output_dir`, exactly as if the run had not been
+            stopped. Starts from the beginning if there is no checkpoint yet.
 
     Returns:
-        What `metrics.json` holds: the scores on the test split (validation where no source has one); with
-        `push_to_hub` also `pushed`: the URL, None where the push failed, which is logged and leaves the run whole. With
-        `dry_run` the number of rows of each source and of steps.
+        The content of `metrics.json`: the scores on the test split (on validation if no source has a test split).
+        With `push_to_hub` also `pushed`: the URL, or None if the push failed (the reason is logged, the saved model is
+        complete). With `dry_run`, the number of rows of each source and the number of steps.
 
     Raises:
-        ValueError: Anything wrong with the config or the data, a checkpoint that was trained differently, or a folder
-            in which another run is going on.
-        FloatingPointError: A loss that is not a number.
+        ValueError: The config or the data are not valid, the checkpoint was trained differently, or another run uses
+            the folder.
+        FloatingPointError: A loss is not finite.
         ConnectionError: Another process of the run has died.
     """
     config = RunConfig.load(config, overrides)
     folder = Path(typed(str | None, config.training.get("output_dir"), "training.output_dir") or "trainer_output")
     if overwrite and resume:
-        raise ValueError("`overwrite` and `resume` exclude each other: one removes what the other goes on from.")
+        raise ValueError("`overwrite` and `resume` cannot be combined: one removes the run that the other continues.")
     with kept_log() as log_to, contextlib.ExitStack() as held:
         if not dry_run and is_first_process():
-            held.enter_context(hold_folder(folder, "training.output_dir"))
+            held.enter_context(lock_folder(folder, "training.output_dir"))
         return _train(config, folder, log_to, dry_run=dry_run, overwrite=overwrite, resume=resume)
 
 
 def _train(
     config: RunConfig, folder: Path, log_to: Callable[[Path], None], *, dry_run: bool, overwrite: bool, resume: bool
 ) -> dict[str, Any]:
-    """As `train`, with its folder to itself."""
+    """Like `train`; the caller holds the lock on the folder."""
     _check_folder(folder, overwrite or resume)
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     run = build(config)
@@ -213,14 +218,14 @@ def _train(
         check_checkpoint(checkpoint, trainer.checkpoint_facts())
     elif resume and (folder / "metrics.json").exists():
         raise ValueError(
-            f"`resume`: the run in {folder} is finished and has no checkpoint to go on from; choose another folder, or"
-            f" replace it with --overwrite. {more_training(folder)}"
+            f"`resume`: the run in {folder} is finished and has no checkpoint to continue from. Choose another folder,"
+            f" or replace the run with --overwrite. {more_training(folder)}"
         )
     elif resume:
-        logger.info("There is no whole checkpoint in %s yet: training starts from the beginning.", folder)
+        logger.info("There is no complete checkpoint in %s yet: training starts from the beginning.", folder)
     if dry_run:
         if trainer.is_world_process_zero():
-            for path in missing:  # transformers' Trainer has made them
+            for path in missing:  # transformers' Trainer created them
                 if any(path.iterdir()):
                     break
                 path.rmdir()
@@ -232,7 +237,7 @@ def _train(
         if overwrite or resume:
             remove_leftovers(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / RUN_FILE, run.config.to_yaml())
+        write_atomic(folder / RUN_FILE, run.config.to_yaml())
         log_to(folder / LOG)
     flush_denormals(trainer.args.device)
     hub = trainer.args if trainer.args.push_to_hub and trainer.is_world_process_zero() else None
@@ -240,8 +245,8 @@ def _train(
         try:
             reserve(str(hub.hub_model_id), private=hub.hub_private_repo, token=hub.hub_token)
         except OSError as error:
-            logger.warning("%s Training goes on; the push is tried again at its end.", error)
-    before = score_before(trainer, run.splits[final_split(run.splits)])  # no checkpoint is loaded yet
+            logger.warning("%s Training continues; the push is tried again at the end.", error)
+    before = score_before(trainer, run.splits[final_split(run.splits)])  # before a checkpoint is loaded
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
@@ -250,9 +255,9 @@ def _train(
     trainer.save_state()
     name = trainer.args.hub_model_id or folder.absolute().name
     results = _score_and_write(run, folder, name, seconds, before)
-    # Without the wait a process may leave while another still talks to it.
+    # Otherwise a process may exit while another still communicates with it.
     trainer.accelerator.wait_for_everyone()
-    if hub:  # after the wait, which others give up before a slow upload is through
+    if hub:  # after the wait, because a slow upload could exceed the timeout of the other processes
         try:
             results["pushed"] = push(
                 folder, name, private=hub.hub_private_repo, token=hub.hub_token, revision=hub.hub_revision
@@ -264,23 +269,23 @@ def _train(
 
 
 def flush_denormals(device: torch.device) -> None:
-    """On a CPU, compute with denormal numbers as zeros, in all of this process.
+    """On a CPU, treat denormal numbers as zero, in all of this process.
 
-    Adam's averages of word embeddings that no longer occur fade into such numbers, which CPUs compute slowly.
+    Adam's averages for embeddings of words that no longer occur decay to denormal numbers, which are slow on CPUs.
     """
     if device.type == "cpu":
         torch.set_flush_denormal(True)
 
 
 def final_split(splits: Mapping[str, Mapping[str, EncodedSplit]]) -> str:
-    """The split that a run is scored on at its end: `test` where a source has one, else `validation`."""
+    """The split that the final model is scored on: `test` if a source has one, else `validation`."""
     return "test" if splits["test"] else "validation"
 
 
 def _score_and_write(
     run: Run, folder: Path, name: str, seconds: float, before: Answered | None = None
 ) -> dict[str, Any]:
-    """Score the trained model, on the test split where there is one, and write scores, predictions and the card."""
+    """Score the trained model on its final split, and write metrics, predictions and the model card."""
     trainer = run.trainer
     split = final_split(run.splits)
     for task_name, task in trainer.tasks.items():
@@ -288,31 +293,30 @@ def _score_and_write(
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", task_name, split)
     answers: dict[str, dict[str, Answers]] = {}
     logits: dict[str, dict[str, Any]] | None = {} if before else None
-    scores = trainer.score(run.splits[split], intervals=True, keep_answers=answers, keep_logits=logits)
+    scores = trainer.score(run.splits[split], keep_answers=answers, keep_logits=logits)
     results = {"split": split} | scores
     if before and logits is not None:
         add_before(results, before, Answered(results, answers, logits))
-    if trainer.is_world_process_zero():
+    first = trainer.is_world_process_zero()
+    if first:  # before the intervals, so that nothing is lost where these fail
         write_results(folder, results, run.sources, split, answers)
+        write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
+    add_intervals(results, trainer.tasks, answers)
+    if first:
+        write_metrics(folder, results)
         write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
         logger.info("\n%s\nWritten to %s.", scores_table(results), folder)
     return results
 
 
 def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | None = None) -> MultiTaskModel:
-    """The encoder that the config names, or the model that it starts from, with a new head for each other task."""
+    """Create the model: the configured encoder, or the model in `model.from`, with new heads for the other tasks."""
     model = load_start(start, run) if start else _load_encoder(run.model)
     tokens = model.tokenizer("to be")["input_ids"]
     for name, task in tasks.items():
         if name in model.heads:
             continue
-        chosen = task.config
-        # A cosine is not taken of noise, and the head of masked_lm has no dropout of its own.
-        default = None if task.type in ("sentence_similarity", "masked_lm") else run.model.dropout
-        options: dict[str, Any] = {"dropout": default if chosen.dropout is None else chosen.dropout}
-        for key in ("pooling", "label_smoothing", "loss", "temperature"):
-            if getattr(chosen, key):
-                options[key] = getattr(chosen, key)
+        options = task.kind.head_options(task.config, task.options, run.model.dropout)
         model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
     if start:
         check_tokens(start, run, tokens, model.tokenizer("to be")["input_ids"])
@@ -321,10 +325,16 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | No
     return model
 
 
-def _load_encoder(spec: Model) -> MultiTaskModel:
-    encoder = resolve_path(str(spec.encoder))
+def _check_encoder(spec: Model) -> None:
+    if spec.encoder is None:  # it starts from a multi-task model
+        return
+    encoder = resolve_path(spec.encoder)
     if Path(encoder).is_dir() and not (Path(encoder) / "config.json").is_file():
         raise ValueError(f"`model.encoder` {spec.encoder!r}: there is no model in that folder (no config.json).")
+
+
+def _load_encoder(spec: Model) -> MultiTaskModel:
+    encoder = resolve_path(str(spec.encoder))
     try:
         return MultiTaskModel.from_encoder(
             encoder,
@@ -357,23 +367,23 @@ def _check_folder(folder: Path, reuse: bool) -> None:
     held = sorted({path.name for pattern in WRITTEN for path in folder.glob(pattern)})
     if held and RUN_FILE not in held:
         raise ValueError(
-            f"`training.output_dir`: {folder} holds files that no run of this package wrote, and a run would replace"
-            f" ({', '.join(held[:5])}): choose another folder."
+            f"`training.output_dir`: {folder} contains files that a run would replace and that were not written by"
+            f" mtl_hf ({', '.join(held[:5])}): choose another folder."
         )
     if held and not reuse:
         finished = f" {more_training(folder)}" if "metrics.json" in held else ""
         raise ValueError(
-            f"`training.output_dir`: {folder} holds a run already; choose another folder, go on with --resume"
-            " (`resume=True` in Python), or replace it with --overwrite (`overwrite=True`), which removes what that run"
-            f" wrote and nothing else.{finished}"
+            f"`training.output_dir`: {folder} already contains a run. Choose another folder, continue the run with"
+            " --resume (`resume=True` in Python), or replace it with --overwrite (`overwrite=True`), which removes only"
+            f" the files that the run wrote.{finished}"
         )
 
 
 def _clear(folder: Path) -> None:
-    """Remove what a run wrote, but not what is only called like a checkpoint or lies among its evaluations."""
+    """Remove the files that a run wrote; keep the files of users, also inside folders that a run created."""
     checkpoints = list_checkpoints(folder)
-    for pattern in reversed(WRITTEN):  # what says that the folder is ours goes last
-        for path in sorted(folder.glob(pattern), reverse=True):  # what is in a folder before the folder
+    for pattern in reversed(WRITTEN):  # the file that marks the folder as a run goes last
+        for path in sorted(folder.glob(pattern), reverse=True):  # files before their folder
             if path in checkpoints:
                 remove_checkpoint(path)
             elif pattern == "checkpoint-*":
@@ -384,7 +394,25 @@ def _clear(folder: Path) -> None:
                 path.rmdir()
 
 
-if __name__ == "__main__":
-    from .cli import main_train
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point of `run_multitask.py` and `python -m mtl_hf.run`; same arguments as `mtl-hf train`."""
+    parser = argparse.ArgumentParser()
+    add_train_arguments(parser)
+    arguments = parse(parser, argv)
+    run_command(lambda: train_command(arguments))
 
-    main_train()
+
+def train_command(arguments: argparse.Namespace) -> None:
+    """Train with the parsed arguments of `add_train_arguments`.
+
+    Raises:
+        SystemExit: The push failed (code 1); the reason has been logged.
+    """
+    options = {name: getattr(arguments, name) for name in ("dry_run", "overwrite", "resume")}
+    results = train(arguments.config, arguments.overrides, **options)
+    if results.get("pushed", "") is None:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -28,6 +29,9 @@ from mtl_hf.config import RunConfig
 from tests.forked import ForkedPopen
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # of processes that tests start
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # ignored in the background of a shell, and so by what we start
 # By default bars share one lock with all forked processes: one that a test kills would never give it back.
 tqdm.set_lock(threading.RLock())
 tqdm.monitor_interval = 0
@@ -236,6 +240,7 @@ def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None
     for name, source in config.sources.items():
         columns = [source.text] if isinstance(source.text, str) else source.text
         tasks = [task for task in config.tasks.values() if name in task.sources]
+        most = max([1.0, *(float(task.options["score_range"][1]) for task in tasks if "score_range" in task.options)])
         words = any(task.type == "token_classification" for task in tasks)
         for split, path in source.data_files.items():
             rows = []
@@ -249,7 +254,10 @@ def write_fake_data(config: RunConfig, folder: Path, num_rows: int = 24) -> None
                                                      for word in text.split()],
                             "multi_label_classification": [f"label {index % 3}"],
                             "regression": float(index % 5),
-                            "sentence_similarity": (index % 6) / 5 * (task.score_range or [0, 1])[1],
+                            "sentence_similarity": (index % 6) / 5 * most,
+                            "multiple_choice": index % max(1, len(columns) - 1),
+                            "extractive_qa": {"text": [text.split()[1]] * (index % 4 > 0),
+                                              "answer_start": [text.index(" ") + 1] * (index % 4 > 0)},
                         }.get(task.type, f"label {index % 3}")  # fmt: skip
                 rows.append(json.dumps(row))
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -39,6 +40,7 @@ def _become(words: list[str], environment: Mapping[str, str] | None) -> NoReturn
     code = 1
     try:
         os.closerange(3, 4096)  # of the test's process; `Popen` waits until one of them is closed
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as the interpreter does; `Popen` has restored the default
         sys.stdin, sys.stdout, sys.stderr = (
             io.TextIOWrapper(os.fdopen(number, mode, closefd=False), encoding="utf-8", line_buffering=mode == "wb")
             for number, mode in enumerate(("rb", "wb", "wb"))

@@ -1,31 +1,35 @@
 """Tests of the house plan: who may import whom, read from the source."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
+from mtl_hf.tasks import TASK_TYPES
+
 PACKAGE = Path(__file__).parents[1] / "mtl_hf"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Reading order. A room imports only from rooms to its left.
 ROOMS = (
-    "modeling", "files", "config", "data", "metrics", "training",
-    "evaluation", "inference", "hub", "run", "search", "cli",
+    "modeling", "files", "findings", "config", "statistics", "tasks", "command", "data", "metrics", "training",
+    "saved", "evaluation", "inference", "hub", "run", "experiments", "cli",
 )  # fmt: skip
 # What a machine that loads a model from the Hub has; everything else would have to be installed there.
-TRAVELS_WITH = {"torch", "transformers", "huggingface_hub", "numpy", "tqdm", "safetensors", *sys.stdlib_module_names}
+TRAVELS_WITH = {
+    "torch", "transformers", "huggingface_hub", "numpy", "tokenizers", "tqdm", "safetensors", *sys.stdlib_module_names,
+}  # fmt: skip
 
 
 def imports(file: Path) -> list[tuple[int, str]]:
     """(dots, dotted name) of every import of a file, also inside functions; names are resolved for `from . import x`.
 
-    What stands under `if __name__ == "__main__":` is not run by an import and does not count.
+    Code for other processes stands in strings: what these import counts, too.
     """
-    found = []
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and "__main__" in ast.unparse(node.test))]
-    for node in ast.walk(tree):
+    source = file.read_text(encoding="utf-8")
+    found = [(0, name) for name in re.findall(rf"^ *[\"']?from ({PACKAGE.name}\.[\w.]+) import", source, flags=re.M)]
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [(0, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -66,6 +70,18 @@ def test_a_room_imports_only_from_its_left(file: Path) -> None:
     assert imported_rooms(file) <= allowed
 
 
+def test_a_run_needs_neither_the_command_line_nor_experiments() -> None:
+    assert ROOMS.index("run") < ROOMS.index("experiments") < ROOMS.index("cli")
+    files = [file for file in FILES if room(file) in ROOMS[: ROOMS.index("run") + 1]]
+    assert PACKAGE / "run.py" in files
+    assert not [name_of(file) for file in files if imported_rooms(file) & {"experiments", "cli"}]
+    assert {name for _, name in imports(PACKAGE.parent / "run_multitask.py")} == {"mtl_hf.run"}
+
+
+def test_imports_of_code_for_other_processes_are_seen() -> None:
+    assert (0, "mtl_hf.run") in imports(PACKAGE / "experiments" / "compare.py")
+
+
 @pytest.mark.parametrize("file", sorted((PACKAGE / "modeling").rglob("*.py")), ids=name_of)
 def test_modeling_needs_only_what_travels_with_it(file: Path) -> None:
     for dots, name in imports(file):
@@ -81,3 +97,21 @@ def test_modeling_names_the_files_that_it_imports() -> None:
     for file in (PACKAGE / "modeling").rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             assert not (isinstance(node, ast.ImportFrom) and node.level and not node.module)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if room(file) != "tasks"], ids=name_of)
+def test_only_its_own_two_files_know_the_name_of_a_task_type(file: Path) -> None:
+    if file.parent.name == "modeling" and file.name.startswith("head_"):
+        return
+    named = [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in TASK_TYPES
+    ]
+    assert not named
+
+
+def test_a_type_of_the_package_is_two_files_of_its_name() -> None:
+    for name in TASK_TYPES:
+        assert (PACKAGE / "tasks" / f"{name}.py").is_file()
+        assert (PACKAGE / "modeling" / f"head_{name}.py").is_file()

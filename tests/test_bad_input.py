@@ -100,7 +100,7 @@ def test_unknown_key_of_a_source(encoder_folder: str, output: Path, tmp_path: Pa
 
 def test_unknown_key_of_a_source_in_python(config: dict[str, Any], output: Path) -> None:
     config["sources"]["reviews"]["drop_bad_row"] = True
-    refuse(config, output, r"`sources\.reviews\.drop_bad_row` is for `path`: .*Did you mean `drop_bad_rows`\?")
+    refuse(config, output, r"`sources\.reviews\.drop_bad_row` only works with `path`.*Did you mean `drop_bad_rows`\?")
 
 
 def test_duplicate_key(encoder_folder: str, output: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_task_without_its_label_column_is_answered_before_anything_is_loaded(
 ) -> None:
     del config["tasks"]["intent"]["label"]
     config["sources"]["assistant"] = {"path": "nowhere", "text": "tokens"}
-    refuse(config, output, r"`tasks\.intent\.label` is missing: the column with one label a row")
+    refuse(config, output, r"`tasks\.intent\.label` is missing: name the column with one label per row")
 
 
 def test_task_on_an_unknown_source(config: dict[str, Any], output: Path) -> None:
@@ -168,7 +168,7 @@ def test_unknown_part_to_freeze(config: dict[str, Any], output: Path) -> None:
 def test_unknown_metric(config: dict[str, Any], output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("evaluate.config.HF_EVALUATE_OFFLINE", True)
     config["tasks"]["intent"]["metrics"] = ["acuracy"]
-    refuse(config, output, r"`tasks\.intent\.metrics`: 'acuracy' is none of ours .*Did you mean `accuracy`")
+    refuse(config, output, r"`tasks\.intent\.metrics`: 'acuracy' is not built in .*Did you mean `accuracy`")
 
 
 def test_encoder_that_is_not_there(config: dict[str, Any], output: Path, tmp_path: Path) -> None:
@@ -183,12 +183,12 @@ def test_folder_that_is_no_encoder(config: dict[str, Any], output: Path, tmp_pat
 
 def test_max_length_beyond_the_encoder(config: dict[str, Any], output: Path) -> None:
     config["model"]["max_length"] = 1000
-    refuse(config, output, r"`max_length` is 1000; .* takes 3 to 64 tokens")
+    refuse(config, output, r"`max_length` is 1000; .* supports 3 to 64 tokens")
 
 
 def test_batch_smaller_than_one_row(config: dict[str, Any], output: Path) -> None:
     config["sources"]["reviews"]["batch_size"] = 0
-    refuse(config, output, r"`sources\.reviews\.batch_size` is 0; it is at least 1")
+    refuse(config, output, r"`sources\.reviews\.batch_size` is 0; it should be at least 1")
 
 
 # Files
@@ -291,7 +291,7 @@ def test_source_without_training_rows(config: dict[str, Any], output: Path) -> N
 
 def test_too_few_rows_to_carve_off_validation(config: dict[str, Any], output: Path) -> None:
     config["sources"]["assistant"]["dataset"] = assistant_rows(3)
-    refuse(config, output, r"`sources\.assistant`: 3 training rows are too few to carve off 0\.1 of them as validation")
+    refuse(config, output, r"`sources\.assistant`: 3 training rows are too few to split off 0\.1 of them as validation")
 
 
 @pytest.mark.parametrize("kind", ["sequence_classification", "regression", "multi_label_classification"])
@@ -305,10 +305,10 @@ def test_task_without_a_single_label(encoder_folder: str, output: Path, tmp_path
 @pytest.mark.parametrize(
     ("kind", "label", "expected"),
     [
-        ("regression", "x", r"has 'x' in the column 'label'; regression takes a number a row"),
-        ("multi_label_classification", "x", "has 'x' .* takes a list of labels a row"),
-        ("sequence_classification", ["x"], r"has \['x'\] .* takes one label a row"),
-        ("sequence_classification", 0.5, "has 0.5 .* takes one label a row: text, a whole number or true / false"),
+        ("regression", "x", r"has 'x' in the column 'label'; regression takes one number per row"),
+        ("multi_label_classification", "x", "has 'x' .* takes a list of labels per row"),
+        ("sequence_classification", ["x"], r"has \['x'\] .* takes one label per row"),
+        ("sequence_classification", 0.5, "has 0.5 .* takes one label per row: text, a whole number or true / false"),
     ],
 )
 def test_labels_of_the_wrong_kind(
@@ -332,7 +332,7 @@ def test_inner_tag_that_continues_nothing(encoder_folder: str, output: Path) -> 
     ]
     message = refuse(
         words_config(encoder_folder, output, rows, bio="refuse"), output,
-        r"`tasks\.tags`: 1 I- tags continue nothing",
+        r"`tasks\.tags`: 1 I- tags continue no span",
     )  # fmt: skip
     assert "row 4 of the split 'train' of source 'notes', word 2: I-city" in message
     assert train(words_config(encoder_folder, output, rows), dry_run=True)["rows"] == {"notes": 4}
@@ -346,7 +346,9 @@ def test_tokenizer_without_word_alignment(output: Path, tmp_path: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(encoder)
     rows = [{"tokens": ["in", "rome"], "tags": ["O", "B-city"]}] * 4
     refuse(
-        words_config(str(encoder), output, rows), output, "tokenizer of .*choose another encoder, or texts that are str"
+        words_config(str(encoder), output, rows),
+        output,
+        "tokenizer of .*choose another encoder, or use texts that are str",
     )
 
 
@@ -370,7 +372,7 @@ def test_output_folder_that_is_a_file(config: dict[str, Any], output: Path) -> N
 def test_output_folder_that_holds_a_run(config: dict[str, Any], output: Path) -> None:
     output.mkdir()
     (output / "run.yaml").write_text("old")
-    with pytest.raises(ValueError, match=r"`training\.output_dir`: .*output holds a run already.*--overwrite"):
+    with pytest.raises(ValueError, match=r"`training\.output_dir`: .*output already contains a run.*--overwrite"):
         train(config)
     assert (output / "run.yaml").read_text() == "old"
     assert [path for path in output.rglob("*") if path.is_file()] == [output / "run.yaml"]
@@ -383,7 +385,7 @@ def test_output_folder_with_files_of_somebody_else(
 ) -> None:
     (output / name).parent.mkdir(parents=True)
     (output / name).write_text("mine")
-    with pytest.raises(ValueError, match="holds files that no run of this package wrote"):
+    with pytest.raises(ValueError, match="contains files that a run would replace and that were not written by mtl_hf"):
         train(config, overwrite=overwrite)
     assert (output / name).read_text() == "mine"
 
@@ -443,12 +445,12 @@ def test_a_checkpoint_cannot_be_chosen_by_what_is_not_measured(config: dict[str,
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("loss_weight", 0, "loss_weight` is 0.0; it is above 0"),
-        ("loss_weight", float("nan"), r"intent`?\.loss_weight` is nan; it is above 0 and at most"),
-        ("loss_weight", float("inf"), "loss_weight` is inf; it is above 0 and at most"),
-        ("score_weight", -1, "score_weight` is -1.0; it is at least 0"),
-        ("score_weight", float("nan"), "score_weight` is nan; it is at least 0"),
-        ("learning_rate", -0.01, "learning_rate` is -0.01; it is at least 0"),
+        ("loss_weight", 0, "loss_weight` is 0.0; it should be above 0"),
+        ("loss_weight", float("nan"), r"intent`?\.loss_weight` is nan; it should be above 0 and at most"),
+        ("loss_weight", float("inf"), "loss_weight` is inf; it should be above 0 and at most"),
+        ("score_weight", -1, "score_weight` is -1.0; it should be at least 0"),
+        ("score_weight", float("nan"), "score_weight` is nan; it should be at least 0"),
+        ("learning_rate", -0.01, "learning_rate` is -0.01; it should be at least 0"),
         ("source", [], "source` is empty"),
     ],
 )
@@ -461,4 +463,33 @@ def test_weights_and_sources_that_make_no_sense(
 
 def test_a_field_that_the_encoder_does_not_have(config: dict[str, Any], output: Path) -> None:
     config["model"]["encoder_config"] = {"hidden_dropout": 0.0}
-    refuse(config, output, r"`encoder_config`: 'hidden_dropout' is no field of BertConfig")
+    refuse(config, output, r"`encoder_config`: 'hidden_dropout' is not a field of BertConfig")
+
+
+# All at once
+
+
+def test_all_settings_are_checked_before_any_data_are_loaded_and_named_at_once(
+    config: dict[str, Any], output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtl_hf.run.load_sources", lambda run: pytest.fail("loaded"))
+    first, second = list(config["tasks"])[:2]
+    config["tasks"][first]["type"] = "classification"
+    del config["tasks"][second]["label"]
+    config["training"]["policy"] = "round"
+    config["model"] = {"encoder": str(tmp_path), "peft": {"type": "LoraConfig", "rank": 8}}
+    lines = refuse(config, output, "is 'classification'").splitlines()
+    begins = [f"`tasks.{first}.type`", f"`tasks.{second}.label` is missing", "`training.policy`", "`model.encoder`"]
+    assert [line[: len(start)] for line, start in zip(lines, begins, strict=False)] == begins
+    assert len(lines) == 5
+    assert "rank" in lines[4]
+
+
+def test_labels_of_all_tasks_are_checked_at_once(config: dict[str, Any], output: Path) -> None:
+    for task in config["tasks"].values():
+        if task["type"] in ("sequence_classification", "token_classification"):
+            task["labels"] = ["O", "B-only"]
+    wrong = [name for name, task in config["tasks"].items() if "labels" in task]
+    assert len(wrong) > 1
+    lines = refuse(config, output, "does not have").splitlines()
+    assert [line.split(".labels` does not have")[0] for line in lines] == [f"`tasks.{name}" for name in wrong]

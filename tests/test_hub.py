@@ -31,9 +31,9 @@ import mtl_hf
 import mtl_hf.run
 from mtl_hf import cli
 from mtl_hf.config import RunConfig, Task
-from mtl_hf.data.labels import TaskData
 from mtl_hf.hub.card import _label_table, card
 from mtl_hf.hub.push import CODE, files_to_send, push, reserve
+from mtl_hf.tasks import TaskData
 from tests.conftest import SENTENCES, TRAINING, assistant_rows, review_rows, write_fake_data
 from tests.hub_server import TOKEN, USER, HubServer, running_hub
 
@@ -253,7 +253,7 @@ def test_what_arrives_is_what_was_listed_and_no_pickle(trained, hub, messages, t
     assert listed(listing) == {name: len(item) for name, item in arrived.items() if name != ".gitattributes"}
     check_arrived(arrived)
     assert {"metrics.json", "run.yaml"} <= arrived.keys()
-    assert "Not sent: checkpoint-" in listing
+    assert "Not pushed: checkpoint-" in listing
     assert "predictions.jsonl" in listing
     assert f'AutoModel.from_pretrained("{USER}/assistant", trust_remote_code=True)' in arrived["README.md"].decode()
     assert {path: path.read_bytes() for path in before} == before, "a push changes nothing in the folder"
@@ -398,10 +398,10 @@ def break_type(folder: Path) -> None:
     [
         (lambda folder: (folder / "config.json").unlink(), "is not a saved model: it has no config.json"),
         (break_type, "is not a saved multi-task model: its type is 'bert'"),
-        (lambda folder: (folder / "heads.py").unlink(), r"not bring the code along \(heads.py\): save it once more"),
+        (lambda folder: (folder / "heads.py").unlink(), r"lacks the model code, .* \(heads.py\): save it again"),
         (lambda folder: (folder / "model.safetensors").unlink(), "has no weights"),
         (lambda folder: (folder / "tokenizer_config.json").unlink(), "has no tokenizer"),
-        (lambda folder: (folder / "run.yaml").write_text(f"secret: {TOKEN}"), "run.yaml of .* holds an access token"),
+        (lambda folder: (folder / "run.yaml").write_text(f"secret: {TOKEN}"), "run.yaml .* contains an access token"),
     ],
 )
 def test_a_folder_that_cannot_be_pushed_is_refused_before_the_hub_is_asked(
@@ -418,7 +418,7 @@ def test_a_folder_that_cannot_be_pushed_is_refused_before_the_hub_is_asked(
 
 @pytest.mark.parametrize("repo", ["a/b/c", "", "a b", "datasets/a/b", "a--b", "x.git", "a/"])
 def test_a_name_that_no_repository_can_have_is_refused_before_the_hub_is_asked(repo, trained, hub):
-    with pytest.raises(ValueError, match=r"`repo` is .*; it is owner/name, or a name of your own"):
+    with pytest.raises(ValueError, match=r"`repo` is .*; it is owner/name, or a name in your own account"):
         push(trained.folder, repo)
     assert hub.requests == []
 
@@ -497,11 +497,11 @@ def test_a_run_that_pushes_itself_asks_first_and_sends_once_at_its_end(encoder_f
     assert "checkpoint" not in " ".join(hub.files("ada/intents"))
     said = messages(logging.INFO)
     assert said[-1] == f"Pushed to {hub.url}/ada/intents."
-    assert said[-2].startswith("To ada/intents go ")
+    assert said[-2].startswith("To push to ada/intents: ")
     assert (tmp_path / "run" / "README.md").read_bytes() == hub.files("ada/intents")["README.md"]
     assert "training.push_to_hub=false" in hub.files("ada/intents")["README.md"].decode()
     # The folder is a run's, to be replaced as a whole.
-    with pytest.raises(ValueError, match="holds a run already"):
+    with pytest.raises(ValueError, match="already contains a run"):
         mtl_hf.train(path)
 
 
@@ -511,8 +511,8 @@ def test_a_hub_that_cannot_be_reached_keeps_nobody_from_training(encoder_folder,
     results = mtl_hf.train(path)
     assert results["score"] == results["tasks"]["intent"]["accuracy"]
     (early,) = [message for message in messages(logging.WARNING) if "Hub" in message]
-    assert early.startswith("the Hub cannot be asked for ada/intents: ")
-    assert early.endswith(" Training goes on; the push is tried again at its end.")
+    assert early.startswith("the Hub repository ada/intents is not available: ")
+    assert early.endswith(" Training continues; the push is tried again at the end.")
     (late,) = messages(logging.ERROR)
     command = f"mtl-hf push {tmp_path / 'run'} ada/intents"
     assert late.endswith(f"push it later with: {command}")
@@ -549,7 +549,7 @@ def test_a_dry_run_of_training_makes_no_repository(encoder_folder, hub, tmp_path
     ("training", "expected"),
     [
         ({"hub_model_id": "a/b/c"}, "`training.hub_model_id` is 'a/b/c'"),
-        ({"hub_strategy": "every_save"}, "`training.hub_strategy` is not supported: a run is pushed at its end"),
+        ({"hub_strategy": "every_save"}, "`training.hub_strategy` is not supported: a run is pushed only at its end"),
         ({"hub_strategy": "checkpoint"}, "`training.hub_strategy` is not supported"),
         ({"hub_always_push": True}, "`training.hub_always_push` is not supported"),
     ],
@@ -612,13 +612,13 @@ def test_the_card_names_a_result_for_each_task_and_split(trained):
 def test_the_card_tells_data_schedule_rates_and_limits_and_no_path(trained):
     text = (trained.folder / "README.md").read_text(encoding="utf-8")
     assert str(trained.folder.parent) not in text
-    assert "| assistant | handed over in Python | a list of words | 32 | 4 | 12 |" in text
+    assert "| assistant | a data set passed in Python | a list of words | 32 | 4 | 12 |" in text
     assert re.search(r"\| `music` \| \d+ \| \d+ \| \d+ \|", text)
     assert "| entities | train | validation | test |" in text
     assert "| split | rows | mean | deviation | least | most |" in text
     assert "round_robin, all_exhausted" in text
     assert re.search(r"encoder\.layers\.2 +[\d,]+ +0\.003 ", text)
-    assert "A text is cut after 62 tokens, and what follows is not read; cut were 0 of 9 validation rows, 0 of " in text
+    assert "Texts are truncated after 62 tokens; truncated were 0 of 9 validation rows, 0 of " in text
     assert "mtl-hf train run.yaml training.output_dir=again\n" in text
     assert f"mtl_hf {mtl_hf.__version__}" in text
     assert re.search(r"fp32, \d+ s", text)
@@ -666,7 +666,8 @@ def test_ids_of_the_hub_become_metadata_and_two_tasks_on_one_column_stay_two(tra
 def test_a_head_without_training_says_so(encoder_folder, tmp_path):
     text = card(save_small(encoder_folder, tmp_path / "model"), "model")
     assert (
-        "with a number, in the unit of the training data. **It has not been trained: its answers are random.**" in text
+        "Output: a number, in the unit of the training data. **It has not been trained: its predictions are random.**"
+        in text
     )
     assert "## Results" not in text
     assert "## Training" not in text

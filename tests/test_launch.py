@@ -105,7 +105,7 @@ def test_commands_of_the_chapter_start_two_processes(command, config, tmp_path):
 
 
 @pytest.mark.usefixtures("launches")
-def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_path):
+def test_a_launch_of_which_a_process_is_killed_ends_by_itself(config, tmp_path):
     command = [*LAUNCH, "--config_file", "configs/accelerate/cpu.yaml", "run_multitask.py", str(config)]
     endless = ["training.num_train_epochs=10000", "training.eval_strategy=no", "training.save_strategy=no",
                "training.load_best_model_at_end=false", "training.disable_tqdm=true"]  # fmt: skip
@@ -121,8 +121,8 @@ def test_a_launch_of_which_a_process_is_killed_ends_within_seconds(config, tmp_p
         ranks = psutil.Process(launch.pid).children()
         assert len(ranks) == 2
         ranks[1].send_signal(signal.SIGKILL)
-        assert launch.wait(30) != 0
-        assert not psutil.wait_procs(ranks, 5)[1], "a process has outlived the launch"
+        assert launch.wait(120) != 0
+        assert not psutil.wait_procs(ranks, 60)[1], "a process has outlived the launch"
     finally:
         for process in [*psutil.Process(launch.pid).children(), launch] if launch.poll() is None else []:
             process.kill()
@@ -153,7 +153,7 @@ def test_accelerate_launch_scores_each_row_once_on_two_processes_as_on_one(confi
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("task ") == 1, "only one process should talk"
     assert "World size 2, cpu" in done.stderr, done.stderr
-    assert all(done.stderr.count(said) == 1 for said in ("World size", "The data are those of", "Written to"))
+    assert all(done.stderr.count(said) == 1 for said in ("World size", "Using the data of", "Written to"))
     assert alone["models"][names[0]]["rows"] == {"assistant": 37, "reviews": 23}
     files = sorted(path.relative_to(tmp_path / "alone") for path in (tmp_path / "alone").rglob("*") if path.is_file())
     assert len(files) == 6
@@ -176,7 +176,7 @@ def test_a_launch_that_starts_one_process_for_two_is_refused(config, tmp_path):
     done = start([*LAUNCH, "--cpu", "--num_processes", "2", "run_multitask.py", str(config)], tmp_path)
     assert done.returncode != 0
     assert (
-        "mtl-hf: the launcher was asked for several processes, but 1 came up: start with `accelerate launch"
+        "mtl-hf: the launcher should start several processes but started 1: use `accelerate launch"
         " --config_file configs/accelerate/cpu.yaml`"
     ) in done.stderr
     assert not (tmp_path / "out").exists()
@@ -188,6 +188,7 @@ def test_one_process_needs_no_launcher(config, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("World size 1, cpu"), done.stderr
     assert "18 optimiser steps." in done.stderr  # 36 and 27 rows in batches of 4: 9 rounds of 2
+    assert "%|" not in done.stderr, "no bars in a file"
     assert not (tmp_path / "out").exists()
 
 

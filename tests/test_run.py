@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 import mtl_hf
-from mtl_hf.modeling.answers import bio_spans
+from mtl_hf.modeling.tags import bio_spans
 from mtl_hf.run import train
 from mtl_hf.training.trainer import MultiTaskTrainer
 from tests.conftest import TRAINING, assistant_rows, review_rows, two_source_config
@@ -55,8 +55,16 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }  # fmt: skip
 TWO_TEXTS = ("pair", "scored", "ranked")
 METRICS = {
-    "sequence_classification": {"accuracy", "macro_f1", "micro_f1", "matthews", "cross_entropy"},
-    "multi_label_classification": {"micro_f1", "macro_f1", "accuracy", "cross_entropy"},
+    "sequence_classification": {
+        "accuracy",
+        "macro_f1",
+        "micro_f1",
+        "matthews",
+        "cross_entropy",
+        "per_label",
+        "confusion",
+    },
+    "multi_label_classification": {"micro_f1", "macro_f1", "accuracy", "cross_entropy", "per_label"},
     "regression": {"pearson", "spearman", "mse"},
     "token_classification": {"f1", "precision", "recall", "accuracy", "per_type", "cross_entropy"},
     "sentence_similarity": {"spearman", "pearson"},
@@ -145,7 +153,7 @@ def test_train_score_reload_score_again_and_answer_raw_text(case, encoder_folder
         card = (folder / "README.md").read_text(encoding="utf-8")
         unit = ", trained on scores from 0 to 5, which are a cosine of 0 and 1: a score is 5 x cosine"
         assert (
-            f"Answers two texts with the cosine of their vectors, from -1 to 1{unit if case == 'scored' else ''}."
+            f"Input: two texts. Output: the cosine of their embeddings, from -1 to 1{unit if case == 'scored' else ''}."
             in card
         )
         assert ("| split | rows | mean | deviation | least | most |" in card) == (case == "scored")
@@ -367,7 +375,7 @@ def test_a_folder_that_holds_a_run_is_kept_unless_overwrite_is_asked_for(encoder
     stale = tmp_path / "out" / "checkpoint-999"
     stale.mkdir()
     saved = (tmp_path / "out" / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match=r"`training\.output_dir`: .*out holds a run already.*--overwrite"):
+    with pytest.raises(ValueError, match=r"`training\.output_dir`: .*out already contains a run.*--overwrite"):
         mtl_hf.train(config | {"training": config["training"] | {"seed": 1}})
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == saved
     mtl_hf.train(config | {"training": config["training"] | {"seed": 1}}, overwrite=True)
@@ -383,10 +391,10 @@ def test_a_finished_run_without_checkpoints_is_not_replaced_by_resuming(encoder_
                                load_best_model_at_end=False)  # fmt: skip
     mtl_hf.train(config)
     written = (tmp_path / "run" / "model.safetensors").read_bytes()
-    finished = r"is finished and has no checkpoint to go on from(.|\n)*for longer, .* `model: {from: .*run}`"
+    finished = r"is finished and has no checkpoint to continue from(.|\n)*for longer, .* `model: {from: .*run}`"
     with pytest.raises(ValueError, match=finished):
         mtl_hf.train(config, resume=True)
-    with pytest.raises(ValueError, match=r"holds a run already; .*for longer, .* `model: {from: .*run}`"):
+    with pytest.raises(ValueError, match=r"already contains a run.*for longer, .* `model: {from: .*run}`"):
         mtl_hf.train(config)
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == written
 
@@ -429,3 +437,21 @@ def test_flags_are_checked_before_data_are_loaded(training, message, encoder_fol
     monkeypatch.setattr(mtl_hf.run, "load_sources", load_sources)
     with pytest.raises(ValueError, match=message):
         mtl_hf.run.build(two_source_config(encoder_folder, tmp_path, **training))
+
+
+def test_scores_predictions_and_card_are_there_before_intervals_are_computed(
+    encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = two_source_config(encoder_folder, tmp_path)
+    folder = Path(config["training"]["output_dir"])
+
+    def fail(results: dict, *_: object) -> None:
+        written = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        assert written == results
+        assert (folder / "predictions.jsonl").is_file()
+        assert (folder / "README.md").is_file()
+        raise FloatingPointError("no interval")
+
+    monkeypatch.setattr("mtl_hf.run.add_intervals", fail)
+    with pytest.raises(FloatingPointError, match="no interval"):
+        mtl_hf.train(config, ["training.max_steps=1"])

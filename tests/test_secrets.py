@@ -14,11 +14,11 @@ import yaml
 
 from mtl_hf import cli
 from mtl_hf.config import RunConfig, masked, masked_message, masked_overrides, secret_overrides
-from mtl_hf.evaluation import compare as compare_module
-from mtl_hf.search import trials
-from mtl_hf.search.trials import Goal
+from mtl_hf.experiments import compare as compare_module
+from mtl_hf.experiments import trials
+from mtl_hf.experiments.trials import Goal
 from tests.conftest import TRAINING, assistant_rows
-from tests.search.conftest import write_search
+from tests.experiments.conftest import write_search
 
 PLANTED = ("PLANTEDinA1", "PLANTEDinB2", "PLANTEDinC3", "PLANTEDinD4")
 OVERRIDES = [f"own={PLANTED[0]}", "training.hub_token=${own}", f"sources.assistant.token={PLANTED[1]}",

@@ -7,7 +7,7 @@ from ..modeling.package_path import resolve_path
 from .run_config import RunConfig, check_name, secret_overrides
 from .secrets import MaskSecrets, is_secret, masked, masked_message, masked_overrides
 from .sections import Card, Model, OurTraining, Source, Task, Thawing, describe, describe_fields, option
-from .values import Plain, check_keys, nearest, plain, typed
+from .values import Plain, check_keys, key_of, nearest, plain, typed
 from .yaml_trees import flow, parse_yaml, read_yaml
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "describe_fields",
     "flow",
     "is_secret",
+    "key_of",
     "masked",
     "masked_message",
     "masked_overrides",

@@ -1,11 +1,11 @@
 """`RunConfig`: one YAML → checked sections, and back.
 
-Notable: every top-level scalar that is not a section is a variable, used as `${name}`. `training:` stays a mapping
-here; `training/arguments.py`, which knows every field of transformers' arguments, types it. Secrets are not written.
+Notable: every top-level scalar that is not a section is a variable, used as `${name}`. `training:` stays an untyped
+mapping here; `training/arguments.py`, which knows the fields of transformers' arguments, types it. Secrets are never
+written.
 """
 
 import dataclasses
-import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class RunConfig:
     training: dict[str, Any] = field(default_factory=dict)
     card: Card = field(default_factory=Card)
     variables: dict[str, Any] = field(default_factory=dict)
-    # As it was written, overrides applied and variables not filled in, so that a saved run can be given others.
+    # The YAML with overrides applied but variables not filled in, so that a saved run can be given other values.
     template: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -43,22 +43,18 @@ class RunConfig:
         for name, task in self.tasks.items():
             check_name("task", name)
             if not task.sources:
-                raise ValueError(f"`tasks.{name}.source` is empty; it names a source, or several.")
+                raise ValueError(f"`tasks.{name}.source` is empty; name a source, or a list of sources.")
             if len(set(task.sources)) < len(task.sources):
                 raise ValueError(f"`tasks.{name}.source` names a source twice: {', '.join(task.sources)}.")
             _check_labels(name, task)
             if not 0 < task.loss_weight <= _MOST_WEIGHT:
                 raise ValueError(
-                    f"`tasks.{name}.loss_weight` is {task.loss_weight}; it is above 0 and at most {_MOST_WEIGHT:,} (or"
-                    " leave the task out)."
+                    f"`tasks.{name}.loss_weight` is {task.loss_weight}; it should be above 0 and at most"
+                    f" {_MOST_WEIGHT:,}. To train without the task, remove it."
                 )
             for key, most in (("score_weight", _MOST_WEIGHT), ("learning_rate", 1000)):
                 if (value := getattr(task, key)) is not None and not 0 <= value <= most:
-                    raise ValueError(f"`tasks.{name}.{key}` is {value}; it is at least 0 and at most {most:,}.")
-            if task.temperature is not None and not 0 < task.temperature < math.inf:
-                raise ValueError(f"`tasks.{name}.temperature` is {task.temperature}; it is above 0, and finite.")
-            if task.score_range is not None and not all(map(math.isfinite, task.score_range)):
-                raise ValueError(f"`tasks.{name}.score_range` is {task.score_range}; both are finite.")
+                    raise ValueError(f"`tasks.{name}.{key}` is {value}; it should be at least 0 and at most {most:,}.")
             for source in task.sources:
                 if source not in self.sources:
                     raise ValueError(
@@ -70,19 +66,19 @@ class RunConfig:
         _check_start(self.model, self.tasks)
         if self.model.peft is not None and self.training.get("frozen_cache") is not None:
             raise ValueError(
-                "`training.frozen_cache` keeps what frozen layers say, and adapters change it: leave it out, or train"
-                " without `model.peft`."
+                "`training.frozen_cache` stores the outputs of frozen layers, which the adapters of `model.peft`"
+                " change. Remove one of the two."
             )
         for name in self.sources:
             if not any(name in task.sources for task in self.tasks.values()):
-                raise ValueError(f"`sources.{name}` is read by no task: use it or remove it.")
+                raise ValueError(f"`sources.{name}` is not used by any task: use it or remove it.")
         for name, spec in self.sources.items():
             if spec.batch_size is not None and spec.batch_size < 1:
-                raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it is at least 1.")
+                raise ValueError(f"`sources.{name}.batch_size` is {spec.batch_size}; it should be at least 1.")
             if spec.max_train_rows is not None and spec.max_train_rows < 1:
-                raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it is at least 1.")
+                raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it should be at least 1.")
         if self.model.max_length is not None and self.model.max_length < 1:
-            raise ValueError(f"`model.max_length` is {self.model.max_length}; it is at least 1.")
+            raise ValueError(f"`model.max_length` is {self.model.max_length}; it should be at least 1.")
         if self.model.experts is not None:
             _check_experts(self.model.experts)
         for path, pooling in [
@@ -101,14 +97,14 @@ class RunConfig:
               for key in ("dropout", "label_smoothing")),
         ]:  # fmt: skip
             if value is not None and not 0 <= value < 1:
-                raise ValueError(f"`{path}` is {value}; it is a share: at least 0 and less than 1.")
+                raise ValueError(f"`{path}` is {value}; it should be at least 0 and less than 1.")
 
     @classmethod
     def load(cls, config: "str | Path | Mapping[str, Any] | RunConfig", overrides: Sequence[str] = ()) -> "RunConfig":
-        """Read a YAML file or the same thing as a dict, apply `a.b=c` overrides, fill variables in, check everything.
+        """Read a config from a YAML file or a dict, apply `a.b=c` overrides, fill in variables, and check it.
 
         Raises:
-            ValueError: Anything that is wrong with it, with the key and what would be valid.
+            ValueError: The config is invalid. The message names the key and what is valid.
         """
         if isinstance(config, RunConfig):
             if overrides:
@@ -135,7 +131,7 @@ class RunConfig:
         for key in variables:
             if key not in used:
                 raise ValueError(
-                    f"unknown key `{key}` in {where}: it is neither a section nor used as ${{{key}}}."
+                    f"unknown key `{key}` in {where}: it is neither a section nor a variable used as ${{{key}}}."
                     f"{nearest(key, sections | used)}"
                 )
         for key in ("sources", "tasks"):
@@ -148,16 +144,25 @@ class RunConfig:
                 tree["sources"][name] = {key: source[key] for key in source if key in own} | (
                     {"loader": loader | dict(source.get("loader") or {})} if loader else {}
                 )
-        # The training section keeps its untyped scalars: only `training/arguments.py` knows what their fields hold.
+        # The keys of a task type stay untyped here: only the type (`tasks/`) knows their types.
+        options: dict[str, dict[str, Any]] = {}
+        for name, task in (tree.get("tasks") or {}).items():
+            if isinstance(task, Mapping):
+                own = {item.name for item in dataclasses.fields(Task)} - {"options"}
+                options[name] = {key: task[key] for key in task if key not in own}
+                tree["tasks"][name] = {key: task[key] for key in task if key in own}
+        # The training section stays untyped here: only `training/arguments.py` knows the types of its fields.
         training = tree.pop("training", None)
         if training is None or (isinstance(training, Plain) and training.lower() in NONE):
             training = {}
         if not isinstance(training, Mapping):
             raise ValueError(f"`training` is {show(training)}; it should be a mapping.")
         parsed: RunConfig = typed(RunConfig, tree, "")
+        for name, found in options.items():
+            parsed.tasks[str(name)].options = found
         for key in ("encoder", "from_", "revision"):
             if getattr(parsed.model, key) == "":
-                raise ValueError(f"`model.{key.rstrip('_')}` is empty text; leave it out, or name one.")
+                raise ValueError(f"`model.{key.rstrip('_')}` is empty text; give it a value, or remove it.")
         return dataclasses.replace(
             parsed,
             training=dict(training),
@@ -166,27 +171,29 @@ class RunConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain data, variables filled in; datasets given in Python are left out."""
+        """The config as plain data, with variables filled in and without datasets given in Python."""
         tree: dict[str, Any] = {"model": without_defaults(self.model)}
         tree["sources"] = {}
         for name, source in self.sources.items():
             keys = without_defaults(source)
             keys.pop("dataset", None)
             tree["sources"][name] = keys | keys.pop("loader", {})
-        tree["tasks"] = {name: without_defaults(task) for name, task in self.tasks.items()}
+        for name, task in self.tasks.items():
+            keys = without_defaults(task)
+            tree.setdefault("tasks", {})[name] = keys | plain(keys.pop("options", {}))
         tree["training"] = plain(self.training)
         if self.card != Card():
             tree["card"] = without_defaults(self.card)
         return tree
 
     def to_yaml(self) -> str:
-        """The config as YAML that `load` reads to the same config, with its variables and without access tokens."""
+        """The config as YAML, with its variables and without secrets; `load` returns the same config from it."""
         tree = self.to_dict() if self.template is None else copy_tree(self.template)
         for source in tree.get("sources", {}).values():
             source.pop("dataset", None)
         drop_secrets(tree)
         variables = [key for key in tree if key not in SECTIONS]
-        # So do the variables that they were made of: those that nothing uses any more.
+        # Drop the variables that only secrets used.
         while unused := [key for key in variables if key in tree and f"${{{key}}}" not in str(tree)]:
             for key in unused:
                 del tree[key]
@@ -194,54 +201,68 @@ class RunConfig:
 
 
 def secret_overrides(config: RunConfig) -> list[str]:
-    """The secrets that `to_yaml` leaves out of a config, as overrides that complete the YAML."""
+    """The secrets that `to_yaml` leaves out, as overrides: applied to the YAML they restore the config."""
     return [f"{path}={flow(plain(value))}" for path, value in secrets_of(config.to_dict())]
 
 
 def check_name(what: str, name: str) -> None:
-    """Names of sources and tasks become parts of metric names, overrides and file names."""
+    """Check the name of a source or task, which becomes part of metric names, overrides and file names.
+
+    Raises:
+        ValueError: It has other signs than letters, digits, `_` and `-`, or already names a metric.
+    """
     kinds = [unicodedata.category(sign)[0] for sign in name]  # letters, numbers and the marks that some scripts need
     signs = {sign for sign, kind in zip(name, kinds, strict=True) if kind not in "LNM"}
     if not name or kinds[0] not in "LN" or signs - {"_", "-"}:
-        raise ValueError(f"a {what} cannot be called {name!r}: use letters, digits, `_` and `-`, no sign first.")
+        raise ValueError(
+            f"a {what} cannot be called {name!r}: use letters, digits, `_` and `-`, and begin with a letter or digit."
+        )
     if what == "task" and name in ("loss", "score", "runtime", "joint", "model_preparation_time"):
-        raise ValueError(f"a task cannot be called {name!r}: `eval_{name}` already means something else.")
+        raise ValueError(f"a task cannot be called {name!r}: `eval_{name}` is already the name of another metric.")
 
 
 def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
-    """What can be said of `model.from` and of tasks that are only scored before anything is loaded."""
+    """Check `model.from`, and tasks that are only evaluated, as far as possible before anything is loaded."""
     if (model.encoder is None) == (model.from_ is None):
         raise ValueError(
-            "`model` has both `encoder` and `from`: choose one (`model.encoder=` on the command line takes it out)."
+            "`model` has both `encoder` and `from`: remove one (on the command line: `model.encoder=`)."
             if model.encoder
-            else "`model.encoder` is missing: pretrained encoder (or, instead, `model.from`: a multi-task model)."
+            else "`model.encoder` is missing: name a pretrained encoder (or, in `model.from`, a multi-task model)."
         )
     if model.from_ is None:
         for key in ("keep", "rename"):
             if getattr(model, key):
-                raise ValueError(f"`model.{key}` is about the heads of the model in `model.from`, and there is none.")
+                raise ValueError(f"`model.{key}` only works with `model.from`. Remove it, or set `model.from`.")
     elif model.rename and not model.keeps_heads:
-        raise ValueError("`model.rename` renames heads, and with `model.keep: encoder` none is kept.")
+        raise ValueError(
+            "`model.rename` renames heads, and `model.keep: encoder` loads none. Remove it, or set `keep: matching`."
+        )
     elif model.pooling and model.keeps_heads:
         raise ValueError(
-            "`model.pooling`: the heads of the model in `from` keep the pooling that they were trained with; give a new"
-            " task its own `pooling`, or set `model.keep: encoder`."
+            "`model.pooling` cannot be set with `model.from`: its heads keep the pooling they were trained with. Set"
+            " `pooling` of a new task, or `model.keep: encoder`."
         )
     elif model.revision:
-        raise ValueError("`model.revision` is of an `encoder`; a commit of `from` is named with it: me/model@revision.")
+        raise ValueError("`model.revision` only works with `model.encoder`. For `from`, write me/model@revision.")
     elif not model.pretrained:
-        raise ValueError("`model.pretrained: false` is of an `encoder`; a model in `from` starts with its weights.")
+        raise ValueError(
+            "`model.pretrained: false` only works with `model.encoder`: a model in `from` is loaded with its weights."
+            " Remove it."
+        )
     elif model.trust_remote_code:
-        raise ValueError("`model.trust_remote_code`: a model in `from` needs no code of its repository.")
+        raise ValueError(
+            "`model.trust_remote_code` only works with `model.encoder`: a model in `from` needs no remote code. Remove"
+            " it."
+        )
     if model.peft is not None and not model.peft.get("type"):
-        raise ValueError("`model.peft.type` is missing: a configuration class of peft, such as LoraConfig.")
+        raise ValueError("`model.peft.type` is missing: name a configuration class of peft, such as LoraConfig.")
     if model.peft is not None and not isinstance(model.peft.get("per_task", False), bool):
         raise ValueError(f"`model.peft.per_task` is {model.peft['per_task']!r}; it should be true or false.")
     scored = [name for name, task in tasks.items() if not task.train]
     if scored and not model.keeps_heads:
         raise ValueError(
-            f"`tasks.{scored[0]}.train` is false, but no model is there that has its head: name one in `model.from`"
-            " (with `keep: matching`)."
+            f"`tasks.{scored[0]}.train` is false, but there is no trained head for it: name a model that has one in"
+            " `model.from` (with `keep: matching`)."
         )
     if len(scored) == len(tasks):
         raise ValueError(
@@ -259,11 +280,11 @@ def _check_labels(name: str, task: Task) -> None:
 
 
 def _check_experts(experts: Mapping[str, int]) -> None:
-    """As `modeling/experts.py`, which needs torch."""
+    """The checks of `modeling/experts.py`, which needs torch."""
     check_keys(experts, ("num", "hidden"), "model.experts")
     for key, least, most in (("num", 2, 1024), ("hidden", 1, 2**16)):
         if not least <= experts.get(key, 0) <= most:
             found = f"is {experts[key]}" if key in experts else "is missing"
             raise ValueError(
-                f"`model.experts.{key}` {found}; it is a whole number of at least {least} and at most {most:,}."
+                f"`model.experts.{key}` {found}; it should be a whole number of at least {least} and at most {most:,}."
             )

@@ -1,8 +1,8 @@
-"""What is secret in a config, and how it stays out of files, tables, messages and logs.
+"""Keep secrets of a config out of files, tables, messages and logs.
 
-Notable: a key decides (`hub_token`, `token`, all below `storage_options`). Its value is remembered for as long as the
-process lives, since it may also come in by a variable, or be quoted by a library: `masked` takes it out of any text.
-Files that are read again (`run.yaml`) have neither key nor value: a mask would be sent as if it were a token.
+Notable: secrets are found by their keys (`hub_token`, `token`, everything below `storage_options`). Their values are
+remembered until the process ends, since they may also be in variables or in messages of libraries: `masked` replaces
+them in any text. Files that are read again (`run.yaml`) have neither key nor value: a mask would be sent as a token.
 """
 
 import logging
@@ -13,8 +13,8 @@ from typing import Any
 MASK = "***"
 _WORDS = "token|secret|password|passwd|credentials?|api_?key|access_?key|storage_options"
 _SECRET = re.compile(rf"(.*_)?({_WORDS})", re.IGNORECASE)
-# `key=value` anywhere but after `--label`, which names a head, and `key: value` where YAML has it, in lines that a
-# message quotes.
+# `key=value` anywhere except after `--label`, which names a head, and `key: value` at positions of YAML keys, in lines
+# that a message quotes.
 _KEY = rf"(?:\w*_)?(?:{_WORDS}|storage_options\.[\w.-]+)[\"']?"
 _QUOTED = re.compile(
     rf"""(?P<key>(?:(?<!--label )\b{_KEY}\s*=|(?:^|[{{,])[\s"'-]*{_KEY}\s*:\s)\s*)"""
@@ -22,14 +22,14 @@ _QUOTED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
-_LEAST = 6  # letters of a value that is looked for in texts: shorter ones (true, us-1) are words of their own
+_LEAST = 6  # least length of a value to mask in texts: shorter ones (true, us-1) may be ordinary words
 _known: set[str] = set()
 
 
 def is_secret(path: str) -> bool:
-    """Whether what a dotted key of a config holds is secret, or lies below something that is.
+    """Whether the value of a dotted key is secret, by the key or a key above it.
 
-    Names of tasks and sources, and what is named by them, decide nothing.
+    Names of tasks and sources do not count as keys.
     """
     section, *keys = path.strip().split(".")
     own = {"training": keys[:1], "model": keys[:1], "tasks": [], "sources": keys[1:]}
@@ -38,7 +38,7 @@ def is_secret(path: str) -> bool:
 
 
 def secrets_of(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The secret parts of a config's tree: dotted key and value of each."""
+    """Yield dotted key and value of each secret in a config's tree."""
     for key, value in tree.items():
         where = f"{path}.{key}" if path else str(key)
         if is_secret(where):
@@ -48,7 +48,7 @@ def secrets_of(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, A
 
 
 def drop_secrets(tree: dict[str, Any], path: str = "") -> None:
-    """Remove the secret parts of a config's tree, in place."""
+    """Remove the secrets from a config's tree, in place."""
     for key in list(tree):
         where = f"{path}.{key}" if path else str(key)
         if is_secret(where):
@@ -74,19 +74,19 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def masked(text: str) -> str:
-    """A text with the values of all remembered secrets, and tokens of the Hub, replaced by `***`."""
+    """Replace the values of all remembered secrets, and tokens of the Hub, by `***`."""
     for value in sorted(_known, key=len, reverse=True):
         text = text.replace(value, MASK)
     return _HUB_TOKEN.sub(MASK, text)
 
 
 def masked_message(text: str) -> str:
-    """A message, which may quote a line of a config, with its secrets replaced by `***`."""
+    """Replace secrets by `***` in a message, which may quote a line of a config."""
     return _QUOTED.sub(lambda match: match["key"] + MASK, masked(text))
 
 
 def masked_overrides(overrides: Iterable[str]) -> list[str]:
-    """Overrides for people: `training.hub_token=***`."""
+    """Overrides with masked secrets: `training.hub_token=***`."""
     shown = []
     for text in overrides:
         key, equals, value = text.partition("=")

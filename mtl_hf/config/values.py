@@ -1,8 +1,8 @@
-"""What a value in a config means: unquoted text gets the type of its field, and what does not fit is refused.
+"""Convert values of a config to the types of their fields, and raise errors for values that do not fit.
 
-Notable: plain YAML scalars are kept as text (`Plain`) until the type of their field is known, so `no`, `on`, `012` and
-`5e-5` mean what the field says they mean (YAML 1.1 would read false, true, 10 and a string). `training/arguments.py`
-types the fields of transformers' arguments with the functions of this file.
+Notable: unquoted YAML scalars are kept as text (`Plain`) until the type of their field is known, so that `no`, `on`,
+`012` and `5e-5` are converted to this type (YAML 1.1 would read false, true, 10 and a string). `training/arguments.py`
+uses these functions for the fields of transformers' arguments.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ TRUE, FALSE, NONE = ("true", "yes", "on"), ("false", "no", "off"), ("", "~", "nu
 
 
 def typed(hint: Any, value: Any, path: str) -> Any:
-    """Turn `value`, plain data in which YAML scalars may be `Plain`, into what `hint` says.
+    """Convert plain data, in which YAML scalars may be `Plain`, to a type.
 
     Args:
         hint: A type: dataclass, `Literal`, union, `list[...]`, `dict[str, ...]`, `int`, `float`, `bool`, `str`, `Any`.
-        value: What was found.
-        path: Where it was found, for messages.
+        value: The value.
+        path: Its key in the config, for messages.
 
     Raises:
-        ValueError: It does not fit, or a mapping has a key that a dataclass does not know.
+        ValueError: The value does not fit the type, or a mapping has a key that the dataclass does not have.
     """
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _typed_dataclass(hint, value, path)
@@ -79,12 +79,12 @@ def _typed_dataclass(hint: Any, value: Any, path: str) -> Any:
 
 
 def key_of(item: dataclasses.Field[Any]) -> str:
-    """What a field is called in YAML: here it has a `_` after it where it is called like a word of Python."""
+    """The key of a field in YAML: its name without the trailing `_` of names such as `from_`, a keyword in Python."""
     return item.name.removesuffix("_")
 
 
 def check_keys(found: Iterable[str], known: Iterable[str], path: str) -> None:
-    """Raise `ValueError` for the first key that is not known, naming the nearest known one."""
+    """Raise `ValueError` for the first unknown key, and suggest the nearest known one."""
     known = list(known)
     for key in found:
         if key not in known:
@@ -94,7 +94,7 @@ def check_keys(found: Iterable[str], known: Iterable[str], path: str) -> None:
 
 
 def _typed_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
-    """The first member that fits: None and containers by their form, then scalars from the narrowest to str."""
+    """Convert to the first type that fits: None and containers by their form, then scalars from narrow to str."""
     nothing = NONE[:-1] if str in options else NONE  # `report_to: none` is a word
     if value is None or (isinstance(value, Plain) and str(value).lower() in nothing):
         if type(None) in options:
@@ -146,9 +146,9 @@ def _typed_scalar(hint: Any, value: Any, path: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Plain data with every unquoted scalar read as YAML 1.2 would: null, true, false, numbers, else text.
+    """Plain data with every unquoted scalar converted as in YAML 1.2: null, true, false, numbers, else text.
 
-    Members of enumerations become their values, sections what was given of them.
+    Members of enumerations become their values, and sections their fields that are not at their default.
     """
     if dataclasses.is_dataclass(value):
         return without_defaults(value)
@@ -171,7 +171,7 @@ def plain(value: Any) -> Any:
 
 def _as_number(text: str) -> int | float | None:
     if re.fullmatch(r"[-+]?[0-9]+", text):
-        return int(text) if len(text) < 20 else None  # longer ones are codes, no counts
+        return int(text) if len(text) < 20 else None  # longer ones are codes
     return _as_float(text)
 
 
@@ -194,7 +194,7 @@ def _type_name(hint: Any) -> str:
 
 
 def show(value: Any) -> str:
-    """A found value as a message shows it."""
+    """Format a value for a message."""
     if isinstance(value, dict):
         return f"a mapping ({shorten(', '.join(map(str, list(value)[:5])))})"
     if isinstance(value, list | tuple):
@@ -207,18 +207,18 @@ def show(value: Any) -> str:
 
 
 def shorten(text: str, most: int = 200) -> str:
-    """Text as a message shows it: its beginning where it is long."""
+    """Shorten long text for a message."""
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
 
 
 def nearest(key: Any, known: Iterable[str]) -> str:
-    """A hint at the nearest of some known names, with a space before it; nothing where none is near."""
+    """A hint at the most similar known name, with a leading space; empty if none is similar."""
     match = difflib.get_close_matches(str(key)[:200], list(known), n=1)
     return f" Did you mean `{match[0]}`?" if match else ""
 
 
 def without_defaults(section: Any) -> dict[str, Any]:
-    """The fields of a section that are not at their default, by their keys in YAML."""
+    """YAML key → value, for the fields of a section that are not at their default."""
     keys = {}
     for item in dataclasses.fields(section):
         value = getattr(section, item.name)

@@ -1,8 +1,8 @@
 """YAML ⇄ trees: mappings, lists and scalars that are still text; overrides and variables in them.
 
-Notable: a repeated key is an error, and braces of `${name}` do not end an unquoted scalar. What is written reads as
-what it was: text that could be taken for something else is quoted. Reading is bounded: a file of a few lines can stand
-for billions of values (aliases of aliases, variables of variables), and one that is its own part for endless ones.
+Notable: a repeated key is an error, and braces of `${name}` do not end an unquoted scalar. Written YAML reads back to
+the same values: text that could be read as another type is quoted. Reading is bounded, since a few lines can expand to
+billions of values (aliases of aliases, variables of variables), and a recursive alias to infinitely many.
 """
 
 import enum
@@ -29,11 +29,11 @@ _BREAK = re.compile("[\r\x85\u2028\u2029]")
 
 
 class _RefusedError(yaml.YAMLError):
-    """What YAML allows and a config does not; the message is whole."""
+    """Raised for YAML that a config may not use, with the final message."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which unquoted scalars stay text, a repeated key is an error, and so is what would grow without bound."""
+    """YAML loader that keeps unquoted scalars as text, and raises errors for repeated keys and unbounded growth."""
 
     yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile(r"^(?:<<)$"))]}
 
@@ -50,13 +50,13 @@ class _Loader(yaml.SafeLoader):
         anchor = event.anchor
         if isinstance(event, yaml.AliasEvent):
             if anchor in self.open_anchors:
-                self._refuse(event, f"the alias `*{anchor}` is a part of what it stands for")
+                self._refuse(event, f"the alias `*{anchor}` refers to a value that contains it")
             self._count(event, self.sizes.get(anchor, 0))
             return super().compose_node(parent, index)
         quoted = event.tag == "tag:yaml.org,2002:str" and isinstance(event, yaml.ScalarEvent)
         if event.tag not in (None, "!") and not quoted:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self._refuse(event, f"the tag `{shorten(tag)}` is not read; leave it out (a key decides what a value is)")
+            self._refuse(event, f"the tag `{shorten(tag)}` is not supported; remove it (the key decides the type)")
         if self.level == MOST_LEVELS:
             self._refuse(event, f"values are nested more than {MOST_LEVELS} deep")
         before = self.num_values
@@ -75,7 +75,7 @@ class _Loader(yaml.SafeLoader):
     def _count(self, event: Any, number: int) -> None:
         self.num_values += number
         if self.num_values > MOST_VALUES:
-            self._refuse(event, f"more than {MOST_VALUES:,} values, those that aliases repeat included")
+            self._refuse(event, f"more than {MOST_VALUES:,} values, including those that aliases repeat")
 
     def _refuse(self, event: Any, why: str) -> None:
         raise _RefusedError(f"{self.name}: line {event.start_mark.line + 1}: {why}.")
@@ -110,18 +110,18 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _construct_scalar)
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML in which text that `_Loader` and `typed` could take for something else is quoted."""
+    """YAML dumper that quotes text which `_Loader` and `typed` could read as another type."""
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    if _BREAK.search(text):  # within single quotes it would be read as a space
+    if _BREAK.search(text):  # in single quotes it would be read as a space
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
     style = "'" if plain(Plain(text)) != text or text.lower() in TRUE + FALSE + NONE else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def _represent_plain(dumper: _Dumper, text: Plain) -> yaml.ScalarNode:
-    # The tag that YAML would read out of the text is the one that needs neither quotes nor a tag of its own.
+    # With the tag that YAML resolves from the text, it needs neither quotes nor an explicit tag.
     return dumper.represent_scalar(dumper.resolve(yaml.ScalarNode, str(text), (True, False)), str(text))
 
 
@@ -130,12 +130,12 @@ _Dumper.add_representer(Plain, _represent_plain)
 
 
 def dump(tree: dict[str, Any]) -> str:
-    """A tree as YAML that `read_yaml` reads to the same tree."""
+    """Write a tree as YAML from which `read_yaml` returns the same tree."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
 def flow(value: Any) -> str:
-    """Plain data as one line of YAML that `RunConfig.load` reads as what it is."""
+    """Write plain data as one line of YAML from which `RunConfig.load` reads the same data."""
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, sort_keys=False, width=10**6)
     return text.removesuffix("...\n").strip()
 
@@ -145,14 +145,14 @@ def parse_yaml(text: str, name: str) -> Any:
 
     Args:
         text: The YAML.
-        name: What messages call it.
+        name: Its name in messages.
 
     Raises:
-        ValueError: It is not YAML, repeats a key, has a tag, or has more text, values or levels than a config can
-            need, those that aliases repeat included.
+        ValueError: It is not YAML, repeats a key, has a tag, or exceeds the limits of characters, values (including
+            those that aliases repeat) or levels.
     """
     if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"{name} has more than {MOST_CHARACTERS:,} characters, which is no config.")
+        raise ValueError(f"{name} has more than {MOST_CHARACTERS:,} characters, too many for a config.")
     if odd := _HIDDEN.search(text):
         line = text.count("\n", 0, odd.start()) + 1
         raise ValueError(f"{name}: line {line}: the character {odd[0]!r} is not allowed.")
@@ -175,7 +175,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file whose top level is a mapping.
 
     Raises:
-        ValueError: No such file, not UTF-8, not YAML, a repeated key, what grows without bound, or no mapping.
+        ValueError: There is no such file, it is not UTF-8 or not YAML, repeats a key, exceeds a limit, or is not a
+            mapping.
     """
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -194,10 +195,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def apply_override(tree: dict[str, Any], text: str) -> None:
-    """Set `a.b=c` in place, making mappings on the way; the value is read as YAML.
+    """Apply an override `a.b=c` in place, creating missing mappings; the value is parsed as YAML.
 
     Raises:
-        ValueError: It is not of that form, its value is not YAML, or something on the way is no mapping.
+        ValueError: It does not have this form, its value is not YAML, or a parent is not a mapping.
     """
     path, equals, value = text.partition("=")
     keys = path.strip().split(".")
@@ -221,18 +222,18 @@ def apply_override(tree: dict[str, Any], text: str) -> None:
 
 
 def copy_tree(value: Any, path: str = "", level: int = 0) -> Any:
-    """A copy whose mappings and lists are new and whose keys are text; paths become text, numbers Python's own.
+    """Copy a tree: new mappings and lists, keys and paths as text, numbers as Python's own types.
 
-    Values of other kinds stay the same objects.
+    Values of other types are not copied.
 
     Args:
         value: A tree.
-        path: Where it was found, for messages.
-        level: How deep that is.
+        path: Its key in the config, for messages.
+        level: Its nesting level.
 
     Raises:
-        ValueError: Values nested too deep (or in themselves), too many of them, a key that is no text, or text that no
-            file can hold.
+        ValueError: Values are nested too deep (or in themselves) or too many, a key is not text, or text has a
+            character that no file can hold.
     """
     return _copy(value, path, level, [0])
 
@@ -262,7 +263,7 @@ def _copy(value: Any, path: str, level: int, count: list[int]) -> Any:
         return value
     if isinstance(value, numbers.Integral):  # numpy's, too
         if abs(int(value)) >= 10**18:
-            raise ValueError(f"`{path}` has more than 18 digits; no number of a config has.")
+            raise ValueError(f"`{path}` has more than 18 digits, too many for a number.")
         return int(value)
     return float(value) if isinstance(value, numbers.Real) else value
 
@@ -272,25 +273,24 @@ def _copy_key(key: Any, path: str) -> str:
         return str(key).lower()
     where = f"`{path}`" if path else "the config"
     if not isinstance(key, str | int | float):
-        raise ValueError(f"{where} has the key `{shorten(repr(key))}`; keys are text.")
+        raise ValueError(f"{where} has the key `{shorten(repr(key))}`; keys should be text.")
     if odd := _NOWHERE.search(str(key)):
         raise ValueError(f"{where} has the key `{show(key)}`; the character {odd[0]!r} is not allowed.")
     return key if isinstance(key, str) else str(key)
 
 
 def fill(tree: Any, variables: Mapping[str, Any]) -> tuple[Any, dict[str, Any], set[str]]:
-    """Replace every `${name}`, in a tree and in the variables, which may use each other.
+    """Replace every `${name}` in a tree and in the variables, which may use each other.
 
     Args:
         tree: A tree.
-        variables: Name → what it stands for, a plain value.
+        variables: Name → its plain value.
 
     Returns:
         The tree, the variables, and the names that were used.
 
     Raises:
-        ValueError: A variable that is not defined, variables that refer to each other in a circle, or text that they
-            make too long.
+        ValueError: A variable is not defined, variables refer to each other in a circle, or the text becomes too long.
     """
     filled: dict[str, Any] = {}
     used: set[str] = set()

@@ -120,7 +120,7 @@ def _check_existing(target: Path, data_set: DataSet) -> None:
 
 
 def _differences(contents: Mapping[str, bytes], data_set: DataSet) -> str:
-    """Says what `contents` (split -> JSON lines) lacks or has with another checksum; empty if all is well."""
+    """Describes missing splits and wrong checksums of `contents` (split -> JSON lines); empty if there are none."""
     differences = []
     for split, expected in data_set.sha256.items():
         if split not in contents:

@@ -1,7 +1,7 @@
-"""Rows → one padded batch of tensors.
+"""Collate rows to one padded batch of tensors.
 
-Notable: rows stay in Arrow, memory-mapped; a batch is one `take` and a few array operations, with no Python loop over
-rows. A head without a labelled item in the batch gets no labels at all, so that it stays out of the graph.
+Notable: rows stay in memory-mapped Arrow files; a batch is one `take` and a few array operations, without a Python loop
+over rows. A head without a labelled item in the batch gets no labels, so that it is not part of the graph.
 """
 
 import hashlib
@@ -15,39 +15,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch.utils.data import Dataset
+from transformers import PreTrainedTokenizerBase
 
-from ..modeling.encoding import NO_TOKEN
-from ..modeling.heads import IGNORE_INDEX
-from .masking import FIXED_DRAW, Masking
+from ..modeling.tags import IGNORE_INDEX
+from ..tasks import TaskData
+from ..tasks.arrow_columns import column_of
+from ..tasks.masking import FIXED_DRAW, Masking
+from ..tasks.task_type import flat, task_type
 from .row_states import RowStates
 
-LABEL_PREFIX = "label:"  # of the encoded label column of a task
+LABEL_PREFIX = "label:"  # prefix of the encoded label column of a task
 
 
 @dataclass
 class SourceRows:
-    """Some encoded rows of one source, as `EncodedRows` hands them to `Collator`."""
+    """Encoded rows of one source, passed from `EncodedRows` to `Collator`."""
 
     source: str
     columns: pa.Table
     with_labels: bool = True
-    numbers: Sequence[int] = ()  # of the rows
+    numbers: Sequence[int] = ()  # row numbers
     draw: tuple[int, ...] | None = None  # `schedule.Batch.draw`
-    heads: tuple[str, ...] = ()  # those that are asked in prediction
-    states: torch.Tensor | None = None  # of their tokens, one row after the other, where they are known already
+    heads: tuple[str, ...] = ()  # heads that predict, in prediction
+    states: torch.Tensor | None = None  # cached encoder states of the rows' tokens, concatenated
 
 
 class EncodedRows(Dataset[SourceRows]):
-    """The encoded rows of several sources under one numbering, in the order of the mapping.
+    """The encoded rows of several sources, numbered consecutively in the order of the mapping.
 
     Args:
         sources: Source → its encoded rows (`data.rows.encode_rows`).
-        with_labels: Whether batches carry labels (training) or ask heads of the source (prediction).
-        numbers: By which number of each row what is random about it is drawn; by default its place.
-        heads: Those that are asked in prediction; by default those of all tasks that the collator knows of the source.
+        with_labels: Whether batches have labels (training) or not (prediction).
+        numbers: Number of each row for its random draws (default: its index).
+        heads: Heads that predict, in prediction (default: those of all tasks of the source).
 
     Attributes:
-        states: Source → what frozen layers say of its rows, where that is known.
+        states: Source → cached outputs of the frozen layers for its rows, if there are any.
     """
 
     def __init__(
@@ -73,7 +76,7 @@ class EncodedRows(Dataset[SourceRows]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> SourceRows:
-        """Rows of one source; torch's fetcher hands the result to `Collator` as it is."""
+        """Rows of one source; torch's fetcher passes the result to `Collator` unchanged."""
         position = int(np.searchsorted(self.ends, indices[0], side="right"))
         name = self.names[position]
         first = int(self.ends[position]) - len(self.sources[name])
@@ -89,20 +92,20 @@ class EncodedRows(Dataset[SourceRows]):
 
 
 class Collator:
-    """Make one padded batch of one source's rows.
+    """Collate rows of one source to one padded batch.
 
     Args:
         tasks: Source → task → task type, of the tasks that are trained on the source.
-        pad_token_id: What pads `input_ids`.
-        maskings: Source → how its rows are masked, for those of `masked_lm` tasks.
+        pad_token_id: Padding of `input_ids`.
+        maskings: Source → masking of its tokens, for tasks that predict masked tokens (`maskings`).
 
     Returns (when called):
-        `input_ids`, `attention_mask` and perhaps `token_type_ids`, (B, T), padded on the right; (2B, T) of texts that
-        the encoder reads apart, where rows 2i and 2i + 1 are the two texts of row i. In training also `labels`: task →
-        tensor in the form its head documents, only for tasks with a labelled item in these rows;
-        `num_items`: task → the number of those; `num_labelled_rows`: (row, task) pairs. In prediction `heads`:
-        those that are asked; of masked rows also `labels`, without which nothing could be predicted. Where they are
-        known, `encoder_states`, (B, T, H) or (2B, T, H), 0 at padding.
+        `input_ids`, `attention_mask` and, if the encoder uses them, `token_type_ids`, (B, T), padded on the right. If
+        rows have several segments, each segment is a row of these, (N, T), and `num_segments`, (B,), is their number.
+        In training also `labels`: task → tensor in the form its head documents, only for tasks with a labelled item in
+        these rows; `num_items`: task → number of labelled items; `num_labelled_rows`: number of (row, task) pairs with
+        a label. In prediction also `heads`: the heads that predict; `rows`, (B,): the row numbers; and for masked rows
+        `labels`, which their predictions need. With cached states also `encoder_states`, (N, T, H), 0 at padding.
     """
 
     def __init__(
@@ -116,8 +119,8 @@ class Collator:
         self.maskings = maskings or {}
 
     def __call__(self, rows: SourceRows | list[SourceRows]) -> dict[str, Any]:
-        """See the class."""
-        if isinstance(rows, list):  # a loader without __getitems__
+        """Collate rows; see the class."""
+        if isinstance(rows, list):  # from a loader without __getitems__
             states = [row.states for row in rows if row.states is not None]
             rows = replace(
                 rows[0],
@@ -127,9 +130,10 @@ class Collator:
             )
         columns = rows.columns
         names = rows.heads or tuple(self.tasks[rows.source])
-        second = columns["second"] if "second" in columns.column_names else None
-        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id, second)
-        masked: dict[str, np.ndarray] = {}  # task → the ids that are hidden
+        segments = flat(columns["segments"]) if "segments" in columns.column_names else None
+        lengths = None if segments is None else segments[0]
+        input_ids, attention_mask = _pad(columns["input_ids"], self.pad_token_id, lengths)
+        masked: dict[str, np.ndarray] = {}  # task → the original ids of masked tokens
         if rows.source in self.maskings:
             (task,) = names
             units, _ = _pad(columns[LABEL_PREFIX + task], IGNORE_INDEX)
@@ -139,20 +143,23 @@ class Collator:
             "attention_mask": torch.from_numpy(attention_mask.astype(np.int64)),
         }
         if "token_type_ids" in columns.column_names:
-            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, second)[0].astype(np.int64))
+            batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, lengths)[0].astype(np.int64))
+        if segments is not None:
+            batch["num_segments"] = torch.from_numpy(segments[1].astype(np.int64))
         if rows.states is not None:
             real = torch.from_numpy(attention_mask)
             batch["encoder_states"] = rows.states.new_zeros(*real.shape, rows.states.shape[-1])
             batch["encoder_states"][real] = rows.states
         if not rows.with_labels:
             hidden = {task: torch.from_numpy(ids) for task, ids in masked.items()}
-            return batch | {"heads": names} | ({"labels": hidden} if hidden else {})
+            batch |= {"heads": names, "rows": torch.tensor(rows.numbers, dtype=torch.long)}
+            return batch | ({"labels": hidden} if hidden else {})
         batch |= {"labels": {}, "num_items": {}, "num_labelled_rows": 0}
-        for task, task_type in self.tasks[rows.source].items():
+        for task, kind in self.tasks[rows.source].items():
             if task in masked:
                 labels, known = masked[task], masked[task] != IGNORE_INDEX
             else:
-                labels, known = _LABELS[task_type](columns, columns[LABEL_PREFIX + task], input_ids.shape)
+                labels, known = task_type(kind).collate(columns[LABEL_PREFIX + task], columns, input_ids.shape)
             if known.any():
                 batch["labels"][task] = torch.from_numpy(labels)
                 batch["num_items"][task] = int(known.sum())
@@ -164,87 +171,47 @@ class Collator:
             return FIXED_DRAW
         if rows.draw is None:
             raise ValueError(
-                f"source {rows.source!r} is masked, and its masks are drawn by epoch: a batch sampler of your own has"
-                " to yield `mtl_hf.data.schedule.Batch`, not a plain list."
+                f"the masks of source {rows.source!r} depend on the epoch: your batch sampler should yield"
+                " `mtl_hf.data.schedule.Batch` instead of a list."
             )
         return rows.draw
 
 
 def row_lengths(rows: datasets.Dataset) -> np.ndarray:
     """Token length of each encoded row, read from Arrow's offsets."""
-    return pc.list_value_length(rows.with_format("arrow")[:]["input_ids"]).to_numpy()
+    return pc.list_value_length(column_of(rows, "input_ids")).to_numpy()
 
 
 def fingerprint(rows: datasets.Dataset) -> str:
-    """A hash of encoded rows: of what they hold and in which order, not of where they came from."""
+    """A hash of the content and order of encoded rows, independent of their files."""
     digest = hashlib.sha256()
     table = rows.with_format("arrow")[:]
     for name in sorted(table.column_names):
         column = table[name]
-        parts = _flat(column) if pa.types.is_list(column.type) else (column.to_numpy(),)
+        parts = flat(column) if pa.types.is_list(column.type) else (column.to_numpy(),)
         digest.update(f"{name}:{column.type}".encode())
         for part in parts:
             digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:32]
 
 
-def _flat(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
-    """A list column as (all values one after the other, number of values in each row)."""
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = array.chunk(0)
-    return array.flatten().to_numpy(zero_copy_only=False), np.diff(array.offsets.to_numpy())
+def _pad(column: pa.ChunkedArray, fill: int, lengths: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Pad a list column on the right to (B, T), or (N, T) for N segments; also return the mask of real values.
 
-
-def _pad(column: pa.ChunkedArray, fill: int, second: pa.ChunkedArray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A list column as (B, T) padded on the right, with the mask of what is real.
-
-    Where `second` says at which place a row's second text begins, (2B, T): the two texts are rows one after the other.
+    Args:
+        column: The lists.
+        fill: Value of the padding.
+        lengths: Lengths of all segments in the order of the rows, (N,); None if each row has one segment.
     """
-    values, lengths = _flat(column)
-    if second is not None:  # the values are in order already
-        first = second.to_numpy()
-        lengths = np.stack([first, lengths - first], axis=1).ravel()
+    values, of_rows = flat(column)
+    lengths = of_rows if lengths is None else lengths  # values of a row's segments are already consecutive
     mask = np.arange(lengths.max(initial=0))[None, :] < lengths[:, None]
     padded = np.full(mask.shape, fill, dtype=values.dtype)
     padded[mask] = values
     return padded, mask
 
 
-# Each reads a label column: (labels as the head documents them, which of them are there). `shape` is (B, T).
-
-
-def _class_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    ids = labels.to_numpy().astype(np.int64)
-    return ids, ids != IGNORE_INDEX
-
-
-def _number_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    numbers = labels.to_numpy().astype(np.float32)
-    return numbers, ~np.isnan(numbers)
-
-
-def _multi_hot(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    values, lengths = _flat(labels)
-    hot = values.reshape(len(lengths), -1).astype(np.float32)
-    return hot, hot[:, 0] != IGNORE_INDEX
-
-
-def _word_labels(columns: pa.Table, labels: pa.ChunkedArray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of words, put where each word's first token is."""
-    ids, lengths = _flat(labels)
-    starts, _ = _flat(columns["word_starts"])
-    rows = np.repeat(np.arange(len(lengths)), lengths)
-    by_token = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-    kept = starts != NO_TOKEN
-    by_token[rows[kept], starts[kept]] = ids[kept]
-    return by_token, by_token != IGNORE_INDEX
-
-
-_LABELS = {
-    "sequence_classification": _class_labels,
-    "multi_label_classification": _multi_hot,
-    "regression": _number_labels,
-    "token_classification": _word_labels,
-    "sentence_similarity": _number_labels,
-}
+def maskings(tasks: Mapping[str, TaskData], tokenizer: PreTrainedTokenizerBase) -> dict[str, Masking]:
+    """Source → masking of its tokens, for the sources of tasks that predict masked tokens."""
+    found = {task.name: task.kind.hiding(task, tokenizer) for task in tasks.values()}
+    return {source: found[task.name] for task in tasks.values() if found[task.name] for source in task.config.sources}

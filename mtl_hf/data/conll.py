@@ -1,7 +1,7 @@
-"""Read CoNLL files: a word a line with its tags beside it, a blank line after each sentence.
+"""Read CoNLL files: one word per line with its tags, and a blank line after each sentence.
 
-Notable: `datasets` has a reader too, which takes comments and headers for words, fills missing tags with empty ones
-and drops columns without a name. Here each line is read as it is meant, or refused.
+Notable: the reader of `datasets` reads comments and headers as words, fills missing tags with empty ones and drops
+columns without a name. This reader skips comments and headers, and raises an error for invalid lines.
 """
 
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 from .csv_files import FileRows, check_names
 from .files import open_text
 
-# What columns are called in headers.
+# Names of columns in headers.
 _HEADER = {
     "id", "index", "token", "tokens", "word", "words", "form", "text", "lemma", "pos", "pos_tag", "pos_tags", "upos",
     "xpos", "chunk", "chunk_tag", "chunk_tags", "ner", "ner_tag", "ner_tags", "tag", "tags", "label", "labels",
@@ -24,12 +24,12 @@ _KEY = re.compile(r"#\s*(\S+\s*=|newdoc|newpar)")  # `# sent_id = 1`
 
 
 def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
-    """Read the sentences of a CoNLL file: of each column a list of strings, one a word.
+    """Read the sentences of a CoNLL file: for each column a list of strings, one per word.
 
-    Columns are separated by tabs where the file has any, else by blanks. Where the first numbers the words, lines that
-    number several (`2-3`) or none (`8.1`) are left out. `-DOCSTART-` lines end a sentence and are
-    none. Lines before a sentence that begin with `#` are comments, unless they have a tag as other words do. A first
-    line that only names columns is left out. The notes count what was left out.
+    Columns are separated by tabs if the file has any, else by spaces. If the first column numbers the words, lines for
+    several words (`2-3`) or for none (`8.1`) are left out. `-DOCSTART-` lines end a sentence. Lines before a sentence
+    that begin with `#` are comments, unless they have a tag like other words. A first line with names of columns is
+    left out. Notes count the lines that are left out.
 
     Args:
         path: The file.
@@ -37,7 +37,7 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
             `encoding_errors`, `comment_prefix` (then only such lines are comments), `skip_docstart`.
 
     Raises:
-        ValueError: A line has another number of columns than there are names, or an empty one.
+        ValueError: The number of columns of a line differs from the number of names, or a column is empty.
     """
     names = options.get("column_names")
     if names is not None:
@@ -91,16 +91,16 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
 
 
 def _split(line: str, delimiter: str | None) -> list[str]:
-    """The columns of a line; none where it is blank. Blanks of other kinds (U+00A0) are parts of words."""
+    """The columns of a line; none if it is blank. Other kinds of spaces (U+00A0) are parts of words."""
     if not line.strip(" \t"):
         return []
     return [cell.strip(" ") for cell in line.split(delimiter)] if delimiter else re.split(r"[ \t]+", line.strip(" \t"))
 
 
 def _comments(written: Sequence[int], raw: Sequence[str], cells: Sequence[list[str]], borders: set[int]) -> set[int]:
-    """Lines before a sentence that begin with `#` and are no words.
+    """Lines before a sentence that begin with `#` and are not words.
 
-    A word has as many columns as others and is `#` with a tag that other words have, or begins with it (`#fun`).
+    A word has as many columns as others, and is `#` with a tag of other words, or a longer string (`#fun`).
     """
     tags = {"#"} | {cells[row][-1] for row in written if not raw[row].startswith("#")}
     usual = {len(cells[row]) for row in written if not raw[row].startswith("#")}
@@ -115,7 +115,7 @@ def _comments(written: Sequence[int], raw: Sequence[str], cells: Sequence[list[s
 
 
 def _is_header(first: Sequence[str], tags: Sequence[str], names: Sequence[str]) -> bool:
-    """Whether a line holds names of columns: its first and last are usual ones, and its last is nowhere a tag."""
+    """Whether a line is a header: its first and last column have usual names, and the last is not used as a tag."""
     known = _HEADER | {name.lower() for name in names}
     return len(first) > 1 and {first[0].lower(), first[-1].lower()} <= known and first[-1] not in tags
 
@@ -129,7 +129,7 @@ def _no_names(path: str, first: Sequence[str]) -> ValueError:
 
 
 def _wrong_line(path: str, row: int, cells: Sequence[str], names: Sequence[str], first: Sequence[str]) -> ValueError:
-    """The error of a line that does not fit the names."""
+    """The error for a line that does not match the names."""
     where = f"{path}, line {row + 1}"
     found = f"{len(cells)} column{'s' * (len(cells) != 1)} ({textwrap.shorten(' | '.join(cells), 100)})"
     if len(cells) == len(names):

@@ -179,7 +179,7 @@ def _clean_tweet(text: str) -> str:
 
 
 def convert_mrpc(files: Files) -> Splits:
-    """Pairs of news sentences that say the same or do not; a tenth of the training pairs becomes validation.
+    """Pairs of news sentences with or without the same meaning; a tenth of the training pairs becomes validation.
 
     Dropped from train: rows without an id, which the origin has added. Within each label the rows whose words have the
     smallest SHA-256 are the validation; no two rows have the same words.

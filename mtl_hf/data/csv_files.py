@@ -1,7 +1,7 @@
-"""Read CSV files as text, exactly as it is written.
+"""Read CSV files with every cell as text, without conversion.
 
-Notable: a type belongs to a column in all files of a source, not to a cell; `row_files.py` chooses it.
-Rows with more or fewer fields than the header are refused, because pandas would shift or fill them in silence.
+Notable: `row_files.py` chooses the type of a column from all files of a source. Rows with more or fewer fields than the
+header are errors here, because pandas would shift or fill them without a message.
 """
 
 import codecs
@@ -36,9 +36,9 @@ class FileRows:
 
     Attributes:
         path: The file.
-        columns: Column → the value of each row, None where it has none.
-        lines: The line of the file in which each row begins, from 1. None where it is not known.
-        notes: What was noticed, as levels of `logging` and messages.
+        columns: Column → the value of each row, None for missing ones.
+        lines: The line of the file in which each row begins, from 1; None if unknown.
+        notes: Messages about the file, each with a level of `logging`.
     """
 
     path: str
@@ -52,7 +52,7 @@ class FileRows:
         return len(next(iter(self.columns.values()), ()))
 
     def where(self, row: int) -> str:
-        """A row as messages name it."""
+        """Description of a row in messages."""
         return f"{self.path}, line {self.lines[row]}" if self.lines else f"{self.path}, row {row + 1}"
 
 
@@ -61,10 +61,11 @@ def read_csv(path: str, options: Mapping[str, Any]) -> FileRows:
 
     Args:
         path: The file.
-        options: Arguments of `path: csv`. Without `sep` or `delimiter` the separator is found, and a note names it.
+        options: Arguments of `path: csv`. Without `sep` or `delimiter` the separator is detected, and a note names it.
 
     Raises:
-        ValueError: A row has another number of fields than the header, or a quote is not closed, with the line.
+        ValueError: A row has another number of fields than the header, or a quote is not closed. The message names the
+            line.
     """
     options = dict(options)
     separator = options.get("delimiter") or options.get("sep")
@@ -123,8 +124,8 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
     except csv.Error as error:
         opened = "a quote opens a cell here and is not closed" if "unexpected end" in str(error) else str(error)
         raise ValueError(
-            f"{path}, line {start}: {opened}. A quote inside of a quoted cell is written twice; where quotes are part"
-            f" of the text, set `quoting: {csv.QUOTE_NONE}`."
+            f"{path}, line {start}: {opened}. A quote inside a quoted cell has to be doubled; if quotes are part of the"
+            f" text, set `quoting: {csv.QUOTE_NONE}`."
         ) from None
     finally:
         csv.field_size_limit(before)
@@ -149,7 +150,7 @@ def _read_plain(path: str, separator: str, options: Mapping[str, Any]) -> FileRo
 
 
 def check_names(names: Any, path: str) -> None:
-    """Raise `ValueError` unless the `column_names` of a config are a list of different strings."""
+    """Raise `ValueError` unless `column_names` is a list of distinct strings."""
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"`column_names` is {names!r}; it should be a list of names, one for each column of {path}.")
     if len(set(names)) < len(names):
@@ -157,7 +158,7 @@ def check_names(names: Any, path: str) -> None:
 
 
 def _wrong_length(path: str, line: int, cells: list[str], names: list[str], separator: str) -> ValueError:
-    """The error of a row that does not fit the header."""
+    """The error for a row that does not match the header."""
     listed = textwrap.shorten(", ".join(names), 200)
     number = f"{len(cells)} field{'s' * (len(cells) != 1)}"
     if len(cells) > len(names):
@@ -171,16 +172,16 @@ def _wrong_length(path: str, line: int, cells: list[str], names: list[str], sepa
 
 
 def _read_pandas(path: str, options: Mapping[str, Any]) -> FileRows:
-    """Read a file with options that only pandas has."""
+    """Read a file with options that only pandas supports."""
     if not {"keep_default_na", "na_values"} & options.keys():
-        # pandas would take labels such as None, NA or null for missing ones.
+        # pandas would read labels such as None, NA or null as missing values.
         options = {**options, "keep_default_na": False, "na_values": [""]}
     arguments = CsvConfig(**options).pd_read_csv_kwargs
     arguments.pop("chunksize", None)
     if len(str(arguments["sep"])) > 1 and arguments.get("engine") is None:
         arguments["engine"] = "python"  # pandas would choose it too, with a warning
     if arguments.get("index_col") is None:
-        arguments["index_col"] = False  # or it takes the first column where rows have a field more than the header
+        arguments["index_col"] = False  # else the first column becomes the index if rows have one field too many
     if codecs.lookup(arguments.get("encoding") or "utf-8").name == "utf-8":
         arguments["encoding"] = "utf-8-sig"
     try:

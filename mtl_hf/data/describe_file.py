@@ -1,22 +1,23 @@
-"""What a file of rows holds: of every column its kind, lengths, values, range and what is missing.
+"""Describe a file of rows: kind, lengths, values, range and missing values of each column.
 
-Notable: it only looks. What a column is good for is decided in `draft.py`.
+Notable: this file only collects statistics; `draft.py` detects tasks from them.
 """
 
 import collections
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import datasets
 import numpy as np
 
+from ..tasks.column import Column, label_name
 from .files import loader_of
 from .sources import has_text, load_file
 
 Loader = tuple[str, dict[str, Any]]  # a loader of `datasets`, as `csv`, and its arguments
-# Columns called like this hold text, or pairs of texts.
+# Usual names of columns with text, or with pairs of texts.
 TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
@@ -25,50 +26,14 @@ PAIR_COLUMNS = (
 
 
 @dataclass
-class Column:
-    """What one column holds.
-
-    Attributes:
-        name: Its name.
-        kind: `string`, `words` (lists of strings), `numbers` (lists of numbers or of true and false), `number`,
-            `truth`, `date` or `other`.
-        num_missing: Rows without a value: null, NaN, an empty or blank string.
-        num_blank: Of strings and lists of strings, the rows that a source could not read as text.
-        num_values: Values that are there; of lists, items.
-        num_distinct: Different ones among them; spaces around strings do not count.
-        common: The five most frequent of them, as text, with their counts.
-        lengths: Words of each row, shape (rows,); of lists, items; -1 where the value is missing. Empty for numbers.
-        longest: Characters that one row in a hundred exceeds.
-        bounds: Least and greatest number; None where it holds none.
-        mean: Of its numbers; 0 where it holds none.
-        deviation: Their standard deviation.
-        whole: Whether its numbers are all whole.
-    """
-
-    name: str
-    kind: Literal["string", "words", "numbers", "number", "truth", "date", "other"]
-    num_missing: int = 0
-    num_blank: int = 0
-    num_values: int = 0
-    num_distinct: int = 0
-    common: list[tuple[str, int]] = field(default_factory=list)
-    lengths: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=int))
-    longest: int = 0
-    bounds: tuple[float, float] | None = None
-    mean: float = 0.0
-    deviation: float = 0.0
-    whole: bool = False
-
-
-@dataclass
 class FileDescription:
-    """What a file holds.
+    """Description of a file.
 
     Attributes:
-        path: Its path.
-        loader: The loader of `datasets` that reads it, and the arguments of that.
-        rows: Its rows.
-        columns: Name → what that column holds.
+        path: Path of the file.
+        loader: Loader of `datasets`, and its arguments.
+        rows: The rows.
+        columns: Name → statistics of the column.
     """
 
     path: str
@@ -78,25 +43,25 @@ class FileDescription:
 
     @property
     def is_csv(self) -> bool:
-        """Whether it is a CSV file, in which numbers are text too."""
+        """Whether it is a CSV file, in which numbers are text."""
         return self.loader[0] == "csv"
 
     @property
     def num_rows(self) -> int:
-        """Its number of rows."""
+        """Number of rows."""
         return len(self.rows)
 
 
 def describe_file(path: str | Path, loader: Loader | None = None, as_text: Collection[str] = ()) -> FileDescription:
-    """Look at every column of a file.
+    """Describe every column of a file.
 
     Args:
         path: The file.
-        loader: The loader of `datasets` and its arguments; None for those of its ending.
-        as_text: Columns of CSV that stay text, as labels do in runs.
+        loader: Loader of `datasets` and its arguments; None for those of its ending.
+        as_text: CSV columns to read as text without conversion, like labels in a run.
 
     Raises:
-        ValueError: It cannot be read, with the line; or it has no rows.
+        ValueError: The file cannot be read, or has no rows.
     """
     rows = load_file(path, as_text, loader)
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
@@ -106,7 +71,7 @@ def describe_file(path: str | Path, loader: Loader | None = None, as_text: Colle
 def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
     inner = getattr(feature, "feature", None)
     labels = next((item for item in (feature, inner) if isinstance(item, datasets.ClassLabel)), None)
-    if labels is not None:  # -1 is no label
+    if labels is not None:  # -1 is a missing label
         values = [_names(value, labels) for value in values]
         kind = "string" if inner is None else "words"
     elif inner is None:
@@ -156,14 +121,7 @@ def _names(value: Any, labels: datasets.ClassLabel) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: nothing, blanks, or not a number."""
+    """Whether a cell is missing: None, only spaces, or NaN."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or (isinstance(value, float) and bool(np.isnan(value)))
-
-
-def label_name(value: Any) -> str:
-    """A value as labels are named: CSV makes 1.0 of whole numbers beside empty cells."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

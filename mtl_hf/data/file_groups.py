@@ -1,4 +1,4 @@
-"""Which files belong together: folders as the files in them, and files as splits of sources, by their names."""
+"""Group files to splits and sources by their names, and expand folders to their files."""
 
 import collections
 import itertools
@@ -24,14 +24,14 @@ MAYBE_CONLL = (*CONLL_ENDINGS, ".txt")
 
 
 def expand_folders(paths: Sequence[str]) -> tuple[list[str], list[str], dict[str, str]]:
-    """Folders as the files of rows in them and in their sub-folders; hidden files and folders are passed over.
+    """Replace folders by the data files in them and in their sub-folders, without hidden files and folders.
 
     Returns:
-        The paths without folders, in order; those of them that folders brought; and the other files of the folders
-        with the reason why each is left out.
+        All files, in order; those of them that are from folders; and the other files of the folders, each with the
+        reason why it is left out.
 
     Raises:
-        ValueError: A folder without files of rows.
+        ValueError: A folder has no data files.
     """
     files: list[str] = []
     found: list[str] = []
@@ -58,13 +58,13 @@ def expand_folders(paths: Sequence[str]) -> tuple[list[str], list[str], dict[str
 
 
 def _no_rows(path: str) -> str:
-    """Why a file of a folder is not one of rows; empty where it is one."""
+    """The reason why a file is not a data file; empty if it is one."""
     ending = Path(path).suffix.lower()
     if ending == ".json":
         with open(path, encoding="utf-8", errors="replace") as file:
             try:
-                return "one object, no list of rows" if isinstance(json.load(file), dict) else ""
-            except json.JSONDecodeError:  # an object a line, or no JSON, which its reader refuses
+                return "one object, not a list of rows" if isinstance(json.load(file), dict) else ""
+            except json.JSONDecodeError:  # one object per line, or not JSON, for which its reader raises an error
                 return ""
     if has_rows(path):
         return ""
@@ -74,14 +74,14 @@ def _no_rows(path: str) -> str:
 
 
 def find_loader(path: str, sep: str | None = None) -> Loader | None:
-    """The loader of a file and its arguments, by its ending and what it holds; None where there is none.
+    """The loader of a file and its arguments, by its ending and content; None if there is none.
 
     Args:
-        path: The file; there may be none of that name.
-        sep: What separates the columns of a CSV file; None to find it.
+        path: The file, which need not exist.
+        sep: Separator of a CSV file; None to detect it.
 
     Raises:
-        ValueError: A CoNLL file that cannot be read yet, or one that cannot be opened.
+        ValueError: The kind of CoNLL file is not supported, or the file cannot be opened.
     """
     ending = Path(path).suffix.lower()
     if ending in MAYBE_CONLL and os.path.isfile(path):
@@ -96,14 +96,14 @@ def find_loader(path: str, sep: str | None = None) -> Loader | None:
 
 
 def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
-    """Source → split → its files, by the words for splits in the names of files, or else of their folders.
+    """Source → split → its files, by names of splits in the names of files or of their folders.
 
     Raises:
-        ValueError: The same file twice, or validation or test files of a source without training files.
+        ValueError: A file is given twice, or a source has validation or test files but no training files.
     """
     counts = collections.Counter(map(os.path.abspath, paths))
     if twice := [path for path in paths if counts[os.path.abspath(path)] > 1]:
-        raise ValueError(f"{twice[0]} is named twice.")
+        raise ValueError(f"{twice[0]} is given twice.")
     groups: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
     for path in map(Path, paths):
         folder = path.absolute().parent
@@ -123,17 +123,17 @@ def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
         files = [path for held in splits.values() for path in held]
         if "train" not in splits:
             raise ValueError(
-                f"{', '.join(files)}: by the name this is {' and '.join(splits)}, and no file beside it is for"
-                " training: name that too, or rename the file."
+                f"{', '.join(files)}: by its name this is a {' and '.join(splits)} file, but there is no training file"
+                " of the same source: add it, or rename the file."
             )
         for split, held in splits.items():
             if len({re.sub(r"\d+", "", Path(path).name) for path in held}) > 1:
                 raise ValueError(
                     f"{', '.join(held)}: by their names all are the {split} split of one source; rename those that are"
-                    " not, or name one at a time."
+                    " not, or give one at a time."
                 )
         if len({repr(loader_of(path)) if has_rows(path) else "" for path in files}) > 1:
-            raise ValueError(f"{', '.join(files)} are splits of one source, and so should be files of one kind.")
+            raise ValueError(f"{', '.join(files)} are splits of one source, so they should have the same file type.")
         name = plain_name(rest or Path(folder_name).name) or "data"
         if name in sources:
             name = plain_name(f"{Path(folder_name).name}_{name}")
@@ -143,11 +143,11 @@ def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:
 
 
 def numbered(name: str) -> Iterator[str]:
-    """A name, then the same with 2, 3, ... behind it."""
+    """Yield a name, then the name with the suffixes _2, _3, ..."""
     yield name
     yield from (f"{name}_{number}" for number in itertools.count(2))
 
 
 def plain_name(name: str) -> str:
-    """A name of letters (of any script) and digits, with `_` for what is between. Accents are parts of letters."""
+    """Convert a name to letters (of any script) and digits, with `_` for all other signs."""
     return re.sub(r"[\W_]+", "_", unicodedata.normalize("NFC", name)).strip("_")

@@ -1,12 +1,13 @@
 """Find, open and check files of rows before anything reads them.
 
-Notable: the readers below (pandas, Arrow, `datasets`) name a fault by their own blocks, or repair it in silence. Here
-it is found first, and named with its file and line.
+Notable: pandas, Arrow and `datasets` report an error by their own blocks, or repair it without a message. These checks
+find it first, and name its file and line.
 """
 
 import bz2
 import codecs
 import csv
+import functools
 import glob
 import gzip
 import io
@@ -28,7 +29,7 @@ FILE_LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".jsonl": ("json", {}),
     ".json": ("json", {}),
     ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t", "quoting": csv.QUOTE_NONE}),  # or a quote that opens a cell takes rows in with it
+    ".tsv": ("csv", {"sep": "\t", "quoting": csv.QUOTE_NONE}),  # otherwise an opening quote would swallow rows
     ".parquet": ("parquet", {}),
 }
 CONLL_ENDINGS = (".conll", ".iob", ".bio")
@@ -39,12 +40,12 @@ EXCEL_HINT = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)  # the first line of so
 
 
 def has_rows(path: str | Path) -> bool:
-    """Whether a file is one of rows with columns, by its ending; any other is one of lines, or CoNLL."""
+    """Whether a file has rows with columns, by its ending; other files have lines of text, or are CoNLL."""
     return _ending(path) in FILE_LOADERS
 
 
 def is_conll(path: str | Path) -> bool:
-    """Whether a file is CoNLL, by its ending. What its columns are is not in it."""
+    """Whether a file is CoNLL, by its ending. Such a file does not name its columns."""
     return _ending(path) in CONLL_ENDINGS
 
 
@@ -77,8 +78,7 @@ def list_paths(files: Any) -> list[str]:
 def find_files(files: Any, where: str) -> dict[str, list[str]]:
     """The files of each split.
 
-    A path that exists is that file, whatever characters it has; only other ones are patterns. Addresses (`hf://...`)
-    are returned as they are.
+    A path that exists is a file, also if it looks like a pattern. URLs (`hf://...`) are returned unchanged.
 
     Args:
         files: A path or pattern, a list of these, or a mapping from splits to these. Without splits it is `train`.
@@ -120,22 +120,22 @@ def open_file(path: str | Path) -> Iterator[IO[bytes]]:
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; name one file of it.")
+        raise ValueError(f"{path} is a folder; name a file in it.")
     opener = _OPENERS.get(path.suffix.lower(), open)
     try:
         with opener(path, "rb") as stream:  # type: ignore[operator]
             yield stream
     except EOFError:
-        raise ValueError(f"{path}: the compressed data end too early; the file was cut off.") from None
+        raise ValueError(f"{path}: the compressed data end too early; the file is incomplete.") from None
     except (gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise ValueError(f"{path}: no valid {path.suffix} file ({error}).") from None
+        raise ValueError(f"{path}: not a valid {path.suffix} file ({error}).") from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror or error}).") from None
 
 
 @contextmanager
 def open_text(path: str | Path, encoding: str = "utf-8", errors: str = "strict") -> Iterator[io.TextIOWrapper]:
-    """Open a file as `open_file` does, to read its text with line ends as they are and without a byte order mark."""
+    """Open a file as `open_file` does, and read text with unchanged line ends and without a byte order mark."""
     with open_file(path) as stream, io.TextIOWrapper(stream, _without_mark(encoding), errors, newline="") as text:
         try:
             yield text
@@ -164,6 +164,8 @@ def read_lines(file: str | None) -> Iterator[str]:
 def check_encoding(path: str | Path, encoding: str) -> None:
     """Raise `ValueError` with the first line of a file that is not text in `encoding`."""
     wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))  # no lines to be found in its bytes
+    if not wide and _is_text(path, encoding):  # in blocks, which is quicker
+        return
     with open_file(path) as file:
         for number, line in enumerate(file, start=1):
             if wide:
@@ -185,23 +187,38 @@ def check_encoding(path: str | Path, encoding: str) -> None:
                 ) from None
 
 
+def _is_text(path: str | Path, encoding: str) -> bool:
+    """Whether a file is text in `encoding` and has no NUL byte."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with open_file(path) as file:
+        try:
+            for block in iter(functools.partial(file.read, 1 << 20), b""):
+                if b"\0" in block:
+                    return False
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeError:
+            return False
+    return True
+
+
 def check_parquet(path: str | Path) -> None:
-    """Raise `ValueError` if a file is no Parquet file, or only the beginning of one."""
+    """Raise `ValueError` if a file is not a complete Parquet file."""
     with open(path, "rb") as file:
         begin = file.read(4)
         file.seek(max(len(begin), os.path.getsize(path) - 4))
         if not begin == file.read(4) == b"PAR1":
-            raise ValueError(f"{path}: no Parquet file, or one that was cut off.")
+            raise ValueError(f"{path}: not a Parquet file, or an incomplete one.")
 
 
 def find_separator(path: str | Path, encoding: str = "utf-8") -> str:
-    """The separator of a CSV file: comma, semicolon, tab or pipe, whichever splits most rows as it splits the header.
+    """Detect the separator of a CSV file: comma, semicolon, tab or pipe, whichever splits most rows like the header.
 
-    Looks at the first 100 rows. A file with one column has none; then a comma is returned, as well as for an empty one.
+    It reads the first 100 rows. For a file with one column, or an empty one, it returns a comma.
 
     Args:
         path: The file; may be compressed.
-        encoding: Of the file.
+        encoding: Encoding of the file.
 
     Raises:
         ValueError: The file cannot be read.

@@ -1,6 +1,6 @@
-"""CSV files without a header: their first row is read as the names of the columns, and is lost.
+"""Detect CSV files without a header, whose first row is read as the names of the columns and lost.
 
-Notable: nothing in such a file is wrong for a reader, so this can only be a warning.
+Notable: such a file is valid CSV, so this is only a warning.
 """
 
 import logging
@@ -18,10 +18,10 @@ _SENTENCE_END = (".", "!", "?", "…", "。", "！", "？")
 
 
 def header_problem(rows: datasets.Dataset) -> str:
-    """Why the names of columns seem to be a row of the file, or a row to be those names; empty where neither is so.
+    """Describe why the header seems to be a row of data, or a row to be the header; empty if there is no problem.
 
-    A name that is also a value of its column, a sentence (4 words and a full stop, or 8 words), or a number that is not
-    the column's position. Only columns of strings are searched for their names.
+    Signs are a name that is also a value of its column (of strings), a name that is a sentence (4 words and a full
+    stop, or 8 words), or a number that is not the column's position.
 
     Args:
         rows: The rows of a CSV file.
@@ -54,11 +54,11 @@ def header_problem(rows: datasets.Dataset) -> str:
 
 
 def report_headers(splits: Mapping[str, datasets.Dataset], source: str) -> None:
-    """Warn once of a CSV source whose first line seems to be no header.
+    """Warn once about a CSV source whose first line does not look like a header.
 
     Args:
         splits: Split → its rows.
-        source: The source's name.
+        source: Name of the source.
     """
     for split, rows in splits.items():
         if problem := header_problem(rows):

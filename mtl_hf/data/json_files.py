@@ -1,7 +1,7 @@
-"""Read JSON lines, or a file that is one JSON list, exactly as they are written.
+"""Read JSON lines, or a file that is one JSON list, without conversion.
 
-Notable: Arrow's reader, and that of `datasets`, take "2020-01-01" for a date and, where one row holds a number, "01"
-for 1. Here a string stays a string.
+Notable: the readers of Arrow and `datasets` read "2020-01-01" as a date, and "01" as 1 if another row has a number.
+Here a string stays a string.
 """
 
 import itertools
@@ -37,7 +37,7 @@ def read_json(path: str, options: Mapping[str, Any]) -> FileRows:
             file is one object.
 
     Raises:
-        ValueError: Something that is not JSON, a row that is no object, a key that a row has twice; with the line.
+        ValueError: The file is not JSON, a row is not an object, or a row has a key twice. The message names the line.
     """
     field = options.get("field")
     with open_text(path, options.get("encoding") or "utf-8", options.get("encoding_errors") or "strict") as text:
@@ -60,7 +60,7 @@ def read_json(path: str, options: Mapping[str, Any]) -> FileRows:
     rows.columns = {name: [value.get(name) for value in values] for name in names}
     tables = [name for name, held in rows.columns.items() if _is_table(held[0])]
     if len(values) == 1 and tables:
-        raise ValueError(f"{path} is one object and no rows: set `field: {tables[0]}` to read those in {tables[0]!r}.")
+        raise ValueError(f"{path} is one object, not rows: set `field: {tables[0]}` to read the rows in {tables[0]!r}.")
     return rows
 
 
@@ -74,7 +74,7 @@ def _read_list(path: str, text: str, field: str | None) -> list[Any]:
     if field is not None:
         if not isinstance(values, dict) or field not in values:
             known = f"; it has {', '.join(values)}" if isinstance(values, dict) else ""
-            raise ValueError(f"{path} is no object with the key {field!r} (`field`){known}.")
+            raise ValueError(f"{path} is not an object with the key {field!r} (`field`){known}.")
         values = values[field]
     if not isinstance(values, list):
         raise ValueError(f"{path}: `field: {field}` holds a {type(values).__name__}; it should hold a list of rows.")

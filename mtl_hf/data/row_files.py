@@ -1,10 +1,11 @@
-"""Files of rows → datasets, with one type for each column in all files of a source; cached by content.
+"""Read data files as datasets, with one type per column in all files of a source; cached by content.
 
-Notable: a column is text as it is written, or numbers, in all splits alike: what it holds in one of them must not
-change what labels are in another. What is found is written once, as Arrow files that are mapped into memory.
+Notable: a column is either text or numbers in all splits, so that labels have the same form in all of them. Rows are
+written once, as memory-mapped Arrow files.
 """
 
 import collections
+import copy
 import hashlib
 import itertools
 import json
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 import datasets
 import pyarrow as pa
+from datasets.table import MemoryMappedTable
 
 from .conll import read_conll
 from .csv_files import FileRows, read_csv
@@ -35,13 +37,14 @@ READERS: dict[str, Callable[[str, Mapping[str, Any]], FileRows]] = {
     "json": read_json,
     "conll": read_conll,
 }
-_VERSION = 2  # raise it when the same files give other rows: old caches are then not read
-# Numbers as programs write them. Others are codes: 007, +1, 1E10, and what has more digits than a float holds.
+_VERSION = 3  # increase it when the same files give other rows: old caches are then ignored
+# Numbers in the form that programs write. Others are codes: 007, +1, 1E10, or more digits than a float has.
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,14})")
 _NUMBER = re.compile(
     r"-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][-+][0-9]{1,3})?|-?(inf|infinity|nan)", re.IGNORECASE
 )
 _DIGIT = re.compile(r"[0-9]")
+_OPENED: dict[str, datasets.Dataset] = {}  # schema → rows that have it
 _CHUNK = 10_000  # rows; a chunk of strings holds 2 GiB at most
 
 
@@ -52,15 +55,15 @@ def read_row_files(
 
     Args:
         loader: `csv`, `json` or `conll`.
-        files: Split → its files, on this machine.
+        files: Split → its local files.
         options: Arguments of the loader.
-        as_text: Columns of CSV that stay text; others are numbers if all their cells are.
+        as_text: CSV columns to read as text; others are numbers if all their cells are.
 
     Returns:
-        Split → rows. All have the same columns; where a file lacks one its rows hold None, with a warning.
+        Split → rows. All have the same columns; if a file lacks one, its rows have None, with a warning.
 
     Raises:
-        ValueError: What the readers refuse, with file and line.
+        ValueError: A file is invalid. The message names file and line.
     """
     paths = {split: [_local(path) for path in held] for split, held in files.items()}
     key = json.dumps(
@@ -72,9 +75,9 @@ def read_row_files(
     folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
     try:
         loaded, notes = _load(folder, paths)
-    except (ValueError, OSError):  # not there, or damaged: pyarrow's errors are ValueErrors
+    except (ValueError, OSError):  # missing, or damaged: pyarrow's errors are ValueErrors
         if folder.exists():
-            logger.warning("The cache in %s is damaged and is built anew.", folder)
+            logger.warning("The cache in %s is damaged and is rebuilt.", folder)
             shutil.rmtree(folder, ignore_errors=True)
         _write(folder, loader, paths, options, as_text)
         loaded, notes = _load(folder, paths)
@@ -86,25 +89,59 @@ def read_row_files(
 def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Dataset], list[tuple[int, str]]]:
     """The rows of each split and the notes that `_write` has written."""
     written = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
-    loaded = {
-        split: datasets.Dataset.from_file(str(folder / f"{place}.arrow"), split=datasets.NamedSplit(split))
-        for place, split in enumerate(paths)
-    }
-    if written["rows"] != [len(rows) for rows in loaded.values()]:
+    table = MemoryMappedTable.from_file(str(folder / "rows.arrow"))
+    if sum(written["rows"]) != len(table):
         raise ValueError(f"{folder} lacks rows.")  # cut off between two batches
+    begins = itertools.accumulate(written["rows"], initial=0)
+    loaded = {
+        split: _as_rows(table.slice(begin, size), f"{folder.name}{place}", split)
+        for place, (split, begin, size) in enumerate(zip(paths, begins, written["rows"], strict=False))
+    }
     return loaded, written["notes"]
+
+
+def open_rows(path: Path, fingerprint: str) -> datasets.Dataset:
+    """Map an Arrow file into memory, like `Dataset.from_file`, with a given fingerprint.
+
+    Args:
+        path: The file, with the schema of `datasets`.
+        fingerprint: Identifies the content, at most 64 characters.
+    """
+    return _as_rows(MemoryMappedTable.from_file(str(path)), fingerprint)
+
+
+def _as_rows(table: MemoryMappedTable, fingerprint: str, split: str | None = None) -> datasets.Dataset:
+    schema = str(table.schema)
+    if schema not in _OPENED:
+        _OPENED[schema] = datasets.Dataset(table, fingerprint=fingerprint)
+    rows = copy.copy(_OPENED[schema])  # a tenth of the time of making one, which counts with hundreds of sources
+    rows._data, rows._fingerprint = table, fingerprint
+    rows._info, rows._split = copy.copy(rows._info), None if split is None else datasets.NamedSplit(split)
+    return rows
+
+
+def write_rows(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write an Arrow file under a temporary name, and rename it when it is complete."""
+    draft = path.with_name(f"{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_cached(
     read: Callable[[], _Found], fault: Callable[[_Found], str], again: Callable[[], _Found], rows: str
 ) -> _Found:
-    """What a function of `datasets` reads, perhaps from its cache; where that is damaged, what it makes anew.
+    """Read rows that may be cached, and compute them again if the cache is damaged.
 
     Args:
-        read: The function.
-        fault: What it has returned → what is wrong with it, empty where nothing is.
-        again: The same function without the cache.
-        rows: What the warning calls the damaged rows.
+        read: Reads the rows, with the cache.
+        fault: Rows → description of what is wrong with them, empty if nothing is.
+        again: Computes the rows, without the cache.
+        rows: Name of the rows in the warning.
     """
     try:
         found = read()
@@ -115,12 +152,12 @@ def read_cached(
         if isinstance(error, OSError) and type(error) is not OSError:  # arrow's own is just that
             raise
         problem = str(error)
-    logger.warning("%s are damaged (%s); they are made anew.", rows, problem)
+    logger.warning("%s are damaged (%s); they are created again.", rows, problem)
     return again()
 
 
 def _local(path: str) -> str:
-    """The file itself, or unpacked where only `datasets` can do that."""
+    """The path of a file, unpacked first if only `datasets` can open it."""
     return str(datasets.DownloadManager().extract(path)) if path.lower().endswith(PACKED) else path
 
 
@@ -139,7 +176,7 @@ def _write(
     options: Mapping[str, Any],
     as_text: Collection[str],
 ) -> None:
-    """Read files, and write an Arrow file a split and what was noticed into a folder, all at once."""
+    """Read files, and write one Arrow file and the notes into a folder, atomically."""
     held: dict[str, list[FileRows]] = {}
     for split, files in paths.items():
         for path in files:
@@ -171,12 +208,9 @@ def _write(
     written = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}")  # complete, or not there
     written.mkdir(parents=True)
     try:
-        start = 0
-        for place, rows_of in enumerate(held.values()):
-            with pa.OSFile(str(written / f"{place}.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-                for number in range(start, start + len(rows_of)):
-                    _write_rows(writer, schema, {name: columns[name][number] for name in names}, everything[number])
-            start += len(rows_of)
+        with pa.OSFile(str(written / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            for number, rows in enumerate(everything):
+                _write_rows(writer, schema, {name: columns[name][number] for name in names}, rows)
         sizes = [sum(rows.num_rows for rows in rows_of) for rows_of in held.values()]
         (written / "notes.json").write_text(
             json.dumps({"rows": sizes, "notes": list(dict.fromkeys(notes))}), encoding="utf-8"
@@ -200,7 +234,7 @@ def _write_rows(writer: Any, schema: pa.Schema, columns: Mapping[str, list[Any]]
                 row = start + next(row for row, value in enumerate(part) if not _is_unicode(value))
                 raise ValueError(
                     f"{rows.where(row)}: the column {name!r} holds half of a surrogate pair (\\ud800 to \\udfff), which"
-                    " is no character."
+                    " is not a valid character."
                 ) from None
         for batch in pa.Table.from_arrays(arrays, schema=schema).to_batches(max_chunksize=1000):
             writer.write_batch(batch)
@@ -218,7 +252,7 @@ def _is_unicode(value: Any) -> bool:
 
 
 def _scalar_type(kinds: Iterable[type]) -> Any:
-    """The feature of values of some types; None where they are no scalars, or of several kinds."""
+    """The feature for values of these types; None if they are not scalars of one kind."""
     held = set(kinds) - {type(None)}
     if not held:
         return datasets.Value("null")
@@ -229,7 +263,7 @@ def _scalar_type(kinds: Iterable[type]) -> Any:
 
 
 def _numbers(values: list[list[str | None]], options: Mapping[str, Any]) -> list[list[Any]]:
-    """A column of CSV as numbers, if all that it holds in all files are some; else as it was."""
+    """Convert a CSV column to numbers if all its cells in all files are numbers; otherwise return it unchanged."""
     decimal, thousands = options.get("decimal") or ".", options.get("thousands")
     if decimal != "." or thousands:
         plain = [
@@ -250,20 +284,26 @@ def _plain_number(cell: str, decimal: str, thousands: str | None) -> str:
 
 
 def _one_type(name: str, values: list[list[Any]], files: Sequence[FileRows]) -> tuple[list[list[Any]], Any, str | None]:
-    """A column of JSON with its type, and a note where values were changed to have one."""
-    kinds = collections.Counter(map(type, itertools.chain.from_iterable(values)))
-    del kinds[type(None)]
+    """A JSON column with its type, and a note if values were converted to a common type."""
+    flat = itertools.chain.from_iterable
+    kinds = _count_types(lambda: flat(values))
     if set(kinds) == {list}:
-        items = collections.Counter(type(item) for held in values for value in held for item in value or ())
-        del items[type(None)]
-        return _typed(name, values, files, items, in_lists=True)
+        return _typed(name, values, files, _count_types(lambda: flat(filter(None, flat(values)))), in_lists=True)
     return _typed(name, values, files, kinds, in_lists=False)
+
+
+def _count_types(values: Callable[[], Iterable[Any]]) -> collections.Counter[type]:
+    """Type → number of values, without None; with a single type only its presence is counted."""
+    kinds = set(map(type, values())) - {type(None)}
+    counts = collections.Counter(kinds if len(kinds) < 2 else map(type, values()))
+    del counts[type(None)]
+    return counts
 
 
 def _typed(
     name: str, values: list[list[Any]], files: Sequence[FileRows], kinds: collections.Counter[type], *, in_lists: bool
 ) -> tuple[list[list[Any]], Any, str | None]:
-    """See `_one_type`; `kinds` are the types of the values, or of the items of lists."""
+    """`_one_type` for values with the given types (for lists, types of the items)."""
     feature = _scalar_type(kinds)
     if feature is not None and (int not in kinds or _fit(values, 53 if float in kinds else 63, in_lists)):
         return values, datasets.List(feature) if in_lists else feature, None
@@ -282,14 +322,14 @@ def _typed(
 
 
 def _fit(values: list[list[Any]], bits: int, in_lists: bool) -> bool:
-    """Whether all whole numbers are held exactly by so many bits."""
+    """Whether all whole numbers fit into this number of bits."""
     flat = itertools.chain.from_iterable(values)
     items = itertools.chain.from_iterable(value or () for value in flat) if in_lists else flat
     return all(-(1 << bits) <= item < 1 << bits for item in items if type(item) is int)
 
 
 def _as_text(value: Any) -> str | None:
-    """A value as JSON writes it; None for what is no value."""
+    """A value as JSON text; None for None and NaN."""
     if value is None or isinstance(value, str):
         return value
     return None if isinstance(value, float) and math.isnan(value) else json.dumps(value)
@@ -302,7 +342,7 @@ def _items_as_text(values: list[Any] | None) -> list[str | None] | None:
 def _mixture_note(
     name: str, values: list[list[Any]], files: Sequence[FileRows], kinds: collections.Counter[type], *, in_lists: bool
 ) -> str | None:
-    """The note on a column with values of several types: how many differ from most, and where the first one is."""
+    """The note on a column with values of several types: how many differ from the most frequent type, and the first."""
     called = {str: "text", bool: "truth values", int: "numbers", float: "numbers"}
     if len({called[kind] for kind in kinds}) < 2:  # whole numbers that are too large
         return None

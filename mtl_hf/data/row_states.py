@@ -1,4 +1,4 @@
-"""What an encoder's frozen layers say of every token of some rows: a memory-mapped file, read by row."""
+"""Cached outputs of an encoder's frozen layers for the tokens of rows: a memory-mapped file, read by row."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RowStates:
-    """States of rows' tokens.
+    """Encoder states of the tokens of rows.
 
     Attributes:
-        states: Of all tokens of all rows, one row after the other, (N, H).
-        starts: Where each row begins in it, (R,).
-        lengths: How many tokens each row has, (R,).
+        states: States of all tokens of all rows, concatenated, (N, H).
+        starts: Index of the first token of each row, (R,).
+        lengths: Number of tokens of each row, (R,).
     """
 
     states: Tensor
@@ -23,15 +23,15 @@ class RowStates:
     lengths: np.ndarray
 
     def select(self, rows: Sequence[int] | np.ndarray) -> "RowStates":
-        """Those of some rows, in that order, as `datasets.Dataset.select`."""
+        """Select rows, in the given order, like `datasets.Dataset.select`."""
         return RowStates(self.states, self.starts[rows], self.lengths[rows])
 
     def places(self, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """Where the tokens of some rows are in `states`, one row after the other."""
+        """Indices into `states` of the tokens of the given rows, concatenated."""
         lengths = self.lengths[rows]
         before = np.cumsum(lengths) - lengths
         return torch.from_numpy(np.repeat(self.starts[rows] - before, lengths) + np.arange(lengths.sum()))
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Tensor:
-        """The states of the tokens of some rows, one row after the other, (n, H)."""
+        """The states of the tokens of the given rows, concatenated, (n, H)."""
         return self.states[self.places(rows)]

@@ -1,51 +1,59 @@
-"""Raw rows → encoded rows: token ids, where each word begins, label ids.
+"""Encode raw rows: token ids, the first token of each word, label ids.
 
-Notable: encoded in batches and cached by content, that is by the rows, the tokenizer, the cut and the vocabularies, so
-a second run, another process or another config on the same data encodes nothing. What the encoder will never see is
-counted.
+Notable: rows are encoded in batches and cached by content (rows, tokenizer, `max_length` and vocabularies), so a second
+run, another process or another config on the same data does not encode them again. Truncated rows are counted.
 """
 
-import functools
+import collections
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets.table import InMemoryTable
+from datasets.utils import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..modeling.answers import bio_spans
-from ..modeling.encoding import NO_TOKEN, encode
-from ..modeling.heads import IGNORE_INDEX
+from ..modeling.encoding import SEGMENTED, encode
+from ..modeling.tags import NO_TOKEN, bio_spans
+from ..tasks import SourceData, TaskData
+from ..tasks.arrow_columns import column_of, table_of
+from ..tasks.source_data import join_columns
+from ..tasks.task_type import flat
 from .collator import LABEL_PREFIX
-from .labels import TaskData
-from .masking import mask_units, masking_of
-from .row_files import read_cached
-from .sources import SourceData
+from .row_files import open_rows, read_cached, write_rows
 
 logger = logging.getLogger(__name__)
 
-_ENCODING_VERSION = 2  # raise it when `encode_rows` gives other rows for the same input: old caches are then not read
+INTEGERS = datasets.List(datasets.Value("int32"))
+_BATCH = 1000  # rows that are encoded at once
+_ENCODING_VERSION = 3  # increase it when `encode_rows` returns other rows for the same input: old caches are ignored
+
+# Tokenizer → its size, and its settings that affect its output.
+_STATES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()
 
 
 @dataclass
 class EncodedSplit:
-    """Encoded rows of one source with what they are scored against.
+    """Encoded rows of one source with their labels.
 
     Attributes:
-        rows: As `encode_rows` returns them.
-        gold: Task → label of each row as names, None where it has none.
-        second_texts: Of texts that the encoder reads apart, a number for each row's second text, the same for equal
-            ones.
+        rows: Result of `encode_rows`.
+        gold: Task → label of each row as names, None for missing ones.
+        texts: Row numbers → their raw texts.
     """
 
     rows: datasets.Dataset
-    gold: dict[str, list[Any]]
-    second_texts: np.ndarray | None = None
+    gold: dict[str, Sequence[Any]]
+    texts: Callable[[Sequence[int]], list[Any]] | None = None
 
 
 def encode_rows(
@@ -55,147 +63,121 @@ def encode_rows(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
 ) -> datasets.Dataset:
-    """Encode a split of a source, in batches, cached by content (where `datasets` caches what the rows came from).
+    """Encode a split of a source, in batches, cached by content (in the `datasets` cache, if the rows are from it).
 
     Args:
         source: The source.
-        split: Its split.
-        tasks: All tasks; those that read the source count.
-        tokenizer: As `load_tokenizer` returns it.
-        max_length: Longest input in tokens.
+        split: The split.
+        tasks: All tasks, of which those that use the source are encoded.
+        tokenizer: A tokenizer from `load_tokenizer`.
+        max_length: Maximum number of tokens of a segment.
 
     Returns:
-        A row for each row: `input_ids`, perhaps `token_type_ids`, `cut`, for words `word_starts`, for texts that the
-        encoder reads apart `second` (where the second begins in `input_ids`, which holds both), and in the training
-        split a label column a task (ids; multi-hot; numbers), `-100` or NaN where absent; for masked language modelling
-        in every split, and it says where there can be masks (`masking.mask_units`).
+        For each row `input_ids`, `token_type_ids` if the encoder uses them, `cut` (whether it was truncated),
+        `word_starts` for words, `segments` (number of tokens of each segment) if rows can have several, `offsets` if a
+        head needs them; and in the training split (for some types in every split) one label column per task.
     """
     readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
-    with_labels = split == "train"
-    rows = source.splits[split]
-    form = "apart" if any(task.form == "apart" for task in readers.values()) else source.form
-    masked = {name: task for name, task in readers.items() if task.type == "masked_lm"}
-    for task in masked.values():
-        masking_of(task, tokenizer)  # or says why not
-    whole_words = any(task.config.whole_word_mask for task in masked.values())
-    special = frozenset(tokenizer.all_special_ids)
-    int_list = datasets.List(datasets.Value("int32"))
-    features: dict[str, Any] = {"input_ids": int_list, "cut": datasets.Value("bool")}
+    form = next((task.form for task in readers.values() if task.form in SEGMENTED), source.form)
+    for task in readers.values():
+        task.kind.check_tokenizer(task, tokenizer)
+    labelled = {name: task for name, task in readers.items() if split == "train" or task.kind.labels_every_split}
+    word_ids = any(task.kind.needs_word_ids(task.options) for task in readers.values())
+    offsets = any(task.kind.head.offsets for task in readers.values())
+    features: dict[str, Any] = {"input_ids": INTEGERS, "cut": datasets.Value("bool")}
     if "token_type_ids" in tokenizer.model_input_names:
-        features["token_type_ids"] = int_list
-    if source.form == "words":
-        features["word_starts"] = int_list
-    if form == "apart":
-        features["second"] = datasets.Value("int32")
-    label_features = {
-        "sequence_classification": datasets.Value("int32"),
-        "multi_label_classification": datasets.List(datasets.Value("int8")),
-        "regression": datasets.Value("float64"),
-        "token_classification": int_list,
-        "sentence_similarity": datasets.Value("float64"),
-        "masked_lm": datasets.List(datasets.Value("int8")),
-    }
+        features["token_type_ids"] = INTEGERS
+    if form == "words":
+        features["word_starts"] = INTEGERS
+    if form in SEGMENTED:
+        features["segments"] = INTEGERS
+    if offsets:
+        features["offsets"] = datasets.List(INTEGERS)
+    features |= {LABEL_PREFIX + name: task.kind.feature() for name, task in labelled.items()}
     gold = source.gold[split]
-    labelled = readers if with_labels else masked
-    features |= {LABEL_PREFIX + name: label_features[task.type] for name, task in labelled.items()}
+    rows = source.splits[split]
 
-    def encode_batch(batch: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        texts = [batch[column] for column in source.columns]
-        encoded = encode(
-            tokenizer,
-            list(zip(*texts, strict=True)) if source.form == "pair" else texts[0],
-            form=form,
-            max_length=max_length,
-            word_ids=whole_words,
-        )
-        word_ids = encoded.pop("word_ids", [None] * len(indices))
-        for name, task in labelled.items():
-            encoded[LABEL_PREFIX + name] = [
-                mask_units(encoded["input_ids"][row], word_ids[row], special)
-                if name in masked
-                else _label_ids(task, gold[name][index], batch[source.columns[0]][row])
-                for row, index in enumerate(indices)
-            ]
-        return encoded
+    def encode_batches(schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        columns = [column_of(rows, column) for column in source.columns]
+        with tqdm(total=len(rows), unit=" rows", desc=f"Encoding {source.name} {split}") as bar:
+            for begin in range(0, len(rows), _BATCH):
+                texts = join_columns(source.form, [column.slice(begin, _BATCH).to_pylist() for column in columns])
+                found: dict[str, Any] = encode(
+                    tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids, offsets=offsets
+                )
+                for name, task in labelled.items():
+                    labels = gold[name][begin : begin + len(texts)]
+                    found[LABEL_PREFIX + name] = task.kind.encode_labels(task, labels, found, tokenizer)
+                arrays = [_as_arrow(found[field.name], field.type) for field in schema]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                bar.update(len(texts))
 
     readable = {
-        name: [task.type, task.labels, task.config.bio, task.config.label, task.config.score_range]
+        name: [task.type, task.labels, task.config.label, task.config.labels, task.kind.facts(task)]
         for name, task in readers.items()
     }
     key = json.dumps(
         [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), form, source.columns, max_length,
-         tokenizer.truncation_side, sorted(features), readable if with_labels else None,
-         [task.config.labels for task in readers.values()], [whole_words, sorted(special)] if masked else None]
+         tokenizer.truncation_side, sorted(features), readable, word_ids, sorted(tokenizer.all_special_ids)]
     )  # fmt: skip
-    encode_all = functools.partial(
-        rows.map,
-        encode_batch,
-        batched=True,
-        with_indices=True,
-        remove_columns=rows.column_names,
-        features=datasets.Features(features),
-        new_fingerprint=hashlib.sha256(key.encode()).hexdigest()[:32],
-        desc=f"Encoding {source.name} {split}",
-    )
-    folder = Path(rows.cache_files[0]["filename"]).parent if rows.cache_files else "memory"
+    fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
+    if not rows.cache_files or not datasets.is_caching_enabled():
+        schema = datasets.Features(features).arrow_schema
+        table = pa.Table.from_batches(encode_batches(schema), schema)
+        return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint)
+    path = Path(rows.cache_files[0]["filename"]).with_name(f"cache-{fingerprint}.arrow")
+
+    def encode_all() -> datasets.Dataset:
+        schema = datasets.Features(features).arrow_schema
+        write_rows(path, schema, encode_batches(schema))
+        return open_rows(path, fingerprint)
+
     return read_cached(
-        encode_all,
+        lambda: open_rows(path, fingerprint) if path.is_file() else encode_all(),
         lambda found: "" if len(found) == len(rows) else f"{len(found):,} of {len(rows):,} rows",
-        functools.partial(encode_all, load_from_cache_file=False),
-        f"Source {source.name}, {split}: the encoded rows that are cached in {folder}",
+        encode_all,
+        f"Source {source.name}, {split}: the encoded rows cached in {path.parent}",
     )
+
+
+def _as_arrow(values: Any, kind: pa.DataType) -> pa.Array:
+    return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What decides a tokenizer's output, without what the last call has left in it."""
-    if not tokenizer.is_fast:
-        return json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    state.pop("truncation", None)
-    state.pop("padding", None)
-    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _label_ids(task: TaskData, label: Any, text: Any) -> Any:
-    """One row's label as the collator wants it; a name that a trained model does not know counts as absent."""
-    ids = task.ids
-    if task.type in ("regression", "sentence_similarity"):
-        return float("nan") if label is None else label
-    if task.type == "sequence_classification":
-        return IGNORE_INDEX if label is None else ids.get(label, IGNORE_INDEX)
-    if task.type == "multi_label_classification":
-        if label is None:
-            return [IGNORE_INDEX] * len(ids)
-        return [int(name in label) for name in task.labels]
-    return [IGNORE_INDEX if tag is None else ids.get(tag, IGNORE_INDEX) for tag in (label or [None] * len(text))]
+    """The settings of a tokenizer that affect its output, without truncation and padding of the last call."""
+    size = len(tokenizer)
+    known = _STATES.get(tokenizer)
+    if known is None or known[0] != size:
+        if tokenizer.is_fast:
+            state = tokenizer.backend_tokenizer.to_str().partition('"added_tokens"')[2]  # truncation, padding: before
+        else:
+            state = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())])
+        known = _STATES[tokenizer] = (size, hashlib.sha256(state.encode()).hexdigest())
+    return known[1]
 
 
 def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]) -> datasets.Dataset:
-    """The encoded training rows with at least one labelled item that reaches the encoder; warns of how many have none.
+    """Select the training rows with at least one labelled item after truncation, and warn about the others.
 
     Args:
-        source: Name of their source.
-        encoded: As `encode_rows` returns them for the training split.
-        tasks: Those that are trained.
+        source: Name of the source.
+        encoded: Result of `encode_rows` for the training split.
+        tasks: The tasks that are trained.
 
     Raises:
-        ValueError: No row has a label of a task that reads the source.
+        ValueError: No row has a label of a task of this source.
     """
     readers = {name: task for name, task in tasks.items() if source in task.config.sources}
-    table = encoded.with_format("arrow")[:]
     useful = np.zeros(len(encoded), dtype=bool)
-    for name, task in readers.items():
-        labels = table[LABEL_PREFIX + name].combine_chunks()
-        if task.type in ("token_classification", "masked_lm"):
-            kept = labels.flatten().to_numpy() != IGNORE_INDEX
-            if task.type == "token_classification":
-                kept &= table["word_starts"].combine_chunks().flatten().to_numpy() != NO_TOKEN
-            useful |= np.bincount(np.repeat(np.arange(len(encoded)), np.diff(labels.offsets)), kept, len(encoded)) > 0
-        elif task.type == "multi_label_classification":
-            useful |= labels.flatten().to_numpy().reshape(len(encoded), -1)[:, 0] != IGNORE_INDEX
-        else:
-            values = labels.to_numpy(zero_copy_only=False)
-            useful |= ~np.isnan(values) if values.dtype.kind == "f" else values != IGNORE_INDEX
+    whole = table_of(encoded)
+    for begin in range(0, len(encoded), 1000):
+        table = whole.slice(begin, 1000)
+        lengths = pc.list_value_length(table["input_ids"]).to_numpy()
+        for name, task in readers.items():
+            labels = table[LABEL_PREFIX + name]
+            _, known = task.kind.collate(labels, table, (len(table), int(lengths.max(initial=0))))
+            useful[begin : begin + 1000] |= known if known.ndim == 1 else known.any(1)
     if useful.all():
         return encoded
     logger.warning("Source %s: %d of %d training rows have no label of any task and are left out.",
@@ -208,27 +190,31 @@ def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, T
 def report_cut(
     source: SourceData, split: str, encoded: datasets.Dataset, tasks: Mapping[str, TaskData]
 ) -> dict[str, int]:
-    """Count and log what never reaches the encoder: rows cut at `max_length`, words without a token, entities hurt.
+    """Count and log truncated rows, words without tokens, and entities with such words.
 
     Returns:
-        `rows_cut`, `words_lost` (cut, or nothing left of them by the tokenizer) and `entities_lost` (any word lost).
+        `rows_cut`, `words_lost` (truncated, or dropped by the tokenizer) and `entities_lost` (with any word lost).
     """
-    counts = {"rows_cut": int(np.sum(encoded["cut"])), "words_lost": 0, "entities_lost": 0}
-    if source.form == "words":
-        for row, starts in enumerate(encoded["word_starts"]):
-            lost = {word for word, start in enumerate(starts) if start == NO_TOKEN}
-            if not lost:
-                continue
-            counts["words_lost"] += len(lost)
-            for name, task in tasks.items():
-                tags = source.gold[split][name][row] if task.spans and name in source.gold[split] else None
-                for _, begin, end in bio_spans(tags or ()):
-                    counts["entities_lost"] += any(word in lost for word in range(begin, end))
+    counts = {"rows_cut": pc.sum(column_of(encoded, "cut")).as_py() or 0, "words_lost": 0, "entities_lost": 0}
+    if "word_starts" in encoded.column_names:
+        starts, lengths = flat(column_of(encoded, "word_starts"))
+        lost = np.flatnonzero(starts == NO_TOKEN)
+        counts["words_lost"] = len(lost)
+        ends = np.cumsum(lengths)
+        rows = np.searchsorted(ends, lost, side="right")
+        lost_words: dict[int, set[int]] = collections.defaultdict(set)
+        for row, word in zip(rows.tolist(), (lost - (ends - lengths)[rows]).tolist(), strict=True):
+            lost_words[row].add(word)
+        spans = [source.gold[split][name] for name, task in tasks.items() if task.spans and name in source.gold[split]]
+        for row, words in lost_words.items():
+            for tags in spans:
+                for _, begin, end in bio_spans(tags[row] or ()):
+                    counts["entities_lost"] += not words.isdisjoint(range(begin, end))
     if any(counts.values()):
-        words = f"; {counts['words_lost']} words never reach it, which breaks {counts['entities_lost']} entities"
+        ending = f"; {counts['words_lost']} words are lost, which breaks {counts['entities_lost']} entities"
         logger.warning(
-            "Source %s, %s: %d of %d rows are cut at max_length for the encoder%s.",
+            "Source %s, %s: %d of %d rows are truncated to max_length%s.",
             source.name, split, counts["rows_cut"], len(encoded),
-            words if source.form == "words" else "",
+            ending if source.form == "words" else "",
         )  # fmt: skip
     return counts

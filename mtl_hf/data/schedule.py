@@ -1,18 +1,23 @@
-"""Which source feeds each batch, and which rows are in it: index arithmetic only, no data and no torch state.
+"""The schedule: the source and the rows of each batch. It is pure index arithmetic, without data or torch state.
 
-A schedule is a pure function of (token length of every row, policy, stopping rule, batch size of each source, seed,
-epoch; of an annealed temperature also the number of epochs). Rows of all sources are numbered one after the other.
-Notable: it yields *global* batches, and each rank takes its slice of each, so that all ranks train the same source at
-the same step and any number of processes with the same global batch sees the same rows. Nothing has to be stored to
-resume: skip what was done.
+A schedule is a pure function of the token length of every row, policy, stopping rule, batch sizes, seed and epoch (and,
+if the temperature changes, of the number of epochs). Rows of all sources are numbered consecutively. Notable: it yields
+*global* batches, and each rank takes its slice of each, so that all ranks train the same source at the same step, and
+any number of processes with the same global batch size sees the same rows. To resume, batches that are done are
+skipped; no state has to be stored.
 
-The samplers have no `batch_size`, `drop_last` or `sampler` attribute on purpose: accelerate looks for these and would
-deal the batches out a second time.
+A new policy subclasses `SourceBatchSampler` and implements `Schedule`: the batches of an epoch, and their number.
+
+The samplers have no attributes `batch_size`, `drop_last` or `sampler`: batches are already split per process, and with
+these attributes accelerate would shard them again.
 """
 
 import math
+from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from itertools import accumulate
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -23,11 +28,11 @@ WINDOW = 50  # batches whose rows are sorted by length together: long enough to 
 
 
 class Batch(list[int]):
-    """Row numbers of a batch, with what else decides what is drawn at random for each of them.
+    """Row numbers of a batch, and the seed of random draws for its rows.
 
     Args:
         rows: The row numbers.
-        draw: Seed, epoch, and lap: which time in the epoch the source is gone through.
+        draw: Seed, epoch and lap (the number of the pass over the source in this epoch).
     """
 
     def __init__(self, rows: Iterable[int], draw: tuple[int, int, int]) -> None:
@@ -35,18 +40,32 @@ class Batch(list[int]):
         self.draw = draw
 
 
-class SourceBatchSampler(Sampler[list[int]]):
-    """What all policies share: the batches of one source, and a rank's slice of them.
+class Schedule(Protocol):
+    """The source and the rows of each batch of an epoch: a pure function of the epoch."""
+
+    @abstractmethod
+    def batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield (source, row numbers over all sources) of every global batch of an epoch, in time linear in them."""
+
+    @abstractmethod
+    def length(self, epoch: int) -> int:
+        """Number of global batches of an epoch; the Trainer uses that of the first epoch for all epochs."""
+
+
+class SourceBatchSampler(Sampler[list[int]], Schedule):
+    """Base class of all policies: the shuffled batches of one source, and the rank's slice of each batch of an epoch.
+
+    A policy adds the methods of `Schedule`. `set_epoch` sets the epoch that iterating yields.
 
     Args:
-        lengths: Source → token length of each of its rows, in the order in which sources take turns.
-        batch_sizes: Source → rows of its global batch.
-        seed: With the epoch it decides every shuffle.
-        rank: This process.
+        lengths: Source → token length of each of its rows, in the order in which sources alternate.
+        batch_sizes: Source → global batch size.
+        seed: Seed of the shuffles, together with the epoch.
+        rank: Rank of this process.
         world_size: Number of processes.
 
     Raises:
-        ValueError: A source without rows, or one with a batch that cannot give every process a row.
+        ValueError: A source has no rows, or a batch with fewer rows than there are processes.
     """
 
     def __init__(
@@ -72,28 +91,29 @@ class SourceBatchSampler(Sampler[list[int]]):
             smallest = len(rows) // self.num_batches(name)
             if smallest < world_size:
                 raise ValueError(
-                    f"source {name!r}: {len(rows)} rows in global batches of {batch_sizes[name]} leave a batch with"
-                    f" {smallest}, fewer than the {world_size} processes: use a larger batch size or fewer processes."
+                    f"source {name!r}: with {len(rows)} rows and a global batch size of {batch_sizes[name]}, a batch"
+                    f" has {smallest} rows, fewer than the {world_size} processes: use a larger batch size or fewer"
+                    " processes."
                 )
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration yields."""
+        """Set the epoch that the next iteration yields."""
         self.epoch = epoch
 
     def num_batches(self, source: str) -> int:
-        """Global batches that hold every row of a source once."""
+        """Number of global batches in one pass over a source."""
         return -(-len(self.lengths[source]) // self.batch_sizes[source])
 
     def source_batches(self, source: str, epoch: int, lap: int = 0) -> list[np.ndarray]:
-        """One shuffled lap through a source: ⌈n/B⌉ global batches of like length, sizes differing by at most one.
+        """One shuffled pass over a source: ⌈n/B⌉ global batches of rows of similar length, with sizes within one.
 
         Args:
-            source: Its name.
+            source: Name of the source.
             epoch: The epoch.
-            lap: Which time in the epoch the source is gone through.
+            lap: Number of the pass over the source in this epoch.
 
         Returns:
-            Row numbers over all sources, an array a batch.
+            For each batch, an array of row numbers over all sources.
         """
         lengths = self.lengths[source]
         position = list(self.lengths).index(source)
@@ -103,45 +123,46 @@ class SourceBatchSampler(Sampler[list[int]]):
         for number, begin in enumerate(range(0, len(order), window)):
             rows = order[begin : begin + window]
             rows = rows[np.argsort(lengths[rows], kind="stable")]
-            # Up and down in turn, so that a batch over the edge of two windows holds like lengths too.
+            # Alternately ascending and descending, so that a batch across two windows has similar lengths, too.
             order[begin : begin + window] = rows if number % 2 == 0 else rows[::-1]
         batches = np.array_split(order + self.offsets[source], self.num_batches(source))
         return [batches[index] for index in rng.permutation(len(batches))]
 
-    def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield (source, row numbers over all sources) of every global batch of an epoch."""
-        raise NotImplementedError
+    def turns(self, epoch: int) -> Mapping[str, int]:
+        """Source → number of its batches in an epoch."""
+        return Counter(source for source, _ in self.batches(epoch))
 
     def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
-        """Source → how many times an epoch goes through it."""
-        raise NotImplementedError
+        """Source → number of passes over it in an epoch."""
+        turns = self.turns(epoch)
+        return {name: turns[name] / self.num_batches(name) for name in self.lengths}
 
     def __len__(self) -> int:
-        raise NotImplementedError
+        return self.length(self.epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
         num_seen = dict.fromkeys(self.lengths, 0)
-        for source, batch in self.global_batches(self.epoch):
+        for source, batch in self.batches(self.epoch):
             lap = num_seen[source] // self.num_batches(source)
             num_seen[source] += 1
-            # Every n-th row, so that ranks get like lengths.
+            # Every n-th row, so that ranks get similar lengths.
             yield Batch(batch[self.rank :: self.world_size].tolist(), (self.seed, self.epoch, lap))
 
 
 class RoundRobinBatchSampler(SourceBatchSampler):
-    """Sources take turns in whole rounds, one batch of each.
+    """Round-robin: sources alternate, one batch each per round.
 
-    With the stopping rule `all_exhausted` an epoch ends when the longest source has been gone through; shorter ones
-    start over, reshuffled, so their rows are repeated (the last lap of a source may be cut short: which rows are left
-    out of it changes each epoch). With `first_exhausted` it ends with the shortest source; a longer one contributes
-    other rows each epoch, and some of its rows not at all in this one.
+    With the stopping rule `all_exhausted` an epoch ends after all batches of the longest source. Shorter sources start
+    over, reshuffled, so their rows repeat; their last pass may be incomplete, with other rows missing in each epoch.
+    With `first_exhausted` an epoch ends after all batches of the shortest source; of longer ones it uses only some
+    rows, other ones in each epoch.
 
     Args:
-        lengths: Source → token length of each of its rows, in the order in which sources take turns.
-        batch_sizes: Source → rows of its global batch.
+        lengths: Source → token length of each of its rows, in the order in which sources alternate.
+        batch_sizes: Source → global batch size.
         stopping_rule: `all_exhausted` or `first_exhausted`.
-        seed: With the epoch it decides every shuffle.
-        rank: This process.
+        seed: Seed of the shuffles, together with the epoch.
+        rank: Rank of this process.
         world_size: Number of processes.
     """
 
@@ -162,18 +183,19 @@ class RoundRobinBatchSampler(SourceBatchSampler):
 
     @property
     def num_rounds(self) -> int:
-        """Rounds in an epoch."""
+        """Number of rounds in an epoch."""
         choose = max if self.stopping_rule == "all_exhausted" else min
         return choose(self.num_batches(name) for name in self.lengths)
 
-    def __len__(self) -> int:
+    def length(self, epoch: int) -> int:
+        """Number of global batches of an epoch, the same for all epochs."""
         return self.num_rounds * len(self.lengths)
 
-    def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
-        """Source → how many times an epoch goes through it, the same in all epochs."""
-        return {name: self.num_rounds / self.num_batches(name) for name in self.lengths}
+    def turns(self, epoch: int) -> Mapping[str, int]:
+        """Source → number of its batches in an epoch: one per round."""
+        return dict.fromkeys(self.lengths, self.num_rounds)
 
-    def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
+    def batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (source, row numbers) of every global batch of an epoch, round by round."""
         laps = {name: self._laps(name, epoch) for name in self.lengths}
         for _ in range(self.num_rounds):
@@ -188,77 +210,81 @@ class RoundRobinBatchSampler(SourceBatchSampler):
 
 
 class _SharedEpochBatchSampler(SourceBatchSampler):
-    """An epoch of as many batches as all sources have together, shared out among them and shuffled.
+    """Epochs with as many batches as all sources have together, divided among the sources and shuffled.
 
-    Notable: nothing is drawn by chance but the order. A source gets its share of the epoch's batches to within one
-    batch (`apportion`), so that epochs differ in which of its rows they show, not in how many. Where its share is more
-    than it has, it starts over, reshuffled, once all its rows have been shown; where it is less, it shows other rows
-    each epoch.
+    Notable: only the order is random. A source gets its share of the epoch's batches to within one batch (`apportion`),
+    so epochs differ in the rows of a source, not in their number. If the share is larger than the source, it starts
+    over, reshuffled, after all its rows; if it is smaller, each epoch uses other rows.
     """
 
     def weights(self, epoch: int) -> dict[str, float]:
-        """Source → what its share of an epoch is in proportion to."""
+        """Source → weight; its share of an epoch is proportional to it."""
         raise NotImplementedError
 
-    def quotas(self, epoch: int) -> dict[str, int]:
-        """Source → its batches in an epoch."""
-        return apportion(self.weights(epoch), len(self))
+    def turns(self, epoch: int) -> Mapping[str, int]:
+        """Source → number of its batches in an epoch."""
+        return self.quotas(epoch)
 
-    def __len__(self) -> int:
+    def quotas(self, epoch: int) -> dict[str, int]:
+        """Source → number of its batches in an epoch, from its weight."""
+        return apportion(self.weights(epoch), self.length(epoch))
+
+    def length(self, epoch: int) -> int:
+        """Number of global batches of an epoch, the same for all epochs."""
         return sum(self.num_batches(name) for name in self.lengths)
 
-    def epoch_laps(self, epoch: int = 0) -> dict[str, float]:
-        """Source → how many times an epoch goes through it."""
-        return {name: quota / self.num_batches(name) for name, quota in self.quotas(epoch).items()}
-
-    def global_batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
+    def batches(self, epoch: int) -> Iterator[tuple[str, np.ndarray]]:
         """Yield (source, row numbers) of every global batch of an epoch, shuffled over sources."""
         quotas = self.quotas(epoch)
-        turns = [(name, place) for name, quota in quotas.items() for place in range(quota)]
-        shuffled = np.random.default_rng([self.seed, epoch, len(self.lengths)]).permutation(len(turns))
-        order = [turns[index] for index in shuffled]
-        places: dict[str, Iterator[int]] = {}
-        batches: dict[str, list[np.ndarray]] = {}
-        for name, quota in quotas.items():
-            a_lap = self.num_batches(name)
-            # A lap after the other; inside a lap in the shuffled order.
-            own = sorted((place for other, place in order if other == name), key=lambda place: place // a_lap)
-            places[name] = iter(own)
-            batches[name] = [
-                batch for lap in range(-(-quota // a_lap)) for batch in self.source_batches(name, epoch, lap)
-            ]
-        for name, _ in order:
-            yield name, batches[name][next(places[name])]
+        turns = [name for name, quota in quotas.items() for _ in range(quota)]
+        first = dict(zip(quotas, accumulate(quotas.values(), initial=0), strict=False))  # index of its first turn
+        shuffled = np.random.default_rng([self.seed, epoch, len(self.lengths)]).permutation(len(turns)).tolist()
+        num_batches = {name: self.num_batches(name) for name in quotas}
+        # Source → lap → indices of the batches of this lap, in the shuffled order.
+        places: dict[str, list[list[int]]] = {
+            name: [[] for _ in range(-(-quota // num_batches[name]))] for name, quota in quotas.items()
+        }
+        for turn in shuffled:
+            name = turns[turn]
+            lap, place = divmod(turn - first[name], num_batches[name])
+            places[name][lap].append(place)
+        own = {name: self._lap_by_lap(name, epoch, laps) for name, laps in places.items()}
+        for turn in shuffled:
+            yield turns[turn], next(own[turns[turn]])
+
+    def _lap_by_lap(self, source: str, epoch: int, laps: Sequence[Sequence[int]]) -> Iterator[np.ndarray]:
+        for lap, places in enumerate(laps):
+            batches = self.source_batches(source, epoch, lap)
+            yield from (batches[place] for place in places)
 
 
 class ProportionalBatchSampler(_SharedEpochBatchSampler):
-    """Every batch of every source exactly once an epoch, in one shuffled order: turns in proportion to size.
+    """Proportional: every batch of every source exactly once per epoch, all shuffled together.
 
     Takes the arguments of `RoundRobinBatchSampler`, without a stopping rule.
     """
 
     def weights(self, epoch: int) -> dict[str, float]:
-        """Source → its number of batches, which is also its quota."""
+        """Source → number of its batches, which is also its quota."""
         return {name: float(self.num_batches(name)) for name in self.lengths}
 
 
 class TemperatureBatchSampler(_SharedEpochBatchSampler):
-    """Shares in proportion to size^(1/T): 1 is proportional, 5 is nearer to equal, infinite is equal.
+    """Temperature sampling: shares proportional to size^(1/T). T = 1 is proportional, infinite T is uniform.
 
-    A source's size is its number of batches, ⌈min(n, K)/B⌉ of its n rows: shares are of batches, as turns are, and rows
-    come with them. With T = 1 and a cap K that no source reaches, every batch is that of `ProportionalBatchSampler`,
-    bit for bit.
+    The size of a source is its number of batches, ⌈min(n, K)/B⌉ for its n rows. With T = 1 and a cap K that no source
+    reaches, batches are exactly those of `ProportionalBatchSampler`.
 
-    Sources: Raffel et al., arXiv 1910.10683, section 3.5.2 (T5: the cap K is on the size that the share is computed
-    from, and T is applied to the capped sizes; rows beyond the cap are shown like any others); Stickland and Murray,
-    arXiv 1902.02671 (annealing: the exponent 1/T goes from one value to the other in equal steps, an epoch a step).
+    References: Raffel et al., arXiv 1910.10683, section 3.5.2 (T5: the cap K limits the size from which the share is
+    computed, and T applies to capped sizes; rows beyond the cap are used like all others); Stickland and Murray, arXiv
+    1902.02671 (annealing: the exponent 1/T changes in equal steps per epoch).
 
     Takes the arguments of `RoundRobinBatchSampler`, without a stopping rule, and
 
     Args:
         temperature: T, above 0; or (from, to) for the first and the last epoch.
-        examples_cap: K, in rows; none by default.
-        num_epochs: Of the run; needed for (from, to). Epochs after the last are like it.
+        examples_cap: K, in rows (default: no cap).
+        num_epochs: Number of epochs of the run; needed for (from, to). Later epochs are like the last one.
     """
 
     def __init__(
@@ -276,8 +302,8 @@ class TemperatureBatchSampler(_SharedEpochBatchSampler):
         self.examples_cap, self.num_epochs = examples_cap, num_epochs
         if self.first != self.last and num_epochs < 2:
             raise ValueError(
-                "`sampling_temperature` goes from one value to another over the epochs of a run, and this run has one:"
-                " train for at least 2 epochs, or give one number."
+                "`sampling_temperature: {from, to}` changes over the epochs of a run, but this run has only one epoch:"
+                " train for at least 2 epochs, or set a number."
             )
 
     def temperature(self, epoch: int) -> float:
@@ -287,16 +313,16 @@ class TemperatureBatchSampler(_SharedEpochBatchSampler):
         return 1 / exponent if exponent else math.inf
 
     def weights(self, epoch: int) -> dict[str, float]:
-        """Source → size^(1/T), that of the largest 1."""
+        """Source → size^(1/T), relative to the largest source."""
         exponent = 1 / self.temperature(epoch)
         rows = {name: min(len(own), self.examples_cap or len(own)) for name, own in self.lengths.items()}
         sizes = {name: -(-number // self.batch_sizes[name]) for name, number in rows.items()}
-        largest = max(sizes.values())  # by which all are divided, so that no power overflows
+        largest = max(sizes.values())  # divide by it, so that no power overflows
         return {name: (size / largest) ** exponent for name, size in sizes.items()}
 
 
 class FixedBatchSampler(_SharedEpochBatchSampler):
-    """Shares of an epoch's batches as they are given, whatever the sources' sizes.
+    """Fixed shares of an epoch's batches, independent of the sources' sizes.
 
     Takes the arguments of `RoundRobinBatchSampler`, without a stopping rule, and
 
@@ -304,7 +330,7 @@ class FixedBatchSampler(_SharedEpochBatchSampler):
         probabilities: Source → its share, above 0; they sum to 1.
 
     Raises:
-        ValueError: A share of what is no source, or a source without a share.
+        ValueError: A share is for an unknown source, or a source has no share.
     """
 
     def __init__(
@@ -320,11 +346,11 @@ class FixedBatchSampler(_SharedEpochBatchSampler):
         for source in probabilities:
             if source not in self.lengths:
                 raise ValueError(
-                    f"`sampling_probabilities` has {source!r}, which is no source with training rows of this run."
+                    f"`sampling_probabilities` has {source!r}, which is not a source with training rows."
                     f"{nearest(source, self.lengths)} The sources are: {', '.join(self.lengths)}."
                 )
         if missing := [source for source in self.lengths if source not in probabilities]:
-            raise ValueError(f"`sampling_probabilities` has no share for the source {missing[0]!r}: give it one.")
+            raise ValueError(f"`sampling_probabilities` has no share for the source {missing[0]!r}: add one.")
 
     def weights(self, epoch: int) -> dict[str, float]:
         """Source → its probability."""
@@ -332,13 +358,13 @@ class FixedBatchSampler(_SharedEpochBatchSampler):
 
 
 def apportion(weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers that sum to `total`, in proportion to weights to within 1 (largest remainder), but never 0.
+    """Divide `total` into whole numbers proportional to weights, to within 1 (largest remainder), and at least 1.
 
-    Whoever asks for a source to be trained has it trained: a share that comes to less than one batch an epoch is one.
+    At least 1, so that every source is trained, also with a share of less than one batch per epoch.
 
     Args:
         weights: Name → weight, above 0.
-        total: At least as much as there are names.
+        total: At least the number of names.
 
     Returns:
         Name → number; of equal remainders the first gets more.
@@ -349,6 +375,6 @@ def apportion(weights: Mapping[str, float], total: int) -> dict[str, int]:
     by_remainder = sorted(weights, key=lambda name: numbers[name] - exact[name])
     for name in by_remainder[: max(0, total - sum(numbers.values()))]:
         numbers[name] += 1
-    while sum(numbers.values()) > total:  # some got 1 for less: at the cost of those with the most
+    while sum(numbers.values()) > total:  # some were raised to 1: take it from the largest
         numbers[max(numbers, key=lambda name: numbers[name])] -= 1
     return numbers

@@ -1,7 +1,7 @@
-"""Shapes of files that the package cannot read yet: each is recognised, named, and given a way out.
+"""Detect shapes of files that the package cannot read yet, and suggest how to convert them.
 
-Notable: one function a shape, so that one which becomes readable is taken out alone. They look at values; names of
-columns only help.
+Notable: there is one function per shape, so that it can be removed when the shape is supported. Detection uses mainly
+values; names of columns only help.
 """
 
 import collections
@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .describe_file import Column, FileDescription, label_name
-from .tag_schemes import is_span_tag
+from ..tasks.column import Column
+from ..tasks.tag_schemes import is_span_tag
+from .describe_file import FileDescription
 
-MOST = 0.95  # a share of rows that have a shape; the others may be slips
-MAX_NAMES = 200  # more different values than this are no names of labels
+MOST = 0.95  # least share of rows that have a shape; the others may be mistakes
+MAX_NAMES = 200  # a column with more distinct values does not hold label names
 _SENTENCE = re.compile(
     r"(?i)\W*(sent|sentence|doc|document|utt|utterance|paragraph|sequence)[\W_]*(ids?|no|nr|num|number|idx|index|#)\W*"
 )
@@ -30,8 +31,8 @@ class Shape:
     """A shape that cannot be read yet.
 
     Attributes:
-        looks: What the column or file looks like, as in `it looks like ...`.
-        convert: What to convert it to, as in `convert it to ...`.
+        looks: Completes "it looks like ...".
+        convert: Completes "convert it to ...".
     """
 
     looks: str
@@ -42,12 +43,12 @@ class Shape:
 
 
 def file_shape(file: FileDescription) -> Shape | None:
-    """The shape of a whole file that cannot be read yet; None where its columns decide."""
+    """The unsupported shape of a whole file; None if there is none."""
     return word_per_row(file)
 
 
 def column_shapes(file: FileDescription) -> dict[str, Shape]:
-    """Column → its shape, of the columns that cannot be read yet."""
+    """Column → its unsupported shape, for columns that have one."""
     found = {}
     for column in file.columns.values():
         values = [value for value in file.rows[column.name] if value is not None]
@@ -60,12 +61,12 @@ def column_shapes(file: FileDescription) -> dict[str, Shape]:
 
 
 def _is_written(column: Column, file: FileDescription) -> bool:
-    """Whether a column holds strings, and not numbers of named classes."""
+    """Whether a column holds strings, and not class ids."""
     return column.kind == "string" and column.num_values > 0 and file.rows.features[column.name].dtype != "int64"
 
 
 def word_per_row(file: FileDescription) -> Shape | None:
-    """A word a row, with tags of spans beside it or the number of its sentence."""
+    """One word per row, with tags of spans or the number of its sentence in another column."""
     strings = [column for column in file.columns.values() if _is_written(column, file)]
     single = [column for column in strings if float((_lengths(column) == 1).mean()) >= MOST]
     tags = [column for column in single if _is_tags(file.rows[column.name])]
@@ -85,21 +86,21 @@ def word_per_row(file: FileDescription) -> Shape | None:
     example = {column.name: list(first[column.name]) for column in (word, *labels)}
     sentences = f", with the sentences numbered in `{groups[0]}`" if groups else ""
     return Shape(
-        f"one word a row: words in `{word.name}`, their tags in"
+        f"one word per row: words in `{word.name}`, their tags in"
         f" {' and '.join(f'`{column.name}`' for column in labels)}{sentences}",
-        f"one sentence a row, with a list of words and a list with the tag of each: {_json(example)}",
+        f"one sentence per row, with a list of words and a list of tags: {_json(example)}",
     )
 
 
 def _is_tags(values: Iterable[Any]) -> bool:
-    """Whether values are tags of spans and O, nearly all of them."""
+    """Whether nearly all values are tags of spans and O."""
     counts = collections.Counter(value for value in values if value)
     tags = counts["O"] + sum(count for value, count in counts.items() if is_span_tag(value))
     return bool(counts["O"]) and len(counts) > 1 and tags >= MOST * counts.total()
 
 
 def _repeats(column: Column) -> bool:
-    """Whether values come again, or are left empty in most rows as a spreadsheet leaves them."""
+    """Whether values repeat, or are empty in most rows as in a spreadsheet."""
     rows = column.num_values + column.num_missing
     return 1 < column.num_distinct <= rows / 2
 
@@ -118,7 +119,7 @@ def spans(column: Column, values: list[Any], file: FileDescription) -> Shape | N
     kind = "words, as GLiNER reads" if words else f"characters, as {writer}"
     return Shape(
         f"entities as spans of {kind} them ({_json(found[0])})",
-        "a list of words and a list with the tag of each:"
+        "a list of words and a list of tags:"
         ' {"tokens": ["Ana", "flew", "to", "Riga"], "tags": ["B-PER", "O", "O", "B-LOC"]}',
     )
 
@@ -147,7 +148,7 @@ def lists_as_text(column: Column, values: list[Any]) -> Shape | None:
 
 
 def joined_labels(column: Column, values: list[Any]) -> Shape | None:
-    """Several labels in a cell, with a sign between them: `a;b`."""
+    """Several labels in a cell, with a separator: `a;b`."""
     cells = [value.strip() for value in values if value.strip()]
     for separator in ";|,":
         joined = [cell for cell in cells if separator in cell]
@@ -158,7 +159,7 @@ def joined_labels(column: Column, values: list[Any]) -> Shape | None:
         if len(joined) > 1 and len(joined) >= len(cells) / 50 and few and not all(map(_DECIMAL_COMMA.fullmatch, cells)):
             example = [name.strip() for name in joined[0].split(separator)]
             return Shape(
-                f"several labels a cell, separated by {separator!r} ({joined[0]!r})",
+                f"several labels per cell, separated by {separator!r} ({joined[0]!r})",
                 f"a list of labels, in .jsonl or .parquet: {_json({column.name: example})} (`[]` for none)",
             )
     return None
@@ -177,7 +178,7 @@ def decimal_commas(values: list[Any]) -> Shape | None:
 
 
 def tags_between_spaces(file: FileDescription, exclude: Collection[str] = ()) -> dict[str, Shape]:
-    """Two columns of strings with as many words each, of which one is tags: `Ana flew` and `B-PER O`."""
+    """Two columns of strings with equal numbers of words, one of words and one of tags: `Ana flew` and `B-PER O`."""
     strings = [item for item in file.columns.values() if _is_written(item, file) and item.name not in exclude]
     found = {}
     for words, tags in itertools.permutations(strings, 2):
@@ -200,13 +201,13 @@ def tags_between_spaces(file: FileDescription, exclude: Collection[str] = ()) ->
 
 
 def conll_columns(path: str | Path) -> list[str]:
-    """Names for the columns of a CoNLL file: a word a line with its tags, and a blank line between sentences.
+    """Names for the columns of a CoNLL file: one word per line with its tags, and a blank line between sentences.
 
     Args:
         path: Any file of text. Its first 5,000 lines decide.
 
     Returns:
-        The names, empty where it is no such file: `tokens`, others, `tags`; of CoNLL-2003 those that are usual.
+        The names: `tokens`, others, `tags`, or the usual ones for CoNLL-2003; empty if it is not a CoNLL file.
 
     Raises:
         ValueError: The words are numbered, as in CoNLL-U, which cannot be read yet.
@@ -225,7 +226,7 @@ def conll_columns(path: str | Path) -> list[str]:
     if sum(map(str.isdecimal, columns[0])) >= MOST * len(columns[0]):
         shape = Shape(
             "CoNLL-U, with the number of each word in the first column",
-            "a word a line and its tag, with a tab between and a blank line after each sentence",
+            "one word and its tag per line, separated by a tab, and a blank line after each sentence",
         )
         raise ValueError(f"{path} {shape}.")
     if width == 4 and _is_tags(columns[3]) and all(tag == "O" or is_span_tag(tag) for tag in columns[2]):
@@ -234,7 +235,7 @@ def conll_columns(path: str | Path) -> list[str]:
 
 
 def one_hot_columns(file: FileDescription) -> list[str]:
-    """Columns with 0 or 1 in every row, where there are at least three of them: perhaps one label each."""
+    """Columns with 0 or 1 in every row, if there are at least three: each may be a label."""
     columns = [
         column.name
         for column in file.columns.values()
@@ -243,19 +244,6 @@ def one_hot_columns(file: FileDescription) -> list[str]:
         and (column.kind == "truth" or (column.kind == "number" and column.whole and column.bounds in ((0, 1), (0, 0))))
     ]
     return columns if len(columns) > 2 else []
-
-
-def one_hot_length(column: Column, values: Iterable[Any]) -> int:
-    """The length of a column's lists where all have one and hold only 0 and 1; 0 where they are no one-hot lists."""
-    lengths = {int(length) for length in _lengths(column)}
-    items = {label_name(item) for value in values if value is not None for item in value}
-    one_hot = (
-        column.kind == "numbers"
-        and len(lengths) == 1
-        and max(lengths) > 1
-        and (items <= {"0", "1"} or items <= {"true", "false"})
-    )
-    return lengths.pop() if one_hot else 0
 
 
 def _json(value: Any) -> str:

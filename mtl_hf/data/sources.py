@@ -1,7 +1,7 @@
 """Load, check and split sources.
 
-Notable: whatever a user got wrong in the data is found here (its labels in `labels.py`), before any training time is
-spent, and named with its file, column or row. Nothing is skipped silently: what is carved off or dropped is logged.
+Notable: errors in the data are found here (those of labels in `labels.py`), before training starts, and messages name
+the file, column or row. Nothing is skipped without a message: rows that are split off or dropped are logged.
 """
 
 import codecs
@@ -17,8 +17,7 @@ import logging
 import os
 import pkgutil
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,13 @@ import datasets.packaged_modules
 import numpy as np
 
 from ..config import RunConfig, Source, nearest, resolve_path, typed
+from ..findings import Finding, for_each, report
+from ..tasks import SourceData, task_type
+from ..tasks.arrow_columns import blank_rows, column_of, feature_of, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
 from .headers import report_headers
-from .leaks import Leaks, find_leaks, text_key
+from .leaks import Leaks, find_leaks, text_keys
+from .remembered import remembered
 from .row_files import READERS, read_cached, read_row_files
 
 logger = logging.getLogger(__name__)
@@ -37,77 +40,30 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "validation", "test")
 # Arguments of `load_dataset` that a builder does not take.
 _LOADING = ("split", "keep_in_memory", "save_infos", "verification_mode", "num_proc", "streaming")
-_NUMBER_TASKS = ("regression", "sentence_similarity")  # their labels are no names
-
-
-@dataclass
-class SourceData:
-    """A loaded and checked source.
-
-    Attributes:
-        name: Its name in the config.
-        form: `string`, `words` or `pair`.
-        columns: Its text column, or two for a pair.
-        splits: Split → rows as they were loaded.
-        gold: Split → task → the label of each row as names: a string, a list of them, a number, or None.
-        origins: Split → the loaded split and row numbers that its rows came from, where rows were moved or dropped.
-        untyped: Whether its files are CSV, in which numbers are text too.
-    """
-
-    name: str
-    form: str
-    columns: list[str]
-    splits: dict[str, datasets.Dataset]
-    gold: dict[str, dict[str, list[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
-    origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
-    untyped: bool = False
-
-    def keep(self, split: str, rows: Sequence[int], of: str | None = None) -> None:
-        """Make a split of some rows of one (of itself by default), and remember where they came from."""
-        of = of or split
-        loaded, numbers = self.origin(of)
-        self.splits[split] = self.splits[of].select(rows)
-        self.origins[split] = (loaded, [numbers[row] for row in rows])
-
-    def where(self, split: str, row: int) -> str:
-        """A row as messages name it: by its split and number (from 1) in what was loaded."""
-        loaded, numbers = self.origin(split)
-        return f"row {numbers[row] + 1} of the split {loaded!r} of source {self.name!r}"
-
-    def origin(self, split: str) -> tuple[str, Sequence[int]]:
-        """The loaded split and the row numbers (from 0) that the rows of a split came from."""
-        return self.origins.get(split, (split, range(len(self.splits[split]))))
-
-    def texts(self, split: str) -> list[Any]:
-        """The texts of a split: strings, lists of words or tuples of two strings."""
-        columns = [self.splits[split][column] for column in self.columns]
-        return list(zip(*columns, strict=True)) if self.form == "pair" else list(columns[0])
 
 
 def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str, SourceData]:
-    """Load every source, carve off missing splits, check its texts, and report or drop training rows that leak.
+    """Load every source, split off missing splits, check texts, and report or drop leaked training rows.
 
     Args:
-        config: The run.
-        splits: Which splits to keep.
+        config: Config of the run.
+        splits: The splits to keep.
 
     Raises:
-        ValueError: Anything wrong with a source, with its name, file, column or row.
+        ValueError: A source is invalid. The message names the source and its file, column or row.
     """
     wanted = tuple(splits)
-    sources = {name: _load_source(name, source, config) for name, source in config.sources.items()}
+    sources = for_each(config.sources, lambda name: _load_source(name, config.sources[name], config))
     leaks: dict[str, Leaks] = {}
     if "train" in wanted:
-        leaks = find_leaks(
-            {name: {split: data.texts(split) for split in data.splits} for name, data in sources.items()}
-        )
+        leaks = _find_leaks(sources)
     for name, data in sources.items():
         found, spec = leaks.get(name, {}), config.sources[name]
         if found and spec.drop_leaked:
             _drop_leaks(data, found)
         drawn = _draw_train_rows(data, spec.max_train_rows, found if spec.drop_leaked else ())
         if not spec.drop_leaked:
-            _report_leaks(data, {row: found[row] for row in drawn if row in found})
+            report(_check_leaks(data, {row: found[row] for row in drawn if row in found}))
         data.splits = {split: data.splits[split] for split in wanted if split in data.splits}
     return sources
 
@@ -115,16 +71,16 @@ def load_sources(config: RunConfig, splits: Iterable[str] = SPLITS) -> dict[str,
 def load_file(
     path: str | Path, as_text: Collection[str] = (), loader: tuple[str, Mapping[str, Any]] | None = None
 ) -> datasets.Dataset:
-    """All rows of one file.
+    """Load all rows of one file.
 
     Args:
-        path: A file that ends as those of `FILE_LOADERS`; it may be compressed (`rows.csv.gz`).
-        as_text: Columns of CSV that stay text as it is written (codes, labels); others are numbers where they hold
-            only such.
-        loader: What reads it, and the arguments of that; None for those of its ending.
+        path: A file with an ending of `FILE_LOADERS`; it may be compressed (`rows.csv.gz`).
+        as_text: CSV columns to read as text without conversion (codes, labels); other columns become numbers if they
+            hold only numbers.
+        loader: Name of the loader and its arguments; None for those of the file's ending.
 
     Raises:
-        ValueError: There is no such file, its ending is another, it cannot be read, or it has no rows.
+        ValueError: There is no such file, its ending is unknown, it cannot be read, or it has no rows.
     """
     path = Path(resolve_path(str(path)))
     if not path.is_file():
@@ -141,10 +97,10 @@ def load_file(
 def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     where = f"sources.{name}"
     if (source.path is None) == (source.dataset is None):
-        raise ValueError(f"`{where}` needs `path` (or, in Python, `dataset`), and not both.")
+        raise ValueError(f"`{where}` needs either `path` or, in Python, `dataset`.")
     if source.dataset is not None and (source.loader or source.data_files is not None):
         key = next(iter(source.loader), "data_files")
-        raise ValueError(f"`{where}.{key}` is for `path`: a `dataset` handed over in Python takes no such argument."
+        raise ValueError(f"`{where}.{key}` only works with `path`, not with a `dataset` from Python. Remove it."
                          f"{nearest(key, [item.name for item in dataclasses.fields(Source)])}")  # fmt: skip
     if source.dataset is not None:
         loaded, kind = _from_python(source.dataset, where), None
@@ -154,88 +110,109 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
         report_headers(loaded, name)
     shares = _choose_splits(loaded, source.split, where)
     if "train" not in loaded and shares:
-        raise ValueError(f"`{where}`: there are no training rows to carve a split from; it has {', '.join(loaded)}.")
+        raise ValueError(f"`{where}`: there are no training rows to split off from; it has {', '.join(loaded)}.")
     columns = [source.text] if isinstance(source.text, str) else list(source.text)
-    if len(columns) not in (1, 2):
-        raise ValueError(f"`{where}.text` names {len(columns)} columns; it is one, or [first, second] for pairs.")
+    if not columns:
+        raise ValueError(
+            f"`{where}.text` is empty; it should be a column, [first, second] for pairs, or [text, choices]."
+        )
     tasks = {task: spec for task, spec in config.tasks.items() if name in spec.sources}
-    for split, rows in loaded.items():
-        if not len(rows):
-            raise ValueError(f"`{where}`: the split {split!r} has no rows.")
-        labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
-        _check_columns(rows, [*((f"{where}.text", column) for column in columns), *labels], split, name)
+    labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
+    wanted = [*((f"{where}.text", column) for column in columns), *labels]
+    if empty := [split for split, rows in loaded.items() if not len(rows)]:
+        raise ValueError(f"`{where}`: the split {empty[0]!r} has no rows.")
+    report(finding for split, rows in loaded.items() for finding in _check_columns(rows, wanted, split, name))
     form = _find_form(loaded, columns, where)
     data = SourceData(name, form, columns, dict(loaded), untyped=kind == "csv")
-    for split in list(data.splits):
-        _drop_bad_rows(data, split, source.drop_bad_rows)
+    report(finding for split in list(data.splits) for finding in _drop_bad_rows(data, split, source.drop_bad_rows))
     if shares:
         stratify = source.split.get("stratify") or next(
-            (spec.label for spec in tasks.values() if spec.type == "sequence_classification"), None
+            (spec.label for spec in tasks.values() if task_type(spec.type).one_name_a_row), None
         )
         if stratify:
-            _check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train", name)
+            report(_check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train", name))
         carve(data, shares, stratify, typed(int, source.split.get("seed", 13), f"{where}.split.seed"))
     return data
 
 
 def _text_columns(name: str, source: Source, config: RunConfig) -> set[str]:
-    """Columns of a source that hold text as it is written: its texts, and labels that are names."""
+    """Columns of a source to read as text without conversion: its texts, and labels that are names."""
     texts = [source.text] if isinstance(source.text, str) else source.text
-    tasks = [spec for spec in config.tasks.values() if name in spec.sources and spec.type not in _NUMBER_TASKS]
+    tasks = [spec for spec in config.tasks.values() if name in spec.sources and not task_type(spec.type).numeric]
     return {*texts, *(spec.label for spec in tasks if spec.label)}
 
 
+def _find_leaks(sources: Mapping[str, SourceData]) -> dict[str, Leaks]:
+    """`find_leaks` for all rows of all sources, cached on disk."""
+
+    def find() -> dict[str, Any]:
+        texts = {name: {split: data.joined_texts(split) for split in data.splits} for name, data in sources.items()}
+        return {
+            name: [[row, sorted(places)] for row, places in leaks.items()] for name, leaks in find_leaks(texts).items()
+        }
+
+    content = {name: [*map(data.content, data.splits)] for name, data in sources.items()}
+    return {
+        name: {row: {(source, split) for source, split in places} for row, places in leaks}
+        for name, leaks in remembered("leaks", content, find).items()
+    }
+
+
 def _drop_leaks(data: SourceData, leaks: Leaks) -> None:
-    """Drop the training rows whose text is scored, and say so."""
+    """Drop the training rows whose text is also in a validation or test split, with a warning."""
     num_rows = len(data.splits["train"])
     if len(leaks) == num_rows:
         raise ValueError(
-            f"`sources.{data.name}.drop_leaked`: every training row has a text that is also in {_places(leaks)}; none"
-            " would stay."
+            f"`sources.{data.name}.drop_leaked`: every training row has a text that is also in {_places(leaks)}; no"
+            " row would be left."
         )
     logger.warning(
         "Source %s: %d of %d training rows dropped, whose text is also in %s.",
         data.name, len(leaks), num_rows, _places(leaks),
     )  # fmt: skip
-    data.keep("train", [row for row in range(num_rows) if row not in leaks])
+    data.keep("train", np.delete(np.arange(num_rows), list(leaks)).tolist())
 
 
-def _report_leaks(data: SourceData, leaks: Leaks) -> None:
-    """Say how many of the rows that are trained on have a text that is scored."""
+def _check_leaks(data: SourceData, leaks: Leaks) -> Iterator[Finding]:
+    """Report training rows whose text is also in a validation or test split."""
     if leaks:
-        logger.warning(
-            "Source %s: %d of %d training rows have a text that is also in %s: scores there flatter;"
-            " `sources.%s.drop_leaked: true` drops these rows.",
-            data.name, len(leaks), len(data.splits["train"]), _places(leaks), data.name,
-        )  # fmt: skip
+        yield Finding(
+            logging.WARNING,
+            f"Source {data.name}",
+            f"{len(leaks)} of {len(data.splits['train'])} training rows have a text that is also in {_places(leaks)}",
+            f"scores on these splits are too high; `sources.{data.name}.drop_leaked: true` drops these rows",
+            tuple(leaks),
+        )
 
 
 def _places(leaks: Leaks) -> str:
-    """Where leaked texts are scored, with how many of them."""
+    """The splits with leaked texts, with the number of them."""
     counts = collections.Counter(place for places in leaks.values() for place in places)
     return ", ".join(f"{source} {split} ({count})" for (source, split), count in sorted(counts.items()))
 
 
 def _draw_train_rows(data: SourceData, number: int | None, leaked: Collection[int]) -> list[int]:
-    """Keep `number` training rows: the same ones in every run, and of a smaller number some of these.
+    """Keep a fixed sample of `number` training rows; smaller samples are subsets of larger ones.
 
     Args:
         data: The source.
-        number: How many; None for all.
-        leaked: Training rows that were dropped as leaks. Which these are depends on the other sources of the run, so
-            they have their place in the draw all the same.
+        number: Number of rows to keep; None for all.
+        leaked: Training rows that were dropped as leaks. They depend on the other sources of the run, so they are part
+            of the draw, which then does not change with these sources.
 
     Returns:
-        Which of the training rows were kept.
+        The kept training rows.
     """
     left = len(data.splits.get("train", ()))
     if number is None or number >= left:
         return list(range(left))
-    order = np.random.default_rng(13).permutation(left + len(leaked)).tolist()
-    here = {row: place for place, row in enumerate(row for row in range(len(order)) if row not in leaked)}
-    drawn = sorted([here[row] for row in order if row in here][:number])
+    order = np.random.default_rng(13).permutation(left + len(leaked))
+    stays = np.ones(len(order), dtype=bool)
+    stays[list(leaked)] = False
+    here = np.cumsum(stays) - 1  # row before leaks were dropped → row now
+    drawn = np.sort(here[order[stays[order]][:number]]).tolist()
     data.keep("train", drawn)
-    logger.warning("Source %s: trained on %d of its %d rows (max_train_rows).", data.name, number, left)
+    logger.warning("Source %s: training uses %d of %d rows (max_train_rows).", data.name, number, left)
     return drawn
 
 
@@ -250,7 +227,7 @@ def _from_python(dataset: Any, where: str) -> dict[str, datasets.Dataset]:
 
 
 def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> tuple[dict[str, datasets.Dataset], str]:
-    """The splits of a source, and what has read them: the loader of its files where that is one of ours."""
+    """Load the splits of a source; also return the name of the loader that read them."""
     arguments = dict(source.loader)
     path = resolve_path(str(source.path))
     _check_loader_arguments(path, arguments, where)
@@ -267,14 +244,14 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> t
     files: dict[str, list[str]] = {}
     if source.data_files is not None:
         files = find_files(source.data_files, f"{where}.data_files")
-        # Names are no patterns any more.
+        # These are names of files, not patterns.
         arguments["data_files"] = {
             split: [path if "://" in path else glob.escape(path) for path in held] for split, held in files.items()
         }
     if arguments.get("streaming"):
-        raise ValueError(f"`{where}`: streamed datasets are not supported; leave out `streaming`.")
+        raise ValueError(f"`{where}`: streamed datasets are not supported. Remove `streaming`.")
     if path in (*READERS, "parquet", "text") and not files and "data_dir" not in arguments:
-        raise ValueError(f"`{where}.data_files` is missing: the files that `path: {path}` reads.")
+        raise ValueError(f"`{where}.data_files` is missing: name the files for `path: {path}`.")
     local = [file for file in itertools.chain.from_iterable(files.values()) if "://" not in file]
     for file in local:
         if path == "parquet":
@@ -283,7 +260,7 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> t
             check_encoding(file, encoding)
     try:
         loader = path if path in READERS and "features" not in arguments else None
-        # `datasets` finds the files of addresses, folders and Hub ids; CSV and JSON it would read otherwise than we do.
+        # `datasets` finds the files of URLs, folders and Hub ids; CSV and JSON files are read by our own readers.
         remote = any("://" in file for held in files.values() for file in held)
         if remote or (not files and (loader or path not in packaged_loaders())):
             loader, files = _resolve_files(datasets.load_dataset_builder(path, **_without(arguments, _LOADING)))
@@ -308,12 +285,12 @@ def _without(arguments: Mapping[str, Any], keys: Collection[str]) -> dict[str, A
 
 @functools.cache
 def packaged_loaders() -> frozenset[str]:
-    """Names of the loaders that `datasets` brings along, as `csv`; any other `path` is a Hub id or a folder."""
+    """Names of the loaders in `datasets`, such as `csv`; any other `path` is a Hub id or a folder."""
     return frozenset(module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__))
 
 
 def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[str, list[str]]]:
-    """Which of our readers reads what a builder would (None for none), and the files of each split on this machine."""
+    """Our reader for the files of a builder (None if there is none), and the local files of each split."""
     loader = type(builder).__module__.rpartition(".")[2]
     if loader not in READERS or builder.info.features is not None:  # features are declared: types are known
         return None, {}
@@ -327,7 +304,7 @@ def _resolve_files(builder: datasets.DatasetBuilder) -> tuple[str | None, dict[s
 
 
 def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
-    """As `datasets.load_dataset`; rows that it has cached and cannot read any more are read anew."""
+    """`datasets.load_dataset`, which reads files again if their cached rows are damaged."""
     return read_cached(
         functools.partial(datasets.load_dataset, path, **arguments),
         _lacking_rows,
@@ -337,7 +314,7 @@ def _load_dataset(path: str, arguments: Mapping[str, Any], where: str) -> Any:
 
 
 def _lacking_rows(loaded: Any) -> str:
-    """Which split has fewer rows than were written into the cache, in words; nothing if none has."""
+    """Describe a split that has fewer rows than were written to the cache; empty if there is none."""
     for split, rows in loaded.items() if isinstance(loaded, datasets.DatasetDict) else ():
         written = (rows.info.splits or {}).get(split)
         if written is not None and written.num_examples > len(rows):
@@ -346,16 +323,16 @@ def _lacking_rows(loaded: Any) -> str:
 
 
 def _first_cause(error: BaseException) -> str:
-    """The message that says what was wrong: `datasets` wraps it in one that says only that something was."""
+    """The message of the original error, which `datasets` wraps in a general one."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())
 
 
 def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str) -> None:
-    """Refuse `storage_options` that are no mapping, and misspelt keys; a Hub dataset may have options of its own."""
-    if not isinstance(arguments.get("storage_options") or {}, Mapping):  # whose value is a secret
-        raise ValueError(f"`{where}.storage_options` is no mapping, as {{key: ..., secret: ...}} is.")
+    """Check `storage_options`, and keys of packaged loaders; a Hub dataset may have options of its own."""
+    if not isinstance(arguments.get("storage_options") or {}, Mapping):  # its value is a secret, so it is not shown
+        raise ValueError(f"`{where}.storage_options` should be a mapping, such as {{key: ..., secret: ...}}.")
     module = f"datasets.packaged_modules.{path}.{path}"
     if path not in packaged_loaders():
         return
@@ -371,12 +348,13 @@ def _check_loader_arguments(path: str, arguments: Mapping[str, Any], where: str)
     for key in arguments:
         if key not in known:
             raise ValueError(
-                f"unknown key `{key}` in `{where}`: neither ours nor an option of `path: {path}`.{nearest(key, known)}"
+                f"unknown key `{key}` in `{where}`: it is neither a key of sources nor an option of `path: {path}`."
+                f"{nearest(key, known)}"
             )
 
 
 def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any], where: str) -> dict[str, float]:
-    """Rename splits in place as the config says; return the shares to carve off the training rows."""
+    """Rename splits in place by the config; return the shares to split off from the training rows."""
     shares: dict[str, float] = {}
     for key, value in chosen.items():
         if key in ("stratify", "seed"):
@@ -389,14 +367,21 @@ def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any
             loaded[key] = loaded.pop(value) if value not in SPLITS else loaded[value]
         elif isinstance(value, int | float) and 0 < value < 1 and key != "train":
             if key in loaded:
-                raise ValueError(f"`{where}.split.{key}` carves rows off, but the dataset has a split {key!r}.")
+                raise ValueError(
+                    f"`{where}.split.{key}` splits off training rows, but the dataset already has a split {key!r}."
+                    " Remove it, or name another split."
+                )
             shares[key] = float(value)
         else:
-            raise ValueError(f"`{where}.split.{key}` is {value!r}; it is a share such as 0.1, or the name of a split.")
+            raise ValueError(
+                f"`{where}.split.{key}` is {value!r}; it should be a share such as 0.1, or the name of a split."
+            )
     if "train" in loaded and "validation" not in loaded and "validation" not in shares:
         shares["validation"] = 0.1
     if sum(shares.values()) >= 1:
-        raise ValueError(f"`{where}.split` carves off {sum(shares.values()):g} of the training rows: none would stay.")
+        raise ValueError(
+            f"`{where}.split` splits off {sum(shares.values()):g} of the training rows: no row would be left."
+        )
     for split in [split for split in loaded if split not in SPLITS]:
         logger.info("Source %s: the split %r is not used.", where.split(".")[1], split)
         del loaded[split]
@@ -404,30 +389,55 @@ def _choose_splits(loaded: dict[str, datasets.Dataset], chosen: Mapping[str, Any
 
 
 def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, seed: int) -> None:
-    """Carve splits off the training rows of `data`, in place, and say so.
+    """Split off rows from the training rows of `data`, in place, with a warning.
 
-    Rows with the same text (letters and digits, lower case) stay on one side. Which rows go is decided by a hash of
-    seed and text, so it is the same on every run and does not depend on the order of rows.
+    Rows with the same text (letters and digits, lower case) stay together. A hash of seed and text decides which rows
+    are split off, so the result is the same in every run and does not depend on the order of rows.
 
     Args:
         data: The source.
-        shares: Split → share of the training rows, of each stratum where `stratify` names a column.
-        stratify: Column whose values keep their shares; None for no strata. What rounding takes from one stratum the
-            next one gives, and the last rows of a stratum stay in training.
-        seed: Another seed carves other rows.
+        shares: Split → share of the training rows; with `stratify`, of each stratum.
+        stratify: Column whose values keep their shares; None for no strata. Rounding errors of one stratum are
+            corrected in the next one, and at least one group of rows of a stratum stays in training.
+        seed: Seed of the split.
     """
     train = data.splits["train"]
-    keys = [text_key(text) for text in data.texts("train")]
-    strata = [str(value) for value in train[stratify]] if stratify else [""] * len(keys)
+    sides: dict[str, list[int]] = remembered(
+        "carved",
+        [data.content("train"), shares, stratify, seed],
+        lambda: _carve(
+            text_keys(data.joined_texts("train")), values_of(train, stratify) if stratify else None, shares, seed
+        ),
+    )
+    for split, rows in sides.items():
+        if not rows:
+            num_texts = len(set(text_keys(data.joined_texts("train"))))
+            raise ValueError(
+                f"`sources.{data.name}`: {len(train)} training rows are too few to split off {shares[split]:g} of them"
+                f" as {split}: they have {num_texts} distinct texts, and rows with equal texts stay together. Add a"
+                f" {split} file, or set a larger share in `split`."
+            )
+        data.keep(split, sorted(rows), of="train")
+        logger.warning(
+            "Source %s: %d of %d training rows split off as %s%s, seed %d.",
+            data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
+        )  # fmt: skip
+    data.keep("train", np.delete(np.arange(len(train)), list(itertools.chain(*sides.values()))).tolist())
+
+
+def _carve(
+    keys: Sequence[str], strata: Sequence[Any] | None, shares: Mapping[str, float], seed: int
+) -> dict[str, list[int]]:
+    """Split → the rows that `carve` splits off; rows with the same key stay together."""
     groups: dict[str, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(keys):
         groups[key].append(row)
     by_stratum: dict[str, list[list[int]]] = collections.defaultdict(list)
     ordered = sorted(groups.items(), key=lambda item: hashlib.sha256(f"{seed}:{item[0]}".encode()).digest())
     for _, rows in ordered:
-        by_stratum[min(strata[row] for row in rows)].append(rows)
+        by_stratum[min(str(strata[row]) for row in rows) if strata else ""].append(rows)
     sides: dict[str, list[int]] = {split: [] for split in shares}
-    due = dict.fromkeys(shares, 0.0)  # rows that each split should have had so far, and has not
+    due = dict.fromkeys(shares, 0.0)  # rows that each split still lacks
     for stratum in by_stratum.values():
         total, start = sum(map(len, stratum)), 0
         for split, share in shares.items():
@@ -436,37 +446,29 @@ def carve(data: SourceData, shares: Mapping[str, float], stratify: str | None, s
                 sides[split] += stratum[start]
                 due[split] -= len(stratum[start])
                 start += 1
-    gone = {row for rows in sides.values() for row in rows}
-    for split, rows in sides.items():
-        if not rows:
-            raise ValueError(
-                f"`sources.{data.name}`: {len(train)} training rows are too few to carve off {shares[split]:g} of them"
-                f" as {split}: they have {len(groups)} distinct texts, and equal ones stay together. Give a {split}"
-                " file, or a larger share in `split`."
-            )
-        data.keep(split, sorted(rows), of="train")
-        logger.warning(
-            "Source %s: %d of %d training rows carved off as %s%s, seed %d.",
-            data.name, len(rows), len(train), split, f", stratified by {stratify}" if stratify else "", seed,
-        )  # fmt: skip
-    data.keep("train", [row for row in range(len(train)) if row not in gone])
+    return sides
 
 
 # ---- checking ----
 
 
-def _check_columns(rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], split: str, source: str) -> None:
+def _check_columns(
+    rows: datasets.Dataset, wanted: Sequence[tuple[str, str]], split: str, source: str
+) -> Iterator[Finding]:
+    """Report columns, (key of the config, name), that a split does not have."""
     for path, column in wanted:
         if column not in rows.column_names:
-            raise ValueError(
+            yield Finding(
+                logging.ERROR,
+                f"`{path}`",
                 f"`{path}` is {column!r}, but the split {split!r} of source {source!r} has no such column."
                 f"{nearest(column, rows.column_names)} It has: {', '.join(rows.column_names)}."
-                f"{_separator_hint(rows.column_names)}"
+                f"{_separator_hint(rows.column_names)}",
             )
 
 
 def _separator_hint(columns: Sequence[str]) -> str:
-    """What to set where a header was not split into columns."""
+    """A hint at the separator if the header was not split into columns."""
     found = [separator for separator in SEPARATORS if len(columns) == 1 and separator in columns[0]]
     return f' That looks like several columns: set `sep: "{found[0]}"`.'.replace("\t", "\\t") if found else ""
 
@@ -475,50 +477,61 @@ def _find_form(splits: Mapping[str, datasets.Dataset], columns: list[str], where
     forms = set()
     for split, rows in splits.items():
         for column in columns:
-            feature = rows.features[column]
+            feature = feature_of(rows, column)
             inner = getattr(feature, "feature", None)
             if getattr(feature, "dtype", None) in ("string", "large_string", "null"):
-                forms.add("string")
+                forms.add((column, "string"))
             elif getattr(inner, "dtype", None) in ("string", "large_string", "null"):
-                forms.add("words")
+                forms.add((column, "words"))
             else:
                 held = "values of several kinds" if type(feature).__name__ == "Json" else feature
                 raise ValueError(
                     f"`{where}.text`: the column {column!r} of the split {split!r} holds {held}; it should hold"
                     " strings or lists of words."
                 )
-    if len(forms) > 1 or (len(columns) == 2 and forms != {"string"}):
-        raise ValueError(f"`{where}.text`: all its columns and splits should hold strings, or all lists of words"
-                         " (and pairs are strings).")  # fmt: skip
-    return "pair" if len(columns) == 2 else forms.pop()
+    found = [{form for column, form in forms if column == name} for name in columns]
+    if len(columns) > 2 and all(held == {"string"} for held in found):
+        return "choices"  # a text column, and one column per choice
+    if len(columns) == 2 and found == [{"string"}, {"words"}]:
+        return "choices"
+    if len({form for _, form in forms}) > 1 or (len(columns) > 1 and found != [{"string"}, {"string"}]):
+        raise ValueError(f"`{where}.text`: its column should hold strings in all splits, or lists of words in all"
+                         " splits (pairs are strings; in [text, choices] the second column holds lists).")  # fmt: skip
+    return "pair" if len(columns) == 2 else found[0].pop()
 
 
 def has_text(value: Any) -> bool:
-    """Whether a string or a list of words holds any text; a list with something else than words does not."""
+    """Whether a string or a list of words has any text; a list with other values than words does not."""
     if isinstance(value, str):
         return bool(value.strip())
     return bool(value) and all(isinstance(word, str) for word in value) and any(word.strip() for word in value)
 
 
-def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> None:
+def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> Iterator[Finding]:
+    """Report rows without text, and drop them if `drop` is set."""
     rows = data.splits[split]
-    bad = [
-        row
-        for row, text in enumerate(data.texts(split))
-        if not (all(map(has_text, text)) if data.form == "pair" else has_text(text))
-    ]
+    blank = np.logical_or.reduce([blank_rows(column_of(rows, column)) for column in data.columns])
+    bad = np.flatnonzero(blank).tolist()
     if not bad:
         return
     listed = ", ".join(str(row + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
-    lack = f"lack one of their texts ({' and '.join(data.columns)})" if data.form == "pair" else "have no text"
+    lack = f"lack one of their texts ({' and '.join(data.columns)})" if len(data.columns) > 1 else "have no text"
     if not drop:
-        raise ValueError(
-            f"`sources.{data.name}`: {len(bad)} of {len(rows)} rows of the split {split!r} {lack} (rows"
-            f" {listed}): mend them, or set `drop_bad_rows: true`."
+        yield Finding(
+            logging.ERROR,
+            f"`sources.{data.name}`",
+            f"{len(bad)} of {len(rows)} rows of the split {split!r} {lack} (rows {listed})",
+            "correct them, or set `drop_bad_rows: true`",
+            tuple(bad),
         )
-    logger.warning("Source %s, %s: %d of %d rows %s and are dropped (rows %s).",
-                   data.name, split, len(bad), len(rows), lack, listed)  # fmt: skip
+        return
+    yield Finding(
+        logging.WARNING,
+        f"Source {data.name}, {split}",
+        f"{len(bad)} of {len(rows)} rows {lack} and are dropped (rows {listed})",
+        rows=tuple(bad),
+    )
     if len(bad) == len(rows):
-        raise ValueError(f"`sources.{data.name}`: no row of the split {split!r} has text.")
-    gone = set(bad)
-    data.keep(split, [row for row in range(len(rows)) if row not in gone])
+        yield Finding(logging.ERROR, f"`sources.{data.name}`", f"no row of the split {split!r} has text")
+        return
+    data.keep(split, np.flatnonzero(~blank).tolist())

@@ -1,4 +1,4 @@
-"""How many tokens the texts of files have, for the `max_length` of a config that is about to be written."""
+"""Count the tokens of texts, to choose the `max_length` of a new config."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,22 +9,22 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ..config import resolve_path
 from ..modeling.encoding import encode, load_tokenizer, longest_input
+from ..tasks.arrow_columns import values_of
 from .sources import has_text
 
-COUNTED = 500  # texts whose tokens are counted: those with the most characters
+COUNTED = 500  # number of texts whose tokens are counted: those with the most characters
 _NO_LIMIT = 10**7  # tokens; more than any text has
 
 
 def load_counter(encoder: str, words: bool) -> tuple[PreTrainedTokenizerBase | None, int]:
-    """Load the tokenizer of an encoder, and find its longest input.
+    """Load the tokenizer of an encoder, and its maximum number of tokens, without downloading anything.
 
     Args:
         encoder: Hub id, folder or `package:<python package>/<folder>`.
         words: Whether some texts are lists of words.
 
     Returns:
-        The tokenizer and the number of tokens that the encoder can take; None and 512 where these are not on this
-        machine. Nothing is downloaded.
+        The tokenizer and the maximum number of tokens; None and 512 if they are not on this machine.
 
     Raises:
         ValueError: The Python package is not installed, or the tokenizer cannot align words.
@@ -42,20 +42,20 @@ def load_counter(encoder: str, words: bool) -> tuple[PreTrainedTokenizerBase | N
 def count_tokens(
     files: Sequence[datasets.Dataset], columns: Sequence[str], form: str, tokenizer: PreTrainedTokenizerBase
 ) -> list[int]:
-    """Count the tokens of the longest texts, as the encoder will read them.
+    """Count the tokens of the longest texts.
 
     Args:
         files: The rows of each file of a source.
         columns: Its text column, or two for pairs.
-        form: One of `encoding.FORMS`. Of texts `apart` the longer one counts.
-        tokenizer: The encoder's.
+        form: One of `encoding.FORMS`. With `apart`, the two texts count separately.
+        tokenizer: Tokenizer of the encoder.
 
     Returns:
-        Tokens, special ones included, of each of the `COUNTED` texts with the most characters.
+        Number of tokens, including special ones, of the `COUNTED` texts with the most characters.
     """
     texts: list[Any] = []
     for rows in files:
-        texts += zip(*(rows[column] for column in columns), strict=True)
+        texts += zip(*(values_of(rows, column) for column in columns), strict=True)
     texts = [parts for parts in texts if all(map(has_text, parts))]
     if form == "apart":
         texts = [(part,) for part in itertools.chain.from_iterable(texts)]

@@ -1,1 +1,1 @@
-"""Evaluation: any saved model on any split, and how numbers are shown."""
+"""Evaluation: score any saved model on any split, and format the results."""

@@ -1,12 +1,13 @@
-"""Score saved models on any split or file: `metrics.json`, `predictions.jsonl`, and of several models a comparison.
+"""Score saved models on any split or file; write `metrics.json`, `predictions.jsonl` and a comparison of models.
 
-Notable: the folder's `run.yaml` (or that of the run a checkpoint belongs to) says which data it was trained on, so a
-folder alone is enough; another config, overrides or a file of rows point it at other data. Several models are scored
-on the same rows and their answers compared by the names of labels, so they may differ in encoder, heads and the order
-of labels. On several processes every row is still scored once.
+Notable: the `run.yaml` in a model's folder (or in the folder of its run) names the data, so the folder alone is enough;
+another config, overrides or a file of rows select other data. Several models are scored on the same rows and compared
+by label names, so they may differ in encoder, heads and label order. With several processes, each row is still scored
+exactly once.
 """
 
 import copy
+import functools
 import json
 import logging
 import math
@@ -16,25 +17,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 
 from ..config import RunConfig, masked_overrides, resolve_path
-from ..data.labels import TaskData, build_tasks, is_labelled
+from ..data.labels import build_tasks, is_labelled
 from ..data.rows import EncodedSplit, encode_rows, report_cut
-from ..data.sources import SourceData, load_sources
-from ..files import whole_file, write_whole
-from ..metrics import Answers, interval, join_answers, round_numbers
-from ..modeling.encoding import PAIRED
+from ..data.sources import load_sources
+from ..files import atomic_file, write_atomic
+from ..metrics import add_intervals, interval, join_answers, round_numbers
+from ..modeling.encoding import KINDS
+from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..saved.data_file import config_of_file
+from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
+from ..saved.runs import check_saved_run, drop_metrics, log_data
+from ..tasks import Answers, SourceData, TaskData
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
-from .data_file import config_of_file
-from .report import folder_names, json_value, write_comparison
-from .saved_models import RUN_FILE, Checkpoint, find_checkpoint
-from .saved_runs import check_saved_run, drop_metrics, log_data
+from .report import folder_names, json_text, json_value, write_comparison
 
 logger = logging.getLogger(__name__)
+
+_BLOCK = 1000  # rows of predictions.jsonl that are written at once
 
 
 def evaluate(
@@ -56,53 +60,54 @@ def evaluate(
     """Score saved models.
 
     Args:
-        models: One or several: a run's folder, one of its `checkpoint-N`, any folder of
+        models: One or several models: a run folder, one of its `checkpoint-N`, any folder written by
             `MultiTaskModel.save_pretrained`, or a Hub id (`me/model`, `me/model@revision`).
-        split: `train`, `validation` or `test`; by default `test`, or `validation` where no source has a test split.
-        config: What to score on; by default the config that the (first) model's run was started with.
-        overrides: `a.b=c` changes to it, such as `data=FOLDER`.
-        data: A file of rows (.jsonl, .json, .csv, .tsv, .parquet) to score on instead, which needs no config.
-        text: Its text column (two for pairs, with a comma between), where that is neither that of the config nor
-            called as usual.
-        labels: Head → its label column in the file, where that is not called as in the config or as the head.
-        to: Folder for the results. By default `evaluation/<split>` (of a file its name, after that of its folder where
-            the file is called as a split) in the model's folder, and in the current one for a model of the Hub and for
-            several models, each of which gets a folder in it.
-        batch_size: Rows that a process predicts at once.
-        precision: `bf16`, `fp16` or `fp32`; by default what the run of the config was trained in.
+        split: `train`, `validation` or `test`; by default `test`, or `validation` if no source has a test split.
+        config: The config that names the data; by default the `run.yaml` of the (first) model.
+        overrides: `a.b=c` changes to the config, such as `data=FOLDER`.
+        data: A file of rows (.jsonl, .json, .csv, .tsv, .parquet) to score instead of a split; needs no config.
+        text: Text column of the file (for pairs two, separated by a comma). Only needed if it has neither the name in
+            the config nor a usual name.
+        labels: Head → its label column in the file. Only needed if it has neither the name in the config nor the name
+            of the head.
+        to: Folder for the results. The default is `evaluation/<split>` inside the model's folder; for a Hub model or
+            several models it is inside the current folder, with a subfolder per model. With `data`, the file name
+            takes the place of the split.
+        batch_size: Rows per batch and process.
+        precision: `bf16`, `fp16` or `fp32`; by default the precision of the training run.
         intervals: Whether to add 95 % intervals and majority baselines.
-        overwrite: Whether results that are in the folder `to` may be replaced.
-        trust_remote_code: Whether to load metrics that are Python files or repositories, and data by any loader, where
-            the config is the `run.yaml` that came with the model. By default such metrics are left out with a warning.
-            A `config` that is given is trusted.
+        overwrite: Whether existing results in `to` may be replaced.
+        trust_remote_code: Whether to load metrics that are Python files or repositories, and data with any loader, if
+            they are named by the `run.yaml` that came with the model. By default such metrics are left out with a
+            warning. A `config` that you pass is always trusted.
 
     Returns:
-        Of one model what `metrics.json` holds; of several what `comparison.json` holds: `models` (name → its metrics)
-        and `differences` (name → what it scores more than the first model, with an interval of the difference by a
-        paired bootstrap over rows; `score` is None there where a task's primary metric is not the same for both).
+        For one model the content of `metrics.json`. For several the content of `comparison.json`: `models` (name → its
+        metrics) and `differences` (name → its scores minus those of the first model, with an interval by a paired
+        bootstrap over rows; `score` is None if the two models have different primary metrics for a task).
 
     Raises:
-        ValueError: No such model, no config, no such split, a file whose columns cannot be told, or tasks that the
-            model has no head for (with several models: that no task is common to all).
+        ValueError: No such model, config or split; a file whose columns are ambiguous; or tasks for which the model
+            has no head (with several models: no task that all of them have).
     """
     names = [models] if isinstance(models, str | Path) else list(models)
     paths = [os.path.normpath(name) for name in names]
     if not names or len(set(paths)) < len(paths):
         twice = ", ".join(sorted({path for path in paths if paths.count(path) > 1}))
-        raise ValueError(f"`models` names {twice} twice." if names else "`models` is empty; it names one, or several.")
+        raise ValueError(f"`models` names {twice} twice." if names else "`models` is empty; give one model or several.")
     if split not in (None, "train", "validation", "test"):
         raise ValueError(f"`split` is {split!r}; valid are train, validation and test.")
     if data is not None and split not in (None, "test"):
         raise ValueError(f"`split` is {split!r}, but all rows of a file (`data`) are scored, as its test split.")
     if data is None and (text or labels):
-        raise ValueError("`text` and `labels` name columns of a file: give it by `data`.")
+        raise ValueError("`text` and `labels` name columns of a file: set `data`, too.")
     to = None if to is None else _check_folder(Path(to), overwrite)
     checkpoints = [find_checkpoint(name) for name in names]
     owner = next((checkpoint for checkpoint in checkpoints if checkpoint.run), None) if config is None else None
     if config is None and owner is None and data is None:
         raise ValueError(
-            f"{' and '.join(map(str, names))}: no {RUN_FILE} says which data to score: give a config (`--config`), or a"
-            " file of rows (`--data`)."
+            f"{' and '.join(map(str, names))}: there is no {RUN_FILE} that names the data. Give a config (`--config`)"
+            " or a file of rows (`--data`)."
         )
     run = _load_run(config, owner, overrides)
     training = {} if run is None else run.training
@@ -120,8 +125,8 @@ def evaluate(
             logging.getLogger("mtl_hf").setLevel(logging.ERROR)
         logger.info("World size %d, %s, %s.", arguments.world_size, arguments.device, arguments.precision)
         if owner is not None and len(checkpoints) > 1 and data is None:
-            logger.info("The data are those of %s.", owner.name)
-        # The config that came with a model, which its user may never have read.
+            logger.info("Using the data of %s.", owner.name)
+        # This config came with the model; the user may never have read it.
         foreign = owner.run if owner is not None and not trust_remote_code else None
         with arguments.main_process_first(desc="loading"):
             if data is not None:
@@ -149,17 +154,21 @@ def evaluate(
             scores = (
                 {"split": split}
                 | ({} if data is None else {"data": str(data)})
-                | trainer.score(splits, intervals=intervals, keep_answers=answers)
+                | trainer.score(splits, keep_answers=answers)
             )
+            folder = target if len(checkpoints) == 1 else target / own_folders[checkpoint.name]
+            if trainer.is_world_process_zero():  # before the intervals, so that nothing is lost where these fail
+                write_results(folder, scores, sources, split, answers)
+            if intervals:
+                add_intervals(scores, trainer.tasks, answers)
+                if trainer.is_world_process_zero():
+                    write_metrics(folder, scores)
             if first is None:
                 first = (trainer.tasks, answers)
             else:
                 reference = results[checkpoints[0].name]
                 differences[checkpoint.name] = _compare(reference, scores, *first, trainer.tasks, answers)
             results[checkpoint.name] = scores
-            if trainer.is_world_process_zero():
-                folder = target if len(checkpoints) == 1 else target / own_folders[checkpoint.name]
-                write_results(folder, scores, sources, split, answers)
         comparison = {"split": split, "models": results, "differences": differences}
         if trainer.is_world_process_zero():
             if len(checkpoints) > 1:
@@ -170,29 +179,31 @@ def evaluate(
 
 
 def _check_folder(to: Path, overwrite: bool) -> Path:
-    """The folder for results, which may hold neither a model nor, unless they may be replaced, other results."""
+    """Check the results folder: it may not contain a model, nor other results unless they may be replaced."""
     if (to / "config.json").exists() or (to / RUN_FILE).exists():
-        raise ValueError(f"`to` is {to}, which holds a model, whose own scores would be replaced: choose another.")
+        raise ValueError(
+            f"`to` is {to}, which contains a model, whose own scores would be replaced: choose another folder."
+        )
     if to.exists() and not to.is_dir():
-        raise ValueError(f"`to` is {to}, which is a file; the results are a folder.")
+        raise ValueError(f"`to` is {to}, which is a file; it should be a folder.")
     if found := [name for name in ("metrics.json", "comparison.json") if (to / name).exists() and not overwrite]:
         raise ValueError(
-            f"`to` is {to}, which holds results ({found[0]}): choose another folder, or replace them with --overwrite."
+            f"`to` is {to}, which contains results ({found[0]}): choose another folder, or use --overwrite."
         )
     return to
 
 
 def _file_name(data: str | Path) -> str:
-    """What results of a file are called: its name, with that of its folder where it is called as a split.
+    """Name of the results of a file: its own name, preceded by its folder's name if it is called like a split.
 
-    So `reviews/test.jsonl`, `tickets/test.jsonl` and the test split of the run do not replace each other's results.
+    So results of `reviews/test.jsonl`, `tickets/test.jsonl` and the test split of the run do not overwrite each other.
     """
     path = Path(resolve_path(str(data))).resolve()
     return f"{path.parent.name}-{path.stem}" if path.stem in ("train", "validation", "test") else path.stem
 
 
 def _folder(checkpoints: Sequence[Checkpoint], split: str) -> Path:
-    """Where results go by default; `split` is what they are of: a split, or a file's name."""
+    """The default results folder; `split` is the scored split, or the name of a scored file."""
     if len(checkpoints) > 1:
         return Path("evaluation") / split
     own = checkpoints[0]
@@ -200,14 +211,16 @@ def _folder(checkpoints: Sequence[Checkpoint], split: str) -> Path:
 
 
 def _load_run(config: Any, owner: Checkpoint | None, overrides: Sequence[str]) -> RunConfig | None:
-    """The config to score on: the given one, else that of the first model that has one."""
+    """The config that names the data: the given one, else that of the first model that has one."""
     given = owner.run if owner is not None else config
     if given is None:
         if overrides:
-            raise ValueError(f"{', '.join(masked_overrides(overrides))}: overrides change a config, and there is none.")
+            raise ValueError(
+                f"{', '.join(masked_overrides(overrides))}: there is no config that these overrides could change."
+            )
         return None
     run = RunConfig.load(given, overrides)
-    return copy.deepcopy(run) if config is run else run  # it is narrowed to what there is
+    return copy.deepcopy(run) if config is run else run  # a copy, because it is narrowed in place
 
 
 def _common(tasks: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
@@ -250,7 +263,7 @@ def _narrow(run: RunConfig, checkpoints: Sequence[Checkpoint]) -> None:
 def _load_data(
     run: RunConfig, split: str | None, checkpoints: Sequence[Checkpoint]
 ) -> tuple[dict[str, SourceData], str]:
-    """The sources with the split that is scored, and which one that is; tasks without it are taken out of `run`."""
+    """Load the sources; return them with the scored split. Tasks without that split are removed from `run`."""
     wanted = [split] if split else ["test", "validation"]
     loaded = load_sources(run, wanted)
     split = next((name for name in wanted if any(name in source.splits for source in loaded.values())), None)
@@ -259,7 +272,7 @@ def _load_data(
     if split != wanted[0]:
         logger.info("No source has a %s split: the %s split is scored.", wanted[0], split)
     sources = {name: source for name, source in loaded.items() if split in source.splits}
-    for data in sources.values():  # labels of the other split would be checked, and are not asked for
+    for data in sources.values():  # or labels of the other split would be checked, although they are not needed
         data.splits = {split: data.splits[split]}
     for name, spec in list(run.tasks.items()):
         kept = [source for source in spec.sources if source in sources]
@@ -268,13 +281,13 @@ def _load_data(
             del run.tasks[name]
         spec.source = kept
         for checkpoint in checkpoints:
-            reads_pairs = checkpoint.heads[name]["text"] in PAIRED
+            trained_on = KINDS[checkpoint.heads[name]["text"]]
             for source in kept:
-                if spec.type != "masked_lm" and (sources[source].form == "pair") != reads_pairs:
+                found = KINDS[sources[source].form]
+                if answers_texts(checkpoint.heads[name]) and found != trained_on:
                     raise ValueError(
-                        f"the head {name} of {checkpoint.name} was trained on"
-                        f" {'pairs' if reads_pairs else 'single texts'}; the texts of {source}"
-                        f" ({' and '.join(sources[source].columns)}) are {'single' if reads_pairs else 'pairs'}."
+                        f"the head {name} of {checkpoint.name} was trained on {trained_on}; the texts of {source}"
+                        f" ({' and '.join(sources[source].columns)}) are {found.removesuffix(' texts')}."
                     )
     return sources, split
 
@@ -287,7 +300,7 @@ def _prepare(
     arguments: MultiTaskTrainingArguments,
     data: str | Path | None,
 ) -> tuple[MultiTaskModel, dict[str, TaskData], dict[str, EncodedSplit]]:
-    """The model, the tasks with its labels, and the rows as it reads them."""
+    """Load the model, build the tasks with its labels, and encode the rows with its tokenizer."""
     with arguments.main_process_first(desc="loading and encoding"):
         model = checkpoint.load()
         tasks = build_tasks(run, sources, checkpoint.vocabularies)
@@ -297,21 +310,20 @@ def _prepare(
 
 
 def _check_labelled(data: str | Path | None, run: RunConfig, sources: Mapping[str, SourceData], split: str) -> None:
-    """Refuse a file without labels of a task, and a split without any; warn of a task without labels there."""
+    """Raise an error if a file lacks labels of a task or a split has no labels; warn about tasks without labels."""
     lacking = []
     for name, spec in run.tasks.items():
-        gold = [label for source in spec.sources for label in sources[source].gold[split][name]]
-        if any(map(is_labelled, gold)):
+        if any(is_labelled(label) for source in spec.sources for label in sources[source].gold[split][name]):
             continue
         if data is not None:
             raise ValueError(
-                f"{data}: no row has a label of {name} in the column {spec.label!r}: there is nothing to score. Name"
-                f" another with `--label {name}=COLUMN`, or take the column out."
+                f"{data}: no row has a label for {name} in the column {spec.label!r}, so there is nothing to score."
+                f" Name another column with `--label {name}=COLUMN`, or remove this column."
             )
         lacking.append(name)
     if len(lacking) == len(run.tasks):
-        raise ValueError(f"no row of the {split} split has a label of {', '.join(lacking)}: there is nothing to score."
-                         " Choose another with `--split`.")  # fmt: skip
+        raise ValueError(f"no row of the {split} split has a label for {', '.join(lacking)}, so there is nothing to"
+                         " score: choose another split with `--split`.")  # fmt: skip
     for name in lacking:
         logger.warning("Task %s: no row of the %s split has a label in the column %r; it is not scored.",
                        name, split, run.tasks[name].label)  # fmt: skip
@@ -325,9 +337,9 @@ def _compare(
     tasks: Mapping[str, TaskData],
     answers: Mapping[str, Mapping[str, Answers]],
 ) -> dict[str, Any]:
-    """What a model scores more than the reference: in all, on all tasks at once, and by each task's primary metric.
+    """Differences of a model to the reference: aggregate score, joint accuracy, and each task's primary metric.
 
-    In all is None where the two scores are not means of the same metrics.
+    The difference of the aggregate scores is None if they are means of different metrics.
     """
     alike = all(
         numbers["primary"] == other["primary"]
@@ -342,40 +354,26 @@ def _compare(
     for name, numbers in scores["tasks"].items():
         metric = reference["tasks"][name]["primary"]
         found: dict[str, Any] = {"metric": metric}
-        if metric in numbers:  # tags that are spans for one model and not for another are not counted alike
+        if metric in numbers:  # a task may have span tags in one model and plain tags in the other
             found["difference"] = numbers[metric] - reference["tasks"][name][metric]
         if "interval" in numbers and numbers["primary"] == metric:
             own, other = join_answers(answers, name), join_answers(reference_answers, name)
-            if np.array_equal(own.rows, other.rows):  # another tokenizer has other rows with nothing to mask
+            if np.array_equal(own.rows, other.rows):  # with another tokenizer, other rows may have no token to mask
                 found["interval"] = interval(tasks[name], own, against=other)
         difference["tasks"][name] = found
     return difference
 
 
 def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], model: MultiTaskModel) -> EncodedSplit:
-    """Encode a split for scoring, and report what `max_length` cut."""
+    """Encode a split for scoring, and report rows that were truncated at `max_length`."""
     rows = encode_rows(source, split, tasks, model.tokenizer, model.config.max_length)
     report_cut(source, split, rows, tasks)
-    encoded = EncodedSplit(rows, source.gold[split])
-    if "second" in rows.column_names:
-        encoded.second_texts = _number_seconds(rows, [second for _, second in source.texts(split)], model)
-    return encoded
+    return EncodedSplit(rows, source.gold[split], functools.partial(source.texts, split))
 
 
-def _number_seconds(rows: datasets.Dataset, texts: Sequence[str], model: MultiTaskModel) -> np.ndarray:
-    """A number for the second text of each row, the same for equal ones, and for those that become the same tokens.
-
-    So `Yes` and `yes` are one to an encoder that knows no capitals, as they are in the loss. What is cut off or unknown
-    to the tokenizer may differ, though: texts with such parts are equal only as they are written.
-    """
-    unknown = model.tokenizer.unk_token_id
-    numbers: dict[tuple[int, ...] | str, int] = {}
-    found = []
-    for ids, begin, text in zip(rows["input_ids"], rows["second"], texts, strict=True):
-        own = tuple(ids[begin:])
-        whole = len(own) < model.config.max_length and unknown not in own
-        found.append(numbers.setdefault(own if whole else text, len(numbers)))
-    return np.array(found, dtype=int)
+def write_metrics(folder: Path, results: Mapping[str, Any]) -> None:
+    """Write `metrics.json`."""
+    write_atomic(folder / "metrics.json", json_text(json_value(results)) + "\n")
 
 
 def write_results(
@@ -385,18 +383,22 @@ def write_results(
     split: str,
     answers: Mapping[str, Mapping[str, Answers]],
 ) -> None:
-    """Write `metrics.json` and `predictions.jsonl`: a line a row with its text, and each task's prediction and label.
+    """Write `metrics.json`, and `predictions.jsonl` with one line per row: its text, predictions and labels.
 
-    A word that never reached the encoder has null for its prediction.
+    The prediction of a word without tokens (truncated, or empty) is null.
     """
-    write_whole(folder / "metrics.json", json.dumps(json_value(results), indent=2, ensure_ascii=False) + "\n")
-    with whole_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
+    write_metrics(folder, results)
+    with atomic_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
         for name, by_task in answers.items():
-            lines: list[dict[str, Any]] = [
-                {"source": name, "row": row, "text": text, "tasks": {}}
-                for row, text in enumerate(sources[name].texts(split))
-            ]
-            for task, found in by_task.items():
-                for row, predicted, gold in zip(found.rows.tolist(), found.predicted, found.gold, strict=True):
-                    lines[row]["tasks"][task] = {"predicted": round_numbers(predicted), "gold": gold}
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            for begin in range(0, len(sources[name].splits[split]), _BLOCK):
+                rows = range(begin, min(begin + _BLOCK, len(sources[name].splits[split])))
+                lines: list[dict[str, Any]] = [
+                    {"source": name, "row": row, "text": text, "tasks": {}}
+                    for row, text in zip(rows, sources[name].texts(split, rows), strict=True)
+                ]
+                for task, found in by_task.items():
+                    first, last = np.searchsorted(found.rows, [rows.start, rows.stop])
+                    answered = found.rows[first:last].tolist(), found.predicted[first:last], found.gold[first:last]
+                    for row, predicted, gold in zip(*answered, strict=True):
+                        lines[row - begin]["tasks"][task] = {"predicted": round_numbers(predicted), "gold": gold}
+                file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -1,6 +1,6 @@
-"""Numbers as a person reads them: scores with intervals and baselines where there are some, and models side by side.
+"""Tables of scores, with intervals and baselines if available, and of several models side by side.
 
-Notable: tables are times 100, files hold fractions.
+Notable: tables show scores times 100; files contain fractions.
 """
 
 import csv
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import whole_file, write_whole
-from ..metrics import show_number as show_number  # others look for it here
+from ..files import atomic_file, write_atomic
+from ..metrics import show_number as show_number  # re-exported
 
 
 def scores_table(results: Mapping[str, Any]) -> str:
@@ -25,7 +25,7 @@ def scores_table(results: Mapping[str, Any]) -> str:
     lines = [header, "-" * len(header)]
     for name, numbers in results["tasks"].items():
         primary = numbers["primary"]
-        # With one label a row (where there is a Matthews coefficient) micro F1 is the accuracy.
+        # With one label per row (if there is a Matthews coefficient), micro F1 equals accuracy.
         same = (primary, "micro_f1") if "matthews" in numbers else (primary,)
         others = [key for key in _SHOWN if key in numbers and key not in same]
         for index, metric in enumerate([primary, *others]):
@@ -53,14 +53,14 @@ def scores_table(results: Mapping[str, Any]) -> str:
 
 
 def _rows_line(results: Mapping[str, Any]) -> str:
-    """Which rows were scored, and how many of each source."""
+    """The scored split or file, and the number of rows of each source."""
     rows = ", ".join(f"{source} {number}" for source, number in results["rows"].items())
     which = f"rows of {results['data']}" if "data" in results else f"{results.get('split', 'scored')} rows"
     return f"{which}: {rows}"
 
 
 def _experts_table(usage: Mapping[str, Sequence[float]]) -> Iterator[str]:
-    """How much each task uses each expert, and how much two tasks use the same ones."""
+    """The mean weight of each expert by task, and the overlap of the mixtures of each two tasks."""
     numbers = range(1, 1 + len(next(iter(usage.values()))))
     yield f"{'mean weight of expert':<24}{''.join(f'{number:>8}' for number in numbers)}"
     for task, weights in usage.items():
@@ -70,18 +70,18 @@ def _experts_table(usage: Mapping[str, Sequence[float]]) -> Iterator[str]:
 
 
 def _unchanged_line(numbers: Mapping[str, Any]) -> str:
-    """Before → after of a task whose head was not trained, and whether its answers are the same."""
+    """Score before → after of a task whose head was not trained, and whether its predictions changed."""
     primary, drift = numbers["primary"], numbers["drift"]
     before, after = (show_number(primary, found[primary]) for found in (numbers["before"], numbers))
-    what = f"unchanged, all {drift['rows']:,} answers"
+    what = f"unchanged, all {drift['rows']:,} predictions"
     if not numbers["unchanged"]:
-        what = f"CHANGED, {drift['changed']:,} of {drift['rows']:,} answers"
+        what = f"CHANGED, {drift['changed']:,} of {drift['rows']:,} predictions"
     bits = ", bit for bit" if drift["logits"] == 0 else f", logits by at most {drift['logits']:.2g}"
     return f"  head not trained: {before} \u2192 {after}, {what}{bits}"
 
 
 def short_names(models: Sequence[str]) -> dict[str, str]:
-    """Model → its name without the folders that all of them are in."""
+    """Model → its name without the parent folders that all models share."""
     parts = {}
     for model in models:
         own = Path(model).parts
@@ -93,7 +93,7 @@ def short_names(models: Sequence[str]) -> dict[str, str]:
 
 
 def folder_names(models: Sequence[str]) -> dict[str, str]:
-    """Model → its short name as that of a folder; one that is taken (`x-y` is also that of `x/y`) gets a number."""
+    """Model → a folder name made of its short name; duplicates (`x/y` and `x-y` give `x-y`) get a number."""
     names: dict[str, str] = {}
     for model, short in short_names(models).items():
         plain = name = short.strip("/").replace("/", "-")
@@ -109,7 +109,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
     """Several models side by side by the primary metric of each task, times 100, with differences to the first.
 
     Args:
-        comparison: As `evaluate` returns it of several models.
+        comparison: The result of `evaluate` for several models.
     """
     short = short_names(list(comparison["models"]))
     first, *others = short
@@ -156,9 +156,9 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
 
 
 def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
-    """Write `comparison.json`, and `comparison.csv` with a line a number: of each model, task and metric."""
-    write_whole(folder / "comparison.json", json.dumps(comparison, indent=2, ensure_ascii=False) + "\n")
-    with whole_file(folder / "comparison.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
+    """Write `comparison.json`, and `comparison.csv` with one line per model, task and metric."""
+    write_atomic(folder / "comparison.json", json_text(comparison) + "\n")
+    with atomic_file(folder / "comparison.csv") as draft, draft.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["task", "metric", "model", "value", "difference", "low", "high"])
         for model, results in comparison["models"].items():
@@ -166,7 +166,7 @@ def write_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """The value as JSON has it: arrays as lists, and null for what is not a number."""
+    """Convert a value for JSON: arrays become lists, NaN and infinity become null."""
     if isinstance(value, Mapping):
         return {key: json_value(item) for key, item in value.items()}
     if hasattr(value, "tolist"):
@@ -176,8 +176,25 @@ def json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def json_text(value: Any, margin: str = "\n") -> str:
+    """Format a value as indented JSON, with lists and mappings of plain values (such as matrix rows) on one line.
+
+    Args:
+        value: A JSON value.
+        margin: Line break and indentation that each line starts with.
+    """
+    items = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    if not any(isinstance(item, Mapping | list) for item in items):
+        return json.dumps(value, ensure_ascii=False)
+    lines = [json_text(item, margin + "  ") for item in items]
+    if isinstance(value, Mapping):
+        lines = [f"{json.dumps(key, ensure_ascii=False)}: {line}" for key, line in zip(value, lines, strict=True)]
+    opening, closing = "{}" if isinstance(value, Mapping) else "[]"
+    return opening + ",".join(f"{margin}  {line}" for line in lines) + margin + closing
+
+
 def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]) -> Iterator[list[Any]]:
-    """Lines of the CSV: differences are those to the first model, low and high the ends of their interval."""
+    """Lines of the CSV; differences are to the first model, `low` and `high` are the ends of their interval."""
     first = next(iter(comparison["models"].values()))
     own = comparison["differences"].get(model)
 
@@ -193,7 +210,7 @@ def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]
                 yield line(task, metric, value, first["tasks"][task].get(metric), interval)
     for source, value in results["joint"].items():
         yield line("all tasks right", source, value, first["joint"][source])
-    alike = own is None or own["score"] is not None  # or they are means of other metrics
+    alike = own is None or own["score"] is not None  # else they are means of different metrics
     yield line("score", "", results["score"], first["score"] if alike else None)
 
 

@@ -1,6 +1,6 @@
-"""`mtl-hf plot`: what happened over the steps of a run, from the log that it keeps in `trainer_state.json`.
+"""`mtl-hf plot`: plots of a run by step, from the log in its `trainer_state.json`.
 
-Notable: everything is read from files, so a run can be looked at while it goes on, and one of long ago as well.
+Notable: everything is read from files, so it works for finished runs and for runs that are still training.
 """
 
 import importlib.util
@@ -13,10 +13,10 @@ from typing import Any
 
 from ..config import RunConfig
 from ..metrics import LOSS_LIKE
+from ..saved.models import run_file
 from ..training.checkpoints import list_checkpoints
 from ..training.conflict_report import CONFLICTS_FILE, pairs_of, parts_of, read_conflicts
-from .figures import COLOURS, marks, save_figure, scale_axis, span_wide
-from .saved_models import run_file
+from .figures import COLOURS, marks, save_figure, scale_axis, spans_decade
 
 logger = logging.getLogger(__name__)
 
@@ -25,27 +25,27 @@ Curve = list[tuple[int, float]]  # step, value
 
 
 def plot_run(folder: str | Path) -> list[Path]:
-    """Draw a run's log into `plots/` in its folder, as PNG and SVG each.
+    """Plot a run's log into `plots/` in its folder, each plot as PNG and SVG.
 
-    - `learning_rates`: the rate of each part, one line for parts that have the same; logarithmic, and without rates of
-      0, where the parts' peaks span more than a factor of 10. Thin vertical lines are where parts opened.
-    - `losses`: of each task, in training and, dashed, on the validation split; all logarithmic where one of them spans
-      more than a factor of 10.
-    - `validation`: the primary metric of each task (of a run that is not finished, the first that is logged).
-    - `loss_weights`: of each task, where the run logs them.
-    - `gradient_conflicts`: the cosine of each pair of tasks' gradients, by part and step, where the run keeps them.
+    - `learning_rates`: the learning rate of each part; parts with equal rates share a line. Logarithmic (without rates
+      of 0) if the peaks of the parts span more than a factor of 10. Thin vertical lines mark where parts were unfrozen.
+    - `losses`: training loss and (dashed) validation loss of each task; all axes are logarithmic if one of the curves
+      spans more than a factor of 10.
+    - `validation`: the primary metric of each task (for an unfinished run, the first metric that is logged).
+    - `loss_weights`: the loss weight of each task, if the run logs them.
+    - `gradient_conflicts`: the cosine between the gradients of each two tasks, by part and step, if the run logs them.
 
-    What was not logged is not drawn: of a run shorter than its `logging_steps` only what evaluations say.
+    Values that were not logged are not drawn: a run shorter than its `logging_steps` has only its evaluations.
 
     Args:
-        folder: A run's folder, finished or not, or one of its `checkpoint-N`.
+        folder: A run folder, finished or not, or one of its `checkpoint-N`.
 
     Returns:
-        What was written.
+        The files that were written.
 
     Raises:
-        ValueError: There is no log, or nothing in it.
-        ImportError: matplotlib is missing.
+        ValueError: There is no log, or it is empty.
+        ImportError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
         raise ImportError("plots need matplotlib: pip install 'mtl_hf[plots]'")
@@ -54,11 +54,11 @@ def plot_run(folder: str | Path) -> list[Path]:
     metrics = folder / "metrics.json"
     scored = json.loads(metrics.read_text(encoding="utf-8"))["tasks"] if metrics.is_file() else {}
     primary = {name: numbers["primary"] for name, numbers in scored.items()}
-    lines = [entry for entry in history if "loss" in entry]  # of training; all others are of evaluations
+    lines = [entry for entry in history if "loss" in entry]  # training logs; all others are evaluations
     logged = dict.fromkeys(key for line in lines for key in line)
     parts = [key.removeprefix("lr_") for key in logged if key.startswith("lr_")]
     tasks = [key.removesuffix("_loss") for key in logged if key.endswith("_loss") and not key.startswith("lr_")]
-    if not tasks:  # which cannot be read from `eval_<task>_<metric>`, as both may have underscores
+    if not tasks:  # `eval_<task>_<metric>` is ambiguous: both names may have underscores
         own = run_file(folder)
         tasks = list(primary) or list(RunConfig.load(own).tasks if own else ())
     weights = {task: curve(lines, f"{task}_weight") for task in tasks if f"{task}_weight" in logged}
@@ -78,37 +78,37 @@ def plot_run(folder: str | Path) -> list[Path]:
             plots.mkdir(exist_ok=True)
             written += save_figure(figure, plots / name)
     if not written:
-        raise ValueError(f"{folder}: its log has nothing to draw yet (`logging_steps` says how often a run logs).")
+        raise ValueError(f"{folder}: the log is still empty (a run logs every `logging_steps` steps).")
     logger.info("Written to %s: %s.", plots, ", ".join(path.name for path in written))
     return written
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """A run's log; of one that is not finished that of its newest checkpoint.
+    """Read a run's log; for an unfinished run, the log of its newest checkpoint.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no log.
     """
     for place in [folder, *reversed(list_checkpoints(folder))]:
         path = place / STATE
         if path.is_file():
             return list(json.loads(path.read_text(encoding="utf-8"))["log_history"])
-    raise ValueError(f"{folder} is no run's folder, or of one without a checkpoint yet: it has no {STATE}.")
+    raise ValueError(f"{folder} has no {STATE}: it is not a run folder, or the run has no checkpoint yet.")
 
 
 def curve(history: Sequence[Mapping[str, Any]], key: str) -> Curve:
-    """A number of the log by step, where it is logged and is one."""
+    """The values of a key in the log, with their steps; missing values are left out."""
     return [(entry["step"], entry[key]) for entry in history if entry.get(key) is not None]
 
 
 def validation_curve(history: Sequence[Mapping[str, Any]], task: str, metrics: Iterable[str]) -> tuple[str, Curve]:
-    """The first of some metrics that evaluations log of a task, and its curve; an empty one where there is none."""
+    """The first of the metrics that evaluations log for a task, with its curve; empty if none is logged."""
     found = ((metric, curve(history, f"eval_{task}_{metric}")) for metric in metrics)
     return next((item for item in found if item[1]), ("", []))
 
 
 def _panels(number: int) -> tuple[Any, Sequence[Any]]:
-    """A figure with so many panels beside each other, for curves over steps."""
+    """A figure with a row of `number` panels, for curves by step."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, number, figsize=(1.4 + 3.6 * number, 3.4), squeeze=False, layout="constrained")
@@ -119,7 +119,7 @@ def _panels(number: int) -> tuple[Any, Sequence[Any]]:
 
 
 def _height(part: str) -> float:
-    """Where a part of the encoder is, from the input up."""
+    """Sort key: the depth of an encoder part, from the input up."""
     number = part.rpartition(".")[2]
     return -1.0 if part == "embeddings" else float(number) if number.isdecimal() else math.inf
 
@@ -132,10 +132,10 @@ def _draw_rates(rates: Mapping[str, Curve], opened: Iterable[int]) -> Any:
     figure, (axis,) = _panels(1)
     figure.set_size_inches(7.2, 3.8)
     encoder = [name for name in rates if name == "embeddings" or name.startswith("encoder.")]
-    depth = sorted(encoder, key=_height)  # those that open on the way are logged in another order
+    depth = sorted(encoder, key=_height)  # parts that are unfrozen later are logged in another order
     others = [name for name in rates if name not in depth]
-    logarithmic = span_wide(max(value for _, value in points) for points in rates.values())
-    alike: dict[tuple[bool, tuple[tuple[int, float], ...]], list[str]] = {}  # which would lie on one another
+    logarithmic = spans_decade(max(value for _, value in points) for points in rates.values())
+    alike: dict[tuple[bool, tuple[tuple[int, float], ...]], list[str]] = {}  # equal curves, which would hide each other
     for name in [*depth, *others]:
         alike.setdefault((name in depth, tuple(rates[name])), []).append(name)
     for (inside, points), names in alike.items():
@@ -165,7 +165,7 @@ def _draw_losses(losses: Mapping[str, Curve], history: Sequence[Mapping[str, Any
     if not found:
         return None
     figure, axes = _panels(len(found))
-    logarithmic = any(span_wide(value for _, value in [*points, *scored]) for points, _, scored in found.values())
+    logarithmic = any(spans_decade(value for _, value in [*points, *scored]) for points, _, scored in found.values())
     axes[0].set_ylabel("loss (logarithmic axis)" if logarithmic else "loss")
     for axis, (task, (points, metric, scored)) in zip(axes, found.items(), strict=True):
         if logarithmic:
@@ -217,7 +217,7 @@ def _draw_weights(weights: Mapping[str, Curve]) -> Any:
 
 
 def _draw_conflicts(pairs: Mapping[tuple[str, str], Mapping[int, Mapping[str, float | None]]]) -> Any:
-    """A panel a pair of tasks, a row a part of the model (the input below), a column a step that was compared."""
+    """One panel per pair of tasks, with a row per part of the model (input at the bottom) and a column per step."""
     if not pairs:
         return None
     import matplotlib.pyplot as plt

@@ -1,1 +1,1 @@
-"""The Hub: the card of a model, and the push."""
+"""Hugging Face Hub: model cards and pushing."""

@@ -1,8 +1,8 @@
-"""The model card: what each head answers and how to ask it, scores, data, training, limits, how to reproduce.
+"""The model card: what each head predicts and how to call it, scores, data, training, limits, how to reproduce.
 
-Notable: it is written at the end of every run, pushed or not, from the run's folder and from what only the run knows
-(labels, schedule, learning rates, hardware); of any other folder it says what the folder tells. Paths of this machine
-do not get into it.
+Notable: every run writes a card at its end, pushed or not, from its folder and from facts that only the run has
+(labels, schedule, learning rates, hardware); the card of any other folder is made of its files alone. Local paths are
+left out.
 """
 
 import collections
@@ -21,16 +21,14 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .. import __version__
 from ..config import Card, RunConfig, Source, Task, typed
-from ..data.labels import TASK_TYPES, TaskData
 from ..data.rows import EncodedSplit
-from ..data.sources import SPLITS, SourceData, packaged_loaders
+from ..data.sources import SPLITS, packaged_loaders
 from ..evaluation.report import show_number
-from ..evaluation.saved_models import RUN_FILE, check_folder, check_name, num_parameters, run_file
-from ..files import write_whole
-from ..modeling.answers import bio_spans, is_span_scheme
+from ..files import write_atomic
 from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
-from ..modeling.encoding import PAIRED
+from ..saved.models import RUN_FILE, check_folder, check_name, num_parameters, run_file
+from ..tasks import SourceData, TaskData, task_type
 from ..training.checkpoints import checkpoint_step
 from ..training.optimizer import parts_table, trained_share
 from ..training.sampling import describe_policy
@@ -39,17 +37,7 @@ from .markdown import Markdown, code, literal, quoted, table
 
 CARD = "README.md"
 
-# Names of the Hub for our task types, and of `evaluate` for our metrics where they differ.
-_HUB_TASKS = {
-    "sequence_classification": "text-classification",
-    "multi_label_classification": "text-classification",
-    "regression": "text-regression",
-    "token_classification": "token-classification",
-    "sentence_similarity": "sentence-similarity",
-    "masked_lm": "fill-mask",
-}
-# What the Hub has no pipeline for is found under the nearest one.
-_PIPELINES = {"regression": "text-classification"}
+# Our metric → its name in the `evaluate` library, if they differ.
 _HUB_METRICS = {
     "macro_f1": "f1", "micro_f1": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr",
     "spearman": "spearmanr",
@@ -70,13 +58,13 @@ def write_card(
     """Write the card of a finished run into its folder.
 
     Args:
-        folder: With all else that a run writes.
-        name: What the snippets load the model by.
-        run: What was run.
+        folder: The run folder, with all other files of the run.
+        name: Name of the model in the code snippets.
+        run: The config of the run.
         sources: Source → its rows and labels.
         splits: Split → source → encoded rows.
-        trainer: That of the run.
-        seconds: That training took.
+        trainer: The trainer of the run.
+        seconds: Training time.
     """
     cut = []
     for split, encoded in splits.items():
@@ -91,7 +79,7 @@ def write_card(
         training=_training_section(run, trainer, seconds),
         cut=", ".join(cut),
     )
-    write_whole(folder / CARD, text)
+    write_atomic(folder / CARD, text)
 
 
 def card(
@@ -100,19 +88,19 @@ def card(
     """The card of a saved model.
 
     Args:
-        folder: Of the model, perhaps with `metrics.json` and `trainer_state.json`.
-        name: What the snippets load the model by.
-        run: What was run; by default what `run_file` says.
+        folder: The model's folder, perhaps with `metrics.json` and `trainer_state.json`.
+        name: Name of the model in the code snippets.
+        run: The config of the run; by default read from `run_file(folder)`.
         data: Markdown about the training data.
         training: Markdown about the training.
-        cut: How many of the scored rows were cut at `max_length`.
+        cut: How many of the scored rows were truncated at `max_length`, as text.
     """
     config = read_config(folder)
     yaml = run_file(folder)
     run = run or (RunConfig.load(yaml) if yaml else None)
     sources = run.sources if run else {}
     tasks = dict.fromkeys([name for name in (run.tasks if run else ()) if name in config["heads"]])
-    # JSON has sorted them; the run has them in the order in which they were written.
+    # JSON sorts the heads; the run has them in their original order.
     heads: dict[str, dict[str, Any]] = {name: config["heads"][name] for name in tasks | config["heads"]}
     scores = _read_scores(folder, run, heads)
     origin = _origin(run) if run else ""
@@ -125,7 +113,7 @@ def card(
     elif origin.startswith("package:"):
         named = f"{code(origin)}, {named}"
     if run and run.model.from_:
-        named += ", by way of another multi-task model"
+        named += ", further trained in another multi-task model"
     title = name.split("/")[-1]
     own = run.card if run else Card()
     card_data = ModelCardData(
@@ -169,9 +157,9 @@ def card(
 
 
 def _origin(run: RunConfig) -> str:
-    """Where a run's encoder comes from, back through models of this machine to one that others can find as well.
+    """The public model that a run's encoder comes from, traced back through local models.
 
-    Empty where that is not known.
+    Empty if it is not known.
     """
     seen: set[str] = set()
     while run.model.from_ and run.model.from_ not in seen:
@@ -187,7 +175,7 @@ def _origin(run: RunConfig) -> str:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a saved multi-task model, as JSON has it.
+    """Read the `config.json` of a saved multi-task model.
 
     Raises:
         ValueError: There is no such model in the folder.
@@ -201,7 +189,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     except ValueError as error:  # not JSON, not UTF-8
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{path} does not hold a mapping.")
+        raise ValueError(f"{path} does not contain a mapping.")
     if config.get("model_type") != MultiTaskConfig.model_type:
         raise ValueError(f"{folder} is not a saved multi-task model: its type is {config.get('model_type')!r}.")
     check_config(config, str(folder))
@@ -209,80 +197,49 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _pipeline_tag(types: Iterable[str]) -> str | None:
-    """The Hub's name of what the first head does, by which models are found; masked language modelling comes last."""
-    tags = [_PIPELINES.get(kind, _HUB_TASKS[kind]) for kind in types]
-    return min(tags, key=lambda tag: tag == _HUB_TASKS["masked_lm"], default=None)
+    """The Hub's pipeline tag of the first head; heads that do not predict for raw texts come last."""
+    kinds = sorted(map(task_type, types), key=lambda kind: not kind.head.answers_texts)
+    return next((kind.pipeline or kind.hub_task for kind in kinds), None)
 
 
 def _task_section(name: str, spec: Mapping[str, Any], task: Task | None = None) -> str:
-    """What a task answers, and a snippet that asks it.
+    """What a task predicts, and a code snippet that calls it.
 
     Args:
-        name: The task's.
-        spec: Its head's specification.
+        name: Name of the task.
+        spec: Specification of its head.
         task: Its section of the run's config.
     """
-    if spec["type"] == "masked_lm":
-        return (
-            "Has learned to fill in masked tokens, and the encoder with it; it answers no texts. Its logits over the"
-            " vocabulary:\n\n```python\n"
-            'batch = model.tokenizer(["One word is " + model.tokenizer.mask_token], return_tensors="pt")\n'
-            f'model(**batch, heads="{name}").logits["{name}"]\n```'
-        )
-    labels = spec.get("labels", [])
-    spans = spec["type"] == "token_classification" and is_span_scheme(labels)
-    if spans:
-        labels = sorted({label[2:] for label in labels if label != "O"})
-    listed = ", ".join(map(code, labels[:50]))
-    listed += f" and {len(labels) - 50} more" if len(labels) > 50 else ""
-    text = {
-        "string": "a text",
-        "words": "a text (a string, or a list of words)",
-        "pair": "a pair of texts",
-        "apart": "two texts",
-    }
-    what, shown = {
-        "sequence_classification": (f"one of {len(labels)} labels: {listed}", '{"label": ..., "score": ...}'),
-        "multi_label_classification": (
-            f"those of {len(labels)} labels that are at least as likely as not: {listed}",
-            '[{"label": ..., "score": ...}, ...]',
-        ),
-        "regression": ("a number, in the unit of the training data", "..."),
-        "sentence_similarity": (f"the cosine of their vectors, from -1 to 1{_unit(spec, task)}", "..."),
-        "token_classification": (
-            f"the entities in it, of {len(labels)} types: {listed}"
-            if spans
-            else f"a label for each of its words, one of {len(labels)}: {listed}",
-            f'[{{"{"type" if spans else "label"}": ..., "text": ..., "start": ..., "end": ..., "score": ...}}, ...]',
-        ),
-    }[spec["type"]]
-    example = '("The first text.", "The second text.")' if spec["text"] in PAIRED else '"The text to ask about."'
-    # Without steps the cosine is the encoder's own.
+    kind = task_type(spec["type"])
+    what, shown = kind.describe(spec, task, code)
+    if not kind.head.answers_texts:
+        return f"{what}\n\n```python\n{shown.format(name=name)}\n```"
+    text, example = _EXAMPLES[spec["text"]]
+    # A head without weights uses the encoder's outputs directly.
     untrained = (
         ""
-        if spec.get("num_steps") or spec["type"] == "sentence_similarity"
-        else " **It has not been trained: its answers are random.**"
+        if spec.get("num_steps") or not kind.has_weights
+        else " **It has not been trained: its predictions are random.**"
     )
     snippet = f'model.predict([{example}], heads="{name}")\n# [{{"{name}": {shown}}}]'
-    return f"Answers {text[spec['text']]} with {what}.{untrained}\n\n```python\n{snippet}\n```"
+    return f"Input: {text}. Output: {what}.{untrained}\n\n```python\n{snippet}\n```"
 
 
-def _unit(spec: Mapping[str, Any], task: Task | None) -> str:
-    """How the cosine of a similarity head is read as a score of the data; empty where no range is known."""
-    if task is None or task.label is None or spec.get("loss") == "ranking":
-        return ""
-    least, greatest = task.score_range or (0.0, 1.0)
-    if (least, greatest) == (0, 1):
-        return ", trained on scores from 0 to 1"
-    back = f"{greatest - least:g} x cosine" + (f" {'+' if least > 0 else '-'} {abs(least):g}" if least else "")
-    return f", trained on scores from {least:g} to {greatest:g}, which are a cosine of 0 and 1: a score is {back}"
+# Text form → description of the input, and an example.
+_EXAMPLES = {
+    "string": ("a text", '"The text."'),
+    "words": ("a text (a string, or a list of words)", '"The text."'),
+    "pair": ("a pair of texts", '("The first text.", "The second text.")'),
+    "apart": ("two texts", '("The first text.", "The second text.")'),
+    "choices": ("a text with choices", '("The text.", ["One choice.", "Another."])'),
+}
 
 
 # ---- scores ----
 
 
 def _read_scores(folder: Path, run: RunConfig | None, heads: Iterable[str]) -> Scores:
-    """The scores of `metrics.json`, and those on validation when the weights were as they are."""
+    """The scores of `metrics.json`, and the validation scores at the step of the saved weights."""
     scores: Scores = {}
     if (folder / "metrics.json").is_file():
         results = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
@@ -291,7 +248,7 @@ def _read_scores(folder: Path, run: RunConfig | None, heads: Iterable[str]) -> S
         return scores
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     step = state["global_step"]
-    # A run's folder, unlike a checkpoint, may hold the weights of an earlier step.
+    # A run folder, unlike a checkpoint, may contain the weights of an earlier step.
     best = run is not None and typed(bool, run.training.get("load_best_model_at_end", True), "load_best_model_at_end")
     if best and (folder / RUN_FILE).is_file() and state.get("best_model_checkpoint"):
         step = checkpoint_step(state["best_model_checkpoint"])  # the best step may have had no checkpoint
@@ -299,16 +256,16 @@ def _read_scores(folder: Path, run: RunConfig | None, heads: Iterable[str]) -> S
         (entry for entry in state["log_history"] if entry["step"] == step and "eval_score" in entry), {}
     )
     for key, value in logged.items():
-        # Of two tasks of which one's name begins with the other's, the longer is meant.
+        # If one task's name is a prefix of another's, the longer name matches.
         name = max((name for name in heads if key.startswith(f"eval_{name}_")), key=len, default=None)
         if name is not None:
             scores.setdefault("validation", {}).setdefault(name, {})[key.removeprefix(f"eval_{name}_")] = value
     return scores
 
 
-def _numbers(own: Mapping[str, Any], task_type: str) -> dict[str, float]:
+def _numbers(own: Mapping[str, Any], kind: str) -> dict[str, float]:
     """Metric → number, the primary one first."""
-    names = dict.fromkeys([*([own["primary"]] if "primary" in own else []), *TASK_TYPES[task_type].metrics, *own])
+    names = dict.fromkeys([*([own["primary"]] if "primary" in own else []), *task_type(kind).metrics, *own])
     found = {name: own[name] for name in names if name in own and name != "baseline"}
     return {key: value for key, value in found.items() if isinstance(value, float) and math.isfinite(value)}
 
@@ -317,7 +274,7 @@ def _eval_results(run: RunConfig | None, heads: Mapping[str, Mapping[str, Any]],
     results = []
     seen = set()
     for name, spec in heads.items():
-        kind = _HUB_TASKS[spec["type"]]
+        kind = task_type(spec["type"]).hub_task
         sources = {one: run.sources[one] for one in run.tasks[name].sources} if run and name in run.tasks else {}
         dataset = " + ".join(_dataset_id(source) or own for own, source in sources.items()) or name
         config = " + ".join(str(source.loader["name"]) for source in sources.values() if "name" in source.loader)
@@ -363,7 +320,7 @@ def _results_table(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> st
 
 
 def _before_training(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> Iterator[str]:
-    """What the encoder scored untrained on tasks whose head has no weights."""
+    """Scores of the encoder before training, for tasks whose head has no weights."""
     for split, tasks in sorted(scores.items()):
         for name in [name for name in heads if name in tasks]:
             own = tasks[name]
@@ -375,11 +332,16 @@ def _before_training(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> 
                 )
 
 
-# ---- what only the run knows ----
+# ---- facts that only the run has ----
 
 
 def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapping[str, TaskData]) -> str:
-    forms = {"string": "a string", "words": "a list of words", "pair": "a pair of strings"}
+    forms = {
+        "string": "a string",
+        "words": "a list of words",
+        "pair": "a pair of strings",
+        "choices": "a text with choices",
+    }
     rows = []
     for name, source in sources.items():
         sizes = [f"{len(source.splits[split]):,}" if split in source.splits else "" for split in SPLITS]
@@ -391,23 +353,21 @@ def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapp
             own = [sources[source].gold[split] for source in task.config.sources if split in sources[source].splits]
             if own:
                 gold[split] = [label for found in own for label in found[name]]
-        told = f"**{name}** ({', '.join(task.config.sources)})"
+        title = f"**{name}** ({', '.join(task.config.sources)})"
         if task.config.label is None:
-            parts.append(f"{told}, without a label column.")
+            parts.append(f"{title}, without a label column.")
             continue
-        parts.append(f"{told}, {TASK_TYPES[task.type].label}:")
+        parts.append(f"{title}, {task.kind.label}:")
         parts.append(_label_table(task, gold))
     return "\n\n".join(parts)
 
 
 def _label_table(task: TaskData, gold: Mapping[str, list[Any]], most: int = 30) -> str:
-    """How often each label occurs in each split; of numbers how they are spread."""
-    if not TASK_TYPES[task.type].has_vocabulary:
+    """How often each label occurs in each split; for numbers, their distribution."""
+    if task.kind.numeric:
         lines = []
         for split, labels in gold.items():
-            known = np.array([label for label in labels if label is not None])
-            least, greatest = task.config.score_range or (0.0, 1.0)  # which is how labels are read
-            known = known * (greatest - least) + least if task.type == "sentence_similarity" else known
+            known = task.kind.in_its_unit(task, np.array([label for label in labels if label is not None]))
             figures = [known.mean(), known.std(), known.min(), known.max()] if len(known) else [math.nan] * 4
             lines.append([split, f"{len(known):,}", *(f"{figure:.4g}" for figure in figures)])
         return table(["split", "rows", "mean", "deviation", "least", "most"], lines)
@@ -421,42 +381,36 @@ def _label_table(task: TaskData, gold: Mapping[str, list[Any]], most: int = 30) 
 
 
 def _occurrences(task: TaskData, labels: Iterable[Any]) -> Iterable[str]:
-    """Every label of these rows as often as it occurs; of tags of spans the types of the spans."""
+    """Every label of these rows, with repetitions; for span tags, the types of the spans."""
     for label in labels:
         if label is None:
             yield _UNLABELLED
-        elif task.type == "sequence_classification":
-            yield label
-        elif task.type == "multi_label_classification":
-            yield from label or [_NONE]
-        elif task.spans:
-            yield from (kind for kind, _, _ in bio_spans(label))
         else:
-            yield from (tag for tag in label if tag is not None)
+            yield from task.kind.occurrences(task, label) or [_NONE]
 
 
 def _training_section(run: RunConfig, trainer: MultiTaskTrainer, seconds: float) -> str:
     args, state = trainer.args, trainer.state
     plain = args.to_dict()
     batches = ", ".join(f"{size} of {source}" for source, size in trainer.batch_sizes.items())
-    chosen = f"those after step {state.global_step:,}, the last"
+    chosen = f"of step {state.global_step:,}, the last"
     if args.load_best_model_at_end and state.best_model_checkpoint:
         step = checkpoint_step(state.best_model_checkpoint)
-        chosen = f"those after step {step:,}, the best checkpoint on validation by {args.metric_for_best_model}"
-    resumed = f" from step {trainer.resumed_at:,} on, where the run was resumed" if trainer.resumed_at else ""
+        chosen = f"of step {step:,}, the best checkpoint on validation by {args.metric_for_best_model}"
+    resumed = f", counted from step {trainer.resumed_at:,}, where the run was resumed" if trainer.resumed_at else ""
     device = f"{args.device.type} ({platform.machine()}, threads: {torch.get_num_threads()})"
     if args.device.type == "cuda":
         device = torch.cuda.get_device_name()
     scored = [name for name, task in trainer.tasks.items() if not task.config.train]
     lines = {"Started from": _started_from(run)} if run.model.from_ else {}
-    lines |= {"Heads that were not trained, only scored": ", ".join(scored)} if scored else {}
+    lines |= {"Heads that were scored but not trained": ", ".join(scored)} if scored else {}
     lines |= {
-        "Turns of the sources": f"{describe_policy(args)}; a batch holds rows of one source",
-        "Rows a batch": f"{batches} (of all processes together); batches a step: {args.gradient_accumulation_steps}",
+        "Schedule of sources": f"{describe_policy(args)}; each batch has rows of one source",
+        "Batch size": f"{batches} (over all processes); batches per step: {args.gradient_accumulation_steps}",
         "Length": f"{state.global_step:,} optimiser steps, {state.epoch or 0:.2f} epochs",
         "Weights": chosen,
         "Optimiser": f"{plain['optim']}, schedule {plain['lr_scheduler_type']}, warm-up {args.warmup_steps:g},"
-        f" gradient norm at most {args.max_grad_norm:g}, seed {args.seed}",
+        f" max. gradient norm {args.max_grad_norm:g}, seed {args.seed}",
         "Hardware": f"{device}, processes: {args.world_size}",
         "Precision and time": f"{args.precision}, {seconds:,.0f} s{resumed}",
     }
@@ -465,7 +419,7 @@ def _training_section(run: RunConfig, trainer: MultiTaskTrainer, seconds: float)
 
 
 def _started_from(run: RunConfig) -> str:
-    """The model that a run started from, without folders of this machine."""
+    """The model that a run started from, without local paths."""
     name = str(run.model.from_)
     kept = "its encoder and the heads of the same tasks" if run.model.keeps_heads else "its encoder"
     if found := _hub_id(name.partition("@")[0]):
@@ -475,7 +429,7 @@ def _started_from(run: RunConfig) -> str:
 
 # ---- names ----
 
-# Entries in tables of labels that are none; no label is the same object.
+# Entries in tables of labels that are not labels.
 _UNLABELLED, _NONE = Markdown("(row without a label)"), Markdown("(none of them)")
 
 
@@ -485,19 +439,19 @@ def _label(text: str) -> Markdown:
 
 
 def _hub_id(name: str) -> str | None:
-    """`name` if it is of a repository on the Hub and not a path."""
+    """`name` if it is a Hub id and not a path, else None."""
     return name if re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name) and not Path(name).exists() else None
 
 
 def _dataset_id(source: Source) -> str | None:
-    """The Hub id of a source's data set; None for files and for rows handed over in Python."""
+    """The Hub id of a source's data set; None for files and for data sets passed in Python."""
     return None if source.path is None or source.path in packaged_loaders() else _hub_id(source.path)
 
 
 def _where(source: Source) -> Markdown:
-    """Where a source's rows come from, without paths of this machine."""
+    """Where a source's rows come from, without local paths."""
     if source.path is None:
-        return Markdown("handed over in Python")
+        return Markdown("a data set passed in Python")
     if found := _dataset_id(source):
         name = f", {literal(str(source.loader['name']))}" if "name" in source.loader else ""
         return Markdown(f"[{found}](https://huggingface.co/datasets/{found}){name}")

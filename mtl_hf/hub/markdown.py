@@ -1,7 +1,7 @@
-"""Text of others in Markdown: labels, names and paths that bring no markup of their own.
+"""Escape text for Markdown: labels, names and paths are shown literally and cannot add markup.
 
-Notable: text that is not plainly harmless becomes a code span, in which Markdown and HTML are literal (CommonMark 0.31,
-section 6.1); a fence longer than any run of backticks in it cannot be closed from inside.
+Notable: text that may contain markup becomes a code span, in which Markdown and HTML are literal (CommonMark 0.31,
+section 6.1); its fence is longer than any run of backticks in the text, so the text cannot close it.
 """
 
 import json
@@ -12,16 +12,16 @@ _PLAIN = re.compile(r"(-(?=\d))?[A-Za-z0-9(](([\w %(),+-]|(?<=\d)\.(?=\d))*[A-Za
 
 
 class Markdown(str):
-    """Markdown of ours, which `table` takes as it is."""
+    """Text that already is Markdown; `table` does not escape it."""
 
 
 def literal(text: str) -> str:
-    """Text as Markdown that shows it: as it is where nothing in it could be markup, else as a code span."""
+    """Escape text for Markdown: unchanged if nothing in it can be markup, else a code span."""
     return text if _PLAIN.fullmatch(text) and "__" not in text else code(text)
 
 
 def code(text: str) -> str:
-    """Text as a code span on one line."""
+    """Format text as a code span on one line."""
     text = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split()) or "(empty)"
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     space = " " if text.startswith("`") or text.endswith("`") else ""
@@ -29,19 +29,19 @@ def code(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Text as a string of Python in double quotes, which ends no code span and no code block."""
+    """Format text as a Python string in double quotes, without backticks that could end a code span or block."""
     return json.dumps(text, ensure_ascii=False).replace("`", "\\u0060")
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of Markdown.
+    """Format a Markdown table.
 
     Args:
         header: Names of the columns.
-        rows: Cells: `Markdown` as it is, other text by `literal`.
+        rows: Cells: `Markdown` is kept, other text is escaped by `literal`.
     """
     columns = list(header)
     lines = [columns, ["---"] * len(columns)]
     lines += [[cell if isinstance(cell, Markdown) else literal(cell) if cell else "" for cell in row] for row in rows]
-    # A bar ends a cell also inside a code span, unless it has a backslash before it.
+    # A bar ends a cell even inside a code span, unless it is escaped by a backslash.
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

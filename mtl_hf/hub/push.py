@@ -1,7 +1,8 @@
-"""The push: which files of a model's folder are sent to the Hub, and how.
+"""Push a model to the Hub: which files are uploaded, and how.
 
-Notable: only names on a list are sent, so that checkpoints, predictions (which hold texts of the data) and pickles stay
-here; all of it goes in one commit, so that a repository never holds half a model; what will be sent is listed before.
+Notable: only file names on a list are uploaded, so checkpoints, predictions (which contain texts of the data) and
+pickles stay local. All files go in one commit, so a repository never contains half a model. The files are listed
+before they are uploaded.
 """
 
 import logging
@@ -14,23 +15,23 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from .. import __version__
-from ..evaluation.saved_models import RUN_FILE, run_file
+from ..saved.models import RUN_FILE, run_file
 from ..training.arguments import check_repo
 from .card import CARD, card, read_config
 
 logger = logging.getLogger(__name__)
 
-# What runs where we are not installed.
+# The code that loads the model where mtl_hf is not installed.
 CODE = tuple(sorted(path.name for path in (Path(__file__).parents[1] / "modeling").glob("[!_]*.py")))
-# All that is ever sent: safetensors, JSON, text and Python source.
+# The only files that are uploaded: safetensors, JSON, text and Python source.
 SENT = (
     CARD, "LICENSE", "LICENSE.txt", "LICENSE.md", "config.json", *CODE, "model.safetensors", "model-*-of-*.safetensors",
     "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "metrics.json", RUN_FILE,
 )  # fmt: skip
-# A call that loads the model, as the card shows it; the name in it becomes the repository's.
+# The call in the card that loads the model; its name is replaced by that of the repository.
 _LOAD = re.compile(r"""((?:AutoModel|MultiTaskModel)\.from_pretrained\(")(?:[^"\\]|\\.)*""")
-# Access tokens of the Hub; names with passwords, and signatures, in addresses.
+# Access tokens of the Hub; URLs with passwords or signatures.
 _SECRET = re.compile(
     rb"\bhf_[A-Za-z0-9]{30,}|://[^/\s:@]+:[^/\s@]+@|[?&](?:sig|signature|token|key|x-amz-[a-z]+)=", re.I
 )
@@ -46,24 +47,24 @@ def push(
     message: str | None = None,
     dry_run: bool = False,
 ) -> str:
-    """Send a saved model to the Hub: weights, configuration, tokenizer, code, card, metrics and the run's YAML.
+    """Push a saved model to the Hub: weights, configuration, tokenizer, code, card, metrics and the run's YAML.
 
     Args:
-        folder: A run's folder, one of its `checkpoint-N`, or any folder of `MultiTaskModel.save_pretrained`. Nothing in
-            it is changed.
-        repo: `owner/name`, or a name of your own; made if there is none.
-        private: Whether a new repository is private; by default as your account has it.
-        token: An access token that may write; by default `HF_TOKEN`, or that of `hf auth login`.
-        revision: The branch, made if there is none; `main` by default.
-        message: Of the commit.
-        dry_run: List what would be sent, and ask the Hub nothing.
+        folder: A run folder, one of its `checkpoint-N`, or any folder written by `MultiTaskModel.save_pretrained`. It
+            is not changed.
+        repo: `owner/name`, or a name in your own account; created if missing.
+        private: Whether a new repository is private; by default the setting of your account.
+        token: An access token with write permission; by default `HF_TOKEN`, or the token of `hf auth login`.
+        revision: The branch, created if missing; `main` by default.
+        message: The commit message.
+        dry_run: List the files that would be uploaded, without contacting the Hub.
 
     Returns:
-        The repository's URL; with `dry_run` its name.
+        The repository's URL; with `dry_run`, its name.
 
     Raises:
-        ValueError: No saved model in the folder, a name that cannot be a repository's, or a token in one of the files.
-        OSError: The Hub refused, or could not be reached; the message has the command to try again with.
+        ValueError: The folder has no saved model, `repo` is not a valid name, or a file contains an access token.
+        OSError: The Hub refused or could not be reached; the message has the command to try again.
     """
     folder = Path(folder)
     check_repo(repo, "repo")
@@ -91,18 +92,18 @@ def push(
 
 
 def reserve(repo: str, *, private: bool | None = None, token: str | None = None) -> str:
-    """Make a repository where there is none, which shows that the Hub can be reached and that the token may write.
+    """Create a repository if it is missing; this checks that the Hub is reachable and that the token may write.
 
     Returns:
         Its full name.
 
     Raises:
-        OSError: It did not work.
+        OSError: The Hub refused or could not be reached.
     """
     api = HfApi(library_name="mtl_hf", library_version=__version__)
     return _ask(
         lambda: api.create_repo(repo, private=private, token=token, exist_ok=True).repo_id,
-        f"the Hub cannot be asked for {repo}",
+        f"the Hub repository {repo} is not available",
     )
 
 
@@ -113,29 +114,29 @@ def push_command(folder: str | Path, repo: str, private: bool | None = None, rev
 
 
 def files_to_send(folder: Path, repo: str) -> dict[str, Path | bytes]:
-    """Name → file (or content, for the card) of all that a push sends.
+    """The files that a push uploads: name → path, or content for the card.
 
     Args:
-        folder: As `push` takes it.
-        repo: The name that the card will load the model by.
+        folder: See `push`.
+        repo: The name of the model in the card's snippets.
 
     Raises:
-        ValueError: There is no whole model in the folder, or one of the files holds an access token.
+        ValueError: The model in the folder is not complete, or a file contains an access token.
     """
     config = read_config(folder)
     found = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
     missing = [name for name in CODE if name not in found]
     if missing or "auto_map" not in config:
         raise ValueError(
-            f"{folder} was saved by a version that did not bring the code along"
-            f" ({', '.join(missing) or 'no `auto_map` in config.json'}): save it once more, with"
+            f"{folder} lacks the model code, because an older version saved it"
+            f" ({', '.join(missing) or 'no `auto_map` in config.json'}): save it again with"
             " mtl_hf.MultiTaskModel.from_pretrained(folder).save_pretrained(folder)."
         )
     if not any(name.endswith(".safetensors") for name in found):
         raise ValueError(f"{folder} has no weights (model.safetensors).")
-    # Other formats of a tokenizer are binary (SentencePiece's), and are contained in tokenizer.json.
+    # Other tokenizer formats are binary (SentencePiece), and tokenizer.json has the same content.
     if "tokenizer_config.json" not in found or ("tokenizer.model" in found and "tokenizer.json" not in found):
-        raise ValueError(f"{folder} has no tokenizer that can be sent (tokenizer_config.json and tokenizer.json).")
+        raise ValueError(f"{folder} has no tokenizer that can be pushed (tokenizer_config.json and tokenizer.json).")
     files: dict[str, Path | bytes] = {
         name: path for name, path in found.items() if any(fnmatch(name, pattern) for pattern in SENT)
     }
@@ -147,8 +148,8 @@ def files_to_send(folder: Path, repo: str) -> dict[str, Path | bytes]:
         content = files[name]
         if _SECRET.search(content if isinstance(content, bytes) else content.read_bytes()):
             raise ValueError(
-                f"{name} of {folder} holds an access token, or an address with a password or signature: remove it;"
-                " nothing was sent."
+                f"{name} in {folder} contains an access token, or a URL with a password or signature: remove it."
+                " Nothing was pushed."
             )
     return dict(sorted(files.items()))
 
@@ -157,15 +158,15 @@ def _list(folder: Path, repo: str, files: Mapping[str, Path | bytes]) -> None:
     sizes = {name: len(item) if isinstance(item, bytes) else item.stat().st_size for name, item in files.items()}
     kept = sorted(path.name for path in folder.iterdir() if path.name not in files)
     logger.info(
-        "To %s go %d files of %s, %s bytes:\n%s%s",
+        "To push to %s: %d files of %s, %s bytes:\n%s%s",
         repo, len(files), folder, f"{sum(sizes.values()):,}",
         "\n".join(f"  {name:<40}{size:>14,}" for name, size in sizes.items()),
-        f"\nNot sent: {', '.join(kept)}." if kept else "",
+        f"\nNot pushed: {', '.join(kept)}." if kept else "",
     )  # fmt: skip
 
 
 def _ask(question: Callable[[], str], failure: str, then: str = "") -> str:
-    """What the Hub answers; whatever goes wrong becomes an `OSError` of one line."""
+    """Call the Hub and return its response; every failure becomes an `OSError` with a one-line message."""
     import httpx2  # the HTTP client of huggingface_hub; slow to import
 
     try:

@@ -1,1 +1,1 @@
-"""Inference: embeddings and answers to raw text from files."""
+"""Inference: embeddings, predictions for raw text, and exports."""

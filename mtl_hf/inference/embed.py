@@ -1,7 +1,7 @@
-"""Embeddings for the command line: a model from anywhere; a cosine table, a file of vectors, a picture of them.
+"""Embeddings for the command line: a cosine table, a file of vectors, a scatter plot.
 
-Notable: a file is read through Arrow, encoded and written in chunks, so its size is that of the disk, not of memory;
-what is asked for is checked before the first text is encoded, and an output has its name only once it is whole.
+Notable: a file is read through Arrow, encoded and written in chunks, so it may be larger than memory. All arguments are
+checked before the first text is encoded, and an output file gets its name only once it is complete.
 """
 
 import logging
@@ -23,28 +23,28 @@ from tqdm.auto import tqdm
 from ..config import nearest, resolve_path
 from ..data.describe_file import TEXT_COLUMNS
 from ..data.sources import load_file
-from ..evaluation.saved_models import check_folder, check_name, load_saved
-from ..files import check_file, whole_file
+from ..files import atomic_file, check_file
 from ..modeling.configuration_multitask import own_config
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.texts import MOST_CHARACTERS, report_cut
+from ..saved.models import check_folder, check_name, load_saved
 from .projection import ENDINGS, PROJECTIONS, check_plots, label_column, plot, project, sample_rows
 
 logger = logging.getLogger(__name__)
 
-COLUMN = "embedding"  # of a parquet file
-_STORED = 8192  # rows that are read, encoded and written at a time: a row group of parquet
-_ENCODED = 512  # texts between two movements of the progress bar
+COLUMN = "embedding"  # column of a parquet file
+_STORED = 8192  # rows per chunk that is read, encoded and written: a row group of parquet
+_ENCODED = 512  # texts between two updates of the progress bar
 
 
 def load_model(name_or_path: str) -> MultiTaskModel:
-    """A trained multi-task model, or any encoder as a model without heads.
+    """Load a trained multi-task model, or any encoder as a model without heads.
 
     Raises:
         ValueError: There is no such model.
     """
     path = resolve_path(name_or_path)
-    if "/" in path and not os.path.exists(path):  # a bare name may be an encoder of the Hub, as bert-base-uncased
+    if "/" in path and not os.path.exists(path):  # a bare name may be an encoder on the Hub, such as bert-base-uncased
         check_name(name_or_path, path)
     if os.path.exists(path):
         check_folder(name_or_path, path)
@@ -74,26 +74,26 @@ def embed(
     overwrite: bool = False,
     **options: Any,
 ) -> np.ndarray:
-    """Embed rows, write the vectors, draw them.
+    """Embed rows, write the vectors and plot them.
 
     Args:
-        name: A run's folder, any encoder's, or a Hub id.
+        name: A run folder, the folder of an encoder, or a Hub id.
         rows: The rows.
-        text: Their column with the texts, if it is not called as usual.
-        to: What `embed_rows` writes.
-        plots: `.png` and `.svg` files with the vectors as points.
+        text: The text column, if it has no usual name.
+        to: Output file, see `embed_rows`.
+        plots: `.png` and `.svg` files for a scatter plot of the embeddings.
         projection: One of `PROJECTIONS`.
         color: A column with a label for each row.
-        sample: At most so many rows, chosen at random, are drawn.
-        overwrite: Whether files that are there already may be replaced.
-        **options: Of `embed_rows`: `batch_size`, `normalize`, `pooling`, `show_progress`.
+        sample: Maximum number of rows in the plot, sampled at random.
+        overwrite: Whether existing files may be replaced.
+        **options: Passed to `embed_rows`: `batch_size`, `normalize`, `pooling`, `show_progress`.
 
     Returns:
-        The embeddings of the rows that are drawn, of all if no picture is asked for and nothing is written, float32.
+        The embeddings (float32) of the plotted rows; of all rows if nothing is plotted or written.
 
     Raises:
-        ValueError: Something of this cannot be done, found before the first text is encoded.
-        ImportError: A picture, and no matplotlib.
+        ValueError: An argument is not valid; raised before the first text is encoded.
+        ImportError: `plots` is set and matplotlib is not installed.
     """
     pictures = [Path(path) for path in plots]
     if to is not None:
@@ -105,12 +105,14 @@ def embed(
     if projection not in PROJECTIONS:
         raise ValueError(f"`--projection` is {projection!r}; valid are {', '.join(PROJECTIONS)}.")
     if sample < 3:
-        raise ValueError(f"`--sample` is {sample}; a picture takes at least 3 texts.")
+        raise ValueError(f"`--sample` is {sample}; a plot needs at least 3 texts.")
     if not len(rows) or (plots and len(rows) < 3):
-        raise ValueError(f"there are {len(rows) or 'no'} texts to embed{', and a picture takes 3' * bool(plots)}.")
+        raise ValueError(
+            f"there are {len(rows) or 'no'} texts to embed{', and a plot needs at least 3' * bool(plots)}."
+        )
     column = text_column(rows, text)
     if to is not None and Path(to).suffix == ".parquet" and COLUMN in rows.column_names:
-        raise ValueError(f"the rows have a column {COLUMN!r} already: rename it, or write to a .npy file.")
+        raise ValueError(f"the rows already have a column {COLUMN!r}: rename it, or write a .npy file.")
     keep = sample_rows(len(rows), sample) if plots else np.arange(0 if to is not None else len(rows))
     labels = None if color is None else label_column(rows, color)
     embeddings = embed_rows(load_model(name), rows, column, to=to, keep=keep, **options)
@@ -118,17 +120,17 @@ def embed(
         logger.info("Written to %s.", to)
     if plots:
         if len(keep) < len(rows):
-            logger.info("%d of %d texts, chosen at random, are drawn (`--sample`).", len(keep), len(rows))
+            logger.info("Plotting %d of %d texts, sampled at random (`--sample`).", len(keep), len(rows))
         plot(*project(embeddings, projection), labels and [labels[row] for row in keep], pictures)
-        logger.info("Drawn in %s.", " and ".join(map(str, plots)))
+        logger.info("Plot written to %s.", " and ".join(map(str, plots)))
     return embeddings
 
 
 def text_column(rows: datasets.Dataset, given: str | None = None) -> str:
-    """The column with the texts: the one given, else the one that is called as usual or alone holds texts.
+    """The text column: the given one, else the one with a usual name, else the only column of strings.
 
     Raises:
-        ValueError: There is no such column, it does not hold texts, or which one is meant cannot be told.
+        ValueError: There is no such column, it does not contain texts, or several are possible.
     """
     columns = ", ".join(rows.column_names)
     if given is not None:
@@ -137,15 +139,15 @@ def text_column(rows: datasets.Dataset, given: str | None = None) -> str:
             raise ValueError(f"`--text {given}`: there is no such column.{hint} There are: {columns}.")
         if not _holds_text(rows.features[given]):
             raise ValueError(
-                f"`--text {given}`: it holds {rows.features[given]}; it should hold strings or lists of words."
+                f"`--text {given}`: it contains {rows.features[given]}; it should contain strings or lists of words."
             )
         return given
     texts = [column for column in rows.column_names if _holds_text(rows.features[column])]
     found = [column for column in texts if column in TEXT_COLUMNS] or texts
     if len(found) != 1:
         raise ValueError(
-            f"the file has the columns {columns}, and {' and '.join(found) or 'none of them'} could be the texts: say"
-            " which with `--text COLUMN`."
+            f"the file has the columns {columns}, and {' and '.join(found) or 'none of them'} could be the texts: name"
+            " the text column with `--text COLUMN`."
         )
     return found[0]
 
@@ -162,19 +164,19 @@ def embed_rows(
     pooling: str | None = None,
     show_progress: bool = False,
 ) -> np.ndarray:
-    """Encode a column of texts and write the embeddings as they come, in the order of the rows.
+    """Encode a column of texts and write the embeddings chunk by chunk, in the order of the rows.
 
     Args:
         model: The model.
         rows: The rows.
-        text: Their column with the texts: strings or lists of words.
-        to: `.parquet` for the rows with a column `embedding` (fixed-size list of float32), or `.npy` for an array
+        text: The text column: strings or lists of words.
+        to: `.parquet` for all columns and a column `embedding` (fixed-size list of float32), or `.npy` for an array
             (num_rows, hidden_size) of float32; None to write nothing.
-        keep: Numbers of the rows whose embeddings are returned, rising.
-        batch_size: Texts a batch; texts of like length share one.
+        keep: Indices of the rows whose embeddings are returned, ascending.
+        batch_size: Texts per batch; texts of similar length share a batch.
         normalize: Whether to scale each embedding to length 1.
-        pooling: Instead of the model's own.
-        show_progress: Whether to draw a progress bar.
+        pooling: Pooling to use instead of the model's own.
+        show_progress: Whether to show a progress bar.
 
     Returns:
         (len(keep), hidden_size) float32.
@@ -205,20 +207,20 @@ def embed_rows(
             here = (wanted >= begin) & (wanted < begin + len(texts))
             kept[here] = embeddings[wanted[here] - begin]
     if empty:
-        logger.warning("%d of %d texts are empty: their embedding is that of no words.", empty, len(rows))
+        logger.warning("%d of %d texts are empty: they all get the embedding of the empty text.", empty, len(rows))
     report_cut(sum(cut), len(rows), model.config.max_length)
     seconds = time.perf_counter() - started
-    logger.info("%d texts x %d dimensions in %.1f s: %.0f texts a second.",
+    logger.info("%d texts x %d dimensions in %.1f s: %.0f texts/s.",
                 len(rows), model.config.hidden_size, seconds, len(rows) / seconds)  # fmt: skip
     return kept
 
 
 def _chunks(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Cut rows into chunks of `_ENCODED`, of fewer where the texts are very long.
+    """Split rows into chunks of `_ENCODED`, smaller if the texts are very long.
 
     Args:
-        order: Row numbers, the longest text first.
-        lengths: Characters of each row.
+        order: Row numbers, longest text first.
+        lengths: Number of characters of each row.
     """
     start = 0
     while start < len(order):
@@ -231,11 +233,11 @@ def _chunks(order: Sequence[int], lengths: Sequence[int]) -> Iterator[list[int]]
 def _writer(
     to: str | Path | None, rows: datasets.Dataset, hidden_size: int
 ) -> Iterator[Callable[[int, np.ndarray], None]]:
-    """A function that takes the number of a first row and the embeddings from there on; the file stands at the end."""
+    """Yield a function that writes embeddings from a given row number on; the file gets its name at the end."""
     if to is None:
         yield lambda begin, embeddings: None
         return
-    with whole_file(to) as part:
+    with atomic_file(to) as part:
         if Path(to).suffix == ".npy":
             array = np.lib.format.open_memmap(part, mode="w+", dtype=np.float32, shape=(len(rows), hidden_size))
 
@@ -258,7 +260,7 @@ def _writer(
 
 
 def cosine_table(texts: list[str], embeddings: Tensor) -> str:
-    """The cosine of each pair of texts, as a table with the texts beside it."""
+    """Format the cosine similarity of each two texts as a table."""
     unit = unit_length(embeddings, dim=-1)
     cosines = (unit @ unit.T).tolist()
     lines = ["     " + "".join(f"{number:>7}" for number in range(1, len(texts) + 1))]

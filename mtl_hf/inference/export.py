@@ -1,13 +1,13 @@
-"""One head as a stock transformers model, for those who have neither this package nor wish to run its code.
+"""Export one head as a stock transformers model, which needs neither this package nor its code.
 
-Notable: no list of encoder families says what can be exported. The stock class is built, the encoder's weights are
-copied, the layers behind it are written so that they compute the head, and its logits are compared with the head's on
-random batches: they agree, or nothing is written and the error says what stands between. What is the same are
-the logits of the same tokens: stock pipelines split words as the tokenizer does, `predict` by `encoding.split_words`.
+Notable: there is no list of supported encoder families. The stock class is built, the encoder's weights are copied, and
+the layers after the encoder are set so that they compute the head. Then the logits of both are compared on random
+batches; if they differ, nothing is written and the error explains why. The logits agree for the same tokens: stock
+pipelines split words as the tokenizer does, `predict` uses `encoding.split_words`.
 
-Most stock classes for sequences have a layer with an activation a before the last one. Where a(z) - a(-z) = z, as for
-relu, gelu and silu, that layer can compute each logit and its negative, and the last one subtract the two: exact for
-every input. tanh (BERT, RoBERTa and their kin) has no such identity, so their sequence heads stay here.
+Most stock classes for sequences have a layer with an activation a before the last one. If a(z) - a(-z) = z, as for
+relu, gelu and silu, that layer can compute each logit and its negative, and the last layer subtracts the two: exact for
+every input. tanh (BERT, RoBERTa and similar) has no such identity, so their sequence heads cannot be exported.
 """
 
 import copy
@@ -17,44 +17,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..config import nearest
-from ..evaluation.saved_models import Checkpoint, find_checkpoint
-from ..files import check_folder, whole_folder
+from ..files import atomic_folder, check_folder
 from ..modeling.adapters import SHARED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.pooling import POOLING
+from ..saved.models import Checkpoint, find_checkpoint
+from ..tasks import task_type
 
 logger = logging.getLogger(__name__)
 
-# Task type → the stock class and what it calls the problem.
-STOCK: dict[str, tuple[Any, str | None]] = {
-    "sequence_classification": (AutoModelForSequenceClassification, "single_label_classification"),
-    "multi_label_classification": (AutoModelForSequenceClassification, "multi_label_classification"),
-    "regression": (AutoModelForSequenceClassification, "regression"),
-    "token_classification": (AutoModelForTokenClassification, None),
-}
-TOLERANCE = 1e-5  # of the largest logit
-_CUT = ' Long texts are cut only on request: pipeline("text-classification", model="%s", truncation=True).'
+TOLERANCE = 1e-5  # relative to the largest logit
+_CUT = ' Long texts are truncated only on request: pipeline("text-classification", model="%s", truncation=True).'
 _DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout", "cls_dropout")
 
 
 def export_head(model: str | Path, task: str, to: str | Path) -> Path:
-    """Write one head with its encoder and tokenizer as a folder that stock classes of transformers load.
+    """Write one head with its encoder and tokenizer to a folder that stock classes of transformers load.
 
     Args:
-        model: A run's folder, one of its `checkpoint-N`, or a Hub id.
-        task: The head.
-        to: A new folder, or an empty one.
+        model: A run folder, one of its `checkpoint-N`, or a Hub id.
+        task: Name of the head.
+        to: A new or empty folder.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: No such model or head, the folder holds something, the model has experts or adapters, or the stock
-            class cannot hold the head.
+        ValueError: No such model or head, the folder is not empty, the model has experts or adapters, or the stock
+            class cannot compute the head.
     """
     folder = check_folder(to, "to")
     checkpoint = find_checkpoint(model)
@@ -63,28 +58,29 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
             f"{checkpoint.name} has no head {task!r}.{nearest(task, checkpoint.heads)} It has:"
             f" {', '.join(checkpoint.heads) or 'none'}."
         )
-    _refuse_experts(checkpoint.experts, task)  # before adapters, whose merge would not help
+    _refuse_experts(checkpoint.experts, task)  # before adapters, because merging them would not help
     refuse_adapters(checkpoint)
     loaded = checkpoint.load().eval()
     saved_in = loaded.dtype
-    stock = stock_model(loaded.float(), task).to(saved_in)  # in half precision nothing agrees to 1e-5
+    stock = stock_model(loaded.float(), task).to(saved_in)  # half precision cannot agree to 1e-5
     tokenizer = copy.deepcopy(loaded.tokenizer)
-    tokenizer.model_max_length = loaded.config.max_length  # where `truncation=True` cuts
-    with whole_folder(folder) as draft:
+    tokenizer.model_max_length = loaded.config.max_length  # used by `truncation=True`
+    with atomic_folder(folder) as draft:
         stock.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-    # The stock pipeline for tokens cuts by itself, that for sequences fails on texts that are longer than the encoder.
-    cut = "" if loaded.config.heads[task]["type"] == "token_classification" else _CUT % folder
+    # The stock token pipeline truncates by itself; the one for sequences fails on texts longer than the encoder's
+    # limit.
+    cut = "" if loaded.heads[task].form == "words" else _CUT % folder
     logger.info("%s: written to %s.%s", task, folder, cut)
     return folder
 
 
 def refuse_adapters(checkpoint: Checkpoint) -> None:
-    """Raise `ValueError` if a model has adapters, which no stock class has."""
+    """Raise `ValueError` if a model has adapters, which no stock class supports."""
     if checkpoint.adapters:
         task = "" if list(checkpoint.adapters) == [SHARED] else " --task TASK"
         raise ValueError(
-            f"{checkpoint.name} has adapters, which stock classes have not: merge them first, by `mtl-hf merge"
+            f"{checkpoint.name} has adapters, which stock classes do not support: merge them first with `mtl-hf merge"
             f" {checkpoint.name} --to FOLDER{task}`."
         )
 
@@ -92,65 +88,70 @@ def refuse_adapters(checkpoint: Checkpoint) -> None:
 def _refuse_experts(experts: dict[str, int] | None, task: str) -> None:
     if experts:
         raise ValueError(
-            f"`{task}` cannot be exported: it reads a mixture of experts, which no stock class of transformers has."
+            f"`{task}` cannot be exported: it uses a mixture of experts, which no stock class of transformers supports."
         )
 
 
 def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
-    """The stock class of the encoder's family with the weights of the encoder and of one head, in evaluation mode.
+    """The stock model of the encoder's family with the weights of the encoder and of one head, in evaluation mode.
 
     Raises:
-        ValueError: There is no such class, or nothing makes its logits those of the head.
+        ValueError: There is no such class, or it cannot reproduce the logits of the head.
     """
     head: Any = model.heads[task]
-    kind = model.config.heads[task]["type"]
+    kind = task_type(model.config.heads[task]["type"])
     _refuse_experts(model.config.experts, task)
     named = model.config.heads[task].get("pooling") or model.config.pooling
-    if kind in STOCK and hasattr(head, "pool") and named not in POOLING:
+    if kind.stock and hasattr(head, "pool") and named not in POOLING:
         raise ValueError(
-            f"`{task}` cannot be exported: it pools by `{named}`, and stock classes of transformers by"
-            f" {', '.join(POOLING)} at most."
+            f"`{task}` cannot be exported: its pooling is `{named}`, and stock classes of transformers support only"
+            f" {', '.join(POOLING)}."
         )
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    if kind not in STOCK or len(layers) != 1:
-        alone = "; the encoder alone can be, by `mtl-hf export-encoder`" if kind == "masked_lm" else ""
-        raise ValueError(f"`{task}` cannot be exported: no stock class of transformers computes a {kind} head{alone}.")
+    if not kind.stock or len(layers) != 1:
+        alone = "" if kind.head.answers_texts else "; export the encoder alone with `mtl-hf export-encoder`"
+        raise ValueError(
+            f"`{task}` cannot be exported: no stock class of transformers computes a {kind.name} head{alone}."
+        )
     (layer,) = layers
     pooling = next((name for name, pool in POOLING.items() if pool is getattr(head, "pool", None)), None)
     batches = list(random_batches(model))
     wanted = {name: [_head_logits(model, head, batch, name) for batch in batches] for name in POOLING}
-    found: list[str] = []  # how the stock class turned out to pool
+    numbers = wanted["mean"][0].dim() == 1
+    found: list[str] = []  # pooling of the stock class, found by trial
     for settings in _settings(model, pooling):
         stock = _build(model, task, settings)
         behind = _behind(stock, model)
         for write in (_write_plainly, _write_twice, _write_normed):
             if write(behind, layer, model.encoder):
                 with torch.no_grad():
-                    logits = [_answering(stock(**batch).logits, batch, kind) for batch in batches]
+                    logits = [_answering(stock(**batch).logits, batch, numbers) for batch in batches]
                 found += [name for name in POOLING if all(map(agree, logits, wanted[name]))]
                 if found and (pooling is None or pooling in found):
                     return stock
     name, between = type(stock).__name__, [path for path, module in behind[:-1]]
-    reason = f"has {' and '.join(between) or 'a pooling of its own'} before its last layer, which this head has not"
+    reason = f"has {' and '.join(between) or 'a pooling of its own'} before its last layer, which this head lacks"
     if found:
-        reason = f"pools by `{found[0]}` and this head by `{pooling}`; one trained with `pooling: {found[0]}` can be"
+        reason = f"pools by `{found[0]}` and this head by `{pooling}`; train with `pooling: {found[0]}` to export it"
     elif 2 * layer.out_features > layer.in_features:
         reason += f" (at most {layer.in_features // 2} labels may fit)"
     else:
-        reason += "; trained with `pooling: cls` on DistilBERT, DeBERTa, ELECTRA or ModernBERT it can be, among others"
+        reason += "; train with `pooling: cls` on DistilBERT, DeBERTa, ELECTRA or ModernBERT, for example, to export it"
     raise ValueError(f"`{task}` cannot be exported: {name}, the stock class for this encoder, {reason}.")
 
 
 def _settings(model: MultiTaskModel, pooling: str | None) -> Iterator[dict[str, Any]]:
-    """Fields of the stock configuration to try: none, then those that pool as the head, or leave an activation out."""
+    """Settings of the stock configuration to try: none, then those with the head's pooling or without an activation."""
     config = model.encoder.config
     yield {}
     pooled: dict[str, Any] = {}
     if hasattr(config, "classifier_pooling") and pooling in ("mean", "cls"):
-        first = "bos" if config.model_type == "eurobert" else "cls"  # not checked there: any other name has no logits
+        first = (
+            "bos" if config.model_type == "eurobert" else "cls"
+        )  # eurobert does not check the name; others give no logits
         pooled = {"classifier_pooling": first if pooling == "cls" else pooling}
         yield pooled
-    if hasattr(config, "classifier_activation"):  # whether there is one, or which
+    if hasattr(config, "classifier_activation"):  # the activation, or whether there is one
         none = {"classifier_activation": False if isinstance(config.classifier_activation, bool) else "linear"}
         yield from (own | none for own in (pooled, {}))
 
@@ -158,7 +159,8 @@ def _settings(model: MultiTaskModel, pooling: str | None) -> Iterator[dict[str, 
 def _build(model: MultiTaskModel, task: str, settings: dict[str, Any]) -> PreTrainedModel:
     """The stock model with the encoder's weights."""
     spec: dict[str, Any] = model.config.heads[task]
-    auto, problem = STOCK[spec["type"]]
+    stock_class, problem = task_type(spec["type"]).stock or ("", None)
+    auto = getattr(transformers, stock_class)
     names = spec.get("labels") or [task]
     config = copy.deepcopy(model.encoder.config)
     config.id2label = dict(enumerate(names))
@@ -179,7 +181,7 @@ def _build(model: MultiTaskModel, task: str, settings: dict[str, Any]) -> PreTra
 
 
 def _behind(stock: PreTrainedModel, model: MultiTaskModel) -> list[tuple[str, nn.Module]]:
-    """Path and module of all that has weights which are not the encoder's, in the order of the class."""
+    """Path and module of all layers with weights outside the encoder, in the order of the class."""
     copied = {f"{stock.base_model_prefix}.{name}" for name in model.encoder.state_dict()}
     return [
         (path, module)
@@ -188,12 +190,12 @@ def _behind(stock: PreTrainedModel, model: MultiTaskModel) -> list[tuple[str, nn
     ]
 
 
-# ---- ways to write a head into what is behind the encoder; False where there is no room for it ----
+# ---- ways to write a head into the layers after the encoder; they return False if the layers do not fit ----
 
 
 @torch.no_grad()
 def _write_plainly(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encoder: nn.Module) -> bool:
-    """The head's layer as the last one."""
+    """Write the head's layer as the last layer."""
     for _, module in behind:
         for parameter in module.parameters(recurse=False):
             parameter.zero_()
@@ -207,7 +209,7 @@ def _write_plainly(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encode
 
 @torch.no_grad()
 def _write_twice(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encoder: nn.Module) -> bool:
-    """Each logit and its negative in a layer with an activation; the last one subtracts the two."""
+    """Compute each logit and its negative in a layer with an activation; the last layer subtracts the two."""
     dense = _square(behind, layer)
     num_labels = layer.out_features
     if not _write_plainly(behind, layer, encoder) or dense is None or 2 * num_labels > layer.in_features:
@@ -222,9 +224,9 @@ def _write_twice(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encoder:
 
 @torch.no_grad()
 def _write_normed(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encoder: nn.Module) -> bool:
-    """A layer and a norm: states that come out of a norm are normed again to what they were.
+    """Make a dense layer and a norm the identity: normalizing the output of a norm again does not change it.
 
-    The layer takes the scale and shift of the encoder's last norm off, the norm puts them back on.
+    The layer removes the scale and shift of the encoder's last norm, the norm applies them again.
     """
     dense = _square(behind, layer)
     norms = [module for _, module in behind if isinstance(module, nn.LayerNorm)]
@@ -244,7 +246,7 @@ def _write_normed(behind: list[tuple[str, nn.Module]], layer: nn.Linear, encoder
 
 
 def _square(behind: list[tuple[str, nn.Module]], layer: nn.Linear) -> nn.Linear | None:
-    """The layer before the last that keeps the width; the nearest, as a pooler that nobody asks may be there too."""
+    """The nearest layer before the last that keeps the width (there may also be an unused pooler)."""
     width = (layer.in_features, layer.in_features)
     found = [module for _, module in behind[:-1] if isinstance(module, nn.Linear) and module.weight.shape == width]
     return found[-1] if found else None
@@ -254,7 +256,7 @@ def _square(behind: list[tuple[str, nn.Module]], layer: nn.Linear) -> nn.Linear 
 
 
 def random_batches(model: MultiTaskModel) -> Iterator[dict[str, Tensor]]:
-    """Random tokens in rows of different lengths, padded on the right."""
+    """Batches of random tokens with rows of different lengths, padded on the right."""
     random = torch.Generator().manual_seed(13)
     longest = min(model.config.max_length, 32)
     for _ in range(2):
@@ -267,27 +269,27 @@ def random_batches(model: MultiTaskModel) -> Iterator[dict[str, Tensor]]:
 
 @torch.no_grad()
 def _head_logits(model: MultiTaskModel, head: Any, batch: dict[str, Tensor], pooling: str) -> Tensor:
-    """What the head answers, were it to pool so."""
+    """The logits of the head with the given pooling."""
     pool = getattr(head, "pool", None)
     try:
         if pool is not None:
             head.pool = POOLING[pooling]
         states = model.encoder(**batch).last_hidden_state
-        return _answering(head(states, batch["attention_mask"]), batch, "")
+        return _answering(head(states, batch["attention_mask"]), batch)
     finally:
         if pool is not None:
             head.pool = pool
 
 
-def _answering(logits: Tensor, batch: dict[str, Tensor], kind: str) -> Tensor:
-    """Logits without those of padding, and without the last axis of a single number."""
+def _answering(logits: Tensor, batch: dict[str, Tensor], numbers: bool = False) -> Tensor:
+    """Logits without padding; for `numbers` also without the last axis, which has size 1."""
     if logits.dim() == 3:
         return logits[batch["attention_mask"].bool()]
-    return logits.squeeze(-1) if kind == "regression" else logits
+    return logits.squeeze(-1) if numbers else logits
 
 
 def agree(logits: Tensor, wanted: Tensor) -> bool:
-    """Whether they are the same but for what rounding does."""
+    """Whether logits are equal up to rounding."""
     return logits.shape == wanted.shape and bool(
         (logits - wanted).abs().max() <= TOLERANCE * wanted.abs().max().clamp(min=torch.finfo(wanted.dtype).tiny)
     )

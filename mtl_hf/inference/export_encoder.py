@@ -1,9 +1,9 @@
-"""The encoder alone as a folder for `AutoModel`, for `sentence-transformers`, and for `model: {encoder: FOLDER}`.
+"""Export the encoder to a folder for `AutoModel`, for `sentence-transformers`, and for `model: {encoder: FOLDER}`.
 
-Notable: the three JSON files that `sentence-transformers` adds to an encoder are written here, in the form that all of
-its versions since 2.0 read (its own `save` names modules as only the newest versions do), so the package is not needed
-to export; a test loads what is written with it. Heads stay behind, and so do weights of a pooler that the family may
-have: our models have none, and `AutoModel` says that it starts one at random, which no pooling here reads.
+Notable: the three JSON files that `sentence-transformers` adds to an encoder are written here, in the form that all its
+versions since 2.0 read (its own `save` uses module names of the newest versions), so the package is not needed for the
+export; a test loads the result with it. Heads are left out. So is a pooler that the family may have: our models have
+none, and `AutoModel` warns that it initializes one at random, which no pooling here uses.
 """
 
 import copy
@@ -11,34 +11,34 @@ import json
 import logging
 from pathlib import Path
 
-from ..evaluation.saved_models import find_checkpoint
-from ..files import check_folder, whole_folder
+from ..files import atomic_folder, check_folder
+from ..saved.models import find_checkpoint
 from .export import refuse_adapters
 
 logger = logging.getLogger(__name__)
 
-# Our pooling → the field of `sentence-transformers` that asks for it.
+# Our pooling → the option of `sentence-transformers` that selects it.
 _POOLING = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "max": "pooling_mode_max_tokens"}
 
 
 def export_encoder(model: str | Path, to: str | Path, *, pooling: str | None = None, normalize: bool = False) -> Path:
-    """Write a model's encoder and tokenizer as a folder whose sentence embeddings equal those of `encode`.
+    """Write a model's encoder and tokenizer to a folder whose sentence embeddings equal those of `encode`.
 
-    `AutoModel`, `AutoTokenizer` and `sentence_transformers.SentenceTransformer` load it, and it is an encoder for a
-    model of ours again. Texts are cut at the model's `max_length` there too.
+    `AutoModel`, `AutoTokenizer` and `sentence_transformers.SentenceTransformer` load it, and it can be the encoder of a
+    new multi-task model. Texts are truncated at the model's `max_length` there, too.
 
     Args:
-        model: A run's folder, one of its `checkpoint-N`, or a Hub id.
-        to: A new folder, or an empty one.
-        pooling: Instead of the model's own.
-        normalize: Whether `SentenceTransformer` scales each embedding to length 1 without being asked.
+        model: A run folder, one of its `checkpoint-N`, or a Hub id.
+        to: A new or empty folder.
+        pooling: Pooling to use instead of the model's own.
+        normalize: Whether `SentenceTransformer` always scales each embedding to length 1.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: No such model, the folder holds something, the model has adapters, or a pooling that
-            `sentence-transformers` does not have.
+        ValueError: No such model, the folder is not empty, the model has adapters, or `sentence-transformers` does not
+            support the pooling.
     """
     folder = check_folder(to, "to")
     checkpoint = find_checkpoint(model)
@@ -47,18 +47,18 @@ def export_encoder(model: str | Path, to: str | Path, *, pooling: str | None = N
     pooling = pooling or loaded.config.pooling
     if pooling not in _POOLING:
         raise ValueError(
-            f"`pooling` is {pooling!r}, by which sentence-transformers cannot pool: it makes {', '.join(_POOLING)} of"
-            " the last layer's states. Train with one of them, or name one (the embeddings will be others)."
+            f"`pooling` is {pooling!r}, which sentence-transformers does not support; valid are {', '.join(_POOLING)}"
+            " of the last layer. Train with one of them, or choose one here (the embeddings will differ)."
         )
     tokenizer = copy.deepcopy(loaded.tokenizer)
-    tokenizer.padding_side = "right"  # as `encode` pads whatever the tokenizer says
+    tokenizer.padding_side = "right"  # as in `encode`, whatever the tokenizer's setting is
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * normalize
     listed = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{name}"}
         for index, (path, name) in enumerate(modules)
     ]
     modes = {field: name == pooling for name, field in _POOLING.items()}
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         loaded.encoder.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         _write(draft / "modules.json", listed)

@@ -1,35 +1,38 @@
-"""Rows as the model will see them: words, sub-words and the label that each sub-word carries."""
+"""Print rows as the model gets them: words, sub-words and the label of each sub-word."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import RunConfig, resolve_path
-from ..data.labels import TaskData, build_tasks
+from ..data.labels import build_tasks
 from ..data.rows import encode_rows
-from ..data.sources import SourceData, load_sources
-from ..evaluation.saved_models import RUN_FILE, Checkpoint, find_checkpoint
-from ..evaluation.saved_runs import check_saved_run, log_data
-from ..evaluation.start import find_start
+from ..data.sources import load_sources
 from ..modeling.configuration_multitask import own_config
-from ..modeling.encoding import NO_TOKEN, default_length, load_tokenizer, longest_input
+from ..modeling.encoding import default_length, load_tokenizer, longest_input
+from ..modeling.tags import NO_TOKEN
+from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
+from ..saved.runs import check_saved_run, log_data
+from ..saved.start import find_start
+from ..tasks import SourceData, TaskData
 
 
 def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 3, split: str = "train") -> str:
     """Show the first rows of every source.
 
     Args:
-        config: As `train` takes it; or a run's folder, one of its `checkpoint-N` or a Hub id, whose own `run.yaml`,
+        config: A config as for `train`; or a run folder, one of its `checkpoint-N` or a Hub id, whose `run.yaml`,
             labels and tokenizer are used.
-        overrides: `a.b=c` changes to it.
-        num_rows: Rows a source.
+        overrides: `a.b=c` changes to the config.
+        num_rows: Rows per source.
         split: `train`, `validation` or `test`.
 
     Returns:
-        Text: vocabularies, then each row's tokens with the labels of word tasks beside them and its other labels above.
+        Text: the labels of each task, then the tokens of each row beside its word labels, below its other labels.
 
     Raises:
-        ValueError: No such config or model, a model without a `run.yaml`, or anything wrong with the data.
+        ValueError: No such config or model, a model without a `run.yaml`, or data that are not valid.
     """
     from transformers import AutoConfig
 
@@ -71,16 +74,16 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
 
 
 def _names_model(config: Any) -> bool:
-    """Whether this is the name of a saved model, and not a config."""
+    """Whether `config` is the name of a saved model, not a config."""
     if not isinstance(config, str | Path):
         return False
     return not Path(config).is_file() and Path(config).suffix not in (".yaml", ".yml")
 
 
 def _run_of(saved: Checkpoint, overrides: Sequence[str]) -> RunConfig:
-    """The config that a saved model was trained with."""
+    """The config of a saved model's training run."""
     if saved.run is None:
-        raise ValueError(f"{saved.name} has no {RUN_FILE}, which would name its data: give a config instead.")
+        raise ValueError(f"{saved.name} has no {RUN_FILE} that names its data: give a config instead.")
     run = RunConfig.load(saved.run, overrides)
     check_saved_run(run, saved.run)
     log_data(run, saved.run)
@@ -91,13 +94,14 @@ def _show_row(
     source: SourceData, split: str, row: int, encoded: dict[str, Any], tasks: dict[str, TaskData], tokenizer: Any
 ) -> list[str]:
     gold = {name: labels[row] for name, labels in source.gold[split].items() if tasks[name].config.label is not None}
-    lines = [f"  row {row + 1}" + ("  (cut at max_length)" if encoded["cut"] else "")]
-    lines += [f"  {name}: {label}" for name, label in gold.items() if tasks[name].type != "token_classification"]
-    tags = {name: label for name, label in gold.items() if tasks[name].type == "token_classification"}
+    lines = [f"  row {row + 1}" + ("  (truncated at max_length)" if encoded["cut"] else "")]
+    tags = {name: label for name, label in gold.items() if tasks[name].kind.form == "words"}
+    lines += [f"  {name}: {label}" for name, label in gold.items() if name not in tags]
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
-    if "second" in encoded:
-        texts = (tokens[: encoded["second"]], tokens[encoded["second"] :])
-        return [*lines, *("  " + " ".join(text) for text in texts)]
+    if "segments" in encoded:
+        ends = list(itertools.accumulate(encoded["segments"]))
+        segments = (tokens[begin:end] for begin, end in zip([0, *ends], ends, strict=False))
+        return [*lines, *("  " + " ".join(segment) for segment in segments)]
     if not tags:
         return [*lines, "  " + " ".join(tokens)]
     words = source.splits[split][source.columns[0]][row]

@@ -1,7 +1,7 @@
-"""Answers to a file, a stream or a few texts, as JSON lines that are written as they come.
+"""Predictions for a file, a stream or a few texts, written as JSON lines as soon as they are ready.
 
-Notable: what is wrong with a file (its encoding, its columns) is found before a text is answered. Standard input is
-read as it comes; what is wrong in it is found when it comes.
+Notable: errors in a file (its encoding, its columns) are found before the first prediction. Standard input is read line
+by line, and an error in it is found when that line is read.
 """
 
 import itertools
@@ -19,13 +19,14 @@ from tqdm.auto import tqdm
 
 from ..config import RunConfig
 from ..data.files import check_encoding, has_rows, is_conll, read_lines
-from ..evaluation.data_file import find_text_columns, load_rows, text_columns
-from ..evaluation.saved_models import find_checkpoint
-from ..files import check_file, whole_file
+from ..files import atomic_file, check_file
 from ..metrics import round_numbers
-from ..modeling.encoding import PAIRED, check_text
+from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE, check_text
 from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..saved.data_file import find_text_columns, load_rows, text_columns
+from ..saved.models import find_checkpoint
+from ..tasks.source_data import join_columns
 from .embed import load_model
 
 logger = logging.getLogger(__name__)
@@ -42,55 +43,57 @@ def predict(
     overwrite: bool = False,
     **options: Any,
 ) -> None:
-    """Write one JSON line a text, in their order: its `id` if it has one, the text, and the answer of each head.
+    """Write one JSON line per text, in input order: its `id` if it has one, the text, and the prediction of each head.
 
     Args:
-        model: As `load_model` takes it.
-        texts: Texts; where a head that is asked reads pairs, pairs with a tab between them. Without any and without
-            `file` standard input is read.
-        file: Rows (its ending one of `FILE_LOADERS`, or of CoNLL where the model's run has read such files), or else
-            lines of text.
-        text: The column of the text, or two for pairs with a comma between; by default that of training, or one called
-            as texts usually are. On standard input it says that the lines are JSON objects.
-        to: The file to write, which gets its name once all texts are answered; by default standard output.
-        heads: Only these.
+        model: See `load_model`.
+        texts: Texts; pairs separated by a tab if a head reads pairs. Without `texts` and `file`, standard input is
+            read.
+        file: A file of rows (a type in `FILE_LOADERS`, or CoNLL if the model's run has read such files), or of lines
+            of text.
+        text: The text column, or two for pairs, separated by a comma; by default the column of training, or one with a
+            usual name. Without `file`, it is the key of the text in JSON objects on standard input.
+        to: Output file, which gets its name once it is complete; by default standard output.
+        heads: The heads to use; by default all.
         overwrite: Whether `to` may be replaced.
-        **options: `batch_size`, `top_k` and `embeddings`, as of `MultiTaskModel.predict_stream`.
+        **options: `batch_size`, `top_k` and `embeddings`, see `MultiTaskModel.predict_stream`.
 
     Raises:
-        ValueError: No text, or more than one source of it; a file, line, column or head that is not as it has to be.
+        ValueError: There is no text, or more than one source of texts; a file, line, column or head is not valid.
     """
     if texts and file:
         raise ValueError("give texts or `--file`, not both.")
     if not texts and not file and sys.stdin.isatty():
-        raise ValueError("there is no text: give some, or `--file`, or pipe lines in.")
+        raise ValueError("there is no text: give texts or `--file`, or pipe lines to standard input.")
     of_rows = file is not None and (has_rows(file) or is_conll(file))
     if text and (texts or (file and not of_rows)):
-        raise ValueError(f"`--text {text}`: {file or 'the command line'} has lines of text, and no columns.")
+        raise ValueError(
+            f"`--text {text}`: {file or 'the command line'} has lines of text, not columns. Remove `--text`."
+        )
     if to and file and os.path.exists(to) and os.path.samefile(to, file):
-        raise ValueError(f"`--to` is {to}, the file with the texts.")
+        raise ValueError(f"`--to` is {to}, which is also the input file: choose another name.")
     if to:
         check_file(to, "--to", overwrite=overwrite)
-    run = _run_of(model) if file and is_conll(file) else None  # names the columns
+    run = _run_of(model) if file and is_conll(file) else None  # it names the columns
     rows = load_rows(file, run) if file and of_rows else None
     if file and not of_rows:
         check_encoding(file, "utf-8")
     answerer = load_model(model)
-    # Texts as (id, text), and the heads that answer them: one stream, or several where heads read different columns.
+    # Texts as (id, text), and the heads that read them: one stream, or several if heads read different columns.
     streams: list[tuple[Iterable[tuple[Any, Any]], Sequence[str] | None]]
     columns: dict[tuple[str, ...], Sequence[str] | None] = {}
     if rows is not None:
         columns = _columns(answerer, model, str(file), rows, text, heads)
         chosen = [column for own in columns for column in own]
         if any(getattr(rows.features[column], "dtype", None) in ("int64", "float64") for column in chosen):
-            rows = load_rows(str(file), run, chosen)  # a text of digits is a text
+            rows = load_rows(str(file), run, chosen)  # so that texts made of digits stay strings
         streams = [(_of_rows(str(file), rows, own), names) for own, names in columns.items()]
     elif text:
         streams = [(_of_objects(text), heads)]
     else:
         lines = texts or read_lines(file)
-        asked = [spec for name, spec in answerer.config.heads.items() if not heads or name in heads]
-        pairs = any(spec["text"] in PAIRED for spec in asked)
+        requested = [spec for name, spec in answerer.config.heads.items() if not heads or name in heads]
+        pairs = any(KINDS[spec["text"]] == PAIRS for spec in requested)
         found = ((None, tuple(line.split("\t", 1)) if pairs and "\t" in line else line) for line in lines)
         streams = [(found, heads)]
     embeddings = options.pop("embeddings", False)
@@ -99,7 +102,7 @@ def predict(
         for number, (found, names) in enumerate(streams)
     ]
     total = len(texts) or (None if rows is None else len(rows))
-    # Where both are shown on one screen, a bar and the lines would write over each other.
+    # On a terminal, a progress bar and the lines would overwrite each other.
     no_bar = bool(texts) or not sys.stderr.isatty() or (not to and sys.stdout.isatty())
     started, number = time.perf_counter(), 0
     with _output(to) as output:
@@ -111,13 +114,16 @@ def predict(
     if not texts:
         seconds = time.perf_counter() - started
         written = f" Written to {to}." if to else ""
-        logger.info("%d texts in %.1f s, %.0f a second.%s", number, seconds, number / seconds, written)
+        logger.info("%d texts in %.1f s, %.0f texts/s.%s", number, seconds, number / seconds, written)
+
+
+_TEXTS = {SINGLE: "one text", PAIRS: "two texts", CHOICES: "a text and its choices"}
 
 
 def _answers(
     model: MultiTaskModel, texts: Iterable[tuple[Any, Any]], heads: Sequence[str] | None, **options: Any
 ) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
-    """Yield the id, the text and the answers of each text; wrong options are refused before the first is read."""
+    """Yield the id, text and predictions of each text; options are checked before the first text is read."""
     checked = ((name, check_text(one, number)) for number, (name, one) in enumerate(texts, start=1))
     kept, given = itertools.tee(checked)
     answers = model.predict_stream((one for _, one in given), heads=heads, **options)
@@ -125,7 +131,7 @@ def _answers(
 
 
 def _line(parts: Sequence[tuple[Any, Any, dict[str, Any]]], columns: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    """The line of a row: its id if it has one, its text (with several, by their columns) and all answers."""
+    """The line of a row: its id if it has one, its text (for several columns a mapping) and all predictions."""
     name, text, _ = parts[0]
     if len(parts) > 1:
         text = {}
@@ -139,16 +145,16 @@ def _line(parts: Sequence[tuple[Any, Any, dict[str, Any]]], columns: Sequence[tu
 
 @contextmanager
 def _output(to: str | None) -> Iterator[TextIO]:
-    """The file to write, or standard output."""
+    """The output file, or standard output."""
     if to is None:
         yield sys.stdout
         return
-    with whole_file(to) as draft, draft.open("w", encoding="utf-8") as file:
+    with atomic_file(to) as draft, draft.open("w", encoding="utf-8") as file:
         yield file
 
 
 def _of_objects(text: str) -> Iterator[tuple[Any, Any]]:
-    """Ids and texts of standard input, a JSON object a line."""
+    """Ids and texts from standard input, with one JSON object per line."""
     columns, missing = [column.strip() for column in text.split(",")], 0
     for number, line in enumerate(read_lines(None), start=1):
         try:
@@ -167,7 +173,7 @@ def _of_objects(text: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _present(value: Any, empty: Any) -> Any:
-    """A text with empty ones for what is missing: the text itself, or some of its words."""
+    """A text in which missing values (the text itself, or some of its words) are replaced by empty ones."""
     if isinstance(value, list):
         return ["" if word is None else word for word in value]
     return empty if value is None else value
@@ -175,7 +181,7 @@ def _present(value: Any, empty: Any) -> Any:
 
 def _report_missing(where: str, number: int, columns: Sequence[str]) -> None:
     if number:
-        logger.warning("%s: %d texts in %s are missing; they are answered as empty ones.",
+        logger.warning("%s: %d texts in %s are missing; they are treated as empty texts.",
                        where, number, " and ".join(columns))  # fmt: skip
 
 
@@ -183,11 +189,13 @@ def _of_rows(path: str, rows: datasets.Dataset, columns: Sequence[str]) -> Itera
     """Ids and texts of a file's rows. An empty cell of a .csv is read as missing: both are the empty text."""
     features = [rows.features[column] for column in columns]
     words = [getattr(feature, "feature", None) is not None for feature in features]
+    choices = len(columns) > 2 or words == [False, True]
     for column, feature in zip(columns, features, strict=True):
         held = getattr(getattr(feature, "feature", feature), "dtype", None)
-        if held not in ("string", "large_string", "null") or (len(columns) > 1 and any(words)):
+        if held not in ("string", "large_string", "null") or (len(columns) > 1 and any(words) and not choices):
             raise ValueError(
-                f"{path}: the column {column!r} holds {feature}; texts are strings or lists of words (pairs: strings)."
+                f"{path}: the column {column!r} holds {feature}; it should hold strings or lists of words (for pairs:"
+                " strings)."
             )
     _report_missing(path, sum(rows.data.column(column).null_count for column in columns), columns)
     empty: Any = [] if words[0] else ""
@@ -195,9 +203,10 @@ def _of_rows(path: str, rows: datasets.Dataset, columns: Sequence[str]) -> Itera
 
     def read() -> Iterator[tuple[Any, Any]]:
         for some in rows.select_columns([*dict.fromkeys((*columns, *ids))]).iter(batch_size=1000):
-            texts = [[_present(one, empty) for one in some[column]] for column in columns]
+            texts = [[_present(one, empty if len(columns) == 1 else "") for one in some[column]] for column in columns]
             names = some["id"] if ids else [None] * len(texts[0])
-            yield from zip(names, texts[0] if len(columns) == 1 else zip(*texts, strict=True), strict=True)
+            form = "choices" if choices else "pair" if len(columns) > 1 else "string"
+            yield from zip(names, join_columns(form, texts), strict=True)
 
     return read()
 
@@ -210,30 +219,30 @@ def _columns(
     text: str | None,
     heads: Sequence[str] | None,
 ) -> dict[tuple[str, ...], Sequence[str] | None]:
-    """Columns of the text (two for pairs) → the heads that read them, None for all.
+    """Text columns (two for pairs) → the heads that read them, None for all heads.
 
-    Columns of the run come first, then those that are called as usual. Heads whose columns are not there are left out,
-    which is logged, unless they are asked for by name.
+    Columns of the run come first, then usual names. Heads whose columns are missing are left out with a warning, unless
+    they are requested by name.
 
     Raises:
-        ValueError: No head has its columns, a head that is asked for has not, or several could be meant.
+        ValueError: No head has its columns, a requested head lacks its columns, or several columns are possible.
     """
     specs = {
         name: spec
         for name, spec in answerer.config.heads.items()
         if answers_texts(spec) and (not heads or name in heads)
     }
-    if text or not specs or set(heads or ()) - set(specs):  # such heads are refused by `predict_stream`
+    if text or not specs or set(heads or ()) - set(specs):  # `predict_stream` raises an error for such heads
         spec = next(iter(specs.values()), {"text": "string"})
         return {_several(text_columns(path, rows, "embedding", spec, text, None)): heads}
     run = _run_of(model)
     able = {name for name, spec in specs.items() if find_text_columns(rows, name, spec, run)[0]}
     wanted = [name for name in specs if name in able or heads or not able]
     found = {name: _several(text_columns(path, rows, name, specs[name], None, run)) for name in wanted}
-    if silent := [name for name in specs if name not in wanted]:
-        forms = {"two texts" if specs[name]["text"] in PAIRED else "one text" for name in silent}
-        logger.warning("No answer from %s: %s has no columns of its texts (%s); name them with --text.",
-                       ", ".join(silent), path, " and ".join(sorted(forms)))  # fmt: skip
+    if left_out := [name for name in specs if name not in wanted]:
+        forms = {_TEXTS[KINDS[specs[name]["text"]]] for name in left_out}
+        logger.warning("No predictions of %s: %s has no columns with its texts (%s); name them with --text.",
+                       ", ".join(left_out), path, " and ".join(sorted(forms)))  # fmt: skip
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, columns in found.items():
         groups.setdefault(columns, []).append(name)
@@ -248,6 +257,6 @@ def _several(columns: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _run_of(model: str) -> RunConfig | None:
-    """The config that a multi-task model was trained with; None without its `run.yaml`."""
+    """The config of a multi-task model's training run; None without its `run.yaml`."""
     path = find_checkpoint(model).run
     return RunConfig.load(path) if path else None

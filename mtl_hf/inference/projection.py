@@ -1,7 +1,7 @@
-"""Embeddings as points in the plane, coloured by a label.
+"""Scatter plots of embeddings, coloured by a label.
 
-Notable: vectors are scaled to length 1 first, so that near points are those of a high cosine; colours are those of a
-palette made for colour-blind readers (Paul Tol's `muted`), and each label has a marker of its own besides.
+Notable: vectors are scaled to length 1 first, so near points have a high cosine similarity. The palette is safe for
+colour-blind readers (Paul Tol's `muted`), and each label also has its own marker.
 """
 
 import importlib.util
@@ -16,40 +16,41 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from ..config import nearest
-from ..data.describe_file import is_missing, label_name
-from ..files import whole_file
+from ..data.describe_file import is_missing
+from ..files import atomic_file
+from ..tasks.column import label_name
 
 PROJECTIONS = ("pca", "tsne")
 ENDINGS = (".png", ".svg")
 _COLOURS = ("#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE", "#882255", "#44AA99", "#999933", "#AA4499")
 _MARKERS = "os^Dv<>Pp"
-_GREY = "#AAAAAA"  # labels beyond the colours, rows without one
-_NUMBERED = 30  # at most so many points are numbered as the rows are
+_GREY = "#AAAAAA"  # for labels beyond the colours, and rows without a label
+_NUMBERED = 30  # up to this number of points, each point shows its row number
 _SEED = 13
 
 
 def check_plots() -> None:
-    """Whether pictures can be drawn here.
+    """Check that plots can be drawn.
 
     Raises:
-        ImportError: matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("a picture needs matplotlib: pip install 'mtl_hf[plots]'")
+        raise ImportError("a plot needs matplotlib: pip install 'mtl_hf[plots]'")
 
 
 def sample_rows(num_rows: int, sample: int) -> np.ndarray:
-    """Numbers of the rows that are drawn: all, or `sample` of them chosen at random (always the same), rising."""
+    """Indices of the plotted rows, ascending: all rows, or a fixed random sample of size `sample`."""
     if num_rows <= sample:
         return np.arange(num_rows)
     return np.sort(np.random.default_rng(_SEED).choice(num_rows, sample, replace=False))
 
 
 def label_column(rows: datasets.Dataset, column: str) -> list[str | None]:
-    """A column's labels as names, to colour points by.
+    """The labels of a column as names, to colour points by.
 
     Raises:
-        ValueError: There is no such column, or it does not hold one label a row.
+        ValueError: There is no such column, or it does not have one label per row.
     """
     if column not in rows.column_names:
         raise ValueError(
@@ -61,27 +62,29 @@ def label_column(rows: datasets.Dataset, column: str) -> list[str | None]:
     values = [None if is_missing(value) else value for value in rows[column]]
     whole = held.startswith("float") and all(value is None or float(value).is_integer() for value in values)
     if not (whole or held.startswith(("string", "int", "uint", "bool"))):
-        raise ValueError(f"`--color {column}`: it holds {held}; it should hold one label a row, as names or integers.")
+        raise ValueError(
+            f"`--color {column}`: it contains {held}; it should have one label per row, as names or integers."
+        )
     names = getattr(feature, "names", None)  # of a ClassLabel
     return [None if value is None else label_name(names[value] if names else value) for value in values]
 
 
 def project(embeddings: np.ndarray, method: str) -> tuple[np.ndarray, list[str]]:
-    """Embeddings as points, the same at every run.
+    """Project embeddings to two dimensions, with the same result in every run.
 
     Args:
-        embeddings: (N, hidden_size), at least 3.
-        method: `pca`, or `tsne` (van der Maaten and Hinton, 2008: neighbours stay together, distances between groups
+        embeddings: (N, hidden_size), N at least 3.
+        method: `pca`, or `tsne` (van der Maaten and Hinton, 2008: keeps neighbours together; distances between groups
             mean little).
 
     Returns:
-        (N, 2), and what the two axes are called.
+        The points, (N, 2), and the labels of the two axes.
 
     Raises:
-        ValueError: Fewer than 3.
+        ValueError: N is less than 3.
     """
     if len(embeddings) < 3:
-        raise ValueError(f"a picture takes at least 3 texts; there are {len(embeddings)}.")
+        raise ValueError(f"a plot needs at least 3 texts; there are {len(embeddings)}.")
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(min=1e-12)
     if method == "tsne":
         perplexity = min(30.0, (len(unit) - 1) / 3)
@@ -94,13 +97,13 @@ def project(embeddings: np.ndarray, method: str) -> tuple[np.ndarray, list[str]]
 
 
 def plot(points: np.ndarray, axes: Sequence[str], labels: Sequence[str | None] | None, paths: Sequence[Path]) -> None:
-    """Draw points and write the picture.
+    """Draw a scatter plot and write it.
 
     Args:
         points: (N, 2).
-        axes: Names of the axes.
-        labels: Label of each point, None where it has none; None for one colour. The most frequent ones get colours
-            and a place in the legend, all others share grey.
+        axes: Labels of the axes.
+        labels: Label of each point, None for points without one; None instead of the list for a single colour. The
+            most frequent labels get a colour and a legend entry, all others are grey.
         paths: `.png` or `.svg` files.
     """
     from matplotlib.figure import Figure
@@ -120,12 +123,12 @@ def plot(points: np.ndarray, axes: Sequence[str], labels: Sequence[str | None] |
         scale = (60 / size) ** 0.5
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=scale)
     for path in paths:
-        with whole_file(path) as draft:
+        with atomic_file(path) as draft:
             figure.savefig(draft, dpi=120, format=path.suffix[1:])
 
 
 def _groups(labels: Sequence[str | None] | None, num_points: int) -> list[tuple[str, list[int], str, str]]:
-    """Name, points, colour and marker of each group; grey first, so that it lies below."""
+    """Name, points, colour and marker of each group; grey first, so that it is drawn below the others."""
     if labels is None:
         return [("texts", list(range(num_points)), _COLOURS[0], "o")]
     counts = Counter(label for label in labels if label is not None)
@@ -138,6 +141,6 @@ def _groups(labels: Sequence[str | None] | None, num_points: int) -> list[tuple[
 
 
 def _shown(name: str) -> str:
-    """A label for a legend: short, no formula, and not hidden, as matplotlib hides those with a leading `_`."""
+    """A label for a legend: short, without formulas; matplotlib would hide labels with a leading `_`."""
     name = (name if len(name) <= 30 else name[:27] + "...").replace("$", r"\$")
     return f" {name}" if name.startswith("_") else name

@@ -1,5 +1,5 @@
-"""The room that travels: what a saved model needs to answer raw text, and nothing else.
+"""The model code that is saved with a model: all it needs to make predictions for raw text, and nothing else.
 
-Its files import only torch, transformers and what these need, and each other (`from .x import y`), so that they can be
+These files import only each other (`from .x import y`), torch, transformers and their dependencies, so that they can be
 copied beside the weights of a published model.
 """

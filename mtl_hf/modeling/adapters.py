@@ -1,10 +1,10 @@
-"""Adapters: few weights inside a frozen encoder, shared by all heads or one set for each.
+"""Adapters: a few trained weights inside a frozen encoder, shared by all heads or one adapter per head.
 
-The configuration classes of peft by their own names, and `BottleneckConfig`.
+Types of adapters are the configuration classes of peft, by name, and `BottleneckConfig`.
 
-Notable: adapters are part of the model's configuration, so that it is built with them and its one file of weights is
-loaded as any other. The encoder's own weights are frozen. Switching adapters changes nothing but which one is in use:
-peft's `set_adapter` would also freeze the others. peft is imported only where a model has adapters of it.
+Notable: adapters are part of the model's configuration, so the model is built with them and loads from one file of
+weights. The encoder's own weights are frozen. Switching adapters does not freeze the others, as peft's `set_adapter`
+would. peft is imported only if a model has its adapters.
 """
 
 import copy
@@ -19,21 +19,21 @@ from torch import nn
 
 from .bottleneck import BottleneckConfig, BottleneckLayer, add_bottlenecks
 
-SHARED = "shared"  # the adapter of all heads that name none of their own
-# Classes of peft that can be put into an encoder, but need what nothing here does.
+SHARED = "shared"  # the adapter of all heads that do not name their own
+# Classes of peft that this package does not support.
 _REFUSED = {
-    "AdaLoraConfig": "its ranks are cut by calls during training, which this trainer does not make",
-    "OSFConfig": "it takes the encoder's own weights apart",
-    "PolyConfig": "it wants to be told the task's number at every call; `per_task: true` has an adapter for each task",
+    "AdaLoraConfig": "its ranks are reduced by calls during training, which this trainer does not make",
+    "OSFConfig": "it decomposes the encoder's own weights",
+    "PolyConfig": "it needs the task's number at every call; for one adapter per task, set `per_task: true`",
     "ShadowConfig": "it runs beside the encoder, not in it",
-    "XLoraConfig": "it mixes adapters that have been trained before",
+    "XLoraConfig": "it mixes adapters that are already trained",
 }
-# Fields that peft fills in itself, or that would train or copy what is not an adapter.
+# Fields that peft sets itself, and fields that would train or copy parts of the encoder.
 _BOOKKEEPING = (
     "peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
 )  # fmt: skip
 _BEYOND = ("modules_to_save", "trainable_token_indices", "layer_replication")
-_INITIAL = (True, False, "gaussian", "orthogonal")  # others change the encoder's weights, or need data
+_INITIAL = (True, False, "gaussian", "orthogonal")  # other values change the encoder's weights or need data
 
 
 def import_peft() -> Any:
@@ -42,21 +42,20 @@ def import_peft() -> Any:
     Raises:
         ImportError: It is not installed.
     """
-    try:  # not by a statement: transformers asks everyone who loads our files for what these import by one
+    try:  # not an import statement: transformers requires the packages of all import statements in saved files
         return importlib.import_module("peft")
     except ModuleNotFoundError as error:
         raise ImportError("adapters need peft: pip install 'mtl_hf[adapters]' (or pip install peft)") from error
 
 
 def adapter_config(spec: dict[str, Any]) -> Any:
-    """The configuration object that a specification describes.
+    """Create the configuration object of a specification.
 
     Args:
         spec: `type`, the name of a class, and its arguments.
 
     Raises:
-        ValueError: An unknown class or argument (the nearest is named), a value that the class refuses, or a class or
-            argument that cannot work here.
+        ValueError: The class or an argument is unknown or not supported, or the class rejects a value.
         ImportError: peft is not installed.
     """
     kind, arguments = str(spec.get("type", "")), {key: value for key, value in spec.items() if key != "type"}
@@ -72,34 +71,34 @@ def adapter_config(spec: dict[str, Any]) -> Any:
     for key in arguments:
         if key not in known:
             raise ValueError(
-                f"`peft.{key}` is no argument of {kind}.{_nearest(key, known)}"
-                + (f" It takes {', '.join(known)}." if len(known) <= 12 else "")
+                f"`peft.{key}` is not an argument of {kind}.{_nearest(key, known)}"
+                + (f" Valid are: {', '.join(known)}." if len(known) <= 12 else "")
             )
     beyond = next((key for key in _BEYOND if arguments.get(key)), None)
     if beyond or arguments.get("bias", "none") != "none":
         raise ValueError(
-            f"`peft.{beyond or 'bias'}` would train or copy parts of the encoder itself, which stays as it is: leave it"
-            " out. (Heads are trained and saved anyway.)"
+            f"`peft.{beyond or 'bias'}` would train or copy parts of the encoder, which is frozen: remove it. (Heads"
+            " are always trained and saved.)"
         )
     if arguments.get("init_lora_weights", True) not in _INITIAL:
         raise ValueError(
             f"`peft.init_lora_weights` is {arguments['init_lora_weights']!r}, which changes the encoder's own weights"
-            " or needs data: valid are true, false, gaussian, orthogonal."
+            " or needs data; valid are true, false, gaussian, orthogonal."
         )
     try:
         return chosen(**arguments)
     except (TypeError, ValueError, ImportError) as error:
-        raise ValueError(f"`peft`: {kind} refuses its arguments: {error}") from error
+        raise ValueError(f"`peft`: {kind} rejects its arguments: {error}") from error
 
 
 def _peft_classes() -> dict[str, Any]:
-    """Name → configuration class of every method of peft that can be put into an encoder."""
+    """Name → configuration class of every method of peft that can be injected into an encoder."""
     import_peft()
     mapping = importlib.import_module("peft.mapping")
     base = importlib.import_module("peft.tuners.tuners_utils").BaseTuner
     classes = {}
     for kind, tuner in mapping.PEFT_TYPE_TO_TUNER_MAPPING.items():
-        # What is shared between layers is kept beside them, where no file of weights would have it.
+        # Weights shared between layers are stored outside of the layers, so they would not be saved.
         if issubclass(tuner or nn.Module, base) and not tuner.uses_shared_state:
             config = mapping.PEFT_TYPE_TO_CONFIG_MAPPING[kind]
             classes[config.__name__] = config
@@ -107,15 +106,15 @@ def _peft_classes() -> dict[str, Any]:
 
 
 def _why_not(kind: str, able: Iterable[str]) -> str:
-    """Why a class cannot be used, and which can."""
+    """The message for a class that is not supported, with the valid ones."""
     able = sorted(name for name in able if name not in _REFUSED)
     others = importlib.import_module("peft.mapping").PEFT_TYPE_TO_CONFIG_MAPPING.values()
     if kind in _REFUSED:
         reason = f", which cannot be used here: {_REFUSED[kind]}."
     elif kind in {config.__name__ for config in others}:
         reason = (
-            ", which cannot be used here: it changes what the encoder is called with, which many encoders ignore, or"
-            " keeps weights beside it."
+            ", which cannot be used here: it changes the inputs of the encoder, which many encoders ignore, or stores"
+            " weights outside of it."
         )
     else:
         reason = f".{_nearest(kind, able)}"
@@ -128,26 +127,26 @@ def _nearest(key: Any, known: Iterable[str]) -> str:
 
 
 def inject_adapter(encoder: Any, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Put an adapter into an encoder, in place.
+    """Add an adapter to an encoder, in place.
 
     Args:
-        encoder: Bare, or with other adapters of the same type.
-        name: The adapter's.
+        encoder: An encoder without adapters, or with other adapters of the same type.
+        name: Name of the adapter.
         spec: `type` and its arguments.
 
     Returns:
-        The specification with what was left to peft: its numbers, and the modules chosen for this kind of encoder, so
-        that another version of it builds the same model.
+        The specification with the defaults of peft filled in (its numbers, and the modules for this type of encoder),
+        so that another version of peft builds the same model.
 
     Raises:
-        ValueError: As of `adapter_config`, or the encoder has no such modules. The encoder is then as it was.
+        ValueError: As in `adapter_config`, or the encoder has no such modules. The encoder is then unchanged.
     """
     config = adapter_config(spec)
     there = adapter_layers(encoder)
     trained = {parameter: parameter.requires_grad for parameter in encoder.parameters()}
     try:
         return _inject(encoder, name, spec, config)
-    except ValueError:  # perhaps at a later module
+    except ValueError:  # some modules may already have the adapter
         for place, layer in adapter_layers(encoder).items():
             if place in there:
                 layer.delete_adapter(name)
@@ -159,7 +158,7 @@ def inject_adapter(encoder: Any, name: str, spec: dict[str, Any]) -> dict[str, A
 
 
 def _inject(encoder: Any, name: str, spec: dict[str, Any], config: Any) -> dict[str, Any]:
-    """As `inject_adapter`, of a checked configuration; may leave an encoder that has some of the adapter's layers."""
+    """`inject_adapter` with a checked configuration. If it raises, some layers may already have the adapter."""
     if isinstance(config, BottleneckConfig):
         add_bottlenecks(encoder, name, config)
         return {"type": spec["type"]} | dataclasses.asdict(config)
@@ -169,15 +168,15 @@ def _inject(encoder: Any, name: str, spec: dict[str, Any], config: Any) -> dict[
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(f"`peft`: {spec['type']} does not fit {type(encoder).__name__}: {error}") from error
     finally:
-        # peft's note of its adapters, for which it warns when there is one already.
+        # peft's record of its adapters: it would warn at the next adapter.
         vars(encoder).pop("peft_config", None)
     kept = encoder.state_dict().keys()
     for place, layer in adapter_layers(encoder).items():
         for buffer, _ in layer.named_buffers():
             if f"{place}.{buffer}" not in kept:
                 raise ValueError(
-                    f"`peft.type` is {spec['type']!r}, which keeps tensors ({buffer}) that no file of weights holds: a"
-                    " saved model would not be the same."
+                    f"`peft.type` is {spec['type']!r}, which has tensors ({buffer}) that are not saved with the"
+                    " weights: choose another type."
                 )
     numbers = {
         key: value
@@ -193,8 +192,8 @@ def _inject(encoder: Any, name: str, spec: dict[str, Any], config: Any) -> dict[
 
 
 def adapter_layers(encoder: nn.Module) -> dict[str, Any]:
-    """Name → module of every layer that holds adapters, peft's and ours."""
-    # Where this module has not been imported, no layer of peft can be there.
+    """Name → module of every layer with adapters, of peft or bottlenecks."""
+    # If this module is not imported, there is no layer of peft.
     peft: Any = sys.modules.get("peft.tuners.tuners_utils")
     kinds = (BottleneckLayer, peft.BaseTunerLayer) if peft is not None else BottleneckLayer
     return {name: module for name, module in encoder.named_modules() if isinstance(module, kinds)}
@@ -203,7 +202,7 @@ def adapter_layers(encoder: nn.Module) -> dict[str, Any]:
 def adapter_parameters(encoder: nn.Module) -> dict[str, str]:
     """Name of each parameter of an adapter → the adapter."""
     return {
-        f"{place}.{name}": name.split(".")[1]  # <what peft calls it>.<adapter>...
+        f"{place}.{name}": name.split(".")[1]  # <peft's name>.<adapter>...
         for place, layer in adapter_layers(encoder).items()
         for name, _ in layer.named_parameters()
         if not name.startswith("base_layer.")
@@ -211,32 +210,32 @@ def adapter_parameters(encoder: nn.Module) -> dict[str, str]:
 
 
 def use_adapter(encoder: nn.Module, name: str | None) -> None:
-    """From now on the encoder runs with this adapter, or bare."""
+    """Let the encoder run with this adapter from now on; with None, without adapters."""
     for layer in adapter_layers(encoder).values():
         layer._active_adapter = [] if name is None else [name]
         layer._disable_adapters = name is None
 
 
 def train_only_adapters(encoder: nn.Module, names: Iterable[str]) -> None:
-    """Freeze all of the encoder but these adapters."""
+    """Freeze the encoder except for these adapters."""
     encoder.requires_grad_(False)
     for layer in adapter_layers(encoder).values():
         layer.set_requires_grad(list(names), True)
 
 
 def merge_adapter(encoder: Any, name: str) -> None:
-    """Add an adapter to the encoder's own weights and remove all adapters, in place.
+    """Merge an adapter into the encoder's weights and remove all adapters, in place.
 
     Raises:
-        ValueError: The adapter is of a type that cannot be merged, or merged weights would not be finite. The encoder
-            is then as it was.
+        ValueError: The type of adapter cannot be merged, or merged weights would not be finite. The encoder is then
+            unchanged.
     """
     layers = adapter_layers(encoder)
-    for place, layer in layers.items():  # first on copies, one at a time: a later layer may refuse
+    for place, layer in layers.items():  # first on copies, one at a time: merging a later layer may fail
         try:
             copy.deepcopy(layer).merge(safe_merge=True, adapter_names=[name])
         except (NotImplementedError, ValueError) as error:
-            reason = str(error).rstrip(".") or "peft has no way to merge it"
+            reason = str(error).rstrip(".") or "peft does not support merging it"
             raise ValueError(f"this adapter cannot be merged into the encoder ({place}): {reason}.") from error
     for layer in layers.values():
         layer.merge(safe_merge=True, adapter_names=[name])
@@ -244,18 +243,18 @@ def merge_adapter(encoder: Any, name: str) -> None:
 
 
 def rename_adapter(encoder: Any, specs: dict[str, dict[str, Any]], old: str, new: str) -> dict[str, dict[str, Any]]:
-    """Call an adapter otherwise, in place; it keeps its weights and its place among the others.
+    """Rename an adapter, in place. It keeps its weights and its position.
 
-    All adapters are taken out and put in again: what belongs to a name, each type keeps in tables of its own.
+    All adapters are removed and injected again, because each type stores its adapters by name in its own tables.
 
     Args:
-        encoder: With these adapters.
+        encoder: An encoder with these adapters.
         specs: Adapter → its specification.
-        old: An adapter.
-        new: No adapter yet.
+        old: Name of an adapter.
+        new: New name, not taken by another adapter.
 
     Returns:
-        `specs` by the new name.
+        `specs` with the new name.
     """
     weights = {}
     for place, layer in adapter_layers(encoder).items():
@@ -275,7 +274,7 @@ def rename_adapter(encoder: Any, specs: dict[str, dict[str, Any]], old: str, new
 
 
 def remove_adapters(encoder: Any, name: str | None = None) -> None:
-    """Remove one adapter, or all of them with the layers that held them, in place."""
+    """Remove one adapter, in place; or, with None or the last one, all adapters and their layers."""
     layers = adapter_layers(encoder)
     if name is not None and set(adapter_parameters(encoder).values()) != {name}:
         use_adapter(encoder, None)

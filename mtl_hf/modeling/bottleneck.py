@@ -1,10 +1,11 @@
-"""Bottleneck adapters: a small network behind a layer's projections, which starts as doing nothing.
+"""Bottleneck adapters: a small network after a layer's projections, which starts as the identity.
 
-Houlsby et al., arXiv 1902.00751; Pfeiffer et al., arXiv 2005.00247. No library for the installed transformers has them.
+Houlsby et al., arXiv 1902.00751; Pfeiffer et al., arXiv 2005.00247. No library for this version of transformers has
+them.
 
-Notable: the projections are found by their shapes and their order within a layer, never by a table of model names; an
-encoder in which they are not clear is refused. The layer answers to the same names as peft's own layers, so that
-`adapters.py` treats both alike.
+Notable: the projections are found by their shapes and their order within a layer, not by a table of model names. If
+they are ambiguous, an error is raised. `BottleneckLayer` has the interface of peft's layers, so that `adapters.py`
+treats both alike.
 """
 
 from collections.abc import Iterable
@@ -19,16 +20,16 @@ KINDS = ("houlsby", "pfeiffer")
 
 @dataclass(frozen=True)
 class BottleneckConfig:
-    """What a bottleneck adapter is like.
+    """Options of a bottleneck adapter.
 
     Args:
-        reduction: Width of the encoder's states over that of the bottleneck, which is rounded down (1 at least).
-        kind: `houlsby` has one behind the projection of the attention and one behind that of the feed-forward block of
-            each layer, `pfeiffer` only the latter. Both are put directly behind the projection, before the residual
+        reduction: Width of the encoder's states divided by that of the bottleneck, which is rounded down (at least 1).
+        kind: `houlsby` has one bottleneck after the projection of the attention and one after that of the feed-forward
+            block of each layer, `pfeiffer` only the latter. Both are directly after the projection, before the residual
             connection and the norm (Pfeiffer et al. norm their input once more).
 
     Raises:
-        ValueError: `reduction` below 1, or another `kind`.
+        ValueError: `reduction` is below 1, or `kind` is unknown.
     """
 
     reduction: float = 16
@@ -36,7 +37,7 @@ class BottleneckConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.reduction, bool) or not isinstance(self.reduction, int | float) or self.reduction < 1:
-            raise ValueError(f"`reduction` is {self.reduction!r}; it is a number of at least 1.")
+            raise ValueError(f"`reduction` is {self.reduction!r}; it should be a number of at least 1.")
         if self.kind not in KINDS:
             raise ValueError(f"`kind` is {self.kind!r}; valid are {', '.join(KINDS)}.")
 
@@ -44,7 +45,7 @@ class BottleneckConfig:
 class Bottleneck(nn.Module):
     """h + up(gelu(down(h))), with a residual connection of its own (Houlsby et al., section 2.1).
 
-    `up` starts at zero, as the second matrix of LoRA does: exactly the identity, where the paper has nearly that.
+    `up` starts at zero, like the second matrix of LoRA: exactly the identity, not nearly so as in the paper.
     """
 
     def __init__(self, hidden_size: int, size: int) -> None:
@@ -60,7 +61,7 @@ class Bottleneck(nn.Module):
 
 
 class BottleneckLayer(nn.Module):
-    """A linear layer with bottlenecks behind it, of which one is in use, or none.
+    """A linear layer followed by bottlenecks, of which one or none is active.
 
     Its attributes are named as those of peft's `BaseTunerLayer`.
     """
@@ -74,16 +75,16 @@ class BottleneckLayer(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """That of the linear layer: some encoders look at it."""
+        """The weight of the linear layer, which some encoders read."""
         return self.base_layer.weight
 
     @property
     def bias(self) -> Tensor | None:
-        """That of the linear layer."""
+        """The bias of the linear layer."""
         return self.base_layer.bias
 
     def add(self, adapter: str, reduction: float) -> None:
-        """Put one more bottleneck behind the layer."""
+        """Add a bottleneck after the layer."""
         width = self.base_layer.out_features
         self.bottlenecks[adapter] = Bottleneck(width, max(1, int(width / reduction))).to(self.weight)
 
@@ -99,7 +100,7 @@ class BottleneckLayer(nn.Module):
         return self.base_layer
 
     def set_requires_grad(self, adapter_names: Iterable[str], requires_grad: bool = True) -> None:
-        """Whether these adapters are trained."""
+        """Set whether these adapters are trained."""
         for adapter in adapter_names:
             self.bottlenecks[adapter].requires_grad_(requires_grad)
 
@@ -108,12 +109,12 @@ class BottleneckLayer(nn.Module):
         del self.bottlenecks[adapter]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
-        """Impossible."""
-        raise NotImplementedError("a bottleneck has an activation in it, which no linear layer can take in")
+        """Not supported: bottleneck adapters are not linear and cannot be merged."""
+        raise NotImplementedError("a bottleneck adapter is not linear")
 
 
 def find_layers(encoder: nn.Module) -> tuple[str, int]:
-    """Name (with a dot at its end) and length of the encoder's longest `ModuleList`: its stack of layers.
+    """Name (with a trailing dot) and length of the encoder's longest `ModuleList`: its stack of layers.
 
     Raises:
         ValueError: There is none.
@@ -126,10 +127,10 @@ def find_layers(encoder: nn.Module) -> tuple[str, int]:
 
 
 def add_bottlenecks(encoder: Any, adapter: str, config: BottleneckConfig) -> None:
-    """Put a bottleneck behind the projections of every layer, in place.
+    """Add a bottleneck after the projections of every layer, in place.
 
     Raises:
-        ValueError: It is not clear which they are.
+        ValueError: The projections are ambiguous.
     """
     for place in find_projections(encoder, config.kind):
         layer = encoder.get_submodule(place)
@@ -141,13 +142,13 @@ def add_bottlenecks(encoder: Any, adapter: str, config: BottleneckConfig) -> Non
 
 
 def find_projections(encoder: Any, kind: str = "houlsby") -> list[str]:
-    """Names of the layers that project back to the encoder's states: the attention's, then the feed-forward block's.
+    """Names of the output projections of each layer: that of the attention, then that of the feed-forward block.
 
-    In each layer of the stack the latter is the one linear layer from another width to that of the states, the former
-    the last one before it that keeps the width.
+    The projection of the feed-forward block is the one linear layer from another width to the width of the states; that
+    of the attention is the last linear layer before it that keeps the width.
 
     Raises:
-        ValueError: A layer has not exactly one of the latter, or none of the former.
+        ValueError: A layer has no such projection, or several of the feed-forward block.
     """
     width = encoder.config.hidden_size
     stack, num_layers = find_layers(encoder)
@@ -164,9 +165,9 @@ def find_projections(encoder: Any, kind: str = "houlsby") -> list[str]:
         keeping = [name for name in before if linear[name].out_features == width == linear[name].in_features]
         if len(inwards) != 1 or not keeping:
             raise ValueError(
-                f"it is not clear where bottleneck adapters go in {type(encoder).__name__}: layer {number} has"
-                f" {len(inwards)} linear layers from another width to {width} (wanted: 1) and {len(keeping)} before it"
-                " that keep it (wanted: at least 1). Choose another type, such as LoraConfig."
+                f"the place of bottleneck adapters in {type(encoder).__name__} is ambiguous: layer {number} has"
+                f" {len(inwards)} linear layers from another width to {width} (expected: 1), and before it"
+                f" {len(keeping)} that keep this width (expected: at least 1). Choose another type, such as LoraConfig."
             )
         chosen = [keeping[-1], inwards[0]] if kind == "houlsby" else [inwards[0]]
         places += [f"{stack}{number}.{name}" for name in chosen]

@@ -1,8 +1,8 @@
-"""A new model: made around a pretrained encoder, or out of another multi-task model.
+"""Create a model: around a pretrained encoder, or from another multi-task model.
 
-Notable: a multi-task model is loaded whole, and what is not to be kept of it is taken out afterwards. One that is not
-`pretrained` has to be built once more, since its encoder may be of another size. Functions here are handed the class
-that they make a model of, so that this file does not import the one that imports it.
+Notable: a multi-task model is loaded completely, and the heads that are not kept are removed afterwards. Without
+`pretrained` the model is built a second time, since its encoder may have another size. Functions here take the model
+class as an argument, because `modeling_multitask.py` imports this file.
 """
 
 import os
@@ -19,8 +19,8 @@ from .package_path import resolve_path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What `MultiTaskModel.from_encoder`, which describes each of these, was asked for."""
+class ModelOptions:
+    """The options of `MultiTaskModel.from_encoder`, where they are documented."""
 
     pooling: str | None
     max_length: int | None
@@ -31,86 +31,86 @@ class Wishes:
     experts: dict[str, int] | None
 
 
-def make_model(cls: Any, name: str, wishes: Wishes, options: dict[str, Any]) -> Any:
-    """Make a model of what a name stands for.
+def make_model(cls: Any, name: str, options: ModelOptions, kwargs: dict[str, Any]) -> Any:
+    """Create a model from an encoder or from a multi-task model.
 
     Args:
         cls: `MultiTaskModel`.
         name: Hub id, local folder or `package:<python package>/<folder>`, of an encoder or of a multi-task model.
-        wishes: What it should be like.
-        options: Handed to every `from_pretrained` (`revision`, `token`, ...).
+        options: The options of `from_encoder`.
+        kwargs: Passed to every `from_pretrained` (`revision`, `token`, ...).
 
     Returns:
-        The model in evaluation mode, as `from_pretrained` has it.
+        The model in evaluation mode, as `from_pretrained` returns it.
 
     Raises:
         ValueError: As of `MultiTaskModel.from_encoder`.
     """
     name = resolve_path(name)
-    own = own_config(name, **{key: options[key] for key in WHERE if key in options})
+    own = own_config(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
     if own is not None:
-        return _out_of_model(cls, name, own, wishes, options)
-    if wishes.keep_heads:
-        raise ValueError(f"{name!r} is no multi-task model: it has no heads to keep.")
-    return _around_encoder(cls, name, wishes, options)
+        return _out_of_model(cls, name, own, options, kwargs)
+    if options.keep_heads:
+        raise ValueError(f"{name!r} is not a multi-task model: it has no heads to keep.")
+    return _around_encoder(cls, name, options, kwargs)
 
 
-def _around_encoder(cls: Any, name: str, wishes: Wishes, options: dict[str, Any]) -> Any:
+def _around_encoder(cls: Any, name: str, options: ModelOptions, kwargs: dict[str, Any]) -> Any:
     """A model without heads around an encoder that `AutoModel` loads."""
     encoder, tokenizer = load_encoder(
-        name, wishes.attn_implementation, wishes.encoder_config, wishes.pretrained, **options
+        name, options.attn_implementation, options.encoder_config, options.pretrained, **kwargs
     )
     check_vocabulary(name, tokenizer, len(encoder.get_input_embeddings().weight))
-    limit = check_length(name, wishes.max_length, tokenizer, encoder.config)
+    limit = check_length(name, options.max_length, tokenizer, encoder.config)
     text_config = encoder.config.to_dict()
     if os.path.isdir(name):
-        text_config.pop("_name_or_path", None)  # a path of this machine says nothing to those who load the model
+        text_config.pop("_name_or_path", None)  # a local path means nothing on other machines
     config = MultiTaskConfig(
         text_config=text_config,
-        pooling=wishes.pooling or "mean",
-        max_length=wishes.max_length or default_length(name, limit, **options),
+        pooling=options.pooling or "mean",
+        max_length=options.max_length or default_length(name, limit, **kwargs),
         encoder_attn_implementation=encoder.config._attn_implementation,
-        experts=wishes.experts,
+        experts=options.experts,
     )
     model = cls(config, encoder=encoder)
-    model._tokenizer, model._origin = tokenizer, (name, options)
+    model._tokenizer, model._origin = tokenizer, (name, kwargs)
     return model.eval()
 
 
-def _out_of_model(cls: Any, name: str, config: MultiTaskConfig, wishes: Wishes, options: dict[str, Any]) -> Any:
-    """A model with the encoder of a saved multi-task model, whose configuration this is, and perhaps its heads."""
-    check_fields(wishes.encoder_config, config.text_config)
-    if wishes.keep_heads and wishes.pooling not in (None, config.pooling):
+def _out_of_model(cls: Any, name: str, config: MultiTaskConfig, options: ModelOptions, kwargs: dict[str, Any]) -> Any:
+    """A model with the encoder of a saved multi-task model and, with `keep_heads`, its heads."""
+    check_fields(options.encoder_config, config.text_config)
+    if options.keep_heads and options.pooling not in (None, config.pooling):
         raise ValueError(
-            f"`pooling` is {wishes.pooling!r}, and the heads of {name!r}, which are kept, were trained with"
-            f" {config.pooling!r}: leave it out, or `keep_heads`."
+            f"`pooling` is {options.pooling!r}, but the heads of {name!r} were trained with {config.pooling!r}. Leave"
+            " out `pooling`, or do not keep the heads (`keep_heads=False`)."
         )
-    if wishes.keep_heads and wishes.experts and wishes.experts != config.experts:
-        has = f"others ({config.experts})" if config.experts else "none"
+    if options.keep_heads and options.experts and options.experts != config.experts:
+        has = f"experts {config.experts}" if config.experts else "no experts"
         raise ValueError(
-            f"`experts` is {wishes.experts}, but {name!r} has {has}, and its heads read what they were trained to read:"
-            " leave `experts` out, or take the encoder alone (`model.keep: encoder`)."
+            f"`experts` is {options.experts}, but the heads of {name!r} were trained with {has}. Leave out `experts`,"
+            " or load only the encoder (`model.keep: encoder`)."
         )
-    for field, value in wishes.encoder_config.items() if wishes.pretrained else ():
+    for field, value in options.encoder_config.items() if options.pretrained else ():
         setattr(config.text_config, field, value)
-    config.pooling = wishes.pooling or config.pooling
-    config.encoder_attn_implementation = wishes.attn_implementation or config.encoder_attn_implementation
-    model = cls.from_pretrained(name, config=config, dtype=torch.float32, **options)
+    config.pooling = options.pooling or config.pooling
+    config.encoder_attn_implementation = options.attn_implementation or config.encoder_attn_implementation
+    model = cls.from_pretrained(name, config=config, dtype=torch.float32, **kwargs)
     check_vocabulary(name, model.tokenizer, len(model.get_input_embeddings().weight))
-    check_length(name, wishes.max_length, model.tokenizer, config.text_config)
+    check_length(name, options.max_length, model.tokenizer, config.text_config)
     own = model.config
-    own.max_length = wishes.max_length or own.max_length
-    if not wishes.keep_heads:
+    own.max_length = options.max_length or own.max_length
+    if not options.keep_heads:
         for head in list(model.heads):
             model.remove_head(head)
-        own.experts = wishes.experts
+        own.experts = options.experts
         model.experts = build_experts(own.hidden_size, own.experts)
         if model.experts is not None:
             model.experts.apply(model._init_weights)
-    if wishes.pretrained:
+    if options.pretrained:
         return model
-    resize(own.text_config, wishes.encoder_config)
-    own.adapters = None  # they would be all that is trained, in an encoder that knows nothing
+    resize(own.text_config, options.encoder_config)
+    own.adapters = None  # with adapters, the encoder's random weights would stay frozen
     for spec in own.heads.values():
         spec.pop("adapter", None)
     fresh = cls(own)

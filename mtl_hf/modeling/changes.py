@@ -1,8 +1,8 @@
-"""Heads and adapters of a model, changed after it was built.
+"""Add, remove and rename heads and adapters of a model.
 
-Notable: modules and configuration change together, so that what is saved is what is there; an adapter goes with the
-last head that reads with it. Functions here are handed a `MultiTaskModel`, whose methods of like names say what each of
-them takes, does and refuses.
+Notable: modules and configuration change together, so a saved model always matches its configuration. An adapter is
+removed with the last head that uses it. Arguments and errors are documented at the methods of `MultiTaskModel` that
+call these functions.
 """
 
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from .adapters import SHARED, adapter_config, inject_adapter, merge_adapter, remove_adapters, rename_adapter
-from .encoding import load_tokenizer
-from .heads import check_head_name
+from .encoding import tokenizer_of_words
+from .heads import check_head_name, head_class
 from .pooling import check_pooling
 from .reading import freeze_around_adapters
 
@@ -25,22 +25,24 @@ def add_head_to(
     """Add a head with random weights and return it (`MultiTaskModel.add_head`)."""
     check_head_name(name)
     if name in model.heads:
-        raise ValueError(f"there is a head {name!r} already.")
+        raise ValueError(f"the model already has a head {name!r}.")
     config = model.config
-    own_form = {"token_classification": "words", "sentence_similarity": "apart"}
-    spec: dict[str, Any] = {"type": type, "text": own_form.get(type, text)}
+    spec: dict[str, Any] = {"type": type, "text": head_class(type).form or text}
     if labels is not None:
         spec["labels"] = list(labels)
     spec |= {key: value for key, value in options.items() if value is not None}
     spec["num_steps"] = 0
     adapters = config.adapters or {}
     if "adapter" in spec and spec["adapter"] not in adapters:
-        raise ValueError(f"`adapter` is {spec['adapter']!r}; the model has {', '.join(adapters) or 'none'}.")
+        raise ValueError(
+            f"`adapter` is {spec['adapter']!r}; the adapters of the model are: {', '.join(adapters) or 'none'}."
+        )
     check_pooling(spec.get("pooling", config.pooling), model._num_layers)
     head: nn.Module = model._build_head(spec)
     first_of_words = not any(other["text"] == "words" for other in config.heads.values())
     if spec["text"] == "words" and first_of_words and model._origin is not None:
-        model._tokenizer = load_tokenizer(model._origin[0], words=True, **model._origin[1])
+        where, settings = model._origin
+        model._tokenizer = tokenizer_of_words(model.tokenizer, where, **{"trust_remote_code": False} | settings)
     head.apply(model._init_weights)
     model.heads[name] = head.to(model.device, model.dtype).train(model.training)
     config.heads[name] = spec
@@ -48,7 +50,7 @@ def add_head_to(
 
 
 def remove_head_of(model: Any, name: str) -> nn.Module:
-    """Remove a head, and the adapter that only it read with, and return the head (`MultiTaskModel.remove_head`)."""
+    """Remove a head, and its adapter if no other head uses it; return the head (`MultiTaskModel.remove_head`)."""
     _check_head(model, name)
     config = model.config
     head: nn.Module = model.heads.pop(name)
@@ -62,11 +64,11 @@ def remove_head_of(model: Any, name: str) -> nn.Module:
 
 
 def rename_head_of(model: Any, old: str, new: str) -> None:
-    """Call a head otherwise, and with it an adapter that is called as it was (`MultiTaskModel.rename_head`)."""
+    """Rename a head, and its adapter if that has the same name (`MultiTaskModel.rename_head`)."""
     _check_head(model, old)
     check_head_name(new)
     if new in model.heads:
-        raise ValueError(f"there is a head {new!r} already.")
+        raise ValueError(f"the model already has a head {new!r}.")
     config = model.config
     if config.heads[old].get("adapter") == old:
         _rename_adapter(model, old, new)
@@ -77,7 +79,7 @@ def rename_head_of(model: Any, old: str, new: str) -> None:
 
 def _check_head(model: Any, name: str) -> None:
     if name not in model.heads:
-        raise ValueError(f"there is no head {name!r}; the model has {', '.join(model.heads) or 'none'}.")
+        raise ValueError(f"there is no head {name!r}; the heads are: {', '.join(model.heads) or 'none'}.")
 
 
 # ---- adapters ----
@@ -88,13 +90,13 @@ def put_adapters_into(model: Any, spec: dict[str, Any], per_task: bool) -> None:
     config = model.config
     if config.adapters:
         raise ValueError(
-            f"`peft`: the model has adapters already ({', '.join(config.adapters)}): train those, or make a"
-            " plain model of it first (mtl-hf merge)."
+            f"`peft`: the model already has adapters ({', '.join(config.adapters)}): train those, or merge them into"
+            " the encoder first (mtl-hf merge)."
         )
-    adapter_config(spec)  # before anything is changed
+    adapter_config(spec)  # raises before anything is changed
     if per_task and (not model.heads or SHARED in model.heads):
         raise ValueError(
-            f"`peft.per_task`: a task cannot be called {SHARED!r}, as the adapter of all heads is."
+            f"`peft.per_task`: a task cannot be called {SHARED!r}, which is the name of the adapter of all heads."
             if model.heads
             else "`peft.per_task`: the model has no heads to give adapters to."
         )
@@ -114,12 +116,12 @@ def merge_adapter_of(model: Any, task: str | None) -> None:
         _check_head(model, task)
     elif list(config.adapters) != [SHARED]:
         raise ValueError(
-            f"the model has an adapter for each of {', '.join(config.adapters)}, and one encoder can take in"
-            " only one of them: say which with `task`."
+            f"the model has several adapters ({', '.join(config.adapters)}), and only one can be merged into the"
+            " encoder: choose it with `task`."
         )
     adapter = model.adapter_of(task)
     if adapter is None:
-        raise ValueError(f"head {task!r} reads the bare encoder: it has no adapter to merge.")
+        raise ValueError(f"head {task!r} uses the encoder without an adapter: there is nothing to merge.")
     others = [name for name in model.heads if model.adapter_of(name) != adapter]
     merge_adapter(model.encoder, adapter)
     config.adapters = None
@@ -135,8 +137,8 @@ def _rename_adapter(model: Any, old: str, new: str) -> None:
         readers = [name for name, spec in config.heads.items() if spec.get("adapter") == new]
         whose = "all heads" if new == SHARED else f"head {readers[0]!r}"
         raise ValueError(
-            f"head {old!r} has an adapter of its own, which would be renamed with it, and the adapter of {whose} is"
-            f" called {new!r}: choose another name."
+            f"head {old!r} has its own adapter, which is renamed with it, but {new!r} is already the name of the"
+            f" adapter of {whose}: choose another name."
         )
     config.adapters = rename_adapter(model.encoder, config.adapters, old, new)
     for spec in config.heads.values():

@@ -1,7 +1,7 @@
-"""A saved model's `config.json`, checked before anything is built of it.
+"""Check the `config.json` of a saved model before anything is built from it.
 
-Notable: the file may be damaged or made to harm, so every value that decides what is built has a type and a bound, and
-nothing in it may name code to download. Sizes within the bounds are compared with the weights when these are loaded.
+Notable: the file may be damaged or malicious, so every value that affects what is built has a type and a bound, and no
+value may name code to download. Sizes within the bounds are compared with the weights when these are loaded.
 """
 
 import textwrap
@@ -15,31 +15,31 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from .encoding import FORMS
 from .experts import check_experts
-from .heads import HEADS, check_head_name
+from .heads import HEADS, check_head_name, head_spec
 
 MOST_LAYERS = 1024  # far more than any encoder has; each takes milliseconds to build
-MOST = 2**31 - 1  # of any other whole number
-# What transformers raises of files that are damaged or do not belong together; of missing ones it is an OSError.
+MOST = 2**31 - 1  # bound of all other whole numbers
+# Raised by transformers for files that are damaged or do not match; for missing files it raises OSError.
 DAMAGED = (SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
 
 
 def read_config(name_or_path: str, **where: Any) -> dict[str, Any]:
-    """The `config.json` of a model, of whatever type.
+    """The `config.json` of a model of any type.
 
     Args:
         name_or_path: Hub id or folder.
-        **where: Of `from_pretrained` (`revision`, `token`, ...).
+        **where: Arguments of `from_pretrained` (`revision`, `token`, ...).
 
     Raises:
         OSError: There is no model, or the file is not JSON.
-        ValueError: The file does not hold a mapping.
+        ValueError: The file does not contain a mapping.
     """
     try:
         found, _ = PreTrainedConfig.get_config_dict(name_or_path, **where)
     except (AttributeError, TypeError):  # get_config_dict expects a mapping
         found = {}
     if not isinstance(found, dict) or not found:
-        raise ValueError(f"{name_or_path} cannot be loaded: its config.json does not hold a mapping.")
+        raise ValueError(f"{name_or_path} cannot be loaded: its config.json does not contain a mapping.")
     return found
 
 
@@ -47,11 +47,11 @@ def check_config(config: Mapping[str, Any], name: str) -> None:
     """Check the configuration of a multi-task model.
 
     Args:
-        config: What `config.json` holds.
-        name: The model's, for messages.
+        config: The content of `config.json`.
+        name: Name of the model, for messages.
 
     Raises:
-        ValueError: A value of the wrong type or out of bounds, with its key.
+        ValueError: A value has the wrong type or is out of bounds. The message names its key.
     """
     try:
         _check(config)
@@ -63,32 +63,36 @@ def _check(config: Mapping[str, Any]) -> None:
     heads, adapters, encoder = (config.get(key) for key in ("heads", "adapters", "text_config"))
     for key, value in (("heads", heads), ("adapters", adapters)):
         if value is not None and not isinstance(value, dict):
-            raise ValueError(f"`{key}` is {value!r:.60}; it is a mapping from names to specifications.")
+            raise ValueError(f"`{key}` is {value!r:.60}; it should be a mapping from names to specifications.")
         for own, spec in (value or {}).items():
             if not isinstance(spec, dict) or not isinstance(spec.get("type"), str):
-                raise ValueError(f"`{key}.{own}` is {spec!r:.60}; it is a mapping with a `type`.")
+                raise ValueError(f"`{key}.{own}` is {spec!r:.60}; it should be a mapping with a `type`.")
     for head, spec in (heads or {}).items():
         _check_head(head, spec, adapters or {})
     if config.get("experts"):
         if not isinstance(config["experts"], dict):
-            raise ValueError(f"`experts` is {config['experts']!r:.60}; it is a mapping with num and hidden.")
+            raise ValueError(f"`experts` is {config['experts']!r:.60}; it should be a mapping with num and hidden.")
         check_experts(config["experts"])
         _check_number("experts.num", config["experts"]["num"], MOST_LAYERS)
         _check_number("experts.hidden", config["experts"]["hidden"], MOST)
     if not isinstance(encoder, dict) or not isinstance(encoder.get("model_type"), str):
-        raise ValueError(f"`text_config` is {encoder!r:.60}; it is the encoder's configuration, with its `model_type`.")
+        raise ValueError(
+            f"`text_config` is {encoder!r:.60}; it should be the encoder's configuration, with its `model_type`."
+        )
     if encoder["model_type"] not in CONFIG_MAPPING:
-        raise ValueError(f"`text_config.model_type` is {encoder['model_type']!r}, which transformers does not have.")
+        raise ValueError(f"`text_config.model_type` is {encoder['model_type']!r}, which transformers does not support.")
     check_sizes(encoder, "text_config.")
     length = config.get("max_length", 512)
     if not isinstance(length, int) or isinstance(length, bool) or not 3 <= length <= MOST:
-        raise ValueError(f"`max_length` is {length!r:.60}; it is a whole number of at least 3.")
+        raise ValueError(f"`max_length` is {length!r:.60}; it should be a whole number of at least 3.")
     for place, values in (("", config), ("text_config.", encoder)):
         for key in ("encoder_attn_implementation", "attn_implementation", "_attn_implementation"):
             found = values.get(key)
             # `owner/name` is a repository of compiled kernels, which transformers would download and run.
             if found is not None and (not isinstance(found, str) or not found.replace("_", "").isalnum()):
-                raise ValueError(f"`{place}{key}` is {found!r:.60}; it names one of transformers' own, such as sdpa.")
+                raise ValueError(
+                    f"`{place}{key}` is {found!r:.60}; it should be a kernel of transformers, such as sdpa."
+                )
 
 
 def _check_head(name: str, spec: dict[str, Any], adapters: dict[str, Any]) -> None:
@@ -101,26 +105,32 @@ def _check_head(name: str, spec: dict[str, Any], adapters: dict[str, Any]) -> No
     labels = spec.get("labels")
     if labels is not None:
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"{where}.labels` is {labels!r:.60}; it is a list of names.")
+            raise ValueError(f"{where}.labels` is {labels!r:.60}; it should be a list of names.")
         if len(set(labels)) < len(labels):
             twice = next(label for place, label in enumerate(labels) if label in labels[:place])
             raise ValueError(f"{where}.labels` names {twice!r} twice.")
     steps = spec.get("num_steps", 0)
     if not isinstance(steps, int) or steps < 0:
-        raise ValueError(f"{where}.num_steps` is {steps!r:.60}; it is a whole number of at least 0.")
+        raise ValueError(f"{where}.num_steps` is {steps!r:.60}; it should be a whole number of at least 0.")
+    try:
+        head_spec(spec)
+    except ValueError as error:
+        raise ValueError(f"{where}`: {error}") from None
     if spec.get("adapter") is not None and spec["adapter"] not in adapters:
-        raise ValueError(f"{where}.adapter` is {spec['adapter']!r:.60}; there are {', '.join(adapters) or 'none'}.")
+        raise ValueError(
+            f"{where}.adapter` is {spec['adapter']!r:.60}; the adapters are: {', '.join(adapters) or 'none'}."
+        )
 
 
 def check_sizes(encoder: Mapping[str, Any], where: str = "") -> None:
-    """Check the whole numbers of an encoder's configuration, before it is built.
+    """Check the whole numbers of an encoder's configuration before the encoder is built.
 
     Args:
-        encoder: The configuration, as JSON has it.
-        where: What stands before its keys in messages.
+        encoder: The configuration as plain data.
+        where: Prefix of its keys in messages.
 
     Raises:
-        ValueError: A number is absurd: layers beyond `MOST_LAYERS`, others beyond `MOST`, or sizes below 1.
+        ValueError: There are more than `MOST_LAYERS` layers, another number is above `MOST`, or a size is below 1.
     """
     for key, value in encoder.items():
         if isinstance(value, dict):
@@ -128,25 +138,25 @@ def check_sizes(encoder: Mapping[str, Any], where: str = "") -> None:
         elif isinstance(value, int) and not isinstance(value, bool):
             _check_number(f"{where}{key}", value, MOST_LAYERS if "layer" in key else MOST)
             if value < 1 and key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
-                raise ValueError(f"`{where}{key}` is {value}; it is a whole number of at least 1.")
+                raise ValueError(f"`{where}{key}` is {value}; it should be a whole number of at least 1.")
 
 
 def explain(error: BaseException) -> str:
-    """An error as one line, its beginning where it is long."""
+    """An error as one line, shortened if it is long."""
     text = textwrap.shorten(str(error), 500, placeholder=" ...")
     return text if text and not isinstance(error, LookupError) else f"{type(error).__name__} {text}".strip()
 
 
 def check_loaded(name: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    """Check that weights and configuration named the same tensors.
+    """Check that weights and configuration have the same tensors.
 
     Args:
-        name: The model's.
-        missing: Tensors that only the configuration names, which random ones would replace.
-        unexpected: Tensors that only the weights hold.
+        name: Name of the model.
+        missing: Tensors that are not in the weights, and would be random.
+        unexpected: Tensors that are only in the weights.
 
     Raises:
-        ValueError: There are some.
+        ValueError: There are missing or unexpected tensors.
     """
     for found, what in ((sorted(missing), "lack"), (sorted(unexpected), "hold also")):
         if found:
@@ -158,12 +168,13 @@ def check_no_pickle(folder: str) -> None:
     """Raise `ValueError` if a folder has its weights only in a pickle, which can hold code."""
     if not any(Path(folder).glob("*.safetensors*")) and (found := sorted(Path(folder).glob("pytorch_model*.bin"))):
         raise ValueError(
-            f"{folder} has its weights in {found[0].name}, a pickle, which can hold code: only safetensors are read."
+            f"{folder} has its weights in {found[0].name}, a pickle file, which can run code: only safetensors are"
+            " loaded."
         )
 
 
 def shape_mismatch(model: nn.Module, folder: str) -> str:
-    """Names the first tensor in a folder's weights that has another shape than in the model; empty where none has."""
+    """Describe the first tensor in a folder's weights whose shape differs from the model's; empty if there is none."""
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     for path in sorted(Path(folder).glob("model*.safetensors")):
         with safe_open(path, framework="pt") as file:
@@ -176,4 +187,4 @@ def shape_mismatch(model: nn.Module, folder: str) -> str:
 
 def _check_number(key: str, value: int, most: int) -> None:
     if abs(value) > most:
-        raise ValueError(f"`{key}` is {value:,}; it is at most {most:,}.")
+        raise ValueError(f"`{key}` is {value:,}; it should be at most {most:,}.")

@@ -1,8 +1,7 @@
 """The configuration of a multi-task model: one encoder configuration and a plain dict per head.
 
-Notable: the encoder's configuration is called `text_config`, the name by which transformers finds it (vocabulary
-resizes and `initializer_range` are read through it). Heads are JSON dicts, not classes, so that `config.json` stays
-readable and needs no code of ours to be parsed.
+Notable: the encoder's configuration is called `text_config`, because transformers looks for this name (to resize the
+vocabulary, and for `initializer_range`). Heads are JSON dicts, so that `config.json` can be read without this package.
 """
 
 from typing import Any
@@ -21,19 +20,19 @@ class MultiTaskConfig(PreTrainedConfig):
 
     Args:
         text_config: Configuration of the shared encoder.
-        heads: Head name → its specification: `type` (a key of `HEADS`), `labels` (list of names, where the type has
-            them), `text` (`string`, `words`, `pair` or `apart`: what its training texts were), `num_steps` (optimiser
-            steps in which it had labels), `adapter` (the one that the encoder runs with for it, where it is not that of
-            all heads) and its options (`pooling`, `dropout`, `label_smoothing`, `loss`, ...).
+        heads: Head name → its specification: `type` (a key of `HEADS`), `labels` (list of names, for types with
+            labels), `text` (form of its training texts, one of `encoding.FORMS`), `num_steps` (optimizer steps in which
+            it had labels), `adapter` (name of its adapter, if not the one of all heads) and its options (`pooling`,
+            `dropout`, `label_smoothing`, `loss`, ...).
         adapters: Adapter name → its specification: `type` (a configuration class of peft, or `BottleneckConfig`) and
-            its arguments. The one called `shared` is that of all heads that name none; None for a bare encoder.
-        pooling: How token states become one vector: `mean` over real tokens, `cls` (the first token), `max`,
+            its arguments. Heads without an adapter of their own use the one called `shared`. None for no adapters.
+        pooling: How token states are pooled into one vector: `mean` over real tokens, `cls` (the first token), `max`,
             `mean_last_<n>` (the mean over the last n layers, then over real tokens) or `attention` (a weighted mean,
-            with learned weights in each head).
-        max_length: Longest input in tokens, special tokens included; longer ones are cut.
-        encoder_attn_implementation: Attention kernel of the encoder (`sdpa`, `eager`, ...); None is transformers' own
-            choice. Kept here because the encoder's own setting does not survive being nested.
-        experts: `num` and `hidden` of the experts between encoder and heads (`experts.Experts`); None for none.
+            with weights learned in each head).
+        max_length: Maximum number of tokens, including special tokens; longer inputs are truncated.
+        encoder_attn_implementation: Attention kernel of the encoder (`sdpa`, `eager`, ...); None for the choice of
+            transformers. It is stored here because transformers does not save it in a nested configuration.
+        experts: `num` and `hidden` of the experts between encoder and heads (`experts.Experts`); None for no experts.
     """
 
     model_type = "mtl-hf"
@@ -51,7 +50,7 @@ class MultiTaskConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.heads = self.heads or {}
         if not type(self).__module__.startswith("transformers_modules."):
-            # The pipeline is that of the installed package; transformers would ask leave to run the folder's own.
+            # Use the pipeline of the installed package; transformers would ask to trust the code in the folder.
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
@@ -62,22 +61,22 @@ class MultiTaskConfig(PreTrainedConfig):
 
     @property
     def num_experts(self) -> int:
-        """How many experts stand between encoder and heads."""
+        """Number of experts between encoder and heads."""
         return int(self.experts["num"]) if self.experts else 0
 
 
 def own_config(name_or_path: str, **where: Any) -> MultiTaskConfig | None:
-    """The configuration of a saved multi-task model; None of any other model.
+    """The configuration of a saved multi-task model; None for any other model.
 
-    Not by `AutoConfig`, which knows our models only once they are registered.
+    It does not use `AutoConfig`, which knows the class only after it is registered.
 
     Args:
         name_or_path: Hub id or folder.
-        **where: Of `from_pretrained` (`revision`, `token`, ...).
+        **where: Arguments of `from_pretrained` (`revision`, `token`, ...).
 
     Raises:
         OSError: There is no model.
-        ValueError: Its configuration is damaged, or of an absurd size.
+        ValueError: The configuration is damaged, or a size is out of bounds.
     """
     found = read_config(name_or_path, **where)
     if found.get("model_type") != MultiTaskConfig.model_type:
@@ -93,5 +92,5 @@ def own_config(name_or_path: str, **where: Any) -> MultiTaskConfig | None:
         raise ValueError(f"{name_or_path}: config.json is damaged or of another version: {explain(error)}") from error
 
 
-# Every save then brings this file along and says in `auto_map` where to find the class.
+# Every save then copies this file and names the class in `auto_map`.
 MultiTaskConfig.register_for_auto_class()

@@ -1,7 +1,7 @@
-"""Embeddings: raw texts → one vector each, pooled as the model pools, otherwise, or as one of its heads does.
+"""Embeddings: one vector per raw text, with the pooling of the model, a given pooling, or that of a head.
 
-Notable: texts are read as heads read strings or pairs, those of like length together. What a head would pool with
-weights of its own is that head's embedding, so it has to be named. Functions here are handed a `MultiTaskModel`.
+Notable: texts are read as strings or pairs, those of similar length in one batch. Attention pooling has weights that
+belong to a head, so the head has to be named.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,13 +23,13 @@ def embed(
     """The embeddings of texts (`MultiTaskModel.encode`).
 
     Returns:
-        (num_texts, hidden_size) float32 on the CPU, in the order of `texts`; and how many texts were cut.
+        (num_texts, hidden_size) float32 on the CPU, in the order of `texts`; and the number of truncated texts.
     """
     pool, num_layers = pooling_of(model, pooling, head)
     checked = [check_text(text, number) for number, text in enumerate(texts, start=1)]
     forms = {"pair" if isinstance(text, tuple) else "string" for text in checked} or {"string"}
     if len(forms) > 1:
-        raise ValueError("`texts` are pairs and single texts: embed them apart.")
+        raise ValueError("`texts` has both pairs and single texts: embed them in two calls.")
     form = forms.pop()
     read = encode_texts(model, checked if form == "pair" else [words_of(text)[0] for text in checked], form)
     result = torch.empty(len(checked), model.config.hidden_size)
@@ -44,19 +44,21 @@ def embed(
 
 
 def pooling_of(model: Any, pooling: str | None, head: str | None) -> tuple[Callable[[Tensor, Tensor], Tensor], int]:
-    """What embeddings are pooled by, and how many of the encoder's last layers that reads.
+    """The pooling function of embeddings, and how many of the encoder's last layers it reads.
 
     Args:
         model: A `MultiTaskModel`.
-        pooling: Instead of the model's own.
-        head: The head that pools.
+        pooling: Pooling to use instead of the model's.
+        head: Head whose pooling to use.
 
     Raises:
-        ValueError: As of `MultiTaskModel.encode`.
+        ValueError: As in `MultiTaskModel.encode`.
     """
     if head is not None:
         if pooling is not None:
-            raise ValueError(f"`pooling` is {pooling!r} and `head` {head!r}: a head pools by its own; give one.")
+            raise ValueError(
+                f"`pooling` is {pooling!r} and `head` is {head!r}, but a head has its own pooling: give only one."
+            )
         model._select_heads(head)
         own: Any = model.heads[head]
         if not hasattr(own, "pool"):
@@ -67,7 +69,7 @@ def pooling_of(model: Any, pooling: str | None, head: str | None) -> tuple[Calla
     if name == "attention":
         able = [task for task, found in model.heads.items() if isinstance(getattr(found, "pool", None), nn.Module)]
         raise ValueError(
-            "`pooling` is 'attention', whose weights belong to a head: name one with `head`"
-            f" ({', '.join(able) or 'the model has none that pools so'}), or another pooling."
+            "`pooling` is 'attention', whose weights belong to a head: name it with `head`"
+            f" ({', '.join(able) or 'no head of the model has attention pooling'}), or choose another pooling."
         )
     return make_pooling(name, model.config.hidden_size), layers_read(name)

@@ -1,7 +1,7 @@
-"""A pretrained encoder with its tokenizer, as a model is built around it: loaded, changed where asked for, checked.
+"""Load a pretrained encoder and its tokenizer, apply changes to its configuration, and check both.
 
-Notable: weights are float32 in spite of what the checkpoint is in, since half-precision weights do not take small
-updates. An encoder that is not `pretrained` is made of its configuration, which then may also be of other sizes.
+Notable: weights are float32 even if the checkpoint has half precision, in which small updates are lost to rounding. An
+encoder that is not `pretrained` is built from its configuration, whose sizes may then be changed.
 """
 
 from typing import Any
@@ -20,14 +20,14 @@ def load_encoder(
 
     Args:
         name: Hub id or local folder of anything that `AutoModel` loads.
-        attn_implementation: `sdpa`, `eager`, ...; None for transformers' own choice.
-        changes: Fields of its configuration to change.
-        pretrained: Whether to load its weights; else they are random.
-        **kwargs: Handed to every `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
+        attn_implementation: `sdpa`, `eager`, ...; None for the choice of transformers.
+        changes: Fields of its configuration to override.
+        pretrained: Whether to load its weights; otherwise they are random.
+        **kwargs: Passed to every `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
 
     Raises:
-        ValueError: A tokenizer without padding, an unknown field, a size that cannot be, or an encoder that runs code
-            of its own.
+        ValueError: The tokenizer has no padding token, a field is unknown, a size is invalid, or the encoder runs
+            remote code.
     """
     tokenizer = load_tokenizer(name, **kwargs)
     if tokenizer.pad_token_id is None:
@@ -44,46 +44,47 @@ def load_encoder(
         encoder = AutoModel.from_config(resize(config, changes), **chosen)
     if type(encoder).__module__.startswith("transformers_modules."):
         raise ValueError(
-            f"{name!r} runs code of its own ({type(encoder).__name__}), which a saved model would not have: choose"
-            " an encoder that transformers knows."
+            f"{name!r} runs remote code ({type(encoder).__name__}), which is not saved with a model: choose an encoder"
+            " whose class is in transformers."
         )
     return encoder, tokenizer
 
 
 def check_fields(changes: dict[str, Any], config: Any) -> None:
-    """Raise `ValueError` for a field to change that an encoder's configuration does not have, or an absurd size."""
+    """Raise `ValueError` if the encoder's configuration does not have a field, or a size is out of bounds."""
     if unknown := [field for field in changes if not hasattr(config, field)]:
-        raise ValueError(f"`encoder_config`: {unknown[0]!r} is no field of {type(config).__name__}.")
+        raise ValueError(f"`encoder_config`: {unknown[0]!r} is not a field of {type(config).__name__}.")
     check_sizes(changes, "encoder_config.")
 
 
 def resize(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:
-    """An encoder's configuration, changed in place to values that make an encoder.
+    """Change an encoder's configuration in place, and check that an encoder can be built from it.
 
     Raises:
-        ValueError: A size that is no whole number above 0, or a width that the attention heads do not divide.
+        ValueError: A size is not a whole number above 0, or the width is not divisible by the number of attention
+            heads.
     """
     for field, value in changes.items():
         old = getattr(config, field)
         if isinstance(old, int) and not isinstance(old, bool) and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"`encoder_config.{field}` is {value!r}; it is a whole number of at least 1.")
+            raise ValueError(f"`encoder_config.{field}` is {value!r}; it should be a whole number of at least 1.")
         setattr(config, field, value)
     width, num_heads = config.hidden_size, config.num_attention_heads
     if width % num_heads:
         raise ValueError(
-            f"`encoder_config`: `hidden_size` is {width}, which its {num_heads} attention heads"
-            " (`num_attention_heads`) do not divide."
+            f"`encoder_config`: `hidden_size` is {width}; it should be divisible by `num_attention_heads`, which is"
+            f" {num_heads}."
         )
     return config
 
 
 def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, num_embeddings: int) -> None:
-    """Raise `ValueError` if a tokenizer has tokens that an encoder has no embedding for.
+    """Raise `ValueError` if a tokenizer has more tokens than the encoder has embeddings.
 
     Args:
-        name: The encoder's, for the message.
-        tokenizer: The encoder's.
-        num_embeddings: Rows of its input embeddings.
+        name: Name of the encoder, for the message.
+        tokenizer: Its tokenizer.
+        num_embeddings: Number of its input embeddings.
     """
     if len(tokenizer) > num_embeddings:
         raise ValueError(
@@ -94,18 +95,18 @@ def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, num_embeddin
 
 
 def check_length(name: str, max_length: int | None, tokenizer: PreTrainedTokenizerBase, config: Any) -> int:
-    """The most tokens that encoder and tokenizer can take.
+    """The largest number of tokens that encoder and tokenizer support.
 
     Args:
-        name: The encoder's, for messages.
-        max_length: What was asked for, None for nothing.
-        tokenizer: The encoder's.
-        config: The encoder's.
+        name: Name of the encoder, for messages.
+        max_length: The requested maximum, or None.
+        tokenizer: Its tokenizer.
+        config: Its configuration.
 
     Raises:
-        ValueError: `max_length` is more than that, or less than 3.
+        ValueError: `max_length` is above this number, or below 3.
     """
     limit = longest_input(tokenizer, config)
     if max_length is not None and not 3 <= max_length <= limit:
-        raise ValueError(f"`max_length` is {max_length}; {name!r} takes 3 to {limit} tokens.")
+        raise ValueError(f"`max_length` is {max_length}; {name!r} supports 3 to {limit} tokens.")
     return limit

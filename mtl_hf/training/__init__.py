@@ -1,1 +1,1 @@
-"""Training: arguments, learning-rate groups, freezing, and the seams of transformers' Trainer."""
+"""Training: arguments, parameter groups, freezing, checkpoints, and the subclass of transformers' Trainer."""

@@ -1,8 +1,8 @@
-"""Adapters in training: what they exclude, which of them nothing trains, and that each of them learns.
+"""Adapters in training: which settings they exclude, which of them are not trained, and that each of them learns.
 
-Notable: an adapter that the encoder never asks would be saved, reported and trained on for nothing. One small batch
-without dropout shows it: a parameter that the states do not depend on has no gradient (one that is zero is no sign: in
-the first step that of LoRA's first matrix is, since the second begins at zero).
+Notable: an adapter that the encoder does not use would be saved and reported although it has no effect. One small batch
+without dropout detects it: a parameter that the hidden states do not depend on has no gradient. (A gradient of zero is
+no evidence: LoRA's first matrix has one in the first step, because the second matrix starts at zero.)
 """
 
 import logging
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def idle_adapters(model: MultiTaskModel, only_scored: Collection[str]) -> list[str]:
-    """Parts of the adapters that only heads read with which are not trained.
+    """Parts of adapters that are used only by heads that are not trained.
 
     Args:
         model: The model.
@@ -33,41 +33,46 @@ def idle_adapters(model: MultiTaskModel, only_scored: Collection[str]) -> list[s
 
 
 def check_adapters(model: MultiTaskModel, parts: Iterable[Part], args: MultiTaskTrainingArguments) -> None:
-    """Check that training moves all of the adapters. Weights, gradients and random numbers stay as they are.
+    """Check that training changes all adapters. Weights, gradients and random state are left unchanged.
 
     Args:
-        model: With adapters.
-        parts: As `find_parts` returns them, frozen or not.
-        args: The arguments of the run.
+        model: A model with adapters.
+        parts: The result of `find_parts`, with frozen parts frozen.
+        args: The training arguments.
 
     Raises:
-        ValueError: An adapter that the encoder does not use, in whole or in part; a setting that does not go with
-            adapters.
+        ValueError: The encoder does not use an adapter or a part of it, or a setting cannot be used with adapters.
     """
     adapters: dict[str, Any] = model.config.adapters or {}
     excluded = {
         "layerwise_lr_decay": (
             args.layerwise_lr_decay != 1,
-            "is of layers, which are frozen around adapters (set it to 1)",
+            "applies to encoder layers, which are frozen when adapters are trained (set it to 1)",
         ),
-        "unfreeze": (args.unfreeze is not None, "opens layers, which stay as they are around adapters"),
-        "frozen_cache": (args.frozen_cache is not None, "keeps what frozen layers say, and adapters change it"),
+        "unfreeze": (
+            args.unfreeze is not None,
+            "unfreezes encoder layers, which stay frozen when adapters are trained",
+        ),
+        "frozen_cache": (
+            args.frozen_cache is not None,
+            "stores the outputs of frozen layers, and adapters change them",
+        ),
     }
     if SHARED not in adapters:
         nothing = (
-            "is about what tasks share, and with an adapter for each they share nothing of the encoder that is trained"
+            "needs trained parameters that tasks share, and with one adapter per task they share none in the encoder"
         )
         if model.config.experts:
-            nothing += " (experts are shared, but what is not, each task's adapter, would count beside them)"
+            nothing += " (experts are shared, but each task's adapter is not)"
         excluded["gradient_aggregation"] = (args.gradient_aggregation is not None, nothing)
         excluded["log_gradient_conflicts"] = (bool(args.log_gradient_conflicts), nothing)
     for setting, (given, reason) in excluded.items():
         if given:
-            raise ValueError(f"`training.{setting}` {reason}: leave it out, or train without `model.peft`.")
+            raise ValueError(f"`training.{setting}` {reason}: remove it, or train without `model.peft`.")
     if args.activation_checkpointing and len({model.adapter_of(name) for name in model.heads}) > 1:
         raise ValueError(
-            f"`activation_checkpointing` runs the encoder again on the way back, then with the last of the adapters"
-            f" ({', '.join(adapters)}): leave it out, or share one adapter."
+            f"`activation_checkpointing` runs the encoder again in the backward pass, and would use the last adapter"
+            f" for all ({', '.join(adapters)}): remove it, or share one adapter."
         )
     trained = {part.name: part for part in parts if not part.frozen}
     for adapter, spec in adapters.items():
@@ -77,17 +82,17 @@ def check_adapters(model: MultiTaskModel, parts: Iterable[Part], args: MultiTask
         ignored = _ignored(model, adapter, part)
         if ignored:
             raise ValueError(
-                f"`peft`: {spec['type']} has {len(ignored)} of its {len(part.parameters)} weights where"
-                f" {type(model.encoder).__name__} never uses them, such as {ignored[0]}: no gradient reaches them."
-                " Choose other `target_modules`, or leave these out with `exclude_modules`."
+                f"`peft`: {type(model.encoder).__name__} does not use {len(ignored)} of the {len(part.parameters)}"
+                f" weights of {spec['type']}, such as {ignored[0]}: they get no gradient."
+                " Choose other `target_modules`, or exclude these with `exclude_modules`."
             )
     for name in model.heads:
         if model.adapter_of(name) is None and f"heads.{name}" in trained:
-            logger.warning("Head %s has no adapter: it is trained on the encoder as it is.", name)
+            logger.warning("Head %s has no adapter: it is trained on the unadapted encoder.", name)
 
 
 def _ignored(model: MultiTaskModel, adapter: str, part: Part) -> list[str]:
-    """Names of an adapter's parameters that the encoder's states do not depend on."""
+    """Names of an adapter's parameters that do not affect the encoder's outputs."""
     names = [name for name, parameter in part.parameters.items() if parameter.requires_grad]
     ids = torch.tensor([model.tokenizer("to be")["input_ids"]], device=model.device)
     states = model.adapted_states(adapter, input_ids=ids, attention_mask=torch.ones_like(ids))

@@ -1,51 +1,60 @@
-"""Balanced losses: how much each task's loss weighs is decided anew in every step.
+"""Loss balancing: the weight of each task's loss is computed anew in every step.
 
-Three ways: by losses alone (the scalarizers of torchjd: uncertainty weights, DWA, ...), by how fast tasks learn and how
-strong their gradients are (GradNorm, ours, since torchjd has none), or not at all (`static`). Notable:
+There are three methods: by the losses alone (the scalarizers of torchjd: uncertainty weights, DWA, ...), by learning
+speed and gradient norm (GradNorm, implemented here because torchjd does not have it), or none (`static`). Notable:
 
-- The weights multiply `loss_weight`: a balancer sees losses as they are, so `loss_weight` stays what one prefers.
-- A step may hold only some tasks, and a micro-batch only some of those. So a balancer sees the *latest* loss of each
-  task, its mean over all items of the last step that had it (1 before the first), and its weights stand before a step
-  begins. A scalarizer weighs task i by its derivative for the i-th loss. Where that does not depend on the losses (UW,
-  IMTLL, DWA, Random, Mean, Sum) this is exactly the scalarizer; where it does (GeometricMean, STCH, PBI, COSMOS), the
-  derivative is taken at the losses of the step before.
+- The weights are multiplied by `loss_weight`: a balancer sees unweighted losses, so `loss_weight` keeps its meaning.
+- A step may contain only some tasks, and a micro-batch only some of those. So a balancer uses the *latest* loss of each
+  task, its mean over all items of the last step with the task (1 before the first), and computes the weights before a
+  step begins. A scalarizer weights task i by its derivative with respect to the i-th loss. If that does not depend on
+  the losses (UW, IMTLL, DWA, Random, Mean, Sum), the result is exactly the scalarizer; otherwise (GeometricMean, STCH,
+  PBI, COSMOS) the derivative is taken at the losses of the previous step.
 - All numbers are means over processes, so every process has the same weights.
 """
 
 import copy
 import inspect
+import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..config import nearest
 from .choices import find_class, make, read_choice
+from .features import Feature, Step
 from .optimizer import Part
 from .processes import mean_over_processes
 
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
+
+logger = logging.getLogger(__name__)
+
 SETTING = "training.loss_balancing"
-GROUP = "balancing"  # name of the optimiser's group with what balancers learn
+GROUP = "balancing"  # name of the optimiser group with the balancer's parameters
 STATE_FILE = "balancing.safetensors"
-LEARNING_RATE = 0.025  # of what balancers learn, which is far from the model's: section 4 of GradNorm
+LEARNING_RATE = 0.025  # of the balancer's parameters, far above the model's: section 4 of GradNorm
 _OWN = {"static": (), "gradnorm": ("alpha",)}
 _REFUSED = {
     "FAMO": "it needs the losses of each batch a second time, after the step",
-    "Constant": "`tasks.<name>.loss_weight` says the same",
+    "Constant": "set `tasks.<name>.loss_weight` instead",
 }
 
 
 class Balancer:
-    """Collects the losses of a step, and says before each step what they are multiplied by.
+    """Collects the losses of each step, and computes their weights before each step.
 
     Args:
         tasks: Names of the tasks, in the order of the weights.
-        device: Where losses are.
-        dtype: Of what is learned.
-        learning_rate: Of what is learned.
+        device: Device of the losses.
+        dtype: Type of the learned parameters.
+        learning_rate: Learning rate of the learned parameters.
     """
 
     def __init__(
@@ -58,26 +67,26 @@ class Balancer:
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is learned."""
+        """The learned parameters."""
         return []
 
     def begin_step(self, epoch: int) -> dict[str, float]:
         """Task → its weight in the step that begins.
 
         Args:
-            epoch: How many epochs are over.
+            epoch: Number of completed epochs.
         """
         return dict(zip(self.tasks, self._weights().tolist(), strict=True))
 
     def add(self, task: str, loss: Tensor) -> None:
-        """Take note of a task's loss in a micro-batch of this process, unweighted and not backpropagated yet."""
+        """Record a task's unweighted loss in a micro-batch of this process, before its backward pass."""
         self._sums[self.tasks.index(task)] += loss.detach()
 
     def end_step(self, tasks: Collection[str]) -> None:
-        """Learn from the step, before the optimiser's.
+        """Update the balancer, before the optimiser step.
 
         Args:
-            tasks: Those with a labelled item in the step, on whatever process.
+            tasks: Tasks with a labelled item in the step, on any process.
         """
         here = torch.tensor([name in tasks for name in self.tasks], device=self.losses.device)
         self.losses = torch.where(here, mean_over_processes(self._sums), self.losses)
@@ -85,11 +94,11 @@ class Balancer:
         self._learn(here)
 
     def state(self) -> dict[str, Tensor]:
-        """All that a checkpoint needs to hold."""
+        """The state to save in a checkpoint."""
         return {"losses": self.losses}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         self.losses = state["losses"].to(self.losses.device)
 
     def _weights(self) -> Tensor:
@@ -103,10 +112,10 @@ class ScalarizedLosses(Balancer):
     """Weights by one of torchjd's scalarizers.
 
     Args:
-        scalarizer: Of losses in the order of the tasks.
-        seed: Decides what a scalarizer draws at random.
-        tasks: As of `Balancer`.
-        **options: As of `Balancer`.
+        scalarizer: Scalarizer of the losses, in the order of the tasks.
+        seed: Seed of random scalarizers.
+        tasks: See `Balancer`.
+        **options: See `Balancer`.
 
     Raises:
         ValueError: The scalarizer does not fit the number of tasks.
@@ -116,7 +125,7 @@ class ScalarizedLosses(Balancer):
         super().__init__(tasks, **options)
         self.scalarizer = scalarizer.to(device=self.losses.device, dtype=self.losses.dtype)
         for name, value in vars(scalarizer).items():
-            if isinstance(value, Tensor):  # torchjd keeps options that are tensors in plain attributes
+            if isinstance(value, Tensor):  # torchjd stores tensor options in plain attributes
                 setattr(self.scalarizer, name, value.to(self.losses))
         self.seed = seed
         self.num_steps = self.epoch = 0
@@ -124,7 +133,7 @@ class ScalarizedLosses(Balancer):
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is learned."""
+        """The learned parameters."""
         return list(self.scalarizer.parameters())
 
     def begin_step(self, epoch: int) -> dict[str, float]:
@@ -135,10 +144,10 @@ class ScalarizedLosses(Balancer):
         return super().begin_step(epoch)
 
     def state(self) -> dict[str, Tensor]:
-        """All that a checkpoint needs to hold."""
+        """The state to save in a checkpoint."""
         state = super().state() | {"progress": torch.tensor([self.num_steps, self.epoch])}
         state |= {f"scalarizer.{name}": tensor for name, tensor in self.scalarizer.state_dict().items()}
-        if self._remembers_epochs:  # in plain attributes, which `state_dict` does not have
+        if self._remembers_epochs:  # stored in plain attributes, which are not in `state_dict`
             own: Any = self.scalarizer
             state["num_batches"] = torch.tensor(own._n_batches)
             state["averages"] = torch.stack([*own._previous_averages, self.losses])[:-1]
@@ -147,7 +156,7 @@ class ScalarizedLosses(Balancer):
         return state
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         super().load(state)
         self.num_steps, self.epoch = state["progress"].tolist()
         own: Any = self.scalarizer
@@ -164,7 +173,7 @@ class ScalarizedLosses(Balancer):
     def _weights(self) -> Tensor:
         losses = self.losses.clone().requires_grad_()
         with drawing(self.seed, self.num_steps, self.losses.device):
-            total = copy.deepcopy(self.scalarizer)(losses)  # of a copy, since DWA takes note of what it is shown
+            total = copy.deepcopy(self.scalarizer)(losses)  # use a copy, because DWA records the losses that it gets
         (weights,) = torch.autograd.grad(total, losses)
         return weights
 
@@ -178,26 +187,26 @@ class ScalarizedLosses(Balancer):
 
 
 class GradNorm(Balancer):
-    """GradNorm (Chen et al., arXiv 1711.02257): weights by which all tasks learn at a like pace.
+    """GradNorm (Chen et al., arXiv 1711.02257): weights with which all tasks train at similar rates.
 
-    With n_i the norm of the gradient of task i's loss at the last shared layer and w_i its weight, w learns to make
-    w_i n_i equal to mean(w n) · r_i^alpha, where r_i = (L_i / L_i(0)) / mean(L / L(0)) is how far task i is behind: by
-    the gradient of Σ |w_i n_i − mean(w n) r_i^alpha| (equation 2), the right-hand sides taken as constants. After each
-    step the weights are scaled so that their sum is the number of tasks. Losses and norms are those of the last step
-    that had the task; L(0) is the first; nothing is learned before every task has one. Weights stay above or at 0.
+    Let n_i be the norm of the gradient of task i's loss at the last shared layer, w_i its weight, and r_i = (L_i /
+    L_i(0)) / mean(L / L(0)) its relative inverse training rate. The weights learn to make w_i n_i equal to mean(w n) ·
+    r_i^alpha, with the gradient of Σ |w_i n_i − mean(w n) r_i^alpha| (equation 2; the right-hand sides are constants).
+    After each step the weights are scaled so that their sum is the number of tasks. Losses and norms are those of the
+    last step with the task; L(0) is its first loss; updates start once every task has one. Weights are at least 0.
 
     Args:
-        layers: Shared parts, from the input up: the last of them that is open in a step is the last shared layer.
-        alpha: How strongly tasks that are behind are pulled: 0 makes gradients equally strong (0.12 to 1.5 in the
+        layers: Shared parts, from the input up: the last one that is trained in a step is the last shared layer.
+        alpha: Strength with which slower tasks get larger weights; 0 makes gradient norms equal (0.12 to 1.5 in the
             paper).
-        tasks: As of `Balancer`.
-        **options: As of `Balancer`.
+        tasks: See `Balancer`.
+        **options: See `Balancer`.
     """
 
     def __init__(self, layers: Sequence[Part], alpha: float, tasks: Sequence[str], **options: Any) -> None:
         super().__init__(tasks, **options)
         self.layers, self.alpha = list(layers), alpha
-        self.shared: list[nn.Parameter] = []  # of the last layer that is open in this step
+        self.shared: list[nn.Parameter] = []  # of the last layer that is trained in this step
         self.task_weights = nn.Parameter(torch.ones_like(self.losses))
         self.first_losses = torch.full_like(self.losses, torch.nan)
         self.norms = torch.zeros_like(self.losses)
@@ -205,7 +214,7 @@ class GradNorm(Balancer):
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """What is learned."""
+        """The learned parameters."""
         return [self.task_weights]
 
     def begin_step(self, epoch: int) -> dict[str, float]:
@@ -220,7 +229,7 @@ class GradNorm(Balancer):
         return super().begin_step(epoch)
 
     def add(self, task: str, loss: Tensor) -> None:
-        """Take note of a task's loss, and of its gradient at the shared layer."""
+        """Record a task's loss and its gradient at the last shared layer."""
         super().add(task, loss)
         if not self.shared:
             return
@@ -232,12 +241,12 @@ class GradNorm(Balancer):
             begin += parameter.numel()
 
     def state(self) -> dict[str, Tensor]:
-        """All that a checkpoint needs to hold."""
+        """The state to save in a checkpoint."""
         own = {"task_weights": self.task_weights.detach(), "first_losses": self.first_losses, "norms": self.norms}
         return super().state() | own
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         super().load(state)
         self.first_losses = state["first_losses"].to(self.losses.device)
         self.norms = state["norms"].to(self.losses.device)
@@ -263,9 +272,9 @@ class GradNorm(Balancer):
 
 @contextmanager
 def drawing(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Draw what is drawn at random by (seed, step): alike on every process and after a resume.
+    """Seed random draws by (seed, step), so that they are equal on every process and after a resume.
 
-    The random numbers of training itself stay as they are.
+    The random state of training itself is not changed.
     """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(1_000_003 * seed + step)
@@ -306,15 +315,15 @@ def make_balancer(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Balancer | None:
-    """What `loss_balancing` asks for; None for `static`.
+    """Create the balancer of `loss_balancing`; None for `static`.
 
     Args:
-        value: A checked value.
-        tasks: Names of the tasks that are trained.
-        parts: Of the model, as `find_parts` returns them, with what is frozen frozen.
-        seed: Decides what is drawn at random.
-        device: Of the model.
-        dtype: Of the model.
+        value: A checked value of the setting.
+        tasks: Names of the trained tasks.
+        parts: The result of `find_parts`, with frozen parts frozen.
+        seed: Seed of random draws.
+        device: Device of the model.
+        dtype: Type of the model.
 
     Raises:
         ValueError: The method does not fit the tasks, or needs a shared layer and none is trained.
@@ -329,19 +338,97 @@ def make_balancer(
         layers = layers or [part for part in trained if part.name in ("adapters", "experts")]
         if not layers:
             raise ValueError(
-                f"`{SETTING}: gradnorm` weighs tasks by their gradients at the last shared layer, and nothing that they"
-                " share is trained: thaw a layer, or choose another balancing, such as UW."
+                f"`{SETTING}: gradnorm` weights tasks by their gradients at the last shared layer, but no shared layer"
+                " is trained: unfreeze a layer, or choose another method, such as UW."
             )
         return GradNorm(layers, options.get("alpha", 1.5), tasks, **own)
     kind = find_class(SETTING, name, "scalarization", "Scalarizer", _REFUSED, tuple(_OWN))
     scalarizer = make(SETTING, kind, _with_shape(kind, options, len(tasks)))
     try:
         return ScalarizedLosses(scalarizer, seed, tasks, **own)
-    except ValueError as error:  # options of another number of tasks
+    except ValueError as error:  # options for another number of tasks
         raise ValueError(f"`{SETTING}`: {name} of {len(tasks)} tasks ({', '.join(tasks)}): {error}") from error
 
 
 def _with_shape(kind: Any, options: Mapping[str, Any], num_tasks: int) -> dict[str, Any]:
-    """Options of a scalarizer, with the number of tasks where it asks for that."""
-    asks = "shape" in inspect.signature(kind).parameters
-    return dict(options) | ({"shape": num_tasks} if asks else {})
+    """Options of a scalarizer, with the number of tasks if it has that parameter."""
+    has_shape = "shape" in inspect.signature(kind).parameters
+    return dict(options) | ({"shape": num_tasks} if has_shape else {})
+
+
+class LossBalancing(Feature):
+    """Multiplies each task's loss by the weight of a balancer, on top of `loss_weight`.
+
+    Args:
+        balancer: The balancer.
+        own_weights: Task → its `loss_weight`.
+        stop: Called with the problem if training cannot continue.
+    """
+
+    def __init__(self, balancer: Balancer, own_weights: Mapping[str, float], stop: Callable[[str], NoReturn]) -> None:
+        self.balancer, self.stop = balancer, stop
+        self.loss_weights = dict(own_weights)  # of the last step
+
+    def begin_step(self, step: Step) -> None:
+        """Set the step's weights."""
+        for name, weight in self.balancer.begin_step(step.epoch).items():
+            if not math.isfinite(weight):
+                self.stop(f"the weight of task {name!r} is {weight} in step {step.number}")
+            step.loss_weights[name] *= weight
+        self.loss_weights = step.loss_weights
+
+    def add_loss(self, task: str, loss: Tensor) -> None:
+        """Pass the loss to the balancer."""
+        self.balancer.add(task, loss)
+
+    def end_step(self, step: Step) -> None:
+        """Update the balancer."""
+        self.balancer.end_step(step.tasks)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The optimiser group of the balancer's parameters."""
+        if not self.balancer.parameters:
+            return []
+        rate = self.balancer.learning_rate
+        return [{"params": self.balancer.parameters, "lr": rate, "weight_decay": 0.0, "name": GROUP}]
+
+    def logs(self) -> dict[str, float]:
+        """`<task>_weight` → the weight of the task's loss."""
+        return {f"{name}_weight": self.loss_weights[name] for name in self.balancer.tasks}
+
+    def save(self, checkpoint: Path) -> None:
+        """Save the balancer's state."""
+        state = {name: tensor.cpu().clone() for name, tensor in self.balancer.state().items()}
+        save_file(state, checkpoint / STATE_FILE)
+
+    def load(self, checkpoint: Path) -> None:
+        """Load the balancer's state.
+
+        Raises:
+            ValueError: The checkpoint is of a run without loss balancing.
+        """
+        if not (checkpoint / STATE_FILE).is_file():
+            raise ValueError(
+                f"`resume_from_checkpoint`: {checkpoint} has no {STATE_FILE}: its run had no `loss_balancing`."
+            )
+        self.balancer.load(load_file(checkpoint / STATE_FILE))
+
+
+def make_balancing(trainer: "MultiTaskTrainer") -> LossBalancing | None:
+    """The feature of `loss_balancing`.
+
+    Raises:
+        ValueError: See `make_balancer`.
+    """
+    args = trainer.args
+    tasks = [name for name, task in trainer.tasks.items() if task.config.train]
+    model = trainer.model
+    balancer = make_balancer(
+        args.loss_balancing, tasks, trainer.parts, seed=args.seed, device=args.device, dtype=model.dtype
+    )
+    if balancer is None:
+        return None
+    if trainer.train_rows:
+        logger.info("Losses of %s are balanced by %s: the weight of each is logged beside it (x).",
+                    ", ".join(tasks), read_choice(SETTING, args.loss_balancing)[0])  # fmt: skip
+    return LossBalancing(balancer, trainer.loss_weights, trainer.stop)

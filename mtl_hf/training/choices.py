@@ -1,6 +1,6 @@
-"""A method by the name of its class in torchjd, with or without options: `UPGrad`, `{type: CAGrad, c: 0.5}`.
+"""Choose a method by the name of its class in torchjd, with or without options: `UPGrad`, `{type: CAGrad, c: 0.5}`.
 
-torchjd is the extra `balancing`, imported only where a setting names one of its classes.
+torchjd is the extra `balancing`, imported only if a setting names one of its classes.
 """
 
 import importlib
@@ -13,7 +13,7 @@ import torch
 
 from ..config import nearest
 
-# Arguments of classes that are filled in here, or that a config cannot say.
+# Arguments of classes that are set here, or that a config cannot express.
 _NO_OPTIONS = ("shape", "projector", "f", "leak", "pref_vector")
 
 
@@ -21,8 +21,8 @@ def read_choice(setting: str, value: str | Mapping[str, Any]) -> tuple[str, dict
     """Name and options of a method.
 
     Args:
-        setting: Where it stands, for messages.
-        value: A name, or a mapping with the name as its `type` and options beside it.
+        setting: Name of the setting, for messages.
+        value: A name, or a mapping with the name as `type` and its options.
 
     Raises:
         ValueError: A mapping without `type`.
@@ -32,22 +32,22 @@ def read_choice(setting: str, value: str | Mapping[str, Any]) -> tuple[str, dict
     options = dict(value)
     name = options.pop("type", None)
     if not isinstance(name, str):
-        raise ValueError(f"`{setting}` is a mapping without a name as its `type`; write {{type: NAME, option: value}}.")
+        raise ValueError(f"`{setting}` is a mapping without `type`; write {{type: NAME, option: value}}.")
     return name, options
 
 
 def find_class(
     setting: str, name: str, module: str, base: str, refused: Mapping[str, str], own: tuple[str, ...] = ()
 ) -> Any:
-    """A class of torchjd by its name.
+    """Find a class of torchjd by its name.
 
     Args:
-        setting: Where the name stands, for messages.
-        name: Of the class.
+        setting: Name of the setting, for messages.
+        name: Name of the class.
         module: `scalarization` or `aggregation`.
-        base: Name of the class of which it is a kind.
+        base: Name of its base class.
         refused: Class → why it cannot be used here.
-        own: Names that are valid besides, for messages.
+        own: Other valid names, for messages.
 
     Raises:
         ValueError: torchjd is not installed, has no such class, or the class is one of those refused.
@@ -72,16 +72,16 @@ def find_class(
 
 
 def make(setting: str, kind: Any, options: Mapping[str, Any], besides: Sequence[str] = ()) -> Any:
-    """An instance of a class of torchjd; a list of numbers becomes a tensor.
+    """Create an instance of a class of torchjd; a list of numbers becomes a tensor.
 
     Args:
-        setting: Where its name stands, for messages.
+        setting: Name of the setting, for messages.
         kind: The class.
-        options: Of the class.
-        besides: Options of ours that stand beside them, for messages.
+        options: Options of the class.
+        besides: Our own options beside them, for messages.
 
     Raises:
-        ValueError: The class does not take these options, lacks one, or needs a package that is not installed; an
+        ValueError: The class does not accept these options, lacks one, or needs a package that is not installed; an
             option is not finite.
     """
     for key, value in options.items():
@@ -94,12 +94,12 @@ def make(setting: str, kind: Any, options: Mapping[str, Any], besides: Sequence[
     try:
         inspect.signature(kind).bind(**given)
         return kind(**given)
-    except ImportError as error:  # whose message is what to install
+    except ImportError as error:  # its message names the package to install
         raise ValueError(f"`{setting}`: {error}") from error
     except (TypeError, ValueError) as error:
         names = [*(key for key in inspect.signature(kind).parameters if key not in _NO_OPTIONS), *besides]
         known = (
-            f"Its options stand beside its name: {{type: {kind.__name__}, option: value}}; they are {', '.join(names)}."
+            f"Set its options as {{type: {kind.__name__}, option: value}}; they are {', '.join(names)}."
             if names
             else "It has no options."
         )

@@ -1,6 +1,6 @@
-"""How the gradients of tasks met in a run: its log of conflicts (`training/conflicts.py`), read, and told in sentences.
+"""Gradient conflicts of a run: read its log (`training/conflicts.py`) and summarize it in sentences.
 
-`evaluation/run_plots.py` draws it.
+`evaluation/run_plots.py` draws the plots.
 """
 
 import json
@@ -10,14 +10,14 @@ from statistics import fmean
 from typing import Any
 
 CONFLICTS_FILE = "gradient_conflicts.jsonl"
-ENOUGH = 20  # comparisons, from which on a share of them is said
+MIN_COMPARISONS = 20  # comparisons, below which no percentage is given
 _LAYERS = "encoder.layers."
 
 
 def read_conflicts(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log of conflicts: `step`, `steps` (task → step of its gradient), `pairs`.
+    """Read the lines of a run's conflict log: `step`, `steps` (task → step of its gradient), `pairs`.
 
-    A last line that a killed run has left half written is passed over.
+    A last line that a killed run left incomplete is skipped.
 
     Raises:
         ValueError: There is no log.
@@ -40,7 +40,7 @@ def pairs_of(lines: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[i
 
 
 def parts_of(by_step: Mapping[int, Mapping[str, float | None]]) -> list[str]:
-    """All parts that a pair is compared in, from the input up, `all` last; some may have been opened on the way."""
+    """All parts in which a pair is compared, from the input up, `all` last; parts may be unfrozen during training."""
     found = {part for cosines in by_step.values() for part in cosines}
     layers = sorted((part for part in found if part.startswith(_LAYERS)), key=lambda part: int(part.rpartition(".")[2]))
     others = sorted(found - {"embeddings", "all", *layers})
@@ -48,22 +48,21 @@ def parts_of(by_step: Mapping[int, Mapping[str, float | None]]) -> list[str]:
 
 
 def conflict_sentences(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """A sentence a pair: in which share of the steps compared the cosine is below 0, in which parts most, and its mean.
+    """One sentence per pair: the share of compared steps with a cosine below 0, the parts with most conflict, the mean.
 
-    "Most" are the parts whose mean cosine is the lowest, or below 0 by at least half as much; where it is nowhere below
-    0, or all parts are such, no part is named. Of fewer than `ENOUGH` comparisons, each of single batches, only counts
-    are said.
+    The named parts are the one with the lowest mean cosine and those below 0 by at least half as much; none is named if
+    no mean is below 0 or if this holds for all parts. Below `MIN_COMPARISONS` comparisons, only counts are given.
     """
     for (first, second), by_step in pairs_of(lines).items():
         together = _known([cosines.get("all") for cosines in by_step.values()])
         if not together:
-            yield f"{first} and {second} could not be compared: a gradient was 0 each time."
+            yield f"{first} and {second} could not be compared: one of the gradients was always 0."
             continue
         conflicts = sum(cosine < 0 for cosine in together)
         mean = f"mean cosine {round(fmean(together), 2) + 0.0:.2f}"  # + 0.0: no -0.00
         count = len(together)
-        if count < ENOUGH:
-            of = f"{conflicts} of {count} steps compared: too few to tell"
+        if count < MIN_COMPARISONS:
+            of = f"{conflicts} of {count} compared steps, too few to judge"
             yield f"{first} and {second} conflict in {of} ({mean})."
             continue
         sentence = f"{first} and {second} conflict in {100 * conflicts / count:.0f} % of steps"
@@ -73,7 +72,7 @@ def conflict_sentences(lines: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _worst_parts(by_step: Mapping[int, Mapping[str, float | None]]) -> list[str]:
-    """The parts that a pair conflicts in most, by their mean cosine; none where they are all parts."""
+    """The parts with most conflict of a pair, by mean cosine; none if these are all parts."""
     parts = [part for part in parts_of(by_step) if part != "all"]
     known = {part: _known([cosines.get(part) for cosines in by_step.values()]) for part in parts}
     means = {part: fmean(found) for part, found in known.items() if found}
@@ -87,7 +86,7 @@ def _known(cosines: Sequence[float | None]) -> list[float]:
 
 
 def _name_parts(parts: Sequence[str]) -> str:
-    """Parts as one reads them: layers that follow each other as a range."""
+    """Format names of parts, with consecutive layers as a range."""
     layers = sorted(int(part.removeprefix(_LAYERS)) for part in parts if part.startswith(_LAYERS))
     runs: list[list[int]] = []
     for layer in layers:

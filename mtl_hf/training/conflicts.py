@@ -1,16 +1,17 @@
-"""A log of how well tasks get along: the cosines of their gradients, for each layer of what they share.
+"""Log of gradient conflicts: the cosines between the gradients of tasks, for each shared part of the model.
 
-Below 0, a step that helps one task hurts the other (Yu et al., arXiv 2001.06782, definition 1). Every N steps a line of
-`gradient_conflicts.jsonl` holds, of each pair of tasks, the cosine a part of the model and over all parts. Notable:
+If the cosine is below 0, a step that helps one task hurts the other (Yu et al., arXiv 2001.06782, definition 1). Every
+N steps, a line of `gradient_conflicts.jsonl` contains the cosine of each pair of tasks, per part and over all parts.
+Notable:
 
-- Compared are the gradients of one round: of the N-th step and, where a step is less than a round, of those just before
-  it, at weights that are a few updates apart. Each is the gradient of the task's mean loss over all items of its step,
-  of all processes. (`proportional` has no rounds: there it is as many steps as there are sources, and pairs that do not
-  meet in them are left out.)
-- Where a step has one task, its gradient is there anyway. Where it has several, each costs one more backward pass.
+- The compared gradients are those of one round: of the N-th step and, if a step is shorter than a round, of the steps
+  just before it, at weights that are a few updates apart. Each is the gradient of the task's mean loss over all items
+  of its step, over all processes. (`proportional` has no rounds: it uses as many steps as there are sources, and pairs
+  that do not occur in them are left out.)
+- If a step has one task, its gradient is available at no cost. With several, each costs one more backward pass.
 - Training is not changed: nothing is drawn at random, and no gradient that it uses is touched.
-- A run that goes on from a checkpoint first cuts off the lines behind it. Gradients are not saved: a round that a
-  checkpoint cuts in two is left out after it (none is, where checkpoints come at multiples of N or of a round).
+- A resumed run first removes the lines after its checkpoint. Gradients are not saved, so a round that a checkpoint
+  divides is left out (never if checkpoints are at multiples of N or of a round).
 """
 
 import json
@@ -19,32 +20,36 @@ import math
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from ..files import write_whole
+from ..files import write_atomic
 from .conflict_report import CONFLICTS_FILE, conflict_sentences, read_conflicts
+from .features import Feature, Step
 from .gradients import filled, inner_products, join
 from .optimizer import Part
 from .processes import mean_over_processes
 
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
+
 logger = logging.getLogger(__name__)
 
-TOGETHER = "all"  # what the cosine over all parts is called
+TOGETHER = "all"  # name of the cosine over all parts
 
 
-class ConflictLog(TrainerCallback):
-    """Collects gradients of tasks and writes how they meet.
+class ConflictLog(Feature):
+    """Collects the gradients of tasks and logs their cosines.
 
     Args:
-        every: Steps from one line to the next.
-        parts: Of the model, as `find_parts` returns them.
-        round_steps: Steps of a round.
-        folder: Where the log is written.
-        writes: Whether this process does.
+        every: Steps between two lines.
+        parts: The result of `find_parts`.
+        round_steps: Steps per round.
+        folder: Folder of the log.
+        writes: Whether this process writes the log.
     """
 
     def __init__(self, every: int, parts: Sequence[Part], round_steps: int, folder: Path, writes: bool) -> None:
@@ -52,48 +57,50 @@ class ConflictLog(TrainerCallback):
         self.every, self.round_steps = every, min(round_steps, every)
         self.parts = [part for part in parts if not part.name.startswith("heads.")]
         self.file = folder / CONFLICTS_FILE
-        self._step, self._due = 0, False
-        self._tasks: list[str] = []  # of the step
-        self._gradients: dict[str, Tensor] = {}  # task → its latest gradient, (number of shared numbers,)
-        self._steps: dict[str, int] = {}  # task → the step that this is of
+        self._due, self._takes_own = (
+            False,
+            False,
+        )  # whether the step is compared; whether it needs a backward pass per task
+        self._gradients: dict[str, Tensor] = {}  # task → its latest gradient, (num_shared_parameters,)
+        self._steps: dict[str, int] = {}  # task → the step of this gradient
 
-    def begin_step(self, step: int, tasks: Sequence[str]) -> None:
-        """Note which tasks have a labelled item in the step, on whatever process."""
-        self._step, self._tasks = step, list(tasks)
+    def begin_step(self, step: Step) -> None:
+        """Decide whether the step's gradients are compared, and whether each task needs its own backward pass."""
         shared = list(self._shared())
-        self._due = bool(shared) and -step % self.every < self.round_steps
-        if self._due and len(tasks) > 1:
-            for name in tasks:
+        self._due = bool(shared) and -step.number % self.every < self.round_steps
+        self._takes_own = self._due and len(step.tasks) > 1
+        if self._takes_own:
+            for name in step.tasks:
                 self._gradients[name] = join(filled(shared, [None] * len(shared)))
 
-    def add(self, task: str, loss: Tensor) -> None:
-        """Take note of a task's loss in a micro-batch of this process, not backpropagated yet."""
-        if not self._due or len(self._tasks) == 1:
+    def add_loss(self, task: str, loss: Tensor) -> None:
+        """Add the gradient of a task's loss in a micro-batch of this process."""
+        if not self._takes_own:
             return
         shared = list(self._shared())
         gradients = torch.autograd.grad(loss, shared, retain_graph=True, allow_unused=True)
         self._gradients[task] += join(filled(shared, gradients))
 
-    def end_step(self) -> None:
-        """Compare, when a round is over; called between the last backward pass of a step and the optimiser."""
+    def end_step(self, step: Step) -> None:
+        """Compare the gradients at the end of a round."""
         if not self._due:
             return
         shared = list(self._shared())
-        for name in self._tasks:
-            if len(self._tasks) == 1:
-                self._gradients[name] = join(filled(shared, [parameter.grad for parameter in shared]))
-            else:
+        for name in step.tasks:
+            if self._takes_own:
                 mean_over_processes(self._gradients[name])
-            self._steps[name] = self._step
-        if self._step % self.every:
+            else:
+                self._gradients[name] = join(filled(shared, [parameter.grad for parameter in shared]))
+            self._steps[name] = step.number
+        if step.number % self.every:
             return
-        size = sum(parameter.numel() for parameter in shared)  # more than before, where something was thawed
+        size = sum(parameter.numel() for parameter in shared)  # larger than before if parts were unfrozen
         names = [name for name, gradient in self._gradients.items() if len(gradient) == size]
         if self.writes and len(names) > 1:
             cosines = self._cosines([self._gradients[name] for name in names])
             pairs = combinations(range(len(names)), 2)
             line = {
-                "step": self._step,
+                "step": step.number,
                 "steps": {name: self._steps[name] for name in names},
                 "pairs": [
                     {"tasks": [names[a], names[b]], "cosines": {part: found[a][b] for part, found in cosines.items()}}
@@ -107,18 +114,18 @@ class ConflictLog(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Cut off the lines behind the step that training begins at."""
+        """Remove the lines after the step at which training starts."""
         self._gradients, self._steps = {}, {}
         if not list(self._shared()):
-            logger.warning("Nothing that tasks share is trained: %s gets no lines before that is.", self.file)
+            logger.warning("No shared parameter is trained: %s stays empty until one is unfrozen.", self.file)
         if self.writes and self.file.is_file():
             kept = [line for line in read_conflicts(self.file.parent) if line["step"] <= state.global_step]
-            write_whole(self.file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+            write_atomic(self.file, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say how tasks got along, or that it is not known."""
+        """Log a summary of the conflicts, or why there is none."""
         if not self.writes:
             return
         lines = read_conflicts(self.file.parent) if self.file.is_file() else []
@@ -126,9 +133,9 @@ class ConflictLog(TrainerCallback):
             logger.info("%s", sentence)
         if not lines:
             reason = (
-                "take a smaller number"
+                "set a smaller number"
                 if state.global_step < self.every
-                else "at its multiples no two tasks had gradients of anything that they share"
+                else "at its multiples no two tasks had gradients of shared parameters"
             )
             logger.warning(
                 "No gradients were compared: `log_gradient_conflicts` is %d, and the run has %d steps: %s.",
@@ -155,3 +162,13 @@ class ConflictLog(TrainerCallback):
             cells = (found / torch.outer(norms, norms)).tolist()
             cosines[name] = [[cell if math.isfinite(cell) else None for cell in row] for row in cells]
         return cosines
+
+
+def make_conflict_log(trainer: "MultiTaskTrainer") -> ConflictLog | None:
+    """The feature of `log_gradient_conflicts`."""
+    args, num_sources = trainer.args, len(trainer.train_rows)
+    if not (args.log_gradient_conflicts and num_sources):
+        return None
+    round_steps = math.ceil(num_sources / args.gradient_accumulation_steps)
+    folder = Path(str(args.output_dir))
+    return ConflictLog(args.log_gradient_conflicts, trainer.parts, round_steps, folder, args.process_index == 0)

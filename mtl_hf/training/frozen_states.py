@@ -1,10 +1,10 @@
-"""Frozen work done once: what the frozen layers of the encoder say of a row is computed once, and read ever after.
+"""Cache the outputs of the frozen encoder layers, so that they are computed once instead of in every epoch.
 
-Notable: the states are computed as the run would compute them, in its precision, and lie in one memory-mapped file a
-source among the cached data sets, named by all that decides them: the rows, the frozen weights, the layer, the
-precision, the attention kernel, the encoder's configuration and the versions of the libraries. Where only lower layers
-are frozen, the encoder itself runs, without these layers and with the states put in front of the next one; so no
-family of encoders needs code of its own, and whether it works is tried on a few rows before training.
+Notable: the hidden states are computed exactly as in the run, in its precision, and stored in one memory-mapped file
+per source beside the cached data sets. The file name is a hash of everything that affects them: the rows, the frozen
+weights, the layer, the precision, the attention kernel, the encoder's configuration and the library versions. If only
+lower layers are frozen, the encoder itself runs without these layers, with the cached states as input of the next one;
+so no encoder family needs special code, and a few rows are compared before training to check that it works.
 """
 
 import hashlib
@@ -14,9 +14,10 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 import numpy as np
@@ -30,61 +31,65 @@ from ..data.row_states import RowStates
 from ..modeling.bottleneck import find_layers
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.reading import layers_of
+from .features import Feature
 from .optimizer import Part
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1  # raise it when the same key would mean other states
+_VERSION = 1  # increase it when the states of a key change
 _UNITS = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
-_READ = ("input_ids", "token_type_ids", "second")  # columns of encoded rows that decide what the encoder says
-BATCH_SIZE = 64  # texts; not that of evaluation, which may change in a resumed run
+_READ = ("input_ids", "token_type_ids", "segments")  # columns of encoded rows that affect the encoder's outputs
+BATCH_SIZE = 64  # texts; not that of evaluation, which may differ in a resumed run
 TRIED = 4  # rows
 
 
 def check_cache(size: str, freeze: Sequence[str], unfreeze: Thawing | None, activation_checkpointing: bool) -> None:
-    """Check `training.frozen_cache` as far as that needs no model.
+    """Check `training.frozen_cache`, as far as possible without a model.
 
     Raises:
-        ValueError: No size, nothing frozen or all of it opened in the end, or gradient checkpointing, which runs
-            layers again in the backward pass.
+        ValueError: Not a size; nothing is frozen, or everything is unfrozen later; or gradient checkpointing is used,
+            which runs layers again in the backward pass.
     """
     num_bytes(size)
     if not freeze:
         raise ValueError(
-            "`frozen_cache` keeps what frozen layers say, and `freeze` names none: set `freeze: [encoder]`, or"
+            "`frozen_cache` stores the outputs of frozen layers, but `freeze` names none: set `freeze: [encoder]`, or"
             " [embeddings, encoder.layers.0-2]."
         )
     if unfreeze is not None and unfreeze.schedule == "gradual":
         raise ValueError(
-            "`frozen_cache` keeps what layers say that are frozen for the whole run, and `schedule: gradual` opens all"
-            " of the encoder: open a part of it with `schedule: explicit`, or leave `unfreeze` out and name in"
-            " `freeze` only what stays."
+            "`frozen_cache` needs layers that are frozen for the whole run, but `schedule: gradual` unfreezes the whole"
+            " encoder: unfreeze a part of it with `schedule: explicit`, or remove `unfreeze` and list in `freeze` only"
+            " parts that stay frozen."
         )
     if activation_checkpointing:
-        raise ValueError("`frozen_cache` and `activation_checkpointing` exclude each other: choose one.")
+        raise ValueError("`frozen_cache` and `activation_checkpointing` cannot be combined: choose one.")
 
 
 def num_bytes(size: str) -> int:
-    """The bytes of a size such as 500MB or 1.5GB; units are powers of 1,000.
+    """Parse a size such as 500MB or 1.5GB into bytes; units are powers of 1,000.
 
     Raises:
-        ValueError: It is no size.
+        ValueError: It is not a size.
     """
     found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(MB|GB|TB)", size.strip())
     if not found:
-        raise ValueError(f"`frozen_cache` is {size!r}; valid is the most that the file may take, such as 500MB or 4GB.")
+        raise ValueError(f"`frozen_cache` is {size!r}; set the maximum size of the cache, such as 500MB or 4GB.")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
 def layers_read(model: MultiTaskModel) -> int:
-    """How many of the encoder's last layers heads read, at most."""
+    """The maximum number of last encoder layers that a head reads."""
     return max(layers_of(head) for head in model.heads.values())
 
 
 def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:
-    """The first layer that has to be run with every batch; None where the encoder need not be run at all.
+    """The first layer that must run for every batch; None if the encoder need not run at all.
 
-    Layers whose states a head averages (`mean_last_<n>`) are run, though frozen.
+    Layers whose states a head averages (`mean_last_<n>`) always run, even if they are frozen.
 
     Raises:
         ValueError: The embeddings and the lowest layer are not frozen, or heads read so many layers that none is left.
@@ -99,18 +104,20 @@ def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:
         layer += 1
     if "embeddings" not in frozen or layer == 0:
         raise ValueError(
-            "`frozen_cache` needs the embeddings and the lowest layers frozen for the whole run, since all that lies"
-            " above a trained part changes: set `freeze: [embeddings, encoder.layers.0-2]`, or [encoder]."
+            "`frozen_cache` needs the embeddings and the lowest layers frozen for the whole run, because all layers"
+            " above a trained part change: set `freeze: [embeddings, encoder.layers.0-2]`, or [encoder]."
         )
     layer = min(layer, num_layers - read)
     if layer < 1:
-        raise ValueError(f"`frozen_cache`: a head reads the last {read} of {num_layers} layers; nothing is left below.")
+        raise ValueError(
+            f"`frozen_cache`: a head reads the last {read} of {num_layers} layers, so no layer is left to cache."
+        )
     return layer
 
 
 @contextmanager
 def _some_layers(encoder: nn.Module, kept: slice, hooked: int, hook: Callable[..., Any]) -> Iterator[None]:
-    """Let an encoder have only some of its layers, with a hook in front of one (numbered among all)."""
+    """Run an encoder with only some of its layers, with a hook before one of them (index in the full encoder)."""
     name, _ = find_layers(encoder)
     owner_name, _, attribute = name.removesuffix(".").rpartition(".")
     owner = encoder.get_submodule(owner_name)
@@ -126,15 +133,15 @@ def _some_layers(encoder: nn.Module, kept: slice, hooked: int, hook: Callable[..
 
 @contextmanager
 def entering(model: MultiTaskModel, layer: int | None, states: Tensor) -> Iterator[dict[str, Tensor]]:
-    """Let a model begin with states that are known.
+    """Let a model start from known hidden states.
 
     Args:
-        model: Called with the batch that the states are of.
-        layer: As `first_layer` returns it.
-        states: What enters that layer, or the encoder's last states, (B, T, H).
+        model: The model, to be called with the batch of these states.
+        layer: The result of `first_layer`.
+        states: Inputs of that layer, or the encoder's last hidden states, (B, T, H).
 
     Yields:
-        What the model is to be given besides.
+        Additional inputs of the model.
     """
     if layer is None:
         yield {"encoder_states": states}
@@ -148,7 +155,7 @@ def entering(model: MultiTaskModel, layer: int | None, states: Tensor) -> Iterat
 
 
 def states_before(model: MultiTaskModel, layer: int | None, batch: Mapping[str, Tensor]) -> Tensor:
-    """What enters a layer, or for None the encoder's last states, (B, T, H)."""
+    """The inputs of a layer, or for None the encoder's last hidden states, (B, T, H)."""
     if layer is None:
         return model.encoder(**batch, return_dict=True).last_hidden_state
     found: list[Tensor] = []
@@ -161,21 +168,22 @@ def states_before(model: MultiTaskModel, layer: int | None, batch: Mapping[str, 
     return found[0]
 
 
-class FrozenStates:
-    """The states of a run's rows after the frozen layers of its encoder.
+class FrozenStates(Feature):
+    """The cached hidden states of a run's rows after the frozen layers of its encoder.
 
     Args:
         model: The model, on its device.
-        parts: As `find_parts` returns them; those that stay frozen for the whole run are frozen.
+        parts: The result of `find_parts`, with the parts frozen that stay frozen for the whole run.
         collator: Makes batches of rows.
-        splits: Split → source → encoded rows, all whose states are to be kept.
-        cap: The most bytes that they may take.
-        precision: Of the run.
-        autocast: Its context.
+        splits: `train` and `validation` → source → all encoded rows whose states are cached.
+        cap: Maximum size in bytes.
+        precision: Precision of the run.
+        autocast: Autocast context of the run.
+        main_process_first: A context that the main process of a machine enters before the others.
 
     Raises:
-        ValueError: Rows that are masked anew at every pass; nothing is frozen from the bottom on, what is frozen
-            depends on what is not, the encoder cannot be run from a layer on; the states take more than `cap`.
+        ValueError: Rows are masked anew in every epoch; the lowest parts are not frozen; frozen parts depend on trained
+            ones; the encoder cannot run from a given layer on; or the states need more than `cap`.
     """
 
     def __init__(
@@ -187,12 +195,14 @@ class FrozenStates:
         cap: int,
         precision: str,
         autocast: Callable[[], AbstractContextManager[None]],
+        main_process_first: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         if masked := list(collator.maskings):
-            raise ValueError(f"`frozen_cache`: the rows of source {masked[0]!r} are masked anew at every pass, so that"
-                             " frozen layers never say the same of them: leave one of the two out.")  # fmt: skip
+            raise ValueError(f"`frozen_cache` cannot be used with masked_lm (source {masked[0]!r}): its inputs are"
+                             " masked anew each epoch. Remove one of them.")  # fmt: skip
         self.model, self.collator, self.precision, self.autocast = model, collator, precision, autocast
-        self.splits = splits
+        self.splits, self.main_process_first = splits, main_process_first
+        self._opened: dict[str, dict[str, RowStates]] = {}
         self.layer = first_layer(model, parts)
         self.folder = Path(datasets.config.HF_DATASETS_CACHE) / "frozen_states"
         rows = [one for sources in splits.values() for one in sources.values()]
@@ -200,17 +210,40 @@ class FrozenStates:
         where = "the encoder" if self.layer is None else f"layer {self.layer - 1} of the encoder"
         tokens = sum(int(row_lengths(one).sum()) for one in rows)
         size = tokens * model.config.hidden_size * self.dtype.itemsize
-        shown = f"The states of {tokens:,} tokens after {where} take {size / 1e6:,.2f} MB"
+        shown = f"The hidden states of {tokens:,} tokens after {where} need {size / 1e6:,.2f} MB"
         if size > cap:
-            raise ValueError(f"`frozen_cache` is {cap / 1e6:,.2f} MB. {shown}: allow more, or leave it out.")
-        logger.info("%s, kept in %s.", shown, self.folder)
+            raise ValueError(f"`frozen_cache` is {cap / 1e6:,.2f} MB. {shown}: increase it, or remove it.")
+        logger.info("%s, cached in %s.", shown, self.folder)
+
+    def before_training(self, rows: EncodedRows) -> None:
+        """Compute the states of all rows, unless they are cached."""
+        with self.main_process_first():
+            self._opened = self.open()
+        rows.states = self._opened["train"]
+
+    def before_evaluation(self, source: str, rows: EncodedRows, order: np.ndarray) -> None:
+        """Add the cached states to validation rows."""
+        if source in self._opened.get("validation", {}):
+            rows.states = {source: self._opened["validation"][source].select(order)}
+
+    @contextmanager
+    def around_forward(self, inputs: dict[str, Any]) -> Iterator[None]:
+        """Start from the cached states of the batch, if it has them."""
+        states = inputs.pop("encoder_states", None)
+        if states is None:
+            yield
+            return
+        with entering(self.model, self.layer, states) as known:
+            inputs |= known
+            yield
 
     def _batch(self, encoded: EncodedRows, rows: Sequence[int]) -> dict[str, Tensor]:
         batch = self.collator(encoded.__getitems__(rows))
-        return {name: value.to(self.model.device) for name, value in batch.items() if isinstance(value, Tensor)}
+        read = ("input_ids", "attention_mask", "token_type_ids")
+        return {name: batch[name].to(self.model.device) for name in read if name in batch}
 
     def _try(self, rows: datasets.Dataset) -> torch.dtype:
-        """Whether the encoder, run from the layer on, says the same; the type of the states."""
+        """Check that the encoder gives the same outputs from the cached states; return the type of the states."""
         batch = self._batch(_unlabelled(rows), range(min(TRIED, len(rows))))
         real = batch["attention_mask"].bool()
         with self.model.evaluating(), self.autocast():
@@ -218,8 +251,8 @@ class FrozenStates:
             if states.requires_grad:
                 trained = [name for name, parameter in self.model.encoder.named_parameters() if parameter.requires_grad]
                 raise ValueError(
-                    "`frozen_cache`: what the frozen layers say depends on parts that are trained, one of"
-                    f" {', '.join(trained[-3:])}: name these in `freeze`, too, or leave the cache out."
+                    "`frozen_cache`: the outputs of the frozen layers depend on trained parts, one of"
+                    f" {', '.join(trained[-3:])}: add these to `freeze`, or remove `frozen_cache`."
                 )
             if self.layer is not None:
                 whole = self._read_by_heads(batch)[:, real]
@@ -227,22 +260,22 @@ class FrozenStates:
                     entered = self._read_by_heads(batch)[:, real]
                 if not torch.allclose(whole, entered, rtol=1e-3, atol=1e-3):
                     raise ValueError(
-                        f"`frozen_cache`: a {type(self.model.encoder).__name__} cannot be run from its layer"
-                        f" {self.layer} on. Freeze all of it (`freeze: [encoder]`), or leave the cache out."
+                        f"`frozen_cache`: a {type(self.model.encoder).__name__} cannot run from layer {self.layer}"
+                        " on. Freeze the whole encoder (`freeze: [encoder]`), or remove `frozen_cache`."
                     )
         return states.dtype
 
     def _read_by_heads(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The states that heads read of a batch: the encoder's, and those of its last layers, (layers, B, T, H)."""
+        """The hidden states that heads read: the encoder's output and those of its last layers, (layers, B, T, H)."""
         encoded = self.model.encoder(**batch, return_dict=True, output_hidden_states=True)
         layers = encoded.hidden_states[-layers_read(self.model) :]
         return torch.stack([encoded.last_hidden_state, *layers]).double()
 
     def open(self) -> dict[str, dict[str, RowStates]]:
-        """The states, split → source: read, or computed and kept first.
+        """The states as split → source → states; computed and cached first if necessary.
 
         Raises:
-            ValueError: The disk has no room for them.
+            ValueError: There is not enough disk space.
         """
         weights = hashlib.sha256()
         for name, tensor in [*self.model.encoder.named_parameters(), *self.model.encoder.named_buffers()]:
@@ -273,13 +306,13 @@ class FrozenStates:
         size = shape[0] * shape[1] * self.dtype.itemsize
         if not path.is_file() or path.stat().st_size != size:
             if path.is_file():
-                logger.warning("The frozen states in %s are damaged (%s bytes instead of %s) and are computed anew.",
+                logger.warning("The cached states in %s are damaged (%s bytes instead of %s) and are computed again.",
                                path, f"{path.stat().st_size:,}", f"{size:,}")  # fmt: skip
             self.folder.mkdir(parents=True, exist_ok=True)
             if size > (free := shutil.disk_usage(self.folder).free):
-                raise ValueError(f"`frozen_cache`: {self.folder} has room for {free / 1e6:,.2f} MB, and the states of"
-                                 f" {len(rows):,} rows take {size / 1e6:,.2f}.")  # fmt: skip
-            draft = path.with_name(f".{path.name}.{os.getpid()}.draft")  # another run may write the same
+                raise ValueError(f"`frozen_cache`: the states of {len(rows):,} rows need {size / 1e6:,.2f} MB, but"
+                                 f" {self.folder} has {free / 1e6:,.2f} MB free.")  # fmt: skip
+            draft = path.with_name(f".{path.name}.{os.getpid()}.draft")  # another run may write the same file
             try:
                 self._fill(rows, RowStates(_mapped(draft, shape, self.dtype, True), starts, lengths))
                 draft.replace(path)
@@ -289,7 +322,7 @@ class FrozenStates:
 
     @torch.no_grad()
     def _fill(self, rows: datasets.Dataset, states: RowStates) -> None:
-        """Compute the states of rows, longest first, so that there is hardly any padding."""
+        """Compute the states of rows, longest first, to keep padding small."""
         encoded = _unlabelled(rows)
         order = np.argsort(-states.lengths, kind="stable")
         with self.model.evaluating(), self.autocast():
@@ -305,5 +338,31 @@ def _unlabelled(rows: datasets.Dataset) -> EncodedRows:
 
 
 def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype, written: bool) -> Tensor:
-    """A file as a tensor; a file that is written is made."""
+    """A memory-mapped file as a tensor; with `written`, the file is created."""
     return torch.from_file(str(path), shared=written, size=shape[0] * shape[1], dtype=dtype).view(shape)
+
+
+def make_frozen_states(trainer: "MultiTaskTrainer") -> FrozenStates | None:
+    """The feature of `frozen_cache`; nothing is computed before training starts.
+
+    Raises:
+        ValueError: See `FrozenStates`; or FSDP is used.
+    """
+    args = trainer.args
+    if args.frozen_cache is None or not trainer.train_rows:
+        return None
+    if trainer.is_fsdp_enabled:
+        raise ValueError("`frozen_cache` does not support FSDP: use configs/accelerate/multi_gpu.yaml.")
+    return FrozenStates(
+        trainer.model,
+        trainer.parts,
+        cast(Collator, trainer.data_collator),
+        {
+            "train": trainer.train_rows,
+            "validation": {name: split.rows for name, split in trainer.eval_splits.items()},
+        },
+        num_bytes(args.frozen_cache),
+        args.precision,
+        trainer.accelerator.autocast,
+        partial(args.main_process_first, desc="computing frozen states"),
+    )

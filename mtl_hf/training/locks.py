@@ -1,6 +1,6 @@
-"""A run keeps its folder to itself: a second one that would write there is refused before it has written anything.
+"""Lock a run's folder: a second run in the same folder is an error, before it writes anything.
 
-Notable: the lock is the operating system's (`flock`), which releases it when the process ends, however it ends. The
+Notable: the lock is one of the operating system (`flock`), which releases it when the process ends, for any reason. The
 locked file names the process, for messages, and is removed at the end.
 """
 
@@ -18,19 +18,19 @@ from filelock import FileLock, Timeout
 logger = logging.getLogger(__name__)
 
 LOCK = ".run.lock"
-PATIENCE = 1  # seconds: a process that is just ending still has it
+PATIENCE = 1  # seconds to wait for a process that is just ending
 
 
 @contextmanager
-def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
-    """Keep other runs out of a folder during the block. The folder is made, and removed if it is empty at the end.
+def lock_folder(folder: Path, parameter: str) -> Iterator[None]:
+    """Lock a folder during the block. The folder is created, and removed if it is empty at the end.
 
     Args:
         folder: The folder.
         parameter: The parameter that names it, for messages.
 
     Raises:
-        ValueError: Another run has it, or it is a file.
+        ValueError: Another run uses the folder, or it is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"`{parameter}`: {folder} is a file.")
@@ -42,18 +42,18 @@ def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE)
     except Timeout:
         raise ValueError(
-            f"`{parameter}`: {folder} is in use by {_owner(path)}. Wait until that has ended, or choose another folder."
+            f"`{parameter}`: {folder} is in use by {_owner(path)}. Wait until it has ended, or choose another folder."
         ) from None
     try:
         if path.stat().st_size:
-            logger.warning("%s was left locked by %s, which is gone: taken over.", folder, _owner(path))
+            logger.warning("%s was locked by %s, which no longer runs: taking over the lock.", folder, _owner(path))
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         path.write_text(
             json.dumps({"host": socket.gethostname(), "process": os.getpid(), "since": now}) + "\n", encoding="utf-8"
         )
         yield
     finally:
-        path.unlink(missing_ok=True)  # before it is released: a process that waits for this file then tries a new one
+        path.unlink(missing_ok=True)  # before the release, so that a process that waits for this file tries a new one
         lock.release()
         for place in made:
             if not place.is_dir() or any(place.iterdir()):
@@ -62,9 +62,9 @@ def hold_folder(folder: Path, parameter: str) -> Iterator[None]:
 
 
 def _owner(path: Path) -> str:
-    """The process that has, or had, a lock, in words."""
+    """Describe the process that holds, or held, a lock."""
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
         return f"process {known['process']} on {known['host']} (since {known['since']})"
-    except (OSError, ValueError, KeyError, TypeError):  # not written yet, cut short, or just removed
+    except (OSError, ValueError, KeyError, TypeError):  # not written yet, incomplete, or just removed
         return "another process"

@@ -1,8 +1,8 @@
-"""Parts of a model and the learning rate of each: layer-wise decay over the encoder, heads by task, or as patterns say.
+"""Parts of a model and their learning rates: layer-wise decay over the encoder, rates by task, or rates by pattern.
 
-Notable: layers are found as the encoder's longest `ModuleList`, never by a table of model names. Groups come in a
-stable order (embeddings, layers from the input up, what follows them, adapters, heads; with weight decay before
-without), which a checkpoint's optimiser state relies on.
+Notable: the layers are the encoder's longest `ModuleList`; there is no table of model names. Optimiser groups have a
+stable order (embeddings, layers from the input up, the top of the encoder, adapters, heads; with weight decay before
+without), on which the optimiser state in checkpoints relies.
 """
 
 import re
@@ -20,7 +20,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 
 @dataclass
 class Part:
-    """Some parameters of a model that are trained alike.
+    """Parameters of a model that are trained with the same settings.
 
     Attributes:
         name: `embeddings`, `encoder.layers.<k>` (from 0), `encoder.top` (what follows the last layer), `adapters` (of
@@ -35,32 +35,32 @@ class Part:
 
     @property
     def num_parameters(self) -> int:
-        """Number of numbers in it."""
+        """Its number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters.values())
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing in it is trained."""
+        """Whether all of its parameters are frozen."""
         return not any(parameter.requires_grad for parameter in self.parameters.values())
 
     @property
     def in_encoder(self) -> bool:
-        """Whether it is a part of the encoder's own, embeddings included."""
+        """Whether it belongs to the encoder itself, including the embeddings."""
         return self.name == "embeddings" or self.name.startswith("encoder.")
 
     @property
     def shared(self) -> bool:
-        """Whether several heads may have it in common: all but heads and the adapter of one task."""
+        """Whether several heads may share it: true for all parts except heads and adapters of one task."""
         return not self.name.startswith(("heads.", "adapters."))
 
     def train(self, trained: bool) -> None:
-        """Train it from now on, or freeze it."""
+        """Unfreeze it, or freeze it."""
         for parameter in self.parameters.values():
             parameter.requires_grad_(trained)
 
 
 def find_parts(model: MultiTaskModel) -> list[Part]:
-    """The model's parts from the input to the heads, each parameter in exactly one."""
+    """The parts of a model from the input to the heads; each parameter is in exactly one part."""
     layers, num_layers = find_layers(model.encoder)
     names = ["embeddings", *(f"encoder.layers.{k}" for k in range(num_layers)), "encoder.top"]
     names += [*(adapters_part(adapter) for adapter in model.config.adapters or ()), "experts"]
@@ -81,7 +81,7 @@ def find_parts(model: MultiTaskModel) -> list[Part]:
         elif inside.startswith(layers):
             in_front = False
             part = f"encoder.layers.{inside.removeprefix(layers).split('.')[0]}"
-        # Relative-position tables may be declared after the layers, but feed them.
+        # Relative position embeddings may be declared after the layers, but are inputs of them.
         elif in_front or any(inside.startswith(embedding) for embedding in embedding_names):
             part = "embeddings"
         else:
@@ -91,7 +91,7 @@ def find_parts(model: MultiTaskModel) -> list[Part]:
 
 
 def adapters_part(adapter: str) -> str:
-    """Name of the part that an adapter is."""
+    """Name of the part of an adapter."""
     return "adapters" if adapter == SHARED else f"adapters.{adapter}"
 
 
@@ -100,23 +100,23 @@ _SIDES = ("encoder", "adapters", "heads")  # patterns that name all parts of a k
 
 
 def matching(parts: Iterable[Part], pattern: str, field: str) -> list[Part]:
-    """The parts that a pattern names.
+    """The parts that match a pattern.
 
     Args:
-        parts: As `find_parts` returns them.
-        pattern: `embeddings`, `encoder` (all of it, embeddings too), `encoder.layers.<k>`, `encoder.layers.<a>-<b>`
-            (from 0, both ends in), `encoder.top`, `adapters` (all of them), `adapters.<task>`, `experts`, `heads` (all
-            of them), `heads.<task>`.
-        field: Of the training arguments, where the pattern stands.
+        parts: The result of `find_parts`.
+        pattern: `embeddings`, `encoder` (all of it, with embeddings), `encoder.layers.<k>`, `encoder.layers.<a>-<b>`
+            (from 0, both ends included), `encoder.top`, `adapters` (all), `adapters.<task>`, `experts`, `heads` (all),
+            `heads.<task>`.
+        field: The training argument with the pattern, for messages.
 
     Raises:
-        ValueError: It names none.
+        ValueError: No part matches.
     """
     parts = list(parts)
     matched = [part for part in parts if _matches(pattern, part.name)]
     span = _LAYERS.fullmatch(pattern)
     if span and span[2] and int(span[1]) > int(span[2]):
-        raise ValueError(f"`{field}`: {pattern!r} ends before it begins: write encoder.layers.{span[2]}-{span[1]}.")
+        raise ValueError(f"`{field}`: {pattern!r} is reversed: write encoder.layers.{span[2]}-{span[1]}.")
     if not matched:
         names = ["encoder", "heads", *(part.name for part in parts)]
         raise ValueError(
@@ -135,25 +135,27 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def _breadth(pattern: str) -> float:
-    """How much a pattern can name: one part, some layers, or a whole side of the model."""
+    """Breadth of a pattern, for sorting from the most to the least specific: one part, some layers, a whole side."""
     span = _LAYERS.fullmatch(pattern)
     if span and span[2]:
-        return int(span[2]) - int(span[1]) + 1.5  # broader than the one layer's own name, even of one layer
+        return (
+            int(span[2]) - int(span[1]) + 1.5
+        )  # broader than the name of a single layer, even for a range of one layer
     return float("inf") if pattern in _SIDES else 1.0
 
 
 def explicit_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -> dict[str, tuple[str, float]]:
-    """Part → the pattern that names it most closely, and that pattern's rate.
+    """Part → the most specific pattern that matches it, and that pattern's rate.
 
-    A part's own name comes before a span of layers, a narrow span before a wide one, and any of them before `encoder`,
+    From the most to the least specific: a part's own name, narrow ranges of layers, wide ranges, and last `encoder`,
     `adapters` and `heads`.
 
     Args:
-        parts: As `find_parts` returns them.
+        parts: The result of `find_parts`.
         learning_rates: Pattern → rate.
 
     Raises:
-        ValueError: A pattern that names no part, or two as narrow spans that name the same layer.
+        ValueError: A pattern matches no part, or two equally specific patterns match the same layer.
     """
     parts = list(parts)
     found: dict[str, tuple[str, float]] = {}
@@ -163,8 +165,8 @@ def explicit_rates(parts: Iterable[Part], learning_rates: Mapping[str, float]) -
                 found[part.name] = pattern, learning_rates[pattern]
             elif _breadth(found[part.name][0]) == _breadth(pattern):
                 raise ValueError(
-                    f"`learning_rates`: {found[part.name][0]!r} and {pattern!r} both name {part.name}, and neither more"
-                    " closely than the other: let them meet, not overlap."
+                    f"`learning_rates`: {found[part.name][0]!r} and {pattern!r} both match {part.name} and are equally"
+                    " specific: choose ranges that do not overlap."
                 )
     return found
 
@@ -174,33 +176,33 @@ def check_frozen_rates(
     learning_rates: Mapping[str, float],
     task_learning_rates: Mapping[str, float | None],
 ) -> None:
-    """Refuse an explicit rate of what is frozen.
+    """Check that no frozen part has an explicit learning rate.
 
-    `encoder`, `adapters` and `heads` may hold some frozen parts: they are the rate of the others.
+    `encoder`, `adapters` and `heads` may include frozen parts: the rate applies to the others.
 
     Args:
-        parts: After `freezing.freeze`.
+        parts: The parts, after `freezing.freeze`.
         learning_rates: Pattern → rate.
-        task_learning_rates: Task → rate of its head, None for none of its own.
+        task_learning_rates: Task → rate of its head, or None.
 
     Raises:
-        ValueError: There is one, with the part.
+        ValueError: A frozen part has a rate; the message names the part.
     """
     parts = list(parts)
     frozen_parts = {part.name for part in parts if part.frozen}
     for task, rate in task_learning_rates.items():
         if rate is not None and f"heads.{task}" in frozen_parts:
             raise ValueError(
-                f"`tasks.{task}.learning_rate` is of a head that is frozen and has no rate: leave it out, or take"
-                " the head out of `freeze` (heads of tasks with `train: false` are frozen too)."
+                f"`tasks.{task}.learning_rate` has no effect because the head is frozen: remove it, or remove the head"
+                " from `freeze` (heads of tasks with `train: false` are frozen, too)."
             )
     for pattern in learning_rates:
         named = matching(parts, pattern, "learning_rates")
         frozen = [part.name for part in named if part.frozen]
         if frozen and (len(frozen) == len(named) or pattern not in _SIDES):
             raise ValueError(
-                f"`learning_rates` has {pattern!r}, but {frozen[0]} is frozen and has no rate: leave it out there, or"
-                " out of `freeze` (heads of tasks with `train: false` are frozen too, and the encoder around adapters)."
+                f"`learning_rates` has {pattern!r}, but {frozen[0]} is frozen: remove it from `learning_rates` or from"
+                " `freeze` (heads of tasks with `train: false` are frozen, too, and so is an encoder with adapters)."
             )
 
 
@@ -210,28 +212,28 @@ def check_rates(
     layerwise_lr_decay: float,
     head_learning_rate: float | None,
 ) -> None:
-    """Check learning rates before there is a model; arguments as of `set_learning_rates`.
+    """Check learning rates without a model; for arguments see `set_learning_rates`.
 
     Raises:
-        ValueError: An explicit rate that is negative, 0 or no number, one of all heads besides
-            `head_learning_rate`, or one of all layers besides a decay, which would do nothing.
+        ValueError: An explicit rate is not a positive number; `heads` has a rate besides `head_learning_rate`; or
+            `encoder` has a rate besides a decay, which would have no effect.
     """
     if not 0 < layerwise_lr_decay <= 1:
         raise ValueError(f"`layerwise_lr_decay` is {layerwise_lr_decay}; it is above 0 and at most 1.")
     if "encoder" in learning_rates and layerwise_lr_decay != 1:
         raise ValueError(
-            f"`learning_rates.encoder` gives all layers one rate, so `layerwise_lr_decay: {layerwise_lr_decay}` does"
-            " nothing: set that to 1, or give the rate as `learning_rate`."
+            f"`learning_rates.encoder` sets one rate for all layers, so `layerwise_lr_decay: {layerwise_lr_decay}` has"
+            " no effect: set it to 1, or set the rate as `learning_rate`."
         )
     for pattern, rate in learning_rates.items():
         if not 0 < rate < float("inf"):
             raise ValueError(
-                f"`learning_rates.{pattern}` is {rate:g}; it is above 0 (what should stay as it is goes to `freeze`)."
+                f"`learning_rates.{pattern}` is {rate:g}; it is above 0 (to keep parameters unchanged, use `freeze`)."
             )
     if "heads" in learning_rates and head_learning_rate is not None:
         raise ValueError(
-            "`learning_rates.heads` and `head_learning_rate` both say at what rate heads are trained: give one of them"
-            " (of experts alone it is `learning_rates.experts`)."
+            "`learning_rates.heads` and `head_learning_rate` both set the learning rate of heads: remove one of them"
+            " (for experts alone, use `learning_rates.experts`)."
         )
 
 
@@ -244,22 +246,24 @@ def set_learning_rates(
     task_learning_rates: Mapping[str, float | None] | None = None,
     learning_rates: Mapping[str, float] | None = None,
 ) -> None:
-    """Give each part its rate: layer k of L (1 is nearest the input) `learning_rate × decay^(L−k)`, the embeddings
-    `× decay^L`, what follows the layers and adapters `learning_rate`, a head its task's own, else `head_learning_rate`,
-    else `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate a layer). Experts, which are
-    new as heads are, have `head_learning_rate` too. An explicit rate comes before all of these, but for a task's own
-    before that of all `heads`; `heads` does not name experts, as it does not in `freeze`.
+    """Set the learning rate of each part, in place.
+
+    Layer k of L (1 is nearest the input) has `learning_rate × decay^(L−k)`, the embeddings `learning_rate × decay^L`,
+    the top of the encoder and adapters `learning_rate` (Howard and Ruder, arXiv 1801.06146, section 3.2, with one rate
+    per layer). A head has the rate of its task, else `head_learning_rate`, else `learning_rate`. Experts are new, like
+    heads, and have `head_learning_rate`, too. Explicit rates override all of these, except that the rate of a task
+    overrides that of `heads`. As in `freeze`, `heads` does not include experts.
 
     Args:
-        parts: As `find_parts` returns them; changed in place.
-        learning_rate: Of the uppermost layer.
+        parts: The result of `find_parts`; changed in place.
+        learning_rate: Rate of the uppermost layer.
         layerwise_lr_decay: Factor from each layer to the one below.
-        head_learning_rate: Of experts, and of heads without one of their own; by default `learning_rate`.
-        task_learning_rates: Task → rate of its head, None for none of its own.
+        head_learning_rate: Rate of experts, and of heads without their own; by default `learning_rate`.
+        task_learning_rates: Task → rate of its head, or None.
         learning_rates: Pattern → explicit rate (`explicit_rates`).
 
     Raises:
-        ValueError: As `explicit_rates`, or a head whose task has a rate of its own is named, too.
+        ValueError: See `explicit_rates`; or a pattern names a head whose task has its own rate.
     """
     parts = list(parts)
     num_layers = sum(part.name.startswith("encoder.layers.") for part in parts)
@@ -270,8 +274,7 @@ def set_learning_rates(
         pattern, rate = explicit.get(part.name, ("", None))
         if own is not None and pattern == part.name:
             raise ValueError(
-                f"`learning_rates.{pattern}` and `tasks.{last}.learning_rate` say the same thing twice: give one of"
-                " them."
+                f"`learning_rates.{pattern}` and `tasks.{last}.learning_rate` set the same rate: remove one of them."
             )
         if own is None and rate is not None:
             part.learning_rate = rate
@@ -285,15 +288,15 @@ def set_learning_rates(
             part.learning_rate = learning_rate
 
 
-# The names that transformers' `Trainer.get_decay_parameter_names` excludes.
+# Name patterns that transformers' `Trainer.get_decay_parameter_names` excludes.
 _NOT_DECAYED = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 
 
 def decayed_parameters(model: MultiTaskModel) -> set[str]:
-    """Full names of the parameters with weight decay: all but biases and the weights of norms.
+    """Full names of the parameters with weight decay: all except biases and the weights of norms.
 
-    The same as transformers' `Trainer.get_decay_parameter_names`, except that names given by the user (of heads and
-    adapters) do not count: a head called `political_bias` has weight decay.
+    Equal to transformers' `Trainer.get_decay_parameter_names`, except that names chosen by the user (of heads and
+    adapters) are ignored: a head called `political_bias` has weight decay.
     """
     in_norms = {
         f"{name}.{own}"
@@ -315,12 +318,12 @@ def decayed_parameters(model: MultiTaskModel) -> set[str]:
 
 
 def parameter_groups(parts: Iterable[Part], decayed: set[str], weight_decay: float) -> list[dict[str, object]]:
-    """Optimiser groups of the parameters that are trained: each part's with weight decay, then its others.
+    """Optimiser groups of the trained parameters: for each part those with weight decay, then the others.
 
     Args:
-        parts: As `find_parts` returns them, with their rates.
-        decayed: Full names of the parameters that decay.
-        weight_decay: Of those; of others it is 0.
+        parts: The result of `find_parts`, with learning rates.
+        decayed: Full names of the parameters with weight decay.
+        weight_decay: Weight decay of these; 0 for all others.
     """
     groups: list[dict[str, object]] = []
     for part in parts:
@@ -343,11 +346,11 @@ def parameter_groups(parts: Iterable[Part], decayed: set[str], weight_decay: flo
 
 
 def rates_now(parts: Iterable[Part], optimizer: Optimizer | None) -> dict[str, float]:
-    """Part that is trained now → its learning rate now.
+    """Currently trained part → its current learning rate.
 
     Args:
-        parts: As `find_parts` returns them, with their rates.
-        optimizer: Of their `parameter_groups` and perhaps others; None before there is one.
+        parts: The result of `find_parts`, with learning rates.
+        optimizer: The optimiser of their `parameter_groups`; None before it is created.
     """
     trained = {part.name: part.learning_rate for part in parts if not part.frozen}
     if optimizer is None:
@@ -356,12 +359,12 @@ def rates_now(parts: Iterable[Part], optimizer: Optimizer | None) -> dict[str, f
 
 
 def parts_table(parts: Iterable[Part], weight_decay: float, later: Container[str] = ()) -> str:
-    """The parts as the run prints them: parameters, rate, decay, frozen.
+    """A table of the parts: parameters, learning rate, weight decay, frozen.
 
     Args:
-        parts: As `find_parts` returns them, with their rates.
-        weight_decay: Of what is trained.
-        later: Names of parts that are frozen at first (`unfreeze`).
+        parts: The result of `find_parts`, with learning rates.
+        weight_decay: Weight decay of trained parts.
+        later: Names of parts that are unfrozen later (`unfreeze`).
     """
     lines = [f"{'part':<24}{'parameters':>14}{'learning rate':>16}{'weight decay':>14}"]
     for part in parts:
@@ -371,7 +374,7 @@ def parts_table(parts: Iterable[Part], weight_decay: float, later: Container[str
 
 
 def trained_share(parts: Iterable[Part]) -> str:
-    """How many of the model's parameters are to train, and of the encoder's with its adapters, as the run says it."""
+    """A sentence with the share of trained parameters, of the model and of the encoder with adapters."""
     parts = list(parts)
     sides = {
         "to train": parts,

@@ -1,21 +1,31 @@
-"""When each task was best, read from a run's log: which checkpoints to keep for it, and what the end of a run says.
+"""The best step of each task, read from a run's log: which checkpoints to keep, and the summary at the end of a run.
 
-Notable: nothing is kept but the log, which a checkpoint has anyway, so a resumed run knows the peaks of all of the run.
+Notable: no state is needed besides the log, which is in every checkpoint, so a resumed run knows all earlier peaks.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..data.labels import TaskData
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
 from ..metrics import LOSS_LIKE, primary_metric, show_logged
+from ..tasks import TaskData
+from .checkpoints import checkpoint_step
+from .features import Feature
+
+if TYPE_CHECKING:
+    from .trainer import MultiTaskTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def find_peaks(tasks: Mapping[str, TaskData], history: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, float]]:
-    """The step at which each task's primary metric was best so far (the first such step), and its value there.
+    """The (first) step at which each task's primary metric was best so far, and its value.
 
     Args:
-        tasks: Task name → task; those that are only scored have no peak.
+        tasks: Task name → task; tasks that are only scored have no peak.
         history: The log (`TrainerState.log_history`).
     """
     peaks: dict[str, tuple[int, float]] = {}
@@ -31,15 +41,15 @@ def find_peaks(tasks: Mapping[str, TaskData], history: Sequence[Mapping[str, Any
     return peaks
 
 
-def peaks_told(
+def describe_peaks(
     tasks: Mapping[str, TaskData], history: Sequence[Mapping[str, Any]], chosen: tuple[str, int] | None
 ) -> list[str]:
-    """A line for each task's peak, and one for the step whose weights were chosen.
+    """A line for each task's peak, and one for the chosen checkpoint.
 
     Args:
-        tasks: As of `find_peaks`.
-        history: As of `find_peaks`.
-        chosen: The metric to choose by and the step that was chosen, of a run that has a best checkpoint.
+        tasks: See `find_peaks`.
+        history: See `find_peaks`.
+        chosen: The selection metric and the chosen step, in a run with a best checkpoint.
     """
     peaks = {name: (primary_metric(tasks[name]), *peak) for name, peak in find_peaks(tasks, history).items()}
     if chosen is not None:
@@ -51,3 +61,34 @@ def peaks_told(
     return [
         f"{name} {metric} {show_logged(metric, value)} at step {step}" for name, (metric, step, value) in peaks.items()
     ]
+
+
+class BestSteps(Feature):
+    """Keeps the checkpoints at which tasks were best, and logs the steps when training ends.
+
+    Args:
+        tasks: Task name → task.
+        keep: Whether to keep the checkpoints.
+    """
+
+    def __init__(self, tasks: Mapping[str, TaskData], keep: bool) -> None:
+        self.tasks, self.keep = tasks, keep
+
+    def steps_to_keep(self, state: TrainerState) -> set[int]:
+        """The best step of each task so far."""
+        return {step for step, _ in find_peaks(self.tasks, state.log_history).values()} if self.keep else set()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Log the best step of each task, and the chosen step."""
+        best, chosen = state.best_model_checkpoint, None
+        if best:  # not always the best step, which may have no checkpoint
+            chosen = str(args.metric_for_best_model), checkpoint_step(best)
+        for line in describe_peaks(self.tasks, state.log_history, chosen):
+            logger.info("Best: %s.", line)
+
+
+def make_best_steps(trainer: "MultiTaskTrainer") -> BestSteps:
+    """The feature of `keep_best_per_task`."""
+    return BestSteps(trainer.tasks, trainer.args.keep_best_per_task)

@@ -1,6 +1,7 @@
-"""What a person sees while a run goes on: a progress bar, one short line a log and an evaluation, and its numbers.
+"""Progress of a run: a progress bar, and one short line per training log and per evaluation.
 
-Notable: there is a bar on a terminal and in a notebook; in a file each log is a line. All of it is kept in `train.log`.
+Notable: there is a bar on a terminal and in a notebook; in a file, each log is a line. Everything is also written to
+`train.log`.
 """
 
 import logging
@@ -26,7 +27,7 @@ LOG = "train.log"
 
 
 def shows_bars() -> bool:
-    """Whether bars can be drawn: on a terminal or in a notebook."""
+    """Whether progress bars can be shown: on a terminal or in a notebook."""
     return sys.stderr.isatty() or is_in_notebook()
 
 
@@ -35,8 +36,8 @@ def kept_log() -> Iterator[Callable[[Path], None]]:
     """Write the package's log of the block to a file.
 
     Yields:
-        A function of a path. Its call appends to that file what was logged so far and, from then on, each line.
-        Without the call nothing is written.
+        A function that takes a path. When called, it appends all earlier lines to that file, and each later line.
+        If it is not called, nothing is written.
     """
     package = logging.getLogger("mtl_hf")
     early = MemoryHandler(100_000, flushLevel=sys.maxsize, flushOnClose=False)
@@ -56,7 +57,7 @@ def kept_log() -> Iterator[Callable[[Path], None]]:
     try:
         yield begin
     except BaseException as error:
-        # The caller shows it; here it is the last line.
+        # The caller shows the error; here it is the last line of the file.
         last = f"{type(error).__name__}: {error}".removesuffix(": ")
         for handler in handlers[1:]:
             handler.handle(logging.LogRecord(package.name, logging.ERROR, __file__, 0, last, None, None))
@@ -68,16 +69,16 @@ def kept_log() -> Iterator[Callable[[Path], None]]:
 
 
 class LogSums:
-    """What adds up from one line of the training log to the next.
+    """Sums from one training log to the next.
 
-    Losses stay on their device, so that no step waits for their numbers.
+    Losses stay on their device, so no step waits for a transfer.
 
     Args:
         tasks: Names of the tasks.
 
     Attributes:
-        labelled_rows: Pairs of a row of this process and a task that it has a label for.
-        seconds: Of training alone.
+        labelled_rows: Number of (row, task) pairs with a label in this process.
+        seconds: Seconds of training, without evaluation.
     """
 
     def __init__(self, tasks: Sequence[str]) -> None:
@@ -91,22 +92,22 @@ class LogSums:
         self.seconds = 0.0
 
     def add_loss(self, task: str, loss: Tensor) -> None:
-        """Add what a micro-batch of this process adds to a task's loss in a step, ()."""
+        """Add the contribution of a micro-batch of this process to a task's loss in a step, ()."""
         loss = loss.detach()
         self._losses[task] = self._losses[task] + loss if task in self._losses else loss.clone()
 
     def add_step(self, task: str) -> None:
-        """Count a step in which a task has a labelled item, on whatever process."""
+        """Count a step in which a task has a labelled item, on any process."""
         self._steps[task] = self._steps.get(task, 0) + 1
 
     def take(self, accelerator: Any) -> dict[str, float]:
-        """The numbers of the line, over all processes; the sums begin again.
+        """The values for a log, over all processes; resets the sums.
 
         Args:
-            accelerator: The run's.
+            accelerator: The accelerator of the run.
 
         Returns:
-            `<task>_loss`, the mean over the steps that had the task, unweighted, and `labelled_rows_per_second`.
+            `<task>_loss`, the unweighted mean over the steps with the task, and `labelled_rows_per_second`.
         """
         zero = torch.zeros((), dtype=torch.float64)
         losses = [self._losses[name].double().cpu() if name in self._losses else zero for name in self.tasks]
@@ -125,9 +126,9 @@ class LogSums:
 
 
 class ScoreProgressCallback(ProgressCallback):
-    """The Trainer's progress bar, with task losses and scores in place of a printed dict.
+    """The Trainer's progress bar, with lines of task losses and scores instead of a printed dict.
 
-    The lines go to the log, or above the bar where the log shows no INFO. With `disable_tqdm` there is no bar.
+    The lines go to the log, or above the bar if the log does not show INFO. With `disable_tqdm` there is no bar.
 
     Args:
         primary: Task → name of its primary metric.
@@ -141,12 +142,12 @@ class ScoreProgressCallback(ProgressCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Draw the bar."""
+        """Show the bar."""
         if not args.disable_tqdm:
             super().on_train_begin(args, state, control, **kwargs)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         if self.training_bar is not None:
             super().on_step_end(args, state, control, **kwargs)
 
@@ -165,7 +166,7 @@ class ScoreProgressCallback(ProgressCallback):
         eval_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        """One bar a source, which it names."""
+        """Show one bar per source, with its name."""
         if args.disable_tqdm:
             return
         if eval_dataloader is not self._predicting:
@@ -184,7 +185,7 @@ class ScoreProgressCallback(ProgressCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Write the line."""
+        """Write a line."""
         if not state.is_world_process_zero or not (line := self.line(state, logs or {})):
             return
         if self.training_bar is not None and not logger.isEnabledFor(logging.INFO):
@@ -193,9 +194,9 @@ class ScoreProgressCallback(ProgressCallback):
             logger.info("%s", line)
 
     def line(self, state: TrainerState, logs: dict[str, Any]) -> str:
-        """One line for a training log or an evaluation; nothing for other logs.
+        """Format a training log or an evaluation as one line; empty for other logs.
 
-        Behind a loss that is weighed anew in each step stands what it was multiplied by in the last one.
+        A loss with a balanced weight is followed by its weight in the last step.
         """
         epoch = f"epoch {state.epoch or 0:5.2f}  step {state.global_step:>5}"
         if "loss" in logs:
@@ -211,7 +212,7 @@ class ScoreProgressCallback(ProgressCallback):
                 f"  {logs['labelled_rows_per_second']:.0f} labelled rows/s"
             )
         if opened := [key.removeprefix("opened_") for key in logs if key.startswith("opened_")]:
-            return f"{epoch}  trained from here on: {', '.join(opened)}"
+            return f"{epoch}  now also trained: {', '.join(opened)}"
         if "eval_score" in logs:
             scores = "  ".join(
                 f"{task} {metric} {show_number(metric, logs[f'eval_{task}_{metric}'])}"
@@ -229,10 +230,10 @@ class ScoreProgressCallback(ProgressCallback):
 
 
 def highest_rates(logs: dict[str, Any]) -> dict[str, float]:
-    """`encoder`, `adapters`, `experts`, `heads`, as far as they are trained → the highest learning rate of their parts.
+    """`encoder`, `adapters`, `experts`, `heads`, if they are trained → the highest learning rate of their parts.
 
     Args:
-        logs: With `lr_<part>` for each part (`optimizer.Part.name`).
+        logs: A log with `lr_<part>` for each part (`optimizer.Part.name`).
     """
     found = dict.fromkeys(("encoder", "adapters", "experts", "heads"), -1.0)
     for key, rate in logs.items():

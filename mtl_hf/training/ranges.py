@@ -1,14 +1,14 @@
-"""Which numbers the fields of the training arguments take.
+"""Valid ranges of the numbers in the training arguments.
 
-Notable: transformers checks few of them. What is outside would be answered in the first step by an error of numpy or
-torch, train nothing, or run until someone stops it.
+Notable: transformers checks few of them. Invalid values would cause an error of numpy or torch in the first step, train
+nothing, or never end.
 """
 
 import math
 from typing import Any
 
 _COUNT, _STEPS = 10**6, 10**9
-# Field → the least and the greatest value; the least of `_ABOVE` and the greatest of `_BELOW` are outside.
+# Field → minimum and maximum; the minimum is excluded for `_ABOVE`, the maximum for `_BELOW`.
 _RANGES: dict[str, tuple[float, float]] = {
     "num_train_epochs": (0, _COUNT),
     "per_device_train_batch_size": (1, _COUNT),
@@ -51,7 +51,7 @@ def check_numbers(arguments: Any) -> None:
         arguments: A `MultiTaskTrainingArguments`.
 
     Raises:
-        ValueError: One that is outside of its range.
+        ValueError: A number is outside its range.
     """
     for name, (least, greatest) in _RANGES.items():
         value = getattr(arguments, name)
@@ -65,7 +65,7 @@ def check_numbers(arguments: Any) -> None:
             high = f"below {greatest:,}" if below else f"at most {greatest:,}" if greatest < math.inf else "finite"
             raise ValueError(f"`training.{name}` is {value}; it is {low} and {high}.")
         if name in _SHARE_OR_STEPS and value > 1 and value != int(value):
-            raise ValueError(f"`training.{name}` is {value}; it is a share below 1, or a whole number of steps.")
+            raise ValueError(f"`training.{name}` is {value}; it is a fraction below 1, or an integer number of steps.")
     if arguments.max_steps != -1 and not 1 <= arguments.max_steps <= _STEPS:
         raise ValueError(
             f"`training.max_steps` is {arguments.max_steps}; it is at least 1 and at most {_STEPS:,}, or -1 to train"

@@ -1,7 +1,7 @@
-"""How sources take turns, from a run's arguments: which fields belong together, the schedule, and its table.
+"""The schedule of sources, from a run's arguments: checks of its fields, the schedule itself, and its table.
 
-Notable: what can be said without the data is checked with the arguments, the rest when the schedule is built; both are
-before the first step. The arithmetic itself is in `data/schedule.py`.
+Notable: fields are checked with the arguments as far as possible without data, the rest when the schedule is built;
+both happen before the first step. The schedules are in `data/schedule.py`.
 """
 
 import math
@@ -13,7 +13,6 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from ..config import OurTraining, check_keys
-from ..data.labels import TaskData
 from ..data.schedule import (
     FixedBatchSampler,
     ProportionalBatchSampler,
@@ -21,8 +20,9 @@ from ..data.schedule import (
     SourceBatchSampler,
     TemperatureBatchSampler,
 )
+from ..tasks import TaskData
 
-# Field → the policies that read it.
+# Field → the policies that use it.
 _BELONGS = {
     "stopping_rule": ("round_robin",),
     "sampling_temperature": ("temperature",),
@@ -32,10 +32,10 @@ _BELONGS = {
 
 
 def check_sampling(arguments: OurTraining) -> None:
-    """Check the fields of `policy`, as far as that needs no data.
+    """Check `policy` and its fields, as far as possible without data.
 
     Raises:
-        ValueError: A field of another policy, one that is missing, or a value that cannot be.
+        ValueError: A field of another policy, a missing field, or a value that is not valid.
     """
     policy = arguments.policy
     given = {
@@ -47,7 +47,7 @@ def check_sampling(arguments: OurTraining) -> None:
     for name, policies in _BELONGS.items():
         if given[name] and policy not in policies:
             raise ValueError(
-                f"`{name}` belongs to `policy: {' or '.join(policies)}`, and `policy` is {policy}: change one of them."
+                f"`{name}` only works with `policy: {' or '.join(policies)}`, but `policy` is {policy}: change one."
             )
     if policy == "temperature":
         if arguments.sampling_temperature is None:
@@ -69,12 +69,12 @@ def check_sampling(arguments: OurTraining) -> None:
         for source, value in arguments.sampling_probabilities.items():
             if not 0 < value <= 1:
                 raise ValueError(
-                    f"`sampling_probabilities.{source}` is {value:g}; it is a share: above 0 and at most 1 (to leave a"
-                    " source out, take it out of `sources`)."
+                    f"`sampling_probabilities.{source}` is {value:g}; it is above 0 and at most 1 (to leave out a"
+                    " source, remove it from `sources`)."
                 )
         total = sum(arguments.sampling_probabilities.values())
         if not math.isclose(total, 1, abs_tol=1e-6):
-            raise ValueError(f"`sampling_probabilities` sum to {total:g}; they sum to 1.")
+            raise ValueError(f"`sampling_probabilities` sum to {total:g}; they must sum to 1.")
     if arguments.examples_cap is not None and arguments.examples_cap < 1:
         raise ValueError(f"`examples_cap` is {arguments.examples_cap}; it is at least 1 row.")
 
@@ -82,15 +82,15 @@ def check_sampling(arguments: OurTraining) -> None:
 def build_schedule(
     arguments: Any, lengths: Mapping[str, Sequence[int] | np.ndarray], batch_sizes: Mapping[str, int]
 ) -> Sampler[list[int]]:
-    """The schedule that the arguments name.
+    """Create the schedule of `policy`.
 
     Args:
         arguments: `MultiTaskTrainingArguments`.
-        lengths: Source → token length of each of its rows, in the order in which sources take turns.
-        batch_sizes: Source → rows of its global batch.
+        lengths: Source → token length of each of its rows, in the order of turns.
+        batch_sizes: Source → global batch size.
 
     Raises:
-        ValueError: As of the schedules.
+        ValueError: See the schedules.
     """
     shared: dict[str, Any] = {
         "seed": arguments.data_seed if arguments.data_seed is not None else arguments.seed,
@@ -111,35 +111,36 @@ def build_schedule(
     return TemperatureBatchSampler(lengths, batch_sizes, **options, **shared)
 
 
-def check_ranked_batches(tasks: Mapping[str, TaskData], batch_sizes: Mapping[str, int], world_size: int) -> None:
-    """Check that tasks of loss `ranking` have something to rank.
+def check_batches(tasks: Mapping[str, TaskData], batch_sizes: Mapping[str, int], world_size: int) -> None:
+    """Check that batches are large enough for tasks that compare rows of a batch, such as `ranking`.
 
     Args:
         tasks: Task name → task.
-        batch_sizes: Source → rows of its global batch.
-        world_size: Processes that share it.
+        batch_sizes: Source → global batch size.
+        world_size: Number of processes that share a batch.
 
     Raises:
-        ValueError: A process would get less than 2 rows of a source.
+        ValueError: A process would get too few rows.
     """
     for name, task in tasks.items():
-        few = [one for one in task.config.sources if one in batch_sizes and batch_sizes[one] // world_size < 2]
-        if task.config.loss == "ranking" and few:
+        least = task.kind.fewest_rows(task.options)
+        few = [one for one in task.config.sources if one in batch_sizes and batch_sizes[one] // world_size < least]
+        if least > 1 and few:
             raise ValueError(
                 f"`sources.{few[0]}.batch_size` is {batch_sizes[few[0]]}; task {name!r} ranks the texts of a"
-                " batch, so each process needs at least 2 rows of it (and learns more from many)."
+                f" batch, so each process needs at least {least} rows per batch (more rows give a better signal)."
             )
 
 
 def _ends(temperature: float | Mapping[str, float]) -> tuple[float, float]:
-    """The temperature of the first and of the last epoch."""
+    """The temperatures of the first and the last epoch."""
     if isinstance(temperature, Mapping):
         return temperature["from"], temperature["to"]
     return temperature, temperature
 
 
 def describe_policy(arguments: OurTraining) -> str:
-    """How sources took turns, for the model card."""
+    """Describe the schedule of sources, for the model card."""
     found: str = arguments.policy
     if found == "round_robin":
         found += f", {arguments.stopping_rule}"
@@ -156,17 +157,17 @@ def describe_policy(arguments: OurTraining) -> str:
 def rows_table(
     sampler: Any, rows: Mapping[str, int], batch_sizes: Mapping[str, int], num_steps: int, accumulation: int
 ) -> str:
-    """What each source contributes: to an epoch batches, their share of all, and how often its rows are seen; to the
-    run rows in all, and how often each.
+    """A table of the contribution of each source.
 
-    Under an annealed temperature a line a source and epoch, since shares differ.
+    Per epoch: its batches, their share of all batches, and how often its rows are seen. Over the run: the number of
+    rows, and how often each is seen. With an annealed temperature, one line per source and epoch.
 
     Args:
-        sampler: The schedule; of one that is not ours only rows and batch sizes can be said.
+        sampler: The schedule; for a custom one only rows and batch sizes are known.
         rows: Source → its training rows.
-        batch_sizes: Source → rows of its global batch.
-        num_steps: Of the run.
-        accumulation: Batches a step.
+        batch_sizes: Source → global batch size.
+        num_steps: Steps of the run.
+        accumulation: Batches per step.
     """
     lines = [
         f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'share':>9}{'laps an epoch':>16}"
@@ -193,13 +194,18 @@ def rows_table(
 
 
 def _rows_seen(sampler: SourceBatchSampler, num_steps: int, accumulation: int) -> dict[str, int]:
-    """Source → its rows in all batches of the run, a row as often as it is drawn."""
+    """Source → number of its rows in all batches of the run, with repetitions."""
     found = dict.fromkeys(sampler.lengths, 0)
     epoch = 0
     while num_steps > 0:
         taken = min(len(sampler), num_steps * accumulation)
-        for source, batch in islice(sampler.global_batches(epoch), taken):
-            found[source] += len(batch)
+        laps = sampler.epoch_laps(epoch)
+        if taken == len(sampler) and all(lap == round(lap) for lap in laps.values()):
+            for source, lap in laps.items():
+                found[source] += round(lap) * len(sampler.lengths[source])
+        else:
+            for source, batch in islice(sampler.batches(epoch), taken):
+                found[source] += len(batch)
         num_steps -= math.ceil(taken / accumulation)
         epoch += 1
     return found

@@ -1,24 +1,25 @@
-"""`MultiTaskTrainer`: the seams of transformers' Trainer that several tasks need, nothing else.
+"""`MultiTaskTrainer`: transformers' Trainer with the overrides that training several tasks needs.
 
-Notable, each at its place below: the loss of a task in a step is its mean over all labelled items of that step, over
-micro-batches and processes, so that one batch of 8, four of 2, and two processes with 4 take the same step; the
-schedule reaches the loader without accelerate dealing it out a second time; evaluation goes over sources, predicts each
-row once and scores every task from that.
+Notable: the loss of a task in a step is its mean over all labelled items of that step, over micro-batches and
+processes, so one batch of 8, four of 2, and two processes with 4 take the same step. Batches are already split per
+process, so accelerate must not shard the loader again. Evaluation iterates over sources, predicts each row once and
+scores every task from these predictions.
 """
 
 import functools
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import datasets
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from transformers import (
@@ -28,12 +29,9 @@ from transformers import (
     TrainerCallback,
 )
 from transformers.trainer_pt_utils import get_model_param_count
-from transformers.trainer_utils import TrainOutput, seed_worker
+from transformers.trainer_utils import seed_worker
 
-from ..data.collator import Collator, EncodedRows, row_lengths
-from ..data.labels import TaskData
-from ..data.masking import maskings
-from ..data.row_states import RowStates
+from ..data.collator import Collator, EncodedRows, maskings, row_lengths
 from ..data.rows import EncodedSplit, trainable_rows
 from ..metrics import (
     flatten,
@@ -44,13 +42,16 @@ from ..metrics import (
 )
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.modeling_multitask import MultiTaskModel
-from .adapters import check_adapters, idle_adapters
+from ..tasks import TaskData
 from .arguments import MultiTaskTrainingArguments, choose_best_metric
-from .checkpoints import checkpoint_step, run_settings
-from .clipping import clip, norm_groups
-from .freezing import check_tasks, freeze, modules_without_dropout
-from .frozen_states import FrozenStates, entering, num_bytes
-from .gradients import steps_of_a_round
+from .balancing import make_balancing
+from .checkpoints import run_settings
+from .clipping import clip, norm_groups, warn_of_clipping
+from .conflicts import make_conflict_log
+from .features import Feature, Step
+from .freezing import make_freezing
+from .frozen_states import make_frozen_states
+from .gradients import make_aggregation, steps_of_a_round
 from .optimizer import (
     check_frozen_rates,
     decayed_parameters,
@@ -59,40 +60,51 @@ from .optimizer import (
     rates_now,
     set_learning_rates,
 )
-from .peaks import find_peaks, peaks_told
+from .peaks import make_best_steps
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
 from .resumable import ResumableTrainer
-from .sampling import build_schedule, check_ranked_batches, rows_table
-from .scoring import Scorer, said_of_rows
-from .sharing import TaskSharing
-from .thawing import Thaw, ThawingPlan, plan_thawing
+from .sampling import build_schedule, check_batches, rows_table
+from .scoring import Scorer
+from .thawing import Thaw, ThawingPlan, make_thaw
 from .wrappers import check_wrapper, requested_wrapper, wrapper_of
 
 logger = logging.getLogger(__name__)
 
+# Functions that create the trainer's features, in the order in which these are created and their hooks are called.
+# Freezing comes first, then unfreezing, because the others depend on which parts are trained.
+FEATURES: tuple[Callable[["MultiTaskTrainer"], Feature | None], ...] = (
+    make_freezing,
+    make_thaw,
+    make_frozen_states,
+    make_balancing,
+    make_aggregation,
+    make_conflict_log,
+    make_best_steps,
+)
+
 
 class MultiTaskTrainer(ResumableTrainer):
-    """Train a `MultiTaskModel` on several sources that take turns, and score every task.
+    """Train a `MultiTaskModel` on one or several sources, and score every task.
 
     Args:
-        model: With a head for each task.
-        args: Its arguments.
+        model: The model, with a head for each task.
+        args: The training arguments.
         tasks: Task name → task (`data.labels.build_tasks`).
-        train_dataset: Source → encoded training rows (`data.rows.encode_rows`), in the order of their turns. Rows
-            without a label of any task are left out, unless there is a `batch_sampler`, which numbers them.
-        eval_dataset: Source → encoded rows with what they are scored against.
-        batch_sizes: Source → rows of its global batch; by default `per_device_train_batch_size` × processes.
-        batch_sampler: Instead of the schedule that `args.policy` names: yields this rank's row numbers over all
-            sources, a batch of one source at a time (for `masked_lm` as `data.schedule.Batch`), of which a row at least
-            has a label; has `set_epoch` and `__len__`. A resumed run knows it by the name of its class only.
+        train_dataset: Source → encoded training rows (`data.rows.encode_rows`), in the order of turns. Rows without any
+            label are left out, unless there is a `batch_sampler`, which refers to rows by number.
+        eval_dataset: Source → encoded rows with their gold labels.
+        batch_sizes: Source → global batch size; by default `per_device_train_batch_size` × processes.
+        batch_sampler: Replaces the schedule of `args.policy`. Yields this rank's row numbers over all sources, one
+            batch of one source at a time (for `masked_lm` as `data.schedule.Batch`), in which at least one row has a
+            label; has `set_epoch` and `__len__`. A resumed run compares only the name of its class.
         processing_class: The tokenizer, saved with every checkpoint.
-        callbacks: More callbacks.
+        callbacks: Additional callbacks; those that are a `features.Feature` get all hooks of a feature.
 
     Raises:
         ValueError: `args.freeze` matches nothing or everything, or leaves a task nothing to train; no task counts for
-            the score; an unknown metric; `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks;
-            an adapter that cannot be trained.
+            the score; a metric is unknown; `args.loss_balancing` or `args.gradient_aggregation` does not fit the tasks;
+            or an adapter cannot be trained.
     """
 
     # Losses arrive as means over the whole step, so that nothing is left to divide.
@@ -128,14 +140,6 @@ class MultiTaskTrainer(ResumableTrainer):
             task_learning_rates=own_rates,
             learning_rates=args.learning_rates,
         )
-        only_scored = [name for name, task in tasks.items() if not task.config.train]
-        if args.freeze or only_scored:
-            freeze(self.parts, [*args.freeze, *idle_adapters(model, only_scored)], only_scored)
-        if train_dataset:
-            trained = [name for name in tasks if name not in only_scored]
-            check_tasks(self.parts, {name: model.config.heads[name].get("adapter") for name in trained})
-        if model.config.adapters:
-            check_adapters(model, self.parts, args)
         sources: dict[str, dict[str, str]] = {}
         for name, task in tasks.items():
             for source in task.config.sources if task.config.train else ():
@@ -151,7 +155,7 @@ class MultiTaskTrainer(ResumableTrainer):
             args=args,
             data_collator=Collator(sources, tokenizer.pad_token_id, maskings(tasks, tokenizer)),
             train_dataset=EncodedRows(train_dataset) if train_dataset else None,
-            # Only for the check that there is one: `evaluate` goes over `eval_splits`.
+            # Only for the stock check that there is one: `evaluate` uses `eval_splits`.
             eval_dataset=dict(eval_dataset) if eval_dataset else None,
             processing_class=tokenizer,
             callbacks=[
@@ -167,47 +171,41 @@ class MultiTaskTrainer(ResumableTrainer):
             source: (batch_sizes or {}).get(source) or args.per_device_train_batch_size * args.world_size
             for source in train_dataset or {}
         }
-        check_ranked_batches(tasks, self.batch_sizes, args.world_size)
+        check_batches(tasks, self.batch_sizes, args.world_size)
         self.batch_sampler = batch_sampler
         if batch_sampler is None and train_dataset:
             self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
-        self.thawing = self._plan_thawing()
-        check_frozen_rates(
-            self.parts, args.learning_rates, own_rates if train_dataset else {}
-        )  # by now what opens later counts as trained
-        self._frozen_modules = modules_without_dropout(self.model, self.parts)
-        self.frozen_states = self._plan_states()
-        self._eval_states: dict[str, RowStates] = {}
-        self.sharing = TaskSharing(
-            model,
-            args,
-            tasks,
-            self.parts,
-            num_sources=len(train_dataset or {}),
-            stop=self._stop,
-        )
-        if self.sharing.conflicts:
-            self.add_callback(self.sharing.conflicts)
-        self._starting: list[str] | None = None  # tasks with labels in a step whose batches are taken, until it begins
+        self.loss_weights = {name: task.config.loss_weight for name, task in tasks.items()}
+        for make in FEATURES:
+            if feature := make(self):
+                self.add_callback(feature)
+        # At this point, parts that are unfrozen later count as trained.
+        check_frozen_rates(self.parts, args.learning_rates, own_rates if train_dataset else {})
+        if train_dataset and any(part.shared and not part.frozen for part in self.parts):
+            warn_of_clipping(args, tasks, len(train_dataset))
+        self.step: Step | None = None  # the current step
+        self._step_began = False
         self._since_log = LogSums(list(tasks))
         self._step_started = 0.0
+        self._scored: Callable[..., None] | None = None  # called with each predicted batch
 
     # ---- the schedule ----
 
     @property
     def train_rows(self) -> dict[str, datasets.Dataset]:
-        """Source → the encoded rows that are trained on; empty where nothing is trained."""
+        """Source → its encoded training rows; empty if nothing is trained."""
         return self.train_dataset.sources if isinstance(self.train_dataset, EncodedRows) else {}
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The schedule's batches, of which each rank already yields its slice.
+        """The loader of the schedule's batches.
 
-        `num_processes=1` keeps accelerate from sharding them once more; its own loader is still used, because through
-        it `set_epoch` reaches the schedule both fresh and resumed in mid-epoch.
+        Batches are already split per process, so `num_processes=1` keeps accelerate from sharding the loader again.
+        accelerate's loader is still used because it passes `set_epoch` to the schedule, also when resuming mid-epoch.
         """
         if self.train_dataset is None:
             raise ValueError("training needs a `train_dataset`.")
-        self._open_states()
+        for feature in self.features:
+            feature.before_training(cast(EncodedRows, self.train_dataset))
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=self.batch_sampler,
@@ -234,97 +232,31 @@ class MultiTaskTrainer(ResumableTrainer):
         batches = len(self.batch_sampler)  # type: ignore[arg-type]
         return math.ceil(batches / self.args.gradient_accumulation_steps)
 
-    # ---- frozen parts that open ----
+    # ---- features ----
 
-    def _plan_thawing(self) -> ThawingPlan | None:
-        """The plan of `args.unfreeze`; its parts are left to the optimiser and DDP until training begins."""
-        if self.args.unfreeze is None or self.batch_sampler is None:
-            return None
-        if self.is_fsdp_enabled:
-            raise ValueError("`unfreeze` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
-        scored = {
-            name: primary_metric(task)
-            for name, task in self.tasks.items()
-            if any(name in split.gold for split in self.eval_splits.values())
-        }
-        plan = plan_thawing(
-            self.args.unfreeze,
-            self.parts,
-            self.tasks,
-            steps_an_epoch=self.steps_an_epoch(),
-            scored=scored,
-            metric=self.args.metric_for_best_model or "score",
-            greater_is_better=self.args.greater_is_better is not False,
-        )
-        for part in plan.parts:
-            part.train(True)
-        self.add_callback(Thaw(plan, self._note_opened))
-        return plan
+    @property
+    def thawing(self) -> ThawingPlan | None:
+        """The plan of `args.unfreeze`."""
+        return next((feature.plan for feature in self.features if isinstance(feature, Thaw)), None)
 
-    def _note_opened(self, opened: list[str]) -> None:
-        """After parts were frozen or opened."""
-        self._frozen_modules = modules_without_dropout(self.model, self.parts)
-        if opened:
-            self.log({f"opened_{name}": 1.0 for name in opened})
-            for callback in self._early_stopping():  # which has not seen yet what the opened part does
-                callback.early_stopping_patience_counter = 0
-
-    # ---- frozen work done once ----
-
-    def _plan_states(self) -> FrozenStates | None:
-        """What `args.frozen_cache` will keep; nothing is computed before training begins."""
-        if self.args.frozen_cache is None or self.train_dataset is None:
-            return None
-        if self.is_fsdp_enabled:
-            raise ValueError("`frozen_cache` is not possible under FSDP: use configs/accelerate/multi_gpu.yaml.")
-        assert isinstance(self.train_dataset, EncodedRows)
-        return FrozenStates(
-            self.model,
-            self.parts,
-            cast(Collator, self.data_collator),
-            {
-                "train": self.train_dataset.sources,
-                "validation": {name: split.rows for name, split in self.eval_splits.items()},
-            },
-            num_bytes(self.args.frozen_cache),
-            self.args.precision,
-            self.accelerator.autocast,
-        )
-
-    def _open_states(self) -> None:
-        if self.frozen_states is None:
-            return
-        with self.args.main_process_first(desc="computing frozen states"):
-            found = self.frozen_states.open()
-        assert isinstance(self.train_dataset, EncodedRows)
-        self.train_dataset.states, self._eval_states = found["train"], found["validation"]
+    def note_opened(self, opened: list[str]) -> None:
+        """Log the parts that were unfrozen, and reset early stopping."""
+        self.log({f"opened_{name}": 1.0 for name in opened})
+        for callback in self._early_stopping():
+            callback.early_stopping_patience_counter = 0
 
     def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
-        """One pass, from the frozen states on where the batch has them."""
-        states = inputs.pop("encoder_states", None)
-        if states is None:
+        """Run the forward pass, inside the contexts of all features."""
+        with ExitStack() as contexts:
+            for feature in self.features:
+                contexts.enter_context(feature.around_forward(inputs))
             return model(**inputs)
-        assert self.frozen_states is not None
-        with entering(self.model, self.frozen_states.layer, states) as known:
-            return model(**inputs, **known)
 
     # ---- checkpoints ----
 
-    def train(  # type: ignore[override]
-        self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any
-    ) -> TrainOutput:
-        """Train, as `ResumableTrainer.train`; at the end say when each task was best, and which step was chosen."""
-        output = super().train(resume_from_checkpoint, **kwargs)
-        best, chosen = self.state.best_model_checkpoint, None
-        if best:  # not always of the best step, which may have had no checkpoint
-            chosen = str(self.args.metric_for_best_model), checkpoint_step(best)
-        for line in peaks_told(self.tasks, self.state.log_history, chosen):
-            logger.info("Best: %s.", line)
-        return output
-
     @functools.cached_property
     def settings(self) -> dict[str, Any]:
-        """All that decides what training does next (`checkpoints.run_settings`)."""
+        """All settings that affect further training (`checkpoints.run_settings`)."""
         return run_settings(
             cast(MultiTaskConfig, self.model.config),
             self.tasks,
@@ -336,37 +268,25 @@ class MultiTaskTrainer(ResumableTrainer):
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Weights, and how many steps each head has had."""
+        """Load the weights, the saved state of features, and the number of steps of each head."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         for name, spec in (MultiTaskConfig.from_pretrained(resume_from_checkpoint).heads or {}).items():
             self.model.config.heads[name]["num_steps"] = spec["num_steps"]
-        self.sharing.load(Path(resume_from_checkpoint))
-
-    def save_more(self, checkpoint: Path) -> None:
-        """What losses are balanced by."""
-        self.sharing.save(checkpoint)
-
-    # ---- the best checkpoints ----
-
-    def steps_to_keep(self) -> set[int]:
-        """Where each task was best so far, with `keep_best_per_task`."""
-        return {step for step, _ in self.peaks().values()} if self.args.keep_best_per_task else set()
-
-    def peaks(self) -> dict[str, tuple[int, float]]:
-        """Task → the step at which its primary metric was best so far (the first such step), and its value there."""
-        return find_peaks(self.tasks, self.state.log_history)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        """Whether to save under `save_strategy: best`: the aggregate is at its best or, where asked for, some task."""
+        """Whether to save with `save_strategy: best`: if the score is at its best or, if requested, that of a task."""
         is_best = super()._determine_best_metric(metrics, trial)
-        if self.args.keep_best_per_task and any(step == self.state.global_step for step, _ in self.peaks().values()):
+        if self.state.global_step in self.steps_to_keep():
             self.control.should_save = is_best = True
         return is_best
 
     # ---- the wrapper ----
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
-        """As the stock one; a model that is not wrapped as requested is refused."""
+        """Like the stock method; also checks that one feature at most replaces the backward pass, and the wrapper."""
+        own_backward = [type(feature).__name__ for feature in self.features if feature.own_backward]
+        if len(own_backward) > 1:
+            raise ValueError(f"{' and '.join(own_backward)} both replace the backward pass: remove one of them.")
         prepared = super()._prepare_for_training(*args, **kwargs)
         check_wrapper(requested_wrapper(self.args), wrapper_of(self.model_wrapped))
         return prepared
@@ -376,9 +296,9 @@ class MultiTaskTrainer(ResumableTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], None]:
-        """Take one step's micro-batches and give each the step's number of labelled items a task.
+        """Fetch the micro-batches of a step, and add the step's number of labelled items per task to each.
 
-        DDP averages gradients over processes, so a sum over `items / processes` becomes the mean over all items.
+        DDP averages gradients over processes, so dividing by `items / processes` gives the mean over all items.
         """
         self._step_started = time.perf_counter()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -387,8 +307,8 @@ class MultiTaskTrainer(ResumableTrainer):
             if not batch["labels"]:
                 raise ValueError(
                     f"a batch of step {self.state.global_step + 1} has no label of any task on rank"
-                    f" {self.args.process_index}: `batch_sampler` has to leave out rows without labels"
-                    " (`data.rows.trainable_rows` does)."
+                    f" {self.args.process_index}: `batch_sampler` must leave out rows without labels"
+                    " (see `data.rows.trainable_rows`)."
                 )
             for name, number in batch.pop("num_items").items():
                 counts[name] += number
@@ -400,10 +320,10 @@ class MultiTaskTrainer(ResumableTrainer):
             num_items = dict(zip(counts, mean.tolist(), strict=True))
         for name, number in num_items.items():
             if number and not counts[name] and self.is_fsdp_enabled:
-                # FSDP reduces the gradients that a rank has, in one piece: pieces of different sizes hang or mix up.
+                # FSDP reduces all gradients of a rank at once: gradients of different sizes hang or get mixed up.
                 raise ValueError(
                     f"task {name!r} has labels in step {self.state.global_step + 1}, but none on rank"
-                    f" {self.args.process_index}, which FSDP cannot train: use configs/accelerate/multi_gpu.yaml, a"
+                    f" {self.args.process_index}, which FSDP does not support: use configs/accelerate/multi_gpu.yaml, a"
                     " larger batch, or rows that all have a label."
                 )
             if number:
@@ -411,7 +331,13 @@ class MultiTaskTrainer(ResumableTrainer):
                 self.model.config.heads[name]["num_steps"] += 1
         for batch in batches:
             batch["num_items"] = num_items
-        self._starting = [name for name, number in num_items.items() if number]
+        self.step = Step(
+            number=self.state.global_step + 1,
+            epoch=int(self.state.epoch or 0),
+            tasks=[name for name, number in num_items.items() if number],
+            loss_weights=dict(self.loss_weights),
+        )
+        self._step_began = False
         return batches, None
 
     def compute_loss(
@@ -421,34 +347,43 @@ class MultiTaskTrainer(ResumableTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Weighted sum of the losses of the tasks with a label in this micro-batch; other heads are not run."""
-        for module in self._frozen_modules:  # the stock step puts all of the model into training mode each time
-            module.eval()
-        if self.sharing.aggregation:
-            model = self.model  # outside of DDP, which knows one gradient a parameter
+        """The weighted sum of the losses of the tasks with a label in this micro-batch; other heads do not run."""
+        assert self.step is not None
+        own_backward = [feature for feature in self.features if feature.own_backward]
+        if own_backward:
+            model = self.model  # outside DDP, which averages one gradient per parameter
         outputs = self._forward(model, {**inputs, "heads": tuple(inputs["labels"])})
+        weighted = {}
         for name, loss in outputs.losses.items():
             if not torch.isfinite(loss):
-                self._stop(f"the loss of task {name!r} is {loss.item()} in step {self.state.global_step + 1}")
+                self.stop(f"the loss of task {name!r} is {loss.item()} in step {self.step.number}")
             self._since_log.add_loss(name, loss)
-        total = self.sharing.weigh(outputs.losses, self.accelerator.backward)
+            for feature in self.features:
+                feature.add_loss(name, loss)
+            weighted[name] = self.step.loss_weights[name] * loss
+        total = torch.stack(list(weighted.values())).sum()
+        for feature in own_backward:
+            feature.backward(weighted, self.accelerator.backward)
+            total = total.detach().requires_grad_()  # its backward pass is already done
         return (total, outputs) if return_outputs else total
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One micro-batch, forward and backward; after the last one of a step, what looks at all of it."""
-        step = self.state.global_step + 1
-        if self._starting is not None:  # not before: callbacks open frozen parts after a step's batches are taken
-            self.sharing.begin_step(step, int(self.state.epoch or 0), self._starting)
-            self._starting = None
+        """Run forward and backward of a micro-batch; after the last one of a step, call the features' `end_step`."""
+        assert self.step is not None
+        if not self._step_began:  # not earlier: callbacks unfreeze parts after a step's batches are fetched
+            for feature in self.features:
+                feature.begin_step(self.step)
+            self._step_began = True
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
-            self.sharing.end_step(step)
+            for feature in self.features:
+                feature.end_step(self.step)
         return loss
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """6 × tokens × parameters that take part, embeddings left out; counted once, not at every micro-batch."""
+        """6 × tokens × parameters in use, without embeddings; parameters are counted once, not per micro-batch."""
         if not hasattr(self, "_flops_a_token"):
             self._flops_a_token = 6 * self.model.encoder.num_parameters(exclude_embeddings=True)
         return int(inputs["input_ids"].numel() * self._flops_a_token)
@@ -456,15 +391,16 @@ class MultiTaskTrainer(ResumableTrainer):
     # ---- the optimiser ----
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW (or what `optim` says) with a group for each part of the model."""
+        """Create the optimiser of `optim`, with parameter groups for each part of the model."""
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             groups = parameter_groups(self.parts, decayed_parameters(self.model), self.args.weight_decay)
-            self.optimizer = optimizer_class([*groups, *self.sharing.parameter_groups()], **options)
+            learned = [group for feature in self.features for group in feature.parameter_groups()]
+            self.optimizer = optimizer_class([*groups, *learned], **options)
         return self.optimizer
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        """As the stock one, but parameters that share nothing do not share a norm (`clipping`)."""
+        """Like the stock method, but independent groups of parameters are clipped separately (see `clipping`)."""
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._clip_grad_norm(model)
         groups = norm_groups(self.model)
@@ -475,30 +411,32 @@ class MultiTaskTrainer(ResumableTrainer):
 
     @property
     def frozen_heads(self) -> list[str]:
-        """Tasks whose head stays as it is: with `train: false`, or frozen."""
+        """Tasks whose head is not trained: with `train: false`, or frozen."""
         frozen = {part.name for part in self.parts if part.frozen}
         return [name for name, task in self.tasks.items() if not task.config.train or f"heads.{name}" in frozen]
 
     def learning_rates(self) -> dict[str, float]:
-        """Part that is trained now → its learning rate now."""
+        """Currently trained part → its current learning rate."""
         return rates_now(self.parts, self.optimizer)
 
     # ---- the log ----
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
-        self._since_log.seconds += time.perf_counter() - self._step_started  # of training alone
+        self._since_log.seconds += time.perf_counter() - self._step_started  # without evaluation
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add tasks' unweighted losses, parts' rates, our labelled rows a second, what losses are multiplied by.
+        """Add unweighted task losses, learning rates of parts, labelled rows per second and loss weights to a log.
 
-        To the log of a run's end, how many parameters were trained.
+        The final log also gets the number of trained parameters.
         """
         if "loss" in logs:
             rates = self.learning_rates()
-            logs["learning_rate"] = max(rates.values())  # transformers logs the first group's, here the embeddings'
+            logs["learning_rate"] = max(rates.values())  # transformers logs that of the first group, the embeddings
             logs |= {f"lr_{name}": rate for name, rate in rates.items()}
-            logs |= self._since_log.take(self.accelerator) | self.sharing.logs()
+            logs |= self._since_log.take(self.accelerator)
+            for feature in self.features:
+                logs |= feature.logs()
         elif "train_runtime" in logs:
             logs["trained_parameters"] = get_model_param_count(self.model, trainable_only=True)
         super().log(logs, start_time)
@@ -511,7 +449,7 @@ class MultiTaskTrainer(ResumableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Score every task; logged once, with all sources, so that callbacks see the aggregate score.
+        """Score every task; logs once for all sources, so that callbacks see the aggregate score.
 
         Returns:
             `<prefix>_score`, `<prefix>_<task>_<metric>` and `<prefix>_joint_<source>`.
@@ -525,7 +463,7 @@ class MultiTaskTrainer(ResumableTrainer):
         return metrics
 
     def _report_to_hp_search(self, trial: Any, step: int, metrics: dict[str, float]) -> None:
-        """As the stock one, by the number of the evaluation: trials of other batch sizes share no steps."""
+        """Like the stock method, with the number of the evaluation as step: other batch sizes have other steps."""
         number = sum("eval_runtime" in entry for entry in self.state.log_history)
         super()._report_to_hp_search(trial, number, metrics)
 
@@ -537,66 +475,73 @@ class MultiTaskTrainer(ResumableTrainer):
         intervals: bool = False,
         metric_key_prefix: str = "eval",
         keep_answers: dict[str, Any] | None = None,
-        keep_logits: dict[str, dict[str, np.ndarray]] | None = None,
+        keep_logits: dict[str, dict[str, list[np.ndarray]]] | None = None,
     ) -> dict[str, Any]:
-        """Predict every source once and score every task from that.
+        """Predict every source once and score every task.
 
         Args:
-            splits: Source → rows; by default those given for evaluation.
+            splits: Source → rows; by default the evaluation rows.
             intervals: Whether to add intervals and baselines.
-            metric_key_prefix: Of the Trainer's own numbers.
+            metric_key_prefix: Prefix of the Trainer's own metrics.
             keep_answers: If given, filled with source → task → `metrics.Answers`.
-            keep_logits: If given, filled with source → task in `frozen_heads` → its logits, an entry a row.
+            keep_logits: If given, filled with source → task in `frozen_heads` → its outputs, one array per row.
 
         Returns:
-            As `Scorer.results`.
+            See `Scorer.results`.
         """
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
-        scorer = Scorer(self.tasks, self.extra_metrics)
-        # Loaders draw a seed when they start: evaluating must not change what training draws.
+        keep = self.frozen_heads if keep_logits is not None else ()
+        length = self.model.config.max_length
+        scorer = Scorer(self.tasks, self.extra_metrics, self.processing_class, length, keep)
+        # Loaders draw a random seed when they start: evaluation must not change the random state of training.
         with torch.random.fork_rng(devices=[]):
             for source, split in splits.items():
-                predictions = self._predictions(source, split, metric_key_prefix)
-                scorer.add(source, split, predictions)
-                if keep_logits is not None:
-                    keep_logits[source] = {name: predictions[name] for name in self.frozen_heads if name in split.gold}
+                self._predict(scorer, source, split, metric_key_prefix)
+                scorer.finish(source, split, gather_object if self.accelerator.num_processes > 1 else list)
         if keep_answers is not None:
             keep_answers.update(scorer.answers)
+        if keep_logits is not None:
+            keep_logits.update(scorer.outputs)
         return scorer.results(intervals)
 
-    def _predictions(self, source: str, split: EncodedSplit, prefix: str) -> dict[str, np.ndarray]:
-        """Task → what its head says of each row, in the order of the rows, as `said_of_rows` names it."""
-        # Longest first: hardly any padding, and what does not fit in memory fails at once.
+    def _predict(self, scorer: Scorer, source: str, split: EncodedSplit, prefix: str) -> None:
+        """Predict the rows of a source; the scorer decodes each batch."""
+        # Longest first: little padding, and an out-of-memory error happens at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])
-        if self.is_in_train and split is self.eval_splits.get(source) and source in self._eval_states:
-            rows.states = {source: self._eval_states[source].select(order)}
+        if self.is_in_train and split is self.eval_splits.get(source):
+            for feature in self.features:
+                feature.before_evaluation(source, rows, order)
         loader = self.get_eval_dataloader(rows)
-        output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, metric_key_prefix=prefix)
+        self._scored = partial(scorer.add, split)
+        try:
+            output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=True, metric_key_prefix=prefix)
+        finally:
+            self._scored = None
         self.callback_handler.on_predict(self.args, self.state, self.control, output.metrics)  # closes the bar
-        predictions = cast(dict[str, np.ndarray], output.predictions)
-        back = np.argsort(order)
-        return {name: found[back] for name, found in predictions.items()}
 
-    def prediction_step(  # type: ignore[override]
+    def prediction_step(
         self,
         model: nn.Module,
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[None, dict[str, Tensor], None]:
-        """What each head of the batch's source says of each row, and its mixture of experts there."""
+    ) -> tuple[None, None, None]:
+        """Predict a batch with each head of its source, and pass the outputs to the scorer."""
         inputs = self._prepare_inputs(inputs)
-        labels = inputs.get("labels") or {}
-        with torch.no_grad(), self.compute_loss_context_manager():
-            outputs = self._forward(model, inputs)
-        return None, said_of_rows(self.model.heads, outputs, labels), None
+        rows = inputs.pop("rows").tolist()
+        assert self._scored is not None
+        with torch.no_grad():
+            with self.compute_loss_context_manager():
+                outputs = self._forward(model, dict(inputs))
+            self._scored(rows, outputs, self.model.heads, inputs)
+        return None, None, None
 
 
 def train_rows_table(trainer: MultiTaskTrainer) -> str:
-    """What each source contributes to the run (`sampling.rows_table`)."""
+    """A table of the contribution of each source to the run (`sampling.rows_table`)."""
     rows = {name: len(own) for name, own in trainer.train_rows.items()}
     accumulation = trainer.args.gradient_accumulation_steps
     return rows_table(trainer.batch_sampler, rows, trainer.batch_sizes, trainer.num_steps(), accumulation)

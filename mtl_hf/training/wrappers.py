@@ -1,7 +1,7 @@
-"""What wraps the model in a run (DDP, FSDP, DeepSpeed, or nothing): what was requested, and what accelerate made of it.
+"""The wrapper of the model (DDP, FSDP, DeepSpeed, or none): check that accelerate used the requested one.
 
-Notable: accelerate wraps a model in DDP where FSDP was requested on a CPU, without a warning. A run is compared with
-its request before its first step.
+Notable: if FSDP is requested on a CPU, accelerate uses DDP without a warning. So the actual wrapper is compared with
+the requested one before the first step.
 """
 
 import os
@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def requested_wrapper(args: Any) -> str:
-    """`DeepSpeed`, `FSDP`, `DDP` or `none`, as training arguments and the launcher's environment request it.
+    """The wrapper that training arguments and launcher request: `DeepSpeed`, `FSDP`, `DDP` or `none`.
 
     Args:
         args: Training arguments; their fields `deepspeed` and `fsdp` are enough.
@@ -29,24 +29,24 @@ def requested_wrapper(args: Any) -> str:
 
 
 def wrapper_of(model: nn.Module) -> str:
-    """What a model is wrapped in: `DeepSpeed`, `FSDP`, `DDP` or `none`."""
-    model = getattr(model, "_orig_mod", model)  # of `torch.compile`
+    """The wrapper of a model: `DeepSpeed`, `FSDP`, `DDP` or `none`."""
+    model = getattr(model, "_orig_mod", model)  # unwrap `torch.compile`
     if isinstance(model, FSDPModule | FullyShardedDataParallel):
         return "FSDP"
     if isinstance(model, DistributedDataParallel):
         return "DDP"
-    # By its name: DeepSpeed need not be installed.
+    # By its name, because DeepSpeed may not be installed.
     return "DeepSpeed" if "DeepSpeedEngine" in (kind.__name__ for kind in type(model).__mro__) else "none"
 
 
 def check_wrapper(requested: str, found: str) -> None:
-    """Raise `ValueError` if a model is not wrapped as requested: processes would train separately, or hold all of it.
+    """Raise `ValueError` if a model is not wrapped as requested: processes would train separately, or not be sharded.
 
     Args:
-        requested: As of `requested_wrapper`.
-        found: As of `wrapper_of`.
+        requested: Result of `requested_wrapper`.
+        found: Result of `wrapper_of`.
     """
-    if requested != found and (requested, found) != ("none", "DDP"):  # one process in DDP trains the same
+    if requested != found and (requested, found) != ("none", "DDP"):  # a single process in DDP trains the same
         raise ValueError(
             f"{requested if requested != 'none' else 'one process without a wrapper'} was requested (by the launcher or"
             f" the training arguments), but the model is wrapped in {found if found != 'none' else 'nothing'}, which"
@@ -55,7 +55,7 @@ def check_wrapper(requested: str, found: str) -> None:
 
 
 def check_fsdp_device(requested: str, on_cpu: bool) -> None:
-    """Raise `ValueError` for FSDP on a CPU, where accelerate would make DDP of it."""
+    """Raise `ValueError` for FSDP on a CPU, where accelerate would use DDP."""
     if requested == "FSDP" and on_cpu:
         raise ValueError(
             "FSDP was requested, but this run is on a CPU, where accelerate trains with DDP instead: start with"
@@ -64,17 +64,17 @@ def check_fsdp_device(requested: str, on_cpu: bool) -> None:
 
 
 def check_single_gradients(requested: str, fp16: bool, used: Mapping[str, bool]) -> None:
-    """Refuse settings that read the gradients of single tasks where nothing gives them.
+    """Check that settings which read the gradients of single tasks are supported by the wrapper and the precision.
 
     Args:
-        requested: As of `requested_wrapper`.
+        requested: Result of `requested_wrapper`.
         fp16: Whether gradients are scaled.
         used: `loss_balancing`, `gradient_aggregation`, `log_gradient_conflicts` → whether it is used.
 
     Raises:
         ValueError: One of these is used with DeepSpeed, FSDP or fp16.
     """
-    reasons = {"DeepSpeed": "DeepSpeed, which adds them up", "FSDP": "FSDP, which keeps parts of them"}
+    reasons = {"DeepSpeed": "DeepSpeed, which sums them", "FSDP": "FSDP, which shards them"}
     reason = reasons.get(requested) or ("fp16, which scales them" if fp16 else "")
     for setting, given in used.items():
         if given and reason:

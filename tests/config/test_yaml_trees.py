@@ -1,6 +1,8 @@
 """Tests of `mtl_hf.config.yaml_trees`: files that are no config, repeated keys and merged ones."""
 
-import time
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,22 @@ def test_missing_file_and_other_encodings_are_refused(tmp_path: Path) -> None:
         RunConfig.load(tmp_path / "latin.yaml")
 
 
+@contextmanager
+def at_most(calls: int) -> Iterator[None]:
+    """Fail after so many calls of Python functions, a measure of work that is the same on every machine."""
+    left = iter(range(calls))
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        if event == "call" and next(left, None) is None:
+            raise AssertionError(f"more than {calls:,} functions were called")
+
+    sys.setprofile(count)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+
+
 def bomb(first: str, item: str, levels: int = 10, width: int = 10) -> str:
     """Lines of YAML below `training:`, each of which repeats the one before `width` times, by aliases."""
     lines = [f"  a0: &a0 {first}"]
@@ -74,16 +92,19 @@ def variables(text: str, levels: int) -> str:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (bomb("[x]", "{alias}"), r"config\.yaml: line 13: more than 25,000 values, those that aliases repeat included"),
+        (
+            bomb("[x]", "{alias}"),
+            r"config\.yaml: line 13: more than 25,000 values, including those that aliases repeat",
+        ),
         (bomb("{x: 1}", "k{place}: {alias}"), "line 12: more than 25,000 values"),
         (bomb("{x: 1}", "<<: [{alias}, {alias}, {alias}]", levels=30, width=1), "more than 25,000 values"),
         (MINIMAL + "training:\n" + "".join(f"  k{n}: 1\n" for n in range(MOST_VALUES // 2)), "more than 25,000 values"),
         (variables("??????????", 12), r"`\$\{v5\}`: variables make more than 1,048,576 characters"),
         (variables("a??", 60), "variables make more than 1,048,576 characters"),
-        (MINIMAL + "training: &t {output_dir: *t}\n", r"line 7: the alias `\*t` is a part of what it stands for"),
-        (MINIMAL + "training: &t {<<: *t}\n", r"the alias `\*t` is a part of what it stands for"),
-        ("model: &m [*m]\n", r"line 1: the alias `\*m` is a part of"),
-        ("&a\nmodel: *a\n", r"line 2: the alias `\*a` is a part of"),
+        (MINIMAL + "training: &t {output_dir: *t}\n", r"line 7: the alias `\*t` refers to a value that contains it"),
+        (MINIMAL + "training: &t {<<: *t}\n", r"the alias `\*t` refers to a value that contains it"),
+        ("model: &m [*m]\n", r"line 1: the alias `\*m` refers to a value that contains"),
+        ("&a\nmodel: *a\n", r"line 2: the alias `\*a` refers to a value that contains"),
         ("a: ${b}\nb: ${a}\n" + MINIMAL.replace("some/encoder", "${a}"), "a -> b -> a refer to each other in a circle"),
         (
             MINIMAL + "training: {x: " + "[" * 100_000 + "]" * 100_000 + "}",
@@ -101,19 +122,17 @@ def variables(text: str, levels: int) -> str:
             MINIMAL + "training: !!python/object/apply:os.system [true]\n",
             "line 7: the tag `!!python/object/apply:os.sys",
         ),
-        (MINIMAL + "training: {seed: !!int three}\n", "line 7: the tag `!!int` is not read; leave it out"),
-        (MINIMAL + "training: {seed: !!timestamp three}\n", "the tag `!!timestamp` is not read"),
-        (MINIMAL + "training: {output_dir: !!binary aGk=}\n", "the tag `!!binary` is not read"),
-        (MINIMAL + "training: !!set {a, b}\n", "the tag `!!set` is not read"),
+        (MINIMAL + "training: {seed: !!int three}\n", "line 7: the tag `!!int` is not supported; remove it"),
+        (MINIMAL + "training: {seed: !!timestamp three}\n", "the tag `!!timestamp` is not supported"),
+        (MINIMAL + "training: {output_dir: !!binary aGk=}\n", "the tag `!!binary` is not supported"),
+        (MINIMAL + "training: !!set {a, b}\n", "the tag `!!set` is not supported"),
         (MINIMAL + "training: {[1, 2]: a}\n", "found unhashable key"),
         (MINIMAL + "training: []\n", "`training` is a list of 0; it should be a mapping"),
     ],
 )
 def test_what_is_hostile_or_no_config_is_refused_at_once(tmp_path: Path, text: str, expected: str) -> None:
-    started = time.process_time()
-    with pytest.raises(ValueError, match=expected) as caught:
+    with pytest.raises(ValueError, match=expected) as caught, at_most(20_000 + 30 * len(text)):
         load_text(tmp_path, text)
-    assert time.process_time() - started < 5  # most of it is a slow machine's; unbounded, each takes minutes or forever
     assert len(str(caught.value)) < 1000
 
 
@@ -162,7 +181,7 @@ def test_python_values_are_bounded_too() -> None:
         ({"freeze": endless}, r"`training\.freeze\[0\]\[0\].*nested more than 50 deep, or in themselves"),
         ({"freeze": wide}, r"`training\.freeze.*: the config has more than 25,000 values"),
         ({"seed": 10**5000}, r"`training\.seed` has more than 18 digits"),
-        ({("a",): 1}, r"`training` has the key `\('a',\)`; keys are text"),
+        ({("a",): 1}, r"`training` has the key `\('a',\)`; keys should be text"),
         ({1: 1, "1": 2}, r"`training` has the key `1` twice"),
         ({"output_dir": "\udc80"}, r"`training\.output_dir` is '\\udc80'; the character"),
     ):

@@ -158,7 +158,8 @@ def test_prediction_asks_for_every_head_of_the_source_and_carries_no_labels() ->
     rows = random_rows(3, 5)
     encoded = EncodedRows({"one": dataset(rows)}, with_labels=False)
     batch = Collator(TASKS, PAD)(encoded.__getitems__([2, 0]))
-    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "heads"}
+    assert set(batch) == {"input_ids", "attention_mask", "token_type_ids", "heads", "rows"}
+    assert batch["rows"].tolist() == [2, 0]
     assert batch["heads"] == ("class", "set", "number", "tags")
     assert batch["input_ids"].tolist() == slow_batch([rows[2], rows[0]])["input_ids"]
 
@@ -170,14 +171,15 @@ def test_token_types_are_absent_where_the_tokenizer_has_none() -> None:
 
 def test_texts_apart_are_rows_of_the_batch_one_after_the_other() -> None:
     ints, value = datasets.List(datasets.Value("int32")), datasets.Value
-    features = {"input_ids": ints, "token_type_ids": ints, "cut": value("bool"), "second": value("int32"),
+    features = {"input_ids": ints, "token_type_ids": ints, "cut": value("bool"), "segments": ints,
                 "label:alike": value("float64")}  # fmt: skip
     rng = np.random.default_rng(1)
     texts = [[rng.integers(10, 99, rng.integers(2, 9)).tolist() for _ in range(2)] for _ in range(9)]
     scores = [float("nan") if row % 3 == 1 else row / 8 for row in range(9)]
     rows = datasets.Dataset.from_list(
-        [{"input_ids": first + second, "token_type_ids": [1] * len(first + second), "cut": False, "second": len(first),
-          "label:alike": score} for (first, second), score in zip(texts, scores, strict=True)],
+        [{"input_ids": first + second, "token_type_ids": [1] * len(first + second), "cut": False,
+          "segments": [len(first), len(second)], "label:alike": score}
+         for (first, second), score in zip(texts, scores, strict=True)],
         features=datasets.Features(features),
     )  # fmt: skip
     collator = Collator({"pairs": {"alike": "sentence_similarity"}}, PAD)

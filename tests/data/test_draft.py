@@ -83,9 +83,9 @@ def test_a_folder_is_its_files_and_what_is_not_used_is_named(tmp_path: Path) -> 
     }  # fmt: skip
     assert {*config.sources} == {"hotels", "cafes"}
     (line,) = [line for line in yaml.splitlines() if line.startswith(f"# {folder}: ")]
-    taken, _, rest = line.partition(". Not taken: ")
-    assert taken == f"# {folder}: taken are cafes.csv, hotels/train.csv, hotels/test.csv"
-    assert "README.md (ends in '.md'); about.json (one object, no list of rows); plain.jsonl (" in rest
+    taken, _, rest = line.partition(". Not used: ")
+    assert taken == f"# {folder}: used are cafes.csv, hotels/train.csv, hotels/test.csv"
+    assert "README.md (ends in '.md'); about.json (one object, not a list of rows); plain.jsonl (" in rest
     assert "none holds labels or numbers" in rest
     with pytest.raises(ValueError, match="none holds labels or numbers"):  # of a file that someone names
         draft_config([str(folder / "hotels" / "train.csv"), str(folder / "plain.jsonl")])
@@ -119,7 +119,7 @@ def test_a_comma_is_not_written_and_a_separator_is_one_character(tmp_path: Path)
     assert r"--sep '\t'" in draft_config([write(tmp_path / "tab.tsv", review_rows())], sep=r"\t")
     with pytest.raises(ValueError, match=r"`--sep` is ';', but none of the files ends in .csv"):
         draft_config([write(tmp_path / "rows.jsonl", review_rows())], sep=";")
-    with pytest.raises(ValueError, match=r"`--sep` is ';;'; it is one character"):
+    with pytest.raises(ValueError, match=r"`--sep` is ';;'; it should be one character"):
         draft_config([path], sep=";;")
 
 
@@ -249,7 +249,7 @@ def test_labels_that_are_called_alike_get_names_of_their_sources(tmp_path: Path)
         "cafes_mood": ("sequence_classification", "mood"),
     }
     assert "# hotels_mood and cafes_mood have the same labels: one task can read both" in yaml
-    assert "left out: stars, not among `--label`" in yaml
+    assert "left out: stars, not in `--label`" in yaml
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_dates_are_called_dates(written: str, tmp_path: Path) -> None:
     rows = [row | {"sent": written.format(number % 28 + 1)} for number, row in enumerate(review_rows())]
     for ending in (".csv", ".jsonl"):  # a reader of JSON may make dates of them
         yaml = draft_config([write(tmp_path / f"reviews{ending}", rows)])
-        assert "left out: sent, dates: they say nothing of the text" in yaml
+        assert "left out: sent, dates: not labels of the text" in yaml
         assert runs(yaml, tmp_path).sources["reviews"].text == "body"
 
 
@@ -320,9 +320,9 @@ def test_labels_that_are_numbers_get_a_comment_that_names_them(tmp_path: Path) -
     comments = {line.split(":")[0].strip("# "): line for line in yaml.splitlines() if "labels, " in line}
     named = {column: line.partition("numbers without names: ")[2] for column, line in comments.items()}
     assert named == {
-        "tags": "`labels: {0: O, 1: B-PER, 2: I-PER}` gives each one",
-        "topics": "`labels: {0: NAME, 1: NAME, 2: NAME, ...}` gives each one",
-        "rating": "`labels: {0: NAME, 1: NAME, 2: NAME, ...}` gives each one",
+        "tags": "to name them, add `labels: {0: O, 1: B-PER, 2: I-PER}`",
+        "topics": "to name them, add `labels: {0: NAME, 1: NAME, 2: NAME, ...}`",
+        "rating": "to name them, add `labels: {0: NAME, 1: NAME, 2: NAME, ...}`",
         "truth": "",
         "kind": "",
     }
@@ -333,7 +333,7 @@ def test_numbers_that_are_not_finite_are_left_out_with_their_row(found: float, t
     rows = [row | {"weight": found if number == 6 else row["weight"]} for number, row in enumerate(review_rows())]
     for ending in (".csv", ".jsonl"):
         yaml = draft_config([write(tmp_path / f"reviews{ending}", rows)])
-        assert f"left out: weight, row 7 has {found}, which is no number to learn: correct it" in yaml
+        assert f"left out: weight, row 7 has {found}, which is not a finite number: correct it" in yaml
 
 
 def test_decimals_called_labels_in_csv_are_codes_and_else_numbers(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_rows_with_tags_that_do_not_fit_are_dropped_and_named(mistake: str, tmp_
     rows[6]["tags"][1] = mistake
     path = write(tmp_path / "rows.jsonl", rows)
     yaml = draft_config([path])
-    assert f"    drop_bad_rows: true  # 1 of the tags do not fit BIO, as {mistake!r} in row 7 of {path}\n" in yaml
+    assert f"    drop_bad_rows: true  # 1 of the tags do not fit BIO, such as {mistake!r} in row 7 of {path}\n" in yaml
     config = runs(yaml, tmp_path)
     assert build_tasks(config, load_sources(config))["tags"].labels == ["O", "B-PER"]
 
@@ -393,7 +393,7 @@ def test_labels_of_csv_are_shown_as_they_are_written(tmp_path: Path) -> None:
     yaml = draft_config([write(tmp_path / "rows.csv", rows)], labels=["version", "code", "stars", "score=regression"])
     assert "# version: 2 labels, 60 rows in train: '1.0' 30, '2.0' 30\n" in yaml
     assert "# code: 3 labels, 60 rows in train: '007' 20, '7' 20, '70' 20\n" in yaml
-    assert "'2' 20; these are numbers without names: `labels: {0: NAME, 1: NAME, 2: NAME}` gives each one" in yaml
+    assert "'2' 20; these are numbers without names: to name them, add `labels: {0: NAME, 1: NAME, 2: NAME}`" in yaml
     assert "# score: 0 to 14.75, 60 different numbers" in yaml
     config = runs(yaml, tmp_path)
     tasks = build_tasks(config, load_sources(config))
@@ -475,12 +475,18 @@ def test_no_labels_are_refused_with_the_flag_or_asked_for(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"labels": ["queue=regresion"]}, r"`--label queue=regresion`: it is COLUMN or .* Did you mean `regression`\?"),
+        (
+            {"labels": ["queue=regresion"]},
+            r"`--label queue=regresion`: it should be COLUMN or .* Did you mean `regression`\?",
+        ),
         ({"labels": ["queues"]}, r"`--label`: no file has a column 'queues'. Did you mean `queue`\?"),
         ({"text": "subject,massage"}, r"`--text`: no file has a column 'massage'. Did you mean `message`\?"),
         ({"text": "message", "labels": ["message"]}, "this column of .* is its text"),
         ({"text": "nr", "labels": ["queue"]}, "the column 'nr' of .* holds neither strings nor lists of words"),
-        ({"text": "message", "labels": ["queue=regression"]}, "regression takes a number a row, and .* holds 'a', 'b'"),
+        (
+            {"text": "message", "labels": ["queue=regression"]},
+            "regression takes one number per row, but .* holds 'a', 'b'",
+        ),
         ({"text": "message", "labels": ["queue=token_classification"]}, "takes a list with one label for each word"),
     ],
 )

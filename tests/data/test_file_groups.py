@@ -35,10 +35,10 @@ def test_shards_are_files_of_one_split_and_names_of_sources_differ() -> None:
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        (["/d/a-test.csv"], "by the name this is test, and no file beside it is for training"),
-        (["/d/a-train.csv", "/d/a-test.tsv"], "files of one kind"),
-        (["/d/a.csv", "/d/a.csv"], "named twice"),
-        (["/d/a.csv", "/d/../d/a.csv"], "named twice"),
+        (["/d/a-test.csv"], "by its name this is a test file, but there is no training file"),
+        (["/d/a-train.csv", "/d/a-test.tsv"], "the same file type"),
+        (["/d/a.csv", "/d/a.csv"], "given twice"),
+        (["/d/a.csv", "/d/../d/a.csv"], "given twice"),
         (["/d/a-b.csv", "/d/a_b.csv"], "by their names all are the train split of one source"),
         (["/d/a.csv", "/d/a.jsonl"], "by their names all are the train split of one source"),
     ],

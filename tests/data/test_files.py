@@ -45,11 +45,11 @@ def test_separator_of_a_file_is_found(tmp_path: Path, text: str, expected: str) 
 def test_compressed_file_that_is_broken_is_named(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv.gz"
     for held, expected in ((gzip.compress(b"text,label\n" * 99)[:-9], "rows.csv.gz: the compressed data end too early"),
-                           (b"text,label\n", "rows.csv.gz: no valid .gz file")):  # fmt: skip
+                           (b"text,label\n", "rows.csv.gz: not a valid .gz file")):  # fmt: skip
         path.write_bytes(held)
         with pytest.raises(ValueError, match=expected), open_file(path) as stream:
             stream.read()
-    with pytest.raises(ValueError, match="is a folder; name one file of it"), open_file(tmp_path):
+    with pytest.raises(ValueError, match="is a folder; name a file in it"), open_file(tmp_path):
         pass
 
 
@@ -104,7 +104,7 @@ def test_parquet_that_was_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     for held in (b"", b"PAR1", b"text,label\n", b"PAR1" + b"\0" * 50):
         path.write_bytes(held)
-        with pytest.raises(ValueError, match=r"rows\.parquet: no Parquet file, or one that was cut off"):
+        with pytest.raises(ValueError, match=r"rows\.parquet: not a Parquet file, or an incomplete one"):
             check_parquet(path)
 
 

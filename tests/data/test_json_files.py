@@ -57,7 +57,7 @@ GOOD = '{"text": "a", "label": "b"}\n'
         (GOOD + '{"text": "a", "text": "b"}\n', ", line 2: an object has the key 'text' twice"),
         (GOOD + '{"text": ' + "[" * 100_000 + "\n", ", line 2: lists or objects within each other, too deep"),
         (GOOD + '{"label": ' + "1" * 5000 + "}\n", ", line 2: Exceeds the limit .4300 digits. for integer"),
-        ('{"data": [{"text": "a"}]}', " is one object and no rows: set `field: data`"),
+        ('{"data": [{"text": "a"}]}', " is one object, not rows: set `field: data`"),
     ],
 )
 def test_what_is_no_row_is_refused_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -66,7 +66,7 @@ def test_what_is_no_row_is_refused_with_its_line(tmp_path: Path, text: str, expe
 
 
 def test_field_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"is no object with the key 'rows' .`field`.; it has data"):
+    with pytest.raises(ValueError, match=r"is not an object with the key 'rows' .`field`.; it has data"):
         read(tmp_path, '{"data": []}', field="rows")
     with pytest.raises(ValueError, match="`field: data` holds a str; it should hold a list of rows"):
         read(tmp_path, '{"data": "a"}', field="data")

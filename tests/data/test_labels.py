@@ -11,10 +11,12 @@ import pytest
 from datasets import ClassLabel, Features, List, Value
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.labels import TASK_TYPES, TaskData, build_tasks, check_scored, report_far_numbers
-from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.data.labels import build_tasks, check_scored, warn_of_labels
+from mtl_hf.data.sources import load_sources
+from mtl_hf.findings import report
 from mtl_hf.metrics import METRICS
 from mtl_hf.modeling.heads import HEADS
+from mtl_hf.tasks import TASK_TYPES, SourceData, TaskData
 from tests.conftest import warnings_of
 
 CLASSES = "sequence_classification"
@@ -129,7 +131,7 @@ def test_numbers_far_from_unit_size_draw_a_warning_with_what_mends_it(
     values: Any, options: Any, remedy: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     task, source = build(NUMBERS, values, **options)
-    report_far_numbers({"task": task}, {source.name: source})
+    warn_of_labels({"task": task}, {source.name: source})
     far = [message for message in caplog.messages if "mean" in message]
     assert len(far) == (remedy is not None)
     assert all(str(remedy) in message for message in far)
@@ -152,7 +154,7 @@ def test_one_hot_lists_without_names_are_refused_with_the_remedy() -> None:
         build(SETS, HOT)
     assert str(caught.value) == (
         "`tasks.task`: the column 'y' holds one-hot lists of 3 values, such as [0, 1, 0] in row 1 of the split 'train'"
-        " of source 'only'. Name what each place stands for, in this order: `labels: [name1, name2, name3]`."
+        " of source 'only'. Name the label of each position, in this order: `labels: [name1, name2, name3]`."
     )
     with pytest.raises(ValueError, match=r"`labels: \[name1, name2\]`"):
         build(SETS, [[0, 1], [1, 0]])
@@ -171,9 +173,9 @@ def test_one_hot_lists_without_names_are_refused_with_the_remedy() -> None:
         (
             [*HOT * 10, [0, 1]],
             NAMES,
-            r"row 41 .* has \[0, 1\] .* whose other rows hold one-hot lists of 3 values, 0 or 1",
+            r"row 41 .* has \[0, 1\] .* should be a one-hot list of 3 values, 0 or 1",
         ),
-        ([*HOT * 10, [0, 2, 1]], NAMES, r"row 41 .* has \[0, 2, 1\] .* whose other rows hold one-hot lists"),
+        ([*HOT * 10, [0, 2, 1]], NAMES, r"row 41 .* has \[0, 2, 1\] .* should be a one-hot list"),
     ],
 )
 def test_one_hot_lists_of_another_length_are_refused(rows: Any, labels: list[str], expected: str) -> None:
@@ -249,24 +251,24 @@ def test_split_without_labels_is_refused_where_it_is_scored(
 ) -> None:
     feature = {CLASSES: Value("string"), NUMBERS: Value("float64")}.get(kind, List(Value("string")))
     task, source = build(kind, {"train": labelled, "validation": missing, "test": labelled}, feature)
-    check_scored({"task": task}, {"only": source}, ["test"])
+    report(check_scored({"task": task}, {"only": source}, ["test"]))
     with pytest.raises(ValueError, match=rf"`tasks\.task`: {found}") as caught:
-        check_scored({"task": task}, {"only": source}, ["test", "validation"])
-    assert "Add labels, leave these rows out, or set `tasks.task.score_weight: 0`." in str(caught.value)
+        report(check_scored({"task": task}, {"only": source}, ["test", "validation"]))
+    assert "Add labels, remove these rows, or set `tasks.task.score_weight: 0`." in str(caught.value)
     task.config.score_weight = 0.0
-    check_scored({"task": task}, {"only": source}, ["validation"])
+    report(check_scored({"task": task}, {"only": source}, ["validation"]))
     assert f"Task task: {found}" in caplog.text
     with pytest.raises(ValueError, match=found):
-        check_scored({"task": task}, {"only": source}, ["validation"], "eval_task_accuracy")
+        report(check_scored({"task": task}, {"only": source}, ["validation"], "eval_task_accuracy"))
 
 
 def test_sets_that_are_empty_and_a_label_in_one_of_two_sources_suffice() -> None:
     task, source = build(SETS, {"train": [["a"], ["b"]], "validation": [[], None]}, List(Value("string")))
-    check_scored({"task": task}, {"only": source}, ["validation"])
+    report(check_scored({"task": task}, {"only": source}, ["validation"]))
 
 
 def test_empty_name_of_the_label_column_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`tasks\.task\.label` is empty; it names the label column"):
+    with pytest.raises(ValueError, match=r"`tasks\.task\.label` is empty; it should name the label column"):
         build(CLASSES, ["a", "b"], label="")
 
 
@@ -289,7 +291,7 @@ def test_renaming_may_join_labels() -> None:
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        (["a"], r"`tasks\.task\.labels` lacks 'b', 'c', which the training rows have"),
+        (["a"], r"`tasks\.task\.labels` does not have 'b', 'c', which occurs in the training rows"),
         (
             {"a": "x", "b": "y"},
             r"`tasks\.task\.labels` has no name for 'c' \(row 3 of the split 'train' of source 'only'\)",
@@ -339,8 +341,8 @@ def test_labels_that_training_does_not_have_are_reported(caplog: pytest.LogCaptu
     assert task.labels == ["a", "b"]
     assert source.gold["validation"]["task"] == ["c", "c", "a"]
     assert warnings_of(caplog) == [
-        "Task task: only validation has labels that training does not have; they count as errors: c (2).",
-        "Task task: only test has labels that training does not have; they count as errors: d (1).",
+        "Task task: only validation has labels that do not occur in training; they count as errors: c (2).",
+        "Task task: only test has labels that do not occur in training; they count as errors: d (1).",
     ]
 
 
@@ -385,7 +387,7 @@ def test_correct_tags_are_not_reported(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_inner_tags_that_continue_nothing_are_refused_where_asked() -> None:
-    with pytest.raises(ValueError, match=r"2 I- tags continue nothing") as caught:
+    with pytest.raises(ValueError, match=r"2 I- tags continue no span") as caught:
         build(TAGS, [["B-a", "O"], ["B-a", "O", "I-a"], ["I-a"]], bio="refuse")
     assert "the first: row 2 of the split 'train' of source 'only', word 3: I-a" in str(caught.value)
     assert "`bio: repair`" in str(caught.value)
@@ -440,8 +442,7 @@ def test_one_tag_that_does_not_fit_is_named_with_its_row(bad: str) -> None:
         build(TAGS, {"train": rows, "validation": BIO_ROWS})
     assert str(caught.value) == (
         "`tasks.task`: 1 of 57 tags of the split 'train' of source 'only' do not fit the scheme of the others, BIO:"
-        f" {bad!r} (row 16, word 3). Correct them, or set `sources.only.drop_bad_rows: true` to leave out such rows"
-        " (1)."
+        f" {bad!r} (row 16, word 3). Correct them, or set `sources.only.drop_bad_rows: true` to drop these rows (1)."
     )
 
 
@@ -493,8 +494,8 @@ def test_types_alone_stay_labels_of_words_with_a_warning(caplog: pytest.LogCaptu
     assert source.gold["train"]["task"] == [["PER", "PER", "O"], ["O", "LOC", "O"]]
     assert not task.spans
     assert warnings_of(caplog) == [
-        "Task task: its tags (O, PER, LOC) are scored as labels of words, not as spans. If words outside of spans are O"
-        " and the others types of spans, set `tasks.task.labels: {O: O, PER: I-PER, LOC: I-LOC}`."
+        "Task task: its tags (O, PER, LOC) are scored as labels of words, not as spans. If O marks words outside of"
+        " spans and the others are types of spans, set `tasks.task.labels: {O: O, PER: I-PER, LOC: I-LOC}`."
     ]
 
 
@@ -508,9 +509,9 @@ def test_parts_of_speech_go_on_without_a_word(caplog: pytest.LogCaptureFixture) 
 def test_numbers_for_tags_draw_a_warning_with_what_names_them(caplog: pytest.LogCaptureFixture) -> None:
     build(TAGS, [[0, 1, 0], [2, 10]])
     assert warnings_of(caplog) == [
-        "Task task: its tags are numbers without names (0, 1, 2, 10) and are scored as labels of words, by macro F1"
-        " first. `tasks.task.labels: {0: NAME, 1: NAME, 2: NAME, ...}` names them; with names as O, B-PER and I-PER"
-        " they are scored as spans."
+        "Task task: its tags are numbers without names (0, 1, 2, 10) and are scored as labels of words, with macro"
+        " F1 as the primary metric. Name them with `tasks.task.labels: {0: NAME, 1: NAME, 2: NAME, ...}`; names such as"
+        " O, B-PER and I-PER are scored as spans."
     ]
 
 
@@ -522,8 +523,8 @@ def test_bio_without_any_o_is_bio() -> None:
 def test_names_that_are_no_tags_of_spans_do_not_switch_spans_off(caplog: pytest.LogCaptureFixture) -> None:
     task, _ = build(TAGS, [[1, 0]], List(ClassLabel(names=["O", "B-a", "pad"])))
     assert (task.labels, task.spans) == (["O", "B-a"], True)
-    assert "names of its feature that no row has and that are no tags of spans are left out: 'pad'." in caplog.text
-    with pytest.raises(ValueError, match=r"`tasks\.task\.labels`: the tags are spans, and 'pad' no tags of spans"):
+    assert "unused label names of its feature that are not tags of spans are left out: 'pad'." in caplog.text
+    with pytest.raises(ValueError, match=r"`tasks\.task\.labels`: the tags are tags of spans, but 'pad' is not"):
         build(TAGS, [["B-a", "O"]], labels=["O", "B-a", "pad"])
 
 
@@ -546,7 +547,7 @@ def test_two_sources_have_a_scheme_each_but_not_one_of_them_none() -> None:
     assert sources["one"].gold["train"]["task"] == sources["two"].gold["train"]["task"] == BIO_ROWS
     assert task.spans
     with pytest.raises(
-        ValueError, match=r"the tags of source 'two' \('LOC', 'PER'\) are in no scheme of spans, and those of"
+        ValueError, match=r"the tags of source 'two' \('LOC', 'PER'\) are not tags of spans, but those of"
     ):
         build_two(BIO_ROWS, [["PER", "O"], ["LOC", "O"]])
 
@@ -635,7 +636,7 @@ def test_tags_without_a_tag_are_refused() -> None:
 
 
 def test_single_class_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`tasks\.task`: there is only one label, 'a'; nothing can be learned"):
+    with pytest.raises(ValueError, match=r"`tasks\.task`: there is only one label, 'a'; at least two are needed"):
         build(CLASSES, ["a", "a", None])
 
 
@@ -652,8 +653,14 @@ def test_sets_that_are_all_empty_are_refused() -> None:
             {"type": TAGS},
             "token_classification needs texts that are lists of words, but the text of source 'only' is a str",
         ),
-        ({"type": NUMBERS, "labels": ["a"]}, "regression takes neither `labels` nor `label_smoothing`"),
-        ({"type": NUMBERS, "label_smoothing": 0.1}, "regression takes neither `labels` nor `label_smoothing`"),
+        (
+            {"type": NUMBERS, "labels": ["a"]},
+            r"`tasks\.task\.labels` is \['a'\], but regression does not support it",
+        ),
+        (
+            {"type": NUMBERS, "label_smoothing": 0.1},
+            r"`tasks\.task\.label_smoothing` is 0\.1, but regression does not support it",
+        ),
     ],
 )
 def test_task_that_cannot_be_is_refused(task: dict[str, Any], expected: str) -> None:
@@ -726,20 +733,20 @@ def test_ranking_reads_no_scores() -> None:
     ("scores", "task", "expected"),
     [
         ([0, 0.5, 1.2, 1], {}, r"row 3 of the split 'train' of source 'only' has the score 1.2 in the column 'y',"
-                               r" which is not within 0 and 1: mend it, or set `score_range`"),
+                               r" which is not within 0 and 1: correct it, or set `score_range`"),
         ([0, 3, 5, -0.1], {"score_range": [0, 5]}, "row 4 .* has the score -0.1 .* not within 0 and 5"),
         ([0, float("inf"), 1, 1], {}, "row 2 .* has the score inf"),
-        (["0", "1", "x", "1"], {}, "row 1 .* has '0' in the column 'y'; sentence_similarity takes a score a row"),
-        ([0, 1, 1, 1], {"score_range": [5, 0]}, r"`tasks\.task\.score_range` is \[5.0, 0.0\]; it is the least and the"),
+        (["0", "1", "x", "1"], {}, "row 1 .* has '0' in the column 'y'; sentence_similarity takes one score per row"),
+        ([0, 1, 1, 1], {"score_range": [5, 0]}, r"`tasks\.task\.score_range` is \[5.0, 0.0\]; it should be the"),
         ([0, 1, 1, 1], {"score_range": [1]}, r"score_range` is \[1.0\]"),
-        ([0, 1, 1, 1], {"temperature": 0.1}, "`tasks.task.temperature` is 0.1, which only `loss: ranking` has"),
-        ([0, 1, 1, 1], {"loss": "ranking"}, "`tasks.task.label` is 'y', but `loss: ranking` reads no scores"),
+        ([0, 1, 1, 1], {"temperature": 0.1}, "`tasks.task.temperature` only works with `loss: ranking`"),
+        ([0, 1, 1, 1], {"loss": "ranking"}, "`tasks.task.label` is 'y', but `loss: ranking` uses no scores"),
         (None, {"loss": "ranking", "score_range": [0, 5]}, r"score_range` is \[0.0, 5.0\], but `loss: ranking`"),
-        (None, {"loss": "ranking", "temperature": 0}, "temperature` is 0.0; it is above 0"),
-        (None, {}, "`tasks.task.label` is missing: the column with a score a row"),
+        (None, {"loss": "ranking", "temperature": 0}, "temperature` is 0.0; it should be above 0"),
+        (None, {}, "`tasks.task.label` is missing: name the column with one score per row"),
         (None, {"loss": "cosin"}, "`tasks.task.loss` is .*cosin.*; valid are cosine, ranking"),
-        ([0, 1, 1, 1], {"labels": ["a"]}, "sentence_similarity takes neither `labels` nor `label_smoothing`"),
-        ([0, 1, 1, 1], {"learning_rate": 1e-3}, "this head has no weights of its own: only `pooling: attention`"),
+        ([0, 1, 1, 1], {"labels": ["a"]}, r"labels` is \['a'\], but sentence_similarity does not support it"),
+        ([0, 1, 1, 1], {"learning_rate": 1e-3}, "this head has no weights: only `pooling: attention`"),
         ([0, 1, 1, 1], {"text": "a"}, r"sentence_similarity needs texts that are pairs \(\[first, second\]\), but the"
                                       " text of source 'only' is a string"),
     ],
@@ -757,9 +764,7 @@ def test_a_head_that_pools_by_attention_has_a_learning_rate() -> None:
 @pytest.mark.parametrize("option", [{"loss": "ranking"}, {"score_range": [0, 5]}, {"temperature": 0.1}])
 def test_options_of_similarity_are_refused_by_name_elsewhere(option: dict[str, Any]) -> None:
     (key,) = option
-    with pytest.raises(
-        ValueError, match=f"`tasks.task.{key}` is an option of sentence_similarity; regression has none"
-    ):
+    with pytest.raises(ValueError, match=f"`tasks.task.{key}` is an option of sentence_similarity, not of regression"):
         build(NUMBERS, [1.0, 2.0], **option)
 
 
@@ -772,7 +777,7 @@ def test_no_other_task_shares_a_source_with_similarity() -> None:
                   "other": {"type": NUMBERS, "source": "only", "label": "y"}},
     })  # fmt: skip
     with pytest.raises(
-        ValueError, match=r"`tasks\.one` changes what the encoder sees of its source, so other cannot read"
+        ValueError, match=r"`tasks\.one` changes the inputs of the encoder, so it cannot share its source with other"
     ):
         build_tasks(config, load_sources(config))
 
@@ -802,5 +807,5 @@ def test_what_is_no_one_hot_list_among_others_is_refused_with_its_row(other: Any
                              "split": {"validation": 0.5}}},
         "tasks": {"task": {"type": SETS, "source": "only", "label": "label", "labels": ["first", "second"]}},
     })  # fmt: skip
-    with pytest.raises(ValueError, match=r"`tasks\.task`: row 21 of the split 'train' .*whose other rows hold one-hot"):
+    with pytest.raises(ValueError, match=r"`tasks\.task`: row 21 of the split 'train' .*should be a one-hot"):
         build_tasks(config, load_sources(config))

@@ -9,7 +9,7 @@ import datasets
 import pyarrow as pa
 import pytest
 
-from mtl_hf.data.row_files import read_row_files
+from mtl_hf.data.row_files import open_rows, read_row_files
 
 
 @pytest.fixture(autouse=True)
@@ -159,12 +159,12 @@ def test_rows_are_cached_by_content_on_disk(tmp_path: Path, monkeypatch: pytest.
     assert read_csv(tmp_path, "x;y\nb;c\n", sep=",").column_names == ["x;y"]
 
 
-@pytest.mark.parametrize("damage", ["0.arrow", "notes.json"])
+@pytest.mark.parametrize("damage", ["rows.arrow", "notes.json"])
 def test_damaged_cache_is_built_anew(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(read_csv(tmp_path, "x\na\n").cache_files[0]["filename"]).parent
     (folder / damage).write_bytes((folder / damage).read_bytes()[:1])
     assert read_csv(tmp_path, "x\na\n")["x"][:] == ["a"]
-    assert caplog.messages == [f"The cache in {folder} is damaged and is built anew."]
+    assert caplog.messages == [f"The cache in {folder} is damaged and is rebuilt."]
 
 
 def test_cache_that_was_cut_between_two_batches_is_built_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -175,7 +175,7 @@ def test_cache_that_was_cut_between_two_batches_is_built_anew(tmp_path: Path, ca
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(batches[0])
     assert len(read_csv(tmp_path, text)) == 2500
-    assert "is damaged and is built anew" in caplog.text
+    assert "is damaged and is rebuilt" in caplog.text
 
 
 def test_nothing_is_left_of_files_that_are_refused(tmp_path: Path) -> None:
@@ -198,3 +198,23 @@ def test_what_is_not_there_is_noted_at_its_level(tmp_path: Path, caplog: pytest.
     with caplog.at_level(logging.INFO, "mtl_hf"):
         read_csv(tmp_path, "x;x\na;b\n")
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
+
+
+def test_rows_are_opened_with_the_fingerprint_of_their_content(tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
+    with pa.OSFile(str(tmp_path / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, rows.data.schema) as writer:
+        writer.write_table(rows.data.table)
+    opened = open_rows(tmp_path / "rows.arrow", "known")
+    assert (opened[:], opened._fingerprint) == (rows[:], "known")
+    assert opened.features == rows.features
+    assert [file["filename"] for file in opened.cache_files] == [str(tmp_path / "rows.arrow")]
+
+
+def test_splits_of_one_file_are_told_apart(tmp_path: Path) -> None:
+    for _ in range(2):  # written, and read from the cache
+        splits = read_json(tmp_path, train=list(range(2500)), validation=[], test=[7, 8])
+        assert {split: rows["x"][:] for split, rows in splits.items()} == {
+            "train": list(range(2500)), "validation": [], "test": [7, 8],
+        }  # fmt: skip
+        assert [str(rows.split) for rows in splits.values()] == list(splits)
+        assert len({rows._fingerprint for rows in splits.values()}) == 3

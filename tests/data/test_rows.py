@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data import rows as rows_module
 from mtl_hf.data.collator import row_lengths
-from mtl_hf.data.labels import TaskData, build_tasks
+from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.rows import encode_rows, report_cut, trainable_rows
-from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.data.sources import load_sources
 from mtl_hf.modeling.encoding import load_tokenizer
+from mtl_hf.tasks import SourceData, TaskData
 from tests.conftest import SENTENCES, assistant_rows, review_rows, warnings_of, wordpiece_tokenizer
 
 Built = tuple[SourceData, dict[str, TaskData]]
@@ -111,7 +113,7 @@ def test_pairs_of_a_similarity_task_are_encoded_apart_and_scores_are_shares_of_t
     for row, found in zip(rows, encoded, strict=True):
         first, second = tokenizer(row["a"])["input_ids"], tokenizer(row["b"])["input_ids"]
         assert found["input_ids"] == first + second
-        assert found["second"] == len(first)
+        assert found["segments"] == [len(first), len(second)]
     labels = encoded["label:y"][:]
     assert labels[0] == 1.0
     assert labels[1] != labels[1]
@@ -122,7 +124,7 @@ def test_pairs_of_a_similarity_task_are_encoded_apart_and_scores_are_shares_of_t
     assert encode_rows(other, "train", other_tasks, tokenizer, 64)["label:y"][2] == 0.4  # not what the cache holds
     together, of_regression = build({"dataset": {"train": rows, "validation": rows}, "text": ["a", "b"]},
                                     {"y": {"type": "regression"}})  # fmt: skip
-    assert "second" not in encode_rows(together, "train", of_regression, tokenizer, 64).column_names
+    assert "segments" not in encode_rows(together, "train", of_regression, tokenizer, 64).column_names
 
 
 def test_pairs_are_encoded_together() -> None:
@@ -210,9 +212,24 @@ def test_damaged_encoded_rows_are_encoded_anew_and_the_folder_is_named(
         assert encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64).to_list() == rows
         assert len(calls) == number + 2
         (message,) = (line for line in caplog.messages if "damaged" in line)
-        assert f"Source only, train: the encoded rows that are cached in {cache.parent} are damaged (" in message
+        assert f"Source only, train: the encoded rows cached in {cache.parent} are damaged (" in message
         encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64)
         assert len(calls) == number + 2, "and kept again"
+
+
+def test_encoded_rows_that_were_cut_off_between_two_batches_are_encoded_anew(
+    tmp_path: Path, encoder_folder: str, calls: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load_tokenizer(encoder_folder)
+    first = encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64)
+    table, rows, cache = first.data.table.slice(0, 5), first.to_list(), Path(first.cache_files[0]["filename"])
+    del first
+    with pa.ipc.new_stream(str(cache.with_suffix(".other")), table.schema) as writer:
+        writer.write_table(table)
+    cache.with_suffix(".other").replace(cache)
+    assert encode_rows(*_train(from_file(tmp_path, ROWS)), tokenizer, 64).to_list() == rows
+    assert calls == [8, 8]
+    assert any("are damaged (5 of 8 rows)" in line for line in caplog.messages)
 
 
 def _train(built: Built) -> tuple[SourceData, str, dict[str, TaskData]]:
@@ -249,6 +266,66 @@ def test_other_renaming_of_the_same_names_is_encoded_anew(
         built = from_file(tmp_path, ROWS, labels=labels)
         encoded = encode_rows(*_train(built), load_tokenizer(encoder_folder), 64)
         assert [built[1]["y"].labels[index] for index in encoded["label:y"]] == built[0].gold["train"]["y"]
+
+
+PAIR_ROWS = [
+    {"a": sentence, "b": SENTENCES[number - 1], "joined": sentence.replace(" ", "", 2), "y": number / 2,
+     "z": number % 3, "u": "pq"[number % 2], "v": "qp"[number // 2 % 2]}
+    for number, sentence in enumerate(SENTENCES)
+]  # fmt: skip
+SCORED = {"type": "sentence_similarity", "score_range": [0, 5], "label": "y"}
+NAMED = {"type": "sequence_classification", "label": "u"}
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "other_text", "other_task"),
+    [
+        (["a", "b"], SCORED, ["a", "b"], SCORED | {"score_range": [0, 4]}),
+        (["a", "b"], SCORED, ["a", "b"], SCORED | {"label": "z"}),
+        (["a", "b"], SCORED, ["a", "b"], {"type": "regression", "label": "y"}),
+        (["a", "b"], SCORED, ["b", "a"], SCORED),
+        ("a", NAMED, "joined", NAMED),
+        ("a", NAMED, ["a", "b"], NAMED),
+        ("a", NAMED, "a", NAMED | {"label": "v"}),
+        ("a", NAMED, "a", NAMED | {"labels": ["q", "p"]}),
+        ("joined", {"type": "masked_lm"}, "joined", {"type": "masked_lm", "whole_word_mask": True}),
+    ],
+    ids=["score range", "scores", "read together", "order of a pair", "text", "pair", "labels", "order of labels",
+         "whole words"],
+)  # fmt: skip
+def test_what_another_config_has_cached_is_not_taken_for_its_own(
+    text: Any,
+    task: Any,
+    other_text: Any,
+    other_task: Any,
+    tmp_path: Path,
+    encoder_folder: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in PAIR_ROWS), encoding="utf-8")
+    files = {"path": "json", "data_files": {"train": str(file), "validation": str(file)}}
+    tokenizer = load_tokenizer(encoder_folder)
+
+    def encoded(text: Any, task: dict[str, Any], cache: str) -> list[dict[str, Any]]:
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / cache))
+        built = build(files | {"text": text}, {"y": {"label": None} | task})
+        return encode_rows(*_train(built), tokenizer, 7).to_list()
+
+    first = encoded(text, task, "one")
+    again = encoded(other_text, other_task, "one")
+    assert again == encoded(other_text, other_task, "two")
+    assert again != first
+
+
+def test_the_side_that_is_cut_is_part_of_what_is_cached(tmp_path: Path, encoder_folder: str) -> None:
+    built, tokenizer = from_file(tmp_path, ROWS), load_tokenizer(encoder_folder)
+    right = encode_rows(*_train(built), tokenizer, 5).to_list()
+    tokenizer.truncation_side = "left"
+    left = encode_rows(*_train(built), tokenizer, 5).to_list()
+    for one, other, row in zip(right, left, ROWS, strict=True):
+        _, *whole, _ = tokenizer(row["text"])["input_ids"]
+        assert (one["input_ids"][1:-1], other["input_ids"][1:-1]) == (whole[:3], whole[-3:])
 
 
 # What is left out, what is cut
@@ -319,7 +396,7 @@ def test_what_is_cut_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     cut = encode_rows(source, "train", tasks, tokenizer, 5)
     assert report_cut(source, "train", cut, tasks) == {"rows_cut": 2, "words_lost": 4, "entities_lost": 4}
     (message,) = caplog.messages
-    assert message.startswith("Source only, train: 2 of 4 rows are cut at max_length")
+    assert message.startswith("Source only, train: 2 of 4 rows are truncated to max_length")
     assert re.findall(r"\d+", message) == ["2", "4", "4", "4"]
 
 

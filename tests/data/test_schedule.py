@@ -1,16 +1,20 @@
 """Tests of `mtl_hf.data.schedule` as index arithmetic: what each policy promises, for 1 to 4 ranks."""
 
 import collections
+import hashlib
 import itertools
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mtl_hf.data.schedule import (
+    WINDOW,
     FixedBatchSampler,
     ProportionalBatchSampler,
     RoundRobinBatchSampler,
+    SourceBatchSampler,
     TemperatureBatchSampler,
     apportion,
 )
@@ -53,7 +57,7 @@ def sampler(policy: str, sizes: dict[str, int] = SIZES, batches: dict[str, int] 
 
 def epoch_of(policy: str, epoch: int = 0, **options: Any) -> list[tuple[str, list[int]]]:
     """(source, rows) of every global batch."""
-    return [(source, rows.tolist()) for source, rows in sampler(policy, **options).global_batches(epoch)]
+    return [(source, rows.tolist()) for source, rows in sampler(policy, **options).batches(epoch)]
 
 
 def source_of(row: int, sizes: dict[str, int] = SIZES) -> str:
@@ -328,7 +332,7 @@ def test_neutral_settings_are_proportional_bit_for_bit(options: dict[str, Any], 
     for epoch in range(epochs):
         expected = proportional_order(SIZES, BATCHES, epoch)
         assert epoch_of("proportional", epoch) == expected
-        assert [(name, rows.tolist()) for name, rows in schedule.global_batches(epoch)] == expected
+        assert [(name, rows.tolist()) for name, rows in schedule.batches(epoch)] == expected
 
 
 def test_neutral_settings_are_proportional_whatever_the_sizes() -> None:
@@ -345,7 +349,9 @@ def test_neutral_settings_are_proportional_whatever_the_sizes() -> None:
 def test_a_temperature_is_annealed_in_equal_steps_of_its_inverse() -> None:
     schedule = TemperatureBatchSampler({"a": [3], "b": [3]}, {"a": 1, "b": 1}, temperature=(5.0, 1.0), num_epochs=3)
     assert [schedule.temperature(epoch) for epoch in range(4)] == pytest.approx([5, 1 / 0.6, 1, 1])
-    with pytest.raises(ValueError, match="over the epochs of a run, and this run has one: train for at least 2"):
+    with pytest.raises(
+        ValueError, match="over the epochs of a run, but this run has only one epoch: train for at least 2"
+    ):
         TemperatureBatchSampler({"a": [3], "b": [3]}, {"a": 1, "b": 1}, temperature=(5.0, 1.0))
 
 
@@ -369,6 +375,144 @@ def test_apportioning_is_to_within_one_and_leaves_nobody_out() -> None:
         numbers = apportion(weights, total)
         assert sum(numbers.values()) == total
         assert all(abs(numbers[name] - weight * total / sum(weights.values())) < 1 for name, weight in weights.items())
+
+
+# Every batch, compared with frozen values and with a slow second implementation
+
+SHAPES = {
+    "small": (SIZES, BATCHES),
+    "windows": ({"big": 1794, "one": 1, "odd": 505}, {"big": 16, "one": 4, "odd": 3}),
+}
+DRAWN = {
+    "all_exhausted": {},
+    "first_exhausted": {},
+    "proportional": {},
+    "temperature": {"temperature": 3.0},
+    "annealed": {"temperature": (np.inf, 1.0), "num_epochs": 3},
+    "capped": {"examples_cap": 30},
+    "fixed": {},  # with the probabilities 0.1, 0.5 and 0.4
+}
+DIGESTS = {
+    ("small", "all_exhausted"): "38c436f50fc7c157",
+    ("small", "first_exhausted"): "8293eb27c9459171",
+    ("small", "proportional"): "684514ac61bf02de",
+    ("small", "temperature"): "4f763f3341572731",
+    ("small", "annealed"): "ca14a138442650f3",
+    ("small", "capped"): "e6ce11cc5acce51f",
+    ("small", "fixed"): "d7a3ea93bf99ac78",
+    ("windows", "all_exhausted"): "e82a4fb0db0fe398",
+    ("windows", "first_exhausted"): "c1850df52c9fd23e",
+    ("windows", "proportional"): "d110b3fcf027f752",
+    ("windows", "temperature"): "2611893088ff956d",
+    ("windows", "annealed"): "a21b248d497e22b1",
+    ("windows", "capped"): "beec47cf2a5ec400",
+    ("windows", "fixed"): "383b7bf616c77454",
+}
+
+
+def schedule_of(policy: str, sizes: dict[str, int], batches: dict[str, int], **options: Any) -> Any:
+    """The schedule of a policy in `DRAWN`."""
+    if policy == "fixed":
+        shares = dict(zip(sizes, [0.1, 0.5, 0.4] if len(sizes) == 3 else [1 / len(sizes)] * len(sizes), strict=True))
+        return FixedBatchSampler(lengths_of(sizes), batches, probabilities=shares, **options)
+    if DRAWN[policy]:
+        return TemperatureBatchSampler(lengths_of(sizes), batches, **DRAWN[policy], **options)
+    return sampler(policy, sizes, batches, **options)
+
+
+@pytest.mark.parametrize(("shape", "policy"), DIGESTS)
+def test_batches_rows_and_draws_are_those_of_runs_before(shape: str, policy: str) -> None:
+    # A resumed run replays the schedule: these digests may never change.
+    digest = hashlib.sha256()
+    for seed in (13, 42):
+        schedule = schedule_of(policy, *SHAPES[shape], seed=seed)
+        for epoch in (0, 1, 2, 5):
+            schedule.set_epoch(epoch)
+            batches = [(name, rows.tolist()) for name, rows in schedule.batches(epoch)]
+            own = [[list(batch), list(batch.draw)] for batch in schedule]
+            digest.update(json.dumps([batches, own]).encode())
+    assert digest.hexdigest()[:16] == DIGESTS[shape, policy]
+
+
+def slow_lap(schedule: Any, source: str, epoch: int, lap: int) -> list[list[int]]:
+    """The batches of one lap through a source, row by row."""
+    lengths, first = schedule.lengths[source].tolist(), 0
+    position = [*schedule.lengths].index(source)
+    for before in [*schedule.lengths][:position]:
+        first += len(schedule.lengths[before])
+    rng = np.random.default_rng([schedule.seed, epoch, position, lap])
+    shuffled = rng.permutation(len(lengths)).tolist()
+    ordered: list[int] = []
+    window = WINDOW * schedule.batch_sizes[source]
+    while shuffled:
+        taken, shuffled = shuffled[:window], shuffled[window:]
+        backwards = len(ordered) // window % 2 == 1
+        taken.sort(key=lambda row: lengths[row])
+        ordered += reversed(taken) if backwards else taken
+    number = -(-len(lengths) // schedule.batch_sizes[source])
+    batches = []
+    for place in range(number):
+        size = len(lengths) // number + (place < len(lengths) % number)
+        batches.append([first + row for row in ordered[:size]])
+        del ordered[:size]
+    return [batches[place] for place in rng.permutation(number)]
+
+
+def slow_epoch(schedule: Any, epoch: int) -> list[tuple[str, list[int]]]:
+    """Every batch of an epoch, each found by going through all that came before it."""
+    a_lap = {name: -(-len(rows) // schedule.batch_sizes[name]) for name, rows in schedule.lengths.items()}
+    if isinstance(schedule, RoundRobinBatchSampler):
+        rounds = (max if schedule.stopping_rule == "all_exhausted" else min)(a_lap.values())
+        turns = [(name, turn) for turn in range(rounds) for name in a_lap]
+    else:
+        quotas = schedule.quotas(epoch)
+        in_order = [(name, place) for name, quota in quotas.items() for place in range(quota)]
+        shuffled = np.random.default_rng([schedule.seed, epoch, len(a_lap)]).permutation(len(in_order))
+        mixed = [in_order[index] for index in shuffled]
+        turns = []
+        for index, (name, _) in enumerate(mixed):
+            own = sorted((place for other, place in mixed if other == name), key=lambda place: place // a_lap[name])
+            turns.append((name, own[sum(other == name for other, _ in mixed[:index])]))
+    return [(name, slow_lap(schedule, name, epoch, place // a_lap[name])[place % a_lap[name]]) for name, place in turns]
+
+
+@pytest.mark.parametrize("policy", DRAWN)
+def test_every_batch_is_that_of_a_slow_second_implementation(policy: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        names = [f"s{place}" for place in range(rng.integers(1, 5))]
+        sizes = {name: int(rng.integers(1, 120)) for name in names}
+        batches = {name: int(rng.choice([1, 2, 7, 16])) for name in names}
+        schedule = schedule_of(policy, sizes, batches, seed=int(rng.integers(100)))
+        epoch = int(rng.integers(4))
+        expected = slow_epoch(schedule, epoch)
+        assert [(name, rows.tolist()) for name, rows in schedule.batches(epoch)] == expected
+        assert schedule.length(epoch) == len(expected)
+
+
+class LongestFirst(SourceBatchSampler):
+    """A policy of somebody else: sources one after the other, in epochs that grow."""
+
+    def batches(self, epoch: int) -> Any:
+        """All batches of the first epoch + 1 sources."""
+        for name in [*self.lengths][: epoch + 1]:
+            for rows in self.source_batches(name, epoch):
+                yield name, rows
+
+    def length(self, epoch: int) -> int:
+        """Their number."""
+        return sum(self.num_batches(name) for name in [*self.lengths][: epoch + 1])
+
+
+def test_a_policy_is_two_methods() -> None:
+    schedule = LongestFirst(lengths_of(SIZES), BATCHES, rank=1, world_size=2)
+    assert len(schedule) == 13
+    schedule.set_epoch(1)
+    assert len(schedule) == len(list(schedule)) == 17
+    assert [list(batch) for batch in schedule] == [rows.tolist()[1::2] for _, rows in schedule.batches(1)]
+    assert schedule.epoch_laps(1) == {"long": 1, "middle": 1, "short": 0}
+    with pytest.raises(TypeError, match="abstract"):
+        SourceBatchSampler(lengths_of(SIZES), BATCHES)
 
 
 # What an epoch promises, counted by hand. Per source (rows in batches): each of its rows is shown `times` times, and as
@@ -447,7 +591,7 @@ def test_source_without_rows_is_refused(policy: str) -> None:
 def test_batch_that_cannot_give_every_process_a_row_is_refused() -> None:
     sampler("proportional", {"a": 9}, {"a": 4}, world_size=3)  # three batches of three
     with pytest.raises(
-        ValueError, match=r"source 'a': 9 rows in global batches of 4 leave a batch with 3, fewer than the 4"
+        ValueError, match=r"source 'a': with 9 rows and a global batch size of 4, a batch has 3 rows, fewer than the 4"
     ):
         sampler("proportional", {"a": 9}, {"a": 4}, world_size=4)
 
@@ -457,7 +601,7 @@ def test_batch_that_cannot_give_every_process_a_row_is_refused() -> None:
     [
         (
             {"ner": 0.5, "reviws": 0.5},
-            r"has 'reviws', which is no source .* Did you mean `reviews`\? .*: ner, reviews\.",
+            r"has 'reviws', which is not a source .* Did you mean `reviews`\? .*: ner, reviews\.",
         ),
         ({"ner": 1.0}, "has no share for the source 'reviews'"),
     ],

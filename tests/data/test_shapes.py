@@ -10,7 +10,8 @@ import pytest
 
 from mtl_hf.data.describe_file import describe_file
 from mtl_hf.data.draft import draft_config
-from mtl_hf.data.shapes import column_shapes, file_shape, one_hot_columns, one_hot_length
+from mtl_hf.data.shapes import column_shapes, file_shape, one_hot_columns
+from mtl_hf.tasks.column import one_hot_length
 
 SENTENCES = [
     (["Ana", "flew", "to", "Riga", "."], ["B-PER", "O", "O", "B-LOC", "O"]),
@@ -50,8 +51,8 @@ _SPANS = [[[0, 3, "PER"], [12, 16, "LOC"]], [[0, 7, "PER"]], [], [[3, 14, "LOC"]
 PAIRS = list(zip(SENTENCES, _SPANS, strict=True))
 REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
     "a word a row": ("csv", words_in_rows(), "words in `Word`, their tags in `Tag`, .* numbered in `Sentence #`"),
-    "a number at the first word": ("csv", words_in_rows(first_only=True), "one word a row: .*numbered in `Sentence #`"),
-    "a word a row alone": ("csv", words_in_rows(numbered=False), r'a row: .*{"Word": \["Ana", "flew"\], "Tag"'),
+    "a number at the first word": ("csv", words_in_rows(first_only=True), "one word per row: .* `Sentence #`"),
+    "a word a row alone": ("csv", words_in_rows(numbered=False), r'per row: .*{"Word": \["Ana", "flew"\], "Tag"'),
     "a word a row with tags without types": (
         "csv", [row | {"Tag": row["Tag"][0]} for row in words_in_rows(numbered=False)], "words in `Word`, .* in `Tag`"
     ),
@@ -86,9 +87,9 @@ REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
     ),
     "semicolons": (
         "csv", labelled([";".join(names) for names in TOPICS]),
-        r"several labels a cell, separated by ';' \('orchard;library'\)",
+        r"several labels per cell, separated by ';' \('orchard;library'\)",
     ),
-    "commas": ("csv", labelled([", ".join(names) for names in TOPICS]), "several labels a cell, separated by ','"),
+    "commas": ("csv", labelled([", ".join(names) for names in TOPICS]), "several labels per cell, separated by ','"),
     "decimal commas": (
         "csv", labelled([f"{number},5" for number in range(30)]), r'numbers with a comma \(0,5\).*`decimal: ","`'
     ),
@@ -108,9 +109,9 @@ def test_beside_other_labels_such_a_column_is_left_out_with_the_reason(tmp_path:
     path = write(tmp_path / "rows.csv", rows)
     yaml = draft_config([path])
     assert "mood: {type: sequence_classification, source: rows, label: mood}" in yaml
-    assert "# left out: labels, looks like several labels a cell, separated by ';'" in yaml
+    assert "# left out: labels, looks like several labels per cell, separated by ';'" in yaml
     assert "label: labels" not in yaml
-    with pytest.raises(ValueError, match=r"`--label labels`: this column of .* looks like several labels a cell"):
+    with pytest.raises(ValueError, match=r"`--label labels`: this column of .* looks like several labels per cell"):
         draft_config([path], labels=["labels"])
     assert "label: labels" in draft_config([path], labels=["labels=sequence_classification"])  # as one asks
 
@@ -167,5 +168,5 @@ def test_one_hot_columns_are_tasks_of_two_classes_and_a_note(tmp_path: Path) -> 
     path = write(tmp_path / "rows.csv", rows)
     assert one_hot_columns(describe_file(path)) == names
     yaml = draft_config([path])
-    assert "# harbour, orchard, library hold 0 or 1 in every row: these are tasks of two classes each." in yaml
+    assert "# harbour, orchard, library hold 0 or 1 in every row: each is a task with two classes." in yaml
     assert all(f"  {name}: {{type: sequence_classification" in yaml for name in names)

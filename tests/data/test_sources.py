@@ -15,7 +15,8 @@ import yaml
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks
-from mtl_hf.data.sources import SourceData, carve, load_file, load_sources
+from mtl_hf.data.sources import carve, load_file, load_sources
+from mtl_hf.tasks import SourceData
 
 ROWS = [{"text": f"text number {number}", "label": "odd" if number % 2 else "even"} for number in range(40)]
 
@@ -162,13 +163,13 @@ def test_file_that_is_read_without_a_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "held", "expected"),
     [
-        ("text", b"caf\xe9\n", r"rows\.gz: no valid \.gz file"),
+        ("text", b"caf\xe9\n", r"rows\.gz: not a valid \.gz file"),
         ("text", gzip.compress(b"a\ncaf\xe9\n", mtime=0), r"rows\.gz, line 2: not UTF-8"),
         ("text", gzip.compress(b"a\n" * 99, mtime=0)[:-9], r"rows\.gz: the compressed data end too early"),
         ("json", gzip.compress(b'{"text": "a"}\n' * 99, mtime=0)[:-9], r"rows\.gz: the compressed data end too early"),
         ("csv", gzip.compress(b"text,label\na,b,c\n", mtime=0), r"rows\.gz, line 2: 3 fields"),
         ("conll", gzip.compress(b"a b\n", mtime=0), r"`column_names` is missing: .*rows\.gz has 2 columns"),
-        ("parquet", b"text\n", r"rows\.gz: no Parquet file"),
+        ("parquet", b"text\n", r"rows\.gz: not a Parquet file"),
     ],
 )
 def test_broken_file_is_refused_with_its_name(tmp_path: Path, path: str, held: bytes, expected: str) -> None:
@@ -275,7 +276,7 @@ def test_validation_is_carved_off_and_announced(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.INFO, "mtl_hf"):
         data = load(dataset=datasets.Dataset.from_list(ROWS))
     assert (
-        "Source only: 4 of 40 training rows carved off as validation, stratified by label, seed 13." in caplog.messages
+        "Source only: 4 of 40 training rows split off as validation, stratified by label, seed 13." in caplog.messages
     )
     parts = rows_of(data)
     assert len(parts["validation"]) == 4
@@ -372,10 +373,13 @@ def test_source_stratifies_by_the_column_that_is_named() -> None:
     [
         ({"validation": "dev"}, r"`sources\.only\.split\.validation` is 'dev'; the dataset has train"),
         ({"valid": 0.1}, r"unknown key `valid` in `sources\.only\.split`; known are train, validation, test, stratify"),
-        ({"validation": 1.5}, r"`sources\.only\.split\.validation` is 1\.5; it is a share such as 0\.1, or the name"),
+        (
+            {"validation": 1.5},
+            r"`sources\.only\.split\.validation` is 1\.5; it should be a share such as 0\.1, or the name",
+        ),
         ({"train": 0.5}, r"`sources\.only\.split\.train` is 0\.5"),
-        ({"validation": 0.5, "test": 0.5}, r"`sources\.only\.split` carves off 1 of the training rows"),
-        ({"validation": 0.01}, r"40 training rows are too few to carve off 0\.01 of them as validation"),
+        ({"validation": 0.5, "test": 0.5}, r"`sources\.only\.split` splits off 1 of the training rows"),
+        ({"validation": 0.01}, r"40 training rows are too few to split off 0\.01 of them as validation"),
         (
             {"stratify": "lable"},
             r"`sources\.only\.split\.stratify` is 'lable', but .* Did you mean `label`",
@@ -390,9 +394,9 @@ def test_split_that_cannot_be_is_refused(split: dict[str, Any], expected: str) -
 
 def test_share_of_a_split_that_is_there_is_refused() -> None:
     rows = datasets.Dataset.from_list(ROWS)
-    with pytest.raises(ValueError, match="carves rows off, but the dataset has a split 'validation'"):
+    with pytest.raises(ValueError, match="splits off training rows, but the dataset already has a split 'validation'"):
         load(dataset={"train": rows, "validation": rows}, split={"validation": 0.1})
-    with pytest.raises(ValueError, match="there are no training rows to carve a split from; it has test"):
+    with pytest.raises(ValueError, match="there are no training rows to split off from; it has test"):
         load(dataset={"test": rows}, split={"validation": 0.1})
 
 
@@ -448,21 +452,21 @@ def test_pair_with_an_empty_side_is_refused() -> None:
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ({}, r"`sources\.only` needs `path` \(or, in Python, `dataset`\), and not both"),
-        ({"path": "json", "dataset": datasets.Dataset.from_list(ROWS)}, "and not both"),
+        ({}, r"`sources\.only` needs either `path` or, in Python, `dataset`"),
+        ({"path": "json", "dataset": datasets.Dataset.from_list(ROWS)}, "needs either"),
         ({"dataset": [1]}, r"`sources\.only\.dataset` is a list; it should be a datasets\.Dataset or DatasetDict"),
-        ({"dataset": datasets.Dataset.from_list(ROWS), "text": ["text", "label", "x"]}, r"`sources\.only\.text` n"),
+        ({"dataset": datasets.Dataset.from_list(ROWS), "text": []}, r"`sources\.only\.text` is empty"),
         ({"dataset": datasets.Dataset.from_list(ROWS), "text": "txt"},
          r"`sources\.only\.text` is 'txt', but .* of source 'only' has no such column\. Did you mean `text`\? It has"),
         ({"dataset": datasets.Dataset.from_dict({"text": [1, 2], "label": ["a", "b"]})},
          r"the column 'text' of the split 'train' holds Value\('int64'\); it should hold strings or lists of words"),
         ({"dataset": {"train": datasets.Dataset.from_list(ROWS),
                       "test": datasets.Dataset.from_dict({"text": [["a"]], "label": ["a"]})}},
-         "all its columns and splits should hold strings, or all lists of words"),
+         "its column should hold strings in all splits, or lists of words in all"),
         ({"dataset": datasets.Dataset.from_dict({"a": [["x"]], "b": [["y"]], "label": ["a"]}), "text": ["a", "b"]},
-         "and pairs are strings"),
+         "pairs are strings"),
         ({"path": "json", "data_files": "/nowhere/a.jsonl"}, r"there is no file /nowhere/a\.jsonl.* no folder"),
-        ({"path": "csv"}, r"`sources\.only\.data_files` is missing: the files that `path: csv` reads"),
+        ({"path": "csv"}, r"`sources\.only\.data_files` is missing: name the files for `path: csv`"),
         ({"path": "csv", "encoding": "utf-99"}, r"`sources\.only\.encoding` is 'utf-99', which Python does not know"),
         ({"path": "csv", "encoding": "base64"}, r"`sources\.only\.encoding` is 'base64', which Python does not know"),
         ({"path": "csv", "encoding_errors": "x"}, r"`sources\.only\.encoding_errors` is 'x'; valid are strict, rep"),
@@ -482,7 +486,7 @@ def test_missing_file_is_refused_with_the_nearest(tmp_path: Path) -> None:
 
 
 def test_streamed_rows_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="streamed datasets are not supported; leave out `streaming`"):
+    with pytest.raises(ValueError, match=r"streamed datasets are not supported\. Remove `streaming`"):
         load(path="json", data_files={"train": write_json(tmp_path / "train.jsonl")}, streaming=True)
 
 
@@ -529,3 +533,30 @@ def test_a_smaller_number_of_training_rows_is_drawn_from_a_larger_one() -> None:
     assert set(texts(10)) < set(texts(30)) < set(rows["text"])
     assert texts(10) == sorted(texts(10), key=rows["text"][:].index), "in the order of the data"
     assert texts(10) == texts(10)
+
+
+def test_errors_of_all_sources_and_splits_are_raised_at_once() -> None:
+    blank = datasets.Dataset.from_list([{"text": "a"}, {"text": " "}])
+    config = RunConfig.load(
+        {
+            "model": {"encoder": "none"},
+            "sources": {
+                "first": {"dataset": {"train": blank, "validation": blank}, "text": "text"},
+                "second": {"dataset": {"train": blank, "validation": blank}, "text": "txt"},
+                "third": {"dataset": {"train": blank.select([0]), "validation": blank.select([0])}, "text": "text"},
+            },
+            "tasks": {"any": {"type": "masked_lm", "source": ["first", "second", "third"]}},
+            "training": {},
+        }
+    )
+    with pytest.raises(ValueError) as caught:
+        load_sources(config)
+    lines = str(caught.value).splitlines()
+    assert [line.split(" rows")[0].split(", but")[0] for line in lines] == [
+        "`sources.first`: 1 of 2",
+        "`sources.first`: 1 of 2",
+        "`sources.second.text` is 'txt'",
+        "`sources.second.text` is 'txt'",
+    ]
+    assert "'train'" in lines[0]
+    assert "'validation'" in lines[1]

@@ -52,14 +52,14 @@ def test_an_encoder_that_is_not_on_this_machine_makes_an_estimate(tmp_path: Path
     rows = [{"text": f"the food of day {number}", "mood": "ab"[number % 2]} for number in range(20)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     yaml = draft_config([str(path)], encoder="someone/some-encoder")
-    assert "max_length: 32  # tokens; an estimate, as the encoder's tokenizer is not on this machine: 99 of" in yaml
+    assert "max_length: 32  # tokens; an estimate, since the encoder's tokenizer is not on this machine: 99 of" in yaml
 
 
 @pytest.mark.parametrize(
     ("label", "expected"),
     [
         (0.5, "max_length: 64  # tokens; the longest text has {alone}"),  # sentence_similarity: read apart
-        ("a", "max_length: 64  # tokens; longer texts are cut: 1 of rows (the longest has {joined})"),
+        ("a", "max_length: 64  # tokens; longer texts are truncated: 1 of rows (the longest has {joined})"),
     ],
 )
 def test_init_counts_pairs_as_their_task_reads_them(

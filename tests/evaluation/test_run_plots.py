@@ -11,8 +11,8 @@ import pytest
 import mtl_hf
 from mtl_hf import cli
 from mtl_hf.evaluation import run_plots as module
-from mtl_hf.evaluation.compare_report import plot_curves
 from mtl_hf.evaluation.run_plots import plot_run
+from mtl_hf.experiments.compare_report import plot_curves
 from tests.conftest import two_source_config
 
 HISTORY = [
@@ -113,7 +113,7 @@ def test_what_is_not_logged_is_not_drawn(tmp_path: Path, figures: dict[str, Any]
     history = [{key: value for key, value in line.items() if "weight" not in key} for line in HISTORY[:2]]
     plot_run(run_folder(tmp_path, history))
     assert list(figures) == ["learning_rates", "losses"]
-    with pytest.raises(ValueError, match="its log has nothing to draw yet"):
+    with pytest.raises(ValueError, match="the log is still empty"):
         plot_run(run_folder(tmp_path / "empty", [{"step": 2, "train_loss": 1.0}]))
 
 
@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_is_drawn_up_to_its_newest_checkpoint(tmp_path: Path,
     run_folder(tmp_path / "checkpoint-10", HISTORY[:2])
     plot_run(tmp_path)
     assert len(lines(figures["learning_rates"].axes[0])["embeddings"]) == 2
-    with pytest.raises(ValueError, match=r"no run's folder.*it has no trainer_state\.json"):
+    with pytest.raises(ValueError, match=r"has no trainer_state\.json: it is not a run folder"):
         plot_run(tmp_path / "nowhere")
 
 
@@ -173,7 +173,7 @@ def test_curves_of_a_comparison_are_logarithmic_for_losses_only(
     metric: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = []
-    monkeypatch.setattr("mtl_hf.evaluation.compare_report.save_figure", lambda figure, path: kept.append(figure))
+    monkeypatch.setattr("mtl_hf.experiments.compare_report.save_figure", lambda figure, path: kept.append(figure))
     variant = {"tasks": {"lm": {"metric": metric}}, "curves": {"lm": [[(1, 900.0), (2, 40.0)], [(1, 800.0)]]}}
     plot_curves({"first": {}, "variants": {"one": variant, "two": variant | {"curves": {"lm": [[]]}}}}, tmp_path)
     (axis,) = kept[0].axes

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from mtl_hf.config import Model, RunConfig, Source, Task, Thawing, plain
-from mtl_hf.data.labels import TASK_TYPES, check_tasks
+from mtl_hf.data.labels import check_tasks
 from mtl_hf.run import train
+from mtl_hf.tasks import TASK_TYPES
 from mtl_hf.training.arguments import MultiTaskTrainingArguments, read_arguments
 from tests.conftest import TRAINING, assistant_rows, review_rows
 

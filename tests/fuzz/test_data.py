@@ -17,7 +17,8 @@ import pytest
 import mtl_hf
 from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks, check_tasks
-from mtl_hf.data.sources import SourceData, load_sources
+from mtl_hf.data.sources import load_sources
+from mtl_hf.tasks import SourceData
 from tests.conftest import TRAINING
 
 from . import oracle

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from mtl_hf.evaluation.saved_models import find_checkpoint
 from mtl_hf.inference.embed import load_model
 from mtl_hf.inference.predict import predict
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.saved.models import find_checkpoint
 from tests.conftest import SENTENCES
 
 from .conftest import attempt, inputs, names_its_place, try_all

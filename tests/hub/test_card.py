@@ -11,9 +11,9 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from mtl_hf.config import RunConfig, Task
-from mtl_hf.data.labels import TaskData
 from mtl_hf.hub.card import _label_table, card
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.tasks import TaskData
 
 HOSTILE = "</code><script>alert(1)</script>`|](https://evil.example)\n---\nlicense: evil\n---\n# Heading"
 
@@ -59,8 +59,8 @@ def test_the_metadata_say_what_the_hub_searches_by(folder: Path) -> None:
     assert data.pipeline_tag == "sentence-similarity"
     assert data.datasets == ["owner/pairs"]
     assert data.library_name == "transformers"
-    assert "languages, as its author gave them: no" in text
-    assert "Its author gave the licence mit" in text
+    assert "languages, as given by the author: no" in text
+    assert "The author gave the licence mit" in text
     assert RunConfig.load(json.loads(json.dumps(run.to_dict()))).card == run.card
     assert "card:\n  language: 'no'\n  license: mit\n" in run.to_yaml()
 
@@ -70,16 +70,16 @@ def test_an_encoder_that_is_not_on_the_hub_is_no_base_model(encoder: str, folder
     text = card(folder, "me/model", config(encoder))
     data = ModelCard(text).data
     assert data.base_model is data.language is data.license is None
-    assert "which languages these are is not recorded" in text
+    assert "the languages are not recorded" in text
     assert "/home/ada" not in text
 
 
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"language": "English"}, "`card.language` is 'English'; it is an ISO 639 code"),
+        ({"language": "English"}, "`card.language` is 'English'; it should be an ISO 639 code"),
         ({"language": ["en", "de\n---"]}, "`card.language` is 'de"),
-        ({"license": "<b>"}, "`card.license` is '<b>'; it is the Hub's name"),
+        ({"license": "<b>"}, "`card.license` is '<b>'; it should be a name of the Hub"),
         ({"licence": "mit"}, "unknown key `licence` in `card`. Did you mean `license`?"),
     ],
 )
@@ -94,7 +94,7 @@ def test_scores_are_in_the_unit_of_the_data(folder: Path) -> None:
     task = TaskData("same", config("me/encoder").tasks["same"], [], "apart")
     shown = _label_table(task, {"train": [0.0, 0.5, 1.0, None]}).splitlines()[-1]
     assert shown == "| train | 3 | 2 | 1.633 | 0 | 4 |"
-    other = Task(type="sentence_similarity", source="pairs", label="score", score_range=[1, 5])
+    other = Task(type="sentence_similarity", source="pairs", label="score", options={"score_range": [1, 5]})
     shown = _label_table(TaskData("same", other, [], "apart"), {"train": [0.0, 1.0]}).splitlines()[-1]
     assert shown == "| train | 2 | 3 | 2 | 1 | 5 |"
 

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 import mtl_hf
+from mtl_hf.inference import export
 from mtl_hf.inference.export import stock_model
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import FAMILIES, SENTENCES, SIZES, wordpiece_tokenizer
@@ -144,13 +145,13 @@ def save(config, tokenizer, folder: Path) -> None:
     ("family", "pooling", "num_labels", "reason"),
     [
         ("bert", "cls", 3, "BertForSequenceClassification, the stock class for this encoder, has bert.pooler.dense"),
-        ("bert", "mean", 3, "has bert.pooler.dense before its last layer, which this head has not"),
-        ("roberta", "cls", 3, "has classifier.dense before its last layer, which this head has not"),
-        ("distilbert", "mean", 3, "pools by `cls` and this head by `mean`; one trained with `pooling: cls` can be"),
-        ("modernbert", "max", 3, "pools by `cls` and this head by `max`; one trained with `pooling: cls` can be"),
+        ("bert", "mean", 3, "has bert.pooler.dense before its last layer, which this head lacks"),
+        ("roberta", "cls", 3, "has classifier.dense before its last layer, which this head lacks"),
+        ("distilbert", "mean", 3, "pools by `cls` and this head by `mean`; train with `pooling: cls` to export it"),
+        ("modernbert", "max", 3, "pools by `cls` and this head by `max`; train with `pooling: cls` to export it"),
         ("distilbert", "cls", 17, "at most 16 labels may fit"),
-        ("distilbert", "attention", 3, "it pools by `attention`, and stock classes of transformers by mean, cls, max"),
-        ("distilbert", "mean_last_2", 3, "it pools by `mean_last_2`, and stock classes"),
+        ("distilbert", "attention", 3, "its pooling is `attention`, and stock classes of transformers support only"),
+        ("distilbert", "mean_last_2", 3, "its pooling is `mean_last_2`, and stock classes"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_held_says_what_stands_between(family, pooling, num_labels, reason, encoder_folders, tmp_path):
@@ -160,6 +161,34 @@ def test_what_cannot_be_held_says_what_stands_between(family, pooling, num_label
     with pytest.raises(ValueError, match="`sort` cannot be exported: .*" + re.escape(reason)):
         mtl_hf.export_head(tmp_path / "model", "sort", tmp_path / "stock")
     assert not (tmp_path / "stock").exists()
+
+
+@pytest.mark.parametrize(("kind", "write"), [("token_classification", "_write_plainly"),
+                                             ("sequence_classification", "_write_twice")])  # fmt: skip
+def test_logits_that_differ_by_a_ten_thousandth_are_not_written(kind, write, encoder_folders, tmp_path, monkeypatch):
+    spec = {"type": kind, "labels": SORTS} | ({"pooling": "cls"} if kind == "sequence_classification" else {})
+    trained(encoder_folders["distilbert"], tmp_path / "model", sort=spec)
+    mtl_hf.export_head(tmp_path / "model", "sort", tmp_path / "stock")
+
+    as_it_is = getattr(export, write)
+
+    def imprecisely(behind, layer, encoder):
+        done = as_it_is(behind, layer, encoder)
+        behind[-1][1].weight.data *= 1 + 1e-4
+        return done
+
+    monkeypatch.setattr(export, write, imprecisely)
+    with pytest.raises(ValueError, match="`sort` cannot be exported"):
+        mtl_hf.export_head(tmp_path / "model", "sort", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_logits_agree_up_to_what_rounding_does():
+    wanted = torch.tensor([[1.0, -20.0], [0.5, 3.0]])
+    for error, same in ((1e-7, True), (1e-6, True), (1e-4, False), (1e-2, False)):
+        assert export.agree(wanted * (1 + error), wanted) is same
+    assert not export.agree(wanted[:1], wanted)
+    assert not export.agree(wanted * float("nan"), wanted)
 
 
 def test_a_head_that_answers_with_cosines_has_no_stock_class(encoder_folders, tmp_path):
@@ -182,12 +211,12 @@ def test_wrong_names_and_folders_are_refused(encoder_folders, tmp_path):
     trained(encoder_folders["bert"], tmp_path / "model", slots={"type": "token_classification", "labels": SORTS})
     with pytest.raises(ValueError, match=r"has no head 'slot'\. Did you mean `slots`\? It has: slots\."):
         mtl_hf.export_head(tmp_path / "model", "slot", tmp_path / "stock")
-    with pytest.raises(ValueError, match=r"is no multi-task model: its config\.json is of type 'bert'"):
+    with pytest.raises(ValueError, match=r"is not a multi-task model: its config\.json has the model_type 'bert'"):
         mtl_hf.export_head(encoder_folders["bert"], "slots", tmp_path / "stock")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine", encoding="utf-8")
     for taken in (tmp_path / "full", tmp_path / "full" / "notes.txt"):
-        with pytest.raises(ValueError, match="which holds something: choose a new folder"):
+        with pytest.raises(ValueError, match="which is not empty: choose a new folder"):
             mtl_hf.export_head(tmp_path / "model", "slots", taken)
     (tmp_path / "empty").mkdir()
     mtl_hf.export_head(tmp_path / "model", "slots", tmp_path / "empty")

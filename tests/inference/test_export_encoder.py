@@ -80,16 +80,16 @@ def test_a_longer_input_can_be_asked_for_again(encoder_folder, tmp_path):
 
 def test_a_pooling_that_sentence_transformers_does_not_have_is_refused(encoder_folder, tmp_path):
     saved(encoder_folder, tmp_path / "model")
-    with pytest.raises(ValueError, match="`pooling` is 'mean_last_2', by which sentence-transformers cannot pool"):
+    with pytest.raises(ValueError, match="`pooling` is 'mean_last_2', which sentence-transformers does not support"):
         mtl_hf.export_encoder(tmp_path / "model", tmp_path / "encoder", pooling="mean_last_2")
     assert not (tmp_path / "encoder").exists()
 
 
 def test_a_folder_that_holds_something_and_what_is_no_model_are_refused(encoder_folder, tmp_path):
     saved(encoder_folder, tmp_path / "model")
-    with pytest.raises(ValueError, match="holds something: choose a new folder"):
+    with pytest.raises(ValueError, match="is not empty: choose a new folder"):
         mtl_hf.export_encoder(tmp_path / "model", tmp_path / "model")
-    with pytest.raises(ValueError, match="is no multi-task model"):
+    with pytest.raises(ValueError, match="is not a multi-task model"):
         mtl_hf.export_encoder(encoder_folder, tmp_path / "encoder")
 
 

@@ -9,11 +9,11 @@ from datasets import Dataset
 
 from mtl_hf.config import RunConfig
 from mtl_hf.data.sources import load_sources
-from mtl_hf.evaluation.data_file import config_of_file
 from mtl_hf.inference import predict as module
 from mtl_hf.inference.embed import embed
 from mtl_hf.inference.predict import predict
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.saved.data_file import config_of_file
 from tests.conftest import SENTENCES
 
 
@@ -118,11 +118,11 @@ def test_heads_whose_column_is_there_answer(of_pairs: Path, tmp_path: Path, capl
     lines = read(tmp_path / "to.jsonl")
     assert [set(line) for line in lines] == [{"text", "intent", "slots"}] * 2
     assert lines[0]["text"] == "play jazz in rome"
-    assert f"No answer from same: {file} has no columns of its texts (two texts)" in caplog.text
+    assert f"No predictions of same: {file} has no columns with its texts (two texts)" in caplog.text
     file = rows_file(tmp_path, asked="jazz in rome?", known="rome has jazz")
     predict(str(of_pairs), file=file, to=str(tmp_path / "to.jsonl"), overwrite=True)
     assert set(read(tmp_path / "to.jsonl")[0]) == {"text", "same"}
-    assert f"No answer from intent, slots: {file} has no columns of its texts (one text)" in caplog.text
+    assert f"No predictions of intent, slots: {file} has no columns with its texts (one text)" in caplog.text
 
 
 def test_heads_that_read_different_columns_answer_the_same_row(of_pairs: Path, tmp_path: Path) -> None:
@@ -158,11 +158,11 @@ def test_conll_files_are_read_by_the_columns_of_the_run(of_pairs: Path, tmp_path
 
 def test_a_head_that_is_asked_for_needs_its_columns(of_pairs: Path, tmp_path: Path) -> None:
     file = rows_file(tmp_path, utterance="play jazz in rome")
-    with pytest.raises(ValueError, match=r"the text of the head same\. Say which it is with `--text FIRST,SECOND`"):
+    with pytest.raises(ValueError, match=r"the text of the head same\. Name it with `--text FIRST,SECOND`"):
         predict(str(of_pairs), file=file, heads=["intent", "same"])
-    with pytest.raises(ValueError, match="`heads` asks for"):
+    with pytest.raises(ValueError, match="`heads` has"):
         predict(str(of_pairs), file=file, heads=["intent", "samee"])
-    with pytest.raises(ValueError, match="none is called as usual"):
+    with pytest.raises(ValueError, match="none has a usual name"):
         predict(str(of_pairs), file=rows_file(tmp_path, other="play jazz in rome"))
 
 
@@ -175,7 +175,7 @@ def test_texts_that_are_cut_are_marked_and_counted(
     texts = [SENTENCES[0], " ".join(SENTENCES), SENTENCES[1], " ".join(SENTENCES[::-1])]
     predict(folder, texts, to=str(tmp_path / "to.jsonl"))
     assert [line.get("cut") for line in read(tmp_path / "to.jsonl")] == [None, True, None, True]
-    assert caplog.text.count("2 of 4 texts were cut after 16 tokens; what follows was not read.") == 1
+    assert caplog.text.count("2 of 4 texts were truncated to 16 tokens.") == 1
 
 
 def test_embeddings_of_texts_that_are_cut_are_counted_once(
@@ -183,4 +183,4 @@ def test_embeddings_of_texts_that_are_cut_are_counted_once(
 ) -> None:
     rows = Dataset.from_dict({"text": [SENTENCES[0], " ".join(SENTENCES)] * 300})
     embed(folder, rows, to=tmp_path / "x.npy")
-    assert caplog.text.count("300 of 600 texts were cut after 16 tokens") == 1
+    assert caplog.text.count("300 of 600 texts were truncated to 16 tokens") == 1

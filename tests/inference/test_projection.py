@@ -83,12 +83,12 @@ def test_labels_are_names_whatever_they_are_stored_as():
     assert label_column(rows, "kind") == ["yes", "no", None]
     assert label_column(rows, "stars") == ["5", None, "1"]
     for column in ("score", "topics"):
-        with pytest.raises(ValueError, match=f"`--color {column}`: it holds .*one label a row"):
+        with pytest.raises(ValueError, match=f"`--color {column}`: it contains .*one label per row"):
             label_column(rows, column)
 
 
 def test_whole_numbers_beside_empty_cells_are_labels_and_others_are_not():
     rows = datasets.Dataset.from_dict({"stars": [1.0, None, 3.0], "score": [0.5, 1.0, 2.0]})
     assert label_column(rows, "stars") == ["1", None, "3"]
-    with pytest.raises(ValueError, match=r"`--color score`: it holds (float64|double)"):
+    with pytest.raises(ValueError, match=r"`--color score`: it contains (float64|double)"):
         label_column(rows, "score")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from mtl_hf.modeling.head import LabelledSpec
 from mtl_hf.modeling.heads import HEADS
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.modeling.conftest import make_batch
@@ -16,7 +17,7 @@ from tests.modeling.conftest import make_batch
 def test_name_that_cannot_be_a_heads_changes_nothing(bert: MultiTaskModel, name: str) -> None:
     before = list(bert.heads), copy.deepcopy(bert.config.heads)
     with pytest.raises(
-        ValueError, match="cannot be called" if name != "intent" else "there is a head 'intent' already"
+        ValueError, match="cannot be called" if name != "intent" else "the model already has a head 'intent'"
     ):
         bert.add_head(name, type="regression")
     assert (list(bert.heads), bert.config.heads) == before
@@ -24,7 +25,7 @@ def test_name_that_cannot_be_a_heads_changes_nothing(bert: MultiTaskModel, name:
 
 def test_head_that_reads_more_layers_than_there_are_changes_nothing(bert: MultiTaskModel) -> None:
     before = list(bert.heads), copy.deepcopy(bert.config.heads)
-    with pytest.raises(ValueError, match="'mean_last_4'; the number of layers is at least 2 and at most 3"):
+    with pytest.raises(ValueError, match="'mean_last_4'; the number of layers should be at least 2 and at most 3"):
         bert.add_head("new", type="regression", pooling="mean_last_4")
     assert (list(bert.heads), bert.config.heads) == before
 
@@ -46,7 +47,8 @@ def test_new_head_is_initialised_as_the_encoder_is(encoder_folder: str) -> None:
 
 @pytest.mark.parametrize("kind", HEADS)
 def test_every_head_type_can_be_added(bert: MultiTaskModel, kind: str) -> None:
-    labels = {} if kind in ("regression", "sentence_similarity", "masked_lm") else {"labels": ["O", "B-x"]}
+    named = issubclass(HEADS[kind].spec_class, LabelledSpec)
+    labels = {"labels": ["O", "B-x"]} if named else {}
     bert.add_head("new", type=kind, **labels)
     assert "new" in bert(**make_batch(bert), heads="new").logits
 
@@ -86,11 +88,11 @@ def test_heads_are_renamed_and_removed_and_saved_so(bert: MultiTaskModel, tmp_pa
     assert set(loaded.predict(["play jazz"])[0]) == set(expected)
     assert loaded.config.heads["wish"]["labels"] == ["music", "booking", "weather"]
     loaded.add_head("stars", type="regression")  # the name is free again
-    with pytest.raises(ValueError, match="there is no head 'intent'; the model has"):
+    with pytest.raises(ValueError, match="there is no head 'intent'; the heads are"):
         loaded.rename_head("intent", "x")
     with pytest.raises(ValueError, match="there is no head 'intent'"):
         loaded.remove_head("intent")
-    with pytest.raises(ValueError, match="there is a head 'stars' already"):
+    with pytest.raises(ValueError, match="the model already has a head 'stars'"):
         loaded.rename_head("wish", "stars")
     with pytest.raises(ValueError, match="cannot be called 'a b'"):
         loaded.rename_head("wish", "a b")

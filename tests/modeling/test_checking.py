@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mtl_hf.evaluation.saved_models import find_checkpoint
 from mtl_hf.hub.card import read_config
 from mtl_hf.inference.embed import load_model
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.saved.models import find_checkpoint
 
 LABELS = ["booking", "music", "weather"]
 
@@ -53,20 +53,20 @@ def change(folder: Path, key: str, value: Any) -> None:
     [
         ("heads", ["intent"], "`heads` is .* a mapping from names"),
         ("heads.intent", 1, "`heads.intent` is 1"),
-        ("heads.intent.type", ..., "it is a mapping with a `type`"),
+        ("heads.intent.type", ..., "it should be a mapping with a `type`"),
         ("heads.intent.type", "nope", "`heads.intent.type` is 'nope'; valid are sequence_classification"),
-        ("heads.intent.labels", "abc", "`heads.intent.labels` is 'abc'; it is a list of names"),
+        ("heads.intent.labels", "abc", "`heads.intent.labels` is 'abc'; it should be a list of names"),
         ("heads.intent.labels", [1, 2, 3], "a list of names"),
         ("heads.intent.labels", ["a", "b", "a"], "`heads.intent.labels` names 'a' twice"),
         ("heads.intent.text", ..., "`heads.intent.text` is None; valid are string"),
-        ("heads.intent.adapter", "other", "`heads.intent.adapter` is 'other'; there are none"),
+        ("heads.intent.adapter", "other", "`heads.intent.adapter` is 'other'; the adapters are: none"),
         ("heads.a/b", {"type": "regression", "text": "string"}, "cannot be called 'a/b'"),
         ("adapters", {"shared": 3}, "`adapters.shared` is 3"),
-        ("experts", {"num": 10**7, "hidden": 8}, "`experts.num` is 10,000,000; it is at most 1,024"),
+        ("experts", {"num": 10**7, "hidden": 8}, "`experts.num` is 10,000,000; it should be at most 1,024"),
         ("experts", [1], "`experts` is"),
         ("text_config", ..., "`text_config` is None"),
         ("text_config.model_type", "nope", "`text_config.model_type` is 'nope'"),
-        ("text_config.num_hidden_layers", 10**6, "`text_config.num_hidden_layers` is 1,000,000; it is at most 1,024"),
+        ("text_config.num_hidden_layers", 10**6, "num_hidden_layers` is 1,000,000; it should be at most 1,024"),
         ("text_config.num_hidden_layers", -1, "at least 1"),
         ("text_config.num_hidden_layers", "x", "num_hidden_layers"),
         ("text_config.vocab_size", 10**12, "`text_config.vocab_size` is"),
@@ -123,7 +123,7 @@ def without(folder: Path, tensor: str) -> None:
          r"heads.intent.classifier.bias is \[3\] in the weights and \[4\] by config.json"),
         (lambda folder: change(folder, "text_config.num_hidden_layers", 4), "its weights lack encoder.*layer.3.* more"),
         (lambda folder: change(folder, "text_config.num_hidden_layers", 2), "its weights hold also encoder.*layer.2"),
-        (lambda folder: change(folder, "max_length", 512), "`max_length` is 512; .* takes 3 to 64 tokens"),
+        (lambda folder: change(folder, "max_length", 512), "`max_length` is 512; .* supports 3 to 64 tokens"),
         (lambda folder: without(folder, "heads.slots.classifier.weight"), "its weights lack heads.slots.classifier"),
         (lambda folder: (folder / "tokenizer.json").write_text("{"), "the tokenizer of .* cannot be loaded"),
         (lambda folder: (folder / "tokenizer.json").write_text("[]"), "the tokenizer of .* cannot be loaded"),
@@ -131,7 +131,7 @@ def without(folder: Path, tensor: str) -> None:
          "the tokenizer of .* cannot be loaded"),
         (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "the tokenizer of .* cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON file"),
-        (lambda folder: (folder / "config.json").write_text("[]"), "config.json does not hold a mapping"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "config.json does not contain a mapping"),
     ],
 )  # fmt: skip
 def test_files_that_are_damaged_or_do_not_belong_together_are_one_line(
@@ -144,7 +144,7 @@ def test_files_that_are_damaged_or_do_not_belong_together_are_one_line(
         load_model(str(folder))
 
 
-@pytest.mark.parametrize(("content", "message"), [("{", "cannot be read"), ("[]", "does not hold a mapping")])
+@pytest.mark.parametrize(("content", "message"), [("{", "cannot be read"), ("[]", "does not contain a mapping")])
 def test_a_push_reads_no_damaged_config(content: str, message: str, folder: Path) -> None:
     (folder / "config.json").write_text(content)
     with pytest.raises(ValueError, match=f"config.json {message}"):

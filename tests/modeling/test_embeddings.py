@@ -92,10 +92,10 @@ def test_embeddings_by_the_pooling_of_a_head(bert: MultiTaskModel) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"pooling": "attention"}, r"weights belong to a head: name one with `head` \(look, alike\)"),
-        ({"pooling": "mean", "head": "look"}, "a head pools by its own; give one"),
+        ({"pooling": "attention"}, r"weights belong to a head: name it with `head` \(look, alike\)"),
+        ({"pooling": "mean", "head": "look"}, "a head has its own pooling: give only one"),
         ({"head": "slots"}, "a token_classification head, which does not pool"),
-        ({"head": "lok"}, "the model has"),
+        ({"head": "lok"}, "the heads of the model are"),
         ({"pooling": "mean_last_9"}, "at least 2 and at most 3"),
     ],
 )
@@ -106,10 +106,10 @@ def test_embeddings_that_cannot_be_are_refused(bert: MultiTaskModel, options: di
 
 def test_a_model_that_pools_by_attention_asks_whose(encoder_folder: str) -> None:
     model = MultiTaskModel.from_encoder(encoder_folder, pooling="attention")
-    with pytest.raises(ValueError, match="the model has none that pools so"):
+    with pytest.raises(ValueError, match="no head of the model has attention pooling"):
         model.encode(SENTENCES)
     model.add_head("alike", type="sentence_similarity")
-    with pytest.raises(ValueError, match=r"name one with `head` \(alike\)"):
+    with pytest.raises(ValueError, match=r"name it with `head` \(alike\)"):
         model.encode(SENTENCES)
     assert model.encode(SENTENCES, head="alike").shape == (8, 32)
 

@@ -15,7 +15,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mtl_hf.modeling.encoding import NO_TOKEN, check_text, encode, load_tokenizer, longest_input, split_words
+from mtl_hf.modeling.encoding import check_text, encode, load_tokenizer, longest_input, split_words
+from mtl_hf.modeling.tags import NO_TOKEN
 from tests.conftest import FAMILIES, SENTENCES, byte_level_tokenizer, wordpiece_tokenizer
 
 WORDS = ["play", "unseenword", "in", "paris", ",", "tomorrow"]
@@ -94,7 +95,7 @@ def test_tokenizer_that_reads_lists_otherwise_is_refused_for_words(tmp_path: Pat
     backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
     PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>").save_pretrained(tmp_path)
     assert load_tokenizer(str(tmp_path))("to be")["input_ids"] == [1, 4]
-    with pytest.raises(ValueError, match="makes other tokens of a list of words than of the same words in a sentence"):
+    with pytest.raises(ValueError, match="gives a list of words other tokens than the same words in a sentence"):
         load_tokenizer(str(tmp_path), words=True)
 
 
@@ -156,7 +157,8 @@ def test_texts_apart_are_encoded_one_by_one(tokenizer: PreTrainedTokenizerBase) 
         for row in range(3):
             first, second = (side["input_ids"][row] for side in alone)
             assert rows["input_ids"][row] == first + second
-            assert rows["second"][row] == len(first) <= limit
+            assert rows["segments"][row] == [len(first), len(second)]
+            assert len(first) <= limit
             assert rows["cut"][row] is (alone[0]["cut"][row] or alone[1]["cut"][row])
             if "token_type_ids" in rows:
                 assert rows["token_type_ids"][row] == [0] * len(first + second)

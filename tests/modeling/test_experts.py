@@ -166,12 +166,12 @@ def test_going_on_from_a_model_keeps_its_experts_with_its_heads_only(still_encod
     assert MultiTaskModel.from_encoder(tmp_path / "with").experts is None, "the encoder alone"
     fresh = MultiTaskModel.from_encoder(tmp_path / "with", experts={"num": 2, "hidden": 4})
     assert len(fresh.experts) == 2
-    assert not any(expert[-1].weight.any() for expert in fresh.experts), "new ones say nothing"
+    assert not any(expert[-1].weight.any() for expert in fresh.experts), "new experts output zeros"
     fresh.add_head("intent", type="sequence_classification", labels=["a", "b"])
     assert fresh.heads["intent"].gate.score.weight.shape == (2, 32)
-    for name, has in (("without", "none"), ("with", "others")):
+    for name, has in (("without", "no experts"), ("with", "experts {")):
         with pytest.raises(
-            ValueError, match=rf"`experts` is .*num.*: 2.* has {has}.*leave `experts` out.*keep: encoder"
+            ValueError, match=rf"`experts` is .*num.*: 2.* trained with {has}.*Leave out `experts`.*keep: encoder"
         ):
             MultiTaskModel.from_encoder(tmp_path / name, keep_heads=True, experts={"num": 2, "hidden": 4})
 
@@ -179,9 +179,9 @@ def test_going_on_from_a_model_keeps_its_experts_with_its_heads_only(still_encod
 @pytest.mark.parametrize(
     ("experts", "expected"),
     [
-        ({"num": 1, "hidden": 8}, r"`experts\.num` is 1; it is a whole number of at least 2"),
-        ({"num": 2}, r"`experts\.hidden` is None; it is a whole number of at least 1"),
-        ({"num": 2, "hidden": 8, "top": 1}, "`experts` has 'top'; it has num and hidden"),
+        ({"num": 1, "hidden": 8}, r"`experts\.num` is 1; it should be a whole number of at least 2"),
+        ({"num": 2}, r"`experts\.hidden` is None; it should be a whole number of at least 1"),
+        ({"num": 2, "hidden": 8, "top": 1}, "`experts` has the key 'top'; valid are num and hidden"),
     ],
 )
 def test_experts_that_cannot_be_are_refused(experts: dict[str, int], expected: str, encoder_folder: str) -> None:

@@ -7,20 +7,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mtl_hf.modeling.heads import HEADS, IGNORE_INDEX, HeadLoss, build_head, check_head_name, number_texts
+from mtl_hf.modeling.head import EncoderShape, HeadInputs, HeadLoss
+from mtl_hf.modeling.head_sentence_similarity import number_texts
+from mtl_hf.modeling.heads import HEADS, build_head, check_head_name
 from mtl_hf.modeling.pooling import POOLING
+from mtl_hf.modeling.tags import IGNORE_INDEX
 
 HIDDEN, NUM_LABELS, NUM_ROWS, NUM_TOKENS = 6, 4, 10, 7
 SMOOTHED = ("sequence_classification", "multi_label_classification", "token_classification")
 PAIRS = "sentence_similarity"  # whose logits are vectors, two a row
+CHOICES, NUM_CHOICES = "multiple_choice", 3  # whose logits are a number for each choice
+SPANS = "extractive_qa"  # whose labels are two places
 TIED = "masked_lm"  # whose head needs the embeddings: test_masked_lm.py
-LINEAR = [kind for kind in HEADS if kind not in (PAIRS, TIED)]
+WITHOUT_NAMES = ("regression", PAIRS, CHOICES, SPANS)
+LINEAR = [kind for kind in HEADS if kind not in (PAIRS, TIED, CHOICES, SPANS)]
 KINDS = [(kind, 0.0) for kind in HEADS if kind != TIED] + [(kind, 0.2) for kind in SMOOTHED]
 
 
 def make_head(kind: str, **options: Any) -> nn.Module:
-    labels = {} if kind in ("regression", PAIRS) else {"labels": [f"label{index}" for index in range(NUM_LABELS)]}
-    return build_head(HIDDEN, "mean", {"type": kind, "text": "string", "num_steps": 3, **labels, **options})
+    labels = {} if kind in WITHOUT_NAMES else {"labels": [f"label{index}" for index in range(NUM_LABELS)]}
+    return build_head({"type": kind, "text": "string", "num_steps": 3, **labels, **options}, EncoderShape(HIDDEN))
 
 
 def make_logits_and_labels(kind: str, *, labelled: bool = True) -> tuple[Tensor, Tensor]:
@@ -42,6 +48,11 @@ def make_logits_and_labels(kind: str, *, labelled: bool = True) -> tuple[Tensor,
         labels[absent] = math.nan
         vectors = torch.randn(2 * NUM_ROWS, HIDDEN, dtype=torch.float64)
         return vectors / vectors.norm(dim=-1, keepdim=True), labels
+    if kind in (CHOICES, SPANS):
+        labels = torch.randint(3, (NUM_ROWS,) if kind == CHOICES else (NUM_ROWS, 2))
+        labels[absent] = IGNORE_INDEX
+        shape = (NUM_CHOICES * NUM_ROWS,) if kind == CHOICES else (NUM_ROWS, NUM_TOKENS, 2)
+        return 3 * torch.randn(shape, dtype=torch.float64), labels
     logits = 3 * torch.randn(NUM_ROWS, NUM_LABELS, dtype=torch.float64)
     if kind == "multi_label_classification":
         labels = torch.randint(2, (NUM_ROWS, NUM_LABELS))
@@ -77,6 +88,13 @@ def loss_by_hand(kind: str, logits: Tensor, labels: Tensor, smoothing: float) ->
         cosines = [cosine_by_hand(*logits[2 * row : 2 * row + 2].tolist()) for row in range(len(labels))]
         losses = [(own - score) ** 2 for own, score in zip(cosines, labels.tolist(), strict=True) if score == score]
         return sum(losses), len(losses)
+    if kind == CHOICES:
+        logits = logits.unflatten(0, (-1, NUM_CHOICES))
+    if kind == SPANS:
+        (begin, num_items), (end, _) = (
+            loss_by_hand("sequence_classification", logits[..., side], labels[:, side], 0.0) for side in (0, 1)
+        )
+        return (begin + end) / 2, num_items
     total, num_items = 0.0, 0
     for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         if kind == "regression":
@@ -97,7 +115,9 @@ def loss_by_hand(kind: str, logits: Tensor, labels: Tensor, smoothing: float) ->
 
 
 def loss_of(kind: str, smoothing: float, logits: Tensor, labels: Tensor) -> HeadLoss:
-    return make_head(kind, **({"label_smoothing": smoothing} if smoothing else {})).loss(logits, labels)
+    head = make_head(kind, **({"label_smoothing": smoothing} if smoothing else {}))
+    inputs = HeadInputs(num_segments=torch.full((len(labels),), NUM_CHOICES)) if kind == CHOICES else None
+    return head.loss(logits, labels, inputs)
 
 
 @pytest.mark.parametrize(("kind", "smoothing"), KINDS)
@@ -141,7 +161,8 @@ def test_rows_without_labels_get_no_gradient(kind: str, smoothing: float) -> Non
     logits, labels = make_logits_and_labels(kind)
     loss_of(kind, smoothing, logits.requires_grad_(), labels).total.backward()
     absent = labels.isnan() if labels.is_floating_point() else labels == IGNORE_INDEX
-    absent = absent.repeat_interleave(2) if kind == PAIRS else absent
+    absent = absent.repeat_interleave({PAIRS: 2, CHOICES: NUM_CHOICES}.get(kind, 1), dim=0)
+    absent = absent[:, 0] if kind == SPANS else absent
     assert logits.grad[absent].abs().sum() == 0
     assert (logits.grad[~absent] != 0).all()
 
@@ -177,12 +198,17 @@ def test_ranking_is_the_cross_entropy_of_the_own_second_text(temperature: float)
     assert loss.num_items.item() == 7
 
 
+def numbered(texts: Tensor) -> HeadInputs:
+    """Texts of one token each."""
+    return HeadInputs(input_ids=texts[:, None], attention_mask=torch.ones(len(texts), 1))
+
+
 def test_second_texts_equal_to_the_own_one_are_no_negatives() -> None:
     vectors, labels = unit_vectors(7), torch.ones(7)
     labels[5] = math.nan
     seconds = [4, 9, 4, 1, 9, 4, 4]
     texts = torch.tensor([number for row, second in enumerate(seconds) for number in (100 + row, second)])
-    found = make_head(PAIRS, loss="ranking", temperature=0.5).loss(vectors, labels, texts)
+    found = make_head(PAIRS, loss="ranking", temperature=0.5).loss(vectors, labels, numbered(texts))
     rows, total = vectors.tolist(), 0.0
     for own in (0, 1, 2, 3, 4, 6):
         others = [row for row in (0, 1, 2, 3, 4, 6) if row == own or seconds[row] != seconds[own]]
@@ -195,7 +221,8 @@ def test_second_texts_equal_to_the_own_one_are_no_negatives() -> None:
 def test_second_texts_that_are_all_equal_have_no_loss_and_no_gradient() -> None:
     vectors = unit_vectors(4).requires_grad_()
     head = make_head(PAIRS, loss="ranking")
-    head.loss(vectors, torch.ones(4), torch.tensor([0, 9, 1, 9, 2, 9, 3, 9])).total.backward()
+    texts = torch.tensor([0, 9, 1, 9, 2, 9, 3, 9])
+    head.loss(vectors, torch.ones(4), numbered(texts)).total.backward()
     assert vectors.grad is not None
     assert not vectors.grad.any()
 
@@ -295,7 +322,7 @@ def test_heads_in_bf16_compute_in_float32(kind: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != TIED])
 def test_heads_compute_in_float32_under_autocast(kind: str, dtype: torch.dtype, pooling: str) -> None:
-    head = make_head(kind, pooling=None if kind == "token_classification" else pooling).eval()
+    head = make_head(kind, pooling=None if kind in ("token_classification", SPANS) else pooling).eval()
     states, mask = torch.randn(3, NUM_TOKENS, HIDDEN).to(dtype), torch.ones(3, NUM_TOKENS)
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(states, mask)
@@ -310,16 +337,16 @@ def test_a_regression_head_under_autocast_predicts_as_many_numbers_as_there_are_
     assert len(predictions.unique()) > 1_990
 
 
-@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind not in ("token_classification", TIED)])
+@pytest.mark.parametrize("kind", [kind for kind in HEADS if kind not in ("token_classification", TIED, SPANS)])
 def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
-    spec = {"type": kind} | ({} if kind in ("regression", PAIRS) else {"labels": ["a", "b"]})
-    assert build_head(HIDDEN, "max", spec).pool is POOLING["max"]
-    assert build_head(HIDDEN, "max", spec | {"pooling": "cls"}).pool is POOLING["cls"]
-    assert build_head(HIDDEN, "max", spec | {"pooling": None}).pool is POOLING["max"]
-    over_layers = build_head(HIDDEN, "max", spec | {"pooling": "mean_last_3"})
+    spec = {"type": kind} | ({} if kind in WITHOUT_NAMES else {"labels": ["a", "b"]})
+    assert build_head(spec, EncoderShape(HIDDEN, "max")).pool is POOLING["max"]
+    assert build_head(spec | {"pooling": "cls"}, EncoderShape(HIDDEN, "max")).pool is POOLING["cls"]
+    assert build_head(spec | {"pooling": None}, EncoderShape(HIDDEN, "max")).pool is POOLING["max"]
+    over_layers = build_head(spec | {"pooling": "mean_last_3"}, EncoderShape(HIDDEN, "max"))
     assert (over_layers.pool, over_layers.num_layers) == (POOLING["mean"], 3)
-    assert build_head(HIDDEN, "mean_last_2", spec | {"pooling": "cls"}).num_layers == 1
-    one, other = (build_head(HIDDEN, "attention", spec).pool for _ in range(2))
+    assert build_head(spec | {"pooling": "cls"}, EncoderShape(HIDDEN, "mean_last_2")).num_layers == 1
+    one, other = (build_head(spec, EncoderShape(HIDDEN, "attention")).pool for _ in range(2))
     assert one.score.weight.shape == (1, HIDDEN)
     assert one is not other
 
@@ -338,12 +365,12 @@ def test_pooling_is_the_models_unless_the_head_names_one(kind: str) -> None:
         ({"type": "regression", "loss": "ranking"}, "does not take these options: .*loss"),
         ({"type": PAIRS, "labels": ["a"]}, "does not take these options: .*labels"),
         ({"type": PAIRS, "loss": "rank"}, "`loss` is 'rank'; valid are cosine, ranking"),
-        ({"type": PAIRS, "loss": "ranking", "temperature": 0}, "`temperature` is 0; it is above 0"),
+        ({"type": PAIRS, "loss": "ranking", "temperature": 0}, "`temperature` is 0; it should be above 0"),
     ],
 )
 def test_wrong_specification_is_refused(spec: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        build_head(HIDDEN, "mean", spec)
+        build_head(spec, EncoderShape(HIDDEN, "mean"))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,11 @@ from transformers import (
     ModernBertConfig,
 )
 
-from mtl_hf.modeling.heads import IGNORE_INDEX, MaskedLMHead, build_head
+from mtl_hf.modeling.head import EncoderShape, HeadInputs
+from mtl_hf.modeling.head_masked_lm import MaskedLMHead
+from mtl_hf.modeling.heads import build_head
 from mtl_hf.modeling.modeling_multitask import MultiTaskConfig, MultiTaskModel
+from mtl_hf.modeling.tags import IGNORE_INDEX
 from tests.conftest import SIZES, save_encoder
 
 VOCABULARY, NUM_ROWS, NUM_TOKENS = 60, 4, 9
@@ -90,11 +93,18 @@ def test_loss_and_gradients_are_those_of_transformers(family: str) -> None:
         torch.testing.assert_close(mine.grad, other.grad, rtol=0, atol=1e-10)
 
 
+def make_head() -> MaskedLMHead:
+    head = build_head({"type": "masked_lm"}, EncoderShape(6, "mean", VOCABULARY, 5))
+    assert isinstance(head, MaskedLMHead)
+    return head
+
+
 def test_loss_and_what_it_says_of_rows_are_those_of_a_loop() -> None:
     batch, labels = make_batch()
-    head = MaskedLMHead(6, vocab_size=VOCABULARY, embedding_size=5).double()
+    head = make_head().double()
     states, embeddings = torch.randn(NUM_ROWS, NUM_TOKENS, 6).double(), torch.randn(VOCABULARY, 5).double()
-    every = head(states, batch["attention_mask"], embeddings).tolist()
+    hidden = HeadInputs(embeddings=embeddings, labels=labels)
+    every = head(states, batch["attention_mask"], HeadInputs(embeddings=embeddings)).tolist()
     by_hand = []
     for row in range(NUM_ROWS):
         total, number, right = 0.0, 0, 0
@@ -104,37 +114,38 @@ def test_loss_and_what_it_says_of_rows_are_those_of_a_loop() -> None:
                 total += math.log(sum(math.exp(score) for score in scores)) - scores[label]
                 number, right = number + 1, right + (max(scores) == scores[label])
         by_hand.append([total, number, right])
-    logits = head(states, batch["attention_mask"], embeddings, labels)
+    logits = head(states, batch["attention_mask"], hidden)
     assert logits.shape == (int((labels != IGNORE_INDEX).sum()), VOCABULARY)
     torch.testing.assert_close(
-        head.by_row(logits, labels), torch.tensor(by_hand, dtype=torch.float64), rtol=0, atol=1e-9
+        head.by_row(logits, hidden), torch.tensor(by_hand, dtype=torch.float64), rtol=0, atol=1e-9
     )
     loss = head.loss(logits, labels)
     assert loss.total.item() == pytest.approx(sum(row[0] for row in by_hand), abs=1e-9)
     assert loss.num_items.item() == sum(row[1] for row in by_hand)
     right = logits.clone()
     right[torch.arange(3), labels[labels != IGNORE_INDEX][:3]] = 1e6
-    assert head.by_row(right, labels)[:, 2].sum() == 3 + (logits[3:].argmax(-1) == labels[labels != -100][3:]).sum()
+    assert head.by_row(right, hidden)[:, 2].sum() == 3 + (logits[3:].argmax(-1) == labels[labels != -100][3:]).sum()
 
 
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
 def test_logits_are_computed_in_float32_under_autocast(weights: torch.dtype) -> None:
-    head = MaskedLMHead(6, vocab_size=VOCABULARY, embedding_size=5).to(weights)
+    head = make_head().to(weights)
     states, embeddings = torch.randn(2, 4, 6).bfloat16(), torch.randn(VOCABULARY, 5).to(weights)
     with torch.autocast("cpu", torch.bfloat16):
-        logits = head(states, torch.ones(2, 4), embeddings)
+        logits = head(states, torch.ones(2, 4), HeadInputs(embeddings=embeddings))
     assert logits.dtype == torch.float32
-    exact = head.double()(states.double(), torch.ones(2, 4), embeddings.double())
+    exact = head.double()(states.double(), torch.ones(2, 4), HeadInputs(embeddings=embeddings.double()))
     torch.testing.assert_close(logits.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_bf16_logits_give_float32_numbers() -> None:
     _, labels = make_batch()
-    head = MaskedLMHead(6, vocab_size=VOCABULARY, embedding_size=5)
+    head = make_head()
     logits = (3 * torch.randn(int((labels != IGNORE_INDEX).sum()), VOCABULARY)).bfloat16()
-    exact = head.by_row(logits.double(), labels)
-    assert head.loss(logits, labels).total.dtype == head.by_row(logits, labels).dtype == torch.float32
-    torch.testing.assert_close(head.by_row(logits, labels).double(), exact, rtol=1e-5, atol=1e-5)
+    hidden = HeadInputs(labels=labels)
+    exact = head.by_row(logits.double(), hidden)
+    assert head.loss(logits, labels).total.dtype == head.by_row(logits, hidden).dtype == torch.float32
+    torch.testing.assert_close(head.by_row(logits, hidden).double(), exact, rtol=1e-5, atol=1e-5)
     assert head.loss(logits, labels).total.item() == pytest.approx(exact[:, 0].sum().item(), rel=1e-5)
 
 
@@ -217,15 +228,15 @@ def test_the_head_runs_only_when_named_or_labelled(two_heads: MultiTaskModel) ->
 
 
 def test_the_head_answers_no_texts(two_heads: MultiTaskModel) -> None:
-    with pytest.raises(ValueError, match=r"`heads` asks for 'mlm', which fills in masked tokens"):
+    with pytest.raises(ValueError, match=r"`heads` has 'mlm', which predicts masked tokens"):
         two_heads.predict(["play jazz"], heads=["mood", "mlm"])
 
 
 def test_labels_and_options_are_refused() -> None:
     with pytest.raises(ValueError, match=r"does not take these options: .*labels"):
-        build_head(6, "mean", {"type": "masked_lm", "labels": ["a"]}, (9, 6))
+        build_head({"type": "masked_lm", "labels": ["a"]}, EncoderShape(6, "mean", 9, 6))
     with pytest.raises(ValueError, match=r"does not take these options: .*pooling"):
-        build_head(6, "mean", {"type": "masked_lm", "pooling": "cls"}, (9, 6))
+        build_head({"type": "masked_lm", "pooling": "cls"}, EncoderShape(6, "mean", 9, 6))
 
 
 # From scratch
@@ -282,11 +293,11 @@ def test_an_encoder_from_scratch_reads_no_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 18}, "`hidden_size` is 18, which its 4 attention heads .* do not divide"),
-        ({"num_hidden_layers": 0}, "`encoder_config.num_hidden_layers` is 0; it is a whole number"),
-        ({"num_hidden_layers": 10**6}, "`encoder_config.num_hidden_layers` is 1,000,000; it is at most 1,024"),
-        ({"intermediate_size": "big"}, "`encoder_config.intermediate_size` is 'big'; it is a whole number"),
-        ({"hidden": 4}, "'hidden' is no field of BertConfig"),
+        ({"hidden_size": 18}, "`hidden_size` is 18; it should be divisible by `num_attention_heads`, which is 4"),
+        ({"num_hidden_layers": 0}, "`encoder_config.num_hidden_layers` is 0; it should be a whole number"),
+        ({"num_hidden_layers": 10**6}, "`encoder_config.num_hidden_layers` is 1,000,000; it should be at most 1,024"),
+        ({"intermediate_size": "big"}, "`encoder_config.intermediate_size` is 'big'; it should be a whole number"),
+        ({"hidden": 4}, "'hidden' is not a field of BertConfig"),
     ],
 )
 def test_sizes_that_make_no_encoder_are_refused(encoder_folder: str, changes: dict[str, Any], message: str) -> None:

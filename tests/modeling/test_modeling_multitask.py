@@ -128,7 +128,7 @@ def test_a_head_that_is_not_asked_for_is_not_run(
 
 def test_unknown_heads_and_labels_are_refused(bert: MultiTaskModel) -> None:
     batch = make_batch(bert)
-    with pytest.raises(ValueError, match=r"`heads` asks for \['mood'\]; the model has \['slots', 'intent'"):
+    with pytest.raises(ValueError, match=r"`heads` has \['mood'\]; the heads of the model are \['slots', 'intent'"):
         bert(**batch, heads=["intent", "mood"])
     with pytest.raises(ValueError, match=r"`labels` has \['mood'\]; the heads are \['slots', 'intent'"):
         bert(**batch, labels={"mood": torch.zeros(4)})

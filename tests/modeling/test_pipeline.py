@@ -132,16 +132,16 @@ def test_options_hold_for_the_pipeline_or_for_a_call(pipe, folder) -> None:
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        (None, {}, "text 1 is None: a text is a string, a list of words, or a tuple of two strings"),
+        (None, {}, "text 1 is None; it should be a string, a list of words, or a tuple of two strings"),
         (3, {}, "text 1 is 3"),
         (["play", None], {}, "text 2 is None"),
         (("a", "b", "c"), {}, "text 1 is"),
         ([["play", 3]], {}, r"text 1 is \['play', 3\]"),
-        ({"sentence": "play"}, {}, r"keys \['sentence'\]; a dict has `text`"),
-        ({"text": "a", "pair": "b"}, {}, "`text_pair` in a pair"),
-        ("play", {"heads": "mood"}, r"`heads` asks for \['mood'\]"),
+        ({"sentence": "play"}, {}, r"keys \['sentence'\]; valid are `text`"),
+        ({"text": "a", "pair": "b"}, {}, "for a pair, `text_pair`"),
+        ("play", {"heads": "mood"}, r"`heads` has \['mood'\]"),
         ("play", {"topk": 3}, r"not \['topk'\]"),
-        ("play", {"top_k": 0}, "`top_k` is 0; it is at least 1"),
+        ("play", {"top_k": 0}, "`top_k` is 0; it should be at least 1"),
         ("play", {"batch_size": 0}, "`batch_size` is 0"),
     ],
 )

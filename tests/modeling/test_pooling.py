@@ -81,7 +81,7 @@ def test_unknown_pooling_is_refused_with_the_valid_ones() -> None:
     assert [check_pooling(name) for name in VALID] == VALID
     with pytest.raises(ValueError, match="`pooling` is 'average'; valid are mean, cls, max, attention, mean_last_<n>"):
         check_pooling("average")
-    with pytest.raises(ValueError, match="'mean_last_7'; the number of layers is at least 2 and at most 6"):
+    with pytest.raises(ValueError, match="'mean_last_7'; the number of layers should be at least 2 and at most 6"):
         check_pooling("mean_last_7", 6)
     assert check_pooling("mean_last_6", 6) == "mean_last_6"
 

@@ -11,6 +11,8 @@ from tokenizers import processors
 from torch import Tensor, nn
 
 from mtl_hf.modeling import texts as texts_module
+from mtl_hf.modeling.head_token_classification import TokenClassificationHead
+from mtl_hf.modeling.heads import head_spec
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import SENTENCES
 from tests.modeling.conftest import TAGS, make_batch, trained
@@ -72,11 +74,11 @@ def test_answers_are_those_of_each_text_alone(model: MultiTaskModel, as_words: b
     assert num_entities > 3
 
 
-class TagByToken(nn.Module):
+class TagByToken(TokenClassificationHead):
     """A head that tags by token id, read from what the encoder was fed: city names B-, then I-, all else O."""
 
     def __init__(self, model: MultiTaskModel, tags: dict[str, str]) -> None:
-        super().__init__()
+        super().__init__(head_spec(model.config.heads["slots"]), model.encoder_shape)
         self.tags = {}
         for word, tag in tags.items():
             ids = model.tokenizer([word], is_split_into_words=True, add_special_tokens=False)["input_ids"]
@@ -86,7 +88,7 @@ class TagByToken(nn.Module):
     def look(self, _module: nn.Module, _arguments: tuple, options: dict) -> None:
         self.ids = options["input_ids"]
 
-    def forward(self, states: Tensor, attention_mask: Tensor) -> Tensor:
+    def forward(self, states: Tensor, attention_mask: Tensor, inputs: object = None) -> Tensor:
         chosen = torch.tensor([[self.tags.get(token, 0) for token in row] for row in self.ids.tolist()])
         return nn.functional.one_hot(chosen, len(TAGS)).float() * 9
 
@@ -157,7 +159,7 @@ def test_a_similarity_head_without_weights_is_not_called_untrained(
     model.add_head("alike", type="sentence_similarity")
     model.add_head("look", type="sentence_similarity", pooling="attention")
     model.predict([("play", "jazz")])
-    assert caplog.messages == ["Head 'look' has not been trained: its answers are random."]
+    assert caplog.messages == ["Head 'look' has not been trained: its predictions are random."]
 
 
 def test_loss_of_pairs_is_that_of_their_cosines(bert: MultiTaskModel) -> None:
@@ -251,15 +253,15 @@ def test_all_labels_are_answered_on_request(bert: MultiTaskModel) -> None:
     [
         (
             lambda model: model.predict(["play", None]),
-            "text 2 is None: a text is a string, a list of words, or a tuple",
+            "text 2 is None; it should be a string, a list of words, or a tuple",
         ),
         (lambda model: model.predict([("a", "b", "c")]), "text 1 is"),
         (lambda model: model.predict([["play", 3]]), "text 1 is"),
         (lambda model: model.encode([3.5]), "text 1 is 3.5"),
-        (lambda model: model.encode(["play", ("a", "b")]), "`texts` are pairs and single texts: embed them apart"),
-        (lambda model: model.predict_stream(["play"], heads="mood"), "`heads` asks for"),
+        (lambda model: model.encode(["play", ("a", "b")]), "`texts` has both pairs and single texts"),
+        (lambda model: model.predict_stream(["play"], heads="mood"), "`heads` has"),
         (lambda model: model.predict_stream(["play"], heads=[]), "no heads"),
-        (lambda model: model.predict_stream(["play"], batch_size=0), "`batch_size` is 0; it is at least 1"),
+        (lambda model: model.predict_stream(["play"], batch_size=0), "`batch_size` is 0; it should be at least 1"),
         (lambda model: model.predict_stream(["play"], top_k=0), "`top_k` is 0"),
     ],
 )
@@ -277,7 +279,7 @@ def test_embeddings_do_not_hide_a_head_of_that_name(bert: MultiTaskModel) -> Non
     assert isinstance(bert.predict(["play"], heads="embedding")[0]["embedding"], float)
 
 
-@pytest.mark.timeout(60)  # every piece of the one with every piece of the other would take hours
+# Every piece of the one with every piece of the other would take hours.
 @pytest.mark.parametrize("pair", [("play " * 20_000, "!" * 100_000), ("", "a" * 100_000), ("jazz " * 20_000, "")])
 def test_very_long_pairs_are_answered(model: MultiTaskModel, pair: tuple[str, str]) -> None:
     model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
@@ -309,7 +311,10 @@ def test_heads_that_get_no_text_of_their_form_say_so(encoder_folder: str, caplog
     model.add_head("same", type="sequence_classification", labels=["no", "yes"], text="pair")
     with caplog.at_level(logging.WARNING, "mtl_hf"):
         assert model.predict(["play"]) == [{}]
-    assert "No answer from same: their texts are pairs (tuples; a tab between on the command line)." in caplog.messages
+    assert (
+        "No prediction from same: they read only pairs (tuples; on the command line, two texts with a tab between"
+        " them)." in caplog.messages
+    )
     assert set(model.predict([("play", "jazz")])[0]) == {"same"}
 
 
@@ -330,7 +335,9 @@ def test_texts_without_any_token_are_answered_as_beside_others(encoder_folder: s
 def test_a_model_that_only_fills_in_tokens_says_so_when_asked_for_answers(encoder_folder: str) -> None:
     model = MultiTaskModel.from_encoder(encoder_folder)
     model.add_head("mlm", type="masked_lm")
-    with pytest.raises(ValueError, match=r"no heads to answer with \(only mlm, which says nothing about a text\)"):
+    with pytest.raises(
+        ValueError, match=r"no heads to predict with \(only mlm, which predicts nothing for a raw text\)"
+    ):
         model.predict(["play some jazz"])
 
 
@@ -348,12 +355,12 @@ def test_a_text_that_is_cut_is_said_in_its_answer(
     model.add_head("same", type="sentence_similarity")
     (found,) = model.predict([text])
     assert found.get("cut") is cut
-    assert ("1 of 1 texts were cut after 12 tokens" in caplog.text) == bool(cut)
+    assert ("1 of 1 texts were truncated to 12 tokens" in caplog.text) == bool(cut)
     (embedded,) = model.predict([text], heads=[], embeddings=True)
     assert embedded.get("cut") is cut
     caplog.clear()
     model.encode([" ".join(text) if isinstance(text, list) else text])
-    assert ("1 of 1 texts were cut after 12 tokens" in caplog.text) == bool(cut)
+    assert ("1 of 1 texts were truncated to 12 tokens" in caplog.text) == bool(cut)
 
 
 def test_a_head_called_cut_keeps_its_answer(encoder_folder: str) -> None:
@@ -373,7 +380,7 @@ def test_what_is_no_list_of_texts_is_refused(bert: MultiTaskModel, texts: Any) -
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"), [(0, "it is at least 1"), ("a", "it is a whole number"), (1.5, "number")]
+    ("value", "expected"), [(0, "it should be at least 1"), ("a", "it should be a whole number"), (1.5, "number")]
 )
 def test_a_batch_is_a_whole_number_of_texts(bert: MultiTaskModel, value: Any, expected: str) -> None:
     for answer in (bert.predict, bert.encode):
@@ -383,5 +390,5 @@ def test_a_batch_is_a_whole_number_of_texts(bert: MultiTaskModel, value: Any, ex
 
 @pytest.mark.parametrize("heads", [3, [["intent"]], [None], "nothing"])
 def test_heads_that_are_no_names_are_refused(bert: MultiTaskModel, heads: Any) -> None:
-    with pytest.raises(ValueError, match="`heads` asks for"):
+    with pytest.raises(ValueError, match="`heads` has"):
         bert.predict(["play jazz"], heads=heads)

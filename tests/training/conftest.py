@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import accelerate
 import datasets
@@ -15,15 +15,18 @@ from accelerate.state import PartialState
 from torch.utils.data import Sampler
 
 from mtl_hf.config import RunConfig
-from mtl_hf.data.labels import TaskData, build_tasks
+from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.rows import EncodedSplit, encode_rows
 from mtl_hf.data.sources import load_sources
 from mtl_hf.evaluation.evaluate import encode_split
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.run import build_model
+from mtl_hf.tasks import TaskData
 from mtl_hf.training.arguments import MultiTaskTrainingArguments
+from mtl_hf.training.features import Feature
 from mtl_hf.training.trainer import MultiTaskTrainer
 
+F = TypeVar("F", bound=Feature)
 TwoProcesses = Callable[[Callable[[], Any]], list[Any]]
 
 
@@ -86,6 +89,12 @@ class FixedBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
+
+
+def feature_of(trainer: MultiTaskTrainer, kind: type[F]) -> F:
+    """The trainer's feature of a class."""
+    (found,) = (feature for feature in trainer.features if type(feature) is kind)
+    return found
 
 
 def task_losses(trainer: MultiTaskTrainer) -> list[dict[str, float]]:

@@ -430,7 +430,7 @@ def differences(expected: Path, found: Path, *, tolerance: float | None = None, 
         elif left.name == "README.md":
             cards = [path.read_text(encoding="utf-8").replace(root.name, "run") for path, root in
                      [(left, expected), (right, found)]]  # fmt: skip
-            cards = [re.sub(r"[\d,]+ s\b( from step .* resumed)?", "some s", card) for card in cards]
+            cards = [re.sub(r"[\d,]+ s\b(, counted from step .* resumed)?", "some s", card) for card in cards]
             wrong += [] if cards[0] == cards[1] else [f"{name} differs"]
         elif left.read_bytes() != right.read_bytes():
             wrong.append(f"{name} differs")

@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from mtl_hf.training.arguments import MultiTaskTrainingArguments, read_arguments
+from mtl_hf.training.balancing import LossBalancing
 from mtl_hf.training.trainer import MultiTaskTrainer
 from tests.conftest import two_source_config
-from tests.training.conftest import Built, FixedBatches, TwoProcesses, build, make_trainer, weights
+from tests.training.conftest import Built, FixedBatches, TwoProcesses, build, feature_of, make_trainer, weights
 from tests.training.test_equivalence import config, fixed_batches
 
 # Plain descent at a constant rate, so that a reference can be written in a few lines.
@@ -107,8 +108,8 @@ def test_uncertainty_weights_are_those_of_the_formula(two: Built, tmp_path: Path
     assert expected[0] == [1.0, 0.5]
 
 
-@pytest.mark.parametrize("alpha", [0.12, 1.5])
-def test_gradnorm_is_that_of_the_paper(alpha: float, two: Built, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("alpha", "rate"), [(0.12, 0.01), (1.5, 0.01), (1.5, 1.0)])
+def test_gradnorm_is_that_of_the_paper(alpha: float, rate: float, two: Built, tmp_path: Path) -> None:
     """Chen et al., arXiv 1711.02257, equations 1 and 2 and algorithm 1, written out for two tasks."""
     w, first, latest, norms = [1.0, 1.0], {}, [0.0, 0.0], [0.0, 0.0]
 
@@ -121,20 +122,21 @@ def test_gradnorm_is_that_of_the_paper(alpha: float, two: Built, tmp_path: Path)
         mean_rate, mean_norm = sum(inverse_rates) / 2, (w[0] * norms[0] + w[1] * norms[1]) / 2
         for one in (0, 1):
             above = w[one] * norms[one] > mean_norm * (inverse_rates[one] / mean_rate) ** alpha
-            w[one] = max(0.0, w[one] - 0.01 * (norms[one] if above else -norms[one]))
+            w[one] = max(0.0, w[one] - rate * (norms[one] if above else -norms[one]))
         w[:] = [2 * one / sum(w) for one in w]
 
     expected, model = reference(two, tmp_path / "a", 10, lambda: list(w), learn)
     built = own(two)
     trainer = make_trainer(
         built, tmp_path / "b", per_device_train_batch_size=8, max_steps=10,
-        loss_balancing={"type": "gradnorm", "alpha": alpha, "learning_rate": 0.01}, **PLAIN,
+        loss_balancing={"type": "gradnorm", "alpha": alpha, "learning_rate": rate}, **PLAIN,
     )  # fmt: skip
     trainer.train()
     torch.testing.assert_close(logged(trainer), expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(weights(built.model), model, rtol=0, atol=1e-6)
     assert abs(expected[-1][0] - 2) > 0.01
     assert all(one[0] / 2 + one[1] == pytest.approx(2) for one in expected)
+    assert (min(map(min, expected)) == 0) is (rate == 1), "with large steps a weight comes to 0, and no further"
 
 
 @pytest.mark.parametrize("method", [slow("GeometricMean"), "Random", "gradnorm"])
@@ -201,6 +203,23 @@ def test_a_resumed_run_goes_on_with_the_same_weights(method: str, encoder_folder
     torch.testing.assert_close(weights(again.model), weights(whole.model), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("method", ["UW", "DWA", "Random", "gradnorm"])
+def test_all_that_a_balancer_has_learned_is_in_its_checkpoint(method: str, encoder_folder: str, tmp_path: Path) -> None:
+    built = build(two_source_config(encoder_folder, tmp_path))
+    options = {"per_device_train_batch_size": 24, "loss_balancing": method, "num_train_epochs": 2}
+    trainer = make_trainer(own(built), tmp_path, **options)
+    trainer.train()  # 8 steps in epochs of 4
+    feature_of(trainer, LossBalancing).save(tmp_path)
+    again = make_trainer(own(built), tmp_path, **options)
+    feature_of(again, LossBalancing).load(tmp_path)
+    whole, loaded = (feature_of(one, LossBalancing).balancer for one in (trainer, again))
+    torch.testing.assert_close(loaded.state(), whole.state(), rtol=0, atol=0)
+    fresh = feature_of(make_trainer(own(built), tmp_path, **options), LossBalancing).balancer.state()
+    assert not any(torch.equal(fresh[name], tensor) for name, tensor in whole.state().items() if name in fresh)
+    for epoch in (2, 2, 3):
+        assert loaded.begin_step(epoch) == whole.begin_step(epoch)
+
+
 def test_what_is_learned_has_a_group_of_its_own_and_stays_out_of_the_model(encoder_folder: str, tmp_path: Path) -> None:
     built = build(two_source_config(encoder_folder, tmp_path))
     names = set(weights(built.model))
@@ -232,9 +251,10 @@ def test_the_last_trained_layer_is_the_shared_one(encoder_folder: str, tmp_path:
     built = build(two_source_config(encoder_folder, tmp_path))
     trainer = make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder.layers.2"])
     layer = {id(p) for name, p in trainer.model.named_parameters() if name.startswith("encoder.encoder.layer.1.")}
-    trainer.sharing.balancer.begin_step(0)
-    assert {id(parameter) for parameter in trainer.sharing.balancer.shared} == layer
-    with pytest.raises(ValueError, match="nothing that they share is trained: thaw a layer, or choose"):
+    balancer = feature_of(trainer, LossBalancing).balancer
+    balancer.begin_step(0)
+    assert {id(parameter) for parameter in balancer.shared} == layer
+    with pytest.raises(ValueError, match="no shared layer is trained: unfreeze a layer, or choose"):
         make_trainer(own(built), tmp_path, loss_balancing="gradnorm", freeze=["encoder"])
     with pytest.raises(ValueError, match=r"STCH of 4 tasks \(intent, slots, stars, topics\): .*same shape"):
         make_trainer(own(built), tmp_path, loss_balancing={"type": "STCH", "mu": 1.0, "weights": [0.5, 0.5]})
@@ -255,7 +275,7 @@ def read(value: Any) -> MultiTaskTrainingArguments:
         ("GradNorm", "Did you mean `gradnorm`"),
         ("Scalarizer", "is 'Scalarizer'"),
         ("FAMO", "'FAMO', which cannot be used here: it needs the losses of each batch a second time"),
-        ("Constant", r"cannot be used here: `tasks\.<name>\.loss_weight` says the same"),
+        ("Constant", r"cannot be used here: set `tasks\.<name>\.loss_weight` instead"),
         (
             "STCH",
             r"STCH: missing a required argument: 'mu'\. .*\{type: STCH, option: value\}; they are mu, weig",
@@ -264,7 +284,7 @@ def read(value: Any) -> MultiTaskTrainingArguments:
         ({"type": "UW", "alpha": 1}, "UW: got an unexpected keyword argument 'alpha'.*; they are learning_rate"),
         ({"type": "DWA", "alpha": 1}, r"; they are temperature, learning_rate\.$"),
         ({"type": "DWA", "temperature": math.inf}, r"loss_balancing\.temperature` is inf; it is a finite number"),
-        ({"alpha": 1}, "is a mapping without a name as its `type`"),
+        ({"alpha": 1}, "is a mapping without `type`"),
         ({"type": "gradnorm", "alfa": 1}, "'gradnorm' has no option `alfa`. Did you mean `alpha`"),
         ({"type": "gradnorm", "alpha": -1}, r"loss_balancing\.alpha` is -1; it is a finite number of at least 0"),
         ({"type": "gradnorm", "alpha": math.nan}, r"loss_balancing\.alpha` is nan; it is a finite number of at"),

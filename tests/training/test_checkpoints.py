@@ -13,6 +13,7 @@ import torch
 from transformers import EarlyStoppingCallback, NomicBertConfig, NomicBertModel, TrainerCallback
 
 import mtl_hf
+from mtl_hf.config.sections import OurTraining
 from mtl_hf.data.collator import fingerprint
 from mtl_hf.training.checkpoints import (
     COMPLETE,
@@ -22,12 +23,14 @@ from mtl_hf.training.checkpoints import (
     differences,
     fault,
     list_checkpoints,
+    log_start,
     mark_complete,
     newest_checkpoint,
     remove_checkpoint,
     rotate_checkpoints,
-    write_whole,
+    write_atomic,
 )
+from mtl_hf.training.peaks import find_peaks
 from tests.conftest import SIZES, assistant_rows, review_rows, two_source_config, wordpiece_tokenizer
 from tests.training.conftest import Built, build, make_trainer, weights
 
@@ -74,16 +77,16 @@ def test_the_newest_whole_checkpoint_counts_and_newer_ones_are_named(tmp_path, c
     (tmp_path / "checkpoint-100" / "optimizer.pt").unlink()
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert caplog.messages == [
-        f"{tmp_path / 'checkpoint-100'} is not whole and is passed over: optimizer.pt is missing."
+        f"{tmp_path / 'checkpoint-100'} is not complete and is skipped: optimizer.pt is missing."
     ]
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "file.json"
-    write_whole(path, "first")
+    write_atomic(path, "first")
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("no space left")))
     with pytest.raises(OSError, match="no space"):
-        write_whole(path, "second")
+        write_atomic(path, "second")
     assert path.read_text(encoding="utf-8") == "first"
 
 
@@ -104,7 +107,7 @@ def test_rotation_removes_the_oldest_and_never_what_is_kept(tmp_path, caplog):
     assert not caplog.messages
     rotate_checkpoints(tmp_path, None, [])
     assert steps() == [50]
-    assert "checkpoint-10 was cut short and is removed" in caplog.text
+    assert "checkpoint-10 was interrupted and is removed" in caplog.text
     edited = make_checkpoint(tmp_path, 5)
     (edited / "weights").write_text("edited", encoding="utf-8")
     rotate_checkpoints(tmp_path, 1, [])
@@ -151,10 +154,25 @@ def test_of_long_lists_only_what_differs_is_shown():
     ]
 
 
+def test_options_that_an_earlier_version_did_not_note_do_not_count():
+    then = {"tasks": {"slots": {"type": "token_classification", "mlm_probability": None}}}
+    now = copy.deepcopy(then)
+    now["tasks"]["slots"]["options"] = {"bio": "repair"}
+    assert differences(then, now) == []
+    other = copy.deepcopy(now)
+    other["tasks"]["slots"]["options"]["bio"] = "refuse"
+    assert differences(now, other) == ['tasks.slots.options.bio: "repair" in the checkpoint, "refuse" now']
+
+
 def test_what_does_not_decide_the_weights_may_change():
     free = {"output_dir", "logging_steps", "save_total_limit", "eval_steps", "dataloader_num_workers", "hub_token"}
-    deciding = {"learning_rate", "seed", "policy", "gradient_accumulation_steps", "num_train_epochs", "precision"}
+    deciding = {"learning_rate", "seed", "policy", "gradient_accumulation_steps", "num_train_epochs", "precision",
+                "data_seed", "max_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+                "warmup_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "optim", "optim_args"}  # fmt: skip
+    deciding |= set(OurTraining.__dataclass_fields__) - {"keep_best_per_task", "log_gradient_conflicts"}
     assert set(deciding_arguments(dict.fromkeys(free | deciding))) == deciding
+    caches = [deciding_arguments({"frozen_cache": size}) for size in (None, "1MB", "2MB")]
+    assert caches[0] != caches[1] == caches[2], "whether there is one, not how large it may become"
     arguments = dict.fromkeys(mtl_hf.MultiTaskTrainingArguments.__dataclass_fields__, 0)
     assert deciding <= deciding_arguments(arguments).keys()
     assert not free & deciding_arguments(arguments).keys()
@@ -184,20 +202,54 @@ def test_the_fingerprint_is_of_what_rows_hold_and_not_of_how_they_are_kept(tmp_p
 
 def test_checkpoints_that_cannot_be_gone_on_from_exactly_are_refused(tmp_path):
     facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {}}
-    with pytest.raises(ValueError, match=r"is no whole checkpoint: it has no complete\.json"):
+    with pytest.raises(ValueError, match=r"is not a complete checkpoint: it has no complete\.json"):
         check_checkpoint(tmp_path / "checkpoint-7", facts)
     first, _ = make_checkpoint(tmp_path, 1), make_checkpoint(tmp_path, 2)
-    with pytest.raises(ValueError, match="checkpoint-1 is not the newest: checkpoint-2 is; remove what came later"):
+    with pytest.raises(ValueError, match="checkpoint-1 is not the newest checkpoint, which is checkpoint-2; to"):
         check_checkpoint(first, facts)
     remove_checkpoint(tmp_path / "checkpoint-2")
     check_checkpoint(first, facts)
-    with pytest.raises(ValueError, match=r"trains differently(.|\n)*seed: absent in the checkpoint, 1 now"):
+    with pytest.raises(ValueError, match=r"other settings(.|\n)*seed: absent in the checkpoint, 1 now"):
         check_checkpoint(first, facts | {"settings": {"seed": 1}})
     only_model = make_checkpoint(tmp_path, 3)
     (only_model / "optimizer.pt").unlink()
     mark_complete(only_model, facts | {"step": 3})
     with pytest.raises(ValueError, match="was saved with `save_only_model`"):
         check_checkpoint(only_model, facts)
+
+
+def test_what_will_be_only_nearly_the_same_is_said_when_a_run_goes_on(tmp_path, caplog):
+    caplog.set_level("INFO", "mtl_hf")
+    checkpoint = make_checkpoint(tmp_path, 3)
+    facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {}}
+    log_start(checkpoint, facts)
+    assert caplog.messages == [f"Resuming from {checkpoint}."]
+    for other, said in (
+        ({"threads": 2}, "Threads: 1 in the checkpoint, 2 now: results may differ in their last bits."),
+        ({"versions": {"torch": "3"}}, "Versions: {} in the checkpoint, {'torch': '3'} now: results may differ"),
+        (
+            {"world_size": 2, "threads": 2},
+            "The checkpoint was saved with 1 processes, this run has 2: each step has the same",
+        ),
+    ):
+        caplog.clear()
+        log_start(checkpoint, facts | other)
+        assert caplog.messages[1:] == [caplog.messages[1]]
+        assert caplog.messages[1].startswith(said)
+
+
+def test_other_batches_on_other_processes_name_the_way_to_the_same_ones(tmp_path):
+    facts = {"world_size": 1, "threads": 1, "machine": "", "versions": {}, "settings": {"batch_sizes": {"one": 8}}}
+    checkpoint = make_checkpoint(tmp_path, 3)
+    mark_complete(checkpoint, facts | {"step": 3})
+    other = facts | {"world_size": 2, "settings": {"batch_sizes": {"one": 16}}}
+    with pytest.raises(
+        ValueError, match=r"was saved with 1 processes, this run has 2: choose `per_device_train_batch_size` so"
+    ):
+        check_checkpoint(checkpoint, other)
+    with pytest.raises(ValueError, match=r"batch_sizes\.one: 8 in the checkpoint, 16 now") as refused:
+        check_checkpoint(checkpoint, other | {"world_size": 1})
+    assert "processes" not in str(refused.value)
 
 
 # ---- in a trainer ----
@@ -235,6 +287,11 @@ def one_row_changed() -> datasets.Dataset:
     return datasets.Dataset.from_list(rows)
 
 
+def other_sources(config: dict[str, Any]) -> None:
+    config["sources"]["more"] = dict(config["sources"]["reviews"])
+    config["tasks"]["stars"]["source"] = ["reviews", "more"]
+
+
 @pytest.mark.parametrize(
     ("change", "options", "difference"),
     [
@@ -249,7 +306,12 @@ def one_row_changed() -> datasets.Dataset:
         (lambda config: config.update(sources=dict(reversed(config["sources"].items()))), {}, "order.sources"),
         (lambda config: config.update(tasks=dict(reversed(config["tasks"].items()))), {}, "order.tasks"),
         (lambda config: config["tasks"]["intent"].update(metrics=["matthews"]), {}, "tasks.intent.metrics"),
+        (lambda config: config["tasks"]["stars"].update(score_weight=2), {}, "tasks.stars.score_weight"),
+        (lambda config: config["tasks"]["stars"].update(learning_rate=1e-4), {}, "tasks.stars.learning_rate"),
+        (lambda config: other_sources(config), {}, "tasks.stars.sources"),
         (lambda config: config["model"].update(attn_implementation="eager"), {}, "model.attn_implementation"),
+        (lambda config: config["model"].update(max_length=63), {}, "model.max_length"),
+        (lambda config: config["model"].update(experts={"num": 2, "hidden": 8}), {}, "model.experts"),
         (None, {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}},
          "training.lr_scheduler_kwargs"),
         (None, {"policy": "proportional"}, "schedule"),
@@ -274,10 +336,28 @@ def test_a_changed_setting_is_refused_with_the_difference(
     built = build(config)
     trainer = make_trainer(built, tmp_path, **(SAVING | options))
     before = weights(trainer.model)
-    with pytest.raises(ValueError, match="is of a run that trains differently") as refused:
+    with pytest.raises(ValueError, match="was saved with other settings") as refused:
         trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
     assert difference in str(refused.value)
     assert all(torch.equal(before[name], tensor) for name, tensor in weights(trainer.model).items())
+
+
+@pytest.mark.parametrize("change", ["labels", "fingerprint", "rows"])
+def test_other_validation_rows_are_refused_since_checkpoints_are_chosen_by_them(
+    change, stopped, encoder_folder, tmp_path
+):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    split = built.validation["reviews"]
+    if change == "labels":
+        split.gold["stars"][0] += 0.5
+    else:
+        last = len(split.rows) - 1
+        kept = [last, *range(1, last), 0] if change == "fingerprint" else range(last)
+        split.rows = split.rows.select(kept)
+        split.gold = {name: [gold[row] for row in kept] for name, gold in split.gold.items()}
+    trainer = make_trainer(built, tmp_path, **SAVING)
+    with pytest.raises(ValueError, match=rf"other settings(.|\n)*validation\.reviews\.{change}: "):
+        trainer.train(resume_from_checkpoint=str(stopped / "checkpoint-8"))
 
 
 @pytest.mark.parametrize("longer", [{"num_train_epochs": 3}, {"max_steps": 20}], ids=str)
@@ -400,7 +480,7 @@ def test_weights_of_another_model_are_not_loaded_in_part(stopped, encoder_folder
     built: Built = build(two_source_config(encoder_folder, tmp_path))
     built.model.add_head("more", type="regression")
     trainer = make_trainer(built, tmp_path)
-    with pytest.raises(ValueError, match=r"another model: it lacks \['heads\.more"):
+    with pytest.raises(ValueError, match=r"another model: \['heads\.more"):
         trainer._load_from_checkpoint(str(stopped / "checkpoint-8"))
 
 
@@ -449,7 +529,7 @@ def test_the_best_checkpoint_of_each_task_is_kept_and_named(saving, encoder_fold
     trainer.add_callback(Scores(trainer, courses))
     trainer.train()
     peaks = {"intent": (2, 0.9), "slots": (8, 0.8), "stars": (4, -0.4), "topics": (6, 0.3)}
-    assert trainer.peaks() == peaks
+    assert find_peaks(trainer.tasks, trainer.state.log_history) == peaks
     kept = {int(path.name.split("-")[1]) for path in list_checkpoints(tmp_path)}
     assert {2, 4, 6, 8} <= kept <= {2, 4, 6, 8, 12}
     lines = ["intent accuracy 90.00 at step 2", "slots f1 80.00 at step 8", "stars pearson -40.00 at step 4",

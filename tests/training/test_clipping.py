@@ -1,12 +1,15 @@
 """Clipping: heads that share nothing that is trained are clipped apart: one beside others is trained as it is alone."""
 
 import copy
+import logging
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mtl_hf.training import trainer as module
-from mtl_hf.training.clipping import clip, norm_groups
+from mtl_hf.training.clipping import clip, is_clipped_away, norm_groups
 from tests.conftest import two_source_config
 from tests.training.conftest import Built, FixedBatches, build, make_trainer, weights
 
@@ -85,3 +88,73 @@ def test_groups_are_scaled_to_the_norm_and_those_within_it_left_alone():
     assert parameters[1].grad.tolist() == torch.tensor(values[1]).tolist()
     torch.testing.assert_close(parameters[2].grad, torch.tensor([0.6, 0.8]))
     assert idle.grad is None
+
+
+# Weights that clipping undoes
+
+
+@pytest.fixture(scope="module")
+def built(encoder_folder: str, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build(two_source_config(encoder_folder, tmp_path_factory.mktemp("runs")))
+
+
+def weighed(built: Built, weight: float) -> Built:
+    """The tasks of one source count so many times."""
+    tasks = copy.deepcopy(built.tasks)
+    for name in ("stars", "topics"):
+        tasks[name].config.loss_weight = weight
+    return Built(copy.deepcopy(built.model), tasks, built.train, built.validation)
+
+
+@pytest.mark.parametrize(
+    ("weight", "settings", "warns"),
+    [
+        (10, {}, True),
+        (10, {"max_grad_norm": 0}, False),
+        (10, {"gradient_accumulation_steps": 2}, False),
+        (1, {}, False),
+        (1, {"loss_balancing": "gradnorm"}, True),
+        (1, {"loss_balancing": "gradnorm", "gradient_accumulation_steps": 2}, False),
+        (10, {"gradient_aggregation": "Sum"}, False),
+        (10, {"freeze": ["encoder"]}, False),  # nothing is shared
+        (10, {"freeze": ["encoder"], "unfreeze": {"schedule": "gradual", "every": 3}}, True),
+    ],
+    ids=str,
+)
+def test_weights_that_clipping_undoes_draw_a_warning(
+    weight: float,
+    settings: dict[str, Any],
+    warns: bool,
+    built: Built,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "mtl_hf"):
+        make_trainer(weighed(built, weight), tmp_path, **settings)
+    assert ("whatever the weight" in caplog.text) == warns
+    assert ("`gradient_accumulation_steps: 2`" in caplog.text) == warns
+
+
+def test_a_source_with_more_tasks_is_not_weighed(built: Built, tmp_path: Path) -> None:
+    args = make_trainer(weighed(built, 1), tmp_path).args
+    for weight, expected in ((1.0, False), (2.0, True)):
+        tasks = {name: task for name, task in weighed(built, weight).tasks.items() if name != "topics"}
+        assert is_clipped_away(args, tasks, balanced=False) == expected
+
+
+def test_clipping_undoes_weights_as_the_warning_says(still_encoder_folder: str, tmp_path: Path) -> None:
+    built = build(two_source_config(still_encoder_folder, tmp_path))
+
+    def trained(weight: float, **settings: Any) -> dict[str, torch.Tensor]:
+        found = weighed(built, weight)
+        make_trainer(found, tmp_path, max_steps=4, optim="sgd", learning_rate=0.1, **settings).train()
+        return weights(found.model)
+
+    def distance(**settings: Any) -> float:
+        plain, heavy = (trained(weight, **settings) for weight in (1, 10))
+        return max(float((plain[name] - heavy[name]).abs().max()) for name in plain)
+
+    clipped = distance(max_grad_norm=1e-2)
+    assert clipped < 1e-6
+    assert distance(max_grad_norm=1e-2, gradient_accumulation_steps=2) > 100 * clipped
+    assert distance(max_grad_norm=0) > 100 * clipped

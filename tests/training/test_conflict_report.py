@@ -50,9 +50,9 @@ HIGH = ["all", "encoder.layers.4", "encoder.layers.5"]
             "conflict in 100 % of steps (mean cosine -0.20 over 20 compared).",  # everywhere alike
         ),
         (lines_of(HIGH, [], [], [], repeated=5), "conflict in 25 % of steps (mean cosine 0.03 over 20 compared)."),
-        (lines_of(HIGH, HIGH, []), "conflict in 2 of 3 steps compared: too few to tell (mean cosine -0.10)."),
-        (lines_of(HIGH, repeated=19), "conflict in 19 of 19 steps compared: too few to tell (mean cosine -0.20)."),
-        (lines_of([]), "conflict in 0 of 1 steps compared: too few to tell (mean cosine 0.10)."),
+        (lines_of(HIGH, HIGH, []), "conflict in 2 of 3 compared steps, too few to judge (mean cosine -0.10)."),
+        (lines_of(HIGH, repeated=19), "conflict in 19 of 19 compared steps, too few to judge (mean cosine -0.20)."),
+        (lines_of([]), "conflict in 0 of 1 compared steps, too few to judge (mean cosine 0.10)."),
     ],
 )
 def test_a_sentence_a_pair(lines: list[dict[str, Any]], expected: str) -> None:
@@ -70,7 +70,7 @@ def test_parts_are_chosen_by_how_much_they_conflict_and_not_by_how_often() -> No
 
 def test_a_pair_is_one_in_whichever_order_it_is_found() -> None:
     lines = [line(1, "all", "encoder.top"), line(2, tasks=("sentiment", "ner")), line(2, tasks=("ner", "slots"))]
-    assert [sentence.split(" steps")[0] for sentence in conflict_sentences(lines)] == [
+    assert [sentence.split(" compared")[0] for sentence in conflict_sentences(lines)] == [
         "ner and sentiment conflict in 1 of 2", "ner and slots conflict in 0 of 1"
     ]  # fmt: skip
 
@@ -82,7 +82,7 @@ def test_gradients_of_0_do_not_count() -> None:
     lines[0]["pairs"][0]["cosines"] = dict.fromkeys([*PARTS, "all"])
     assert next(conflict_sentences(lines)).endswith("most in layer 2 (mean cosine -0.20 over 20 compared).")
     assert list(conflict_sentences(lines[:1])) == [
-        "ner and sentiment could not be compared: a gradient was 0 each time."
+        "ner and sentiment could not be compared: one of the gradients was always 0."
     ]
 
 

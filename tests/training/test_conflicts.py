@@ -163,7 +163,7 @@ def test_a_resumed_run_cuts_the_log_back_and_writes_the_same(
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"every": 3}, "is 3, and the run has 2 steps: take a smaller number"),
+        ({"every": 3}, "is 3, and the run has 2 steps: set a smaller number"),
         ({"every": 1, "freeze": ["encoder"]}, "is 1, and the run has 2 steps: at its multiples no two tasks had gra"),
     ],
 )

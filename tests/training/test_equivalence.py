@@ -230,7 +230,7 @@ def test_in_batch_negatives_are_those_of_the_process_and_the_micro_batch(still_e
     (whole, *_), (cut, *_) = (take_steps(built, tmp_path / f"run {pieces}", pieces)[0] for pieces in (1, 4))
     model = built.model.eval()
     rows = [built.train["pairs"][index] for index in fixed_batches()[0]]
-    texts = [(row["input_ids"][: row["second"]], row["input_ids"][row["second"] :]) for row in rows]
+    texts = [(row["input_ids"][: row["segments"][0]], row["input_ids"][row["segments"][0] :]) for row in rows]
 
     def vector(ids: list[int]) -> torch.Tensor:
         pooled = model.encoder(torch.tensor([ids])).last_hidden_state[0].mean(0)

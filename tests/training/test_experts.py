@@ -142,7 +142,7 @@ def test_a_run_with_experts_is_scored_reported_and_gone_on_from(encoder_folder: 
     assert "mean weight of expert" in table
     assert "The mean mixtures of intent and slots overlap by " in table
     model = mtl_hf.MultiTaskModel.from_pretrained(tmp_path / "run")
-    with pytest.raises(ValueError, match="`intent` cannot be exported: it reads a mixture of experts"):
+    with pytest.raises(ValueError, match="`intent` cannot be exported: it uses a mixture of experts"):
         stock_model(model, "intent")
 
     config = two_source_config("", tmp_path / "second", max_steps=1)
@@ -151,7 +151,7 @@ def test_a_run_with_experts_is_scored_reported_and_gone_on_from(encoder_folder: 
     assert list(mtl_hf.train(config)["experts"]) == ["intent", "slots", "stars", "topics"]
     config["model"]["experts"] = {"num": 5, "hidden": 8}
     config["training"]["output_dir"] = str(tmp_path / "third")
-    with pytest.raises(ValueError, match=r"`experts` is .*5.* has others"):
+    with pytest.raises(ValueError, match=r"`experts` is .*5.* were trained with experts"):
         mtl_hf.train(config)
 
 
@@ -169,8 +169,8 @@ def test_overlap_of_mean_mixtures_by_hand() -> None:
 @pytest.mark.parametrize(
     ("experts", "expected"),
     [
-        ({"num": 4}, r"`model\.experts\.hidden` is missing; it is a whole number of at least 1"),
-        ({"num": 1, "hidden": 8}, r"`model\.experts\.num` is 1; it is a whole number of at least 2"),
+        ({"num": 4}, r"`model\.experts\.hidden` is missing; it should be a whole number of at least 1"),
+        ({"num": 1, "hidden": 8}, r"`model\.experts\.num` is 1; it should be a whole number of at least 2"),
         ({"number": 4, "hidden": 8}, r"unknown key `number` in `model\.experts`"),
     ],
 )

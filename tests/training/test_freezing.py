@@ -147,6 +147,6 @@ def test_a_head_without_weights_needs_an_encoder_that_moves(encoder_folder, tmp_
     config["sources"]["pairs"] = {"dataset": split, "text": ["text", "other"]}
     config["tasks"]["alike"] = {"type": "sentence_similarity", "source": "pairs", "label": "alike"}
     built = build(config)
-    with pytest.raises(ValueError, match=r"task 'alike' has nothing to train, since its head is frozen too or has no"):
+    with pytest.raises(ValueError, match=r"task 'alike' has nothing to train because its head is frozen, too, or has"):
         make_trainer(built, tmp_path, freeze=["encoder"])
     make_trainer(build(config), tmp_path, freeze=["embeddings"])

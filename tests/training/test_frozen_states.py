@@ -13,9 +13,9 @@ from transformers import AutoModel, DebertaV2Config, ElectraConfig, MPNetConfig
 
 from mtl_hf.training import frozen_states as module
 from mtl_hf.training.arguments import read_arguments
-from mtl_hf.training.frozen_states import num_bytes
+from mtl_hf.training.frozen_states import FrozenStates, num_bytes
 from tests.conftest import FAMILIES, SIZES, two_source_config, wordpiece_tokenizer
-from tests.training.conftest import Built, TwoProcesses, build, make_trainer, task_losses, weights
+from tests.training.conftest import Built, TwoProcesses, build, feature_of, make_trainer, task_losses, weights
 from tests.training.test_equivalence import compare, similarity_config
 
 WHOLE, LOWER = ["encoder"], ["embeddings", "encoder.layers.0-1"]
@@ -100,7 +100,7 @@ def test_texts_read_apart_and_heads_that_average_layers(freeze, still_encoder_fo
     assert losses < 1e-6
     assert elements < 1e-6
     trainer = make_trainer(copy.deepcopy(built), tmp_path, frozen_cache="1MB", freeze=freeze)
-    assert trainer.frozen_states.layer == 1, "the last two of three layers are read"
+    assert feature_of(trainer, FrozenStates).layer == 1, "the last two of three layers are read"
 
 
 def test_two_processes_take_the_steps_of_one(still_encoder_folder, tmp_path, two_processes: TwoProcesses):
@@ -133,7 +133,7 @@ def test_a_file_is_computed_once_and_named_by_rows_weights_layer_and_precision(
     def run(**options: Any) -> list[int]:
         computed.clear()
         options = {"freeze": WHOLE, "frozen_cache": "1MB"} | options
-        make_trainer(copy.deepcopy(built), tmp_path / "run", **options)._open_states()
+        make_trainer(copy.deepcopy(built), tmp_path / "run", **options).get_train_dataloader()
         return list(computed)
 
     all_rows = [len(rows) for rows in built.train.values()] + [len(split.rows) for split in built.validation.values()]
@@ -142,7 +142,7 @@ def test_a_file_is_computed_once_and_named_by_rows_weights_layer_and_precision(
     tokens = sum(len(ids) for rows in [*built.train.values(), *(split.rows for split in built.validation.values())]
                  for ids in rows["input_ids"])  # fmt: skip
     assert size == tokens * 32 * 4
-    assert f"The states of {tokens:,} tokens after the encoder take {size / 1e6:.2f} MB, kept in" in caplog.text
+    assert f"hidden states of {tokens:,} tokens after the encoder need {size / 1e6:.2f} MB, cached in" in caplog.text
     assert run(seed=3, frozen_cache="2MB") == []
     assert len(files(tmp_path)) == 4
     assert run(freeze=["embeddings", "encoder.layers.0"]) == all_rows
@@ -162,6 +162,69 @@ def test_a_file_is_computed_once_and_named_by_rows_weights_layer_and_precision(
     assert not list(tmp_path.glob("cache/frozen_states/.*"))
 
 
+def test_frozen_layers_are_not_run_again(encoder_folder, tmp_path):
+    built = build(two_source_config(encoder_folder, tmp_path))
+    options = {"freeze": LOWER, "frozen_cache": "1MB", "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+    make_trainer(copy.deepcopy(built), tmp_path, **options).get_train_dataloader()  # which fills the cache
+    trainer = make_trainer(built, tmp_path, **options)
+    runs: list[int] = []
+    for number, layer in enumerate(built.model.encoder.encoder.layer):
+        layer.register_forward_hook(lambda *_, number=number: runs.append(number))
+    trainer.train()
+    assert set(runs) == {2}, "of three layers the last is trained"
+    assert len(runs) == 2 * (1 + len(built.validation)), "a training batch and one of each source, twice"
+    trainer.score()
+    assert runs[-3:] == [0, 1, 2], "after training weights may be others"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"attn_implementation": "eager"}, {"encoder_config": {"hidden_act": "relu"}},
+     {"encoder_config": {"layer_norm_eps": 1e-2}}],
+    ids=str,
+)  # fmt: skip
+def test_states_of_another_kernel_or_configuration_are_not_taken(change, encoder_folder, tmp_path, monkeypatch):
+    def states(more: dict[str, Any]) -> torch.Tensor:
+        config = two_source_config(encoder_folder, tmp_path)
+        config["model"] |= more
+        trainer = make_trainer(build(config), tmp_path, freeze=WHOLE, frozen_cache="1MB")
+        return feature_of(trainer, FrozenStates).open()["train"]["assistant"].states.clone()
+
+    first, again = states({}), states(change)
+    assert len(files(tmp_path)) == 8, "a file for each source and split, twice"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "another"))
+    assert torch.equal(again, states(change))
+    if "encoder_config" in change:
+        assert not torch.allclose(again, first, atol=1e-3)
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers"])
+def test_states_of_another_version_of_a_library_are_not_taken(library, encoder_folder, tmp_path, monkeypatch):
+    trainer = make_trainer(build(two_source_config(encoder_folder, tmp_path)), tmp_path, freeze=WHOLE,
+                           frozen_cache="1MB")  # fmt: skip
+    feature_of(trainer, FrozenStates).open()
+    monkeypatch.setattr(getattr(module, library), "__version__", "99.0")
+    feature_of(trainer, FrozenStates).open()
+    assert len(files(tmp_path)) == 8
+
+
+def test_the_same_tokens_read_otherwise_have_other_states(still_encoder_folder, tmp_path):
+    """As one text and as two, and as the first and the second of a pair."""
+    built = build(pairs_config(still_encoder_folder))
+    name = next(name for name, rows in built.train.items() if "segments" in rows.column_names)
+    opened = []
+    for column, changed in ((None, None), ("segments", lambda row: [row["segments"][0] + 1, row["segments"][1] - 1]),
+                            ("token_type_ids", lambda row: [1] * len(row["input_ids"]))):  # fmt: skip
+        own = Built(built.model, built.tasks, dict(built.train), built.validation)
+        if column:
+            rows = own.train[name]
+            own.train[name] = rows.map(lambda row, c=column, f=changed: {c: f(row)}, features=rows.features)
+        trainer = make_trainer(own, tmp_path, freeze=["embeddings", "encoder.layers.0"], frozen_cache="1MB")
+        opened.append(feature_of(trainer, FrozenStates).open()["train"][name].states.clone())
+    assert not torch.allclose(opened[0], opened[1])
+    assert not torch.allclose(opened[0], opened[2])
+
+
 def test_a_file_that_is_too_short_is_computed_again_and_that_is_said(encoder_folder, tmp_path, caplog):
     built = build(two_source_config(encoder_folder, tmp_path))
     options = {"freeze": WHOLE, "frozen_cache": "1MB", "max_steps": 2}
@@ -177,7 +240,7 @@ def test_what_is_kept_is_what_the_encoder_says(encoder_folder, tmp_path):
     built = build(two_source_config(encoder_folder, tmp_path))
     trainer = make_trainer(built, tmp_path, freeze=WHOLE, frozen_cache="1MB")
     rows = built.train["assistant"]
-    states = trainer.frozen_states.open()["train"]["assistant"]
+    states = feature_of(trainer, FrozenStates).open()["train"]["assistant"]
     built.model.eval()
     for row in (0, 7, 19):
         with torch.no_grad():
@@ -194,30 +257,30 @@ def test_what_is_kept_is_what_the_encoder_says(encoder_folder, tmp_path):
 def test_more_than_the_cap_is_refused_before_anything_is_computed(encoder_folder, tmp_path, monkeypatch):
     built = build(two_source_config(encoder_folder, tmp_path))
     with pytest.raises(
-        ValueError, match=r"`frozen_cache` is 0\.01 MB\. The states of .* tokens after the encoder take 0"
+        ValueError, match=r"`frozen_cache` is 0\.01 MB\. The hidden states of .* tokens after the encoder need 0"
     ):
         make_trainer(built, tmp_path, freeze=WHOLE, frozen_cache="0.01MB")
     assert not (tmp_path / "cache" / "frozen_states").exists()
     trainer = make_trainer(built, tmp_path, freeze=WHOLE, frozen_cache="1MB")
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
-    with pytest.raises(ValueError, match=r"has room for 0\.00 MB, and the states of \d+ rows take"):
+    with pytest.raises(ValueError, match=r"the states of \d+ rows need .* has 0\.00 MB free"):
         trainer.train()
 
 
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"frozen_cache": "4"}, r"`frozen_cache` is '4'; valid is .* such as 500MB or 4GB"),
-        ({"freeze": []}, r"`frozen_cache` keeps what frozen layers say, and `freeze` names none"),
+        ({"frozen_cache": "4"}, r"`frozen_cache` is '4'; set the maximum size .* such as 500MB or 4GB"),
+        ({"freeze": []}, r"`frozen_cache` stores the outputs of frozen layers, but `freeze` names none"),
         (
             {"unfreeze": {"schedule": "gradual", "every": 1}},
-            r"opens all of the encoder: open a part of it with `schedule: explicit`, or .* only what stays",
+            r"unfreezes the whole encoder: unfreeze a part of it with `schedule: explicit`, or .* only parts that",
         ),
         (
             {"freeze": ["embeddings"], "unfreeze": {"when": "plateau"}},
-            r"opens all of the encoder: open a part of it with `schedule: explicit`, or .* only what stays",
+            r"unfreezes the whole encoder: unfreeze a part of it with `schedule: explicit`, or .* only parts that",
         ),
-        ({"activation_checkpointing": True}, r"`frozen_cache` and `activation_checkpointing` exclude each other"),
+        ({"activation_checkpointing": True}, r"`frozen_cache` and `activation_checkpointing` cannot be combined"),
     ],
 )
 def test_mistakes_that_need_no_model(training, message, tmp_path):
@@ -240,7 +303,7 @@ def test_of_parts_that_open_only_those_below_count(encoder_folder, tmp_path):
         unfreeze = {"schedule": "explicit", "at": {at: 2}}
         own = copy.deepcopy(built)
         trainer = make_trainer(own, tmp_path, freeze=WHOLE, unfreeze=unfreeze, frozen_cache="1MB")
-        assert trainer.frozen_states.layer == layer
+        assert feature_of(trainer, FrozenStates).layer == layer
     plain, cached = (
         train(built, tmp_path, freeze=WHOLE, unfreeze={"schedule": "explicit", "at": {"encoder.layers.2": 4}},
               max_steps=8, frozen_cache=size, optim="sgd")
@@ -256,9 +319,7 @@ def test_an_encoder_that_cannot_be_run_from_a_layer_on_is_refused(encoder_folder
     freeze = [*LOWER, "encoder.top"]
     if not any(part.startswith("encoder.encoder.conv") for part in built.model.state_dict()):
         pytest.fail("the encoder has no convolution")
-    with pytest.raises(
-        ValueError, match=r"`frozen_cache`: (a DebertaV2Model cannot be run from its layer 2|what the fro)"
-    ):
+    with pytest.raises(ValueError, match=r"`frozen_cache`: (a DebertaV2Model cannot run from layer 2|the outp)"):
         make_trainer(built, tmp_path, freeze=freeze, frozen_cache="1MB")
     make_trainer(build(two_source_config(folder, tmp_path)), tmp_path, freeze=WHOLE, frozen_cache="1MB")
 
@@ -269,7 +330,7 @@ def test_a_frozen_layer_that_depends_on_a_trained_part_is_refused(encoder_folder
     norm = torch.nn.LayerNorm(SIZES["hidden_size"])
     built.model.encoder.add_module("norm", norm)
     built.model.encoder.encoder.layer[0].register_forward_pre_hook(lambda layer, args: (norm(args[0]), *args[1:]))
-    with pytest.raises(ValueError, match=r"depends on parts that are trained, one of .*norm\.bias"):
+    with pytest.raises(ValueError, match=r"depend on trained parts, one of .*norm\.bias"):
         make_trainer(built, tmp_path, freeze=LOWER, frozen_cache="1MB")
 
 
@@ -278,5 +339,5 @@ def test_masked_rows_are_refused(encoder_folder, tmp_path):
     rows = datasets.Dataset.from_list([{"text": f"play jazz {row}"} for row in range(30)])
     config["sources"]["raw"] = {"dataset": rows, "text": "text"}
     config["tasks"]["mlm"] = {"type": "masked_lm", "source": "raw"}
-    with pytest.raises(ValueError, match=r"`frozen_cache`: the rows of source 'raw' are masked anew at every pass"):
+    with pytest.raises(ValueError, match=r"`frozen_cache` cannot be used with masked_lm .source 'raw'"):
         make_trainer(build(config), tmp_path, freeze=LOWER, frozen_cache="1MB")

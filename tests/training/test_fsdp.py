@@ -96,4 +96,4 @@ def test_labels_of_a_task_on_some_ranks_only_are_refused(encoder_folder, tmp_pat
 
     first, second = two_processes(train)
     assert not first
-    assert second.startswith("task 'rare' has labels in step 1, but none on rank 1, which FSDP cannot train: use ")
+    assert second.startswith("task 'rare' has labels in step 1, but none on rank 1, which FSDP does not support: use ")

@@ -76,7 +76,7 @@ def test_a_step_is_that_of_torchjd_called_by_hand(name: str, built: Built, tmp_p
     torch.testing.assert_close(found, weights(model), rtol=0, atol=1e-9)
     if name != "GradDrop":
         last = [entry for entry in trainer.state.log_history if "loss" in entry][-1]
-        assert {key for key in last if key.endswith("_weight")} == {f"{task}_weight" for task in trainer.sharing._tasks}
+        assert {key for key in last if key.endswith("_weight")} == {f"{task}_weight" for task in trainer.step.tasks}
 
 
 @pytest.mark.parametrize("name", ["UPGrad", pytest.param("GradDrop", marks=pytest.mark.slow)])
@@ -131,7 +131,7 @@ def test_a_row_under_bf16_is_the_gradient_that_a_plain_step_takes(still_encoder_
     before, options = weights(built.model), {"precision": "bf16", "learning_rate": 10.0}
     plain = train(built, tmp_path, 2, gradient_accumulation_steps=2, **options)[1]
     trainer, found = train(built, tmp_path, 2, gradient_aggregation="Mean", **options)
-    num_tasks = len(trainer.sharing._tasks)
+    num_tasks = len(trainer.step.tasks)
     assert num_tasks > 3
     names = [name for name in found if name.startswith("encoder.")]
     moved, expected = (
@@ -249,16 +249,16 @@ def read(**section: Any) -> MultiTaskTrainingArguments:
         ),
         ({"gradient_aggregation": "UPGradWeighting"}, "is 'UPGradWeighting'"),
         ({"gradient_aggregation": "WeightedAggregator"}, "is 'WeightedAggregator'"),
-        ({"gradient_aggregation": "GradVac"}, "'GradVac', which cannot be used here: it remembers earlier steps"),
-        ({"gradient_aggregation": "Krum"}, "'Krum', which cannot be used here: it guards against workers"),
+        ({"gradient_aggregation": "GradVac"}, "'GradVac', which cannot be used here: it depends on earlier steps"),
+        ({"gradient_aggregation": "Krum"}, "'Krum', which cannot be used here: it protects against faulty workers"),
         ({"gradient_aggregation": "CAGrad"}, "CAGrad: missing a required argument: 'c'.*; they are c, norm_eps"),
         ({"gradient_aggregation": {"type": "IMTLG", "c": 1}}, r"IMTLG: got an unexpected .* It has no options\.$"),
-        ({"gradient_aggregation": {"type": "UPGrad", "pref_vector": [1.0, 2.0]}}, "is a list.*by its `loss_weight`"),
+        ({"gradient_aggregation": {"type": "UPGrad", "pref_vector": [1.0, 2.0]}}, "is a list.*set its `loss_weight`"),
         ({"gradient_aggregation": "UPGrad", "policy": "proportional"}, "set `policy: round_robin`"),
         ({"gradient_aggregation": "Sum", "policy": "proportional"}, "set `policy: round_robin`"),
         (
             {"gradient_aggregation": "UPGrad", "loss_balancing": "gradnorm"},
-            "exclude each other: set `loss_balancing: s",
+            "cannot be combined: set `loss_balancing: s",
         ),
     ],
     ids=str,
@@ -278,8 +278,8 @@ def test_of_a_missing_package_only_its_installation_is_said(monkeypatch: pytest.
 
 
 def test_what_does_not_fit_the_model_is_refused_before_training(built: Built, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"accumulation_steps` is 3; .* number of sources, 2: leave"):
+    with pytest.raises(ValueError, match=r"accumulation_steps` is 3; .* number of sources, 2: remove"):
         make_trainer(own(built), tmp_path, gradient_aggregation="UPGrad", gradient_accumulation_steps=3)
-    with pytest.raises(ValueError, match="nothing of that is trained: thaw some of the encoder"):
+    with pytest.raises(ValueError, match="none of them is trained: unfreeze a part of the encoder"):
         make_trainer(own(built), tmp_path, gradient_aggregation="UPGrad", freeze=["encoder"])
     assert make_trainer(own(built), tmp_path, gradient_aggregation="UPGrad").num_steps() == 3 * 8

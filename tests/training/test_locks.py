@@ -11,7 +11,7 @@ import pytest
 
 import mtl_hf
 from mtl_hf.training import locks
-from mtl_hf.training.locks import LOCK, hold_folder
+from mtl_hf.training.locks import LOCK, lock_folder
 from tests.conftest import two_source_config
 
 FORK = multiprocessing.get_context("fork")
@@ -23,10 +23,10 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def hold(folder: Path, held: Any, end: Any) -> None:
-    with hold_folder(folder, "here"):
+    with lock_folder(folder, "here"):
         (folder / "weights").write_text("mine", encoding="utf-8")
         held.set()
-        end.wait(60)
+        end.wait(240)
 
 
 def test_a_folder_in_use_is_refused_with_who_has_it_and_a_dead_owner_is_replaced(
@@ -36,15 +36,15 @@ def test_a_folder_in_use_is_refused_with_who_has_it_and_a_dead_owner_is_replaced
     held, end = FORK.Event(), FORK.Event()
     process = FORK.Process(target=hold, args=(folder, held, end))
     process.start()
-    assert held.wait(30)
+    assert held.wait(120)
     expected = rf"`here`: {folder} is in use by process {process.pid} on {socket.gethostname()} \(since \d{{4}}-"
-    with pytest.raises(ValueError, match=expected), hold_folder(folder, "here"):
+    with pytest.raises(ValueError, match=expected), lock_folder(folder, "here"):
         pytest.fail("two have it")
     os.kill(int(process.pid or 0), signal.SIGKILL)
     process.join()
     assert (folder / LOCK).is_file()
-    with hold_folder(folder, "here"):
-        assert f"{folder} was left locked by process {process.pid} on" in caplog.text
+    with lock_folder(folder, "here"):
+        assert f"{folder} was locked by process {process.pid} on" in caplog.text
         assert str(os.getpid()) in (folder / LOCK).read_text(encoding="utf-8")
     assert [path.name for path in folder.iterdir()] == ["weights"]
 
@@ -52,7 +52,7 @@ def test_a_folder_in_use_is_refused_with_who_has_it_and_a_dead_owner_is_replaced
 def test_a_lock_that_was_cut_short_or_left_empty_is_taken_over(tmp_path: Path) -> None:
     for content in ("", '{"host": "a', "null\n"):
         (tmp_path / LOCK).write_text(content, encoding="utf-8")
-        with hold_folder(tmp_path, "here"):
+        with lock_folder(tmp_path, "here"):
             pass
     assert list(tmp_path.iterdir()) == []
 
@@ -60,7 +60,7 @@ def test_a_lock_that_was_cut_short_or_left_empty_is_taken_over(tmp_path: Path) -
 def test_folders_that_were_made_for_nothing_go_again_and_others_stay(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for name in ("a/b", "there"):
-        with hold_folder(tmp_path / name, "here"):
+        with lock_folder(tmp_path / name, "here"):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
@@ -73,7 +73,7 @@ def test_a_second_run_is_refused_before_it_has_changed_anything(
     (folder / "checkpoint-2").mkdir(parents=True)
     for name in ("run.yaml", "model.safetensors", "checkpoint-2/model.safetensors"):
         (folder / name).write_text("theirs", encoding="utf-8")
-    with hold_folder(folder, "here"):
+    with lock_folder(folder, "here"):
         before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         with pytest.raises(ValueError, match=r"`training\.output_dir`: .*run is in use by process"):
             mtl_hf.train(two_source_config(encoder_folder, folder), **options)

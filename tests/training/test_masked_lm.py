@@ -15,11 +15,11 @@ import pytest
 import torch
 
 import mtl_hf
-from mtl_hf.data.masking import FIXED_DRAW, masking_of
 from mtl_hf.data.schedule import Batch
 from mtl_hf.inference.export import export_head
 from mtl_hf.inference.inspect import inspect_rows
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.tasks.masking import FIXED_DRAW, masking_of
 from tests.conftest import SENTENCES, TRAINING, assistant_rows
 from tests.training.conftest import (
     Built,
@@ -149,7 +149,7 @@ def test_a_run_that_goes_on_in_mid_epoch_masks_as_if_it_had_not_stopped(policy, 
 def test_another_share_of_masks_is_another_run(encoder_folder, tmp_path):
     built = build(config(encoder_folder))
     make_trainer(built, tmp_path, max_steps=2, save_strategy="steps", save_steps=2).train()
-    built.tasks["mlm"].config.mlm_probability = 0.4
+    built.tasks["mlm"].config.options["mlm_probability"] = 0.4
     with pytest.raises(ValueError, match=r"tasks\.mlm\.mlm_probability: 0\.3 in the checkpoint, 0\.4 now"):
         make_trainer(built, tmp_path, max_steps=4).train(resume_from_checkpoint=tmp_path / "checkpoint-2")
 
@@ -185,7 +185,9 @@ def test_masked_lm_alone_is_chosen_by_its_lowest_perplexity(encoder_folder: str,
     shown = inspect_rows(alone, num_rows=1)
     assert "task mlm: masked_lm" in shown
     assert "mlm: 1.0" not in shown
-    with pytest.raises(ValueError, match="no stock class of transformers computes a masked_lm head; the encoder alone"):
+    with pytest.raises(
+        ValueError, match="no stock class of transformers computes a masked_lm head; export the encoder alone"
+    ):
         export_head(tmp_path / "run", "mlm", tmp_path / "stock")
     assert "fill-mask" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
 
@@ -219,7 +221,7 @@ def test_several_tasks_with_losses_alone_need_a_choice(encoder_folder: str, tmp_
     two = build(config(encoder_folder, mlm={"source": "plain"}, stars={
         "type": "sequence_classification", "source": "assistant", "label": "intent", "metrics": ["cross_entropy"]}
     ))  # fmt: skip
-    with pytest.raises(ValueError, match="the primary metric of every task is a loss"):
+    with pytest.raises(ValueError, match="the primary metric of every trained task is a loss"):
         make_trainer(two, tmp_path)
     trainer = make_trainer(build(config(encoder_folder, mlm={"source": "plain"})), tmp_path)
     assert (trainer.args.metric_for_best_model, trainer.args.greater_is_better) == ("mlm_perplexity", False)

@@ -203,19 +203,19 @@ def two_heads(encoder: Any) -> MultiTaskModel:
     [
         ({"encoder.layer.0": 1e-4}, {}, r"'encoder\.layer\.0' matches no part\. Did you mean `encoder\.layers"),
         ({"encoder.layers.3-5": 1e-4}, {}, r"`learning_rates`: 'encoder\.layers\.3-5' matches no part\."),
-        ({"encoder.layers.1-0": 1e-4}, {}, r"1-0' ends before it begins: write encoder\.layers\.0-1"),
+        ({"encoder.layers.1-0": 1e-4}, {}, r"1-0' is reversed: write encoder\.layers\.0-1"),
         ({"head": 1e-3}, {}, r"'head' matches no part\. Did you mean `heads"),
         ({"encoder.layers.0-1": 1e-4, "encoder.layers.1-2": 1e-5}, {},
-         r"'encoder\.layers\.0-1' and 'encoder\.layers\.1-2' both name encoder\.layers\.1, and neither more closely"),
+         r"'encoder\.layers\.0-1' and 'encoder\.layers\.1-2' both match encoder\.layers\.1 and are equally specific"),
         ({"embeddings": 1e-4}, {"freeze": ["embeddings"]}, "has 'embeddings', but embeddings is frozen"),
         ({"encoder.layers.0-1": 1e-4}, {"freeze": ["encoder.layers.0"]}, r"0-1', but encoder\.layers\.0 is frozen"),
         ({"encoder": 1e-4}, {"freeze": ["encoder"]}, "has 'encoder', but embeddings is frozen"),
         ({"heads": 1e-4}, {"freeze": ["heads"]}, r"has 'heads', but heads\.intent is frozen"),
         ({"heads": 1e-4}, {"head_learning_rate": 1e-3},
-         r"`learning_rates\.heads` and `head_learning_rate` both say at what rate heads .* `learning_rates\.experts`"),
+         r"`learning_rates\.heads` and `head_learning_rate` both set .* heads.* `learning_rates\.experts`"),
         ({"embeddings": 0.0}, {}, r"`learning_rates\.embeddings` is 0; it is above 0 .*`freeze`"),
         ({"embeddings": float("inf")}, {}, r"`learning_rates\.embeddings` is inf"),
-        ({"encoder": 1e-4}, {"layerwise_lr_decay": 0.9}, r"`layerwise_lr_decay: 0\.9` does nothing: set that to 1"),
+        ({"encoder": 1e-4}, {"layerwise_lr_decay": 0.9}, r"`layerwise_lr_decay: 0\.9` has no effect: set it to 1"),
         ({}, {"learning_rate": float("nan")}, r"`training\.learning_rate` is nan; it is at least 0 and at most"),
         ({}, {"head_learning_rate": -0.01}, r"`training\.head_learning_rate` is -0\.01; it is at least 0"),
     ],
@@ -229,14 +229,14 @@ def test_explicit_rates_that_cannot_be_are_refused(learning_rates, options, expe
 def test_two_rates_of_one_head_are_refused(encoder_folder, tmp_path):
     built = build(assistant_config(encoder_folder, slots={"learning_rate": 0.02}))
     with pytest.raises(
-        ValueError, match=r"`learning_rates\.heads\.slots` and `tasks\.slots\.learning_rate` say the same"
+        ValueError, match=r"`learning_rates\.heads\.slots` and `tasks\.slots\.learning_rate` set the same"
     ):
         make_trainer(built, tmp_path, learning_rates={"heads.slots": 0.1})
 
 
 def test_a_rate_of_a_frozen_head_is_refused(encoder_folder, tmp_path):
     built = build(assistant_config(encoder_folder, slots={"learning_rate": 0.02}))
-    with pytest.raises(ValueError, match=r"`tasks\.slots\.learning_rate` is of a head that is frozen and has no rate"):
+    with pytest.raises(ValueError, match=r"`tasks\.slots\.learning_rate` has no effect because the head is frozen"):
         make_trainer(built, tmp_path, freeze=["heads.slots"])
     later = {"schedule": "explicit", "at": {"heads.slots": 2}}
     make_trainer(built, tmp_path, freeze=["heads.slots"], unfreeze=later)

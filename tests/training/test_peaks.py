@@ -3,8 +3,8 @@
 import math
 
 from mtl_hf.config import Task
-from mtl_hf.data.labels import TaskData
-from mtl_hf.training.peaks import find_peaks, peaks_told
+from mtl_hf.tasks import TaskData
+from mtl_hf.training.peaks import describe_peaks, find_peaks
 
 
 def task(name: str, kind: str, **options) -> TaskData:
@@ -33,7 +33,7 @@ def test_the_first_of_equal_steps_counts_least_errors_are_best_and_what_is_not_a
 
 def test_each_peak_is_told_in_a_line_and_the_step_that_was_chosen():
     lines = ["intent accuracy 70.00 at step 4", "stars mse 1.0000 at step 6"]
-    assert peaks_told(TASKS, HISTORY, None) == lines
+    assert describe_peaks(TASKS, HISTORY, None) == lines
     for metric in ("score", "eval_score"):
-        assert peaks_told(TASKS, HISTORY, (metric, 6)) == [*lines, f"chosen by {metric} 30.00 at step 6"]
-    assert peaks_told(TASKS, HISTORY, ("score", 5)) == lines, "nothing was scored there"
+        assert describe_peaks(TASKS, HISTORY, (metric, 6)) == [*lines, f"chosen by {metric} 30.00 at step 6"]
+    assert describe_peaks(TASKS, HISTORY, ("score", 5)) == lines, "nothing was scored there"

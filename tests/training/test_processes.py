@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import PrepareForLaunch, patch_environment
 from transformers import TrainerCallback
 
-from mtl_hf import cli
+from mtl_hf.command import run_command
 from mtl_hf.training.processes import report_lost_process
 from tests.conftest import two_source_config
 from tests.training.conftest import build, make_trainer
@@ -31,7 +31,7 @@ def test_the_others_stop_with_one_line_when_a_process_is_killed(encoder_folder, 
         torch.set_num_threads(1)
         trainer = make_trainer(built, tmp_path, callbacks=[Dies()], num_train_epochs=1000)
         try:
-            cli._run(trainer.train)
+            run_command(trainer.train)
         except SystemExit as end:
             (tmp_path / "said").write_text(str(end), encoding="utf-8")
             raise
@@ -44,12 +44,12 @@ def test_the_others_stop_with_one_line_when_a_process_is_killed(encoder_folder, 
         for process in processes:
             process.start()
         processes[1].join(120)
-        processes[0].join(20)
+        processes[0].join(120)
         for process in processes:
             process.kill()  # nothing, unless the test fails
     assert [process.exitcode for process in processes] == [1, -signal.SIGKILL]
     said = (tmp_path / "said").read_text(encoding="utf-8")
-    assert said.startswith("mtl-hf: rank 0 has lost another of the 2 processes (")
+    assert said.startswith("mtl-hf: rank 0 lost the connection to another of the 2 processes (")
     assert "died or was killed" in said
     assert "\n" not in said
     assert "gloo" not in said
@@ -93,7 +93,7 @@ def test_a_lost_connection_is_said_in_one_line(error, cause, monkeypatch: pytest
     monkeypatch.setattr("mtl_hf.training.processes.distributed", Group(True))
     with pytest.raises(ConnectionError) as raised, report_lost_process():
         raise error
-    assert str(raised.value).startswith(f"rank 3 has lost another of the 4 processes ({cause}): the run stops.")
+    assert str(raised.value).startswith(f"rank 3 lost the connection to another of the 4 processes ({cause}): the run")
     assert raised.value.__cause__ is error
 
 

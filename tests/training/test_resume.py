@@ -612,7 +612,7 @@ def test_the_loss_of_the_best_checkpoint_is_said(stopped, place):
     folder = copy_of(stopped, place)
     truncate(folder / "checkpoint-8" / "model.safetensors")
     resumed = place.resume(place.config(folder))
-    assert "checkpoint-8, the best so far, is lost" in resumed.log
+    assert "checkpoint-8, the best checkpoint so far, is not available" in resumed.log
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     assert state["best_model_checkpoint"] is None
 
@@ -669,7 +669,7 @@ def test_a_disk_that_fills_up_during_a_save_leaves_the_last_whole_checkpoint(num
     assert full.exit_codes == [1], full.log
     message = full.log.rpartition("\nOSError: ")[2]
     assert f"{SAVE} cannot be saved (" in message, full.log
-    assert "checkpoint-6 is whole: mend the cause and go on from it with --resume." in message
+    assert "checkpoint-6 is complete: fix the problem and continue with --resume." in message
     weights, optimizer = ((whole / SAVE / name).stat().st_size for name in ("model.safetensors", "optimizer.pt"))
     assert 60_000 < weights < 180_000 < optimizer
     assert {"checkpoint-4", "checkpoint-6"} <= set(names(folder)), "nothing may be deleted for it"

@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 import mtl_hf
 from mtl_hf.config import Plain, Thawing
 from mtl_hf.training.arguments import read_arguments
-from mtl_hf.training.thawing import Plateau, warn_of_never
+from mtl_hf.training.thawing import Plateau, warn_of_unreached
 from mtl_hf.training.trainer import MultiTaskTrainer
 from tests.conftest import two_source_config
 from tests.training.conftest import Built, FixedBatches, TwoProcesses, build, make_trainer, task_losses, weights
@@ -147,7 +147,7 @@ def test_parts_move_from_the_step_on_at_which_they_open(accumulation, encoder_fo
             rates = {key[3:]: rate for key, rate in entry.items() if key[3:] in TOP_DOWN}
             trained = TOP_DOWN[: (entry["step"] - 1) // 2]
             assert rates == {name: pytest.approx(1e-3 * 0.5**depth) for depth, name in enumerate(trained)}
-    assert "trained from here on: encoder.layers.2" in caplog.text
+    assert "now also trained: encoder.layers.2" in caplog.text
 
 
 @pytest.mark.parametrize("freeze", [["encoder"], ["embeddings", "encoder.layers.0-1"]], ids=str)
@@ -230,7 +230,7 @@ def test_a_run_is_not_stopped_early_before_all_is_open(encoder_folder, tmp_path,
             trainer.train(resume_from_checkpoint=resume)
         # Nothing is better than after step 1: the parts open after steps 2 to 5, and 6 and 7 are those of patience.
         assert trainer.state.global_step == 7
-        assert f"Opened 4 of 4 parts that were frozen at first: {', '.join(TOP_DOWN)}." in caplog.messages
+        assert f"Unfroze 4 of 4 parts that were frozen at first: {', '.join(TOP_DOWN)}." in caplog.messages
         for step in (5, 6, 7):
             mtl_hf.training.checkpoints.remove_checkpoint(tmp_path / f"checkpoint-{step}")
 
@@ -239,10 +239,10 @@ def test_what_never_opens_draws_a_warning(encoder_folder, tmp_path, caplog):
     built = build(two_source_config(encoder_folder, tmp_path))
     plan = make_trainer(built, tmp_path, freeze=["encoder"], unfreeze=GRADUAL, max_steps=5).thawing
     caplog.clear()
-    warn_of_never(plan, 9)
+    warn_of_unreached(plan, 9)
     assert not caplog.messages, "the embeddings open after step 8"
-    warn_of_never(plan, 6)
-    assert "never opens encoder.layers.0, embeddings: the run is over after 6 steps" in caplog.text
+    warn_of_unreached(plan, 6)
+    assert "encoder.layers.0, embeddings will stay frozen: the run ends after 6 steps" in caplog.text
 
 
 def test_two_processes_open_the_same_and_take_the_same_steps(
@@ -275,21 +275,21 @@ def test_two_processes_open_the_same_and_take_the_same_steps(
 @pytest.mark.parametrize(
     ("training", "message"),
     [
-        ({"freeze": [], "unfreeze": {"every": 1}}, r"`unfreeze` opens what `freeze` names, which is nothing: set"),
+        ({"freeze": [], "unfreeze": {"every": 1}}, r"`unfreeze` needs parts in `freeze`, which is empty: set"),
         ({"unfreeze": {"schedule": "gradual"}}, r"`unfreeze` needs `every` \(`1 epoch`, or a number of steps\)"),
-        ({"unfreeze": {"every": 0}}, r"`unfreeze\.every` is 0; valid is a number of steps from 1 on, or such as `1 ep"),
+        ({"unfreeze": {"every": 0}}, r"`unfreeze\.every` is 0; valid is a number of steps from 1 on, or of epo"),
         ({"unfreeze": {"every": "1 lap"}}, r"`unfreeze\.every` is '1 lap'"),
-        ({"unfreeze": {"every": 1, "when": "plateau"}}, r"`unfreeze\.every` is of `schedule: gradual` without `when`:"),
-        ({"unfreeze": {"every": 1, "patience": 2}}, r"`unfreeze\.patience` is of `schedule: gradual` with `when: pl"),
-        ({"unfreeze": {"every": 1, "until": {"intent": 0.5}}}, r"`unfreeze\.until` is of"),
-        ({"unfreeze": {"every": 1, "at": {"embeddings": 1}}}, r"`unfreeze\.at` is of `schedule: explicit`"),
+        ({"unfreeze": {"every": 1, "when": "plateau"}}, r"`unfreeze\.every` only works with `schedule: gradual` with"),
+        ({"unfreeze": {"every": 1, "patience": 2}}, r"`unfreeze\.patience` only works with `schedule: gradual` wi"),
+        ({"unfreeze": {"every": 1, "until": {"intent": 0.5}}}, r"`unfreeze\.until` only works"),
+        ({"unfreeze": {"every": 1, "at": {"embeddings": 1}}}, r"`unfreeze\.at` only works with `schedule: explicit`"),
         ({"unfreeze": {"schedule": "explicit"}}, r"`unfreeze\.at` is missing"),
         ({"unfreeze": {"schedule": "explicit", "at": {"embeddings": -1}}}, r"`unfreeze\.at\.embeddings` is -1"),
         ({"unfreeze": {"when": "plateau", "patience": 0}}, r"`unfreeze\.patience` is 0; it is at least 1"),
         ({"unfreeze": {"when": "plateau"}, "eval_strategy": "no"}, r"`unfreeze\.when: plateau` needs evaluations"),
         ({"unfreeze": {"when": "plateau", "until": {"intent": math.nan}}}, r"`unfreeze\.until\.intent` is nan; it is"),
         ({"unfreeze": {"when": "plateau", "patience": 3}, "early_stopping_patience": 3},
-         r"`early_stopping_patience` is 3 and `unfreeze\.patience` 3: training would stop before anything opens"),
+         r"`early_stopping_patience` is 3 and `unfreeze\.patience` is 3: training would stop before"),
         ({"unfreeze": {"evry": 1}}, r"unknown key `evry` in `training\.unfreeze`\. Did you mean `every`\?"),
         ({"unfreeze": {"every": 1, "from": "bottom"}}, r"`training\.unfreeze\.from` is 'bottom'; valid are top"),
     ],
@@ -302,11 +302,11 @@ def test_mistakes_that_need_no_model(training, message, tmp_path):
 @pytest.mark.parametrize(
     ("freeze", "unfreeze", "message"),
     [
-        (["heads.slots"], {"every": 1}, r"`unfreeze` opens the frozen parts of the encoder, and `freeze` names none"),
+        (["heads.slots"], {"every": 1}, r"`unfreeze` needs frozen parts of the encoder, but `freeze` names none"),
         (["encoder"], {"at": {"encoder.layers.9": 1}}, r"`unfreeze\.at`: 'encoder\.layers\.9' matches no part"),
-        (["embeddings"], {"at": {"encoder.layers.0": 1}}, r"encoder\.layers\.0 is not frozen: name it in `freeze`"),
+        (["embeddings"], {"at": {"encoder.layers.0": 1}}, r"encoder\.layers\.0 is not frozen: add it to `freeze`"),
         (["encoder"], {"at": {"encoder.layers.0": 1, "encoder.layers.0-1": 2}}, r"names encoder\.layers\.0 twice"),
-        (["encoder"], {"until": {"intnt": 0.5}}, r"`unfreeze\.until` names 'intnt', which is no task\. Did you"),
+        (["encoder"], {"until": {"intnt": 0.5}}, r"`unfreeze\.until` names 'intnt', which is not a task\. Did you"),
         (["encoder"], {"until": {"intent": 88}}, r"`unfreeze\.until\.intent` is 88; accuracy is a fraction, at most 1"),
     ],
 )  # fmt: skip
@@ -324,7 +324,7 @@ def test_a_goal_of_a_task_that_is_not_scored_is_refused(encoder_folder, tmp_path
     built = build(two_source_config(encoder_folder, tmp_path))
     del built.validation["reviews"]
     unfreeze = {"when": "plateau", "until": {"stars": 0.5}}
-    with pytest.raises(ValueError, match=r"`unfreeze\.until\.stars`: no source of that task has a validation split"):
+    with pytest.raises(ValueError, match=r"`unfreeze\.until\.stars`: no source of this task has a validation split"):
         make_trainer(built, tmp_path, freeze=["encoder"], unfreeze=unfreeze, eval_strategy="epoch")
 
 

@@ -333,7 +333,7 @@ def test_a_loss_that_is_not_a_number_names_task_and_step_and_leaves_good_checkpo
     trainer = make_trainer(
         built, tmp_path, batch_sampler=batches, callbacks=[Poison(4)], save_strategy="steps", save_steps=1
     )
-    with pytest.raises(FloatingPointError, match=r"the loss of task 'slots' is nan in step 4: .*checkpoints up to"):
+    with pytest.raises(FloatingPointError, match=r"the loss of task 'slots' is nan in step 4: .*checkpoints are in"):
         trainer.train()
     assert finite_checkpoints(tmp_path) == ["checkpoint-2", "checkpoint-3"]
 
@@ -373,7 +373,7 @@ def record_rows(trainer: MultiTaskTrainer) -> list[list[int]]:
 
 
 def planned(trainer: MultiTaskTrainer, epoch: int) -> list[tuple[str, list[int]]]:
-    return [(source, rows.tolist()) for source, rows in trainer.batch_sampler.global_batches(epoch)]
+    return [(source, rows.tolist()) for source, rows in trainer.batch_sampler.batches(epoch)]
 
 
 @pytest.mark.parametrize(
@@ -669,5 +669,5 @@ def test_a_batch_sampler_of_rows_without_labels_is_refused_with_the_step(encoder
     built = build(unlabelled_config(encoder_folder))
     trainer = make_trainer(built, tmp_path, batch_sampler=FixedBatches([[9, 10], [0, 1]]), num_train_epochs=1)
     assert len(trainer.train_rows["rows"]) == 30
-    with pytest.raises(ValueError, match="a batch of step 2 has no label of any task on rank 0: `batch_sampler` has"):
+    with pytest.raises(ValueError, match="a batch of step 2 has no label of any task on rank 0: `batch_sampler` must"):
         trainer.train()

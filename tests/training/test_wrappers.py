@@ -71,7 +71,7 @@ def test_a_run_that_is_not_wrapped_as_requested_stops_before_its_first_step(enco
 @pytest.mark.parametrize("setting", ["loss_balancing", "gradient_aggregation", "log_gradient_conflicts"])
 @pytest.mark.parametrize(
     ("requested", "fp16", "reason"),
-    [("DeepSpeed", False, "DeepSpeed, which adds"), ("FSDP", False, "FSDP, which keeps"), ("DDP", True, "fp16, which")],
+    [("DeepSpeed", False, "DeepSpeed, which sums"), ("FSDP", False, "FSDP, which shard"), ("DDP", True, "fp16, which")],
 )
 def test_what_reads_gradients_of_single_tasks_is_refused_where_nothing_gives_them(requested, fp16, reason, setting):
     used = dict.fromkeys(("loss_balancing", "gradient_aggregation", "log_gradient_conflicts"), False)

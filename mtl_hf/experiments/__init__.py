@@ -1,0 +1,1 @@
+"""Experiments: comparisons and hyperparameter searches, which train many runs."""

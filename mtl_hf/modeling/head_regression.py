@@ -1,0 +1,38 @@
+"""`regression`: one number per text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .head import EncoderShape, HeadInputs, HeadLoss, Linear, PooledHead, PooledSpec, Prediction, wide
+
+
+class RegressionHead(PooledHead):
+    """Pool, dropout, linear, squared error. An item is a row with a number.
+
+    Labels: (B,), NaN if missing. Logits: the predicted numbers, (B,).
+    """
+
+    kind = "regression"
+    spec_class = PooledSpec
+
+    def __init__(self, spec: Any, encoder: EncoderShape) -> None:
+        super().__init__(spec, encoder)
+        self.regressor = Linear(encoder.hidden_size, 1)
+
+    def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
+        """States (B, T, H), mask (B, T) → predictions (B,)."""
+        return self.regressor(self.pooled(states, attention_mask)).squeeze(-1)
+
+    def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
+        """Sum of the squared error over rows with a number, and the number of these rows."""
+        known = ~labels.isnan()
+        predictions = wide(logits[known])
+        error = predictions - labels[known].to(predictions.dtype)
+        return HeadLoss(error.square().sum(), known.sum())
+
+    def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
+        """(B,) → one number per row."""
+        return [Prediction(float(number)) for number in outputs]

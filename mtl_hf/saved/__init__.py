@@ -1,0 +1,1 @@
+"""Saved models: find them by name, and load them with their configs."""

@@ -1,1 +1,0 @@
-"""Searching for the settings of a run."""

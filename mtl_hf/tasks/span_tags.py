@@ -1,0 +1,240 @@
+"""Tags of spans: detect and check their scheme, convert them to BIO, and warn about suspicious tags."""
+
+import collections
+import functools
+import logging
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+from ..config import RunConfig
+from .name_column import NameColumn
+from .names import are_numbers, count_names, label_names
+from .source_data import SourceData
+from .tag_schemes import BARE_TYPE, BIO, Scheme, bio_labels, recognise_pairs, to_bio
+from .task_type import TaskData, training_labels
+
+logger = logging.getLogger(__name__)
+
+
+def read_schemes(
+    name: str, sources: Sequence[SourceData], run: RunConfig, bio: str, given: Sequence[str] | None
+) -> dict[str, Scheme]:
+    """Detect the tag scheme of each source, and convert its tags to BIO in place.
+
+    Args:
+        name: Name of the task.
+        sources: Its sources, with its labels.
+        run: Config of the run.
+        bio: `repair` or `refuse` tags that continue no span.
+        given: Labels of a trained model. Its types replace types that differ only in case, or missing types.
+
+    Returns:
+        Source → its scheme, for sources with tags of spans.
+
+    Raises:
+        ValueError: Most tags of a source fit a scheme but some do not. The message names their rows.
+    """
+    found: dict[str, Scheme] = {}
+    others: dict[str, list[str]] = {}  # source → tags of no scheme
+    for source in sources:
+        _strip_tags(name, source)
+        written_tags = [tags_of(name, source, split) for split in source.splits]
+        written = set().union(*map(label_names, written_tags))
+        pairs: collections.Counter[tuple[str | None, str | None]] = collections.Counter()
+        for column in written_tags:
+            pairs.update(column.pairs())
+        scheme = recognise_pairs(pairs, {label[2:] for label in given or () if label != "O"})
+        if scheme is None:
+            _leave_out_empty_tags(name, source)
+            if unlike := sorted(written - {"O"}):
+                others[source.name] = unlike
+            continue
+        found[source.name] = scheme
+        for split in source.splits:
+            _check_fit(name, source, split, scheme, drop=run.sources[source.name].drop_bad_rows)
+        types = _model_types(scheme, written, given)
+        if scheme.is_bio and not types:
+            continue
+        if not scheme.is_bio:
+            logger.info("Task %s: %s tags in source %s, read as BIO.", name, scheme, source.name)
+        for split in source.splits:
+            _convert(name, bio, source, split, scheme, types)
+    if found and others and given is None:
+        other, tags = next(iter(others.items()))
+        spans = " and ".join(f"{source} ({scheme})" for source, scheme in found.items())
+        raise ValueError(f"`tasks.{name}`: the tags of source {other!r} ({', '.join(map(repr, tags[:10]))}) are not"
+                         f" tags of spans, but those of {spans} are: use one scheme for all sources.")  # fmt: skip
+    return found
+
+
+def tags_of(name: str, source: SourceData, split: str) -> NameColumn:
+    """The tags of a split."""
+    tags = source.gold[split][name]
+    return tags if isinstance(tags, NameColumn) else NameColumn.of(tags)
+
+
+def _strip_tags(name: str, source: SourceData) -> None:
+    """Remove the spaces around tags, with a warning."""
+    for split in source.splits:
+        tags = tags_of(name, source, split)
+        items = tags.items_with(tag for tag in tags.counts() if tag != tag.strip())
+        if not len(items):
+            continue
+        row, position = tags.place(items[0])
+        first = f"{tags[row][position]!r} in {source.where(split, row)}, word {position + 1}"
+        logger.warning("Task %s: spaces around %d tags of %s %s are removed (the first: %s).",
+                       name, len(items), source.name, split, first)  # fmt: skip
+        source.gold[split][name] = tags.rename(lambda tag, row: tag.strip())
+
+
+def _leave_out_empty_tags(name: str, source: SourceData) -> None:
+    """Replace empty tags by None if tags are labels of words, with a warning."""
+    for split in source.splits:
+        tags = tags_of(name, source, split)
+        items = tags.items_with([""])
+        if not len(items):
+            continue
+        row, position = tags.place(items[0])
+        logger.warning("Task %s: %d words of %s %s have an empty tag and count as words without a label (the first:"
+                       " %s, word %d).", name, len(items), source.name, split, source.where(split, row),
+                       position + 1)  # fmt: skip
+        source.gold[split][name] = tags.rename(lambda tag, row: tag or None)
+
+
+def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, drop: bool) -> None:
+    """Raise an error for tags that do not fit the scheme, or drop their rows."""
+    gold = tags_of(name, source, split)
+    counts = gold.counts()
+    items = gold.items_with(tag for tag in counts if scheme.split(tag) is None)
+    if not len(items):
+        return
+    loaded, numbers = source.origin(split)
+    shown = ", ".join(
+        f"{gold[row][place]!r} (row {numbers[row] + 1}, word {place + 1})" for row, place in map(gold.place, items[:10])
+    )
+    number, total = len(items), sum(counts.values())
+    misfits = np.unique(gold.rows_of(items))
+    shown += f" and {number - 10} more" if number > 10 else ""
+    if not drop:
+        raise ValueError(
+            f"`tasks.{name}`: {number} of {total} tags of the split {loaded!r} of source {source.name!r} do not fit the"
+            f" scheme of the others, {scheme}: {shown}. Correct them, or set"
+            f" `sources.{source.name}.drop_bad_rows: true` to drop these rows ({len(misfits)})."
+        )
+    kept = np.delete(np.arange(len(gold)), misfits).tolist()
+    if not kept:
+        raise ValueError(f"`tasks.{name}`: no row of the split {split!r} of source {source.name!r} has only tags that"
+                         f" fit {scheme}: {shown}.")  # fmt: skip
+    logger.warning("Source %s, %s: %d of %d rows have tags of %s that do not fit %s and are dropped: %s.",
+                   source.name, split, len(misfits), len(gold), name, scheme, shown)  # fmt: skip
+    source.keep(split, kept)
+    source.gold[split] = {
+        task: labels.take(kept) if isinstance(labels, NameColumn) else [labels[row] for row in kept]
+        for task, labels in source.gold[split].items()
+    }
+
+
+def _model_types(scheme: Scheme, tags: Collection[str], given: Sequence[str] | None) -> dict[str, str]:
+    """Type → its name in a trained model, for types whose names differ."""
+    known = {label[2:] for label in given or () if label != "O"}
+    if scheme.form == "B":
+        return {BARE_TYPE: known.pop()} if len(known) == 1 else {}
+    written = {parts[1] for tag in tags if (parts := scheme.split(tag))} - {""}
+    by_fold = collections.Counter(kind.casefold() for kind in known)
+    return {
+        kind: other
+        for kind in written - known
+        for other in known
+        if other.casefold() == kind.casefold() and by_fold[kind.casefold()] == 1
+    }
+
+
+def span_names(name: str, declared: Sequence[str], scheme: Scheme) -> list[str]:
+    """The label names of a feature in BIO, without unused names that are not tags of spans."""
+    if others := [label for label in declared if scheme.split(label) is None]:
+        logger.warning("Task %s: unused label names of its feature that are not tags of spans are left out: %s.",
+                       name, ", ".join(map(repr, others)))  # fmt: skip
+    fitting = [label for label in declared if label not in others]
+    return fitting if scheme.is_bio else bio_labels(fitting, scheme)
+
+
+def report_word_labels(task: TaskData, sources: Sequence[SourceData]) -> None:
+    """Warn about word labels that may be meant as spans, and about numbers without names."""
+    counts: collections.Counter[str] = collections.Counter()
+    for labels in training_labels(task.name, sources):
+        counts.update(count_names(labels))
+    shown = [tag for tag, _ in counts.most_common(10)]
+    if are_numbers(task.labels):
+        names = "{" + ", ".join(f"{tag}: NAME" for tag in sorted(shown, key=int)[:3]) + ", ...}"
+        logger.warning(
+            "Task %s: its tags are numbers without names (%s) and are scored as labels of words, with macro F1 as the"
+            " primary metric. Name them with `tasks.%s.labels: %s`; names such as O, B-PER and I-PER are scored as"
+            " spans.",
+            task.name, ", ".join(sorted(shown, key=int)), task.name, names,
+        )  # fmt: skip
+    elif {"O", "o"} & counts.keys():
+        names = ", ".join(f"{tag}: {'O' if tag in 'Oo' else f'I-{tag}'}" for tag in shown)
+        logger.warning(
+            "Task %s: its tags (%s) are scored as labels of words, not as spans. If O marks words outside of spans and"
+            " the others are types of spans, set `tasks.%s.labels: {%s%s}`.",
+            task.name, ", ".join(shown), task.name, names, ", ..." if len(counts) > 10 else "",
+        )  # fmt: skip
+
+
+def check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool) -> None:
+    """Find I- tags that continue no span, and repair or refuse them by the task's option `bio`.
+
+    A B- tag that a repair creates is added to the vocabulary if it `may_grow`; that of a trained model may not.
+    """
+    strays = _convert(task.name, task.options.bio, source, split, BIO)
+    if may_grow:
+        needed = dict.fromkeys(f"B-{tag[2:]}" for tag in strays)
+        task.labels += [tag for tag in needed if tag not in task.labels]
+
+
+def _convert(
+    name: str, bio: str, source: SourceData, split: str, scheme: Scheme, types: Mapping[str, str] | None = None
+) -> list[str]:
+    """Convert tags to BIO in place, and return those that continue no span."""
+    tags = tags_of(name, source, split)
+
+    renamed = tuple((types or {}).items())
+    source.gold[split][name], items = tags.map_pairs(lambda before, tag: _second_to_bio(before, tag, scheme, renamed))
+    _report_strays(name, bio, source, split, tags, items)
+    return [tags.names[code] for code in tags.codes[items].tolist()]
+
+
+@functools.lru_cache(maxsize=100_000)  # sources have few distinct pairs
+def _second_to_bio(
+    before: str | None, tag: str | None, scheme: Scheme, types: tuple[tuple[str, str], ...]
+) -> tuple[str | None, bool]:
+    """Convert the second of two tags to BIO; also return whether it should continue a span but does not."""
+    (_, converted), strays = to_bio([before, tag], scheme, dict(types))
+    return converted, 1 in strays
+
+
+def _report_strays(name: str, choice: str, source: SourceData, split: str, tags: NameColumn, items: np.ndarray) -> None:
+    """Raise an error for tags that should continue a span but do not, or warn that they begin one.
+
+    Args:
+        name: Name of the task.
+        choice: Its option `bio`.
+        source: The source.
+        split: The split.
+        tags: The original tags.
+        items: Indices of the tags that continue no span.
+    """
+    if not len(items):
+        return
+    row, position = tags.place(items[0])
+    tag = tags[row][position]
+    where = f"{source.where(split, row)}, word {position + 1}: {tag}"
+    kinds = "I- tags" if tag.startswith("I-") else "inner tags"
+    if choice == "refuse":
+        raise ValueError(
+            f"`tasks.{name}`: {len(items)} {kinds} continue no span (the first: {where}); correct them, or set"
+            " `bio: repair` to read them as B-."
+        )
+    logger.warning("Task %s: %d %s of %s %s continue no span and are read as B- (the first: %s).",
+                   name, len(items), kinds, source.name, split, where)  # fmt: skip

@@ -1,0 +1,334 @@
+"""`token_classification`: a label for each word of a row, such as tags of entities."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..config import RunConfig, Task, option
+from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, bio_spans, is_span_scheme
+from ..statistics import LabelCounts, macro_f1, micro_f1, precision, ratio, recall
+from .arrow_columns import column_of
+from .column import MAX_LABELS, Candidate, Column
+from .measures import cross_entropies, per_label, undefined, with_cross_entropy
+from .name_column import NameColumn
+from .names import (
+    are_numbers,
+    declared_labels,
+    feature_names,
+    label_column,
+    listed,
+    name_reader,
+    report_unknown,
+    vocabulary,
+)
+from .source_data import SourceData
+from .span_tags import check_bio, read_schemes, report_word_labels, span_names
+from .tag_schemes import BIO, bio_labels, is_span_tag
+from .task_type import (
+    Answers,
+    Measured,
+    ScoredRows,
+    TaskData,
+    TaskType,
+    check_trainable,
+    flat,
+)
+
+
+@dataclass(kw_only=True)
+class TokenOptions:
+    """Keys of `tasks.<name>` for `token_classification`."""
+
+    bio: Literal["repair", "refuse"] = option(
+        "I- tags that continue no span. repair: read them as B- · refuse: raise an error", "repair"
+    )
+
+
+class TokenClassification(TaskType):
+    """Precision, recall and F1 of entities, overall and per type, and accuracy over words.
+
+    Entities are those of `bio_spans`, which reads tags like seqeval's default mode. For tags that are not BIO, such as
+    parts of speech: accuracy and macro F1 over words. A prediction of None (for a word without tokens) is wrong, and
+    outside of entities.
+    """
+
+    name = "token_classification"
+    label = "a list with one label for each word"
+    has_vocabulary = True
+    metrics = ("f1", "precision", "recall", "accuracy", "cross_entropy")
+    options = TokenOptions
+    column_kinds = ("words", "numbers")
+    unit = "words"
+    example_names = ("O", "B-PER", "I-PER")
+    hub_task = "token-classification"
+    stock = ("AutoModelForTokenClassification", None)
+
+    # ---- labels ----
+
+    def read_labels(
+        self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
+    ) -> dict[str, Sequence[Any]]:
+        """Lists of tags, None for rows without a list, and None for words without a tag."""
+        labels: dict[str, Sequence[Any]] = {}
+        for split, rows in source.splits.items():
+            column = label_column(name, spec, source, split, lists=True)
+            tags = column.rename(name_reader(name, spec, source, split))
+            num_words = pc.list_value_length(column_of(rows, source.columns[0])).to_numpy()
+            wrong = np.flatnonzero(~tags.missing & (tags.lengths != num_words))
+            for row in wrong[:1].tolist():
+                raise ValueError(
+                    f"`tasks.{name}`: {source.where(split, row)} has {num_words[row]} words in {source.columns[0]!r}"
+                    f" but {tags.lengths[row]} labels in {spec.label!r}."
+                )
+            labels[split] = tags
+        return labels
+
+    def build(
+        self, name: str, spec: Task, sources: list[SourceData], form: str, run: RunConfig, given: list[str] | None
+    ) -> TaskData:
+        """Detect the scheme of the tags, convert them to BIO, and build the vocabulary."""
+        bio = self.read_options(name, spec).bio
+        spans = given is None or is_span_scheme(given)
+        schemes = read_schemes(name, sources, run, bio, given) if spans else {}
+        check_trainable(name, spec, sources)
+        declared = declared_labels(spec)
+        if declared is not None:
+            for scheme in schemes.values():
+                declared = declared if scheme.is_bio else bio_labels(declared, scheme)
+        features: list[str] = []
+        for source in sources:
+            own, scheme_here = feature_names(source, spec.label), schemes.get(source.name)
+            features += own if scheme_here is None else span_names(name, own, scheme_here)
+        labels = given or vocabulary(name, spec, sources, declared, features)
+        if schemes and "O" not in labels:  # every word is inside a span
+            labels = ["O", *labels]
+        spans = is_span_scheme(labels)
+        if schemes and not spans:
+            others = [label for label in labels if BIO.split(label) is None]
+            raise ValueError(f"`tasks.{name}.labels`: the tags are tags of spans, but {', '.join(map(repr, others))}"
+                             f" {'is' if len(others) == 1 else 'are'} not: remove them.")  # fmt: skip
+        task = TaskData(name, spec, labels, form, spans, declared)
+        if not spans and not given:
+            report_word_labels(task, sources)
+        for source in sources:
+            for split in source.splits if source.name in schemes else ():
+                check_bio(task, source, split, may_grow=split == "train" and not given)
+        report_unknown(task, sources)
+        return task
+
+    def of_head(self, name: str, spec: Task, head: Mapping[str, Any]) -> TaskData:
+        """The task of a saved head, with `spans` from its labels."""
+        return TaskData(name, spec, head["labels"], head["text"], is_span_scheme(head["labels"]))
+
+    # ---- encoded rows ----
+
+    def feature(self) -> Any:
+        """An id for each word."""
+        import datasets
+
+        return datasets.List(datasets.Value("int32"))
+
+    def encode_labels(
+        self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
+    ) -> Sequence[Any]:
+        """The id of each tag."""
+        labels = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
+        lengths = np.fromiter(map(len, encoded["word_starts"]), dtype=np.int64, count=len(labels))
+        ids = np.full(lengths.sum(), IGNORE_INDEX, dtype=np.int32)
+        ids[np.repeat(~labels.missing, lengths)] = labels.ids(task.ids, IGNORE_INDEX)
+        return pa.ListArray.from_arrays(np.append(0, np.cumsum(lengths)).astype(np.int32), ids)
+
+    def collate(
+        self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels of words, (B, T), at the first token of each word."""
+        ids, lengths = flat(labels)
+        starts, _ = flat(columns["word_starts"])
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        by_token = np.full(shape, IGNORE_INDEX, dtype=np.int64)
+        kept = starts != NO_TOKEN
+        by_token[rows[kept], starts[kept]] = ids[kept]
+        return by_token, by_token != IGNORE_INDEX
+
+    # ---- scores ----
+
+    def metric_names(self, task: TaskData) -> tuple[str, ...]:
+        """Metrics of spans, or of words if tags are not spans."""
+        if task.spans:
+            return self.metrics
+        # Tags that are numbers are mostly tags of spans, of which most are O: accuracy would be high for any model.
+        first = ("macro_f1", "accuracy") if are_numbers(task.labels) else ("accuracy", "macro_f1")
+        return (*first, "cross_entropy")
+
+    def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
+        """Tags of words with a label; None for a word without tokens, which has no cross-entropy."""
+        known = rows.known
+        starts = [rows.columns["word_starts"][place] for place in known]
+        gold = [rows.gold[place] for place in known]
+        lengths = [len(row) for row in starts]
+        position = np.array([start for row in starts for start in row], dtype=int)
+        ids = np.array([task.ids.get(tag, -1) for tags in gold for tag in tags], dtype=int)
+        scored = (ids >= 0) & (position != NO_TOKEN)
+        row_of = np.repeat(np.array(known, dtype=int), lengths)
+        predicted = NameColumn.of(
+            [tag for tag, label in zip(rows.predictions[place].value, tags, strict=True) if label is not None]
+            for place, tags in zip(known, gold, strict=True)
+        )
+        return Answers(
+            rows.numbers[known],
+            predicted,
+            NameColumn.of([label for label in tags if label is not None] for tags in gold),
+            cross_entropies(rows.outputs[row_of[scored], position[scored]], ids[scored]),
+            np.bincount(np.repeat(np.arange(len(known)), lengths)[scored], minlength=len(known)),
+        )
+
+    def evaluate_features(self) -> tuple[Any, Any]:
+        """A list of tags."""
+        import datasets
+
+        return datasets.List(datasets.Value("string")), datasets.List(datasets.Value("string"))
+
+    def measure(self, task: TaskData, answers: Answers) -> Measured:
+        """One list of tags per row."""
+        predicted, gold = (
+            tags if isinstance(tags, NameColumn) else NameColumn.of(tags) for tags in (answers.predicted, answers.gold)
+        )
+        if not len(gold.codes):
+            names = [name for name in self.metric_names(task) if name != "cross_entropy"]
+            return with_cross_entropy(undefined(names, len(gold)), answers), {}
+        names = sorted({*predicted.names, *gold.names})
+        ids = {name: place for place, name in enumerate(names)}
+        right: list[np.ndarray] = []
+        tables: list[LabelCounts] = []
+        for found, expected in zip(predicted.blocks(), gold.blocks(), strict=True):
+            rows = np.repeat(np.arange(len(expected)), expected.lengths)
+            own, labels = found.ids(ids, -1), expected.ids(ids, -1)
+            right.append(np.bincount(rows, own == labels, len(expected)))
+            if task.spans:
+                tables.append(_count_spans(names, rows, own, labels, len(expected)))
+            else:
+                tables.append(LabelCounts.of_codes(names, rows, own, labels, len(expected)))
+        accuracy, counts = ratio(np.concatenate(right), gold.lengths), LabelCounts.join(tables)
+        if not task.spans:
+            return with_cross_entropy({"accuracy": accuracy, "macro_f1": macro_f1(counts)}, answers), per_label(counts)
+        metrics = {
+            "f1": micro_f1(counts),
+            "precision": precision(counts),
+            "recall": recall(counts),
+            "accuracy": accuracy,
+        }
+        return with_cross_entropy(metrics, answers), {"per_type": counts.by_label()}
+
+    def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
+        """The most frequent tag, for every word."""
+        tags = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
+        counts = tags.counts()
+        zeros = np.zeros(len(tags.codes), dtype=np.int8)
+        return NameColumn([max(counts, key=counts.__getitem__)], zeros, tags.offsets, tags.missing)
+
+    def check_metric(self, task: TaskData, metric: Any) -> None:
+        """Metrics of spans cannot score labels of words, and the other way round."""
+        if metric in ("f1", "precision", "recall", "macro_f1"):
+            shown = ", ".join(task.labels[:5]) + (", ..." if len(task.labels) > 5 else "")
+            what, tags = ("labels of words", "spans") if task.spans else ("spans", "labels of words")
+            raise ValueError(
+                f"`tasks.{task.name}.metrics`: {metric!r} scores {what}, but the tags of this task ({shown}) are"
+                f" {tags}; valid are {', '.join(self.metric_names(task))}."
+                + ("" if task.spans else " Tags of spans are written as O, B-PER and I-PER.")
+            )
+
+    def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
+        """None is replaced by O: metrics of `evaluate` need a tag for every word."""
+        return [["O" if tag is None else tag for tag in row] for row in answers.predicted], answers.gold
+
+    # ---- detection by `mtl-hf init` ----
+
+    def recognise(self, found: Candidate) -> tuple[bool, str] | None:
+        """Lists with one item per word."""
+        if not found.aligned:
+            return None
+        return (True, "") if found.column.num_distinct <= 5 * MAX_LABELS else (False, "other words")
+
+    def remark(self, found: Column) -> str:
+        """How to turn types without B- and I- into tags of spans."""
+        values = [value for value, _ in found.common]
+        if "O" not in values or any(map(is_span_tag, set(values) - {"O"})):
+            return ""
+        others = [value for value in values if value != "O"][:2]
+        more = ["..."] if found.num_distinct > 3 else []
+        shown = ", ".join(["O: O", *(f"{value}: I-{value}" for value in others), *more])
+        return f"; these are labels of words: if they are types of spans, add `labels: {{{shown}}}`"
+
+    # ---- model card ----
+
+    def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
+        """The types of entities, or the labels."""
+        labels, key = spec["labels"], "label"
+        if is_span_scheme(labels):
+            types = sorted({label[2:] for label in labels if label != "O"})
+            what, key = f"the entities in it, of {len(types)} types: {listed(types, code)}", "type"
+        else:
+            what = f"a label for each of its words, one of {len(labels)}: {listed(labels, code)}"
+        return what, f'[{{"{key}": ..., "text": ..., "start": ..., "end": ..., "score": ...}}, ...]'
+
+    def occurrences(self, task: TaskData, label: Any) -> Sequence[str]:
+        """The types of the spans, or the tags."""
+        return [kind for kind, _, _ in bio_spans(label)] if task.spans else [tag for tag in label if tag is not None]
+
+
+def _count_spans(
+    names: list[str], rows: np.ndarray, found: np.ndarray, expected: np.ndarray, num_rows: int
+) -> LabelCounts:
+    """Count spans of a type that are predicted, expected and both.
+
+    Args:
+        names: The tags.
+        rows: The row of each word, (n,), in order.
+        found: The predicted tag of each word, -1 for none, (n,).
+        expected: The tag that it has, (n,).
+        num_rows: How many rows there are.
+    """
+    kinds = sorted({tag.partition("-")[2] for tag in names if tag[:2] in ("B-", "I-") and tag[2:]})
+    own, gold = (spans_of(names, kinds, rows, tags) for tags in (found, expected))
+    (begins, ends, types), (gold_begins, gold_ends, gold_types) = own, gold
+    end_at, type_at = np.full(len(rows), -1), np.full(len(rows), -1)
+    end_at[gold_begins], type_at[gold_begins] = gold_ends, gold_types
+    both = (end_at[begins] == ends) & (type_at[begins] == types)
+    return LabelCounts.of_labels(
+        kinds,
+        (rows[begins[both]], types[both]),
+        (rows[begins], types),
+        (rows[gold_begins], gold_types),
+        num_rows,
+    )
+
+
+def spans_of(
+    names: Sequence[str], kinds: Sequence[str], rows: np.ndarray, tags: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spans of words, as `bio_spans` reads those of each row, of many rows at once.
+
+    Args:
+        names: The tags.
+        kinds: The types.
+        rows: The row of each word, (n,), in order.
+        tags: Which tag each word has, -1 for none, (n,).
+
+    Returns:
+        First word, word after the last, and type of each span.
+    """
+    places = {kind: place for place, kind in enumerate(kinds)}
+    parts = [tag.partition("-") for tag in names]
+    kind_of = np.array([*(places.get(kind, -1) if letter in ("B", "I") else -1 for letter, _, kind in parts), -1])
+    inner = np.array([*(letter == "I" for letter, _, _ in parts), False])
+    kind = kind_of[tags]
+    before = np.append(-1, kind[:-1])[: len(kind)]
+    before[np.flatnonzero(np.diff(rows, prepend=-1))] = -1
+    continues = inner[tags] & (kind >= 0) & (kind == before)
+    begins = np.flatnonzero((kind >= 0) & ~continues)
+    stops = np.append(np.flatnonzero(~continues), len(kind))
+    return begins, stops[np.searchsorted(stops, begins, side="right")], kind[begins]

@@ -1,0 +1,62 @@
+"""Tests of `mtl_hf.saved.data_file`: a file is read as a source of training is."""
+
+from pathlib import Path
+
+import pytest
+
+from mtl_hf.data.labels import build_tasks
+from mtl_hf.data.sources import load_sources
+from mtl_hf.saved.data_file import config_of_file
+
+
+def test_labels_of_a_csv_file_are_what_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text;code;stars\n" + "".join(f"{n};0{n % 3};{n}.5\n" for n in range(6)))
+    heads = {
+        "code": {"type": "sequence_classification", "text": "string"},
+        "stars": {"type": "regression", "text": "string"},
+    }
+    config = config_of_file(path, heads)
+    sources = load_sources(config, ["test"])
+    build_tasks(config, sources, {"code": ["00", "01", "02"]})
+    assert sources["data"].texts("test") == ["0", "1", "2", "3", "4", "5"]
+    assert sources["data"].gold["test"] == {
+        "code": ["00", "01", "02", "00", "01", "02"],
+        "stars": [0.5, 1.5, 2.5, 3.5, 4.5, 5.5],
+    }
+
+
+def test_numbers_of_a_csv_file_are_read_as_in_training(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(
+        "text,stars,first,second\n" + "".join(f"text {n},{n},a {n},b {n}\n" for n in ("+1", "02", "3", "1E1"))
+    )
+    heads = {
+        "stars": {"type": "regression", "text": "string"},
+        "kind": {"type": "sequence_classification", "text": "string"},
+        "alike": {"type": "sentence_similarity", "text": "apart"},
+    }
+    config = config_of_file(path, heads, labels={"stars": "stars", "kind": "stars", "alike": "stars"})
+    sources = load_sources(config, ["test"])
+    build_tasks(config, sources, {"kind": ["1", "02"]})
+    (own, apart) = ({"kind", "stars"}, {"alike"})
+    gold = {frozenset(source.gold["test"]): source.gold["test"] for source in sources.values()}
+    assert gold[frozenset(own)] == {"stars": [1.0, 2.0, 3.0, 10.0], "kind": ["+1", "02", "3", "1E1"]}
+    assert gold[frozenset(apart)]["alike"] == [0.0, 1 / 9, 2 / 9, 1.0]
+
+
+def test_head_that_needs_no_labels_and_finds_no_texts_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "a", "kind": "x"}\n')
+    kind = {"type": "sequence_classification", "text": "string"}
+    ranking = {"type": "sentence_similarity", "text": "apart", "loss": "ranking"}
+    assert list(config_of_file(path, {"kind": kind, "ranking": ranking}).tasks) == ["kind"]
+    assert "Head ranking is not scored: " in caplog.text
+    with pytest.raises(ValueError, match="for the text of the head ranking"):
+        config_of_file(path, {"ranking": ranking})
+    with pytest.raises(ValueError, match=r"there is no text column for any head \(ranking, other\)"):
+        config_of_file(path, {"ranking": ranking, "other": ranking})
+    with pytest.raises(ValueError, match="for the text of the head kind"):
+        config_of_file(path, {"kind": kind | {"text": "pair"}, "ranking": ranking})
