@@ -13,9 +13,8 @@ import logging
 import math
 import os
 import re
-import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,7 +43,8 @@ _NUMBER = re.compile(
     r"-?((0|[1-9][0-9]{0,14})(\.[0-9]*)?|\.[0-9]+)([eE][-+][0-9]{1,3})?|-?(inf|infinity|nan)", re.IGNORECASE
 )
 _DIGIT = re.compile(r"[0-9]")
-_OPENED: dict[str, datasets.Dataset] = {}  # schema → rows that have it
+_OPENED: dict[str, datasets.Dataset] = {}  # schema and features → rows that have them
+_NOTES = b"mtl_hf"  # key in the metadata of a file: sizes of the splits, and notes on how the files were read
 _CHUNK = 10_000  # rows; a chunk of strings holds 2 GiB at most
 
 
@@ -72,29 +72,28 @@ def read_row_files(
         default=str, sort_keys=True,
     )  # fmt: skip
     root = Path(options.get("cache_dir") or datasets.config.HF_DATASETS_CACHE) / "mtl_hf"
-    folder = root / hashlib.sha256(key.encode()).hexdigest()[:32]
+    path = root / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.arrow"
     try:
-        loaded, notes = _load(folder, paths)
+        loaded, notes = _load(path, paths)
     except (ValueError, OSError):  # missing, or damaged: pyarrow's errors are ValueErrors
-        if folder.exists():
-            logger.warning("The cache in %s is damaged and is rebuilt.", folder)
-            shutil.rmtree(folder, ignore_errors=True)
-        _write(folder, loader, paths, options, as_text)
-        loaded, notes = _load(folder, paths)
+        if path.exists():
+            logger.warning("The cache %s is damaged and is rebuilt.", path)
+        _write(path, loader, paths, options, as_text)
+        loaded, notes = _load(path, paths)
     for level, note in notes:
         logger.log(level, "%s", note)
     return loaded
 
 
-def _load(folder: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Dataset], list[tuple[int, str]]]:
+def _load(path: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Dataset], list[tuple[int, str]]]:
     """The rows of each split and the notes that `_write` has written."""
-    written = json.loads((folder / "notes.json").read_text(encoding="utf-8"))
-    table = MemoryMappedTable.from_file(str(folder / "rows.arrow"))
+    table = MemoryMappedTable.from_file(str(path))
+    written = json.loads(table.schema.metadata[_NOTES])
     if sum(written["rows"]) != len(table):
-        raise ValueError(f"{folder} lacks rows.")  # cut off between two batches
+        raise ValueError(f"{path} lacks rows.")  # cut off between two batches
     begins = itertools.accumulate(written["rows"], initial=0)
     loaded = {
-        split: _as_rows(table.slice(begin, size), f"{folder.name}{place}", split)
+        split: _as_rows(table.slice(begin, size), f"{path.stem}{place}", split)
         for place, (split, begin, size) in enumerate(zip(paths, begins, written["rows"], strict=False))
     }
     return loaded, written["notes"]
@@ -111,7 +110,7 @@ def open_rows(path: Path, fingerprint: str) -> datasets.Dataset:
 
 
 def _as_rows(table: MemoryMappedTable, fingerprint: str, split: str | None = None) -> datasets.Dataset:
-    schema = str(table.schema)
+    schema = f"{table.schema.remove_metadata()}{(table.schema.metadata or {}).get(b'huggingface')}"
     if schema not in _OPENED:
         _OPENED[schema] = datasets.Dataset(table, fingerprint=fingerprint)
     rows = copy.copy(_OPENED[schema])  # a tenth of the time of making one, which counts with hundreds of sources
@@ -170,13 +169,13 @@ def _digest(path: str) -> str:
 
 
 def _write(
-    folder: Path,
+    target: Path,
     loader: str,
     paths: Mapping[str, Sequence[str]],
     options: Mapping[str, Any],
     as_text: Collection[str],
 ) -> None:
-    """Read files, and write one Arrow file and the notes into a folder, atomically."""
+    """Read files, and write their rows and the notes as one Arrow file, atomically."""
     held: dict[str, list[FileRows]] = {}
     for split, files in paths.items():
         for path in files:
@@ -204,26 +203,20 @@ def _write(
         else:
             columns[name], features[name], note = _one_type(name, values, everything)
             notes += [(logging.WARNING, note)] if note else []
+    sizes = [sum(rows.num_rows for rows in rows_of) for rows_of in held.values()]
     schema = datasets.Features(features).arrow_schema
-    written = folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}")  # complete, or not there
-    written.mkdir(parents=True)
-    try:
-        with pa.OSFile(str(written / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for number, rows in enumerate(everything):
-                _write_rows(writer, schema, {name: columns[name][number] for name in names}, rows)
-        sizes = [sum(rows.num_rows for rows in rows_of) for rows_of in held.values()]
-        (written / "notes.json").write_text(
-            json.dumps({"rows": sizes, "notes": list(dict.fromkeys(notes))}), encoding="utf-8"
-        )
-        os.replace(written, folder)
-    except OSError:  # another process was quicker
-        if not (folder / "notes.json").is_file():
-            raise
-    finally:
-        shutil.rmtree(written, ignore_errors=True)
+    schema = schema.with_metadata(
+        {**schema.metadata, _NOTES: json.dumps({"rows": sizes, "notes": list(dict.fromkeys(notes))})}
+    )
+    batches = (
+        _batches(schema, {name: columns[name][number] for name in names}, rows)
+        for number, rows in enumerate(everything)
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(target, schema, itertools.chain.from_iterable(batches))
 
 
-def _write_rows(writer: Any, schema: pa.Schema, columns: Mapping[str, list[Any]], rows: FileRows) -> None:
+def _batches(schema: pa.Schema, columns: Mapping[str, list[Any]], rows: FileRows) -> Iterator[pa.RecordBatch]:
     for start in range(0, rows.num_rows, _CHUNK):
         arrays = []
         for name, values in columns.items():
@@ -236,8 +229,7 @@ def _write_rows(writer: Any, schema: pa.Schema, columns: Mapping[str, list[Any]]
                     f"{rows.where(row)}: the column {name!r} holds half of a surrogate pair (\\ud800 to \\udfff), which"
                     " is not a valid character."
                 ) from None
-        for batch in pa.Table.from_arrays(arrays, schema=schema).to_batches(max_chunksize=1000):
-            writer.write_batch(batch)
+        yield from pa.Table.from_arrays(arrays, schema=schema).to_batches(max_chunksize=1000)
 
 
 def _is_unicode(value: Any) -> bool:

@@ -39,6 +39,7 @@ _ENCODING_VERSION = 3  # increase it when `encode_rows` returns other rows for t
 
 # Tokenizer → its size, and its settings that affect its output.
 _STATES: weakref.WeakKeyDictionary[Any, tuple[int, str]] = weakref.WeakKeyDictionary()
+_SCHEMAS: dict[str, pa.Schema] = {}  # features → their schema, which is slow to make for each of many sources
 
 
 @dataclass
@@ -122,13 +123,13 @@ def encode_rows(
     )  # fmt: skip
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
     if not rows.cache_files or not datasets.is_caching_enabled():
-        schema = datasets.Features(features).arrow_schema
+        schema = _arrow_schema(features)
         table = pa.Table.from_batches(encode_batches(schema), schema)
         return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint)
     path = Path(rows.cache_files[0]["filename"]).with_name(f"cache-{fingerprint}.arrow")
 
     def encode_all() -> datasets.Dataset:
-        schema = datasets.Features(features).arrow_schema
+        schema = _arrow_schema(features)
         write_rows(path, schema, encode_batches(schema))
         return open_rows(path, fingerprint)
 
@@ -138,6 +139,13 @@ def encode_rows(
         encode_all,
         f"Source {source.name}, {split}: the encoded rows cached in {path.parent}",
     )
+
+
+def _arrow_schema(features: dict[str, Any]) -> pa.Schema:
+    key = repr(features)
+    if key not in _SCHEMAS:
+        _SCHEMAS[key] = datasets.Features(features).arrow_schema
+    return _SCHEMAS[key]
 
 
 def _as_arrow(values: Any, kind: pa.DataType) -> pa.Array:

@@ -159,12 +159,15 @@ def test_rows_are_cached_by_content_on_disk(tmp_path: Path, monkeypatch: pytest.
     assert read_csv(tmp_path, "x;y\nb;c\n", sep=",").column_names == ["x;y"]
 
 
-@pytest.mark.parametrize("damage", ["rows.arrow", "notes.json"])
-def test_damaged_cache_is_built_anew(tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
-    folder = Path(read_csv(tmp_path, "x\na\n").cache_files[0]["filename"]).parent
-    (folder / damage).write_bytes((folder / damage).read_bytes()[:1])
+@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.9])
+def test_damaged_cache_is_built_anew(tmp_path: Path, kept: float, caplog: pytest.LogCaptureFixture) -> None:
+    file = Path(read_csv(tmp_path, "x\na\n").cache_files[0]["filename"])
+    content = file.read_bytes()
+    file.write_bytes(content[: round(kept * len(content)) if 0 < kept < 1 else int(kept)])
     assert read_csv(tmp_path, "x\na\n")["x"][:] == ["a"]
-    assert caplog.messages == [f"The cache in {folder} is damaged and is rebuilt."]
+    assert caplog.messages == [f"The cache {file} is damaged and is rebuilt."]
+    assert file.read_bytes() == content
+    assert list(file.parent.iterdir()) == [file]
 
 
 def test_cache_that_was_cut_between_two_batches_is_built_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
