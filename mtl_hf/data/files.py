@@ -155,6 +155,8 @@ def read_lines(file: str | None) -> Iterator[str]:
     """
     with open_file(file) if file else nullcontext(sys.stdin.buffer) as stream:
         for number, line in enumerate(stream, start=1):
+            if number == 1 and line == codecs.BOM_UTF8:  # a mark and nothing else: no line
+                return
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:

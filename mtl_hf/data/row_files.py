@@ -88,7 +88,7 @@ def read_row_files(
 def _load(path: Path, paths: Mapping[str, Any]) -> tuple[dict[str, datasets.Dataset], list[tuple[int, str]]]:
     """The rows of each split and the notes that `_write` has written."""
     table = MemoryMappedTable.from_file(str(path))
-    written = json.loads(table.schema.metadata[_NOTES])
+    written = json.loads((table.schema.metadata or {}).get(_NOTES, b""))
     if sum(written["rows"]) != len(table):
         raise ValueError(f"{path} lacks rows.")  # cut off between two batches
     begins = itertools.accumulate(written["rows"], initial=0)

@@ -18,6 +18,7 @@ from .experts import check_experts
 from .heads import HEADS, check_head_name, head_spec
 
 MOST_LAYERS = 1024  # far more than any encoder has; each takes milliseconds to build
+_AT_LEAST_ONE = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 MOST = 2**31 - 1  # bound of all other whole numbers
 # Raised by transformers for files that are damaged or do not match; for missing files it raises OSError.
 DAMAGED = (SafetensorError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
@@ -137,7 +138,7 @@ def check_sizes(encoder: Mapping[str, Any], where: str = "") -> None:
             check_sizes(value, f"{where}{key}.")
         elif isinstance(value, int) and not isinstance(value, bool):
             _check_number(f"{where}{key}", value, MOST_LAYERS if "layer" in key else MOST)
-            if value < 1 and key in ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size"):
+            if value < 1 and key in _AT_LEAST_ONE:
                 raise ValueError(f"`{where}{key}` is {value}; it should be a whole number of at least 1.")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import DynamoBackend
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from transformers import TrainingArguments
@@ -108,6 +109,9 @@ class MultiTaskTrainingArguments(OurTraining, TrainingArguments):
             self.greater_is_better = not self.metric_for_best_model.endswith(("loss", *LOSS_LIKE))
         check_fsdp_device(wrapper, self.use_cpu)
         super().__post_init__()
+        backend, valid = self.torch_compile_backend, [one.value.lower() for one in DynamoBackend]
+        if self.torch_compile and str(backend).lower() not in valid:
+            raise ValueError(f"`training.torch_compile_backend` is {backend!r}; valid are {', '.join(valid)}.")
         if is_first_process():
             for note in notes:
                 logger.info("%s", note)

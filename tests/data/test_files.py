@@ -14,6 +14,7 @@ from mtl_hf.data.files import (
     loader_of,
     open_file,
     open_text,
+    read_lines,
 )
 
 
@@ -113,3 +114,18 @@ def test_a_file_of_excel_is_refused_with_what_converts_it(tmp_path: Path) -> Non
     path.write_bytes("texte;catégorie\nété;a\n".encode("cp1252"))
     with pytest.raises(ValueError, match=r"line 1: not UTF-8 .*`iconv -f cp1252 -t utf-8`"):
         check_encoding(path, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", []),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbf\n", [""]),
+        (b"\xef\xbb\xbfa\r\nb", ["a", "b"]),
+    ],
+)
+def test_lines_without_the_byte_order_mark(tmp_path: Path, content: bytes, expected: list[str]) -> None:
+    path = tmp_path / "texts.txt"
+    path.write_bytes(content)
+    assert list(read_lines(str(path))) == expected

@@ -170,6 +170,15 @@ def test_damaged_cache_is_built_anew(tmp_path: Path, kept: float, caplog: pytest
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_cache_without_our_notes_is_built_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = Path(read_csv(tmp_path, "x\na\n").cache_files[0]["filename"])
+    table = pa.table({"x": ["other"]})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    assert read_csv(tmp_path, "x\na\n")["x"][:] == ["a"]
+    assert "is damaged and is rebuilt" in caplog.text
+
+
 def test_cache_that_was_cut_between_two_batches_is_built_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = "x\n" + "".join(f"{n} a\n" for n in range(2500))
     file = Path(read_csv(tmp_path, text).cache_files[0]["filename"])

@@ -68,6 +68,7 @@ def change(folder: Path, key: str, value: Any) -> None:
         ("text_config.model_type", "nope", "`text_config.model_type` is 'nope'"),
         ("text_config.num_hidden_layers", 10**6, "num_hidden_layers` is 1,000,000; it should be at most 1,024"),
         ("text_config.num_hidden_layers", -1, "at least 1"),
+        ("text_config.intermediate_size", 0, "`text_config.intermediate_size` is 0"),
         ("text_config.num_hidden_layers", "x", "num_hidden_layers"),
         ("text_config.vocab_size", 10**12, "`text_config.vocab_size` is"),
         ("max_length", "x", "`max_length` is 'x'"),

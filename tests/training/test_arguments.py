@@ -106,6 +106,7 @@ def test_typed_values_survive_the_way_to_yaml_and_back(tmp_path: Path) -> None:
         ({"policy": "random"}, r"`training\.policy` is 'random'; valid are round_robin, proportional"),
         ({"stopping_rule": "never"}, r"valid are all_exhausted, first_exhausted"),
         ({"lr_scheduler_type": "cosin"}, "cosin is not a valid SchedulerType, please select one of"),
+        ({"torch_compile_backend": ""}, r"`training\.torch_compile_backend` is ''; valid are no, eager, "),
         ({"freeze": "encoder"}, r"`training\.freeze` is 'encoder'; it should be a list"),
         ({"layerwise_lr_decay": 0.0}, "`layerwise_lr_decay` is 0.0; it is above 0 and at most 1"),
         ({"layerwise_lr_decay": 1.5}, "`layerwise_lr_decay` is 1.5"),
