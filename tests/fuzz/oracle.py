@@ -168,7 +168,7 @@ def conll_sentences(content: bytes, columns: int, delimiter: str | None) -> list
     Args:
         content: The file.
         columns: How many each line has.
-        delimiter: Between two of them; None for any white space.
+        delimiter: Between two of them; None for tabs if the file has any inside a line, else any white space.
     """
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
@@ -179,7 +179,10 @@ def conll_sentences(content: bytes, columns: int, delimiter: str | None) -> list
     sentences: list[tuple[list[str], list[str]]] = []
     words: list[str] = []
     tags: list[str] = []
-    for line in [*text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), ""]:
+    lines = [*text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), ""]
+    if delimiter is None and any("\t" in line.strip() for line in lines if not line.startswith("#")):
+        delimiter = "\t"
+    for line in lines:
         if not line.strip():
             if words:
                 sentences.append((words, tags))
@@ -187,7 +190,7 @@ def conll_sentences(content: bytes, columns: int, delimiter: str | None) -> list
             continue
         if line.startswith(("-DOCSTART-", "# ")) or line.split() in HEADERS:
             continue
-        fields = line.split(delimiter)
+        fields = [field.strip(" ") for field in line.split(delimiter)]
         if len(fields) != columns or not all(fields):
             raise MalformedError(f"a line with {len(fields)} columns: {line!r}")
         words.append(fields[0])
