@@ -230,18 +230,6 @@ def span_names(name: str, declared: Sequence[str], scheme: Scheme) -> list[str]:
     return fitting if scheme.is_bio else bio_labels(fitting, scheme)
 
 
-def check_written(task: TaskData, sources: Sequence[SourceData]) -> None:
-    """Predictions of several types are written in BIO for a source whose tags have no types."""
-    kinds = {label[2:] for label in task.labels if label != "O"}
-    for source in sources:
-        written = source.written_tags.get(task.name)
-        if written is None or written.scheme.form != "B" or len(kinds) == 1:
-            continue
-        del source.written_tags[task.name]
-        logger.info("Task %s: the tags of source %s have no types, but those of the model have %d: predictions are"
-                    " written as BIO.", task.name, source.name, len(kinds))  # fmt: skip
-
-
 def report_word_labels(task: TaskData, sources: Sequence[SourceData]) -> None:
     """Warn about word labels that may be meant as spans, and about numbers without names."""
     counts: collections.Counter[str] = collections.Counter()

@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..modeling.tags import bio_spans
 
@@ -89,11 +89,6 @@ class Scheme:
         goes_on = next_letter in _INNER + _LAST and kind == next_kind
         return bool(set(self.letters) & set(_LAST)) and letter in "B" + _INNER and not goes_on
 
-    @property
-    def separating(self) -> "Scheme":
-        """The same scheme if it can separate neighbouring spans of one type; for IO, which cannot, IOB1."""
-        return replace(self, name="IOB1", letters="BI") if self.name == "IO" else self
-
     def __str__(self) -> str:
         form = self.form.replace("B", "b").replace("PER", "per") if self.lower else self.form
         shown = {"B": "without types", "b": "without types, lower case"}.get(form, f"as {form}")
@@ -113,9 +108,7 @@ def _split(scheme: Scheme, tag: str) -> tuple[str, str] | None:
 
 
 def _split_type(scheme: Scheme, tag: str) -> tuple[str, str] | None:
-    """Split a tag that is a type alone, or `B-` and a type in a scheme that separates neighbours."""
-    if "B" in scheme.letters:
-        return ("B", tag[2:]) if tag.startswith("B-") else ("I", tag)
+    """Split a tag that is a type alone: it has letters, and is neither O nor the tag of another scheme."""
     named = any(map(str.isalpha, tag)) and tag != "o" and not tag.startswith(("B-", "I-"))
     return ("I", tag) if named else None
 
@@ -135,9 +128,10 @@ class WrittenTags:
     scheme: Scheme
     types: Mapping[str, str] = field(default_factory=dict)
 
-    def write(self, tags: Sequence[str | None]) -> list[str | None]:
-        """BIO tags of one row as the source writes them; in IO, the second of two neighbours has a B as in IOB1."""
-        return from_bio(tags, self.scheme.separating, {name: written for written, name in self.types.items()})
+    def rename(self, tags: Sequence[str | None]) -> list[str | None]:
+        """Tags of BIO with the types that the source writes."""
+        types = {name: written for written, name in self.types.items()}
+        return [tag if tag in (None, "O") else tag[:2] + types.get(tag[2:], tag[2:]) for tag in tags]
 
 
 def recognise(rows: Iterable[Sequence[str | None]], types: Collection[str] = ()) -> Scheme | None:
@@ -184,14 +178,14 @@ def named_scheme(name: str, pairs: Pairs) -> Scheme:
     """
     counts, title = _tag_counts(pairs), _NAMES[name]
 
-    def num_fitting(scheme: Scheme) -> int:
+    def num_fitting(form: str, lower: bool, letters: str) -> int:
+        scheme = Scheme(title, form, lower, letters)
         return sum(count for tag, count in counts.items() if (scheme.split(tag) or ("O", ""))[0] != "O")
 
-    best = max((Scheme(title, form, lower, "", _outside(counts, lower)) for form, lower in _PATTERNS), key=num_fitting)
-    if title == "IO" and num_fitting(best) < (counts.total() - counts["O"] - counts["o"]) / 2:
-        lower = counts["o"] > counts["O"]
-        best = Scheme(title, TYPES, lower, "", _outside(counts, lower))
-    return best
+    form, lower = max(_PATTERNS, key=lambda way: (num_fitting(*way, ""), num_fitting(*way, _LETTERS)))
+    if title == "IO" and num_fitting(form, lower, _LETTERS) < (counts.total() - counts["O"] - counts["o"]) / 2:
+        form, lower = TYPES, counts["o"] > counts["O"]
+    return Scheme(title, form, lower, outside=_outside(counts, lower))
 
 
 def _tag_counts(pairs: Pairs) -> collections.Counter[str]:
@@ -315,16 +309,15 @@ def to_bio(
     return converted, strays
 
 
-def from_bio(tags: Sequence[str | None], scheme: Scheme, types: Mapping[str, str] | None = None) -> list[str | None]:
+def from_bio(tags: Sequence[str | None], scheme: Scheme) -> list[str | None]:
     """Convert the BIO tags of one row to a scheme: the inverse of `to_bio`.
 
-    IO cannot separate neighbouring spans of one type, which become one span; all other schemes can. Without types in
-    the tags (form B) all spans have the same type.
+    IO cannot separate neighbouring spans of one type, which become one span; all other schemes can. If tags have no
+    types (form B), the types are lost.
 
     Args:
         tags: Tags of BIO, None for words without a tag. An I- that continues no span begins one.
         scheme: The scheme.
-        types: Type → its name in the result (default: the same name).
     """
     inner, last, single = (
         next((letter for letter in scheme.letters if letter in role), "") for role in (_INNER, _LAST, _SINGLE)
@@ -332,7 +325,7 @@ def from_bio(tags: Sequence[str | None], scheme: Scheme, types: Mapping[str, str
     converted: list[str | None] = [None if tag is None else scheme.outside for tag in tags]
     before = None  # type and end of the span before
     for name, begin, end in bio_spans(tags):
-        kind = "" if scheme.form == "B" else (types or {}).get(name, name)
+        kind = "" if scheme.form == "B" else name
         neighbours = before == (kind, begin)
         first = "I" if scheme.name == "IO" or (scheme.name == "IOB1" and not neighbours) else "B"
         letters = [first, *[inner] * (end - begin - 2), last or inner] if end - begin > 1 else [single or first]
@@ -364,10 +357,9 @@ def _readable() -> dict[str, Scheme]:
     """Description of each scheme → the scheme with all letters."""
     ways = [(form, lower) for form in _FORMS for lower in (False, True)]
     schemes = [Scheme(name, form, lower, _LETTERS) for name in _LETTERS_OF for form, lower in ways]
-    alone = [Scheme("IO", TYPES, lower) for lower in (False, True)]
-    return {str(scheme): scheme for scheme in schemes} | {str(scheme): scheme.separating for scheme in alone}
+    return {str(scheme): scheme for scheme in [*schemes, Scheme("IO", TYPES), Scheme("IO", TYPES, lower=True)]}
 
 
 def parse_scheme(text: str) -> Scheme:
-    """The scheme that `str` describes, to read tags that `WrittenTags.write` returned."""
+    """The scheme that `str` describes, to read tags that `from_bio` returned."""
     return _readable()[text]

@@ -26,7 +26,7 @@ from .names import (
     vocabulary,
 )
 from .source_data import SourceData
-from .span_tags import check_bio, check_written, fits, read_schemes, report_word_labels, span_names
+from .span_tags import check_bio, fits, read_schemes, report_word_labels, span_names
 from .tag_schemes import BIO, bio_labels, is_span_tag
 from .task_type import (
     Answers,
@@ -130,7 +130,6 @@ class TokenClassification(TaskType):
             for split in source.splits if source.name in schemes else ():
                 check_bio(task, source, split, may_grow=split == "train" and not given)
         report_unknown(task, sources)
-        check_written(task, sources)
         return task
 
     def of_head(self, name: str, spec: Task, head: Mapping[str, Any]) -> TaskData:

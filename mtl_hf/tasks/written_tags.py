@@ -1,7 +1,8 @@
 """Tags in `predictions.jsonl`: written as those of their source, and read again as BIO.
 
-Notable: a line names its scheme unless it is BIO, and character spans come with the words that they were made of, so a
-file can be scored alone and gives the scores of `metrics.json`.
+Notable: a file can be scored alone and gives the scores of `metrics.json`. So a line names its scheme unless it is BIO,
+has the words that character spans were made of, and adds the tags of the model where the scheme cannot express them:
+neighbours in IO, types in tags without types, an I- that begins a span.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,18 +11,25 @@ from typing import Any
 from ..modeling.tags import bio_spans
 from .arrow_columns import values_of
 from .source_data import SourceData
-from .tag_schemes import WrittenTags, parse_scheme, to_bio
+from .tag_schemes import Scheme, WrittenTags, from_bio, parse_scheme, to_bio
 
 Tags = Sequence[str | None]
 
 
 def tag_lines(written: WrittenTags, predicted: Sequence[Tags], gold: Sequence[Tags]) -> list[dict[str, Any]]:
-    """`predicted` and `gold` of some rows in the scheme of their source, and its `scheme` unless it is BIO."""
+    """`predicted` and `gold` of some rows in the scheme of their source.
+
+    Returns:
+        Also `scheme`, its name, unless it is BIO; and `bio`, those of the tags that the scheme cannot express, in BIO.
+    """
     named = {} if written.scheme.is_bio else {"scheme": str(written.scheme)}
-    return [
-        {"predicted": written.write(own), "gold": written.write(label)} | named
-        for own, label in zip(predicted, gold, strict=True)
-    ]
+    lines = []
+    for own, label in zip(predicted, gold, strict=True):
+        tags = {"predicted": written.rename(own), "gold": written.rename(label)}
+        line = {key: from_bio(held, written.scheme) for key, held in tags.items()}
+        lost = {key: held for key, held in tags.items() if _read(line[key], written.scheme) != held}
+        lines.append({**line, **named} | ({"bio": lost} if lost else {}))
+    return lines
 
 
 def span_lines(
@@ -38,30 +46,35 @@ def span_lines(
         gold: Their labels.
 
     Returns:
-        Also `words`, the spans of these words, and `unread`, those of the words without tokens, if there are any.
+        Also `words`, the spans of these words; and `bio`, those of the tags that the spans do not express: of words
+        without tokens, and an I- that begins a span.
     """
     offsets = values_of(source.splits[split].select(rows), str(source.offsets))
     lines = []
     for row, words, own, label in zip(rows, offsets, predicted, gold, strict=True):
         known = [list(span) for span, tag in zip(words, source.gold[split][name][row], strict=True) if tag is not None]
-        unread = [span for span, tag in zip(known, own, strict=True) if tag is None]
-        lines.append(
-            {"predicted": _characters(own, known), "gold": _characters(label, known), "words": known}
-            | ({"unread": unread} if unread else {})
-        )
+        tags = {"predicted": list(own), "gold": list(label)}
+        line = {key: _characters(held, known) for key, held in tags.items()}
+        lost = {key: held for key, held in tags.items() if _tags(line[key], known) != held}
+        lines.append({**line, "words": known} | ({"bio": lost} if lost else {}))
     return lines
 
 
 def read_line(line: Mapping[str, Any]) -> tuple[Tags, Tags]:
     """The tags in BIO of what `tag_lines` or `span_lines` returned for a row: predicted and gold."""
+    tags = {key: line[key] for key in ("predicted", "gold")}
     if "words" in line:
-        own, label = (_tags(line[key], line["words"]) for key in ("predicted", "gold"))
-        unread = line.get("unread", ())
-        return [None if span in unread else tag for span, tag in zip(line["words"], own, strict=True)], label
-    if "scheme" not in line:
-        return line["predicted"], line["gold"]
-    scheme = parse_scheme(line["scheme"])
-    return to_bio(line["predicted"], scheme)[0], to_bio(line["gold"], scheme)[0]
+        tags = {key: _tags(spans, line["words"]) for key, spans in tags.items()}
+    elif "scheme" in line:
+        tags = {key: _read(held, parse_scheme(line["scheme"])) for key, held in tags.items()}
+    tags |= line.get("bio", {})
+    return tags["predicted"], tags["gold"]
+
+
+def _read(tags: Tags, scheme: Scheme) -> Tags | None:
+    """The tags in BIO; None if one does not fit the scheme, such as a type alone that has no letters."""
+    fitting = all(tag is None or scheme.split(tag) is not None for tag in tags)
+    return to_bio(tags, scheme)[0] if fitting else None
 
 
 def _characters(tags: Tags, words: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
