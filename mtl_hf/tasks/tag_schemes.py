@@ -178,12 +178,12 @@ def named_scheme(name: str, pairs: Pairs) -> Scheme:
     """
     counts, title = _tag_counts(pairs), _NAMES[name]
 
-    def num_fitting(form: str, lower: bool, letters: str) -> int:
-        scheme = Scheme(title, form, lower, letters)
+    def num_fitting(way: tuple[str, bool], letters: str) -> int:
+        scheme = Scheme(title, *way, letters)
         return sum(count for tag, count in counts.items() if (scheme.split(tag) or ("O", ""))[0] != "O")
 
-    form, lower = max(_PATTERNS, key=lambda way: (num_fitting(*way, ""), num_fitting(*way, _LETTERS)))
-    if title == "IO" and num_fitting(form, lower, _LETTERS) < (counts.total() - counts["O"] - counts["o"]) / 2:
+    form, lower = max(_PATTERNS, key=lambda way: (num_fitting(way, ""), num_fitting(way, _LETTERS)))
+    if title == "IO" and num_fitting((form, lower), _LETTERS) < (counts.total() - counts["O"] - counts["o"]) / 2:
         form, lower = TYPES, counts["o"] > counts["O"]
     return Scheme(title, form, lower, outside=_outside(counts, lower))
 

@@ -1,4 +1,4 @@
-"""Tags of spans with types of any alphabet: words → spans → words is the identity in every scheme that can express it."""
+"""Tags of spans with types of any alphabet: words → spans → words is the identity in every scheme."""
 
 import json
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Tags as people have them, from files: each scheme, one bad tag among many, `scheme`, and two schemes in one column."""
+"""Tags as people have them, from files: each scheme, one bad tag among many, `scheme`, two schemes in one column."""
 
 import json
 import logging
@@ -155,9 +155,9 @@ def test_two_schemes_in_one_column_are_refused_with_counts_and_first_rows(tmp_pa
     with pytest.raises(ValueError) as caught:
         build(tmp_path, mixed)
     assert str(caught.value) == (
-        "`tasks.ner`: the tags of source 'only' mix two schemes. In the split 'train', 30 spans have no end tag of BIOES"
-        " (the first: row 6 of the split 'train' of source 'only', word 1: B-PER), 10 end with one (the first: row 1 of"
-        " the split 'train' of source 'only', word 1: S-PER). Write all tags in one scheme, or set"
+        "`tasks.ner`: the tags of source 'only' mix two schemes. In the split 'train', 30 spans have no end tag of"
+        " BIOES (the first: row 6 of the split 'train' of source 'only', word 1: B-PER), 10 end with one (the first:"
+        " row 1 of the split 'train' of source 'only', word 1: S-PER). Write all tags in one scheme, or set"
         " `tasks.ner.scheme: bioes` to read spans without an end tag, too."
     )
     assert entities(build(tmp_path, mixed, scheme="bioes")[1]) == expected("bio")
@@ -168,8 +168,8 @@ def test_a_few_spans_without_an_end_tag_are_counted(tmp_path: Path, caplog: pyte
     tags[8] = "O O O B-LOC O"
     with caplog.at_level(logging.WARNING, "mtl_hf"):
         assert entities(build(tmp_path, tags)[1]) == expected("bio")
-    assert ("Task ner: 1 spans of only train have no end tag of BIOES and end at their last tag (the first: row 9 of the"
-            " split 'train' of source 'only', word 4: B-LOC).") in caplog.messages  # fmt: skip
+    assert ("Task ner: 1 spans of only train have no end tag of BIOES and end at their last tag (the first: row 9 of"
+            " the split 'train' of source 'only', word 4: B-LOC).") in caplog.messages  # fmt: skip
     with pytest.raises(ValueError, match=r"1 spans have no end tag of BIOES \(the first: row 9 .*`bio: repair`"):
         build(tmp_path, tags, bio="refuse")
 
