@@ -299,7 +299,7 @@ def _score_and_write(
         add_before(results, before, Answered(results, answers, logits))
     first = trainer.is_world_process_zero()
     if first:  # before the intervals, so that nothing is lost where these fail
-        write_results(folder, results, run.sources, split, answers)
+        write_results(folder, results, run.sources, split, answers, trainer.tasks)
         write_card(folder, name, run.config, run.sources, run.splits, trainer, seconds)
     add_intervals(results, trainer.tasks, answers)
     if first:

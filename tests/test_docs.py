@@ -19,6 +19,8 @@ from mtl_hf.config import Model, RunConfig, Task, typed
 from mtl_hf.metrics import METRICS, metric_names
 from mtl_hf.modeling.heads import HEADS
 from mtl_hf.tasks import TASK_TYPES, TaskData
+from mtl_hf.tasks.name_column import NameColumn
+from mtl_hf.tasks.tag_schemes import named_scheme, to_bio
 from mtl_hf.training.arguments import read_arguments
 from tests.conftest import SENTENCES, save_encoder, write_fake_data
 
@@ -302,3 +304,35 @@ def test_the_table_of_task_types_says_what_the_code_does() -> None:
     }
     assert set(found) <= {*TASK_TYPES, "masked_lm"}
     assert set(TASK_TYPES) == set(METRICS) == set(HEADS)
+
+
+def test_the_schemes_of_the_chapter_on_tags_are_read_as_its_table_has_them(
+    encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (ROOT / "docs" / "tags_and_long_texts.md").read_text(encoding="utf-8")
+    section = text.partition("## Tag schemes")[2].partition("\n## ")[0]
+    table = re.findall(r"^\| (\w+)[^|]*\| ([A-Z][^|]*[A-Z]) \| ([^|]*) \|$", section, re.MULTILINE)
+    assert len(table) == 7
+    for scheme, tags, names in table:
+        row = tags.split()
+        for name in re.findall(r"`(\w+)`", names):
+            read = named_scheme(name, NameColumn.of([row]).pairs())
+            assert read.name == scheme
+            bio, strays = to_bio(row, read)
+            first = "B-PER I-PER I-PER" if scheme == "IO" else "B-PER I-PER B-PER"
+            assert (bio, strays) == ([*first.split(), "O", "O", "B-LOC"], [])
+    (config,) = blocks(section, "yaml")
+    (line,) = blocks(section, "json")
+    shown = json.loads(line)
+    (row,) = [json.loads(row) for row in re.findall(r"`(\{\"tokens.*?\})`", " ".join(section.split()))]
+    monkeypatch.chdir(tmp_path)
+    for name in ("train", "validation"):
+        Path(f"{name}.jsonl").write_text(f"{json.dumps(row)}\n" * 4, encoding="utf-8")
+    mtl_hf.train(
+        yaml.safe_load(config.replace(MINILM, encoder_folder)), ["training.max_steps=1", "training.use_cpu=true"]
+    )
+    written = Path("outputs/people/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    for found in (json.loads(line)["tasks"]["entities"] for line in written):
+        assert found["gold"] == shown["gold"] == row["tags"]
+        assert found["scheme"] == shown["scheme"]
+        assert set(found["predicted"]) <= {"PER", "LOC", "O"}

@@ -158,7 +158,7 @@ def evaluate(
             )
             folder = target if len(checkpoints) == 1 else target / own_folders[checkpoint.name]
             if trainer.is_world_process_zero():  # before the intervals, so that nothing is lost where these fail
-                write_results(folder, scores, sources, split, answers)
+                write_results(folder, scores, sources, split, answers, trainer.tasks)
             if intervals:
                 add_intervals(scores, trainer.tasks, answers)
                 if trainer.is_world_process_zero():
@@ -382,10 +382,12 @@ def write_results(
     sources: Mapping[str, SourceData],
     split: str,
     answers: Mapping[str, Mapping[str, Answers]],
+    tasks: Mapping[str, TaskData],
 ) -> None:
     """Write `metrics.json`, and `predictions.jsonl` with one line per row: its text, predictions and labels.
 
-    The prediction of a word without tokens (truncated, or empty) is null.
+    Predictions and labels are written in the form of their source's labels (`TaskType.to_lines`). The prediction of a
+    word without tokens (truncated, or empty) is null.
     """
     write_metrics(folder, results)
     with atomic_file(folder / "predictions.jsonl") as draft, draft.open("w", encoding="utf-8") as file:
@@ -399,6 +401,7 @@ def write_results(
                 for task, found in by_task.items():
                     first, last = np.searchsorted(found.rows, [rows.start, rows.stop])
                     answered = found.rows[first:last].tolist(), found.predicted[first:last], found.gold[first:last]
-                    for row, predicted, gold in zip(*answered, strict=True):
-                        lines[row - begin]["tasks"][task] = {"predicted": round_numbers(predicted), "gold": gold}
+                    written = tasks[task].kind.to_lines(tasks[task], sources[name], split, *answered)
+                    for row, line in zip(answered[0], written, strict=True):
+                        lines[row - begin]["tasks"][task] = line | {"predicted": round_numbers(line["predicted"])}
                 file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -436,7 +436,7 @@ def _summary(groups: Sequence[Sequence[PlannedRun]]) -> tuple[dict[str, Any], di
             summary["resumed"] |= took.get("resumed", False)
             metrics = json.loads((run.folder / "metrics.json").read_text(encoding="utf-8"))
             tasks = _tasks(run)
-            for source, by_task in read_predictions(run.folder).items():
+            for source, by_task in read_predictions(run.folder, tasks).items():
                 by_source.setdefault(source, {}).update(by_task)
             for task, numbers in metrics["tasks"].items():
                 primary = numbers["primary"]
@@ -513,8 +513,13 @@ def _tasks(run: PlannedRun) -> dict[str, TaskData]:
     return tasks
 
 
-def read_predictions(folder: Path) -> dict[str, dict[str, Answers]]:
-    """Read `predictions.jsonl` as source → task → answers."""
+def read_predictions(folder: Path, tasks: Mapping[str, TaskData]) -> dict[str, dict[str, Answers]]:
+    """Read `predictions.jsonl` as source → task → answers.
+
+    Args:
+        folder: The folder of the file.
+        tasks: The tasks of its run.
+    """
     answers: dict[str, dict[str, Answers]] = {}
     read: dict[tuple[str, str], tuple[list[int], list[Any], list[Any]]] = {}
     with (folder / "predictions.jsonl").open(encoding="utf-8") as file:
@@ -523,8 +528,9 @@ def read_predictions(folder: Path) -> dict[str, dict[str, Answers]]:
             for task, found in line["tasks"].items():
                 rows, predicted, gold = read.setdefault((line["source"], task), ([], [], []))
                 rows.append(line["row"])
-                predicted.append(found["predicted"])
-                gold.append(found["gold"])
+                own, label = tasks[task].kind.from_line(found)
+                predicted.append(own)
+                gold.append(label)
     for (source, task), (rows, predicted, gold) in read.items():
         answers.setdefault(source, {})[task] = Answers(np.array(rows, dtype=int), predicted, gold)
     return answers

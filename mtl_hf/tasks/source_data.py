@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .arrow_columns import column_of, join_words, values_of
+from .tag_schemes import WrittenTags
 
 if TYPE_CHECKING:
     import datasets
@@ -23,6 +24,8 @@ class SourceData:
         gold: Split → task → the label of each row: a name, a list of names, a number, or None.
         origins: Split → the loaded split and the row numbers of its rows, if rows were moved or dropped.
         untyped: Whether its files are CSV, in which numbers are text.
+        offsets: Column with the character span (start, end) of each word; None if its texts are not made from strings.
+        written_tags: Task → how the source writes its tags, if that is not the BIO used here.
     """
 
     name: str
@@ -32,6 +35,8 @@ class SourceData:
     gold: dict[str, dict[str, Sequence[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
     origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     untyped: bool = False
+    offsets: str | None = None
+    written_tags: dict[str, WrittenTags] = field(default_factory=dict)
 
     def keep(self, split: str, rows: Sequence[int], of: str | None = None) -> None:
         """Set a split to some rows of another split (default: of itself), and record their origin."""

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
@@ -11,16 +12,33 @@ from ..config import RunConfig
 from .name_column import NameColumn
 from .names import are_numbers, count_names, label_names
 from .source_data import SourceData
-from .tag_schemes import BARE_TYPE, BIO, Scheme, bio_labels, recognise_pairs, to_bio
+from .tag_schemes import (
+    BARE_TYPE,
+    BIO,
+    Scheme,
+    WrittenTags,
+    bio_labels,
+    is_span_tag,
+    named_scheme,
+    recognise_pairs,
+    to_bio,
+)
 from .task_type import TaskData, training_labels
 
 logger = logging.getLogger(__name__)
 
 
 def read_schemes(
-    name: str, sources: Sequence[SourceData], run: RunConfig, bio: str, given: Sequence[str] | None
+    name: str,
+    sources: Sequence[SourceData],
+    run: RunConfig,
+    bio: str,
+    given: Sequence[str] | None,
+    chosen: str = "auto",
 ) -> dict[str, Scheme]:
     """Detect the tag scheme of each source, and convert its tags to BIO in place.
+
+    `SourceData.written_tags` keeps how a source writes its tags.
 
     Args:
         name: Name of the task.
@@ -28,12 +46,14 @@ def read_schemes(
         run: Config of the run.
         bio: `repair` or `refuse` tags that continue no span.
         given: Labels of a trained model. Its types replace types that differ only in case, or missing types.
+        chosen: Name of the scheme in the config, or `auto`.
 
     Returns:
         Source → its scheme, for sources with tags of spans.
 
     Raises:
-        ValueError: Most tags of a source fit a scheme but some do not. The message names their rows.
+        ValueError: Most tags of a source fit a scheme but some do not, or they are of two schemes; or some do not fit
+            the chosen one. The message names their rows.
     """
     found: dict[str, Scheme] = {}
     others: dict[str, list[str]] = {}  # source → tags of no scheme
@@ -44,7 +64,10 @@ def read_schemes(
         pairs: collections.Counter[tuple[str | None, str | None]] = collections.Counter()
         for column in written_tags:
             pairs.update(column.pairs())
-        scheme = recognise_pairs(pairs, {label[2:] for label in given or () if label != "O"})
+        if chosen == "auto" or not written:
+            scheme = recognise_pairs(pairs, {label[2:] for label in given or () if label != "O"})
+        else:
+            scheme = named_scheme(chosen, pairs)
         if scheme is None:
             _leave_out_empty_tags(name, source)
             if unlike := sorted(written - {"O"}):
@@ -52,10 +75,12 @@ def read_schemes(
             continue
         found[source.name] = scheme
         for split in source.splits:
-            _check_fit(name, source, split, scheme, drop=run.sources[source.name].drop_bad_rows)
+            _check_fit(name, source, split, scheme, chosen, drop=run.sources[source.name].drop_bad_rows)
+            _check_ends(name, bio, source, split, scheme, may_mix=chosen != "auto" or given is not None)
         types = _model_types(scheme, written, given)
         if scheme.is_bio and not types:
             continue
+        source.written_tags[name] = WrittenTags(scheme, types)
         if not scheme.is_bio:
             logger.info("Task %s: %s tags in source %s, read as BIO.", name, scheme, source.name)
         for split in source.splits:
@@ -72,6 +97,13 @@ def tags_of(name: str, source: SourceData, split: str) -> NameColumn:
     """The tags of a split."""
     tags = source.gold[split][name]
     return tags if isinstance(tags, NameColumn) else NameColumn.of(tags)
+
+
+def fits(tags: NameColumn, chosen: str) -> bool:
+    """Whether all tags fit the scheme of a name in the config."""
+    tags = tags.rename(lambda tag, row: str(tag).strip())
+    scheme = named_scheme(chosen, tags.pairs())
+    return all(scheme.split(tag) is not None for tag in tags.counts())
 
 
 def _strip_tags(name: str, source: SourceData) -> None:
@@ -102,7 +134,7 @@ def _leave_out_empty_tags(name: str, source: SourceData) -> None:
         source.gold[split][name] = tags.rename(lambda tag, row: tag or None)
 
 
-def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, drop: bool) -> None:
+def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, chosen: str, *, drop: bool) -> None:
     """Raise an error for tags that do not fit the scheme, or drop their rows."""
     gold = tags_of(name, source, split)
     counts = gold.counts()
@@ -117,9 +149,10 @@ def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, dro
     misfits = np.unique(gold.rows_of(items))
     shown += f" and {number - 10} more" if number > 10 else ""
     if not drop:
+        which = f"the scheme of the others, {scheme}" if chosen == "auto" else f"`scheme: {chosen}`, read as {scheme}"
         raise ValueError(
-            f"`tasks.{name}`: {number} of {total} tags of the split {loaded!r} of source {source.name!r} do not fit the"
-            f" scheme of the others, {scheme}: {shown}. Correct them, or set"
+            f"`tasks.{name}`: {number} of {total} tags of the split {loaded!r} of source {source.name!r} do not fit"
+            f" {which}: {shown}. Correct them, or set"
             f" `sources.{source.name}.drop_bad_rows: true` to drop these rows ({len(misfits)})."
         )
     kept = np.delete(np.arange(len(gold)), misfits).tolist()
@@ -133,6 +166,44 @@ def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, *, dro
         task: labels.take(kept) if isinstance(labels, NameColumn) else [labels[row] for row in kept]
         for task, labels in source.gold[split].items()
     }
+
+
+def _check_ends(name: str, bio: str, source: SourceData, split: str, scheme: Scheme, *, may_mix: bool) -> None:
+    """Warn about spans without an end tag in a scheme that has them; many are an error, as they are of another scheme.
+
+    Raises:
+        ValueError: Many are, or `bio` is `refuse`.
+    """
+    tags = tags_of(name, source, split)
+    pairs = tags.pairs()
+    open_pairs = {pair for pair in pairs if scheme.leaves_open(*pair)}
+    number = sum(pairs[pair] for pair in open_pairs)
+    if not number:
+        return
+    first = _first_pair(source, split, tags, open_pairs)
+    lasts = {pair for pair in pairs if scheme.ends(pair[0])}
+    ended = sum(pairs[pair] for pair in lasts)
+    if not may_mix and number > (number + ended) / 10:
+        more = f", {ended} end with one (the first: {_first_pair(source, split, tags, lasts)})" if ended else ""
+        raise ValueError(
+            f"`tasks.{name}`: the tags of source {source.name!r} mix two schemes. In the split {split!r}, {number}"
+            f" spans have no end tag of {scheme} (the first: {first}){more}. Write all tags in one scheme, or set"
+            f" `tasks.{name}.scheme: {scheme.name.lower()}` to read spans without an end tag, too."
+        )
+    if bio == "refuse":
+        raise ValueError(f"`tasks.{name}`: {number} spans have no end tag of {scheme} (the first: {first}); correct"
+                         " them, or set `bio: repair` to end them at their last tag.")  # fmt: skip
+    logger.warning("Task %s: %d spans of %s %s have no end tag of %s and end at their last tag (the first: %s).",
+                   name, number, source.name, split, scheme, first)  # fmt: skip
+
+
+def _first_pair(source: SourceData, split: str, tags: NameColumn, pairs: Collection[tuple[str | None, ...]]) -> str:
+    """The first tag that is followed by a certain one, with its row and word."""
+    for row, held in enumerate(tags):
+        for place, pair in enumerate(itertools.pairwise([*(held or ()), None])):
+            if pair in pairs:
+                return f"{source.where(split, row)}, word {place + 1}: {pair[0]}"
+    raise AssertionError("no such pair")
 
 
 def _model_types(scheme: Scheme, tags: Collection[str], given: Sequence[str] | None) -> dict[str, str]:
@@ -174,12 +245,18 @@ def report_word_labels(task: TaskData, sources: Sequence[SourceData]) -> None:
             task.name, ", ".join(sorted(shown, key=int)), task.name, names,
         )  # fmt: skip
     elif {"O", "o"} & counts.keys():
-        names = ", ".join(f"{tag}: {'O' if tag in 'Oo' else f'I-{tag}'}" for tag in shown)
-        logger.warning(
-            "Task %s: its tags (%s) are scored as labels of words, not as spans. If O marks words outside of spans and"
-            " the others are types of spans, set `tasks.%s.labels: {%s%s}`.",
-            task.name, ", ".join(shown), task.name, names, ", ..." if len(counts) > 10 else "",
-        )  # fmt: skip
+        tags = ", ".join(shown) + (", ..." if len(counts) > 10 else "")
+        like_spans = [tag for tag in counts if len(tag) > 1 and is_span_tag(tag)]
+        if 2 * len(like_spans) >= len(counts) - 1 > 0:
+            why = f"some look like tags of spans ({', '.join(like_spans[:5])})"
+            remedy = f"name their scheme, such as `tasks.{task.name}.scheme: bio`, to see which do not fit"
+        else:
+            why, remedy = (
+                "O marks words outside of spans and the others are types",
+                f"set `tasks.{task.name}.scheme: io`",
+            )
+        logger.warning("Task %s: its tags (%s) are scored as labels of words, not as spans. If %s, %s.",
+                       task.name, tags, why, remedy)  # fmt: skip
 
 
 def check_bio(task: TaskData, source: SourceData, split: str, *, may_grow: bool) -> None:

@@ -461,6 +461,33 @@ class TaskType:
         """Predictions and labels in the form that metrics of `evaluate` take."""
         return answers.predicted, answers.gold
 
+    # ---- predictions.jsonl ----
+
+    def to_lines(
+        self,
+        task: TaskData,
+        source: SourceData,
+        split: str,
+        rows: Sequence[int],
+        predicted: Sequence[Any],
+        gold: Sequence[Any],
+    ) -> list[dict[str, Any]]:
+        """What `predictions.jsonl` has of some rows: `predicted` and `gold` in the form of the source's labels.
+
+        Args:
+            task: The task.
+            source: The source of the rows.
+            split: Their split.
+            rows: Their numbers in the split.
+            predicted: Predictions, as in `Answers`.
+            gold: Labels, as in `Answers`.
+        """
+        return [{"predicted": own, "gold": label} for own, label in zip(predicted, gold, strict=True)]
+
+    def from_line(self, line: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Prediction and label of a row, as in `Answers`, from what `to_lines` returned for it."""
+        return line["predicted"], line["gold"]
+
     # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:

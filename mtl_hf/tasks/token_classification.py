@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ from .names import (
     vocabulary,
 )
 from .source_data import SourceData
-from .span_tags import check_bio, read_schemes, report_word_labels, span_names
+from .span_tags import check_bio, fits, read_schemes, report_word_labels, span_names
 from .tag_schemes import BIO, bio_labels, is_span_tag
 from .task_type import (
     Answers,
@@ -37,6 +37,10 @@ from .task_type import (
     check_trainable,
     flat,
 )
+from .written_tags import read_line, span_lines, tag_lines
+
+if TYPE_CHECKING:
+    import datasets
 
 
 @dataclass(kw_only=True)
@@ -45,6 +49,11 @@ class TokenOptions:
 
     bio: Literal["repair", "refuse"] = option(
         "I- tags that continue no span. repair: read them as B- · refuse: raise an error", "repair"
+    )
+    scheme: Literal["auto", "io", "iob1", "iob2", "bio", "bioes", "iobes", "bilou", "bmes"] = option(
+        "scheme of the tags. auto: detect it · io: a type alone (PER) is inside a span, too · iob2 is bio, iobes is"
+        " bioes",
+        "auto",
     )
 
 
@@ -91,9 +100,12 @@ class TokenClassification(TaskType):
         self, name: str, spec: Task, sources: list[SourceData], form: str, run: RunConfig, given: list[str] | None
     ) -> TaskData:
         """Detect the scheme of the tags, convert them to BIO, and build the vocabulary."""
-        bio = self.read_options(name, spec).bio
+        options = self.read_options(name, spec)
         spans = given is None or is_span_scheme(given)
-        schemes = read_schemes(name, sources, run, bio, given) if spans else {}
+        if given is not None and not spans and options.scheme != "auto":
+            raise ValueError(f"`tasks.{name}.scheme` is {options.scheme}, but the labels of the trained head are not"
+                             f" tags of spans ({', '.join(given[:5])}): remove it.")  # fmt: skip
+        schemes = read_schemes(name, sources, run, options.bio, given, options.scheme) if spans else {}
         check_trainable(name, spec, sources)
         declared = declared_labels(spec)
         if declared is not None:
@@ -123,6 +135,18 @@ class TokenClassification(TaskType):
     def of_head(self, name: str, spec: Task, head: Mapping[str, Any]) -> TaskData:
         """The task of a saved head, with `spans` from its labels."""
         return TaskData(name, spec, head["labels"], head["text"], is_span_scheme(head["labels"]))
+
+    def options_of_file(
+        self, trained: Task | None, column: str | None, rows: "datasets.Dataset"
+    ) -> dict[str, Any] | None:
+        """Without `scheme` for a file whose tags do not fit it: the model's types then help to detect theirs."""
+        chosen = (trained.options if trained else {}).get("scheme", "auto")
+        if trained is None or chosen == "auto" or column is None:
+            return None
+        tags = NameColumn.read(rows, column, lists=True)
+        if tags is None or trained.labels or fits(tags, chosen):
+            return None
+        return {key: value for key, value in trained.options.items() if key != "scheme"}
 
     # ---- encoded rows ----
 
@@ -245,6 +269,28 @@ class TokenClassification(TaskType):
         """None is replaced by O: metrics of `evaluate` need a tag for every word."""
         return [["O" if tag is None else tag for tag in row] for row in answers.predicted], answers.gold
 
+    # ---- predictions.jsonl ----
+
+    def to_lines(
+        self,
+        task: TaskData,
+        source: SourceData,
+        split: str,
+        rows: Sequence[int],
+        predicted: Sequence[Any],
+        gold: Sequence[Any],
+    ) -> list[dict[str, Any]]:
+        """Tags in the scheme of the source, or spans of characters if it has `offsets`."""
+        if task.spans and source.offsets is not None:
+            return span_lines(task.name, source, split, rows, predicted, gold)
+        if (written := source.written_tags.get(task.name)) is not None:
+            return tag_lines(written, predicted, gold)
+        return super().to_lines(task, source, split, rows, predicted, gold)
+
+    def from_line(self, line: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Tags of BIO."""
+        return read_line(line)
+
     # ---- detection by `mtl-hf init` ----
 
     def recognise(self, found: Candidate) -> tuple[bool, str] | None:
@@ -258,10 +304,7 @@ class TokenClassification(TaskType):
         values = [value for value, _ in found.common]
         if "O" not in values or any(map(is_span_tag, set(values) - {"O"})):
             return ""
-        others = [value for value in values if value != "O"][:2]
-        more = ["..."] if found.num_distinct > 3 else []
-        shown = ", ".join(["O: O", *(f"{value}: I-{value}" for value in others), *more])
-        return f"; these are labels of words: if they are types of spans, add `labels: {{{shown}}}`"
+        return "; these are labels of words: if they are types of spans, add `scheme: io`"
 
     # ---- model card ----
 

@@ -351,7 +351,7 @@ def test_decimals_called_labels_in_csv_are_codes_and_else_numbers(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("inside", "comment"),
-    [("PER", "; these are labels of words: if they are types of spans, add `labels: {O: O, PER: I-PER}`"),
+    [("PER", "; these are labels of words: if they are types of spans, add `scheme: io`"),
      ("B-PER", ""), ("b-per", "; BIO (as b-per) tags, read as BIO"), ("PER-B", "; BIO (as PER-B) tags, read as BIO"),
      ("B", "; BIO (without types) tags, read as BIO")],
 )  # fmt: skip
@@ -361,9 +361,7 @@ def test_tags_without_a_scheme_get_a_comment(inside: str, comment: str, tmp_path
     yaml = draft_config([write(tmp_path / "rows.jsonl", rows)])
     (line,) = [line for line in yaml.splitlines() if line.startswith("  # tags: 2 labels")]
     assert line.partition(";")[1] + line.partition(";")[2] == comment
-    config = runs(
-        yaml.replace("label: tags}", "label: tags, labels: {O: O, PER: I-PER}}") if inside == "PER" else yaml, tmp_path
-    )
+    config = runs(yaml.replace("label: tags}", "label: tags, scheme: io}") if inside == "PER" else yaml, tmp_path)
     assert build_tasks(config, load_sources(config))["tags"].spans
 
 

@@ -495,7 +495,7 @@ def test_types_alone_stay_labels_of_words_with_a_warning(caplog: pytest.LogCaptu
     assert not task.spans
     assert warnings_of(caplog) == [
         "Task task: its tags (O, PER, LOC) are scored as labels of words, not as spans. If O marks words outside of"
-        " spans and the others are types of spans, set `tasks.task.labels: {O: O, PER: I-PER, LOC: I-LOC}`."
+        " spans and the others are types, set `tasks.task.scheme: io`."
     ]
 
 

@@ -648,13 +648,15 @@ def test_lines_of_predictions_have_null_for_lost_words_and_six_digits(tmp_path):
         "tags": Answers(np.arange(2), [["O", None], ["B-x"]], [["O", "O"], ["B-x"]]),
         "stars": Answers(np.arange(1), [2 / 3], [1 / 3]),
     }}  # fmt: skip
-    write_results(tmp_path, {"score": 2 / 3}, {"only": source}, "test", answers)
+    kinds = {"tags": "token_classification", "stars": "regression"}
+    tasks = {name: TaskData(name, Task(type=kind, source="only"), [], "words") for name, kind in kinds.items()}
+    write_results(tmp_path, {"score": 2 / 3}, {"only": source}, "test", answers, tasks)
     lines = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["tasks"] for line in lines] == [
         {"tags": {"predicted": ["O", None], "gold": ["O", "O"]}, "stars": {"predicted": 0.666667, "gold": 1 / 3}},
         {"tags": {"predicted": ["B-x"], "gold": ["B-x"]}},
     ]
-    assert read_predictions(tmp_path)["only"]["tags"].correct.tolist() == [False, True]
+    assert read_predictions(tmp_path, tasks)["only"]["tags"].correct.tolist() == [False, True]
 
 
 def test_floats_are_rounded_wherever_they_are():

@@ -147,7 +147,7 @@ def test_types_of_a_model_tell_the_scheme_of_few_rows(tags: str, form: str, span
 
 
 def test_bare_tags_of_few_rows_are_those_of_a_model_with_one_type() -> None:
-    assert recognise([["O", "S"], ["O"]], ["entity"]) == Scheme("BIOES", "B", letters="S")
+    assert recognise([["O", "S"], ["O"]], ["entity"]) == Scheme("BIOES", "B")
     assert recognise([["O", "S"], ["O"]], ["PER", "LOC"]) is None
     assert recognise([["O", "O"]], ["entity"]) is None
 
