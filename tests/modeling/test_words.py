@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel, pipeline
+from transformers import AutoModel
 
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.modeling.pipeline import MultiTaskPipeline
 from mtl_hf.modeling.words import RULES, WordSplitter, fold, shape, split_words, splitter, words_of
 
 TREEBANK = {
@@ -129,7 +130,7 @@ def test_a_saved_model_splits_strings_as_its_training_words(saved: Path) -> None
     assert len(answers(text)) > 1
     assert words_of(WORDS, splitter(model.config.word_rules)) == words_of(WORDS.split())
     assert [TEXT[one["start"] : one["end"]] for one in text["slots"]] == [one["text"] for one in text["slots"]]
-    assert pipeline("multi-task", model=model, batch_size=1)(TEXT) == text
+    assert MultiTaskPipeline(model=model, batch_size=1)(TEXT) == text
     model.config.word_rules = None
     assert model.predict([WORDS.split()], batch_size=1)[0] == by_words
     assert answers(model.predict([WORDS])[0]) != answers(by_words)
