@@ -1,13 +1,15 @@
 """Tests of `mtl_hf.modeling.words`: raw texts are split by the rules of a model, and no character is lost."""
 
 import itertools
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModel
 
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.modeling.pipeline import MultiTaskPipeline
@@ -136,10 +138,25 @@ def test_a_saved_model_splits_strings_as_its_training_words(saved: Path) -> None
     assert answers(model.predict([WORDS])[0]) != answers(by_words)
 
 
-def test_the_saved_code_splits_strings_alike(saved: Path, bert: MultiTaskModel) -> None:
-    assert (saved / "words.py").is_file()
-    found = AutoModel.from_pretrained(saved, trust_remote_code=True).predict([TEXT])
-    assert found == bert.predict([TEXT])
+def test_the_saved_code_splits_strings_alike(saved: Path, bert: MultiTaskModel, tmp_path: Path) -> None:
+    """In another process: loading code of a model registers its classes."""
+    script = """
+import json, sys
+sys.modules["mtl_hf"] = None
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(json.dumps(model.predict([sys.argv[2]])))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(saved), TEXT],
+        capture_output=True, text=True, check=False, env={"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (found,), (expected,) = json.loads(done.stdout), bert.predict([TEXT])
+    assert [(one["start"], one["end"]) for one in found["slots"]] == [
+        (one["start"], one["end"]) for one in expected["slots"]
+    ]
+    assert any(one["text"] == "'s" or one["text"].startswith("st.") for one in found["slots"])
 
 
 def test_a_model_that_keeps_only_the_encoder_has_no_rules(saved: Path) -> None:
