@@ -23,6 +23,7 @@ from .config import Model, RunConfig, resolve_path, typed
 from .data.labels import build_tasks, check_scored, check_tasks, warn_of_labels
 from .data.rows import EncodedSplit, encode_rows, report_cut
 from .data.sources import load_sources
+from .data.words import learn_word_rules
 from .evaluation.evaluate import encode_split, write_metrics, write_results
 from .evaluation.report import scores_table
 from .evaluation.untrained import Answered, add_before, score_before, warn_of_drift
@@ -109,6 +110,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             check_start(start, tasks, sources)
         model = build_model(run, tasks, start)
         trained = {name: task for name, task in tasks.items() if task.config.train}
+        _set_word_rules(model, learn_word_rules(trained, sources), start)
         train_rows = {
             name: _encode_training(source, trained, model)
             for name, source in sources.items()
@@ -293,7 +295,7 @@ def _score_and_write(
             logger.warning("Task %s: none of its sources has a %s split; it is not scored.", task_name, split)
     answers: dict[str, dict[str, Answers]] = {}
     logits: dict[str, dict[str, Any]] | None = {} if before else None
-    scores = trainer.score(run.splits[split], keep_answers=answers, keep_logits=logits)
+    scores = trainer.score(run.splits[split], keep_answers=answers, keep_logits=logits, raw_texts=True)
     results = {"split": split} | scores
     if before and logits is not None:
         add_before(results, before, Answered(results, answers, logits))
@@ -323,6 +325,16 @@ def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | No
     if run.model.peft is not None:
         model.adapt(**run.model.peft)
     return model
+
+
+def _set_word_rules(model: MultiTaskModel, rules: dict[str, list[str]] | None, start: Start | None) -> None:
+    """Set how the model splits strings into words; None keeps how it did."""
+    if rules is None or (rules or None) == model.config.word_rules:
+        return
+    if start and start.heads:
+        logger.warning("Strings are split into words as the training words of this run; %s split them otherwise.",
+                       start.checkpoint.name)  # fmt: skip
+    model.config.word_rules = rules or None
 
 
 def _check_encoder(spec: Model) -> None:

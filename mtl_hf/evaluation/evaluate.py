@@ -154,7 +154,7 @@ def evaluate(
             scores = (
                 {"split": split}
                 | ({} if data is None else {"data": str(data)})
-                | trainer.score(splits, keep_answers=answers)
+                | trainer.score(splits, keep_answers=answers, raw_texts=True)
             )
             folder = target if len(checkpoints) == 1 else target / own_folders[checkpoint.name]
             if trainer.is_world_process_zero():  # before the intervals, so that nothing is lost where these fail

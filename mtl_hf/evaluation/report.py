@@ -216,7 +216,9 @@ def _lines(model: str, results: Mapping[str, Any], comparison: Mapping[str, Any]
 
 _SHOWN = (
     "accuracy",
+    "accuracy_raw_text",
     "f1",
+    "f1_raw_text",
     "macro_f1",
     "micro_f1",
     "precision",

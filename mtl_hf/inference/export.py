@@ -3,7 +3,7 @@
 Notable: there is no list of supported encoder families. The stock class is built, the encoder's weights are copied, and
 the layers after the encoder are set so that they compute the head. Then the logits of both are compared on random
 batches; if they differ, nothing is written and the error explains why. The logits agree for the same tokens: stock
-pipelines split words as the tokenizer does, `predict` uses `encoding.split_words`.
+pipelines split words as the tokenizer does, `predict` splits them by `modeling/words.py`.
 
 Most stock classes for sequences have a layer with an activation a before the last one. If a(z) - a(-z) = z, as for
 relu, gelu and silu, that layer can compute each logit and its negative, and the last layer subtracts the two: exact for

@@ -103,6 +103,7 @@ def _out_of_model(cls: Any, name: str, config: MultiTaskConfig, options: ModelOp
     if not options.keep_heads:
         for head in list(model.heads):
             model.remove_head(head)
+        own.word_rules = None  # they belong to the heads
         own.experts = options.experts
         model.experts = build_experts(own.hidden_size, own.experts)
         if model.experts is not None:

@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from .encoding import FORMS
 from .experts import check_experts
 from .heads import HEADS, check_head_name, head_spec
+from .words import check_rules
 
 MOST_LAYERS = 1024  # far more than any encoder has; each takes milliseconds to build
 _AT_LEAST_ONE = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
@@ -76,6 +77,8 @@ def _check(config: Mapping[str, Any]) -> None:
         check_experts(config["experts"])
         _check_number("experts.num", config["experts"]["num"], MOST_LAYERS)
         _check_number("experts.hidden", config["experts"]["hidden"], MOST)
+    if config.get("word_rules") is not None:
+        check_rules(config["word_rules"])
     if not isinstance(encoder, dict) or not isinstance(encoder.get("model_type"), str):
         raise ValueError(
             f"`text_config` is {encoder!r:.60}; it should be the encoder's configuration, with its `model_type`."

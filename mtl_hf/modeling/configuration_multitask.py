@@ -32,6 +32,8 @@ class MultiTaskConfig(PreTrainedConfig):
         max_length: Maximum number of tokens, including special tokens; longer inputs are truncated.
         encoder_attn_implementation: Attention kernel of the encoder (`sdpa`, `eager`, ...); None for the choice of
             transformers. It is stored here because transformers does not save it in a nested configuration.
+        word_rules: How strings are split into words, learned from the training words (lists by the names in
+            `words.RULES`); None for the plain splitting (`words.split_words`).
         experts: `num` and `hidden` of the experts between encoder and heads (`experts.Experts`); None for no experts.
     """
 
@@ -46,6 +48,7 @@ class MultiTaskConfig(PreTrainedConfig):
     max_length: int = 512
     encoder_attn_implementation: str | None = None
     experts: dict[str, Any] | None = None
+    word_rules: dict[str, Any] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         self.heads = self.heads or {}

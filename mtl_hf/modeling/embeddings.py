@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .encoding import check_text, words_of
+from .encoding import check_text
 from .pooling import check_pooling, last_layers, layers_read, make_pooling
 from .reading import encoder_passes, layers_of
 from .texts import encode_texts, padded_batches
+from .words import words_of
 
 
 def embed(

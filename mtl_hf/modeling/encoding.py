@@ -39,8 +39,6 @@ _POSITIONS_AFTER_PADDING = (
     "ibert", "longformer", "luke", "markuplm", "esm",
 )  # fmt: skip
 
-# Runs of letters and digits, joined by inner apostrophes, hyphens, dots and the like; any other sign is its own word.
-_WORD = re.compile(r"\w+(?:[-'’.,:/@_&]\w+)*|[^\w\s]")
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -274,22 +272,6 @@ def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:
         if word is not None:
             starts[word] = position
     return starts
-
-
-def split_words(text: str) -> list[tuple[int, int]]:
-    """Character spans (start, end) of the words of a raw text; punctuation marks are words of their own."""
-    return [match.span() for match in _WORD.finditer(text)]
-
-
-def words_of(text: str | list[str]) -> tuple[str, list[tuple[int, int]]]:
-    """A text (string or list of words) as a string, and the character span of each word."""
-    if isinstance(text, str):
-        return text, split_words(text)
-    spans, position = [], 0
-    for word in text:
-        spans.append((position, position + len(word)))
-        position += len(word) + 1
-    return " ".join(text), spans
 
 
 def check_texts(texts: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .encoding import FORMS, KINDS, SINGLE, check_text, encode, kind_of, words_of
+from .encoding import FORMS, KINDS, SINGLE, check_text, encode, kind_of
+from .words import splitter, words_of
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,8 @@ def _answer(
     """The predictions for each text of a chunk (reader → prediction), and whether it was truncated."""
     found: list[dict[str | None, Any]] = [{} for _ in texts]
     cut = [False] * len(texts)
-    words = {row: words_of(text) for row, text in enumerate(texts) if kind_of(text) == SINGLE}
+    split = splitter(model.config.word_rules)
+    words = {row: words_of(text, split) for row, text in enumerate(texts) if kind_of(text) == SINGLE}
     for rows, encoded, names in _readings(model, texts, words, readers):
         for row, was_cut in zip(rows, encoded["cut"], strict=True):
             cut[row] = cut[row] or was_cut

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..config import RunConfig, Task, check_keys, key_of, nearest, typed
-from ..statistics import Metric
+from ..statistics import Metric, Statistic
 from .column import Candidate, Column
 from .name_column import NameColumn, ragged
 from .source_data import SourceData
@@ -446,6 +446,20 @@ class TaskType:
         """The metrics of a task by name, and details for `metrics.json`, such as `per_label`."""
         raise NotImplementedError
 
+    def raw_text_metric(self, task: TaskData) -> str | None:
+        """Name of the metric by which tasks with lists of words are scored as raw texts too; None for none."""
+        return None
+
+    def measure_raw_text(self, task: TaskData, answers: Answers, others: Mapping[int, "RawRow"]) -> Statistic:
+        """The metric `raw_text_metric`: that of the answers, with those of some rows replaced.
+
+        Args:
+            task: The task.
+            answers: Its answers to lists of words.
+            others: Row → its answer as a raw text, for the rows whose raw text is split into other words.
+        """
+        raise NotImplementedError
+
     def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The best constant prediction for these rows, which is the baseline; None if there is none."""
         return None
@@ -537,6 +551,23 @@ class ScoredRows:
     def known(self) -> list[int]:
         """Positions of the rows with a label."""
         return [place for place, label in enumerate(self.gold) if label is not None]
+
+
+@dataclass
+class RawRow:
+    """A row of words as a raw text: its words joined by spaces and split as the model splits strings.
+
+    Attributes:
+        words: Character span of each of its own words.
+        gold: Label of the row.
+        found: Character span of each word of the raw text.
+        predicted: Prediction for these words.
+    """
+
+    words: Sequence[tuple[int, int]]
+    gold: Any
+    found: Sequence[tuple[int, int]]
+    predicted: Any
 
 
 TASK_TYPES: dict[str, TaskType] = {}

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from ..config import RunConfig, Task, option
 from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, bio_spans, is_span_scheme
-from ..statistics import LabelCounts, macro_f1, micro_f1, precision, ratio, recall
+from ..statistics import LabelCounts, Statistic, macro_f1, micro_f1, precision, ratio, recall
 from .arrow_columns import column_of
 from .column import MAX_LABELS, Candidate, Column
 from .measures import cross_entropies, per_label, undefined, with_cross_entropy
@@ -31,6 +31,7 @@ from .tag_schemes import BIO, bio_labels, is_span_tag
 from .task_type import (
     Answers,
     Measured,
+    RawRow,
     ScoredRows,
     TaskData,
     TaskType,
@@ -247,6 +248,26 @@ class TokenClassification(TaskType):
         }
         return with_cross_entropy(metrics, answers), {"per_type": counts.by_label()}
 
+    def raw_text_metric(self, task: TaskData) -> str | None:
+        """F1 of entities, or accuracy over words."""
+        return "f1_raw_text" if task.spans else "accuracy_raw_text"
+
+    def measure_raw_text(self, task: TaskData, answers: Answers, others: Mapping[int, RawRow]) -> Statistic:
+        """An entity is right if its type and its first and last character are; a word, if its label and borders are."""
+        metric: Any = self.measure(task, answers)[0]["f1" if task.spans else "accuracy"]
+        columns = np.array(metric.columns)
+        places = np.searchsorted(answers.rows, list(others))
+        for place, row in zip(places.tolist(), others.values(), strict=True):
+            unlabelled = [span for span, tag in zip(row.words, row.gold, strict=True) if tag is None]
+            tags = [
+                None if any(begin < end_of and start_of < end for start_of, end_of in unlabelled) else tag
+                for tag, (begin, end) in zip(row.predicted, row.found, strict=True)
+            ]
+            found, gold = _items(task, row.found, tags), _items(task, row.words, row.gold)
+            right = len(found & gold)
+            columns[place] = (2 * right, len(found) + len(gold)) if task.spans else (right, len(gold))
+        return Statistic(columns, metric.value)
+
     def constant(self, task: TaskData, gold: Sequence[Any]) -> Sequence[Any] | None:
         """The most frequent tag, for every word."""
         tags = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
@@ -321,6 +342,15 @@ class TokenClassification(TaskType):
     def occurrences(self, task: TaskData, label: Any) -> Sequence[str]:
         """The types of the spans, or the tags."""
         return [kind for kind, _, _ in bio_spans(label)] if task.spans else [tag for tag in label if tag is not None]
+
+
+def _items(
+    task: TaskData, words: Sequence[tuple[int, int]], tags: Sequence[str | None]
+) -> set[tuple[str | None, int, int]]:
+    """The entities of a text, or its words with a tag, as (label, first character, character after the last)."""
+    if task.spans:
+        return {(kind, words[begin][0], words[end - 1][1]) for kind, begin, end in bio_spans(tags)}
+    return {(tag, *span) for tag, span in zip(tags, words, strict=True) if tag is not None}
 
 
 def _count_spans(

@@ -74,7 +74,7 @@ class Scorer:
             heads: Heads of the model.
             inputs: The batch.
         """
-        columns = _Columns(split.rows.with_format("arrow")[list(rows)])
+        columns = Columns(split.rows.with_format("arrow")[list(rows)])
         texts = split.texts(rows) if split.texts is not None else ()
         numbers = np.array(rows, dtype=int)
         labels: Any = inputs.get("labels") or {}
@@ -142,7 +142,7 @@ class Scorer:
         return results
 
 
-class _Columns(Mapping[str, list[Any]]):
+class Columns(Mapping[str, list[Any]]):
     """The columns of encoded rows as lists, converted on first access."""
 
     def __init__(self, table: pa.Table) -> None:

@@ -63,6 +63,7 @@ from .optimizer import (
 from .peaks import make_best_steps
 from .processes import report_lost_process
 from .progress import LogSums, ScoreProgressCallback
+from .raw_text import RawTextScorer, score_raw_texts
 from .resumable import ResumableTrainer
 from .sampling import build_schedule, check_batches, rows_table
 from .scoring import Scorer
@@ -476,6 +477,7 @@ class MultiTaskTrainer(ResumableTrainer):
         metric_key_prefix: str = "eval",
         keep_answers: dict[str, Any] | None = None,
         keep_logits: dict[str, dict[str, list[np.ndarray]]] | None = None,
+        raw_texts: bool = False,
     ) -> dict[str, Any]:
         """Predict every source once and score every task.
 
@@ -485,6 +487,7 @@ class MultiTaskTrainer(ResumableTrainer):
             metric_key_prefix: Prefix of the Trainer's own metrics.
             keep_answers: If given, filled with source → task → `metrics.Answers`.
             keep_logits: If given, filled with source → task in `frozen_heads` → its outputs, one array per row.
+            raw_texts: Whether to score tasks of words as raw texts as well (`raw_text.score_raw_texts`).
 
         Returns:
             See `Scorer.results`.
@@ -498,16 +501,20 @@ class MultiTaskTrainer(ResumableTrainer):
         # Loaders draw a random seed when they start: evaluation must not change the random state of training.
         with torch.random.fork_rng(devices=[]):
             for source, split in splits.items():
-                self._predict(scorer, source, split, metric_key_prefix)
+                self.predict_source(scorer, source, split, metric_key_prefix)
                 scorer.finish(source, split, gather_object if self.accelerator.num_processes > 1 else list)
         if keep_answers is not None:
             keep_answers.update(scorer.answers)
         if keep_logits is not None:
             keep_logits.update(scorer.outputs)
-        return scorer.results(intervals)
+        results = scorer.results(intervals)
+        if raw_texts:
+            with torch.random.fork_rng(devices=[]):
+                score_raw_texts(results, splits, scorer.answers, self)
+        return results
 
-    def _predict(self, scorer: Scorer, source: str, split: EncodedSplit, prefix: str) -> None:
-        """Predict the rows of a source; the scorer decodes each batch."""
+    def predict_source(self, scorer: Scorer | RawTextScorer, source: str, split: EncodedSplit, prefix: str) -> None:
+        """Predict the rows of a source; the scorer decodes each batch (its method `add`)."""
         # Longest first: little padding, and an out-of-memory error happens at once.
         order = np.argsort(-row_lengths(split.rows), kind="stable")
         rows = EncodedRows({source: split.rows.select(order)}, with_labels=False, numbers=order, heads=[*split.gold])

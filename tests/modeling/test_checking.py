@@ -53,6 +53,11 @@ def change(folder: Path, key: str, value: Any) -> None:
     [
         ("heads", ["intent"], "`heads` is .* a mapping from names"),
         ("heads.intent", 1, "`heads.intent` is 1"),
+        ("word_rules", ["st."], "`word_rules` is .* a mapping with words, shapes"),
+        ("word_rules", {"word": []}, "`word_rules` is .* a mapping with words, shapes"),
+        ("word_rules", {"words": "st."}, "`word_rules.words` is 'st.'; it should be a list of strings"),
+        ("word_rules", {"end": [" "]}, "`word_rules.end` is .* a list of strings"),
+        ("word_rules", {"words": ["st."] * 20_001}, "more than 20,000 rules"),
         ("heads.intent.type", ..., "it should be a mapping with a `type`"),
         ("heads.intent.type", "nope", "`heads.intent.type` is 'nope'; valid are sequence_classification"),
         ("heads.intent.labels", "abc", "`heads.intent.labels` is 'abc'; it should be a list of names"),

@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mtl_hf.modeling.encoding import check_text, encode, load_tokenizer, longest_input, split_words
+from mtl_hf.modeling.encoding import check_text, encode, load_tokenizer, longest_input
 from mtl_hf.modeling.tags import NO_TOKEN
 from tests.conftest import FAMILIES, SENTENCES, byte_level_tokenizer, wordpiece_tokenizer
 
@@ -236,26 +236,6 @@ def test_longest_input_of_each_family(family: str, limit: int, encoder_folders: 
 def test_longest_input_is_512_where_nobody_says(config: dict) -> None:
     config = SimpleNamespace(model_type="t5", **config)
     assert longest_input(SimpleNamespace(model_max_length=10**30), config) == 512
-
-
-# split_words
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("", []),
-        (" \n\t", []),
-        ("play some jazz", ["play", "some", "jazz"]),
-        ("Rome, (today)!", ["Rome", ",", "(", "today", ")", "!"]),
-        ("it's 5.30 at a-b_c.", ["it's", "5.30", "at", "a-b_c", "."]),
-        ("me@x.org: https://x.org/y", ["me@x.org", ":", "https", ":", "/", "/", "x.org/y"]),
-        ("  Zürich\u00a0日本語 🙂", ["Zürich", "日本語", "🙂"]),
-    ],
-)
-def test_words_of_a_raw_text(text: str, words: list[str]) -> None:
-    spans = split_words(text)
-    assert [text[start:end] for start, end in spans] == words
 
 
 @pytest.mark.parametrize("family", FAMILIES)
