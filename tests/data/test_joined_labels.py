@@ -169,3 +169,30 @@ def test_lists_of_several_types_are_described(tmp_path: Path) -> None:
     rows = [{"text": text, "labels": cells[number % 3]} for number, text in enumerate(TEXTS)]
     file = describe_file(write(tmp_path / "rows.csv", rows))
     assert with_lists(file, {"labels": None}).columns["labels"].common == [("1", 20), ("0.5", 10), ("a", 10)]
+
+
+def table_rows() -> list[tuple[str, list[str], str]]:
+    """The rows of the table of the docs: what the file has, the lines of its example, and the task."""
+    page = (Path(__file__).parents[2] / "docs" / "data_files.md").read_text(encoding="utf-8")
+    section = page.partition("\n## Several labels\n")[2].partition("\n## ")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|") and "`" in line]
+    return [(what.strip(), re.findall("`(.*?)`", example), task.strip(" `")) for what, example, task in lines]
+
+
+@pytest.mark.parametrize(("what", "lines", "task"), table_rows())
+def test_the_examples_of_the_docs_are_read_as_they_say(what: str, lines: list[str], task: str, tmp_path: Path) -> None:
+    path = tmp_path / ("rows.jsonl" if lines[0].startswith("{") else "rows.csv")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"rows": {"path": "json" if path.suffix == ".jsonl" else "csv", "text": "text",
+                             "data_files": {"train": str(path), "validation": str(path)}}},
+        "tasks": {"topics": {"type": "multi_label_classification", "source": "rows"} | yaml.safe_load(f"{{{task}}}")},
+    })  # fmt: skip
+    sources = load_sources(config)
+    build_tasks(config, sources)
+    assert list(sources["rows"].gold["train"]["topics"]) == [["harbour", "quay"]], what
+
+
+def test_the_docs_have_every_way_to_write_several_labels() -> None:
+    assert len(table_rows()) == 6
