@@ -1,5 +1,6 @@
 """Tests of `mtl_hf.tasks.label_text`: what is changed of labels as people write them, and what is not."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +214,19 @@ def test_numbers_without_names_are_said(
     assert len(found) == (warning is not None)
     assert all(line.startswith("Task task: its labels are numbers without names ") for line in found)
     assert all(str(warning) in line for line in found)
+
+
+def test_a_number_among_labels_of_text_is_text_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "rows.jsonl"
+    labels = ["01", "1", "2", "01", "1", 5]
+    path.write_text("".join(json.dumps({"text": f"text {n}", "label": label}) + "\n" for n, label in enumerate(labels)))
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"notes": {"path": "json", "data_files": dict.fromkeys(("train", "validation"), str(path)),
+                              "text": "text"}},
+        "tasks": {"task": {"type": "sequence_classification", "source": "notes", "label": "label"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    assert build_tasks(config, sources)["task"].labels == ["01", "1", "2", "5"]
+    assert sources["notes"].gold["train"]["task"] == ["01", "1", "2", "01", "1", "5"]
+    assert "line 6: the column 'label' holds 5, but text in most rows. The column is read as text" in caplog.text
