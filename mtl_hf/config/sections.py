@@ -117,7 +117,11 @@ class Task:
         " masked_lm, multiple_choice, extractive_qa, or a type that another package registers"
     )
     source: str | list[str] = option("source of the task's rows, or a list of sources")
-    label: str | None = option("label column; none for task types that need no label, such as masked_lm", None)
+    label: str | list[str] | None = option(
+        "label column; none for task types that need no label, such as masked_lm; of multi_label_classification also a"
+        " list of columns with 0 or 1 in each row, one per label",
+        None,
+    )
     labels: list[str] | dict[str, str] | None = option(
         "label names in order, or a mapping {value in the column: name} (default: collected from the training rows)",
         None,
@@ -146,6 +150,17 @@ class Task:
     def sources(self) -> list[str]:
         """The names of the task's sources, one or several."""
         return [self.source] if isinstance(self.source, str) else self.source
+
+    @property
+    def label_columns(self) -> list[str]:
+        """The names of the task's label columns: none, one or several."""
+        return [] if not self.label else [self.label] if isinstance(self.label, str) else self.label
+
+    @property
+    def label_place(self) -> str:
+        """The task's label columns, for messages."""
+        columns = self.label_columns
+        return f"the column{'s' if len(columns) > 1 else ''} {', '.join(map(repr, columns))}"
 
 
 @dataclass(kw_only=True)

@@ -64,11 +64,18 @@ def describe_file(path: str | Path, loader: Loader | None = None, as_text: Colle
         ValueError: The file cannot be read, or has no rows.
     """
     rows = load_file(path, as_text, loader)
-    columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
+    columns = {name: describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
     return FileDescription(str(path), loader or loader_of(path), rows, columns)
 
 
-def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:
+def describe_column(name: str, feature: Any, values: list[Any]) -> Column:
+    """Describe a column.
+
+    Args:
+        name: Its name.
+        feature: Its feature.
+        values: Its values.
+    """
     inner = getattr(feature, "feature", None)
     labels = next((item for item in (feature, inner) if isinstance(item, datasets.ClassLabel)), None)
     if labels is not None:  # -1 is a missing label

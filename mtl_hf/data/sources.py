@@ -117,7 +117,7 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
             f"`{where}.text` is empty; it should be a column, [first, second] for pairs, or [text, choices]."
         )
     tasks = {task: spec for task, spec in config.tasks.items() if name in spec.sources}
-    labels = [(f"tasks.{task}.label", spec.label) for task, spec in tasks.items() if spec.label]
+    labels = [(f"tasks.{task}.label", column) for task, spec in tasks.items() for column in spec.label_columns]
     wanted = [*((f"{where}.text", column) for column in columns), *labels]
     if empty := [split for split, rows in loaded.items() if not len(rows)]:
         raise ValueError(f"`{where}`: the split {empty[0]!r} has no rows.")
@@ -127,7 +127,7 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     report(finding for split in list(data.splits) for finding in _drop_bad_rows(data, split, source.drop_bad_rows))
     if shares:
         stratify = source.split.get("stratify") or next(
-            (spec.label for spec in tasks.values() if task_type(spec.type).one_name_a_row), None
+            (str(spec.label) for spec in tasks.values() if task_type(spec.type).one_name_a_row), None
         )
         if stratify:
             report(_check_columns(data.splits["train"], [(f"{where}.split.stratify", stratify)], "train", name))
@@ -139,7 +139,7 @@ def _text_columns(name: str, source: Source, config: RunConfig) -> set[str]:
     """Columns of a source to read as text without conversion: its texts, and labels that are names."""
     texts = [source.text] if isinstance(source.text, str) else source.text
     tasks = [spec for spec in config.tasks.values() if name in spec.sources and not task_type(spec.type).numeric]
-    return {*texts, *(spec.label for spec in tasks if spec.label)}
+    return {*texts, *(column for spec in tasks for column in spec.label_columns)}
 
 
 def _find_leaks(sources: Mapping[str, SourceData]) -> dict[str, Leaks]:

@@ -7,7 +7,17 @@ encoder that is not `pretrained` is built from its configuration, whose sizes ma
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from .checking import DAMAGED, check_sizes, explain
 from .encoding import load_tokenizer, longest_input
@@ -26,28 +36,90 @@ def load_encoder(
         **kwargs: Passed to every `from_pretrained` (`revision`, `token`, `trust_remote_code`, ...).
 
     Raises:
-        ValueError: The tokenizer has no padding token, a field is unknown, a size is invalid, or the encoder runs
-            remote code.
+        ValueError: The model is not an encoder of text, its tokenizer has no padding token, a field is unknown, a size
+            is invalid, or the encoder runs remote code.
     """
+    config = AutoConfig.from_pretrained(name, **kwargs)
+    check_kind(name, config)
     tokenizer = load_tokenizer(name, **kwargs)
     if tokenizer.pad_token_id is None:
-        raise ValueError(f"the tokenizer of {name!r} has no padding token, so it cannot make batches.")
-    config = AutoConfig.from_pretrained(name, **kwargs)
+        generates = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
+        hint = f" {type(config).__name__} is of a model that generates text: choose an encoder." if generates else ""
+        raise ValueError(f"the tokenizer of {name!r} has no padding token, so it cannot make batches.{hint}")
     check_fields(changes, config)
+    auto = auto_class(config)
     chosen: dict[str, Any] = {"dtype": torch.float32, "attn_implementation": attn_implementation}
     if pretrained:
         try:
-            encoder = AutoModel.from_pretrained(name, **chosen, **changes, **kwargs)
+            encoder = auto.from_pretrained(name, **chosen, **changes, **kwargs)
         except DAMAGED as error:
             raise ValueError(f"{name!r} cannot be loaded: {explain(error)}") from error
     else:
-        encoder = AutoModel.from_config(resize(config, changes), **chosen)
+        encoder = auto.from_config(resize(config, changes), **chosen)
     if type(encoder).__module__.startswith("transformers_modules."):
         raise ValueError(
             f"{name!r} runs remote code ({type(encoder).__name__}), which is not saved with a model: choose an encoder"
             " whose class is in transformers."
         )
+    check_sees_both_sides(name, encoder, longest_input(tokenizer, encoder.config))
     return encoder, tokenizer
+
+
+def auto_class(config: PreTrainedConfig) -> Any:
+    """`AutoModel`, or for the configuration of an encoder-decoder such as T5 the auto class of its encoder alone."""
+    # The field of the object is false once an encoder alone was saved; that of the class stays.
+    both = getattr(type(config), "is_encoder_decoder", False)
+    return AutoModelForTextEncoding if both and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+
+
+def check_kind(name: str, config: PreTrainedConfig) -> None:
+    """Raise `ValueError` if a configuration is of a model that cannot be an encoder of text, before it is loaded."""
+    found: Any = MODEL_MAPPING.get(type(config), None)
+    if not isinstance(found, type):  # code of its own, or a class without a plain model: AutoModel has the message
+        return
+    main_input = getattr(found, "main_input_name", "input_ids")
+    if main_input != "input_ids":
+        raise ValueError(
+            f"{name!r} ({found.__name__}) reads `{main_input}`, not text: choose an encoder of text, such as BERT."
+        )
+    if config.is_encoder_decoder and auto_class(config) is AutoModel:
+        raise ValueError(
+            f"{name!r} ({found.__name__}) is an encoder-decoder, and transformers has no class for its encoder alone."
+            " Choose an encoder, such as BERT; of T5, mT5 and UMT5 the encoder is used."
+        )
+    if missing := [field for field in ("hidden_size", "num_hidden_layers") if not hasattr(config, field)]:
+        raise ValueError(
+            f"{name!r} ({found.__name__}) cannot be used: its configuration has no `{missing[0]}`, as models of several"
+            " parts do. Choose an encoder of text, such as BERT."
+        )
+
+
+def check_sees_both_sides(name: str, encoder: Any, limit: int) -> None:
+    """Raise `ValueError` if the state of a token does not depend on the tokens after it, as in decoders.
+
+    This runs the encoder on two short inputs that differ in the last token. Configurations do not tell: BERT can be a
+    decoder, and Gemma an encoder.
+
+    Args:
+        name: Name of the encoder, for the message.
+        encoder: The encoder.
+        limit: The largest number of tokens that it supports.
+    """
+    length = min(8, limit)
+    pad = encoder.config.pad_token_id
+    first, other = [token for token in range(3) if token != pad][:2]
+    input_ids = torch.full((2, length), first, device=encoder.device)
+    input_ids[1, -1] = other
+    training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        states = encoder(input_ids=input_ids, attention_mask=torch.ones_like(input_ids)).last_hidden_state
+    encoder.train(training)
+    if torch.equal(states[0, 0], states[1, 0]):
+        raise ValueError(
+            f"{name!r} ({type(encoder).__name__}) is a decoder: the state of a token does not depend on the tokens"
+            " after it, so heads would read an unfinished text. Choose an encoder, such as BERT or ModernBERT."
+        )
 
 
 def check_fields(changes: dict[str, Any], config: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, initialization
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, initialization
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
 from transformers.utils.hub import resolve_revision
@@ -28,6 +28,7 @@ from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_he
 from .checking import DAMAGED, check_config, check_no_pickle, explain, shape_mismatch
 from .configuration_multitask import MultiTaskConfig, own_config
 from .embeddings import embed, pooling_of
+from .encoders import auto_class
 from .encoding import WHERE, check_count, check_texts, load_tokenizer
 from .experts import ZeroLinear, build_experts
 from .foreign_heads import save_foreign
@@ -94,7 +95,8 @@ class MultiTaskModel(PreTrainedModel):
         for pooling in (config.pooling, *(spec.get("pooling") for spec in (config.heads or {}).values())):
             check_pooling(pooling or config.pooling, self._num_layers)
         if encoder is None:
-            encoder = AutoModel.from_config(config.text_config, attn_implementation=config.encoder_attn_implementation)
+            auto = auto_class(config.text_config)  # type: ignore[arg-type]
+            encoder = auto.from_config(config.text_config, attn_implementation=config.encoder_attn_implementation)
         # Encoders with a pooler create it again at each load.
         if getattr(encoder, "pooler", None) is not None:
             encoder.pooler = None

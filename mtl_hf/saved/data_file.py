@@ -65,11 +65,13 @@ def config_of_file(
             scored[name] = Task(type=heads[name]["type"], source=source, label=column)
         else:
             scored[name] = dataclasses.replace(trained, source=source, label=column, train=True)
-        if (options := kind.options_of_file(trained, column, rows)) is not None:
+        single = None if isinstance(column, list) else column
+        if (options := kind.options_of_file(trained, single, rows)) is not None:
             scored[name] = dataclasses.replace(scored[name], options=options)
     logger.info("%s: %s.", path, "; ".join(
         f"text {' and '.join([columns] if isinstance(columns, str) else columns)}, labels "
-        + ", ".join(f"{task.label or 'none'} of {name}" for name, task in scored.items() if task.source == source)
+        + ", ".join(f"{' and '.join(task.label_columns) or 'none'} of {name}"
+                    for name, task in scored.items() if task.source == source)
         for (columns, _), source in texts.items()
     ))  # fmt: skip
     if not scored:
@@ -120,15 +122,20 @@ def _loader(path: str | Path, run: RunConfig | None) -> tuple[str, dict[str, Any
 
 def _label_columns(
     path: str, columns: list[str], heads: Mapping[str, Any], tasks: Mapping[str, Task], given: Mapping[str, str]
-) -> dict[str, str | None]:
+) -> dict[str, str | list[str] | None]:
     """Head → its label column (None if it needs none); heads without one are left out with a warning."""
     for name, column in given.items():
         if name not in heads:
             raise ValueError(f"`--label {name}={column}`: the heads are {', '.join(heads)}.{nearest(name, heads)}")
         _check_column(path, columns, f"--label {name}={column}", column)
-    chosen: dict[str, str | None] = {}
+    chosen: dict[str, str | list[str] | None] = {}
     for name in heads:
-        trained = (tasks[name].label if name in tasks else None) or name
+        label = tasks[name].label if name in tasks else None
+        if isinstance(label, list) and name not in given and {*label} <= {*columns}:
+            chosen[name] = label
+            continue
+        trained = label if isinstance(label, str) else name
+        wanted = [*(label if isinstance(label, list) else [trained]), name]
         found = [column for column in (trained, name) if column in columns and column not in given.values()]
         if name in given:
             chosen[name] = given[name]
@@ -136,7 +143,7 @@ def _label_columns(
             chosen[name] = None
         elif not found:
             logger.warning("Head %s is not scored: %s has no column %s (`--label %s=COLUMN` names another).",
-                           name, path, " or ".join(dict.fromkeys((trained, name))), name)  # fmt: skip
+                           name, path, " or ".join(dict.fromkeys(wanted)), name)  # fmt: skip
         elif found[0] in chosen.values():
             other = next(other for other, column in chosen.items() if column == found[0])
             raise ValueError(

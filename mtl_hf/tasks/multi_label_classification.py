@@ -2,16 +2,18 @@
 
 import collections
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ..config import RunConfig, Task
+from ..config import RunConfig, Task, option
 from ..modeling.tags import IGNORE_INDEX
 from ..statistics import LabelCounts, macro_f1, mean, micro_f1
-from .arrow_columns import values_of
+from .arrow_columns import feature_of, values_of
 from .column import Candidate, Column, one_hot_length
+from .label_lists import is_text, lists_of_text, read_columns
 from .label_text import tidy_labels
 from .measures import equal, per_label, with_cross_entropy
 from .name_column import NameColumn
@@ -20,6 +22,19 @@ from .sequence_classification import build_labelled
 from .source_data import SourceData
 from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, flat
 
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(kw_only=True)
+class MultiLabelOptions:
+    """Keys of `tasks.<name>` for `multi_label_classification`."""
+
+    label_separator: str | None = option(
+        "what separates the names in a cell, such as ';'; an empty cell then has no labels (default: rows hold lists)",
+        None,
+    )
+
 
 class MultiLabelClassification(TaskType):
     """Micro and macro F1 over labels, and the share of rows whose set of labels is exactly right."""
@@ -27,25 +42,52 @@ class MultiLabelClassification(TaskType):
     name = "multi_label_classification"
     label = "a list of labels per row, which may be empty"
     has_vocabulary = True
+    several_columns = True
+    options = MultiLabelOptions
     metrics = ("micro_f1", "macro_f1", "accuracy", "cross_entropy")
     column_kinds = ("words", "numbers")
     unit = "uses"
     hub_task = "text-classification"
     stock = ("AutoModelForSequenceClassification", "multi_label_classification")
 
+    def check(self, name: str, spec: Task, run: RunConfig) -> None:
+        """Check that a separator is not empty, and that several label columns have no other keys for their names."""
+        separator = self.read_options(name, spec).label_separator
+        if separator == "":
+            raise ValueError(f"`tasks.{name}.label_separator` is empty; it should be text between names, such as ';'.")
+        if isinstance(spec.label, list):
+            for key, found in (("labels", spec.labels), ("label_separator", separator)):
+                if found:
+                    raise ValueError(
+                        f"`tasks.{name}.{key}` only works with a single label column. With several, the names of the"
+                        " columns are the labels. Remove it."
+                    )
+
+    def options_of_file(
+        self, trained: Task | None, column: str | None, rows: "datasets.Dataset"
+    ) -> dict[str, Any] | None:
+        """Without the separator of the training file, if this file has lists."""
+        if trained is None or column is None or is_text(feature_of(rows, column)):
+            return None
+        return {key: value for key, value in trained.options.items() if key != "label_separator"}
+
     def read_labels(
         self, name: str, spec: Task, source: SourceData, given: Sequence[str] | None
     ) -> dict[str, Sequence[Any]]:
         """Sorted lists of names, None for rows without a list."""
-        one_hot = one_hot_labels(name, spec, source, given)
+        if isinstance(spec.label, list):
+            return dict(read_columns(name, spec, source))
+        separator = self.read_options(name, spec).label_separator
+        read = lists_of_text(name, spec, source, separator, given is not None)
+        one_hot = one_hot_labels(name, spec, source, given, read)
         labels: dict[str, Sequence[Any]] = {}
         for split in source.splits:
             where = _where(source, split)
             if one_hot is not None:
-                values = values_of(source.splits[split], str(spec.label))
+                values = read[split] if split in read else values_of(source.splits[split], str(spec.label))
                 labels[split] = _read_one_hot(name, spec, values, one_hot, where)
                 continue
-            column = label_column(name, spec, source, split, lists=True)
+            column = label_column(name, spec, source, split, lists=True, hint=_hint, read=read.get(split))
             column = tidy_labels(name, column, where, mapping_or_empty(spec))
             names = column.rename(name_reader(name, spec, source, split))
             if len(none := np.flatnonzero(names.codes < 0)):
@@ -155,10 +197,24 @@ class MultiLabelClassification(TaskType):
         return label
 
 
-def one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[str] | None) -> list[str] | None:
+def _hint(found: Any) -> str:
+    several = isinstance(found, str)
+    return ' `label_separator: ";"` reads names that are joined by a semicolon.' if several else ""
+
+
+def one_hot_labels(
+    name: str, spec: Task, source: SourceData, given: Sequence[str] | None, read: Mapping[str, list[Any]]
+) -> list[str] | None:
     """The label of each position of one-hot lists; None if the lists hold labels.
 
     Lists of 0 and 1 are one-hot if one of them repeats a value, or all have the same length of at least 2.
+
+    Args:
+        name: Name of the task.
+        spec: Its section of the config.
+        source: The source.
+        given: The labels of a trained model.
+        read: Split → its lists, for splits whose column holds text.
 
     Raises:
         ValueError: The lists are one-hot and `labels` does not name their positions, or has another length.
@@ -169,7 +225,7 @@ def one_hot_labels(name: str, spec: Task, source: SourceData, given: Sequence[st
     lists = [
         (split, row, value)
         for split, rows in source.splits.items()
-        for row, value in enumerate(values_of(rows, str(spec.label)))
+        for row, value in enumerate(read[split] if split in read else values_of(rows, str(spec.label)))
         if isinstance(value, list) and value
     ]
     likely = [found for found in lists if all(item in (0, 1, "0", "1") for item in found[2])]

@@ -79,17 +79,26 @@ def label_column(
     *,
     lists: bool,
     hint: Callable[[Any], str] = lambda found: "",
+    read: Sequence[Any] | None = None,
 ) -> NameColumn:
     """Read the values of a label column, or of the lists in it, without changing them.
+
+    Args:
+        name: Name of the task.
+        spec: Its section of the config.
+        source: The source.
+        split: The split.
+        lists: Whether rows hold lists.
+        hint: Value that is not a label → hint for the error message.
+        read: The values, if they were read from text.
 
     Raises:
         ValueError: A row has a list but `lists` is false or the other way round, or a value is not a plain one.
     """
     rows = source.splits[split]
-    column = NameColumn.read(rows, str(spec.label), lists=lists)
-    if column is not None:
+    if read is None and (column := NameColumn.read(rows, str(spec.label), lists=lists)) is not None:
         return column
-    values = values_of(rows, str(spec.label))
+    values = values_of(rows, str(spec.label)) if read is None else read
     for row, value in enumerate(values):
         if value is not None and isinstance(value, list) != lists:
             raise no_label(name, spec, source, split, row, value, hint(value))
@@ -100,14 +109,18 @@ def label_column(
 
 
 def declared_labels(spec: Task) -> list[str] | None:
-    """The labels that a config declares, in its order; None if it declares none."""
+    """The labels that a config declares, in its order: with several label columns, these; None if it declares none."""
+    if isinstance(spec.label, list):
+        return list(spec.label)
     if not spec.labels:
         return None
     return list(dict.fromkeys(spec.labels.values() if isinstance(spec.labels, dict) else spec.labels))
 
 
-def feature_names(source: SourceData, column: str | None) -> list[str]:
-    """The label names in the `ClassLabel` features of a source's label column."""
+def feature_names(source: SourceData, column: str | list[str] | None) -> list[str]:
+    """The label names in the `ClassLabel` features of a source's label column; none for several columns."""
+    if isinstance(column, list):
+        return []
     found = [find_class_label(feature_of(rows, str(column))) for rows in source.splits.values()]
     return list(dict.fromkeys(name for class_label in found if class_label is not None for name in class_label.names))
 
@@ -137,7 +150,7 @@ def vocabulary(
         for source in sources:
             if "train" not in source.splits:
                 raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
-        raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
+        raise ValueError(f"`tasks.{name}`: no training row has a label in {spec.label_place}.")
     if declared is None:
         # 01 and 1 are equal as numbers: without the inner sort their order would differ between processes.
         order: Any = int if are_numbers(found) else _tag_order
@@ -161,6 +174,16 @@ def report_unknown(task: TaskData, sources: Sequence[SourceData]) -> None:
                 shown = ", ".join(f"{tag} ({count})" for tag, count in unknown.most_common(10))
                 logger.warning("Task %s: %s %s has labels that do not occur in training; they count as errors: %s.",
                                task.name, source.name, split, shown)  # fmt: skip
+
+
+def report_unnamed(task: str, labels: Sequence[str]) -> None:
+    """Warn if all labels are numbers, which predictions then show instead of names. Codes such as `007` are names."""
+    if labels and all(re.fullmatch(r"-?(0|[1-9]\d*)", label) for label in labels):
+        logger.warning(
+            "Task %s: its labels are numbers without names (%s). `tasks.%s.labels: {%s}` names them.",
+            task, ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else ""), task,
+            ", ".join(f"{label}: NAME" for label in labels[:3]) + (", ..." if len(labels) > 3 else ""),
+        )  # fmt: skip
 
 
 def use_known_names(name: str, sources: Sequence[SourceData], names: Sequence[str] | None) -> None:

@@ -84,8 +84,16 @@ def _check_task(name: str, run: RunConfig) -> None:
         if (found := getattr(spec, key)) is not None:
             raise ValueError(f"`tasks.{name}.{key}` is {found!r}, but {kind.name} does not support it. Remove it.")
     kind.check(name, spec, run)
-    if spec.label == "":
+    if spec.label == "" or spec.label == [] or "" in spec.label_columns:
         raise ValueError(f"`tasks.{name}.label` is empty; it should name the label column.")
+    if isinstance(spec.label, list) and not kind.several_columns:
+        several = [other for other, found in TASK_TYPES.items() if found.several_columns]
+        raise ValueError(
+            f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} has one label column. Only"
+            f" {' and '.join(several)} takes several."
+        )
+    if twice := [column for column in spec.label_columns if spec.label_columns.count(column) > 1]:
+        raise ValueError(f"`tasks.{name}.label` names the column {twice[0]!r} twice.")
     if spec.label is None and kind.needs_label(options):
         raise ValueError(f"`tasks.{name}.label` is missing: name the column with {kind.label}.")
     if spec.label is not None and kind.label is None:

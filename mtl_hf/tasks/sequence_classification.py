@@ -21,6 +21,7 @@ from .names import (
     most_common,
     name_reader,
     report_unknown,
+    report_unnamed,
     use_known_names,
     vocabulary,
 )
@@ -179,6 +180,8 @@ def build_labelled(name: str, spec: Task, sources: list[SourceData], form: str, 
     labels = given or vocabulary(name, spec, sources, declared, features)
     if not given and not spec.labels:
         report_similar_labels(name, labels)
+        if not features:
+            report_unnamed(name, labels)
     task = TaskData(name, spec, labels, form, declared=declared)
     report_unknown(task, sources)
     return task

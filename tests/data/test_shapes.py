@@ -10,7 +10,7 @@ import pytest
 
 from mtl_hf.data.describe_file import describe_file
 from mtl_hf.data.draft import draft_config
-from mtl_hf.data.shapes import column_shapes, file_shape, one_hot_columns
+from mtl_hf.data.shapes import column_shapes, file_shape
 from mtl_hf.tasks.column import one_hot_length
 
 SENTENCES = [
@@ -75,8 +75,6 @@ REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
         "jsonl", [{"tokenized_text": words, "ner": [[0, 0, "PER"]]} for words, _ in SENTENCES],
         "the column 'ner' looks like entities as spans of words",
     ),
-    "names as text": ("csv", labelled([repr(names) for names in TOPICS]), r"lists written as text \(\['harbour'\]\)"),
-    "numbers as text": ("csv", labelled(["[0, 1, 0]", "[1, 0, 0]"] * 15), r"lists written as text \(\[0, 1, 0\]\)"),
     "words and tags as text": (
         "csv", [{"tokens": str(words), "tags": str(tags)} for words, tags in SENTENCES],
         "the column 'tokens' looks like lists written as text .* The column 'tags' looks like",
@@ -85,11 +83,6 @@ REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
         "csv", [{"sentence": " ".join(words), "tags": " ".join(tags)} for words, tags in SENTENCES],
         r"one tag for each word of `sentence`, .* \(B-PER O O B-LOC O\)",
     ),
-    "semicolons": (
-        "csv", labelled([";".join(names) for names in TOPICS]),
-        r"several labels per cell, separated by ';' \('orchard;library'\)",
-    ),
-    "commas": ("csv", labelled([", ".join(names) for names in TOPICS]), "several labels per cell, separated by ','"),
     "decimal commas": (
         "csv", labelled([f"{number},5" for number in range(30)]), r'numbers with a comma \(0,5\).*`decimal: ","`'
     ),
@@ -105,13 +98,13 @@ def test_a_shape_that_cannot_be_read_yet_is_refused_with_what_to_convert(case: s
 
 
 def test_beside_other_labels_such_a_column_is_left_out_with_the_reason(tmp_path: Path) -> None:
-    rows = [row | {"mood": "ab"[number % 2]} for number, row in enumerate(labelled([";".join(t) for t in TOPICS]))]
-    path = write(tmp_path / "rows.csv", rows)
+    price = labelled([f"{number},5" for number in range(len(TEXTS))])
+    path = write(tmp_path / "rows.csv", [row | {"mood": "ab"[number % 2]} for number, row in enumerate(price)])
     yaml = draft_config([path])
     assert "mood: {type: sequence_classification, source: rows, label: mood}" in yaml
-    assert "# left out: labels, looks like several labels per cell, separated by ';'" in yaml
+    assert "# left out: labels, looks like numbers with a comma (0,5)" in yaml
     assert "label: labels" not in yaml
-    with pytest.raises(ValueError, match=r"`--label labels`: this column of .* looks like several labels per cell"):
+    with pytest.raises(ValueError, match=r"`--label labels`: this column of .* looks like numbers with a comma"):
         draft_config([path], labels=["labels"])
     assert "label: labels" in draft_config([path], labels=["labels=sequence_classification"])  # as one asks
 
@@ -157,16 +150,3 @@ def test_one_hot_lists_get_names_to_be_replaced(make: type, tmp_path: Path) -> N
     yaml = draft_config([path])
     assert "labels: one-hot lists of 3. Their names are not in the file: replace those in `labels`" in yaml
     assert "label: labels, labels: [label_0, label_1, label_2]}" in yaml
-
-
-def test_one_hot_columns_are_tasks_of_two_classes_and_a_note(tmp_path: Path) -> None:
-    names = ["harbour", "orchard", "library"]
-    rows = [
-        {"text": text} | {name: int(name in topics) for name in names}
-        for text, topics in zip(TEXTS, TOPICS, strict=True)
-    ]
-    path = write(tmp_path / "rows.csv", rows)
-    assert one_hot_columns(describe_file(path)) == names
-    yaml = draft_config([path])
-    assert "# harbour, orchard, library hold 0 or 1 in every row: each is a task with two classes." in yaml
-    assert all(f"  {name}: {{type: sequence_classification" in yaml for name in names)

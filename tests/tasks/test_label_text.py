@@ -1,5 +1,6 @@
 """Tests of `mtl_hf.tasks.label_text`: what is changed of labels as people write them, and what is not."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,43 @@ def test_numbers_of_a_regression(tmp_path: Path) -> None:
     assert "decimal" not in str(caught.value)
     with pytest.raises(ValueError, match=r"row 1 .* has '1,5' .* `decimal: \",\"` of the source reads numbers with"):
         read(tmp_path, ['"1,5"', "2"], type="regression")
+
+
+# ---- numbers without names ----
+
+
+@pytest.mark.parametrize(
+    ("cells", "labels", "warning"),
+    [
+        (["0", "1", "0", "1"], None, "(0, 1). `tasks.task.labels: {0: NAME, 1: NAME}` names them."),
+        (["3", "-1", "10", "2"], None, "(-1, 2, 3, 10). `tasks.task.labels: {-1: NAME, 2: NAME, 3: NAME, ...}` names"),
+        (["0", "1", "0", "1"], {"0": "no", "1": "yes"}, None),
+        (["001", "1", "010", "2"], None, None),  # codes
+        (["+1", "-1", "0", "0"], None, None),
+        (["a", "1", "2", "a"], None, None),
+    ],
+)
+def test_numbers_without_names_are_said(
+    cells: list[str], labels: Any, warning: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read(tmp_path, cells, **({"labels": labels} if labels else {}))
+    found = [line for line in caplog.messages if "without names" in line]
+    assert len(found) == (warning is not None)
+    assert all(line.startswith("Task task: its labels are numbers without names ") for line in found)
+    assert all(str(warning) in line for line in found)
+
+
+def test_a_number_among_labels_of_text_is_text_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "rows.jsonl"
+    labels = ["01", "1", "2", "01", "1", 5]
+    path.write_text("".join(json.dumps({"text": f"text {n}", "label": label}) + "\n" for n, label in enumerate(labels)))
+    config = RunConfig.load({
+        "model": {"encoder": "unused"},
+        "sources": {"notes": {"path": "json", "data_files": dict.fromkeys(("train", "validation"), str(path)),
+                              "text": "text"}},
+        "tasks": {"task": {"type": "sequence_classification", "source": "notes", "label": "label"}},
+    })  # fmt: skip
+    sources = load_sources(config)
+    assert build_tasks(config, sources)["task"].labels == ["01", "1", "2", "5"]
+    assert sources["notes"].gold["train"]["task"] == ["01", "1", "2", "01", "1", "5"]
+    assert "line 6: the column 'label' holds 5, but text in most rows. The column is read as text" in caplog.text
