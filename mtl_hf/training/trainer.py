@@ -487,7 +487,8 @@ class MultiTaskTrainer(ResumableTrainer):
             keep_logits: If given, filled with source → task in `frozen_heads` → its outputs, one array per row.
 
         Returns:
-            See `Scorer.results`.
+            See `Scorer.results`; for heads with `layers: mix` also `layer_mix`: task → weight of the embeddings' output
+            and of each layer.
         """
         splits = self.eval_splits if splits is None else splits
         if not splits:
@@ -504,7 +505,12 @@ class MultiTaskTrainer(ResumableTrainer):
             keep_answers.update(scorer.answers)
         if keep_logits is not None:
             keep_logits.update(scorer.outputs)
-        return scorer.results(intervals)
+        results = scorer.results(intervals)
+        heads: Any = self.model.heads
+        mixes = {name: heads[name].layer_mix for name in self.tasks}
+        if found := {name: mix.weights().tolist() for name, mix in mixes.items() if mix is not None}:
+            results["layer_mix"] = found
+        return results
 
     def _predict(self, scorer: Scorer, source: str, split: EncodedSplit, prefix: str) -> None:
         """Predict the rows of a source; the scorer decodes each batch."""
