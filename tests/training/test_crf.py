@@ -69,7 +69,7 @@ def test_a_run_is_scored_saved_and_evaluated(encoder_folder, tmp_path, caplog):
     assert list(results["layer_mix"]) == ["slots"]
     assert len(weights) == 4
     assert sum(weights) == pytest.approx(1)
-    assert max(weights) > 0.26, "the mix should be trained"
+    assert max(weights) - min(weights) > 1e-3, "the mix should be trained"
     assert f"{weights[0]:.3f}, {weights[1]:.3f}" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     saved = json.loads((tmp_path / "run" / "config.json").read_text(encoding="utf-8"))["heads"]
     assert {key: saved["slots"][key] for key in OPTIONS} == OPTIONS
