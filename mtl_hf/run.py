@@ -35,7 +35,7 @@ from .metrics import add_intervals
 from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
 from .saved.models import RUN_FILE
-from .saved.start import Start, check_start, check_tokens, find_start, load_start
+from .saved.start import Start, check_start, check_tokens, find_start, load_start, with_kept_options
 from .tasks import Answers, SourceData, TaskData
 from .training.arguments import MultiTaskTrainingArguments, read_arguments
 from .training.checkpoints import (
@@ -104,6 +104,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     set_seed(arguments.seed)
     with arguments.main_process_first(desc="loading and encoding"):
         start = find_start(run)
+        run = with_kept_options(run, start.heads) if start else run
         sources = load_sources(run)
         tasks = build_tasks(run, sources, start.vocabularies if start else None)
         if start:

@@ -144,6 +144,9 @@ class Task:
     pooling: str | None = option("pooling of this head (default: model.pooling)", None)
     dropout: float | None = option("dropout of this head (default: model.dropout; none for sentence_similarity)", None)
     label_smoothing: float | None = option("label smoothing of the loss: at least 0, below 1", None)
+    layers: Literal["last", "mix"] | None = option(
+        "what this head reads. last: the encoder's output (default) · mix: a learnt mix of all layers", None
+    )
     options: Any = option("the task's other keys: those of its type (`tasks/<type>.py`)", {})
 
     @property

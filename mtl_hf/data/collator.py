@@ -102,6 +102,7 @@ class Collator:
     Returns (when called):
         `input_ids`, `attention_mask` and, if the encoder uses them, `token_type_ids`, (B, T), padded on the right. If
         rows have several segments, each segment is a row of these, (N, T), and `num_segments`, (B,), is their number.
+        `word_ids`, -1 at special tokens and padding, if a head needs the word of each token.
         In training also `labels`: task → tensor in the form its head documents, only for tasks with a labelled item in
         these rows; `num_items`: task → number of labelled items; `num_labelled_rows`: number of (row, task) pairs with
         a label. In prediction also `heads`: the heads that predict; `rows`, (B,): the row numbers; and for masked rows
@@ -144,6 +145,8 @@ class Collator:
         }
         if "token_type_ids" in columns.column_names:
             batch["token_type_ids"] = torch.from_numpy(_pad(columns["token_type_ids"], 0, lengths)[0].astype(np.int64))
+        if "word_ids" in columns.column_names:
+            batch["word_ids"] = torch.from_numpy(_pad(columns["word_ids"], -1, lengths)[0].astype(np.int64))
         if segments is not None:
             batch["num_segments"] = torch.from_numpy(segments[1].astype(np.int64))
         if rows.states is not None:

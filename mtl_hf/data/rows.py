@@ -75,8 +75,9 @@ def encode_rows(
 
     Returns:
         For each row `input_ids`, `token_type_ids` if the encoder uses them, `cut` (whether it was truncated),
-        `word_starts` for words, `segments` (number of tokens of each segment) if rows can have several, `offsets` if a
-        head needs them; and in the training split (for some types in every split) one label column per task.
+        `word_starts` for words, `segments` (number of tokens of each segment) if rows can have several, `offsets` and
+        `word_ids` (-1 for special tokens) if a head needs them; and in the training split (for some types in every
+        split) one label column per task.
     """
     readers = {name: task for name, task in tasks.items() if source.name in task.config.sources}
     form = next((task.form for task in readers.values() if task.form in SEGMENTED), source.form)
@@ -84,6 +85,7 @@ def encode_rows(
         task.kind.check_tokenizer(task, tokenizer)
     labelled = {name: task for name, task in readers.items() if split == "train" or task.kind.labels_every_split}
     word_ids = any(task.kind.needs_word_ids(task.options) for task in readers.values())
+    kept_ids = any(task.kind.reads_word_ids(task.options) for task in readers.values())
     offsets = any(task.kind.head.offsets for task in readers.values())
     features: dict[str, Any] = {"input_ids": INTEGERS, "cut": datasets.Value("bool")}
     if "token_type_ids" in tokenizer.model_input_names:
@@ -94,6 +96,8 @@ def encode_rows(
         features["segments"] = INTEGERS
     if offsets:
         features["offsets"] = datasets.List(INTEGERS)
+    if kept_ids:
+        features["word_ids"] = INTEGERS
     features |= {LABEL_PREFIX + name: task.kind.feature() for name, task in labelled.items()}
     gold = source.gold[split]
     rows = source.splits[split]
@@ -104,11 +108,13 @@ def encode_rows(
             for begin in range(0, len(rows), _BATCH):
                 texts = join_columns(source.form, [column.slice(begin, _BATCH).to_pylist() for column in columns])
                 found: dict[str, Any] = encode(
-                    tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids, offsets=offsets
+                    tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids or kept_ids, offsets=offsets
                 )
                 for name, task in labelled.items():
                     labels = gold[name][begin : begin + len(texts)]
                     found[LABEL_PREFIX + name] = task.kind.encode_labels(task, labels, found, tokenizer)
+                if kept_ids:
+                    found["word_ids"] = _without_nulls(found["word_ids"])
                 arrays = [_as_arrow(found[field.name], field.type) for field in schema]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
                 bar.update(len(texts))
@@ -150,6 +156,12 @@ def _arrow_schema(features: dict[str, Any]) -> pa.Schema:
 
 def _as_arrow(values: Any, kind: pa.DataType) -> pa.Array:
     return values.cast(kind) if isinstance(values, pa.Array) else pa.array(values, kind)
+
+
+def _without_nulls(rows: list[list[int | None]]) -> pa.Array:
+    """Lists of numbers with -1 instead of None."""
+    array = pa.array(rows, pa.list_(pa.int32()))
+    return pa.ListArray.from_arrays(array.offsets, array.values.fill_null(-1))
 
 
 def _tokenizer_state(tokenizer: PreTrainedTokenizerBase) -> str:

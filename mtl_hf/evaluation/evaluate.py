@@ -31,6 +31,7 @@ from ..modeling.modeling_multitask import MultiTaskModel
 from ..saved.data_file import config_of_file
 from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
 from ..saved.runs import check_saved_run, drop_metrics, log_data
+from ..saved.start import with_kept_options
 from ..tasks import Answers, SourceData, TaskData
 from ..training.arguments import MultiTaskTrainingArguments
 from ..training.trainer import MultiTaskTrainer
@@ -303,6 +304,7 @@ def _prepare(
     """Load the model, build the tasks with its labels, and encode the rows with its tokenizer."""
     with arguments.main_process_first(desc="loading and encoding"):
         model = checkpoint.load()
+        run = with_kept_options(run, checkpoint.heads, always=True)
         tasks = build_tasks(run, sources, checkpoint.vocabularies)
         _check_labelled(data, run, sources, split)
         splits = {name: encode_split(source, split, tasks, model) for name, source in sources.items()}

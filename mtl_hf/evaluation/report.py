@@ -49,6 +49,8 @@ def scores_table(results: Mapping[str, Any]) -> str:
     lines.append(f"({_rows_line(results)})")
     if "experts" in results:
         lines += ["", *_experts_table(results["experts"])]
+    if "layer_mix" in results:
+        lines += ["", *_layers_table(results["layer_mix"])]
     return "\n".join(lines)
 
 
@@ -67,6 +69,14 @@ def _experts_table(usage: Mapping[str, Sequence[float]]) -> Iterator[str]:
         yield f"{task:<24}{''.join(f'{weight:>8.2f}' for weight in weights)}"
     for (one, first), (other, second) in itertools.combinations(usage.items(), 2):
         yield f"The mean mixtures of {one} and {other} overlap by {sum(map(min, first, second)):.0%}."
+
+
+def _layers_table(mixes: Mapping[str, Sequence[float]]) -> Iterator[str]:
+    """The weight of each layer by task, 0 for the output of the embeddings."""
+    numbers = range(len(next(iter(mixes.values()))))
+    yield f"{'weight of layer':<24}{''.join(f'{number:>8}' for number in numbers)}"
+    for task, weights in mixes.items():
+        yield f"{task:<24}{''.join(f'{weight:>8.3f}' for weight in weights)}"
 
 
 def _unchanged_line(numbers: Mapping[str, Any]) -> str:

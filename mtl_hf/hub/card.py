@@ -136,7 +136,7 @@ def card(
         encoder=named,
         num_parameters=f"{num_parameters(folder):,}",
         tasks={task: _task_section(task, spec, run.tasks.get(task) if run else None) for task, spec in heads.items()},
-        results=_results_table(heads, scores),
+        results=_results_table(heads, scores) + _layer_mixes(folder),
         data=data,
         training=training,
         max_length=config["max_length"],
@@ -236,6 +236,17 @@ _EXAMPLES = {
 
 
 # ---- scores ----
+
+
+def _layer_mixes(folder: Path) -> str:
+    """The weights of layers that heads have learnt, by `metrics.json`, as Markdown; empty if there are none."""
+    path = folder / "metrics.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("layer_mix", {}) if path.is_file() else {}
+    return "".join(
+        f"\n\n{code(name)} reads a mix of all layers. Their weights, from the output of the embeddings on:"
+        f" {', '.join(f'{weight:.3f}' for weight in weights)}."
+        for name, weights in found.items()
+    )
 
 
 def _read_scores(folder: Path, run: RunConfig | None, heads: Iterable[str]) -> Scores:

@@ -107,6 +107,11 @@ def stock_model(model: MultiTaskModel, task: str) -> PreTrainedModel:
             f"`{task}` cannot be exported: its pooling is `{named}`, and stock classes of transformers support only"
             f" {', '.join(POOLING)}."
         )
+    if beyond := head.beyond_stock():
+        raise ValueError(
+            f"`{task}` cannot be exported: it was trained with `{'` and `'.join(beyond)}`, which no stock class of"
+            " transformers computes."
+        )
     layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
     if not kind.stock or len(layers) != 1:
         alone = "" if kind.head.answers_texts else "; export the encoder alone with `mtl-hf export-encoder`"

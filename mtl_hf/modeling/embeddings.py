@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .encoding import check_text
-from .pooling import check_pooling, last_layers, layers_read, make_pooling
-from .reading import encoder_passes, layers_of
+from .pooling import check_pooling, layers_read, make_pooling
+from .reading import encoder_passes, layers_of, read_layers
 from .texts import encode_texts, padded_batches
 from .words import words_of
 
@@ -38,7 +38,7 @@ def embed(
     with model.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
         for rows, batch in padded_batches(model, read, batch_size):
             for _, encoded in encoder_passes(model.encoder, model.config, [head], **batch, **deep):
-                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
+                states = read_layers(encoded, num_layers, None if head is None else model.heads[head])
                 result[rows] = pool(states, batch["attention_mask"]).float().cpu()
             bar.update(len(rows))
     return result, sum(read["cut"])

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .layer_mix import LayerMix
 from .pooling import layers_read, make_pooling
 from .tags import IGNORE_INDEX
 
@@ -38,10 +39,13 @@ class Prediction(NamedTuple):
     Attributes:
         value: The prediction in the form of the task's labels: a name, a list of names, a tag per word, a number, ...
         scores: Its probabilities, if the type has them: of each label, or of the best tag of each word.
+        log_probabilities: Logarithms of the probabilities of all labels of each word, (W, C), if they are not the
+            softmax of the outputs.
     """
 
     value: Any
     scores: Any = None
+    log_probabilities: Any = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +57,14 @@ class EncoderShape:
         pooling: The model's pooling, the default of heads that pool.
         vocab_size: Number of input embeddings, V; 0 if no head is tied to them.
         embedding_size: Width of the input embeddings, E, which may differ from H.
+        num_layers: Number of its layers; 0 if no head mixes them.
     """
 
     hidden_size: int
     pooling: str = "mean"
     vocab_size: int = 0
     embedding_size: int = 0
+    num_layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class HeadInputs:
         labels: Labels of the task, in the form that its head documents.
         embeddings: The matrix of input embeddings, (V, E).
         num_segments: Number of segments of each row, (B,); None if each row has one.
+        word_ids: Number of each token's word, -1 for special tokens and padding, (N, T); None if no head needs it.
     """
 
     input_ids: Tensor | None = None
@@ -78,6 +85,7 @@ class HeadInputs:
     labels: Tensor | None = None
     embeddings: Tensor | None = None
     num_segments: Tensor | None = None
+    word_ids: Tensor | None = None
 
 
 @dataclass(kw_only=True)
@@ -89,12 +97,14 @@ class HeadSpec:
         text: Form of the texts that it reads, one of `encoding.FORMS`.
         num_steps: Number of optimizer steps in which it had labels.
         adapter: Name of its adapter, if not the one of all heads.
+        layers: `last` for the encoder's output, or `mix` for a learnt mix of all layers (`LayerMix`).
     """
 
     type: str
     text: str = "string"
     num_steps: int = 0
     adapter: str | None = None
+    layers: str = "last"
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> typing.Self:
@@ -159,6 +169,8 @@ class Head(nn.Module):
         answers_texts: Whether it makes predictions for raw texts.
         offsets: Whether it needs the character offsets of tokens.
         num_layers: How many of the encoder's last layers it reads.
+        word_ids: Whether it needs the word of each token.
+        layer_mix: Its mix of the encoder's layers, or None.
 
     Args:
         spec: Its specification.
@@ -171,9 +183,11 @@ class Head(nn.Module):
     answers_texts: ClassVar[bool] = True
     offsets: ClassVar[bool] = False
     num_layers: int = 1
+    word_ids: bool = False
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
         super().__init__()
+        self.layer_mix: LayerMix | None = None
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """States (N, T, H), mask (N, T) → logits."""
@@ -211,6 +225,10 @@ class Head(nn.Module):
 
     def init_weights(self) -> None:
         """Initialize the parameters that the head holds itself, outside of torch layers."""
+
+    def beyond_stock(self) -> list[str]:
+        """The options of this head that no stock class of transformers computes, as they are written in YAML."""
+        return [] if self.layer_mix is None else ["layers: mix"]
 
     def resize(self, vocab_size: int) -> None:
         """Adapt to a new size of the vocabulary, whose last tokens were added or removed."""

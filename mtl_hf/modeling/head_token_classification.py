@@ -1,15 +1,19 @@
 """`token_classification`: a tag for each word, such as those of entities.
 
 Notable: spans are read from BIO tags leniently, as in seqeval's default mode (an I- without its B- begins a span), so
-that the returned entities are the ones that the metrics count.
+that the returned entities are the ones that the metrics count. With `crf: true`, loss and predictions are those of the
+whole sequence of words.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
 
+from .alignment import align, check_alignment
+from .crf import CRF
 from .head import (
     EncoderShape,
     Head,
@@ -24,16 +28,38 @@ from .head import (
 )
 from .tags import NO_TOKEN, bio_spans, is_span_scheme
 
+_RAREST = 1e-12  # probability of a label that is not legal where it stands, in the cross-entropy
+
+
+@dataclass(kw_only=True)
+class TokenSpec(LabelledSpec):
+    """Options of a token classification head.
+
+    Attributes:
+        alignment: How the states of a word's tokens become its state, one of `alignment.ALIGNMENTS`.
+        crf: Whether a linear-chain CRF predicts the labels of a row together.
+    """
+
+    alignment: str = "first"
+    crf: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_alignment(self.alignment)
+        if self.crf and self.label_smoothing:  # other changes of the softmax loss belong here, too
+            raise ValueError("`crf` cannot be combined with `label_smoothing`, which is of the softmax loss.")
+
 
 class TokenClassificationHead(Head):
     """Dropout, linear on every token. An item is a word with a label, at its first sub-word.
 
-    Labels: (B, T) with the class id at the first sub-word of each word, `-100` elsewhere. Logits: (B, T, num_labels). A
-    prediction is a list of tags, one per word, None for a word without tokens.
+    Labels: (B, T) with the class id at the first sub-word of each word, `-100` elsewhere; for a CRF also `UNLABELLED`
+    at the first sub-word of words without a label. Logits: (B, T, num_labels). A prediction is a list of tags, one per
+    word, None for a word without tokens.
     """
 
     kind = "token_classification"
-    spec_class = LabelledSpec
+    spec_class = TokenSpec
     form = "words"
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
@@ -42,13 +68,19 @@ class TokenClassificationHead(Head):
         self.dropout = nn.Dropout(spec.dropout)
         self.classifier = Linear(encoder.hidden_size, len(spec.labels))
         self.label_smoothing = spec.label_smoothing
+        self.alignment = spec.alignment
+        self.word_ids = spec.alignment != "first"
+        self.crf = CRF(spec.labels) if spec.crf else None
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """States (B, T, H) → logits (B, T, num_labels); the mask is not used."""
-        return self.classifier(self.dropout(wide(states)))
+        aligned = align(wide(states), None if inputs is None else inputs.word_ids, self.alignment)
+        return self.classifier(self.dropout(aligned))
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum of the cross-entropy over labelled words, and their number."""
+        """Sum of the cross-entropy (of a CRF: of the negative log-likelihood of rows), and number of labelled words."""
+        if self.crf is not None:
+            return self.crf.loss(logits, labels, None if inputs is None else inputs.num_segments)
         return cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
@@ -61,14 +93,45 @@ class TokenClassificationHead(Head):
         lengths = [len(starts) for starts in columns["word_starts"]]
         starts = np.array([start for row in columns["word_starts"] for start in row], dtype=int)
         by_word = outputs[np.repeat(np.arange(len(lengths)), lengths), np.maximum(starts, 0)]
-        best, lost = by_word.argmax(-1), starts == NO_TOKEN
-        scores = np.where(lost, 0.0, softmax(by_word).max(-1))
+        lost = starts == NO_TOKEN
+        if self.crf is None:
+            best, scores, logs = by_word.argmax(-1), np.where(lost, 0.0, softmax(by_word).max(-1)), None
+        else:
+            best, scores, logs = self._decode_rows(by_word, np.array(lengths, dtype=int), lost)
         tags = [None if gone else self.labels[index] for index, gone in zip(best.tolist(), lost.tolist(), strict=True)]
         ends = np.cumsum(lengths, dtype=int).tolist()
         return [
-            Prediction(tags[end - length : end], scores[end - length : end])
+            Prediction(
+                tags[end - length : end],
+                scores[end - length : end],
+                None if logs is None else logs[end - length : end],
+            )
             for end, length in zip(ends, lengths, strict=True)
         ]
+
+    def _decode_rows(
+        self, by_word: np.ndarray, lengths: np.ndarray, lost: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The best sequences of a CRF, the marginal probabilities of their tags, and the logarithms of all marginals.
+
+        Args:
+            by_word: Logits of the words of all rows, (P, C).
+            lengths: Number of words of each row, (B,).
+            lost: Whether a word has no token, (P,); such words are left out of the sequences.
+        """
+        assert self.crf is not None
+        rows = np.repeat(np.arange(len(lengths)), lengths)[~lost]
+        found, marginals = self.crf.decode(by_word[~lost], np.bincount(rows, minlength=len(lengths)))
+        best, scores = np.zeros(len(lost), dtype=np.int64), np.zeros(len(lost))
+        best[~lost], scores[~lost] = found, marginals[np.arange(len(found)), found]
+        logs = np.zeros(by_word.shape)
+        logs[~lost] = np.log(np.maximum(marginals, _RAREST))
+        return best, scores, logs
+
+    def beyond_stock(self) -> list[str]:
+        """Alignment and CRF."""
+        own = [f"alignment: {self.alignment}"] if self.alignment != "first" else []
+        return [*super().beyond_stock(), *own, *(["crf: true"] if self.crf is not None else [])]
 
     def answer(
         self, prediction: Prediction, text: str = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
@@ -80,7 +143,7 @@ class TokenClassificationHead(Head):
             its words; or `{"label", "text", "start", "end", "score"}` for each word (label None and score 0 for a word
             without tokens).
         """
-        tags, scores = prediction
+        tags, scores = prediction.value, prediction.scores
         if not is_span_scheme(self.labels):
             return [
                 {"label": tag, "text": text[start:end], "start": start, "end": end, "score": float(score)}

@@ -16,6 +16,7 @@ from .head_regression import RegressionHead
 from .head_sentence_similarity import SentenceSimilarityHead
 from .head_sequence_classification import SequenceClassificationHead
 from .head_token_classification import TokenClassificationHead
+from .layer_mix import LAYERS, LayerMix
 from .registered_heads import REGISTERED
 
 _OWN: tuple[type[Head], ...] = (
@@ -78,9 +79,23 @@ def build_head(spec: Mapping[str, Any], encoder: EncoderShape, num_experts: int 
         num_experts: Number of experts of the model; above 0, the head gets a `gate` over them.
 
     Raises:
-        ValueError: As in `head_spec`.
+        ValueError: As in `head_spec`; or its `layers` are invalid, or cannot be mixed.
     """
     head = head_class(spec["type"])(head_spec(spec), encoder)
+    if (layers := spec.get("layers") or "last") != "last":
+        _add_layer_mix(head, layers, encoder)
     if num_experts:
         head.gate = Gate(encoder.hidden_size, num_experts)
     return head
+
+
+def _add_layer_mix(head: Head, layers: str, encoder: EncoderShape) -> None:
+    """Let a head read a mix of all layers."""
+    if layers not in LAYERS:
+        raise ValueError(f"`layers` is {layers!r}; valid are {', '.join(LAYERS)}.")
+    if head.num_layers > 1:
+        raise ValueError("`layers: mix` and `pooling: mean_last_<n>` both choose layers: use only one of them.")
+    if not encoder.num_layers:
+        raise ValueError("`layers: mix` needs an encoder whose configuration has `num_hidden_layers`.")
+    head.layer_mix = LayerMix(encoder.num_layers + 1)
+    head.num_layers = encoder.num_layers + 1

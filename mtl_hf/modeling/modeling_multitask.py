@@ -27,6 +27,7 @@ from .building import ModelOptions, make_model
 from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_head_of, rename_head_of
 from .checking import DAMAGED, check_config, check_no_pickle, explain, shape_mismatch
 from .configuration_multitask import MultiTaskConfig, own_config
+from .crf import CRF
 from .embeddings import embed, pooling_of
 from .encoders import auto_class
 from .encoding import WHERE, check_count, check_texts, load_tokenizer
@@ -34,6 +35,7 @@ from .experts import ZeroLinear, build_experts
 from .foreign_heads import save_foreign
 from .head import EncoderShape, Head, HeadInputs
 from .heads import build_head
+from .layer_mix import LayerMix
 from .package_path import resolve_path
 from .pooling import check_pooling, last_layers
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
@@ -171,7 +173,9 @@ class MultiTaskModel(PreTrainedModel):
     @property
     def encoder_shape(self) -> EncoderShape:
         """The sizes that heads are built with."""
-        return EncoderShape(self.config.hidden_size, self.config.pooling, *self._input_embeddings().shape)
+        vocab_size, embedding_size = self._input_embeddings().shape
+        num_layers = self._num_layers or 0
+        return EncoderShape(self.config.hidden_size, self.config.pooling, vocab_size, embedding_size, num_layers)
 
     def _input_embeddings(self) -> Tensor:
         """The matrix of input embeddings, (V, E); E may differ from the width of the encoder's states."""
@@ -181,7 +185,7 @@ class MultiTaskModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """Initialize as transformers does, plus parameters that heads hold directly and zeros for new experts."""
         super()._init_weights(module)
-        if isinstance(module, Head):
+        if isinstance(module, Head | LayerMix | CRF):
             module.init_weights()
         if isinstance(module, ZeroLinear):
             initialization.zeros_(module.weight)
@@ -378,6 +382,7 @@ class MultiTaskModel(PreTrainedModel):
         num_items: dict[str, Tensor | float] | None = None,
         encoder_states: Tensor | None = None,
         num_segments: Tensor | None = None,
+        word_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> MultiTaskOutput:
         """Run the encoder once (once per adapter that is used), then the heads.
@@ -392,6 +397,8 @@ class MultiTaskModel(PreTrainedModel):
             num_items: Task → divisor of its summed loss. Default: the number of labelled items in the batch.
             encoder_states: Last hidden states of the encoder, (B, T, H), if they are known; the encoder is not run.
             num_segments: Number of encoder inputs of each row, (rows,), if rows have several; their sum is B.
+            word_ids: Number of each token's word, -1 for special tokens and padding, (B, T), for heads with an
+                `alignment` other than `first`.
             **kwargs: Passed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
 
         Raises:
@@ -431,7 +438,7 @@ class MultiTaskModel(PreTrainedModel):
         else:
             passes = [(names, BaseModelOutput(last_hidden_state=encoder_states))]
 
-        own = HeadInputs(input_ids, attention_mask, None, self._input_embeddings(), num_segments)
+        own = HeadInputs(input_ids, attention_mask, None, self._input_embeddings(), num_segments, word_ids)
         logits: dict[str, Tensor] = {}
         losses: dict[str, Tensor] = {}
         gates: dict[str, Tensor] = {}
@@ -464,12 +471,14 @@ class MultiTaskModel(PreTrainedModel):
         """The outputs of heads for each row of a batch (`Head.by_row`), and for None its embedding, (B, H).
 
         Args:
-            batch: Inputs of the encoder, (B, T): `input_ids`, `attention_mask`, ...; and optionally `num_segments`.
+            batch: Inputs of the encoder, (B, T): `input_ids`, `attention_mask`, ...; and optionally `num_segments` and
+                `word_ids`.
             names: Names of heads; None for the embedding.
         """
         batch = dict(batch)
         mask, num_segments = batch["attention_mask"], batch.pop("num_segments", None)
-        inputs = HeadInputs(batch["input_ids"], mask, None, self._input_embeddings(), num_segments)
+        word_ids = batch.pop("word_ids", None)
+        inputs = HeadInputs(batch["input_ids"], mask, None, self._input_embeddings(), num_segments, word_ids)
         pool, num_layers = pooling_of(self, None, None) if None in names else (None, 1)
         deep = max([num_layers, *(layers_of(self.heads[name]) for name in names if name is not None)]) > 1
         outputs: dict[str | None, Tensor] = {}

@@ -69,6 +69,21 @@ def layers_of(head: nn.Module) -> int:
     return getattr(head, "num_layers", 1)
 
 
+def read_layers(encoded: Any, num_layers: int, head: Any = None) -> Tensor:
+    """The states that a head reads, or an embedding (None), (B, T, H): of the last layer, a mean, or its mix.
+
+    Args:
+        encoded: The output of the encoder, with the layers that are read.
+        num_layers: How many of the last layers to average, if the head has no mix.
+        head: The head.
+    """
+    states, hidden_states = encoded.last_hidden_state, encoded.get("hidden_states")
+    if getattr(head, "layer_mix", None) is None:
+        return last_layers(states, hidden_states, num_layers)
+    mixed: Tensor = head.layer_mix([*hidden_states[:-1], states])  # the last one may lack the final norm
+    return mixed
+
+
 def states_read(
     encoded: Any, attention_mask: Tensor, heads: nn.ModuleDict, names: Iterable[str], experts: Experts | None
 ) -> Iterator[tuple[str, Tensor, Tensor | None]]:
@@ -81,15 +96,16 @@ def states_read(
         names: Names of the heads to run.
         experts: The experts of the model, or None.
     """
-    expert_outputs: dict[int, Tensor] = {}  # number of layers that a head reads → outputs of the experts
+    expert_outputs: dict[int | str, Tensor] = {}  # number of layers read, or a head with a mix → outputs of the experts
     for name in names:
         head: Any = heads[name]
         num_layers = layers_of(head)
-        states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
+        states = read_layers(encoded, num_layers, head)
         if experts is None:
             yield name, states, None
             continue
-        if num_layers not in expert_outputs:
-            expert_outputs[num_layers] = experts(states)
+        own = num_layers if getattr(head, "layer_mix", None) is None else name
+        if own not in expert_outputs:
+            expert_outputs[own] = experts(states)
         gates = head.gate(states, attention_mask)
-        yield name, mix(states, expert_outputs[num_layers], gates), gates
+        yield name, mix(states, expert_outputs[own], gates), gates

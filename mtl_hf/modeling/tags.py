@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 IGNORE_INDEX = -100  # a missing class label; also the padding of token labels
+UNLABELLED = -101  # a word without a label, in labels that mark the places of all words
 NO_TOKEN = -1  # position of a word without tokens: truncated, or dropped by the tokenizer
 
 

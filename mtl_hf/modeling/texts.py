@@ -153,7 +153,7 @@ def _readings(
     rows, read = list(words), {}
     if readers["words"]:
         split = [[text[start:end] for start, end in spans] for text, spans in words.values()]
-        read["words"] = encode_texts(model, split, "words")
+        read["words"] = encode_texts(model, split, "words", readers["words"])
     if readers["string"]:
         read["string"] = encode_texts(model, [text for text, _ in words.values()], "string")
     if len(read) == 2:  # most texts have the same tokens in both forms: one pass is enough
@@ -180,12 +180,15 @@ def encode_texts(model: Any, texts: list[Any], form: str, readers: Readers = ())
         model: A `MultiTaskModel`.
         texts: The texts.
         form: One of `encoding.FORMS`.
-        readers: Readers of the texts; some heads need the character offsets of tokens.
+        readers: Readers of the texts; some heads need the character offsets of tokens, or their words.
     """
     if not texts:
         return {"input_ids": [], "cut": []}
-    offsets = any(model.heads[name].offsets for name in readers if name is not None)
-    return encode(model.tokenizer, texts, form=form, max_length=model.config.max_length, offsets=offsets)
+    heads = [model.heads[name] for name in readers if name is not None]
+    return encode(
+        model.tokenizer, texts, form=form, max_length=model.config.max_length,
+        word_ids=any(head.word_ids for head in heads), offsets=any(head.offsets for head in heads),
+    )  # fmt: skip
 
 
 def padded_batches(
@@ -215,6 +218,11 @@ def padded_batches(
             padding_side="right",
         )  # fmt: skip
         batch = {key: value.to(model.device) for key, value in padded.items()}
+        if "word_ids" in encoded:
+            batch["word_ids"] = torch.full_like(batch["input_ids"], -1)
+            for row, position in enumerate(positions):
+                words = [-1 if word is None else word for word in encoded["word_ids"][position]]
+                batch["word_ids"][row, : len(words)] = torch.tensor(words, dtype=torch.long)
         if lengths is not None:
             batch["num_segments"] = torch.tensor([len(own) for own in lengths], device=model.device)
         yield positions, batch

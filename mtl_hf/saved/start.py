@@ -6,9 +6,11 @@ head keep their order, which is the order of its logits.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from ..config import RunConfig, nearest
 from ..modeling.heads import answers_texts, build_head
@@ -18,6 +20,8 @@ from ..tasks.names import label_names
 from .models import Checkpoint, find_checkpoint, vocabularies_of
 
 logger = logging.getLogger(__name__)
+
+_OPTIONAL = ("crf.", "layer_mix.")  # weights that only heads with certain options have
 
 
 @dataclass(frozen=True)
@@ -186,9 +190,39 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
         if changed := kind.changed_options(task, kind.read_options(name, task)):
             own = model.config.heads[name] | changed
             head = build_head(own, model.encoder_shape, model.config.num_experts)
-            head.load_state_dict(model.heads[name].state_dict())
+            _copy_weights(name, model.heads[name], head)
             model.heads[name], model.config.heads[name] = head.train(model.training), own
     return model
+
+
+def _copy_weights(name: str, saved: nn.Module, head: nn.Module) -> None:
+    """Copy the weights of a saved head to one with other options, and log those that only one of them has."""
+    found = head.load_state_dict(saved.state_dict(), strict=False)
+    if new := [key for key in found.missing_keys if key.startswith(_OPTIONAL)]:
+        logger.info("Head %s: %s are new and start from zero.", name, ", ".join(new))
+    if left := [key for key in found.unexpected_keys if key.startswith(_OPTIONAL)]:
+        logger.info("Head %s: %s are left out, because the config turns them off.", name, ", ".join(left))
+    if other := {*found.missing_keys, *found.unexpected_keys} - {*new, *left}:
+        raise RuntimeError(f"head {name!r}: the weights do not match in {', '.join(sorted(other))}.")
+
+
+def with_kept_options(run: RunConfig, heads: Mapping[str, Mapping[str, Any]], *, always: bool = False) -> RunConfig:
+    """A config with the options of saved heads (`TaskType.kept_options`).
+
+    Args:
+        run: The config, which is not changed.
+        heads: Task → the specification of its head.
+        always: Whether saved options replace those of the config (to score a head), or only fill in absent ones.
+    """
+    tasks = dict(run.tasks)
+    for name, head in heads.items():
+        if name not in tasks:
+            continue
+        task = tasks[name]
+        kept = task_type(task.type).kept_options(head)
+        absent = {key: value for key, value in kept.items() if key in head and key not in task.options}
+        tasks[name] = replace(task, options=task.options | (kept if always else absent))
+    return replace(run, tasks=tasks)
 
 
 def check_tokens(start: Start, run: RunConfig, was: list[int], now: list[int]) -> None:

@@ -36,7 +36,7 @@ class MaskedLanguageModelling(TaskType):
     alone = True
     labels_every_split = True
     options = MaskingOptions
-    rejects = ("pooling", "dropout", "labels", "label_smoothing")
+    rejects = ("pooling", "dropout", "labels", "label_smoothing", "layers")
     hub_task = "fill-mask"
 
     # ---- settings ----

@@ -29,7 +29,7 @@ class Regression(TaskType):
     metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "mse")
     numeric = True
     fewest_scored = 2  # the correlation of one number is not defined
-    rejects = ("labels", "label_smoothing")
+    rejects: ClassVar[tuple[str, ...]] = ("labels", "label_smoothing")
     hub_task = "text-regression"
     pipeline: ClassVar[str | None] = "text-classification"
     stock: ClassVar[tuple[str, str | None] | None] = ("AutoModelForSequenceClassification", "regression")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class SentenceSimilarity(Regression):
     alone = True
     has_weights = False
     options = SimilarityOptions
+    rejects: ClassVar[tuple[str, ...]] = (*Regression.rejects, "layers")  # its vectors are those of the encoder
     hub_task = "sentence-similarity"
     pipeline = None
     stock = None

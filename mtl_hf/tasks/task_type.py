@@ -283,12 +283,23 @@ class TaskType:
             dropout: Dropout of the model, the default of heads.
         """
         chosen = {"dropout": dropout if spec.dropout is None else spec.dropout}
-        return chosen | {key: found for key in ("pooling", "label_smoothing") if (found := getattr(spec, key))}
+        keys = ("pooling", "label_smoothing", "layers")
+        return chosen | {key: found for key in keys if (found := getattr(spec, key))}
 
     def changed_options(self, spec: Task, options: Any) -> dict[str, Any]:
         """The options of a saved head that a run changes when it continues to train it."""
-        keys = ("dropout", "label_smoothing")
+        keys = ("dropout", "label_smoothing", "layers")
         return {key: getattr(spec, key) for key in keys if getattr(spec, key) is not None}
+
+    def kept_options(self, head: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a saved head that decide how its rows are encoded, by their keys in `tasks.<name>`.
+
+        A run that continues with the head has them unless its config changes them; a run that scores it always.
+
+        Args:
+            head: Specification of the head.
+        """
+        return {}
 
     def facts(self, task: TaskData) -> dict[str, Any]:
         """The options that affect how rows are read and scored: part of cache keys and checkpoints."""
@@ -377,6 +388,10 @@ class TaskType:
 
     def needs_word_ids(self, options: Any) -> bool:
         """Whether `encode_labels` needs `word_ids`."""
+        return False
+
+    def reads_word_ids(self, options: Any) -> bool:
+        """Whether the head needs the word of each token."""
         return False
 
     def check_tokenizer(self, task: TaskData, tokenizer: Any) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..config import RunConfig, Task, option
-from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, bio_spans, is_span_scheme
+from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, UNLABELLED, bio_spans, is_span_scheme
 from ..statistics import LabelCounts, Statistic, macro_f1, micro_f1, precision, ratio, recall
 from .arrow_columns import column_of
 from .column import MAX_LABELS, Candidate, Column
@@ -56,6 +56,12 @@ class TokenOptions:
         " bioes",
         "auto",
     )
+    alignment: Literal["first", "last", "mean", "max"] = option(
+        "state of a word with several sub-words: that of the first or the last one, or their mean or maximum", "first"
+    )
+    crf: bool = option(
+        "predict the labels of a row together, with a linear-chain CRF (only legal sequences of BIO tags)", False
+    )
 
 
 class TokenClassification(TaskType):
@@ -76,6 +82,34 @@ class TokenClassification(TaskType):
     example_names = ("O", "B-PER", "I-PER")
     hub_task = "token-classification"
     stock = ("AutoModelForTokenClassification", None)
+
+    # ---- settings ----
+
+    def check(self, name: str, spec: Task, run: RunConfig) -> None:
+        """A CRF has a loss of its own."""
+        if spec.label_smoothing and self.read_options(name, spec).crf:  # other options of the softmax loss belong here
+            raise ValueError(
+                f"`tasks.{name}.label_smoothing` is {spec.label_smoothing}, which is of the softmax loss and cannot be"
+                " combined with `crf: true`. Remove one of them."
+            )
+
+    def head_options(self, spec: Task, options: Any, dropout: float | None) -> dict[str, Any]:
+        """Also alignment and CRF, if they are not the default."""
+        own: dict[str, Any] = {"alignment": options.alignment} if options.alignment != "first" else {}
+        return super().head_options(spec, options, dropout) | own | ({"crf": True} if options.crf else {})
+
+    def changed_options(self, spec: Task, options: Any) -> dict[str, Any]:
+        """Also alignment and CRF, if the config has them."""
+        own = {key: getattr(options, key) for key in ("alignment", "crf") if key in spec.options}
+        return super().changed_options(spec, options) | own
+
+    def kept_options(self, head: Mapping[str, Any]) -> dict[str, Any]:
+        """Alignment and CRF."""
+        return {"alignment": head.get("alignment", "first"), "crf": head.get("crf", False)}
+
+    def reads_word_ids(self, options: Any) -> bool:
+        """For every alignment but `first`."""
+        return bool(options.alignment != "first")
 
     # ---- labels ----
 
@@ -160,11 +194,12 @@ class TokenClassification(TaskType):
     def encode_labels(
         self, task: TaskData, gold: Sequence[Any], encoded: Mapping[str, Sequence[Any]], tokenizer: Any
     ) -> Sequence[Any]:
-        """The id of each tag."""
+        """The id of each tag. A CRF has to know the places of words without a label."""
         labels = gold if isinstance(gold, NameColumn) else NameColumn.of(gold)
         lengths = np.fromiter(map(len, encoded["word_starts"]), dtype=np.int64, count=len(labels))
-        ids = np.full(lengths.sum(), IGNORE_INDEX, dtype=np.int32)
-        ids[np.repeat(~labels.missing, lengths)] = labels.ids(task.ids, IGNORE_INDEX)
+        absent = UNLABELLED if task.options.crf else IGNORE_INDEX
+        ids = np.full(lengths.sum(), absent, dtype=np.int32)
+        ids[np.repeat(~labels.missing, lengths)] = labels.ids(task.ids, absent)
         return pa.ListArray.from_arrays(np.append(0, np.cumsum(lengths)).astype(np.int32), ids)
 
     def collate(
@@ -177,7 +212,7 @@ class TokenClassification(TaskType):
         by_token = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         kept = starts != NO_TOKEN
         by_token[rows[kept], starts[kept]] = ids[kept]
-        return by_token, by_token != IGNORE_INDEX
+        return by_token, by_token >= 0
 
     # ---- scores ----
 
@@ -190,7 +225,10 @@ class TokenClassification(TaskType):
         return (*first, "cross_entropy")
 
     def read_answers(self, task: TaskData, rows: ScoredRows) -> Answers:
-        """Tags of words with a label; None for a word without tokens, which has no cross-entropy."""
+        """Tags of words with a label; None for a word without tokens, which has no cross-entropy.
+
+        With a CRF, the cross-entropy of a word is the negative logarithm of its tag's marginal probability.
+        """
         known = rows.known
         starts = [rows.columns["word_starts"][place] for place in known]
         gold = [rows.gold[place] for place in known]
@@ -203,11 +241,16 @@ class TokenClassification(TaskType):
             [tag for tag, label in zip(rows.predictions[place].value, tags, strict=True) if label is not None]
             for place, tags in zip(known, gold, strict=True)
         )
+        logs = [rows.predictions[place].log_probabilities for place in known]
+        if any(one is not None for one in logs):
+            losses = -np.concatenate(logs)[scored, ids[scored]]
+        else:
+            losses = cross_entropies(rows.outputs[row_of[scored], position[scored]], ids[scored])
         return Answers(
             rows.numbers[known],
             predicted,
             NameColumn.of([label for label in tags if label is not None] for tags in gold),
-            cross_entropies(rows.outputs[row_of[scored], position[scored]], ids[scored]),
+            losses,
             np.bincount(np.repeat(np.arange(len(known)), lengths)[scored], minlength=len(known)),
         )
 

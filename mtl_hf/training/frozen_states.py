@@ -107,6 +107,11 @@ def first_layer(model: MultiTaskModel, parts: Sequence[Part]) -> int | None:
             "`frozen_cache` needs the embeddings and the lowest layers frozen for the whole run, because all layers"
             " above a trained part change: set `freeze: [embeddings, encoder.layers.0-2]`, or [encoder]."
         )
+    if read > num_layers:
+        raise ValueError(
+            "`frozen_cache`: a head with `layers: mix` reads the output of every layer, so no layer is left to cache."
+            " Remove one of the two."
+        )
     layer = min(layer, num_layers - read)
     if layer < 1:
         raise ValueError(

@@ -490,7 +490,8 @@ class MultiTaskTrainer(ResumableTrainer):
             raw_texts: Whether to score tasks of words as raw texts as well (`raw_text.score_raw_texts`).
 
         Returns:
-            See `Scorer.results`.
+            See `Scorer.results`; for heads with `layers: mix` also `layer_mix`: task → weight of the embeddings' output
+            and of each layer.
         """
         splits = self.eval_splits if splits is None else splits
         if not splits:
@@ -511,6 +512,10 @@ class MultiTaskTrainer(ResumableTrainer):
         if raw_texts:
             with torch.random.fork_rng(devices=[]):
                 score_raw_texts(results, splits, scorer.answers, self)
+        heads: Any = self.model.heads
+        mixes = {name: heads[name].layer_mix for name in self.tasks}
+        if found := {name: mix.weights().tolist() for name, mix in mixes.items() if mix is not None}:
+            results["layer_mix"] = found
         return results
 
     def predict_source(self, scorer: Scorer | RawTextScorer, source: str, split: EncodedSplit, prefix: str) -> None:

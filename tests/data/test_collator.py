@@ -164,6 +164,23 @@ def test_prediction_asks_for_every_head_of_the_source_and_carries_no_labels() ->
     assert batch["input_ids"].tolist() == slow_batch([rows[2], rows[0]])["input_ids"]
 
 
+def test_words_of_tokens_are_padded_and_words_without_a_label_are_no_items() -> None:
+    rows = random_rows(5, 6)
+    for row in rows:
+        row["label:tags"] = [-101 if tag == IGNORE else tag for tag in row["label:tags"]]
+    words = [[-1, *range(len(row["input_ids"]) - 1)] for row in rows]
+    encoded = dataset(rows).add_column("word_ids", words)
+    batch = Collator(TASKS, PAD)(EncodedRows({"one": encoded}).__getitems__([3, 1]))
+    longest = batch["input_ids"].shape[1]
+    assert batch["word_ids"].tolist() == [words[row] + [-1] * (longest - len(words[row])) for row in (3, 1)]
+    tags = batch["labels"]["tags"]
+    assert batch["num_items"]["tags"] == (tags >= 0).sum()
+    pairs = [pair for row in (3, 1) for pair in zip(rows[row]["word_starts"], rows[row]["label:tags"], strict=True)]
+    placed = [tag for start, tag in pairs if start >= 0]
+    assert sorted(tags[tags != IGNORE].tolist()) == sorted(placed)
+    assert -101 in placed
+
+
 def test_token_types_are_absent_where_the_tokenizer_has_none() -> None:
     encoded = EncodedRows({"one": dataset(random_rows(2, 0)).remove_columns("token_type_ids")})
     assert "token_type_ids" not in Collator(TASKS, PAD)(encoded.__getitems__([0, 1]))

@@ -86,6 +86,29 @@ def test_words_beyond_the_cut_have_no_token() -> None:
         assert other["label:slots"] == one["label:slots"]
 
 
+def test_words_of_tokens_are_kept_where_a_head_aligns_and_words_without_a_label_where_it_has_a_crf() -> None:
+    tokenizer = wordpiece_tokenizer()
+    rows = assistant_rows(4).to_list()
+    rows[0]["slots"][0] = None
+    rows[1]["slots"] = None
+    table = datasets.Dataset.from_list(rows)
+    given = {"dataset": {"train": table, "validation": table}, "text": "tokens"}
+    plain = {"type": "token_classification"}
+    encoded, labels = [], []
+    for options in ({}, {"alignment": "mean"}, {"crf": True}):
+        source, tasks = build(given, {"slots": plain | options})
+        encoded.append(encode_rows(source, "train", tasks, tokenizer, 6))
+        labels.append(encoded[-1]["label:slots"][:])
+    assert ["word_ids" in one.column_names for one in encoded] == [False, True, False]
+    for row, ids, starts in zip(rows, encoded[1]["word_ids"], encoded[1]["word_starts"], strict=True):
+        found = tokenizer(row["tokens"], is_split_into_words=True, truncation=True, max_length=6).word_ids()
+        assert ids == [-1 if word is None else word for word in found]
+        assert [ids.index(word) if word in ids else -1 for word in range(len(row["tokens"]))] == starts
+    assert labels[0] == labels[1]
+    assert labels[2] == [[-101 if label == -100 else label for label in one] for one in labels[0]]
+    assert labels[2][1] == [-101] * len(rows[1]["tokens"])
+
+
 def test_numbers_and_sets_of_labels() -> None:
     rows = datasets.Dataset.from_list(
         [{"text": "a", "stars": 1.5, "topics": ["b"]}, {"text": "b", "stars": None, "topics": ["a", "b"]},
