@@ -15,13 +15,12 @@ from .head import (
     Head,
     HeadInputs,
     HeadLoss,
-    LabelledSpec,
     Linear,
     Prediction,
-    cross_entropy,
     softmax,
     wide,
 )
+from .imbalance import ImbalanceSpec, softmax_loss
 from .tags import NO_TOKEN, bio_spans, is_span_scheme
 
 
@@ -33,7 +32,7 @@ class TokenClassificationHead(Head):
     """
 
     kind = "token_classification"
-    spec_class = LabelledSpec
+    spec_class = ImbalanceSpec
     form = "words"
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
@@ -42,14 +41,15 @@ class TokenClassificationHead(Head):
         self.dropout = nn.Dropout(spec.dropout)
         self.classifier = Linear(encoder.hidden_size, len(spec.labels))
         self.label_smoothing = spec.label_smoothing
+        self.spec = spec
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """States (B, T, H) → logits (B, T, num_labels); the mask is not used."""
         return self.classifier(self.dropout(wide(states)))
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum of the cross-entropy over labelled words, and their number."""
-        return cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
+        """Sum of the cross-entropy (`imbalance.softmax_loss`) over labelled words, and their number."""
+        return softmax_loss(logits.flatten(0, 1), labels.flatten(), self.spec)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         """Logits (B, T, num_labels) → the most likely tag of each word, and its probability (0 without tokens).

@@ -13,6 +13,7 @@ from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, bio_spans, is_span_scheme
 from ..statistics import LabelCounts, macro_f1, micro_f1, precision, ratio, recall
 from .arrow_columns import column_of
 from .column import MAX_LABELS, Candidate, Column
+from .imbalance import ImbalancedType, ImbalanceOptions
 from .measures import cross_entropies, per_label, undefined, with_cross_entropy
 from .name_column import NameColumn
 from .names import (
@@ -33,14 +34,13 @@ from .task_type import (
     Measured,
     ScoredRows,
     TaskData,
-    TaskType,
     check_trainable,
     flat,
 )
 
 
 @dataclass(kw_only=True)
-class TokenOptions:
+class TokenOptions(ImbalanceOptions):
     """Keys of `tasks.<name>` for `token_classification`."""
 
     bio: Literal["repair", "refuse"] = option(
@@ -48,7 +48,7 @@ class TokenOptions:
     )
 
 
-class TokenClassification(TaskType):
+class TokenClassification(ImbalancedType):
     """Precision, recall and F1 of entities, overall and per type, and accuracy over words.
 
     Entities are those of `bio_spans`, which reads tags like seqeval's default mode. For tags that are not BIO, such as
