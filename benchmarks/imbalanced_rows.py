@@ -1,4 +1,4 @@
-"""Write an imbalanced copy of `tweeteval_emotion`: a fixed sample of its training rows, with validation and test as they are.
+"""Write an imbalanced copy of `tweeteval_emotion`: a fixed sample of training rows, and all other rows.
 
 The rarest label gets a twentieth of the rows of the most frequent one, and the second rarest twice as many as that.
 

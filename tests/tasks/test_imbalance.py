@@ -41,7 +41,9 @@ def rows_of(counts: dict[str, int]) -> list[dict[str, Any]]:
 
 def config_of(encoder: str, folder: Path, source: dict[str, Any] | None = None, **task: Any) -> dict[str, Any]:
     """One task on a source with 12, 6 and 2 rows of the labels a, b and c, and 3 rows without."""
-    train = datasets.Dataset.from_list([*rows_of({"a": 12, "b": 6, "c": 2}), *({"text": f"none {n}"} for n in range(3))])
+    train = datasets.Dataset.from_list(
+        [*rows_of({"a": 12, "b": 6, "c": 2}), *({"text": f"none {n}"} for n in range(3))]
+    )
     validation = datasets.Dataset.from_list(rows_of({"a": 3, "b": 3, "c": 3}))
     return {
         "model": {"encoder": encoder},
@@ -114,7 +116,10 @@ def test_a_continued_run_keeps_or_replaces_the_loss(encoder_folder: str, tmp_pat
         ({"focal_loss": -2}, r"`tasks\.kind\.focal_loss` is -2; it should be a finite number of at least 0"),
         ({"logit_adjustment": float("nan")}, r"`tasks\.kind\.logit_adjustment` is nan"),
         ({"focal_loss": 2, "label_smoothing": 0.1}, r"both `focal_loss` and `label_smoothing`"),
-        ({"class_weights": "balanced", "logit_adjustment": 1}, r"both `class_weights: balanced` and `logit_adjustment`"),
+        (
+            {"class_weights": "balanced", "logit_adjustment": 1},
+            r"both `class_weights: balanced` and `logit_adjustment`",
+        ),
         ({"type": SEVERAL, "label": "tags", "logit_adjustment": 1}, r"not with multi_label_classification"),
         ({"type": "regression", "class_weights": "balanced"}, r"`tasks\.kind\.class_weights` is an option of"),
         ({"threshold": 1.5}, r"`tasks\.kind\.threshold` is 1\.5; it should be a probability above 0"),
@@ -133,7 +138,10 @@ def test_settings_that_cannot_be_are_refused_before_data(task: dict[str, Any], m
     [
         ({"class_weights": {"d": 2}}, r"`tasks\.kind\.class_weights` has 'd', which is not a label.* are: a, b, c\."),
         ({"threshold": "tuned"}, r"`tasks\.kind\.threshold` only works with two labels; the task has 3"),
-        ({"labels": {"a": "x", "b": "x", "c": "y"}, "threshold": 0.5}, r"should name the label.*`threshold: \{y: 0\.3\}`"),
+        (
+            {"labels": {"a": "x", "b": "x", "c": "y"}, "threshold": 0.5},
+            r"should name the label.*`threshold: \{y: 0\.3\}`",
+        ),
         ({"type": SEVERAL, "label": "tags", "threshold": {"d": 0.5}}, r"`tasks\.kind\.threshold` has 'd'"),
     ],
 )
@@ -192,7 +200,9 @@ def test_other_runs_note_no_balance(encoder_folder: str, tmp_path: Path) -> None
 def test_a_source_of_reviews_is_balanced_by_its_sentiment(encoder_folder: str, tmp_path: Path) -> None:
     config = config_of(encoder_folder, tmp_path)
     rows = review_rows(20)
-    config["sources"] = {"rows": {"dataset": rows, "text": "text", "balance": "sentiment", "split": {"validation": 0.2}}}
+    config["sources"] = {
+        "rows": {"dataset": rows, "text": "text", "balance": "sentiment", "split": {"validation": 0.2}}
+    }
     config["tasks"] = {
         "topics": {"type": SEVERAL, "source": "rows", "label": "topics"},
         "sentiment": {"type": SEQUENCE, "source": "rows", "label": "sentiment"},

@@ -1,5 +1,7 @@
 """Tests of `mtl_hf.tasks.thresholds`: the best thresholds against a search over all of them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ def macro_f1(found: list[bool], gold: list[bool]) -> float:
     return sum(f1(*side) for side in sides) / 2
 
 
-def search(scores: list[float], gold: list[bool], measure) -> tuple[float, float]:  # noqa: ANN001
+def search(scores: list[float], gold: list[bool], measure: Callable[..., float]) -> tuple[float, float]:
     """The best value of any threshold, and the smallest distance to 0.5 of the thresholds that reach it.
 
     Tries 0.5 and the middle between each two neighbours of the scores, 0 and 1.

@@ -32,7 +32,9 @@ def config_of(encoder: str, folder: Path, **options: Any) -> dict[str, Any]:
         "model": {"encoder": encoder},
         "sources": {
             "rows": {
-                "dataset": datasets.DatasetDict({name: datasets.Dataset.from_list(own) for name, own in splits.items()}),
+                "dataset": datasets.DatasetDict(
+                    {name: datasets.Dataset.from_list(own) for name, own in splits.items()}
+                ),
                 "text": "text",
             }
         },
@@ -71,7 +73,9 @@ def test_thresholds_are_saved_and_used_by_every_answer(trained: tuple[Path, dict
             assert predicted == (sorted(above) if name == "topics" else labels[chances[labels[1]] >= thresholds[1]])
     for row, best in zip(test, model.predict([row["text"] for row in test]), strict=True):
         assert {one["label"] for one in best["topics"]} <= {"often", "seldom"}, row
-    scored = mtl_hf.evaluate(folder, config=config_of("", folder) | {"model": {"encoder": "unused"}}, to=folder / "again")
+    scored = mtl_hf.evaluate(
+        folder, config=config_of("", folder) | {"model": {"encoder": "unused"}}, to=folder / "again"
+    )
     for name in ("topics", "kind"):
         assert scored["tasks"][name]["macro_f1"] == pytest.approx(results["tasks"][name]["macro_f1"])
         assert scored["tasks"][name]["thresholds"] == results["tasks"][name]["thresholds"]
