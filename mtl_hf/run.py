@@ -37,6 +37,7 @@ from .modeling.modeling_multitask import MultiTaskModel
 from .saved.models import RUN_FILE
 from .saved.start import Start, check_start, check_tokens, find_start, load_start, with_kept_options
 from .tasks import Answers, SourceData, TaskData
+from .tasks.imbalance import balanced_tasks
 from .training.arguments import MultiTaskTrainingArguments, read_arguments
 from .training.checkpoints import (
     check_checkpoint,
@@ -51,7 +52,9 @@ from .training.locks import lock_folder
 from .training.optimizer import parts_table, trained_share
 from .training.processes import is_first_process, report_lost_process
 from .training.progress import LOG, kept_log
+from .training.sampling import balance_lines
 from .training.thawing import thawing_table, warn_of_unreached
+from .training.thresholds import check_thresholds, tune_thresholds
 from .training.trainer import MultiTaskTrainer, train_rows_table
 
 logger = logging.getLogger("mtl_hf.run")  # whose name would be `__main__` under `python -m`
@@ -109,7 +112,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         tasks = build_tasks(run, sources, start.vocabularies if start else None)
         if start:
             check_start(start, tasks, sources)
-        model = build_model(run, tasks, start)
+        model = build_model(run, tasks, start, resolve_options(tasks, sources))
         trained = {name: task for name, task in tasks.items() if task.config.train}
         _set_word_rules(model, learn_word_rules(trained, sources), start)
         train_rows = {
@@ -127,6 +130,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             for split in ("validation", "test")
         }
         final = final_split(splits)
+        check_thresholds(tasks, splits["validation"])
         scored = {final} | ({"validation"} if arguments.eval_strategy != "no" else set())
         report(check_scored(tasks, sources, sorted(scored), arguments.metric_for_best_model))
         for name, task in tasks.items():
@@ -141,6 +145,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
             train_dataset=train_rows,
             eval_dataset=splits["validation"],
             batch_sizes={name: source.batch_size for name, source in run.sources.items() if source.batch_size},
+            balance=balanced_tasks(run),
             processing_class=model.tokenizer,
         )
     except (ImportError, RuntimeError) as error:  # a field that needs a package which is not installed
@@ -149,6 +154,8 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     later = {part.name for part in trainer.thawing.parts} if trainer.thawing else set()
     logger.info("%s\n%s\n", parts_table(trainer.parts, arguments.weight_decay, later), trained_share(trainer.parts))
     logger.info("%s\n%d optimiser steps.\n", train_rows_table(trainer), trainer.num_steps())
+    for line in balance_lines(trainer.batch_sampler, trainer.balance, tasks):
+        logger.info("%s", line)
     if trainer.thawing:
         logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
         warn_of_unreached(trainer.thawing, trainer.num_steps())
@@ -161,6 +168,7 @@ def _check_settings(run: RunConfig) -> tuple[MultiTaskTrainingArguments, dict[st
     peft = {key: value for key, value in (run.model.peft or {}).items() if key != "per_task"}
     checks: dict[str, Callable[[], Any]] = {
         "tasks": lambda: check_tasks(run),
+        "sources": lambda: balanced_tasks(run),
         "training": lambda: read_arguments(run.training),
         "model.encoder": lambda: _check_encoder(run.model),
         "model.peft": lambda: None if run.model.peft is None else adapter_config(peft),
@@ -254,6 +262,7 @@ def _train(
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.perf_counter() - started
     logger.info("Trained in %.0f s.", seconds)
+    tune_thresholds(trainer)
     trainer.save_model()
     trainer.save_state()
     name = trainer.args.hub_model_id or folder.absolute().name
@@ -298,6 +307,9 @@ def _score_and_write(
     logits: dict[str, dict[str, Any]] | None = {} if before else None
     scores = trainer.score(run.splits[split], keep_answers=answers, keep_logits=logits, raw_texts=True)
     results = {"split": split} | scores
+    for task_name, task in trainer.tasks.items():
+        if task.kind.tunes_thresholds(task) and task_name in results["tasks"]:
+            results["tasks"][task_name]["thresholds_from"] = "validation"
     if before and logits is not None:
         add_before(results, before, Answered(results, answers, logits))
     first = trainer.is_world_process_zero()
@@ -312,14 +324,38 @@ def _score_and_write(
     return results
 
 
-def build_model(run: RunConfig, tasks: Mapping[str, TaskData], start: Start | None = None) -> MultiTaskModel:
-    """Create the model: the configured encoder, or the model in `model.from`, with new heads for the other tasks."""
-    model = load_start(start, run) if start else _load_encoder(run.model)
+def resolve_options(tasks: Mapping[str, TaskData], sources: Mapping[str, SourceData]) -> dict[str, dict[str, Any]]:
+    """Task → the options of its head that depend on labels and training rows; of the tasks that are trained."""
+    trained = [name for name, task in tasks.items() if task.config.train]
+
+    def resolve(name: str) -> dict[str, Any]:
+        task = tasks[name]
+        return task.kind.resolved_options(task, [sources[source] for source in task.config.sources])
+
+    return for_each(trained, resolve)
+
+
+def build_model(
+    run: RunConfig,
+    tasks: Mapping[str, TaskData],
+    start: Start | None = None,
+    resolved: Mapping[str, Mapping[str, Any]] | None = None,
+) -> MultiTaskModel:
+    """Create the model: the configured encoder, or the model in `model.from`, with new heads for the other tasks.
+
+    Args:
+        run: The config.
+        tasks: Task name → task.
+        start: The model in `model.from`.
+        resolved: The result of `resolve_options`.
+    """
+    resolved = resolved or {}
+    model = load_start(start, run, resolved) if start else _load_encoder(run.model)
     tokens = model.tokenizer("to be")["input_ids"]
     for name, task in tasks.items():
         if name in model.heads:
             continue
-        options = task.kind.head_options(task.config, task.options, run.model.dropout)
+        options = task.kind.head_options(task.config, task.options, run.model.dropout) | dict(resolved.get(name, {}))
         model.add_head(name, type=task.type, labels=task.labels or None, text=task.form, **options)
     if start:
         check_tokens(start, run, tokens, model.tokenizer("to be")["input_ids"])

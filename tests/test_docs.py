@@ -265,6 +265,20 @@ def test_settings_of_the_chapter_on_unequal_tasks_are_taken() -> None:
             read_arguments({"output_dir": "unused", "use_cpu": True, "precision": "fp32", "loss_balancing": name})
 
 
+def test_the_example_of_the_chapter_on_rare_labels_runs(
+    encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = blocks((ROOT / "docs" / "rare_labels.md").read_text(encoding="utf-8"), "yaml")
+    config = yaml.safe_load(block.replace(MINILM, encoder_folder))
+    write_fake_data(RunConfig.load(config), tmp_path)
+    config["training"] |= {"use_cpu": True, "num_train_epochs": 1}
+    results = mtl_hf.train(config)
+    saved = json.loads((tmp_path / "outputs" / "tickets" / "config.json").read_text(encoding="utf-8"))
+    assert saved["heads"]["urgency"]["class_weights"] == [1.0, 1.0, 1.0]
+    assert set(results["tasks"]["topics"]["thresholds"]) == {"label 0", "label 1", "label 2"}
+
+
 def test_what_the_chapter_on_adapters_shows_is_right(encoder_folder: str) -> None:
     text = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8").replace(MINILM, encoder_folder)
     for block in blocks(text, "yaml"):

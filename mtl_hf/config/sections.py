@@ -98,6 +98,9 @@ class Source:
     max_train_rows: int | None = option(
         "use at most N training rows; the sample is fixed, and smaller samples are subsets of larger ones", None
     )
+    balance: str | None = option(
+        "label column of a task with one label per row: each label gives the same number of rows per epoch", None
+    )
     drop_bad_rows: bool = option(
         "drop rows without text, or with tags that break the tag scheme, instead of raising an error", False
     )

@@ -90,6 +90,10 @@ class EncodedRows(Dataset[SourceRows]):
         """Source → token length of each of its rows."""
         return {name: row_lengths(rows) for name, rows in self.sources.items()}
 
+    def labels(self, source: str, task: str) -> np.ndarray:
+        """The encoded label of each row of a source, for a task with one label per row."""
+        return column_of(self.sources[source], LABEL_PREFIX + task).to_numpy()
+
 
 class Collator:
     """Collate rows of one source to one padded batch.

@@ -1,10 +1,10 @@
 """The schedule: the source and the rows of each batch. It is pure index arithmetic, without data or torch state.
 
 A schedule is a pure function of the token length of every row, policy, stopping rule, batch sizes, seed and epoch (and,
-if the temperature changes, of the number of epochs). Rows of all sources are numbered consecutively. Notable: it yields
-*global* batches, and each rank takes its slice of each, so that all ranks train the same source at the same step, and
-any number of processes with the same global batch size sees the same rows. To resume, batches that are done are
-skipped; no state has to be stored.
+if the temperature changes, of the number of epochs; in a balanced source, of the rows' labels). Rows of all sources are
+numbered consecutively. Notable: it yields *global* batches, and each rank takes its slice of each, so that all ranks
+train the same source at the same step, and any number of processes with the same global batch size sees the same rows.
+To resume, batches that are done are skipped; no state has to be stored.
 
 A new policy subclasses `SourceBatchSampler` and implements `Schedule`: the batches of an epoch, and their number.
 
@@ -23,6 +23,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from ..config import nearest
+from .balanced import Balanced
 
 WINDOW = 50  # batches whose rows are sorted by length together: long enough to save padding, short enough to mix
 
@@ -60,6 +61,8 @@ class SourceBatchSampler(Sampler[list[int]], Schedule):
     Args:
         lengths: Source → token length of each of its rows, in the order in which sources alternate.
         batch_sizes: Source → global batch size.
+        labels: Source → label of each of its rows as a number, below 0 for none; of the sources in which each label
+            gives the same number of rows (`balanced.Balanced`).
         seed: Seed of the shuffles, together with the epoch.
         rank: Rank of this process.
         world_size: Number of processes.
@@ -73,10 +76,13 @@ class SourceBatchSampler(Sampler[list[int]], Schedule):
         lengths: Mapping[str, Sequence[int] | np.ndarray],
         batch_sizes: Mapping[str, int],
         *,
+        labels: Mapping[str, np.ndarray] | None = None,
         seed: int = 42,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        self.balanced = {name: Balanced(own) for name, own in (labels or {}).items()}
+        self._laps_before: dict[str, list[int]] = {name: [0] for name in self.balanced}
         self.lengths = {name: np.asarray(rows) for name, rows in lengths.items()}
         self.batch_sizes = dict(batch_sizes)
         self.seed, self.rank, self.world_size = seed, rank, world_size
@@ -107,6 +113,8 @@ class SourceBatchSampler(Sampler[list[int]], Schedule):
     def source_batches(self, source: str, epoch: int, lap: int = 0) -> list[np.ndarray]:
         """One shuffled pass over a source: ⌈n/B⌉ global batches of rows of similar length, with sizes within one.
 
+        A pass over a balanced source has as many rows, drawn by label.
+
         Args:
             source: Name of the source.
             epoch: The epoch.
@@ -118,8 +126,13 @@ class SourceBatchSampler(Sampler[list[int]], Schedule):
         lengths = self.lengths[source]
         position = list(self.lengths).index(source)
         rng = np.random.default_rng([self.seed, epoch, position, lap])
-        order = rng.permutation(len(lengths))
         window = WINDOW * self.batch_sizes[source]
+        if source in self.balanced:
+            balanced = self.balanced[source]
+            order = balanced.rows(self.laps_before(source, epoch) + lap, [self.seed, position], rng)
+            window = max(self.batch_sizes[source], min(window, balanced.longest_window))
+        else:
+            order = rng.permutation(len(lengths))
         for number, begin in enumerate(range(0, len(order), window)):
             rows = order[begin : begin + window]
             rows = rows[np.argsort(lengths[rows], kind="stable")]
@@ -127,6 +140,13 @@ class SourceBatchSampler(Sampler[list[int]], Schedule):
             order[begin : begin + window] = rows if number % 2 == 0 else rows[::-1]
         batches = np.array_split(order + self.offsets[source], self.num_batches(source))
         return [batches[index] for index in rng.permutation(len(batches))]
+
+    def laps_before(self, source: str, epoch: int) -> int:
+        """Number of passes over a source, complete or not, in all epochs before this one."""
+        found = self._laps_before[source]
+        while len(found) <= epoch:
+            found.append(found[-1] + -(-self.turns(len(found) - 1)[source] // self.num_batches(source)))
+        return found[epoch]
 
     def turns(self, epoch: int) -> Mapping[str, int]:
         """Source → number of its batches in an epoch."""
@@ -161,6 +181,7 @@ class RoundRobinBatchSampler(SourceBatchSampler):
         lengths: Source → token length of each of its rows, in the order in which sources alternate.
         batch_sizes: Source → global batch size.
         stopping_rule: `all_exhausted` or `first_exhausted`.
+        labels: Source → label of each of its rows, of balanced sources.
         seed: Seed of the shuffles, together with the epoch.
         rank: Rank of this process.
         world_size: Number of processes.
@@ -172,11 +193,12 @@ class RoundRobinBatchSampler(SourceBatchSampler):
         batch_sizes: Mapping[str, int],
         *,
         stopping_rule: Literal["all_exhausted", "first_exhausted"] = "all_exhausted",
+        labels: Mapping[str, np.ndarray] | None = None,
         seed: int = 42,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        super().__init__(lengths, batch_sizes, seed=seed, rank=rank, world_size=world_size)
+        super().__init__(lengths, batch_sizes, labels=labels, seed=seed, rank=rank, world_size=world_size)
         if stopping_rule not in ("all_exhausted", "first_exhausted"):
             raise ValueError(f"`stopping_rule` is {stopping_rule!r}; valid are all_exhausted and first_exhausted.")
         self.stopping_rule = stopping_rule

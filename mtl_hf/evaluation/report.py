@@ -14,9 +14,11 @@ from typing import Any
 from ..files import atomic_file, write_atomic
 from ..metrics import show_number as show_number  # re-exported
 
+MOST_LABELS = 10  # of a task in a table
+
 
 def scores_table(results: Mapping[str, Any]) -> str:
-    """The results of `metrics.score` as a table, times 100.
+    """The results of `metrics.score` as a table, times 100, with the labels of each task, worst first.
 
     Args:
         results: With `tasks`, `joint`, `rows` and `score`; `split` if known.
@@ -42,6 +44,8 @@ def scores_table(results: Mapping[str, Any]) -> str:
             lines.append(f"  {'before training':<22}{primary:<16}{show_number(primary, numbers['before'][primary]):>8}")
         for source, own in numbers.get("per_source", {}).items():
             lines.append(f"  {source:<22}{primary:<16}{show_number(primary, own[primary]):>8}")
+        lines += _label_lines(numbers)
+        lines += _threshold_lines(numbers, results.get("split"))
     for source, value in results["joint"].items():
         lines.append(f"{'all tasks right':<24}{source:<16}{100 * value:>8.2f}")
     if not math.isnan(results["score"]):
@@ -52,6 +56,32 @@ def scores_table(results: Mapping[str, Any]) -> str:
     if "layer_mix" in results:
         lines += ["", *_layers_table(results["layer_mix"])]
     return "\n".join(lines)
+
+
+def _label_lines(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Support and F1 of the labels (of entities, the types) of a task, the lowest F1 first, at most `MOST_LABELS`."""
+    labels: Mapping[str, Any] = numbers.get("per_label") or numbers.get("per_type") or {}
+    if not labels:
+        return
+    yield f"  {'label':<22}{'support':<16}{'f1':>8}"
+    for name in sorted(labels, key=lambda name: (labels[name]["f1"], -labels[name]["support"]))[:MOST_LABELS]:
+        shown = name if len(name) <= 21 else f"{name[:20]}\u2026"
+        yield f"  {shown:<22}{labels[name]['support']:<16,}{show_number('f1', labels[name]['f1']):>8}"
+    if len(labels) > MOST_LABELS:
+        yield f"  and {len(labels) - MOST_LABELS} more in metrics.json"
+
+
+def _threshold_lines(numbers: Mapping[str, Any], split: str | None) -> Iterator[str]:
+    """The thresholds of a task, at most `MOST_LABELS`, and whether they were chosen on the scored rows."""
+    thresholds: Mapping[str, float] = numbers.get("thresholds") or {}
+    if not thresholds:
+        return
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in list(thresholds.items())[:MOST_LABELS])
+    more = f" and {len(thresholds) - MOST_LABELS} more" if len(thresholds) > MOST_LABELS else ""
+    chosen = numbers.get("thresholds_from")
+    optimistic = ", so these scores are optimistic" if chosen is not None and chosen == split else ""
+    where = f" (chosen on {chosen} rows{optimistic})" if chosen else ""
+    yield f"  thresholds{where}: {shown}{more}"
 
 
 def _rows_line(results: Mapping[str, Any]) -> str:

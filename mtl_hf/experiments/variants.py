@@ -279,7 +279,11 @@ def _alone(run: PlannedRun, to: Path) -> list[PlannedRun]:
             run.config,
             model=model,
             tasks={name: task},
-            sources={source: run.config.sources[source] for source in run.config.sources if source in task.sources},
+            sources={
+                source: spec if spec.balance == task.label else dataclasses.replace(spec, balance=None)
+                for source, spec in run.config.sources.items()
+                if source in task.sources
+            },
             training=training,
             variables={},
             template=None,

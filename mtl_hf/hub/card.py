@@ -327,7 +327,7 @@ def _results_table(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> st
     if not lines:
         return ""
     found = table(["split", "task", "metric", "score", "95 % interval", "majority"], lines)
-    return "\n\n".join([found, *_before_training(heads, scores)])
+    return "\n\n".join([found, *_before_training(heads, scores), *_chosen_thresholds(heads, scores)])
 
 
 def _before_training(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> Iterator[str]:
@@ -341,6 +341,16 @@ def _before_training(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> 
                     f"Before training the encoder scored {show_number(metric, own['before'][metric])} ({metric}) on"
                     f" {literal(name)} ({split})."
                 )
+
+
+def _chosen_thresholds(heads: Mapping[str, Mapping[str, Any]], scores: Scores) -> Iterator[str]:
+    """Notes on the validation scores of tasks whose thresholds were chosen on the validation rows."""
+    for split, tasks in sorted(scores.items()):
+        chosen = ", ".join(literal(name) for name in heads if tasks.get(name, {}).get("thresholds_from"))
+        if chosen and split == "validation":
+            yield f"The thresholds of {chosen} were chosen on the validation rows, so these scores are optimistic."
+        elif chosen and "validation" in scores:
+            yield f"The validation scores of {chosen} are those before the thresholds were chosen."
 
 
 # ---- facts that only the run has ----
@@ -416,7 +426,8 @@ def _training_section(run: RunConfig, trainer: MultiTaskTrainer, seconds: float)
     lines = {"Started from": _started_from(run)} if run.model.from_ else {}
     lines |= {"Heads that were scored but not trained": ", ".join(scored)} if scored else {}
     lines |= {
-        "Schedule of sources": f"{describe_policy(args)}; each batch has rows of one source",
+        "Schedule of sources": f"{describe_policy(args)}; each batch has rows of one source"
+        + "".join(f"; rows of {source} balanced by the labels of {name}" for source, name in trainer.balance.items()),
         "Batch size": f"{batches} (over all processes); batches per step: {args.gradient_accumulation_steps}",
         "Length": f"{state.global_step:,} optimiser steps, {state.epoch or 0:.2f} epochs",
         "Weights": chosen,

@@ -72,6 +72,11 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     # limit.
     cut = "" if loaded.heads[task].form == "words" else _CUT % folder
     logger.info("%s: written to %s.%s", task, folder, cut)
+    if thresholds := checkpoint.heads[task].get("thresholds"):
+        numbers = zip(checkpoint.heads[task]["labels"], thresholds, strict=True)
+        shown = ", ".join(f"{label} {value:.4g}" for label, value in numbers)
+        logger.warning("%s: a stock class cannot hold thresholds, so the exported model predicts without them. Apply"
+                       " them to its probabilities: %s.", task, shown)  # fmt: skip
     return folder
 
 

@@ -1,16 +1,27 @@
 """`multi_label_classification`: any number of labels per text."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from .head import HeadInputs, HeadLoss, Prediction, sigmoid
-from .head_sequence_classification import SequenceClassificationHead, best_labels
+from .head_sequence_classification import SequenceClassificationHead, SequenceClassificationSpec, best_labels
+from .imbalance import sigmoid_loss
 from .tags import IGNORE_INDEX
+
+
+@dataclass(kw_only=True)
+class MultiLabelClassificationSpec(SequenceClassificationSpec):
+    """Options of the head: `thresholds` has the probability from which each label is predicted (default: 0.5)."""
+
+    def check_kind(self) -> None:
+        """Refuse options for labels that exclude each other."""
+        if self.logit_adjustment:
+            raise ValueError(f"a {self.type} head does not take `logit_adjustment`: a row may have several labels.")
 
 
 class MultiLabelClassificationHead(SequenceClassificationHead):
@@ -18,25 +29,25 @@ class MultiLabelClassificationHead(SequenceClassificationHead):
 
     The loss of a row is the mean over the labels, so that it has the scale of other tasks' losses.
     Labels: multi-hot (B, num_labels) with 0 and 1; a row without labels is all `-100`. A prediction is the list of
-    labels with a probability of at least 0.5, in the order of the vocabulary.
+    labels with a probability of at least 0.5, or of at least their threshold, in the order of the vocabulary.
     """
 
     kind = "multi_label_classification"
+    spec_class = MultiLabelClassificationSpec
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum over labelled rows of the mean binary cross-entropy over labels, and the number of these rows."""
+        """Sum over labelled rows of the mean loss (`imbalance.sigmoid_loss`) over labels, and their number."""
         known = labels[:, 0] != IGNORE_INDEX
         targets = labels[known].to(torch.promote_types(logits.dtype, torch.float32))
-        if self.label_smoothing:
-            targets = targets * (1 - self.label_smoothing) + self.label_smoothing / 2
-        rows = F.binary_cross_entropy_with_logits(logits[known].to(targets.dtype), targets, reduction="none")
-        return HeadLoss(rows.mean(1).sum(), known.sum())
+        return HeadLoss(sigmoid_loss(logits[known], targets, self.spec).mean(1).sum(), known.sum())
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Logits (B, num_labels) → the labels of each row whose probability is at least 0.5."""
+        """Logits (B, num_labels) → the labels of each row whose probability is at least their threshold."""
+        scores = sigmoid(outputs)
+        chosen = outputs >= 0 if self.thresholds is None else scores >= np.array(self.thresholds)
         return [
-            Prediction([self.labels[index] for index in np.flatnonzero(row >= 0)], scores)
-            for row, scores in zip(outputs, sigmoid(outputs), strict=True)
+            Prediction([self.labels[index] for index in np.flatnonzero(row)], own)
+            for row, own in zip(chosen, scores, strict=True)
         ]
 
     def answer(

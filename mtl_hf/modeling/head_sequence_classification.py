@@ -11,26 +11,45 @@ from .head import (
     EncoderShape,
     HeadInputs,
     HeadLoss,
-    LabelledSpec,
     Linear,
     PooledHead,
     Prediction,
-    cross_entropy,
     softmax,
 )
+from .imbalance import ImbalanceSpec, check_numbers, softmax_loss
 
 
 @dataclass(kw_only=True)
-class SequenceClassificationSpec(LabelledSpec):
-    """Options of the head. `pooling` defaults to that of the model."""
+class SequenceClassificationSpec(ImbalanceSpec):
+    """Options of the head. `pooling` defaults to that of the model.
+
+    Attributes:
+        pooling: Pooling of the states.
+        thresholds: The probability from which a label is predicted, in the order of the labels; only for two labels,
+            where the second is predicted from its threshold, and the first otherwise.
+    """
 
     pooling: str | None = None
+    thresholds: list[float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_numbers(self, "thresholds", most=1.0)
+        self.check_kind()
+
+    def check_kind(self) -> None:
+        """Check what depends on whether a row has one label or several."""
+        if self.thresholds is not None and len(self.labels) != 2:
+            raise ValueError(f"a {self.type} head takes `thresholds` only with two labels; it has {len(self.labels)}.")
 
 
 class SequenceClassificationHead(PooledHead):
     """Pool, dropout, linear, softmax cross-entropy. An item is a row with a label.
 
     Labels: class ids (B,), `-100` if missing. Logits: (B, num_labels). A prediction is the name of a label.
+
+    Attributes:
+        thresholds: `thresholds` of the specification, which may be set after training.
     """
 
     kind = "sequence_classification"
@@ -41,18 +60,22 @@ class SequenceClassificationHead(PooledHead):
         self.labels = spec.labels
         self.classifier = Linear(encoder.hidden_size, len(spec.labels))
         self.label_smoothing = spec.label_smoothing
+        self.spec = spec
+        self.thresholds: list[float] | None = spec.thresholds
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """States (B, T, H), mask (B, T) → logits (B, num_labels)."""
         return self.classifier(self.pooled(states, attention_mask))
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
-        """Sum of the cross-entropy over labelled rows, and their number."""
-        return cross_entropy(logits, labels, self.label_smoothing)
+        """Sum of the cross-entropy (`imbalance.softmax_loss`) over labelled rows, and their number."""
+        return softmax_loss(logits, labels, self.spec)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Logits (B, num_labels) → the most likely label of each row."""
+        """Logits (B, num_labels) → the most likely label of each row, or that of the thresholds."""
         best, scores = outputs.argmax(-1), softmax(outputs)
+        if self.thresholds is not None:
+            best = (scores[:, 1] >= self.thresholds[1]).astype(int)
         return [Prediction(self.labels[index], row) for index, row in zip(best.tolist(), scores, strict=True)]
 
     def answer(
@@ -60,7 +83,7 @@ class SequenceClassificationHead(PooledHead):
     ) -> Any:
         """`{"label", "score"}`; if `top_k` is not 1, a list of the `top_k` best, best first."""
         if top_k == 1:
-            return {"label": prediction.value, "score": float(prediction.scores.max())}
+            return {"label": prediction.value, "score": float(prediction.scores[self.labels.index(prediction.value)])}
         return best_labels(self.labels, prediction.scores, top_k)
 
 

@@ -19,20 +19,19 @@ from .head import (
     Head,
     HeadInputs,
     HeadLoss,
-    LabelledSpec,
     Linear,
     Prediction,
-    cross_entropy,
     softmax,
     wide,
 )
+from .imbalance import ImbalanceSpec, softmax_loss
 from .tags import NO_TOKEN, bio_spans, is_span_scheme
 
 _RAREST = 1e-12  # probability of a label that is not legal where it stands, in the cross-entropy
 
 
 @dataclass(kw_only=True)
-class TokenSpec(LabelledSpec):
+class TokenSpec(ImbalanceSpec):
     """Options of a token classification head.
 
     Attributes:
@@ -46,8 +45,9 @@ class TokenSpec(LabelledSpec):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_alignment(self.alignment)
-        if self.crf and self.label_smoothing:  # other changes of the softmax loss belong here, too
-            raise ValueError("`crf` cannot be combined with `label_smoothing`, which is of the softmax loss.")
+        for key in ("label_smoothing", "class_weights", "focal_loss", "logit_adjustment") if self.crf else ():
+            if getattr(self, key):
+                raise ValueError(f"`crf` cannot be combined with `{key}`, which changes the softmax loss.")
 
 
 class TokenClassificationHead(Head):
@@ -67,7 +67,7 @@ class TokenClassificationHead(Head):
         self.labels = spec.labels
         self.dropout = nn.Dropout(spec.dropout)
         self.classifier = Linear(encoder.hidden_size, len(spec.labels))
-        self.label_smoothing = spec.label_smoothing
+        self.spec = spec
         self.alignment = spec.alignment
         self.word_ids = spec.alignment != "first"
         self.crf = CRF(spec.labels) if spec.crf else None
@@ -81,7 +81,7 @@ class TokenClassificationHead(Head):
         """Sum of the cross-entropy (of a CRF: of the negative log-likelihood of rows), and number of labelled words."""
         if self.crf is not None:
             return self.crf.loss(logits, labels, None if inputs is None else inputs.num_segments)
-        return cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
+        return softmax_loss(logits.flatten(0, 1), labels.flatten(), self.spec)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         """Logits (B, T, num_labels) → the most likely tag of each word, and its probability (0 without tokens).

@@ -152,8 +152,13 @@ def _shown(labels: list[str]) -> str:
     return ", ".join(map(repr, labels[:10])) + (f" and {len(labels) - 10} more" if len(labels) > 10 else "")
 
 
-def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
+def load_start(start: Start, run: RunConfig, resolved: Mapping[str, Mapping[str, Any]] | None = None) -> MultiTaskModel:
     """Load the saved model with the kept heads, named by their tasks; the tasks' own options replace saved ones.
+
+    Args:
+        start: The result of `find_start`.
+        run: The config.
+        resolved: Task → options of its head that were found in the data (`TaskType.resolved_options`).
 
     Raises:
         ValueError: It cannot be loaded; `max_length` or `encoder_config` do not fit its encoder; a task sets another
@@ -187,8 +192,9 @@ def load_start(start: Start, run: RunConfig) -> MultiTaskModel:
                 f"`tasks.{name}.pooling` is {task.pooling}; the head of {checkpoint.name} was trained with {was}."
             )
         kind = task_type(task.type)
-        if changed := kind.changed_options(task, kind.read_options(name, task)):
-            own = model.config.heads[name] | changed
+        changed = kind.changed_options(task, kind.read_options(name, task)) | dict((resolved or {}).get(name, {}))
+        if changed:
+            own = {key: value for key, value in (model.config.heads[name] | changed).items() if value is not None}
             head = build_head(own, model.encoder_shape, model.config.num_experts)
             _copy_weights(name, model.heads[name], head)
             model.heads[name], model.config.heads[name] = head.train(model.training), own

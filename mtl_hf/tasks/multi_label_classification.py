@@ -20,14 +20,15 @@ from .name_column import NameColumn
 from .names import find_class_label, label_column, listed, mapping_or_empty, most_common, name_reader, no_label
 from .sequence_classification import build_labelled
 from .source_data import SourceData
-from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, flat
+from .task_type import Answers, Measured, ScoredRows, TaskData, flat
+from .thresholds import ThresholdedType, ThresholdOptions, best_thresholds
 
 if TYPE_CHECKING:
     import datasets
 
 
 @dataclass(kw_only=True)
-class MultiLabelOptions:
+class MultiLabelOptions(ThresholdOptions):
     """Keys of `tasks.<name>` for `multi_label_classification`."""
 
     label_separator: str | None = option(
@@ -36,13 +37,14 @@ class MultiLabelOptions:
     )
 
 
-class MultiLabelClassification(TaskType):
+class MultiLabelClassification(ThresholdedType):
     """Micro and macro F1 over labels, and the share of rows whose set of labels is exactly right."""
 
     name = "multi_label_classification"
     label = "a list of labels per row, which may be empty"
     has_vocabulary = True
     several_columns = True
+    exclusive = False
     options = MultiLabelOptions
     metrics = ("micro_f1", "macro_f1", "accuracy", "cross_entropy")
     column_kinds = ("words", "numbers")
@@ -52,6 +54,7 @@ class MultiLabelClassification(TaskType):
 
     def check(self, name: str, spec: Task, run: RunConfig) -> None:
         """Check that a separator is not empty, and that several label columns have no other keys for their names."""
+        super().check(name, spec, run)
         separator = self.read_options(name, spec).label_separator
         if separator == "":
             raise ValueError(f"`tasks.{name}.label_separator` is empty; it should be text between names, such as ';'.")
@@ -101,6 +104,11 @@ class MultiLabelClassification(TaskType):
     ) -> TaskData:
         """Build the vocabulary."""
         return build_labelled(name, spec, sources, form, given)
+
+    def tune_thresholds(self, task: TaskData, scores: np.ndarray, gold: Sequence[Any]) -> list[float]:
+        """For each label the threshold with its highest F1."""
+        hot = np.array([[label in names for label in task.labels] for names in gold], dtype=bool)
+        return best_thresholds(scores, hot).tolist()
 
     # ---- encoded rows ----
 
@@ -186,9 +194,13 @@ class MultiLabelClassification(TaskType):
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
         """The labels."""
-        labels = spec["labels"]
+        labels, thresholds = spec["labels"], spec.get("thresholds")
+        bound, shown = "0.5", code
+        if thresholds:
+            numbers = dict(zip(labels, thresholds, strict=True))
+            bound, shown = "their threshold", lambda label: f"{code(label)} {numbers[label]:.4g}"
         return (
-            f"those of {len(labels)} labels with a probability of at least 0.5: {listed(labels, code)}",
+            f"those of {len(labels)} labels with a probability of at least {bound}: {listed(labels, shown)}",
             '[{"label": ..., "score": ...}, ...]',
         )
 

@@ -26,12 +26,13 @@ from .names import (
     vocabulary,
 )
 from .source_data import SourceData
-from .task_type import Answers, Measured, ScoredRows, TaskData, TaskType, check_trainable
+from .task_type import Answers, Measured, ScoredRows, TaskData, check_trainable
+from .thresholds import ThresholdedType, best_threshold
 
 MAX_CONFUSION = 100  # largest number of labels for which a confusion matrix is written: more are hard to read
 
 
-class SequenceClassification(TaskType):
+class SequenceClassification(ThresholdedType):
     """Accuracy, macro and micro F1 and Matthews' coefficient of label names."""
 
     name = "sequence_classification"
@@ -71,6 +72,18 @@ class SequenceClassification(TaskType):
                 f"`tasks.{name}`: there is only one label, {task.labels[0]!r}; at least two are needed to learn from."
             )
         return task
+
+    def fixed_thresholds(self, task: TaskData, threshold: float | dict[str, float]) -> list[float]:
+        """The threshold of one label, and what it leaves to the other."""
+        assert isinstance(threshold, dict)  # as `resolved_options` checked
+        return [threshold[label] if label in threshold else 1 - sum(threshold.values()) for label in task.labels]
+
+    def tune_thresholds(self, task: TaskData, scores: np.ndarray, gold: Sequence[Any]) -> list[float]:
+        """The threshold of the second label with the highest macro F1, and what it leaves to the first."""
+        known = [row for row, label in enumerate(gold) if label in task.ids]
+        second = np.array([gold[row] == task.labels[1] for row in known], dtype=bool)
+        best = best_threshold(scores[known, 1], second)
+        return [1 - best, best]
 
     # ---- encoded rows ----
 
@@ -168,8 +181,9 @@ class SequenceClassification(TaskType):
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
         """The labels."""
-        labels = spec["labels"]
-        return f"one of {len(labels)} labels: {listed(labels, code)}", '{"label": ..., "score": ...}'
+        labels, thresholds = spec["labels"], spec.get("thresholds")
+        rule = f" ({code(labels[1])} if its probability is at least {thresholds[1]:.4g})" if thresholds else ""
+        return f"one of {len(labels)} labels: {listed(labels, code)}{rule}", '{"label": ..., "score": ...}'
 
 
 def build_labelled(name: str, spec: Task, sources: list[SourceData], form: str, given: list[str] | None) -> TaskData:

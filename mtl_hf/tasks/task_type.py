@@ -287,7 +287,7 @@ class TaskType:
         return chosen | {key: found for key in keys if (found := getattr(spec, key))}
 
     def changed_options(self, spec: Task, options: Any) -> dict[str, Any]:
-        """The options of a saved head that a run changes when it continues to train it."""
+        """The options of a saved head that a run changes when it continues to train it; None removes an option."""
         keys = ("dropout", "label_smoothing", "layers")
         return {key: getattr(spec, key) for key in keys if getattr(spec, key) is not None}
 
@@ -300,6 +300,34 @@ class TaskType:
             head: Specification of the head.
         """
         return {}
+
+    def resolved_options(self, task: TaskData, sources: Sequence[SourceData]) -> dict[str, Any]:
+        """Options of a trained head that depend on its labels or on the training rows, such as weights of labels.
+
+        They are added to those of `head_options` or, if the head is a saved one, of `changed_options`.
+
+        Args:
+            task: The task.
+            sources: Its sources; their `gold` has its labels.
+
+        Raises:
+            ValueError: An option does not fit the labels.
+        """
+        return {}
+
+    def tunes_thresholds(self, task: TaskData) -> bool:
+        """Whether thresholds of its predictions are chosen on validation rows after training."""
+        return False
+
+    def tune_thresholds(self, task: TaskData, scores: np.ndarray, gold: Sequence[Any]) -> list[float]:
+        """The thresholds that are best for some rows, in the order of the labels.
+
+        Args:
+            task: The task.
+            scores: Probabilities of the labels, (n, labels).
+            gold: Labels of the rows.
+        """
+        raise NotImplementedError
 
     def facts(self, task: TaskData) -> dict[str, Any]:
         """The options that affect how rows are read and scored: part of cache keys and checkpoints."""

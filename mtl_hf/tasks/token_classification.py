@@ -13,6 +13,7 @@ from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, UNLABELLED, bio_spans, is_sp
 from ..statistics import LabelCounts, Statistic, macro_f1, micro_f1, precision, ratio, recall
 from .arrow_columns import column_of
 from .column import MAX_LABELS, Candidate, Column
+from .imbalance import ImbalancedType, ImbalanceOptions, refuse_losses
 from .measures import cross_entropies, per_label, undefined, with_cross_entropy
 from .name_column import NameColumn
 from .names import (
@@ -34,7 +35,6 @@ from .task_type import (
     RawRow,
     ScoredRows,
     TaskData,
-    TaskType,
     check_trainable,
     flat,
 )
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class TokenOptions:
+class TokenOptions(ImbalanceOptions):
     """Keys of `tasks.<name>` for `token_classification`."""
 
     bio: Literal["repair", "refuse"] = option(
@@ -64,7 +64,7 @@ class TokenOptions:
     )
 
 
-class TokenClassification(TaskType):
+class TokenClassification(ImbalancedType):
     """Precision, recall and F1 of entities, overall and per type, and accuracy over words.
 
     Entities are those of `bio_spans`, which reads tags like seqeval's default mode. For tags that are not BIO, such as
@@ -87,7 +87,11 @@ class TokenClassification(TaskType):
 
     def check(self, name: str, spec: Task, run: RunConfig) -> None:
         """A CRF has a loss of its own."""
-        if spec.label_smoothing and self.read_options(name, spec).crf:  # other options of the softmax loss belong here
+        super().check(name, spec, run)
+        options = self.read_options(name, spec)
+        if options.crf:
+            refuse_losses(name, options, "`crf: true`, which has a loss of its own")
+        if options.crf and spec.label_smoothing:
             raise ValueError(
                 f"`tasks.{name}.label_smoothing` is {spec.label_smoothing}, which is of the softmax loss and cannot be"
                 " combined with `crf: true`. Remove one of them."

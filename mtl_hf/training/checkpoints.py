@@ -212,6 +212,7 @@ def run_settings(
     batch_sizes: Mapping[str, int],
     schedule: str,
     arguments: Mapping[str, Any],
+    balance: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """All settings that affect further training, as JSON values.
 
@@ -223,6 +224,7 @@ def run_settings(
         batch_sizes: Source → global batch size.
         schedule: Class name of the batch sampler.
         arguments: Training arguments (`TrainingArguments.to_dict`); only those that affect the weights are used.
+        balance: Source → the task by whose labels its rows are drawn.
     """
     settings = {
         "tasks": {
@@ -262,6 +264,8 @@ def run_settings(
             if key not in ("transformers_version", "_name_or_path", "dtype", "architectures")
         },
     }
+    if balance:
+        settings["balance"] = dict(balance)
     return json.loads(json.dumps(settings, default=str))
 
 

@@ -80,7 +80,10 @@ def check_sampling(arguments: OurTraining) -> None:
 
 
 def build_schedule(
-    arguments: Any, lengths: Mapping[str, Sequence[int] | np.ndarray], batch_sizes: Mapping[str, int]
+    arguments: Any,
+    lengths: Mapping[str, Sequence[int] | np.ndarray],
+    batch_sizes: Mapping[str, int],
+    labels: Mapping[str, np.ndarray] | None = None,
 ) -> Sampler[list[int]]:
     """Create the schedule of `policy`.
 
@@ -88,11 +91,13 @@ def build_schedule(
         arguments: `MultiTaskTrainingArguments`.
         lengths: Source → token length of each of its rows, in the order of turns.
         batch_sizes: Source → global batch size.
+        labels: Source → label of each of its rows, of balanced sources.
 
     Raises:
         ValueError: See the schedules.
     """
     shared: dict[str, Any] = {
+        "labels": labels,
         "seed": arguments.data_seed if arguments.data_seed is not None else arguments.seed,
         "rank": arguments.process_index,
         "world_size": arguments.world_size,
@@ -191,6 +196,28 @@ def rows_table(
     if annealed:
         lines += ["all epochs", *(f"{sizes[name]}{'':>35}{in_all[name]}" for name in rows)]
     return "\n".join(lines)
+
+
+def balance_lines(sampler: Any, balance: Mapping[str, str], tasks: Mapping[str, TaskData]) -> list[str]:
+    """For each balanced source a sentence: how often the rows of its rarest and of its most frequent label are seen.
+
+    Args:
+        sampler: The schedule.
+        balance: Source → the task by whose labels it is balanced.
+        tasks: Task name → task.
+    """
+    lines = []
+    for source, name in balance.items():
+        balanced, laps = sampler.balanced[source], sampler.epoch_laps()[source]
+        each = laps * balanced.sizes.sum() / max(1, len(balanced.sizes))
+        ends = {"rarest": balanced.sizes.argmin(), "most frequent": balanced.sizes.argmax()}
+        seen = (
+            f"those of {tasks[name].labels[balanced.labels[place]]!r} ({balanced.sizes[place]:,}, the {which}) are seen"
+            f" {each / balanced.sizes[place]:.2f} times"
+            for which, place in ends.items()
+        )
+        lines.append(f"Source {source}: rows are balanced by the labels of {name}; per epoch {', '.join(seen)}.")
+    return lines
 
 
 def _rows_seen(sampler: SourceBatchSampler, num_steps: int, accumulation: int) -> dict[str, int]:

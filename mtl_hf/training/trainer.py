@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, cast
@@ -96,6 +96,7 @@ class MultiTaskTrainer(ResumableTrainer):
             label are left out, unless there is a `batch_sampler`, which refers to rows by number.
         eval_dataset: Source → encoded rows with their gold labels.
         batch_sizes: Source → global batch size; by default `per_device_train_batch_size` × processes.
+        balance: Source → task with one label per row, each of whose labels gives the same number of rows per epoch.
         batch_sampler: Replaces the schedule of `args.policy`. Yields this rank's row numbers over all sources, one
             batch of one source at a time (for `masked_lm` as `data.schedule.Batch`), in which at least one row has a
             label; has `set_epoch` and `__len__`. A resumed run compares only the name of its class.
@@ -123,6 +124,7 @@ class MultiTaskTrainer(ResumableTrainer):
         train_dataset: Mapping[str, datasets.Dataset] | None = None,
         eval_dataset: Mapping[str, EncodedSplit] | None = None,
         batch_sizes: Mapping[str, int] | None = None,
+        balance: Mapping[str, str] | None = None,
         batch_sampler: Sampler[list[int]] | None = None,
         processing_class: Any = None,
         callbacks: list[TrainerCallback] | None = None,
@@ -174,8 +176,13 @@ class MultiTaskTrainer(ResumableTrainer):
         }
         check_batches(tasks, self.batch_sizes, args.world_size)
         self.batch_sampler = batch_sampler
+        self.balance = dict(balance or {})
+        if batch_sampler is not None and self.balance:
+            raise ValueError("`balance` needs the schedule of `args.policy`: leave out `batch_sampler`.")
         if batch_sampler is None and train_dataset:
-            self.batch_sampler = build_schedule(args, cast(EncodedRows, self.train_dataset).lengths(), self.batch_sizes)
+            rows = cast(EncodedRows, self.train_dataset)
+            labels = {source: rows.labels(source, task) for source, task in self.balance.items()}
+            self.batch_sampler = build_schedule(args, rows.lengths(), self.batch_sizes, labels)
         self.loss_weights = {name: task.config.loss_weight for name, task in tasks.items()}
         for make in FEATURES:
             if feature := make(self):
@@ -266,6 +273,7 @@ class MultiTaskTrainer(ResumableTrainer):
             self.batch_sizes,
             type(self.batch_sampler).__name__,
             self.args.to_dict(),
+            self.balance,
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -477,6 +485,7 @@ class MultiTaskTrainer(ResumableTrainer):
         metric_key_prefix: str = "eval",
         keep_answers: dict[str, Any] | None = None,
         keep_logits: dict[str, dict[str, list[np.ndarray]]] | None = None,
+        keep_heads: Sequence[str] | None = None,
         raw_texts: bool = False,
     ) -> dict[str, Any]:
         """Predict every source once and score every task.
@@ -486,7 +495,8 @@ class MultiTaskTrainer(ResumableTrainer):
             intervals: Whether to add intervals and baselines.
             metric_key_prefix: Prefix of the Trainer's own metrics.
             keep_answers: If given, filled with source → task → `metrics.Answers`.
-            keep_logits: If given, filled with source → task in `frozen_heads` → its outputs, one array per row.
+            keep_logits: If given, filled with source → task in `keep_heads` → its outputs, one array per row.
+            keep_heads: By default `frozen_heads`.
             raw_texts: Whether to score tasks of words as raw texts as well (`raw_text.score_raw_texts`).
 
         Returns:
@@ -496,7 +506,7 @@ class MultiTaskTrainer(ResumableTrainer):
         splits = self.eval_splits if splits is None else splits
         if not splits:
             raise ValueError("there are no rows to score: give `eval_dataset`.")
-        keep = self.frozen_heads if keep_logits is not None else ()
+        keep = () if keep_logits is None else self.frozen_heads if keep_heads is None else keep_heads
         length = self.model.config.max_length
         scorer = Scorer(self.tasks, self.extra_metrics, self.processing_class, length, keep)
         # Loaders draw a random seed when they start: evaluation must not change the random state of training.
@@ -516,6 +526,9 @@ class MultiTaskTrainer(ResumableTrainer):
         mixes = {name: heads[name].layer_mix for name in self.tasks}
         if found := {name: mix.weights().tolist() for name, mix in mixes.items() if mix is not None}:
             results["layer_mix"] = found
+        for name, numbers in results["tasks"].items():
+            if thresholds := self.model.config.heads[name].get("thresholds"):
+                numbers["thresholds"] = dict(zip(self.tasks[name].labels, thresholds, strict=True))
         return results
 
     def predict_source(self, scorer: Scorer | RawTextScorer, source: str, split: EncodedSplit, prefix: str) -> None:

@@ -220,3 +220,16 @@ def test_wrong_names_and_folders_are_refused(encoder_folders, tmp_path):
             mtl_hf.export_head(tmp_path / "model", "slots", taken)
     (tmp_path / "empty").mkdir()
     mtl_hf.export_head(tmp_path / "model", "slots", tmp_path / "empty")
+
+
+def test_thresholds_are_named_because_a_stock_class_cannot_hold_them(
+    encoder_folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = MultiTaskModel.from_encoder(encoder_folders["distilbert"], pooling="cls")
+    model.add_head("kind", type="sequence_classification", labels=["no", "yes"], thresholds=[0.75, 0.25])
+    model.save_pretrained(tmp_path / "model")
+    mtl_hf.export_head(tmp_path / "model", "kind", tmp_path / "stock")
+    assert (
+        "kind: a stock class cannot hold thresholds, so the exported model predicts without them. Apply them to its"
+        " probabilities: no 0.75, yes 0.25." in caplog.messages
+    )
