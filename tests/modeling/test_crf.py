@@ -207,10 +207,14 @@ def test_autocast_does_not_round_the_loss() -> None:
     assert found.dtype == torch.float32
 
 
-def test_a_new_crf_starts_at_zero_and_label_smoothing_is_refused() -> None:
+def test_a_new_crf_starts_at_zero() -> None:
     assert all(not parameter.any() for parameter in CRF(BIO).parameters())
-    with pytest.raises(ValueError, match="label_smoothing"):
-        head_of(label_smoothing=0.1)
+
+
+@pytest.mark.parametrize("option", [{"label_smoothing": 0.1}, {"focal_loss": 2.0}, {"class_weights": [1.0] * len(BIO)}])
+def test_options_of_the_softmax_loss_are_refused(option: dict[str, float | list[float]]) -> None:
+    with pytest.raises(ValueError, match=f"`crf` cannot be combined with `{next(iter(option))}`"):
+        head_of(**option)
 
 
 def test_losses_of_micro_batches_add_up() -> None:

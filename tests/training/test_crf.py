@@ -161,6 +161,12 @@ def test_a_kept_head_keeps_its_options_and_gets_others(encoder_folder, tmp_path,
     ("slots", "training", "message"),
     [
         ({"crf": True, "label_smoothing": 0.1}, {}, r"`tasks\.slots\.label_smoothing` is 0\.1.*`crf: true`"),
+        ({"crf": True, "focal_loss": 2.0}, {}, r"`tasks\.slots\.focal_loss` cannot be used with `crf: true`"),
+        (
+            {"crf": True, "class_weights": "balanced"},
+            {},
+            r"`tasks\.slots\.class_weights` cannot be used with `crf: true`",
+        ),
         ({"alignment": "middle"}, {}, r"tasks\.slots\.alignment.*middle.*first, last, mean"),
         ({"layers": "all"}, {}, r"tasks\.slots\.layers.*all"),
         (
