@@ -87,6 +87,9 @@ class Source:
     text: str | list[str] = option(
         "text column: strings or lists of words; [first, second] for text pairs; [text, choices] for multiple choice"
     )
+    group_by: str | list[str] | None = option(
+        "for files with one word per row: the column with the number of the sentence, or several columns", None
+    )
     batch_size: int | None = option(
         "global batch size, over all processes (default: per_device_train_batch_size x processes)", None
     )
@@ -99,7 +102,9 @@ class Source:
         "use at most N training rows; the sample is fixed, and smaller samples are subsets of larger ones", None
     )
     drop_bad_rows: bool = option(
-        "drop rows without text, or with tags that break the tag scheme, instead of raising an error", False
+        "drop rows without text, with tags that break the tag scheme, or spans outside of the text, instead of raising"
+        " an error",
+        False,
     )
     drop_leaked: bool = option(
         "drop training rows whose text is also in a validation or test split of any source", False
@@ -118,6 +123,11 @@ class Task:
     )
     source: str | list[str] = option("source of the task's rows, or a list of sources")
     label: str | None = option("label column; none for task types that need no label, such as masked_lm", None)
+    spans: str | None = option(
+        "for token_classification, instead of label: column with spans of characters (of words, if texts are lists of"
+        " words) and their labels",
+        None,
+    )
     labels: list[str] | dict[str, str] | None = option(
         "label names in order, or a mapping {value in the column: name} (default: collected from the training rows)",
         None,
@@ -146,6 +156,11 @@ class Task:
     def sources(self) -> list[str]:
         """The names of the task's sources, one or several."""
         return [self.source] if isinstance(self.source, str) else self.source
+
+    @property
+    def column(self) -> str | None:
+        """The column with its labels: `label`, or `spans`, which holds tags of words once it is loaded."""
+        return self.label if self.spans is None else self.spans
 
 
 @dataclass(kw_only=True)

@@ -94,7 +94,7 @@ def check_scored(
     """
     for split, (name, task) in itertools.product(splits, tasks.items()):
         own = [sources[source] for source in task.config.sources if split in sources[source].splits]
-        if not own or task.config.label is None:
+        if not own or task.config.column is None:
             continue
         num_rows = sum(len(source.splits[split]) for source in own)
         number = sum(count_labelled(source.gold[split][name]) for source in own)
@@ -102,7 +102,7 @@ def check_scored(
             continue
         problem = (
             f"{'only one' if number else 'none'} of the {num_rows} {split} rows of"
-            f" {' and '.join(source.name for source in own)} has a label in the column {task.config.label!r}"
+            f" {' and '.join(source.name for source in own)} has a label in the column {task.config.column!r}"
         )
         named = metric is not None and metric.removeprefix("eval_").startswith(f"{name}_")
         if task.config.score_weight != 0 or (named and split == "validation"):

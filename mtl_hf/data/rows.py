@@ -114,7 +114,7 @@ def encode_rows(
                 bar.update(len(texts))
 
     readable = {
-        name: [task.type, task.labels, task.config.label, task.config.labels, task.kind.facts(task)]
+        name: [task.type, task.labels, task.config.column, task.config.labels, task.kind.facts(task)]
         for name, task in readers.items()
     }
     key = json.dumps(

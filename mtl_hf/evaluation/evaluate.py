@@ -317,7 +317,7 @@ def _check_labelled(data: str | Path | None, run: RunConfig, sources: Mapping[st
             continue
         if data is not None:
             raise ValueError(
-                f"{data}: no row has a label for {name} in the column {spec.label!r}, so there is nothing to score."
+                f"{data}: no row has a label for {name} in the column {spec.column!r}, so there is nothing to score."
                 f" Name another column with `--label {name}=COLUMN`, or remove this column."
             )
         lacking.append(name)
@@ -326,7 +326,7 @@ def _check_labelled(data: str | Path | None, run: RunConfig, sources: Mapping[st
                          " score: choose another split with `--split`.")  # fmt: skip
     for name in lacking:
         logger.warning("Task %s: no row of the %s split has a label in the column %r; it is not scored.",
-                       name, split, run.tasks[name].label)  # fmt: skip
+                       name, split, run.tasks[name].column)  # fmt: skip
 
 
 def _compare(

@@ -15,6 +15,7 @@ import datasets
 from ..config import Model, RunConfig, Source, Task, nearest
 from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
 from ..data.files import is_conll, loader_of
+from ..data.formats import holds_spans
 from ..data.sources import load_file
 from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE
 from ..tasks import task_type
@@ -61,15 +62,17 @@ def config_of_file(
         kind = task_type(heads[name]["type"])
         alone = name if kind.alone else ""
         source = texts.setdefault((columns, alone), f"data-{len(texts) + 1}" if texts else "data")
+        spans = column if column is not None and kind.reads_spans and holds_spans(rows, column) else None
+        label = None if spans else column
         if trained is None:
-            scored[name] = Task(type=heads[name]["type"], source=source, label=column)
+            scored[name] = Task(type=heads[name]["type"], source=source, label=label, spans=spans)
         else:
-            scored[name] = dataclasses.replace(trained, source=source, label=column, train=True)
+            scored[name] = dataclasses.replace(trained, source=source, label=label, spans=spans, train=True)
         if (options := kind.options_of_file(trained, column, rows)) is not None:
             scored[name] = dataclasses.replace(scored[name], options=options)
     logger.info("%s: %s.", path, "; ".join(
         f"text {' and '.join([columns] if isinstance(columns, str) else columns)}, labels "
-        + ", ".join(f"{task.label or 'none'} of {name}" for name, task in scored.items() if task.source == source)
+        + ", ".join(f"{task.column or 'none'} of {name}" for name, task in scored.items() if task.source == source)
         for (columns, _), source in texts.items()
     ))  # fmt: skip
     if not scored:
@@ -102,6 +105,10 @@ def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] 
     Raises:
         ValueError: The file cannot be read, or it is a CoNLL file and the run has no CoNLL source.
     """
+    if run is not None and is_conll(path):  # columns that are numbers from the end have no other name
+        texts = [[source.text] if isinstance(source.text, str) else source.text for source in run.sources.values()]
+        labels = [task.column for task in run.tasks.values() if task.column is not None]
+        as_text = {*as_text, *(column for held in texts for column in held), *labels}
     return load_file(path, as_text, _loader(path, run) if is_conll(path) else None)
 
 
@@ -128,7 +135,7 @@ def _label_columns(
         _check_column(path, columns, f"--label {name}={column}", column)
     chosen: dict[str, str | None] = {}
     for name in heads:
-        trained = (tasks[name].label if name in tasks else None) or name
+        trained = (tasks[name].column if name in tasks else None) or name
         found = [column for column in (trained, name) if column in columns and column not in given.values()]
         if name in given:
             chosen[name] = given[name]

@@ -27,7 +27,7 @@ def no_label(name: str, spec: Task, source: SourceData, split: str, row: int, fo
     if source.untyped and re.fullmatch(r"-?[0-9]+,[0-9]+", str(found)):
         hint = ' `decimal: ","` of the source reads numbers with a decimal comma.' + hint
     return ValueError(
-        f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.label!r}; {spec.type}"
+        f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.column!r}; {spec.type}"
         f" takes {TASK_TYPES[spec.type].label}.{hint}"
     )
 
@@ -44,7 +44,7 @@ def name_reader(
         split: The split.
         hint: Value that is not a label → hint for the error message.
     """
-    class_label = find_class_label(feature_of(source.splits[split], str(spec.label)))
+    class_label = find_class_label(feature_of(source.splits[split], str(spec.column)))
     renamed = spec.labels if isinstance(spec.labels, dict) else None
 
     def to_name(value: Any, row: int) -> str | None:
@@ -86,10 +86,10 @@ def label_column(
         ValueError: A row has a list but `lists` is false or the other way round, or a value is not a plain one.
     """
     rows = source.splits[split]
-    column = NameColumn.read(rows, str(spec.label), lists=lists)
+    column = NameColumn.read(rows, str(spec.column), lists=lists)
     if column is not None:
         return column
-    values = values_of(rows, str(spec.label))
+    values = values_of(rows, str(spec.column))
     for row, value in enumerate(values):
         if value is not None and isinstance(value, list) != lists:
             raise no_label(name, spec, source, split, row, value, hint(value))
@@ -137,7 +137,7 @@ def vocabulary(
         for source in sources:
             if "train" not in source.splits:
                 raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
-        raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
+        raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.column!r}.")
     if declared is None:
         # 01 and 1 are equal as numbers: without the inner sort their order would differ between processes.
         order: Any = int if are_numbers(found) else _tag_order

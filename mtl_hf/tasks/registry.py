@@ -84,10 +84,17 @@ def _check_task(name: str, run: RunConfig) -> None:
         if (found := getattr(spec, key)) is not None:
             raise ValueError(f"`tasks.{name}.{key}` is {found!r}, but {kind.name} does not support it. Remove it.")
     kind.check(name, spec, run)
-    if spec.label == "":
-        raise ValueError(f"`tasks.{name}.label` is empty; it should name the label column.")
-    if spec.label is None and kind.needs_label(options):
-        raise ValueError(f"`tasks.{name}.label` is missing: name the column with {kind.label}.")
+    for key in ("label", "spans"):
+        if getattr(spec, key) == "":
+            raise ValueError(f"`tasks.{name}.{key}` is empty; it should name the label column.")
+    if spec.spans is not None and not kind.reads_spans:
+        raise ValueError(f"`tasks.{name}.spans` is {spec.spans!r}, but {spec.type} reads no spans. Remove it.")
+    if spec.spans is not None and spec.label is not None:
+        raise ValueError(f"`tasks.{name}` has both `label` and `spans`: keep `label` if its column holds one tag per"
+                         " word, `spans` if it holds spans.")  # fmt: skip
+    if spec.column is None and kind.needs_label(options):
+        also = ", or with `spans` the column with spans" if kind.reads_spans else ""
+        raise ValueError(f"`tasks.{name}.label` is missing: name the column with {kind.label}{also}.")
     if spec.label is not None and kind.label is None:
         raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} needs no label column. Remove it.")
     sharing = [other for other, task in run.tasks.items() if other != name and {*task.sources} & {*spec.sources}]

@@ -23,6 +23,7 @@ class SourceData:
         gold: Split → task → the label of each row: a name, a list of names, a number, or None.
         origins: Split → the loaded split and the row numbers of its rows, if rows were moved or dropped.
         untyped: Whether its files are CSV, in which numbers are text.
+        offsets: Column with the character span of each word in the string that it is from; None if there is none.
     """
 
     name: str
@@ -32,6 +33,7 @@ class SourceData:
     gold: dict[str, dict[str, Sequence[Any]]] = field(default_factory=lambda: collections.defaultdict(dict))
     origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     untyped: bool = False
+    offsets: str | None = None
 
     def keep(self, split: str, rows: Sequence[int], of: str | None = None) -> None:
         """Set a split to some rows of another split (default: of itself), and record their origin."""

@@ -166,6 +166,7 @@ class TaskType:
         metrics: Names of its metrics, the primary one first.
         has_vocabulary: Whether its labels are names.
         one_name_a_row: Whether a row has a single label name, by which splits can be stratified.
+        reads_spans: Whether its labels may be spans of the text (`tasks.<name>.spans`).
         numeric: Whether its labels are numbers with a meaningful mean.
         has_weights: Whether its head has weights; if so, predictions without training are random.
         alone: Whether it changes the input of the encoder, so that no other task can share its source.
@@ -186,6 +187,7 @@ class TaskType:
     metrics: ClassVar[tuple[str, ...]]
     has_vocabulary: ClassVar[bool] = False
     one_name_a_row: ClassVar[bool] = False
+    reads_spans: ClassVar[bool] = False
     numeric: ClassVar[bool] = False
     has_weights: ClassVar[bool] = True
     alone: ClassVar[bool] = False
@@ -529,7 +531,7 @@ def task_type(name: str, where: str = "type") -> TaskType:
 def check_trainable(name: str, spec: Task, sources: Sequence[SourceData]) -> None:
     """Raise `ValueError` if the task is trained and no training row has a label."""
     if "train" in sources[0].splits and spec.train and not any(map(has_labels, training_labels(name, sources))):
-        raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.label!r}.")
+        raise ValueError(f"`tasks.{name}`: no training row has a label in the column {spec.column!r}.")
 
 
 def training_labels(name: str, sources: Sequence[SourceData]) -> list[Sequence[Any]]:

@@ -59,6 +59,7 @@ class TokenClassification(TaskType):
     name = "token_classification"
     label = "a list with one label for each word"
     has_vocabulary = True
+    reads_spans = True
     metrics = ("f1", "precision", "recall", "accuracy", "cross_entropy")
     options = TokenOptions
     column_kinds = ("words", "numbers")
@@ -82,7 +83,7 @@ class TokenClassification(TaskType):
             for row in wrong[:1].tolist():
                 raise ValueError(
                     f"`tasks.{name}`: {source.where(split, row)} has {num_words[row]} words in {source.columns[0]!r}"
-                    f" but {tags.lengths[row]} labels in {spec.label!r}."
+                    f" but {tags.lengths[row]} labels in {spec.column!r}."
                 )
             labels[split] = tags
         return labels
@@ -101,7 +102,7 @@ class TokenClassification(TaskType):
                 declared = declared if scheme.is_bio else bio_labels(declared, scheme)
         features: list[str] = []
         for source in sources:
-            own, scheme_here = feature_names(source, spec.label), schemes.get(source.name)
+            own, scheme_here = feature_names(source, spec.column), schemes.get(source.name)
             features += own if scheme_here is None else span_names(name, own, scheme_here)
         labels = given or vocabulary(name, spec, sources, declared, features)
         if schemes and "O" not in labels:  # every word is inside a span
