@@ -63,9 +63,13 @@ def describe_file(path: str | Path, loader: Loader | None = None, as_text: Colle
     Raises:
         ValueError: The file cannot be read, or has no rows.
     """
-    rows = load_file(path, as_text, loader)
+    return describe_rows(str(path), loader or loader_of(path), load_file(path, as_text, loader))
+
+
+def describe_rows(path: str, loader: Loader, rows: datasets.Dataset) -> FileDescription:
+    """Describe every column of rows that were read from a file."""
     columns = {name: _describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
-    return FileDescription(str(path), loader or loader_of(path), rows, columns)
+    return FileDescription(path, loader, rows, columns)
 
 
 def _describe_column(name: str, feature: Any, values: list[Any]) -> Column:

@@ -29,6 +29,7 @@ from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, 
 from .headers import header_problem
 from .shapes import Shape, column_shapes, file_shape, one_hot_columns
 from .token_counts import COUNTED, count_tokens, load_counter
+from .token_layout import TokenLayout, apply_layout, find_layout, not_applied, span_key
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class DraftSource:
         text: Text column, or two for pairs.
         tasks: Label column → task type.
         notes: Comments on the source.
+        layout: Format of its words and tags, if they are not lists.
     """
 
     name: str
@@ -61,6 +63,7 @@ class DraftSource:
     text: list[str] = field(default_factory=list)
     tasks: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    layout: TokenLayout | None = None
 
     @property
     def first(self) -> FileDescription:
@@ -187,9 +190,14 @@ def _check_loaders(source: DraftSource) -> None:
 
 def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, str | None], ask: Ask | None) -> None:
     """Choose the text and label columns of a source, and the splits that have them, in place."""
+    if not not_applied(given):
+        _read_layout(source, texts, ask)
     shapes = _find_shapes(source.first, given)
     has_text = bool(texts) and set(texts) <= source.first.columns.keys()
-    source.text = texts if has_text else choose_text(source.first, exclude=given, shapes=shapes, ask=ask)
+    if source.layout is not None:
+        source.text = [source.layout.text]
+    else:
+        source.text = texts if has_text else choose_text(source.first, exclude=given, shapes=shapes, ask=ask)
     for column in source.text:
         if source.first.columns[column].kind not in ("string", "words"):
             raise ValueError(
@@ -206,6 +214,25 @@ def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, s
             split: [describe_file(file.path, file.loader, as_text=names) for file in held]
             for split, held in source.files.items()
         }
+        _apply_layout(source)
+
+
+def _read_layout(source: DraftSource, texts: list[str], ask: Ask | None) -> None:
+    """Find the format of words and tags in the first file of a source, and describe its files as a run reads them."""
+
+    def choose(spans: Sequence[str]) -> str | None:
+        found = texts or choose_text(source.first, exclude=spans, ask=ask)
+        return found[0] if len(found) == 1 else None
+
+    source.layout = find_layout(source.first, choose)
+    _apply_layout(source)
+
+
+def _apply_layout(source: DraftSource) -> None:
+    layout = source.layout
+    if layout is not None:
+        layout.dropped = 0
+        source.files = {split: [apply_layout(file, layout) for file in held] for split, held in source.files.items()}
 
 
 def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapping[str, str]) -> str:
@@ -404,6 +431,8 @@ def _choose_labels(
     chosen: dict[str, str] = {}
     left_out: list[tuple[str, str]] = []
     for column in file.columns.values():
+        if source.layout is not None and column.name == source.layout.group_by and column.name not in given:
+            continue
         if column.name in source.text:
             if column.name in given:
                 raise ValueError(f"`--label {column.name}`: this column of {file.path} is its text.")
@@ -594,9 +623,12 @@ def _write_source(source: DraftSource) -> list[str]:
     rows = ", ".join(f"{source.rows(split):,} {split}" for split in source.files)
     carved = "" if "validation" in source.files else "; a tenth of train becomes validation"
     lines = [_comment(f"{source.name}: {rows} rows{carved}")]
+    if source.layout is not None:
+        lines.append(_comment(f"taken for {source.layout.taken_for}"))
     for column in source.text:
         held = [item for found in source.columns(column) for item in found.lengths[found.lengths >= 0].tolist()]
-        kind = "lists of words" if source.first.columns[column].kind == "words" else "strings"
+        words = source.first.columns[column].kind == "words"
+        kind = "lists of words" if words and source.layout is None else "texts" if words else "strings"
         lines.append(_comment(f"{column}: {kind}, {min(held)} to {max(held):,} words, half of them up to"
                               f" {int(np.median(held))}"))  # fmt: skip
     lines += [_comment(note) for note in source.notes]
@@ -605,9 +637,13 @@ def _write_source(source: DraftSource) -> list[str]:
     text = source.text if len(source.text) > 1 else source.text[0]
     lines += [f"  {source.name}:", f"    path: {loader}", f"    data_files: {flow(files)}"]
     lines += [f"    {key}: {flow(value)}" for key, value in (*arguments.items(), ("text", text))]
+    if source.layout is not None and source.layout.group_by is not None:
+        lines.append(f"    group_by: {flow(source.layout.group_by)}")
     blank = sum(found.num_blank for column in source.text for found in source.columns(column))
     problems = [f"{blank:,} texts are missing"] if blank else []
     problems += [found for column in source.tasks if (found := _misfits(source, column))]
+    if source.layout is not None and source.layout.dropped:
+        problems.append(f"{source.layout.dropped:,} rows have spans outside of the text, or without a word in it")
     if problems:
         lines.append(f"    drop_bad_rows: true  # {_printable('; '.join(problems))}")
     return lines
@@ -641,7 +677,7 @@ def _misfits(source: DraftSource, column: str) -> str:
 
 def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[str]:
     found = source.first.columns[column]
-    task: dict[str, Any] = {"type": kind, "source": source.name, "label": column}
+    task: dict[str, Any] = {"type": kind, "source": source.name, span_key(source.layout, column): column}
     missing = sum(other.num_missing for other in source.columns(column))
     bounds = [other.bounds for other in source.columns(column) if other.bounds]
     least, greatest = min((low for low, _ in bounds), default=0), max((high for _, high in bounds), default=0)

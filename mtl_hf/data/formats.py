@@ -397,7 +397,7 @@ def _notes(
         held = text[span.start : span.end] if characters else " ".join(text[span.start : span.end + 1])
         return f"{span} {held!r} in row {row + 1}"
 
-    if good := len(found["spans"]) - len(found.get("bad", ())):
+    if good := len(found["spans"]) - len(found.get("bad", ())) - len(found.get("dropped", ())):
         unit = f"characters of {plan.text!r}" if characters else f"words of {plan.text!r}, both ends included,"
         shown = first("spans") if found["spans"][0] not in found.get("bad", ()) else ""
         yield (
