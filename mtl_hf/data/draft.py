@@ -25,7 +25,7 @@ from ..tasks import TASK_TYPES
 from ..tasks.column import MAX_LABELS, MAX_NUMBERS, Candidate, Column
 from ..tasks.tag_schemes import Scheme, recognise
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, FileDescription, describe_file
-from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
+from .file_groups import SPLIT_WORDS, expand_folders, find_loaders, group_files, numbered, plain_name
 from .headers import header_problem
 from .shapes import Shape, column_shapes, file_shape, one_hot_columns
 from .token_counts import COUNTED, count_tokens, load_counter
@@ -147,9 +147,8 @@ def _describe_sources(
     sources = []
     for name, splits in groups.items():
         with _unless_found(splits, found, left_out):
-            files = {
-                split: [describe_file(path, find_loader(path, sep)) for path in held] for split, held in splits.items()
-            }
+            loaders = find_loaders([path for held in splits.values() for path in held], sep)
+            files = {split: [describe_file(path, loaders[path]) for path in held] for split, held in splits.items()}
             source = DraftSource(name, files)
             _check_loaders(source)
             sources.append(source)
@@ -179,8 +178,8 @@ def _unless_found(
 def _check_loaders(source: DraftSource) -> None:
     """Check that all files of a source have the same loader arguments."""
     for file in source.all_files:
-        for key in ("sep", "column_names"):
-            one, other = (found.loader[1].get(key, ",") for found in (source.first, file))
+        for key, default in (("sep", ","), ("column_names", None), ("encoding", "utf-8")):
+            one, other = (found.loader[1].get(key, default) for found in (source.first, file))
             if one != other:
                 raise ValueError(
                     f"{source.first.path} and {file.path} are files of one source, but their `{key}` differs: {one!r}"
@@ -625,6 +624,8 @@ def _write_source(source: DraftSource) -> list[str]:
     lines = [_comment(f"{source.name}: {rows} rows{carved}")]
     if source.layout is not None:
         lines.append(_comment(f"taken for {source.layout.taken_for}"))
+    if names := source.first.loader[1].get("column_names"):
+        lines.append(_comment(f"taken for CoNLL: one word per line, with {len(names)} columns"))
     for column in source.text:
         held = [item for found in source.columns(column) for item in found.lengths[found.lengths >= 0].tolist()]
         words = source.first.columns[column].kind == "words"
@@ -636,7 +637,9 @@ def _write_source(source: DraftSource) -> list[str]:
     files = {split: held if len(held) > 1 else held[0] for split, held in source.paths().items()}
     text = source.text if len(source.text) > 1 else source.text[0]
     lines += [f"  {source.name}:", f"    path: {loader}", f"    data_files: {flow(files)}"]
-    lines += [f"    {key}: {flow(value)}" for key, value in (*arguments.items(), ("text", text))]
+    for key, value in (*arguments.items(), ("text", text)):
+        guess = "  # a guess, since the file is not UTF-8: check letters such as é" if key == "encoding" else ""
+        lines.append(f"    {key}: {flow(value)}{guess}")
     if source.layout is not None and source.layout.group_by is not None:
         lines.append(f"    group_by: {flow(source.layout.group_by)}")
     blank = sum(found.num_blank for column in source.text for found in source.columns(column))

@@ -172,11 +172,12 @@ def decimal_commas(values: list[Any]) -> Shape | None:
     )
 
 
-def conll_columns(path: str | Path) -> list[str]:
+def conll_columns(path: str | Path, encoding: str | None = None) -> list[str]:
     """Names for the columns of a CoNLL file: one word per line with its tags, and a blank line between sentences.
 
     Args:
         path: Any file of text. Its first 5,000 lines decide.
+        encoding: Its encoding; None for UTF-8.
 
     Returns:
         The names: `tokens`, others, `tags`, or the usual ones for CoNLL-2003; empty if it is not a CoNLL file.
@@ -184,7 +185,7 @@ def conll_columns(path: str | Path) -> list[str]:
     Raises:
         ValueError: The words are numbered, as in CoNLL-U, which cannot be read yet.
     """
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
+    with open(path, encoding=encoding or "utf-8-sig", errors="replace") as file:
         lines = [line.strip() for line in itertools.islice(file, 5000)]
     kept = [line for line in lines if line and not line.startswith(("#", "-DOCSTART-"))]
     rows = [line.split("\t") if "\t" in line else line.split() for line in kept]

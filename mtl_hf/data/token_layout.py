@@ -1,4 +1,4 @@
-"""Detect formats of token tasks in a file, for `mtl-hf init`: spans, lists as text, items between spaces, rows of words.
+"""Detect formats of token tasks, for `mtl-hf init`: spans, lists as text, items between spaces, rows of one word.
 
 Notable: a file is then described as `formats.py` reads it, with lists of words and of tags, so that the rest of the
 draft knows only these.

@@ -8,6 +8,7 @@ import pytest
 from mtl_hf.data.files import (
     check_encoding,
     check_parquet,
+    find_encoding,
     find_files,
     find_separator,
     has_rows,
@@ -76,7 +77,11 @@ def _read(path: Path, encoding: str) -> str:
 @pytest.mark.parametrize(
     ("held", "encoding", "expected"),
     [
-        (b"text\ncaf\xe9\n", "utf-8", r", line 2: not UTF-8 \(byte 0xe9 at position 3\); give the source's `encoding`"),
+        (
+            b"text\ncaf\xe9\n",
+            "utf-8",
+            r", line 2: .*0xe9 .* 3\); give the source's `encoding` \(`encoding: cp1252` would read 'café",
+        ),
         ("text\ná\n".encode("utf-16"), "utf-8", r", line 1: .*`encoding: utf-16`"),
         ("text\na\n".encode("utf-16-le"), "utf-8", ", line 1: a NUL byte, which text does not have.*utf-16-le"),
         (b"text\na\0b\n", "utf-8", ", line 2: a NUL byte"),
@@ -113,3 +118,20 @@ def test_a_file_of_excel_is_refused_with_what_converts_it(tmp_path: Path) -> Non
     path.write_bytes("texte;catégorie\nété;a\n".encode("cp1252"))
     with pytest.raises(ValueError, match=r"line 1: not UTF-8 .*`iconv -f cp1252 -t utf-8`"):
         check_encoding(path, "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "found"),
+    [
+        ("un café\nüber “uns” – 5 €\n", "cp1252", "cp1252"),
+        ("un café\n", "utf-8", None),
+        ("un café\n", "utf-16", "utf-16"),
+        ("plain\n", "ascii", None),
+        ("привет, мир\n", "cp1251", None),  # letters that would be read as Western ones, but too many
+        ("un café\0\n", "cp1252", None),
+    ],
+)
+def test_encodings_that_can_be_told(text: str, encoding: str, found: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_bytes(text.encode(encoding))
+    assert find_encoding(path) == found
