@@ -18,7 +18,10 @@ from .sources import has_text, load_file
 
 Loader = tuple[str, dict[str, Any]]  # a loader of `datasets`, as `csv`, and its arguments
 # Usual names of columns with text, or with pairs of texts.
-TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
+TEXT_COLUMNS = (
+    "text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title",
+    "tokenized_text",
+)  # fmt: skip
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
     ("question", "sentence"), ("first", "second"), ("text", "text_pair"),

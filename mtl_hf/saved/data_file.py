@@ -85,6 +85,7 @@ def config_of_file(
                 path=loader,
                 data_files={"test": str(path)},
                 text=columns if isinstance(columns, str) else list(columns),
+                group_by=_group_by(columns, rows.column_names, run),
                 loader=arguments,
             )
             for (columns, _), source in texts.items()
@@ -92,6 +93,16 @@ def config_of_file(
         tasks=scored,
         training={} if run is None else run.training,
     )
+
+
+def _group_by(text: str | tuple[str, ...], columns: list[str], run: RunConfig | None) -> str | list[str] | None:
+    """`group_by` of the run's source with this text column, if the file has one word per row, too."""
+    own = [source.group_by for source in run.sources.values() if source.text == text] if run is not None else []
+    for found in own:
+        names = [found] if isinstance(found, str) else found
+        if names and set(names) <= set(columns):
+            return found
+    return None
 
 
 def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] = ()) -> datasets.Dataset:

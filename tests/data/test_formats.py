@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import pytest
+import yaml
 
 import mtl_hf.data.formats
 from mtl_hf.config import RunConfig
@@ -379,3 +380,26 @@ def test_a_damaged_cache_is_converted_again(tmp_path: Path, caplog: pytest.LogCa
     cached.write_bytes(content[: len(content) // 2])
     assert pairs(load(path, spans="s")) == SENTENCES
     assert "Source only, train: the words and tags cached in" in caplog.text
+
+
+# The page
+
+
+def test_each_example_of_the_page_is_read_as_the_same_words_and_tags(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data_files.md").read_text(encoding="utf-8")
+    section = page.partition("## Tags of words")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 14
+    for number, (_, example, keys) in enumerate(rows):
+        source, task = (yaml.safe_load(f"{{{code.strip('`')}}}") for code in keys.split("<br>"))
+        path = tmp_path / f"{number}.txt"
+        path.write_text("\n".join(line.strip("`") for line in example.split("<br>")) + "\n", encoding="utf-8")
+        files = {"data_files": {"train": str(path), "validation": str(path)}}
+        config = RunConfig.load({
+            "model": {"encoder": "unused"}, "sources": {"only": source | files},
+            "tasks": {"ner": {"type": "token_classification", "source": "only"} | task},
+        })  # fmt: skip
+        check_tasks(config)
+        sources = load_sources(config)
+        build_tasks(config, sources)
+        assert pairs(sources["only"]) == [(["Ana", "flew", "to", "Riga"], ["B-PER", "O", "O", "B-LOC"])], example
