@@ -44,7 +44,7 @@ class Shape:
 
 def file_shape(file: FileDescription) -> Shape | None:
     """The unsupported shape of a whole file; None if there is none."""
-    return ungrouped_words(file)
+    return nested_annotations(file) or ungrouped_words(file)
 
 
 def column_shapes(file: FileDescription) -> dict[str, Shape]:
@@ -63,6 +63,18 @@ def column_shapes(file: FileDescription) -> dict[str, Shape]:
 def is_written(column: Column, file: FileDescription) -> bool:
     """Whether a column holds strings, and not class ids."""
     return column.kind == "string" and column.num_values > 0 and file.rows.features[column.name].dtype != "int64"
+
+
+def nested_annotations(file: FileDescription) -> Shape | None:
+    """Label Studio's own JSON: texts in `data`, and labels in the `result` of `annotations`."""
+    if not {"data", "annotations"} <= file.columns.keys():
+        return None
+    found = [item for value in file.rows["annotations"] if isinstance(value, list) for item in value]
+    if not found or not all(isinstance(item, dict) and "result" in item for item in found):
+        return None
+    return Shape(
+        "Label Studio's nested export", "its JSON-MIN or CSV export, which has a row with text and label a task"
+    )
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _from_text(cell: str) -> Any:
 def _read_item(item: Any) -> Span:
     if isinstance(item, Mapping):
         if item.get("result") is not None:
-            raise ValueError("it is Label Studio's nested export; export the project as JSON-MIN, whose `label` holds")
+            raise ValueError("it is Label Studio's nested export; export the project as JSON-MIN instead")
         start, end = next(
             ((item[first], item[last]) for first, last in _KEYS if _given(item, first) and _given(item, last)),
             (None,) * 2,

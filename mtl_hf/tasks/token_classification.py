@@ -97,6 +97,8 @@ class TokenClassification(TaskType):
         schemes = read_schemes(name, sources, run, bio, given) if spans else {}
         check_trainable(name, spec, sources)
         declared = declared_labels(spec)
+        if declared is not None and spec.spans is not None and not any(map(is_span_tag, declared)):
+            declared = ["O", *bio_labels([f"I-{kind}" for kind in declared if kind != "O"], BIO)]
         if declared is not None:
             for scheme in schemes.values():
                 declared = declared if scheme.is_bio else bio_labels(declared, scheme)

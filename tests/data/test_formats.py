@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import mtl_hf.data.formats
+import mtl_hf.data.token_columns
 from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks, check_tasks
 from mtl_hf.data.sources import load_sources
@@ -319,6 +320,14 @@ def test_rows_without_spans_have_no_labels(tmp_path: Path) -> None:
     assert list(data.gold["train"]["ner"]) == [SENTENCES[0][1], None, ["O"] * 6]
 
 
+def test_labels_of_spans_may_be_their_types(tmp_path: Path) -> None:
+    rows = [{"text": text, "spans": spans} for text, spans in zip(TEXTS, SPAN_ROWS["doccano"], strict=True)]
+    path = write(tmp_path / "rows.jsonl", rows)
+    assert pairs(load(path, spans="spans", labels=["PER", "LOC"])) == SENTENCES
+    with pytest.raises(ValueError, match=r"`tasks\.ner\.labels` does not have 'B-LOC', 'I-LOC'"):
+        load(path, spans="spans", labels=["PER"])
+
+
 # Cells
 
 
@@ -363,7 +372,9 @@ def test_a_second_run_converts_nothing(
     before = [load(path, text, source, **task) for path, text, source, task in runs]
     said = sorted({record.message for record in caplog.records if "Source only" in record.message})
     caplog.clear()
-    for name in ("split_words", "read_items", "group_rows", "find_starts", "parse_list", "_layout"):
+    for name in ("split_words", "read_items", "group_rows", "find_starts", "parse_list"):
+        monkeypatch.setattr(mtl_hf.data.token_columns, name, None)
+    for name in ("_layout", "_layout_of_groups", "are_lists", "varying"):
         monkeypatch.setattr(mtl_hf.data.formats, name, None)
     after = [load(path, text, source, **task) for path, text, source, task in runs]
     assert [pairs(data) for data in after] == [pairs(data) for data in before] == [SENTENCES, SENTENCES]

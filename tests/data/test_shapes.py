@@ -49,6 +49,11 @@ REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
     ),
     "names as text": ("csv", labelled([repr(names) for names in TOPICS]), r"lists written as text \(\['harbour'\]\)"),
     "numbers as text": ("csv", labelled(["[0, 1, 0]", "[1, 0, 0]"] * 15), r"lists written as text \(\[0, 1, 0\]\)"),
+    "label studio's own": (
+        "jsonl", [{"data": {"text": text}, "annotations": [{"result": [{"value": {"start": 0, "end": 3}}]}]}
+                  for text in TEXTS],
+        "looks like Label Studio's nested export.*JSON-MIN or CSV",
+    ),
     "semicolons": (
         "csv", labelled([";".join(names) for names in TOPICS]),
         r"several labels per cell, separated by ';' \('orchard;library'\)",
