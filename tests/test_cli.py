@@ -658,8 +658,8 @@ def test_init_of_a_folder_with_a_separator_and_names_in_other_scripts(
     cli.main(["train", "c.yaml", "--dry-run", "tasks.Categoría.loss_weight=2"])
 
 
-def test_init_names_the_line_that_is_not_utf8(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").write_bytes("text,label\nfein,a\nsch\xf6n,b\n".encode("latin-1"))
+def test_init_names_the_line_that_is_in_no_known_encoding(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes("text,label\nfein,a\nпривет,b\n".encode("cp1251"))
     assert "rows.csv, line 3: not UTF-8" in refusal("init", tmp_path / "rows.csv", "--to", tmp_path / "c.yaml")
     assert not (tmp_path / "c.yaml").exists()
 

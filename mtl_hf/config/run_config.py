@@ -141,7 +141,7 @@ class RunConfig:
             if isinstance(source, Mapping):
                 own = {item.name for item in dataclasses.fields(Source)}
                 loader = {key: source[key] for key in source if key not in own}
-                tree["sources"][name] = {key: source[key] for key in source if key in own} | (
+                tree["sources"][name] = _number_as_text({key: source[key] for key in source if key in own}, "text") | (
                     {"loader": loader | dict(source.get("loader") or {})} if loader else {}
                 )
         # The keys of a task type stay untyped here: only the type (`tasks/`) knows their types.
@@ -150,7 +150,7 @@ class RunConfig:
             if isinstance(task, Mapping):
                 own = {item.name for item in dataclasses.fields(Task)} - {"options"}
                 options[name] = {key: task[key] for key in task if key not in own}
-                tree["tasks"][name] = {key: task[key] for key in task if key in own}
+                tree["tasks"][name] = _number_as_text({key: task[key] for key in task if key in own}, "label")
         # The training section stays untyped here: only `training/arguments.py` knows the types of its fields.
         training = tree.pop("training", None)
         if training is None or (isinstance(training, Plain) and training.lower() in NONE):
@@ -268,6 +268,13 @@ def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:
         raise ValueError(
             "`train` is false for every task: nothing would be trained (`mtl-hf evaluate` scores a model)."
         )
+
+
+def _number_as_text(section: dict[str, Any], key: str) -> dict[str, Any]:
+    """A section in which a column given as a number (`text: 0` of a CoNLL file) is text, as it is in YAML."""
+    if type(section.get(key)) is int:
+        section[key] = str(section[key])
+    return section
 
 
 def _check_labels(name: str, task: Task) -> None:

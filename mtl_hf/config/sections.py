@@ -87,6 +87,9 @@ class Source:
     text: str | list[str] = option(
         "text column: strings or lists of words; [first, second] for text pairs; [text, choices] for multiple choice"
     )
+    group_by: str | list[str] | None = option(
+        "for files with one word per row: the column with the number of the sentence, or several columns", None
+    )
     batch_size: int | None = option(
         "global batch size, over all processes (default: per_device_train_batch_size x processes)", None
     )
@@ -102,7 +105,9 @@ class Source:
         "label column of a task with one label per row: each label gives the same number of rows per epoch", None
     )
     drop_bad_rows: bool = option(
-        "drop rows without text, or with tags that break the tag scheme, instead of raising an error", False
+        "drop rows without text, with tags that break the tag scheme, or spans outside of the text, instead of raising"
+        " an error",
+        False,
     )
     drop_leaked: bool = option(
         "drop training rows whose text is also in a validation or test split of any source", False
@@ -123,6 +128,11 @@ class Task:
     label: str | list[str] | None = option(
         "label column; none for task types that need no label, such as masked_lm; of multi_label_classification also a"
         " list of columns with 0 or 1 in each row, one per label",
+        None,
+    )
+    spans: str | None = option(
+        "for token_classification, instead of label: column with spans of characters (of words, if texts are lists of"
+        " words) and their labels",
         None,
     )
     labels: list[str] | dict[str, str] | None = option(
@@ -158,9 +168,14 @@ class Task:
         return [self.source] if isinstance(self.source, str) else self.source
 
     @property
+    def column(self) -> str | list[str] | None:
+        """The column with its labels: `label`, or `spans`, which holds tags of words once it is loaded."""
+        return self.label if self.spans is None else self.spans
+
+    @property
     def label_columns(self) -> list[str]:
         """The names of the task's label columns: none, one or several."""
-        return [] if not self.label else [self.label] if isinstance(self.label, str) else self.label
+        return [] if not self.column else [self.column] if isinstance(self.column, str) else self.column
 
     @property
     def label_place(self) -> str:

@@ -4,6 +4,7 @@ Notable: the reader of `datasets` reads comments and headers as words, fills mis
 columns without a name. This reader skips comments and headers, and raises an error for invalid lines.
 """
 
+import collections
 import logging
 import re
 import textwrap
@@ -20,6 +21,7 @@ _HEADER = {
     "entity",
 }  # fmt: skip
 _NUMBER = re.compile(r"[0-9]+([-.][0-9]+)?")  # of a word in its sentence; of several (2-3), or of none (8.1)
+_PLACE = re.compile(r"-?[0-9]+")  # the number of a column
 _KEY = re.compile(r"#\s*(\S+\s*=|newdoc|newpar)")  # `# sent_id = 1`
 
 
@@ -34,7 +36,9 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     Args:
         path: The file.
         options: Arguments of `path: conll`: `column_names`, one for each column of the file; `delimiter`, `encoding`,
-            `encoding_errors`, `comment_prefix` (then only such lines are comments), `skip_docstart`.
+            `encoding_errors`, `comment_prefix` (then only such lines are comments), `skip_docstart`. Without
+            `column_names`, columns have the names in the header if there is one, else their numbers from 0; `wanted`
+            then holds the columns that are used, which may be numbers from the end (-1: the last).
 
     Raises:
         ValueError: The number of columns of a line differs from the number of names, or a column is empty.
@@ -60,9 +64,12 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     if comments:
         first = f"the first: line {min(comments) + 1}, {raw[min(comments)][:50]!r}"
         rows.notes.append((logging.INFO, f"{path}: {len(comments)} comment lines are left out ({first})."))
+    header: list[str] = []
     if words and _is_header(cells[words[0]], [cells[row][-1] for row in words[1:]], names or ()):
-        shown = " ".join(cells[words[0]])
-        rows.notes.append((logging.INFO, f"{path}, line {words[0] + 1}: names of columns ({shown}), left out."))
+        header = cells[words[0]]
+        rows.notes.append(
+            (logging.INFO, f"{path}, line {words[0] + 1}: names of columns ({' '.join(header)}), left out.")
+        )
         del words[0]
     firsts = {cells[row][0] for row in words}
     if "1" in firsts and all(map(_NUMBER.fullmatch, firsts)):
@@ -72,12 +79,21 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
             first = f"the first: line {others[0] + 1}, {raw[others[0]][:50]!r}"
             rows.notes.append((logging.INFO, f"{path}: {len(others)} lines of several words or of none (as CoNLL-U has"
                                f" them: 2-3, 8.1) are left out ({first})."))  # fmt: skip
+    wanted = [str(column) for column in options.get("wanted") or ()]
+    numbered = names is None
     if names is None:
-        raise _no_names(path, cells[words[0]] if words else ["words", "tags"])
+        width = collections.Counter(len(cells[row]) for row in words).most_common(1)[0][0] if words else 0
+        names = [str(place) for place in range(width)]
+        if not all(_PLACE.fullmatch(column) for column in wanted) and len(set(header)) == width:
+            names, numbered = header, False
+        elif not all(_PLACE.fullmatch(column) for column in wanted):
+            raise _no_names(path, cells[words[0]] if words else ["words", "tags"])
     sentences: list[list[list[str]]] = []
     before = None
     for row in words:
         if len(cells[row]) != len(names) or not all(cells[row]):
+            if numbered:
+                raise _wrong_width(path, row, cells[row], len(names))
             raise _wrong_line(path, row, cells[row], list(names), cells[words[0]])
         if before is None or not borders.isdisjoint(range(before + 1, row)):
             sentences.append([])
@@ -87,6 +103,9 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     rows.columns = {
         name: [[word[place] for word in sentence] for sentence in sentences] for place, name in enumerate(names)
     }
+    for column in wanted if numbered else ():
+        if column.startswith("-") and int(column) >= -len(names):
+            rows.columns[column] = rows.columns[names[int(column)]]
     return rows
 
 
@@ -123,8 +142,19 @@ def _is_header(first: Sequence[str], tags: Sequence[str], names: Sequence[str]) 
 def _no_names(path: str, first: Sequence[str]) -> ValueError:
     shown = ", ".join(["words", *("other" for _ in first[2:]), *(["tags"] if len(first) > 1 else [])])
     return ValueError(
-        f"`column_names` is missing: {path} has {len(first)} columns, as in {' '.join(first)!r}; name each of them, as"
-        f" in `column_names: [{shown}]`."
+        f"`column_names` is missing: {path} has {len(first)} columns, as in {' '.join(first)!r}; write numbers (`text:"
+        f" 0`, `label: -1` for the last), or name each of them, as in `column_names: [{shown}]`."
+    )
+
+
+def _wrong_width(path: str, row: int, cells: Sequence[str], width: int) -> ValueError:
+    """The error for a line with another number of columns than most lines, in a file without names."""
+    found = f"{len(cells)} column{'s' * (len(cells) != 1)} ({textwrap.shorten(' | '.join(cells), 100)})"
+    if len(cells) == width:
+        return ValueError(f"{path}, line {row + 1}: the column {cells.index('')} is empty in {' | '.join(cells)!r}.")
+    return ValueError(
+        f"{path}, line {row + 1}: {found}, but most lines have {width}: a word has a tag in each of them, and sentences"
+        " have a blank line between."
     )
 
 

@@ -18,7 +18,10 @@ from .sources import has_text, load_file
 
 Loader = tuple[str, dict[str, Any]]  # a loader of `datasets`, as `csv`, and its arguments
 # Usual names of columns with text, or with pairs of texts.
-TEXT_COLUMNS = ("text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title")
+TEXT_COLUMNS = (
+    "text", "sentence", "tokens", "words", "utterance", "review", "content", "question", "query", "title",
+    "tokenized_text",
+)  # fmt: skip
 PAIR_COLUMNS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text1", "text2"),
     ("question", "sentence"), ("first", "second"), ("text", "text_pair"),
@@ -63,9 +66,13 @@ def describe_file(path: str | Path, loader: Loader | None = None, as_text: Colle
     Raises:
         ValueError: The file cannot be read, or has no rows.
     """
-    rows = load_file(path, as_text, loader)
+    return describe_rows(str(path), loader or loader_of(path), load_file(path, as_text, loader))
+
+
+def describe_rows(path: str, loader: Loader, rows: datasets.Dataset) -> FileDescription:
+    """Describe every column of rows that were read from a file."""
     columns = {name: describe_column(name, rows.features[name], list(rows[name])) for name in rows.column_names}
-    return FileDescription(str(path), loader or loader_of(path), rows, columns)
+    return FileDescription(path, loader, rows, columns)
 
 
 def describe_column(name: str, feature: Any, values: list[Any]) -> Column:

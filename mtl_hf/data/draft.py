@@ -25,11 +25,12 @@ from ..tasks import TASK_TYPES
 from ..tasks.column import MAX_LABELS, MAX_NUMBERS, Candidate, Column
 from ..tasks.tag_schemes import Scheme, recognise
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, FileDescription, describe_file
-from .file_groups import SPLIT_WORDS, expand_folders, find_loader, group_files, numbered, plain_name
+from .file_groups import SPLIT_WORDS, expand_folders, find_loaders, group_files, numbered, plain_name
 from .headers import header_problem
 from .joined_labels import find_joined, with_lists
 from .shapes import Shape, column_shapes, file_shape, one_hot_columns
 from .token_counts import COUNTED, count_tokens, load_counter
+from .token_layout import TokenLayout, apply_layout, find_layout, not_applied, span_key
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class DraftSource:
         notes: Comments on the source.
         joined: Label column of text → the separator of its names, or None for lists written as text.
         together: Label columns of one task, each for one of its labels.
+        layout: Format of its words and tags, if they are not lists.
     """
 
     name: str
@@ -67,6 +69,7 @@ class DraftSource:
     notes: list[str] = field(default_factory=list)
     joined: dict[str, str | None] = field(default_factory=dict)
     together: list[str] = field(default_factory=list)
+    layout: TokenLayout | None = None
 
     @property
     def first(self) -> FileDescription:
@@ -150,9 +153,8 @@ def _describe_sources(
     sources = []
     for name, splits in groups.items():
         with _unless_found(splits, found, left_out):
-            files = {
-                split: [describe_file(path, find_loader(path, sep)) for path in held] for split, held in splits.items()
-            }
+            loaders = find_loaders([path for held in splits.values() for path in held], sep)
+            files = {split: [describe_file(path, loaders[path]) for path in held] for split, held in splits.items()}
             source = DraftSource(name, files)
             _check_loaders(source)
             sources.append(source)
@@ -182,8 +184,8 @@ def _unless_found(
 def _check_loaders(source: DraftSource) -> None:
     """Check that all files of a source have the same loader arguments."""
     for file in source.all_files:
-        for key in ("sep", "column_names"):
-            one, other = (found.loader[1].get(key, ",") for found in (source.first, file))
+        for key, default in (("sep", ","), ("column_names", None), ("encoding", "utf-8")):
+            one, other = (found.loader[1].get(key, default) for found in (source.first, file))
             if one != other:
                 raise ValueError(
                     f"{source.first.path} and {file.path} are files of one source, but their `{key}` differs: {one!r}"
@@ -194,12 +196,18 @@ def _check_loaders(source: DraftSource) -> None:
 def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, str | None], ask: Ask | None) -> None:
     """Choose the text and label columns of a source, and the splits that have them, in place."""
     others = [column for column, kind in given.items() if kind and not TASK_TYPES[kind].several_columns]
-    source.joined = find_joined(source.first, exclude={*texts, *others})
+    if not not_applied(given):
+        _read_layout(source, texts, ask)
+    words = [] if source.layout is None else [source.layout.text, *source.layout.labels, *source.layout.spans]
+    source.joined = find_joined(source.first, exclude={*texts, *others, *words})
     _describe_again(source, lambda file: file)
     shapes = _find_shapes(source.first, given)
     has_text = bool(texts) and set(texts) <= source.first.columns.keys()
     exclude = {*given, *source.joined}
-    source.text = texts if has_text else choose_text(source.first, exclude=exclude, shapes=shapes, ask=ask)
+    if source.layout is not None:
+        source.text = [source.layout.text]
+    else:
+        source.text = texts if has_text else choose_text(source.first, exclude=exclude, shapes=shapes, ask=ask)
     for column in source.text:
         if source.first.columns[column].kind not in ("string", "words"):
             raise ValueError(
@@ -213,6 +221,8 @@ def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, s
     names = [column for column, kind in source.tasks.items() if TASK_TYPES[kind].has_vocabulary]
     if any(column.kind == "number" for name in names for column in source.columns(name)) and source.first.is_csv:
         _describe_again(source, lambda file: describe_file(file.path, file.loader, as_text=names))
+        _apply_layout(source)
+        _describe_again(source, lambda file: file)
 
 
 def _describe_again(source: DraftSource, describe: Callable[[FileDescription], FileDescription]) -> None:
@@ -220,6 +230,24 @@ def _describe_again(source: DraftSource, describe: Callable[[FileDescription], F
     source.files = {
         split: [with_lists(describe(file), source.joined) for file in held] for split, held in source.files.items()
     }
+
+
+def _read_layout(source: DraftSource, texts: list[str], ask: Ask | None) -> None:
+    """Find the format of words and tags in the first file of a source, and describe its files as a run reads them."""
+
+    def choose(spans: Sequence[str]) -> str | None:
+        found = texts or choose_text(source.first, exclude=spans, ask=ask)
+        return found[0] if len(found) == 1 else None
+
+    source.layout = find_layout(source.first, choose)
+    _apply_layout(source)
+
+
+def _apply_layout(source: DraftSource) -> None:
+    layout = source.layout
+    if layout is not None:
+        layout.dropped = 0
+        source.files = {split: [apply_layout(file, layout) for file in held] for split, held in source.files.items()}
 
 
 def _describe_folder(folder: str, sources: Sequence[DraftSource], left_out: Mapping[str, str]) -> str:
@@ -418,6 +446,8 @@ def _choose_labels(
     chosen: dict[str, str] = {}
     left_out: list[tuple[str, str]] = []
     for column in file.columns.values():
+        if source.layout is not None and column.name == source.layout.group_by and column.name not in given:
+            continue
         if column.name in source.text:
             if column.name in given:
                 raise ValueError(f"`--label {column.name}`: this column of {file.path} is its text.")
@@ -618,9 +648,14 @@ def _write_source(source: DraftSource) -> list[str]:
     rows = ", ".join(f"{source.rows(split):,} {split}" for split in source.files)
     carved = "" if "validation" in source.files else "; a tenth of train becomes validation"
     lines = [_comment(f"{source.name}: {rows} rows{carved}")]
+    if source.layout is not None:
+        lines.append(_comment(f"taken for {source.layout.taken_for}"))
+    if names := source.first.loader[1].get("column_names"):
+        lines.append(_comment(f"taken for CoNLL: one word per line, with {len(names)} columns"))
     for column in source.text:
         held = [item for found in source.columns(column) for item in found.lengths[found.lengths >= 0].tolist()]
-        kind = "lists of words" if source.first.columns[column].kind == "words" else "strings"
+        words = source.first.columns[column].kind == "words"
+        kind = "lists of words" if words and source.layout is None else "texts" if words else "strings"
         lines.append(_comment(f"{column}: {kind}, {min(held)} to {max(held):,} words, half of them up to"
                               f" {int(np.median(held))}"))  # fmt: skip
     lines += [_comment(note) for note in source.notes]
@@ -628,10 +663,16 @@ def _write_source(source: DraftSource) -> list[str]:
     files = {split: held if len(held) > 1 else held[0] for split, held in source.paths().items()}
     text = source.text if len(source.text) > 1 else source.text[0]
     lines += [f"  {source.name}:", f"    path: {loader}", f"    data_files: {flow(files)}"]
-    lines += [f"    {key}: {flow(value)}" for key, value in (*arguments.items(), ("text", text))]
+    for key, value in (*arguments.items(), ("text", text)):
+        guess = "  # a guess, since the file is not UTF-8: check letters such as é" if key == "encoding" else ""
+        lines.append(f"    {key}: {flow(value)}{guess}")
+    if source.layout is not None and source.layout.group_by is not None:
+        lines.append(f"    group_by: {flow(source.layout.group_by)}")
     blank = sum(found.num_blank for column in source.text for found in source.columns(column))
     problems = [f"{blank:,} texts are missing"] if blank else []
     problems += [found for column in source.tasks if (found := _misfits(source, column))]
+    if source.layout is not None and source.layout.dropped:
+        problems.append(f"{source.layout.dropped:,} rows have spans outside of the text, or without a word in it")
     if problems:
         lines.append(f"    drop_bad_rows: true  # {_printable('; '.join(problems))}")
     return lines
@@ -665,7 +706,7 @@ def _misfits(source: DraftSource, column: str) -> str:
 
 def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[str]:
     found = source.first.columns[column]
-    task: dict[str, Any] = {"type": kind, "source": source.name, "label": column}
+    task: dict[str, Any] = {"type": kind, "source": source.name, span_key(source.layout, column): column}
     missing = sum(other.num_missing for other in source.columns(column))
     bounds = [other.bounds for other in source.columns(column) if other.bounds]
     least, greatest = min((low for low, _ in bounds), default=0), max((high for _, high in bounds), default=0)

@@ -3,16 +3,30 @@
 import collections
 import itertools
 import json
+import logging
 import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .describe_file import Loader
-from .files import CONLL_ENDINGS, FILE_LOADERS, find_separator, has_rows, loader_of
+from .files import (
+    CONLL_ENDINGS,
+    FILE_LOADERS,
+    PACKED,
+    WESTERN,
+    find_encoding,
+    find_separator,
+    has_rows,
+    is_ascii,
+    loader_of,
+)
 from .shapes import conll_columns
 from .sources import SPLITS
+
+logger = logging.getLogger(__name__)
 
 SPLIT_WORDS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
@@ -73,6 +87,16 @@ def _no_rows(path: str) -> str:
     return f"ends in {ending!r}" if ending else "has no ending"
 
 
+def find_loaders(paths: Sequence[str], sep: str | None = None) -> dict[str, Loader | None]:
+    """File → `find_loader`, for the files of a source: plain ASCII files get the encoding of the others."""
+    loaders = {path: find_loader(path, sep) for path in paths}
+    found = [loader[1]["encoding"] for loader in loaders.values() if loader is not None and "encoding" in loader[1]]
+    for path, loader in loaders.items():
+        if found and found[0] == WESTERN and loader is not None and "encoding" not in loader[1] and is_ascii(path):
+            loader[1]["encoding"] = found[0]
+    return loaders
+
+
 def find_loader(path: str, sep: str | None = None) -> Loader | None:
     """The loader of a file and its arguments, by its ending and content; None if there is none.
 
@@ -85,14 +109,27 @@ def find_loader(path: str, sep: str | None = None) -> Loader | None:
     """
     ending = Path(path).suffix.lower()
     if ending in MAYBE_CONLL and os.path.isfile(path):
-        names = conll_columns(path)
-        return ("conll", {"column_names": names}) if names else None
+        encoding = _encoding(path)
+        names = conll_columns(path, encoding.get("encoding"))
+        return ("conll", {"column_names": names, **encoding}) if names else None
     if not has_rows(path) or not os.path.isfile(path):
         return None
     loader, arguments = loader_of(path)
-    if loader == "csv" and "sep" not in arguments and (sep := sep or find_separator(path)) != ",":
-        arguments["sep"] = sep
-    return loader, arguments
+    if loader == "parquet" or path.lower().endswith(PACKED):
+        return loader, arguments
+    encoding = _encoding(path)
+    if loader == "csv" and "sep" not in arguments:
+        found = sep or find_separator(path, encoding.get("encoding", "utf-8"))
+        arguments |= {} if found == "," else {"sep": found}
+    return loader, arguments | encoding
+
+
+def _encoding(path: str) -> dict[str, Any]:
+    """The argument `encoding` for a file that is not UTF-8, with a warning."""
+    if (encoding := find_encoding(path)) is None:
+        return {}
+    logger.warning("%s is not UTF-8 and is read as %s: check letters such as é and ß.", path, encoding)
+    return {"encoding": encoding}
 
 
 def group_files(paths: Sequence[str]) -> dict[str, dict[str, list[str]]]:

@@ -35,6 +35,7 @@ FILE_LOADERS: dict[str, tuple[str, dict[str, Any]]] = {
 CONLL_ENDINGS = (".conll", ".iob", ".bio")
 SEPARATORS = (",", ";", "\t", "|")
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+WESTERN = "cp1252"  # the code page of Windows, and so of Excel, in Western Europe
 PACKED = (".zip", ".zst", ".lz4", ".7z")  # compressed files that only `datasets` opens
 EXCEL_HINT = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)  # the first line of some files that Excel writes
 
@@ -182,11 +183,42 @@ def check_encoding(path: str | Path, encoding: str) -> None:
             except UnicodeDecodeError as error:
                 marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
                 hint = "`encoding: utf-16`" if number == 1 and line.startswith(marks) else "the source's `encoding`"
+                western = line.decode(WESTERN, errors="replace")
+                if "utf-16" not in hint and _is_western(western):
+                    begin = max(0, error.start - 20)
+                    hint += f" (`encoding: {WESTERN}` would read {western[begin : error.start + 20].strip()!r} there)"
                 raise ValueError(
                     f"{path}, line {number}: not {encoding.upper()} (byte {line[error.start]:#04x} at position"
                     f" {error.start}); give {hint} in a YAML, or convert the file to UTF-8 (often from Excel's Windows"
                     " code page: `iconv -f cp1252 -t utf-8`)."
                 ) from None
+
+
+def find_encoding(path: str | Path) -> str | None:
+    """The encoding of a file that is not UTF-8, if it can be told: UTF-16 by its mark, or the Windows code page.
+
+    Returns:
+        `utf-16` or `cp1252`; None for UTF-8, and for files of which it cannot be told.
+    """
+    if _is_text(path, "utf-8"):
+        return None
+    with open_file(path) as file:
+        sample = file.read(1 << 20)
+    if sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return WESTERN if b"\0" not in sample and _is_western(sample.decode(WESTERN, errors="replace")) else None
+
+
+def is_ascii(path: str | Path) -> bool:
+    """Whether a file has only ASCII characters, which UTF-8 and code pages share."""
+    return _is_text(path, "ascii")
+
+
+def _is_western(text: str) -> bool:
+    """Whether text that was decoded as cp1252 reads like a language of Western Europe: mostly letters from a to z."""
+    letters = [character for character in text if character.isalpha()]
+    others = sum(not letter.isascii() for letter in letters)
+    return "\ufffd" not in text and 4 * others <= len(letters)
 
 
 def _is_text(path: str | Path, encoding: str) -> bool:

@@ -11,7 +11,8 @@ import datasets
 import numpy as np
 
 from ..tasks.column import label_name
-from ..tasks.label_lists import find_separator, is_text, looks_like_lists, parse_list
+from ..tasks.label_lists import find_separator, is_text, looks_like_lists
+from ..tasks.written_lists import parse_list
 from .describe_file import FileDescription, describe_column, is_missing
 from .shapes import MOST
 

@@ -59,13 +59,15 @@ def read_json(path: str, options: Mapping[str, Any]) -> FileRows:
     names = dict.fromkeys(itertools.chain.from_iterable(values))
     rows.columns = {name: [value.get(name) for value in values] for name in names}
     tables = [name for name, held in rows.columns.items() if _is_table(held[0])]
-    if len(values) == 1 and tables:
+    if len(values) == 1 and tables and lines is not None:
         raise ValueError(f"{path} is one object, not rows: set `field: {tables[0]}` to read the rows in {tables[0]!r}.")
     return rows
 
 
 def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    """Whether a value is a list of objects, other than spans of a text."""
+    objects = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    return objects and not value[0].keys() & {"start", "start_offset"}
 
 
 def _read_list(path: str, text: str, field: str | None) -> list[Any]:

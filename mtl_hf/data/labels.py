@@ -94,7 +94,7 @@ def check_scored(
     """
     for split, (name, task) in itertools.product(splits, tasks.items()):
         own = [sources[source] for source in task.config.sources if split in sources[source].splits]
-        if not own or task.config.label is None:
+        if not own or task.config.column is None:
             continue
         num_rows = sum(len(source.splits[split]) for source in own)
         number = sum(count_labelled(source.gold[split][name]) for source in own)

@@ -50,11 +50,13 @@ class EncodedSplit:
         rows: Result of `encode_rows`.
         gold: Task → label of each row as names, None for missing ones.
         texts: Row numbers → their raw texts.
+        from_strings: Whether its words are those of strings, split by `modeling.words.split_words`.
     """
 
     rows: datasets.Dataset
     gold: dict[str, Sequence[Any]]
     texts: Callable[[Sequence[int]], list[Any]] | None = None
+    from_strings: bool = False
 
 
 def encode_rows(
@@ -120,7 +122,7 @@ def encode_rows(
                 bar.update(len(texts))
 
     readable = {
-        name: [task.type, task.labels, task.config.label, task.config.labels, task.kind.facts(task)]
+        name: [task.type, task.labels, task.config.column, task.config.labels, task.kind.facts(task)]
         for name, task in readers.items()
     }
     key = json.dumps(

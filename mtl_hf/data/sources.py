@@ -30,6 +30,7 @@ from ..findings import Finding, for_each, report
 from ..tasks import SourceData, task_type
 from ..tasks.arrow_columns import blank_rows, column_of, feature_of, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
+from .formats import read_formats
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_keys
 from .remembered import remembered
@@ -117,13 +118,22 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
             f"`{where}.text` is empty; it should be a column, [first, second] for pairs, or [text, choices]."
         )
     tasks = {task: spec for task, spec in config.tasks.items() if name in spec.sources}
-    labels = [(f"tasks.{task}.label", column) for task, spec in tasks.items() for column in spec.label_columns]
+    labels = [
+        (f"tasks.{task}.{'label' if spec.spans is None else 'spans'}", column)
+        for task, spec in tasks.items()
+        for column in spec.label_columns
+    ]
+    groups = [source.group_by] if isinstance(source.group_by, str) else source.group_by or []
+    labels += [(f"{where}.group_by", column) for column in groups]
     wanted = [*((f"{where}.text", column) for column in columns), *labels]
     if empty := [split for split, rows in loaded.items() if not len(rows)]:
         raise ValueError(f"`{where}`: the split {empty[0]!r} has no rows.")
     report(finding for split, rows in loaded.items() for finding in _check_columns(rows, wanted, split, name))
-    form = _find_form(loaded, columns, where)
-    data = SourceData(name, form, columns, dict(loaded), untyped=kind == "csv")
+    read = read_formats(name, source, tasks, loaded)
+    form = _find_form(read.splits, read.columns, where)
+    data = SourceData(
+        name, form, read.columns, read.splits, origins=read.origins, untyped=kind == "csv", offsets=read.offsets
+    )
     report(finding for split in list(data.splits) for finding in _drop_bad_rows(data, split, source.drop_bad_rows))
     if shares:
         stratify = source.split.get("stratify") or next(
@@ -273,6 +283,8 @@ def _from_loader(source: Source, where: str, as_text: Collection[str] = ()) -> t
         raise ValueError(f"`{where}` cannot be loaded: {found}{f' ({names})' if names else ''}") from error
     if loader:
         known = inspect.signature(datasets.load_dataset).parameters.keys() - {"cache_dir"}
+        if loader == "conll" and arguments.get("column_names") is None:
+            arguments["wanted"] = sorted(as_text)
         return read_row_files(loader, files, _without(arguments, known), as_text), loader
     if isinstance(loaded, datasets.Dataset):
         return {"train": loaded}, path
@@ -514,7 +526,8 @@ def _drop_bad_rows(data: SourceData, split: str, drop: bool) -> Iterator[Finding
     bad = np.flatnonzero(blank).tolist()
     if not bad:
         return
-    listed = ", ".join(str(row + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
+    numbers = data.origin(split)[1]
+    listed = ", ".join(str(numbers[row] + 1) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
     lack = f"lack one of their texts ({' and '.join(data.columns)})" if len(data.columns) > 1 else "have no text"
     if not drop:
         yield Finding(

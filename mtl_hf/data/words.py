@@ -50,8 +50,8 @@ def learn_word_rules(tasks: Mapping[str, TaskData], sources: Mapping[str, Source
         sources: Source → its rows.
 
     Returns:
-        `word_rules` of the model's configuration: empty if the plain splitting fits all words; None without such a
-        task.
+        `word_rules` of the model's configuration: empty if the plain splitting fits all words, or if the words come
+        from strings; None without such a task.
     """
     readers = [task for task in tasks.values() if task.kind.form == "words"]
     read = [
@@ -61,6 +61,9 @@ def learn_word_rules(tasks: Mapping[str, TaskData], sources: Mapping[str, Source
     ]
     if not read:
         return None
+    read = [source for source in read if source.offsets is None]  # others are split as strings already
+    if not read:
+        return {}
     found = remembered(
         "words",
         [source.content("train") for source in read],

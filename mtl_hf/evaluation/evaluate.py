@@ -370,7 +370,8 @@ def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], 
     """Encode a split for scoring, and report rows that were truncated at `max_length`."""
     rows = encode_rows(source, split, tasks, model.tokenizer, model.config.max_length)
     report_cut(source, split, rows, tasks)
-    return EncodedSplit(rows, source.gold[split], functools.partial(source.texts, split))
+    texts = functools.partial(source.texts, split)
+    return EncodedSplit(rows, source.gold[split], texts, from_strings=source.offsets is not None)
 
 
 def write_metrics(folder: Path, results: Mapping[str, Any]) -> None:

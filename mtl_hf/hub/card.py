@@ -375,7 +375,7 @@ def _data_section(run: RunConfig, sources: Mapping[str, SourceData], tasks: Mapp
             if own:
                 gold[split] = [label for found in own for label in found[name]]
         title = f"**{name}** ({', '.join(task.config.sources)})"
-        if task.config.label is None:
+        if task.config.column is None:
             parts.append(f"{title}, without a label column.")
             continue
         parts.append(f"{title}, {task.kind.label}:")

@@ -93,7 +93,7 @@ def _run_of(saved: Checkpoint, overrides: Sequence[str]) -> RunConfig:
 def _show_row(
     source: SourceData, split: str, row: int, encoded: dict[str, Any], tasks: dict[str, TaskData], tokenizer: Any
 ) -> list[str]:
-    gold = {name: labels[row] for name, labels in source.gold[split].items() if tasks[name].config.label is not None}
+    gold = {name: labels[row] for name, labels in source.gold[split].items() if tasks[name].config.column is not None}
     lines = [f"  row {row + 1}" + ("  (truncated at max_length)" if encoded["cut"] else "")]
     tags = {name: label for name, label in gold.items() if tasks[name].kind.form == "words"}
     lines += [f"  {name}: {label}" for name, label in gold.items() if name not in tags]

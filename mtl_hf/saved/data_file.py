@@ -15,6 +15,7 @@ import datasets
 from ..config import Model, RunConfig, Source, Task, nearest
 from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
 from ..data.files import is_conll, loader_of
+from ..data.formats import holds_spans
 from ..data.sources import load_file
 from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE
 from ..tasks import task_type
@@ -61,11 +62,13 @@ def config_of_file(
         kind = task_type(heads[name]["type"])
         alone = name if kind.alone else ""
         source = texts.setdefault((columns, alone), f"data-{len(texts) + 1}" if texts else "data")
+        single = column if isinstance(column, str) else None
+        spans = single if single is not None and kind.reads_spans and holds_spans(rows, single) else None
+        label = None if spans else column
         if trained is None:
-            scored[name] = Task(type=heads[name]["type"], source=source, label=column)
+            scored[name] = Task(type=heads[name]["type"], source=source, label=label, spans=spans)
         else:
-            scored[name] = dataclasses.replace(trained, source=source, label=column, train=True)
-        single = None if isinstance(column, list) else column
+            scored[name] = dataclasses.replace(trained, source=source, label=label, spans=spans, train=True)
         if (options := kind.options_of_file(trained, single, rows)) is not None:
             scored[name] = dataclasses.replace(scored[name], options=options)
     logger.info("%s: %s.", path, "; ".join(
@@ -84,6 +87,7 @@ def config_of_file(
                 path=loader,
                 data_files={"test": str(path)},
                 text=columns if isinstance(columns, str) else list(columns),
+                group_by=_group_by(columns, rows.column_names, run),
                 loader=arguments,
             )
             for (columns, _), source in texts.items()
@@ -91,6 +95,16 @@ def config_of_file(
         tasks=scored,
         training={} if run is None else run.training,
     )
+
+
+def _group_by(text: str | tuple[str, ...], columns: list[str], run: RunConfig | None) -> str | list[str] | None:
+    """`group_by` of the run's source with this text column, if the file has one word per row, too."""
+    own = [source.group_by for source in run.sources.values() if source.text == text] if run is not None else []
+    for found in own:
+        names = [found] if isinstance(found, str) else found
+        if names and set(names) <= set(columns):
+            return found
+    return None
 
 
 def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] = ()) -> datasets.Dataset:
@@ -104,6 +118,10 @@ def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] 
     Raises:
         ValueError: The file cannot be read, or it is a CoNLL file and the run has no CoNLL source.
     """
+    if run is not None and is_conll(path):  # columns that are numbers from the end have no other name
+        texts = [[source.text] if isinstance(source.text, str) else source.text for source in run.sources.values()]
+        labels = [column for task in run.tasks.values() for column in task.label_columns]
+        as_text = {*as_text, *(column for held in texts for column in held), *labels}
     return load_file(path, as_text, _loader(path, run) if is_conll(path) else None)
 
 
@@ -130,7 +148,7 @@ def _label_columns(
         _check_column(path, columns, f"--label {name}={column}", column)
     chosen: dict[str, str | list[str] | None] = {}
     for name in heads:
-        label = tasks[name].label if name in tasks else None
+        label = tasks[name].column if name in tasks else None
         if isinstance(label, list) and name not in given and {*label} <= {*columns}:
             chosen[name] = label
             continue

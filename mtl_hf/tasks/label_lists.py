@@ -1,11 +1,8 @@
 """Read several labels of a row that are not a list: names in one string, a list written as text, a column per label.
 
-Notable: what a column holds is decided from its distinct values, not row by row. Lists written as text are parsed as
-JSON or as Python literals and never evaluated.
+Notable: what a column holds is decided from its distinct values, not row by row.
 """
 
-import ast
-import json
 import logging
 import math
 import re
@@ -19,6 +16,7 @@ from .arrow_columns import feature_of, values_of
 from .name_column import NameColumn
 from .names import find_class_label
 from .source_data import SourceData
+from .written_lists import parse_list
 
 logger = logging.getLogger(__name__)
 
@@ -135,20 +133,6 @@ def _parse_cells(
 def looks_like_lists(cells: Collection[str], share: float) -> bool:
     """Whether at least a share of the cells, which are not empty, are in brackets."""
     return bool(cells) and sum(bool(_LIST.fullmatch(cell)) for cell in cells) >= share * len(cells)
-
-
-def parse_list(cell: str) -> list[Any] | None:
-    """The list, tuple or set that a cell holds as JSON or as a Python literal; None if it holds something else."""
-    try:
-        found = json.loads(cell)
-    except (ValueError, RecursionError):
-        try:
-            found = ast.literal_eval(cell.strip())
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            return None
-    if isinstance(found, set):
-        return sorted(found, key=str)
-    return list(found) if isinstance(found, list | tuple) else None
 
 
 def find_separator(cells: Iterable[str | None]) -> str | None:

@@ -27,7 +27,7 @@ def no_label(name: str, spec: Task, source: SourceData, split: str, row: int, fo
     if source.untyped and re.fullmatch(r"-?[0-9]+,[0-9]+", str(found)):
         hint = ' `decimal: ","` of the source reads numbers with a decimal comma.' + hint
     return ValueError(
-        f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.label!r}; {spec.type}"
+        f"`tasks.{name}`: {source.where(split, row)} has {found!r} in the column {spec.column!r}; {spec.type}"
         f" takes {TASK_TYPES[spec.type].label}.{hint}"
     )
 
@@ -44,7 +44,7 @@ def name_reader(
         split: The split.
         hint: Value that is not a label → hint for the error message.
     """
-    class_label = find_class_label(feature_of(source.splits[split], str(spec.label)))
+    class_label = find_class_label(feature_of(source.splits[split], str(spec.column)))
     renamed = spec.labels if isinstance(spec.labels, dict) else None
 
     def to_name(value: Any, row: int) -> str | None:
@@ -96,9 +96,9 @@ def label_column(
         ValueError: A row has a list but `lists` is false or the other way round, or a value is not a plain one.
     """
     rows = source.splits[split]
-    if read is None and (column := NameColumn.read(rows, str(spec.label), lists=lists)) is not None:
+    if read is None and (column := NameColumn.read(rows, str(spec.column), lists=lists)) is not None:
         return column
-    values = values_of(rows, str(spec.label)) if read is None else read
+    values = values_of(rows, str(spec.column)) if read is None else read
     for row, value in enumerate(values):
         if value is not None and isinstance(value, list) != lists:
             raise no_label(name, spec, source, split, row, value, hint(value))

@@ -84,8 +84,9 @@ def _check_task(name: str, run: RunConfig) -> None:
         if (found := getattr(spec, key)) is not None:
             raise ValueError(f"`tasks.{name}.{key}` is {found!r}, but {kind.name} does not support it. Remove it.")
     kind.check(name, spec, run)
-    if spec.label == "" or spec.label == [] or "" in spec.label_columns:
-        raise ValueError(f"`tasks.{name}.label` is empty; it should name the label column.")
+    if spec.label == [] or "" in spec.label_columns or "" in (spec.label, spec.spans):
+        key = "label" if spec.spans is None else "spans"
+        raise ValueError(f"`tasks.{name}.{key}` is empty; it should name the label column.")
     if isinstance(spec.label, list) and not kind.several_columns:
         several = [other for other, found in TASK_TYPES.items() if found.several_columns]
         raise ValueError(
@@ -94,8 +95,14 @@ def _check_task(name: str, run: RunConfig) -> None:
         )
     if twice := [column for column in spec.label_columns if spec.label_columns.count(column) > 1]:
         raise ValueError(f"`tasks.{name}.label` names the column {twice[0]!r} twice.")
-    if spec.label is None and kind.needs_label(options):
-        raise ValueError(f"`tasks.{name}.label` is missing: name the column with {kind.label}.")
+    if spec.spans is not None and not kind.reads_spans:
+        raise ValueError(f"`tasks.{name}.spans` is {spec.spans!r}, but {spec.type} reads no spans. Remove it.")
+    if spec.spans is not None and spec.label is not None:
+        raise ValueError(f"`tasks.{name}` has both `label` and `spans`: keep `label` if its column holds one tag per"
+                         " word, `spans` if it holds spans.")  # fmt: skip
+    if spec.column is None and kind.needs_label(options):
+        also = ", or with `spans` the column with spans" if kind.reads_spans else ""
+        raise ValueError(f"`tasks.{name}.label` is missing: name the column with {kind.label}{also}.")
     if spec.label is not None and kind.label is None:
         raise ValueError(f"`tasks.{name}.label` is {spec.label!r}, but {spec.type} needs no label column. Remove it.")
     sharing = [other for other, task in run.tasks.items() if other != name and {*task.sources} & {*spec.sources}]

@@ -167,6 +167,7 @@ class TaskType:
         has_vocabulary: Whether its labels are names.
         one_name_a_row: Whether a row has a single label name, by which splits can be stratified.
         several_columns: Whether its labels may be in several columns, one per label name.
+        reads_spans: Whether its labels may be spans of the text (`tasks.<name>.spans`).
         numeric: Whether its labels are numbers with a meaningful mean.
         has_weights: Whether its head has weights; if so, predictions without training are random.
         alone: Whether it changes the input of the encoder, so that no other task can share its source.
@@ -188,6 +189,7 @@ class TaskType:
     has_vocabulary: ClassVar[bool] = False
     one_name_a_row: ClassVar[bool] = False
     several_columns: ClassVar[bool] = False
+    reads_spans: ClassVar[bool] = False
     numeric: ClassVar[bool] = False
     has_weights: ClassVar[bool] = True
     alone: ClassVar[bool] = False

@@ -75,6 +75,7 @@ class TokenClassification(ImbalancedType):
     name = "token_classification"
     label = "a list with one label for each word"
     has_vocabulary = True
+    reads_spans = True
     metrics = ("f1", "precision", "recall", "accuracy", "cross_entropy")
     options = TokenOptions
     column_kinds = ("words", "numbers")
@@ -130,7 +131,7 @@ class TokenClassification(ImbalancedType):
             for row in wrong[:1].tolist():
                 raise ValueError(
                     f"`tasks.{name}`: {source.where(split, row)} has {num_words[row]} words in {source.columns[0]!r}"
-                    f" but {tags.lengths[row]} labels in {spec.label!r}."
+                    f" but {tags.lengths[row]} labels in {spec.column!r}."
                 )
             labels[split] = tags
         return labels
@@ -147,12 +148,14 @@ class TokenClassification(ImbalancedType):
         schemes = read_schemes(name, sources, run, options.bio, given, options.scheme) if spans else {}
         check_trainable(name, spec, sources)
         declared = declared_labels(spec)
+        if declared is not None and spec.spans is not None and not any(map(is_span_tag, declared)):
+            declared = ["O", *bio_labels([f"I-{kind}" for kind in declared if kind != "O"], BIO)]
         if declared is not None:
             for scheme in schemes.values():
                 declared = declared if scheme.is_bio else bio_labels(declared, scheme)
         features: list[str] = []
         for source in sources:
-            own, scheme_here = feature_names(source, spec.label), schemes.get(source.name)
+            own, scheme_here = feature_names(source, spec.column), schemes.get(source.name)
             features += own if scheme_here is None else span_names(name, own, scheme_here)
         labels = given or vocabulary(name, spec, sources, declared, features)
         if schemes and "O" not in labels:  # every word is inside a span

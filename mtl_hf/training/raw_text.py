@@ -1,7 +1,8 @@
 """Score tasks of words as raw texts too: the words joined by spaces, and split as the model splits strings.
 
 Notable: a row that is split into its own words has the same predictions, so only the other rows are predicted again.
-Right is what has the right characters, because such a row has other words.
+These have other words than the labels, so predictions and labels are compared by their characters. Sources whose words
+come from strings are left out: they were split in this way from the start.
 """
 
 import logging
@@ -76,7 +77,7 @@ def score_raw_texts(
             for name in split.gold
             if name in results["tasks"] and trainer.tasks[name].kind.raw_text_metric(trainer.tasks[name])
         }
-        if not tasks or split.texts is None:
+        if not tasks or split.texts is None or split.from_strings:
             continue
         resplit = _resplit(split, trainer.model.config.word_rules)
         logger.info("Source %s: %d of %d rows are split into other words as raw texts.",

@@ -84,8 +84,6 @@ def test_options_of_the_loader(tmp_path: Path) -> None:
     [
         ("Anna N X B-PER\n", ["words", "tags"],
          r", line 1: 4 columns \(Anna | N | X | B-PER\), but `column_names` has 2 \(words, tags\); name every column"),
-        ("Anna N X B-PER\n", None,
-         r" has 4 columns, as in 'Anna N X B-PER'; name each of them, as in `column_names: \[words, other, other"),
         (SENTENCES, ["words", "pos", "tags"], r", line 1: 2 columns \(Anna | B-PER\), but `column_names` has 3"),
         ("Anna\nsleeps\n", ["words", "tags"], r", line 1: 1 column \(Anna\), but `column_names` has 2"),
         (SENTENCES + "sleeps\n", ["words", "tags"], r", line 5: 1 column \(sleeps\), but 2 are named \(words, tags\)"),
@@ -108,3 +106,39 @@ def test_names_that_are_no_list_are_refused(tmp_path: Path) -> None:
         read(tmp_path, SENTENCES, ["tags", "tags"])
     with pytest.raises(ValueError, match=r"line 1: 2 columns .* but `column_names` has 0"):
         read(tmp_path, SENTENCES, [])
+
+
+FOUR = "Anna N X B-PER\nsleeps V X O\n\nRome N X B-LOC\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "expected"),
+    [
+        (FOUR, ["0", "3"], {"0": ["Anna", "sleeps"], "1": ["N", "V"], "3": ["B-PER", "O"]}),
+        (FOUR, ["-4", "-1"], {"-4": ["Anna", "sleeps"], "-1": ["B-PER", "O"], "3": ["B-PER", "O"]}),
+        (SENTENCES.replace(" ", "\t"), ["0", "-1"], {"0": ["Anna", "sleeps"], "-1": ["B-PER", "O"]}),
+        ("Token POS Chunk NER\n" + FOUR, ["0", "-1"], {"0": ["Anna", "sleeps"], "-1": ["B-PER", "O"]}),
+        ("Token POS Chunk NER\n" + FOUR, ["Token", "NER"], {"Token": ["Anna", "sleeps"], "NER": ["B-PER", "O"]}),
+    ],
+)
+def test_columns_without_names_have_numbers_or_the_names_of_a_header(
+    tmp_path: Path, text: str, wanted: list[str], expected: dict[str, list[str]]
+) -> None:
+    columns = read(tmp_path, text, None, wanted=wanted).columns
+    assert {name: columns[name][0] for name in expected} == expected
+    assert len(columns["0" if "0" in columns else "Token"]) == 2
+
+
+def test_a_line_with_other_columns_than_most_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"rows\.conll, line 3: 3 columns \(Bo \| N \| X\), but most lines have 4: a word"
+    ):
+        read(tmp_path, FOUR.replace("\n\n", "\nBo N X\n\n"), None, wanted=["0", "-1"])
+    with pytest.raises(ValueError, match=r"rows\.conll, line 1: 1 column \(Anna\), but most lines have 2"):
+        read(tmp_path, "Anna\nBo O\nDev O\n", None, wanted=["0", "-1"])
+    with pytest.raises(ValueError, match=r"rows\.conll, line 2: the column 1 is empty in 'sleeps \| '"):
+        read(tmp_path, "Anna\tB-PER\nsleeps\t\n", None, wanted=["0", "-1"])
+    with pytest.raises(
+        ValueError, match=r"has 4 columns, as in 'Anna N X B-PER'; write numbers \(`text: 0`, `label: -1`"
+    ):
+        read(tmp_path, FOUR, None, wanted=["words", "tags"])

@@ -8,6 +8,7 @@ import pytest
 from mtl_hf.data.files import (
     check_encoding,
     check_parquet,
+    find_encoding,
     find_files,
     find_separator,
     has_rows,
@@ -77,7 +78,11 @@ def _read(path: Path, encoding: str) -> str:
 @pytest.mark.parametrize(
     ("held", "encoding", "expected"),
     [
-        (b"text\ncaf\xe9\n", "utf-8", r", line 2: not UTF-8 \(byte 0xe9 at position 3\); give the source's `encoding`"),
+        (
+            b"text\ncaf\xe9\n",
+            "utf-8",
+            r", line 2: .*0xe9 .* 3\); give the source's `encoding` \(`encoding: cp1252` would read 'café",
+        ),
         ("text\ná\n".encode("utf-16"), "utf-8", r", line 1: .*`encoding: utf-16`"),
         ("text\na\n".encode("utf-16-le"), "utf-8", ", line 1: a NUL byte, which text does not have.*utf-16-le"),
         (b"text\na\0b\n", "utf-8", ", line 2: a NUL byte"),
@@ -129,3 +134,20 @@ def test_lines_without_the_byte_order_mark(tmp_path: Path, content: bytes, expec
     path = tmp_path / "texts.txt"
     path.write_bytes(content)
     assert list(read_lines(str(path))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "found"),
+    [
+        ("un café\nüber “uns” – 5 €\n", "cp1252", "cp1252"),
+        ("un café\n", "utf-8", None),
+        ("un café\n", "utf-16", "utf-16"),
+        ("plain\n", "ascii", None),
+        ("привет, мир\n", "cp1251", None),  # letters that would be read as Western ones, but too many
+        ("un café\0\n", "cp1252", None),
+    ],
+)
+def test_encodings_that_can_be_told(text: str, encoding: str, found: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_bytes(text.encode(encoding))
+    assert find_encoding(path) == found

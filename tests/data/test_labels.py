@@ -651,7 +651,7 @@ def test_sets_that_are_all_empty_are_refused() -> None:
         ({"type": "sequence_clasification"}, "Did you mean `sequence_classification`"),
         (
             {"type": TAGS},
-            "token_classification needs texts that are lists of words, but the text of source 'only' is a str",
+            r"`sources\.only\.text`: the column 'text' has a single word in each row \('a', 'b', ",
         ),
         (
             {"type": NUMBERS, "labels": ["a"]},

@@ -38,50 +38,19 @@ def labelled(labels: list[Any]) -> list[dict[str, Any]]:
     return [{"text": text, "labels": label} for text, label in zip(TEXTS, labels, strict=True)]
 
 
-def words_in_rows(*, numbered: bool = True, first_only: bool = False) -> list[dict[str, Any]]:
-    rows = []
-    for number, (words, tags) in enumerate(SENTENCES):
-        for place, (word, tag) in enumerate(zip(words, tags, strict=True)):
-            group = {"Sentence #": f"Sentence: {number}" if place == 0 or not first_only else ""} if numbered else {}
-            rows.append(group | {"Word": word, "Tag": tag})
-    return rows
+def words_in_rows() -> list[dict[str, Any]]:
+    return [{"Word": word, "Tag": tag} for words, tags in SENTENCES for word, tag in zip(words, tags, strict=True)]
 
 
-_SPANS = [[[0, 3, "PER"], [12, 16, "LOC"]], [[0, 7, "PER"]], [], [[3, 14, "LOC"]]] * 5
-PAIRS = list(zip(SENTENCES, _SPANS, strict=True))
 REFUSED: dict[str, tuple[str, list[dict[str, Any]], str]] = {
-    "a word a row": ("csv", words_in_rows(), "words in `Word`, their tags in `Tag`, .* numbered in `Sentence #`"),
-    "a number at the first word": ("csv", words_in_rows(first_only=True), "one word per row: .* `Sentence #`"),
-    "a word a row alone": ("csv", words_in_rows(numbered=False), r'per row: .*{"Word": \["Ana", "flew"\], "Tag"'),
+    "a word a row alone": ("csv", words_in_rows(), r'per row: .*{"Word": \["Ana", "flew"\], "Tag"'),
     "a word a row with tags without types": (
-        "csv", [row | {"Tag": row["Tag"][0]} for row in words_in_rows(numbered=False)], "words in `Word`, .* in `Tag`"
+        "csv", [row | {"Tag": row["Tag"][0]} for row in words_in_rows()], "words in `Word`, .* in `Tag`"
     ),
-    "doccano": (
-        "jsonl", [{"text": " ".join(words), "label": spans} for (words, _), spans in PAIRS],
-        r'the column \'label\' looks like entities as spans of characters, .* \(\[0, 3, "PER"\]\)',
-    ),
-    "spacy": (
-        "jsonl", [{"text": " ".join(words), "entities": [{"start": start, "end": end, "label": label}
-                                                          for start, end, label in spans]}
-                  for (words, _), spans in PAIRS],
-        "the column 'entities' looks like entities as spans of characters",
-    ),
-    "doccano's own": (
-        "jsonl", [{"text": " ".join(words), "label": [{"id": 1, "start_offset": 0, "end_offset": 3, "label": "PER"}]}
-                  for words, _ in SENTENCES],
-        "the column 'label' looks like entities as spans of characters",
-    ),
-    "gliner": (
-        "jsonl", [{"tokenized_text": words, "ner": [[0, 0, "PER"]]} for words, _ in SENTENCES],
-        "the column 'ner' looks like entities as spans of words",
-    ),
-    "words and tags as text": (
-        "csv", [{"tokens": str(words), "tags": str(tags)} for words, tags in SENTENCES],
-        "the column 'tokens' looks like lists written as text .* The column 'tags' looks like",
-    ),
-    "words and tags with spaces": (
-        "csv", [{"sentence": " ".join(words), "tags": " ".join(tags)} for words, tags in SENTENCES],
-        r"one tag for each word of `sentence`, .* \(B-PER O O B-LOC O\)",
+    "label studio's own": (
+        "jsonl", [{"data": {"text": text}, "annotations": [{"result": [{"value": {"start": 0, "end": 3}}]}]}
+                  for text in TEXTS],
+        "looks like Label Studio's nested export.*JSON-MIN or CSV",
     ),
     "decimal commas": (
         "csv", labelled([f"{number},5" for number in range(30)]), r'numbers with a comma \(0,5\).*`decimal: ","`'

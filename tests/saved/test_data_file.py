@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.sources import load_sources
 from mtl_hf.saved.data_file import config_of_file
@@ -60,3 +61,26 @@ def test_head_that_needs_no_labels_and_finds_no_texts_is_left_out(
         config_of_file(path, {"ranking": ranking, "other": ranking})
     with pytest.raises(ValueError, match="for the text of the head kind"):
         config_of_file(path, {"kind": kind | {"text": "pair"}, "ranking": ranking})
+
+
+def test_words_of_a_file_are_read_in_their_own_format_or_that_of_the_run(tmp_path: Path) -> None:
+    rows, spans, conll = tmp_path / "rows.csv", tmp_path / "rows.jsonl", tmp_path / "rows.conll"
+    rows.write_text("id,word,tag\n1,Bo,B-PER\n1,came,O\n2,Bo,B-PER\n")
+    spans.write_text('{"word": "Bo came", "tag": [[0, 2, "PER"]]}\n{"word": "Bo", "tag": [[0, 2, "PER"]]}\n')
+    conll.write_text("Bo N B-PER\ncame V O\n\nBo N B-PER\n")
+    head = {"tag": {"type": "token_classification", "text": "words", "labels": ["O", "B-PER", "I-PER"]}}
+    files = {"path": "csv", "data_files": str(rows), "text": "word", "group_by": "id"}
+    task = {"type": "token_classification", "source": "s"}
+    run = RunConfig.load(
+        {"model": {"encoder": "x"}, "sources": {"s": files}, "tasks": {"tag": task | {"label": "tag"}}}
+    )
+    lines = RunConfig.load({
+        "model": {"encoder": "x"}, "sources": {"s": {"path": "conll", "data_files": str(conll), "text": 0}},
+        "tasks": {"tag": task | {"label": -1}},
+    })  # fmt: skip
+    for path, own in ((rows, run), (spans, run), (conll, lines)):
+        config = config_of_file(path, head, own)
+        sources = load_sources(config, ["test"])
+        build_tasks(config, sources, {"tag": ["O", "B-PER", "I-PER"]})
+        assert sources["data"].texts("test") == [["Bo", "came"], ["Bo"]], path
+        assert list(sources["data"].gold["test"]["tag"]) == [["B-PER", "O"], ["B-PER"]]

@@ -14,7 +14,8 @@ from mtl_hf.data.labels import build_tasks, check_tasks
 from mtl_hf.data.sources import load_sources
 from mtl_hf.saved.data_file import config_of_file
 from mtl_hf.tasks import SourceData, TaskData
-from mtl_hf.tasks.label_lists import find_separator, parse_list
+from mtl_hf.tasks.label_lists import find_separator
+from mtl_hf.tasks.written_lists import parse_list
 
 SETS = "multi_label_classification"
 NAMES = ["harbour", "orchard", "library"]
