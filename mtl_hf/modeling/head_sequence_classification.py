@@ -22,9 +22,10 @@ from .head import (
 
 @dataclass(kw_only=True)
 class SequenceClassificationSpec(LabelledSpec):
-    """Options of the head. `pooling` defaults to that of the model."""
+    """Options of the head; `pooling` and `window_pooling` are those of `PooledSpec`."""
 
     pooling: str | None = None
+    window_pooling: str = "mean"
 
 
 class SequenceClassificationHead(PooledHead):
@@ -35,6 +36,7 @@ class SequenceClassificationHead(PooledHead):
 
     kind = "sequence_classification"
     spec_class = SequenceClassificationSpec
+    windows = True
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
         super().__init__(spec, encoder)
@@ -43,8 +45,8 @@ class SequenceClassificationHead(PooledHead):
         self.label_smoothing = spec.label_smoothing
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """States (B, T, H), mask (B, T) → logits (B, num_labels)."""
-        return self.classifier(self.pooled(states, attention_mask))
+        """States (N, T, H), mask (N, T) → logits (B, num_labels)."""
+        return self.classifier(self.pooled(states, attention_mask, inputs))
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
         """Sum of the cross-entropy over labelled rows, and their number."""

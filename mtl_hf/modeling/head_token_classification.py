@@ -19,6 +19,7 @@ from .head import (
     Linear,
     Prediction,
     cross_entropy,
+    join_segments,
     softmax,
     wide,
 )
@@ -28,12 +29,14 @@ from .tags import NO_TOKEN, bio_spans, is_span_scheme
 class TokenClassificationHead(Head):
     """Dropout, linear on every token. An item is a word with a label, at its first sub-word.
 
-    Labels: (B, T) with the class id at the first sub-word of each word, `-100` elsewhere. Logits: (B, T, num_labels). A
-    prediction is a list of tags, one per word, None for a word without tokens.
+    Labels: (N, T) with the class id at the first sub-word of each word, `-100` elsewhere; with windows, a word has its
+    label in one of them (`windows.window_starts`). Logits: (N, T, num_labels). A prediction is a list of tags, one per
+    word, None for a word without tokens.
     """
 
     kind = "token_classification"
     spec_class = LabelledSpec
+    windows = True
     form = "words"
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
@@ -44,12 +47,18 @@ class TokenClassificationHead(Head):
         self.label_smoothing = spec.label_smoothing
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """States (B, T, H) → logits (B, T, num_labels); the mask is not used."""
+        """States (N, T, H) → logits (N, T, num_labels); the mask is not used."""
         return self.classifier(self.dropout(wide(states)))
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
         """Sum of the cross-entropy over labelled words, and their number."""
         return cross_entropy(logits.flatten(0, 1), labels.flatten(), self.label_smoothing)
+
+    def by_row(self, logits: Tensor, inputs: HeadInputs | None = None) -> Tensor:
+        """The logits of each row's tokens, (B, L, num_labels), those of its windows one after the other."""
+        if inputs is None or inputs.num_segments is None or inputs.attention_mask is None:
+            return logits
+        return join_segments(logits, inputs.attention_mask, inputs.num_segments)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         """Logits (B, T, num_labels) → the most likely tag of each word, and its probability (0 without tokens).

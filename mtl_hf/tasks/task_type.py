@@ -281,7 +281,9 @@ class TaskType:
             dropout: Dropout of the model, the default of heads.
         """
         chosen = {"dropout": dropout if spec.dropout is None else spec.dropout}
-        return chosen | {key: found for key in ("pooling", "label_smoothing") if (found := getattr(spec, key))}
+        return chosen | {
+            key: found for key in ("pooling", "window_pooling", "label_smoothing") if (found := getattr(spec, key))
+        }
 
     def changed_options(self, spec: Task, options: Any) -> dict[str, Any]:
         """The options of a saved head that a run changes when it continues to train it."""

@@ -31,6 +31,7 @@ from ..data.row_states import RowStates
 from ..modeling.bottleneck import find_layers
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.reading import layers_of
+from ..modeling.windows import WINDOW
 from .features import Feature
 from .optimizer import Part
 
@@ -326,8 +327,13 @@ class FrozenStates(Feature):
         encoded = _unlabelled(rows)
         order = np.argsort(-states.lengths, kind="stable")
         with self.model.evaluating(), self.autocast():
-            for begin in range(0, len(order), BATCH_SIZE):
-                chosen = order[begin : begin + BATCH_SIZE]
+            begin = 0
+            while begin < len(order):
+                number = BATCH_SIZE
+                if self.model.config.overflow == WINDOW:  # the first row of a batch has most windows
+                    number = max(1, BATCH_SIZE // len(rows[int(order[begin])]["segments"]))
+                chosen = order[begin : begin + number]
+                begin += number
                 batch = self._batch(encoded, chosen.tolist())
                 found = states_before(self.model, self.layer, batch)
                 states.states[states.places(chosen)] = found[batch["attention_mask"].bool()].cpu()
