@@ -148,8 +148,13 @@ def entering(model: MultiTaskModel, layer: int | None, states: Tensor) -> Iterat
         yield {"encoder_states": states}
         return
 
+    begin = 0  # without gradients, the encoder may read windows in several parts (`reading.WINDOWS_AT_ONCE`)
+
     def put_in(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
+        nonlocal begin
+        end = begin + len(args[0] if args else kwargs["hidden_states"])
+        part, begin = states[begin:end], end % len(states)
+        return ((part, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": part})
 
     with _some_layers(model.encoder, slice(layer, None), layer, put_in):
         yield {}
