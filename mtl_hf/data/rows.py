@@ -93,7 +93,7 @@ def encode_rows(
         features["token_type_ids"] = INTEGERS
     if form == "words":
         features["word_starts"] = INTEGERS
-    if form in SEGMENTED or stride is not None:
+    if form in SEGMENTED or (stride is not None and form in WINDOWED):
         features["segments"] = INTEGERS
     if offsets:
         features["offsets"] = datasets.List(INTEGERS)

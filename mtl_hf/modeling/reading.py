@@ -70,10 +70,10 @@ def encoder_passes(
 
 def _run(encoder: nn.Module, config: Any, inputs: dict[str, Any]) -> Any:
     """Run the encoder; without gradients, at most `WINDOWS_AT_ONCE` windows of long texts at once, to save memory."""
-    per_segment = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
-    number = max(map(len, per_segment.values()), default=0)
-    if config.overflow != WINDOW or number <= WINDOWS_AT_ONCE or torch.is_grad_enabled():
+    number = max([len(value) for value in inputs.values() if isinstance(value, Tensor)], default=0)
+    if number <= WINDOWS_AT_ONCE or torch.is_grad_enabled() or config.overflow != WINDOW:
         return encoder(**inputs)
+    per_segment = {key: value for key, value in inputs.items() if isinstance(value, Tensor) and len(value) == number}
     parts = [
         encoder(**inputs | {key: value[begin : begin + WINDOWS_AT_ONCE] for key, value in per_segment.items()})
         for begin in range(0, number, WINDOWS_AT_ONCE)
@@ -83,7 +83,7 @@ def _run(encoder: nn.Module, config: Any, inputs: dict[str, Any]) -> Any:
         **{
             key: tuple(torch.cat(layer) for layer in zip(*(part[key] for part in parts), strict=True))
             for key in ("hidden_states", "attentions")
-            if parts[0].get(key)
+            if parts[0].get(key) and parts[0][key][0] is not None
         },
     )
 

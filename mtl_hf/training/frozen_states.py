@@ -336,7 +336,8 @@ class FrozenStates(Feature):
             while begin < len(order):
                 number = BATCH_SIZE
                 if self.model.config.overflow == WINDOW:  # the first row of a batch has most windows
-                    number = max(1, BATCH_SIZE // len(rows[int(order[begin])]["segments"]))
+                    num_windows = int(states.lengths[order[begin]]) // self.model.config.max_length + 1
+                    number = max(1, BATCH_SIZE // num_windows)
                 chosen = order[begin : begin + number]
                 begin += number
                 batch = self._batch(encoded, chosen.tolist())

@@ -182,10 +182,12 @@ def check_answers(found: dict[str, Any], folder: Path, results: dict[str, Any]) 
 
 
 def test_an_entity_after_the_limit_is_found_with_windows_or_the_text_is_marked_as_cut(encoder_folder, tmp_path):
-    options = {"num_train_epochs": 8, "learning_rate": 3e-3, "head_learning_rate": 1e-2}
+    options = {"num_train_epochs": 16, "learning_rate": 5e-3, "head_learning_rate": 2e-2, "eval_strategy": "no",
+               "save_strategy": "no", "load_best_model_at_end": False}  # fmt: skip
     long = " ".join(FILLER * 20 + ["oslo"])
     answers = {}
     for overflow in ("window", "truncate"):
+        options["max_steps"] = -1 if overflow == "window" else 1
         model = {"overflow": overflow} if overflow == "window" else {"overflow": overflow, "stride": None}
         folder = tmp_path / overflow
         found = config(encoder_folder, folder, model, **options)
