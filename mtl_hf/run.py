@@ -34,6 +34,7 @@ from .hub.push import CODE, push, reserve
 from .metrics import add_intervals
 from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
+from .modeling.windows import WINDOW
 from .saved.models import RUN_FILE
 from .saved.start import Start, check_start, check_tokens, find_start, load_start, with_kept_options
 from .tasks import Answers, SourceData, TaskData
@@ -159,6 +160,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
     if trainer.thawing:
         logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
         warn_of_unreached(trainer.thawing, trainer.num_steps())
+    _warn_of_frozen_tokens(run.model, model, later)
     warn_of_drift(trainer)
     return Run(run, sources, trainer.train_rows, splits, trainer)
 
@@ -353,6 +355,9 @@ def build_model(
     model = load_start(start, run, resolved) if start else _load_encoder(run.model)
     tokens = model.tokenizer("to be")["input_ids"]
     for name, task in tasks.items():
+        if task.config.window_pooling and model.config.overflow != WINDOW:
+            raise ValueError(f"`tasks.{name}.window_pooling` is {task.config.window_pooling}, but long texts are"
+                             " truncated: add `model.overflow: window`, or remove it.")  # fmt: skip
         if name in model.heads:
             continue
         options = task.kind.head_options(task.config, task.options, run.model.dropout) | dict(resolved.get(name, {}))
@@ -374,6 +379,15 @@ def _set_word_rules(model: MultiTaskModel, rules: dict[str, list[str]] | None, s
     model.config.word_rules = rules or None
 
 
+def _warn_of_frozen_tokens(spec: Model, model: MultiTaskModel, later: set[str]) -> None:
+    """Warn if the tokens of `add_tokens` keep random embeddings; `later` are the parts that are unfrozen later."""
+    embeddings: Any = model.get_input_embeddings()
+    if spec.add_tokens and not embeddings.weight.requires_grad and "embeddings" not in later:
+        logger.warning(
+            "`model.add_tokens`: the embeddings are frozen, so those of new tokens keep their initial values."
+        )
+
+
 def _check_encoder(spec: Model) -> None:
     if spec.encoder is None:  # it starts from a multi-task model
         return
@@ -389,6 +403,10 @@ def _load_encoder(spec: Model) -> MultiTaskModel:
             encoder,
             pooling=spec.pooling,
             max_length=spec.max_length,
+            overflow=spec.overflow,
+            stride=spec.stride,
+            truncation_side=spec.truncation_side,
+            add_tokens=spec.add_tokens,
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
             pretrained=spec.pretrained,
@@ -405,7 +423,8 @@ def _load_encoder(spec: Model) -> MultiTaskModel:
 def _encode_training(source: SourceData, tasks: Mapping[str, TaskData], model: MultiTaskModel) -> datasets.Dataset:
     if "train" not in source.splits:
         raise ValueError(f"`sources.{source.name}` has no training rows; it has {', '.join(source.splits)}.")
-    rows = encode_rows(source, "train", tasks, model.tokenizer, model.config.max_length)
+    config = model.config
+    rows = encode_rows(source, "train", tasks, model.tokenizer, config.max_length, config.window_stride)
     report_cut(source, "train", rows, tasks)
     return rows
 

@@ -292,6 +292,23 @@ def test_what_the_chapter_on_adapters_shows_is_right(encoder_folder: str) -> Non
     assert list(scope["model"].config.adapters) == ["shared"]
 
 
+def test_settings_of_long_texts_and_new_tokens_are_taken(encoder_folder: str) -> None:
+    text = (ROOT / "docs" / "tags_and_long_texts.md").read_text(encoding="utf-8").replace(MINILM, encoder_folder)
+    text = "## Long texts" + text.split("## Long texts")[1]
+    shown = [yaml.safe_load(block)["model"] for block in blocks(text, "yaml")]
+    assert set().union(*shown) == {"encoder", "max_length", "overflow", "stride", "add_tokens"}
+    for own in shown:
+        spec = typed(Model, own, "model")
+        options = {"overflow": spec.overflow, "stride": spec.stride, "add_tokens": spec.add_tokens}
+        model = mtl_hf.MultiTaskModel.from_encoder(encoder_folder, **options)
+        assert model.config.window_stride == own.get("stride")
+        assert model.tokenizer.tokenize("".join(own.get("add_tokens", []))) == own.get("add_tokens", [])
+    (snippet,) = blocks(text, "python")
+    scope: dict = {}
+    exec(snippet, scope)
+    assert scope["vectors"].shape == (2, 32)
+
+
 def test_the_table_of_task_types_says_what_the_code_does() -> None:
     text = (ROOT / "docs" / "task_types.md").read_text(encoding="utf-8")
     rows = [

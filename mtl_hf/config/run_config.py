@@ -79,6 +79,7 @@ class RunConfig:
                 raise ValueError(f"`sources.{name}.max_train_rows` is {spec.max_train_rows}; it should be at least 1.")
         if self.model.max_length is not None and self.model.max_length < 1:
             raise ValueError(f"`model.max_length` is {self.model.max_length}; it should be at least 1.")
+        _check_overflow(self.model)
         if self.model.experts is not None:
             _check_experts(self.model.experts)
         for path, pooling in [
@@ -219,6 +220,23 @@ def check_name(what: str, name: str) -> None:
         )
     if what == "task" and name in ("loss", "score", "runtime", "joint", "model_preparation_time"):
         raise ValueError(f"a task cannot be called {name!r}: `eval_{name}` is already the name of another metric.")
+
+
+def _check_overflow(model: Model) -> None:
+    """Check the keys for long texts that exclude each other, as far as possible without the model in `from`."""
+    if model.stride is not None and model.stride < 0:
+        raise ValueError(f"`model.stride` is {model.stride}; it should be at least 0.")
+    truncates = model.overflow == "truncate" or (model.overflow is None and model.from_ is None)
+    if model.stride is not None and truncates:
+        raise ValueError(
+            f"`model.stride` is {model.stride}, but long texts are truncated: add `overflow: window`, or remove"
+            " `stride`."
+        )
+    if model.truncation_side is not None and model.overflow == "window":
+        raise ValueError(
+            f"`model.truncation_side` is {model.truncation_side}, but with `overflow: window` texts are not truncated:"
+            " remove one of the two."
+        )
 
 
 def _check_start(model: Model, tasks: Mapping[str, Task]) -> None:

@@ -44,8 +44,26 @@ class Model:
         None,
     )
     max_length: int | None = option(
-        "maximum number of tokens; longer inputs are truncated (default: the encoder's limit, or as in `from`)",
+        "maximum number of tokens that the encoder reads at once; longer texts: see overflow (default: the encoder's"
+        " limit, or as in `from`)",
         None,
+    )
+    overflow: Literal["truncate", "window"] | None = option(
+        "texts longer than max_length. truncate: read only one end · window: read the whole text in overlapping windows"
+        " (default: truncate, or as in `from`)",
+        None,
+    )
+    stride: int | None = option(
+        "overflow window only: how many tokens neighbouring windows share (default: a quarter of max_length)",
+        None,
+    )
+    truncation_side: Literal["right", "left"] | None = option(
+        "overflow truncate only: which end of a long text is cut; left keeps its end (default: as in the tokenizer,"
+        " mostly right)",
+        None,
+    )
+    add_tokens: list[str] = option(
+        'tokens to add to the vocabulary, such as the markers of entities: ["[E1]", "[/E1]"]', []
     )
     dropout: float = option("dropout before the last layer of each new head: at least 0, below 1", 0.1)
     experts: dict[str, int] | None = option(
@@ -155,6 +173,9 @@ class Task:
         "learning rate of this head (default: head_learning_rate, else learning_rate)", None
     )
     pooling: str | None = option("pooling of this head (default: model.pooling)", None)
+    window_pooling: Literal["mean", "attention"] | None = option(
+        "model.overflow window only: how the windows of a long text are pooled (default: mean)", None
+    )
     dropout: float | None = option("dropout of this head (default: model.dropout; none for sentence_similarity)", None)
     label_smoothing: float | None = option("label smoothing of the loss: at least 0, below 1", None)
     layers: Literal["last", "mix"] | None = option(

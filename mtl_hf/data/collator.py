@@ -141,8 +141,13 @@ class Collator:
         masked: dict[str, np.ndarray] = {}  # task → the original ids of masked tokens
         if rows.source in self.maskings:
             (task,) = names
-            units, _ = _pad(columns[LABEL_PREFIX + task], IGNORE_INDEX)
-            input_ids, masked[task] = self.maskings[rows.source](input_ids, units, self._draw(rows), rows.numbers)
+            units, _ = _pad(columns[LABEL_PREFIX + task], IGNORE_INDEX, lengths)
+            numbers, windows = rows.numbers, None
+            if segments is not None:
+                numbers = np.repeat(rows.numbers, segments[1]).tolist()
+                windows = [window for number in segments[1].tolist() for window in range(number)]
+            masking = self.maskings[rows.source]
+            input_ids, masked[task] = masking(input_ids, units, self._draw(rows), numbers, windows)
         batch: dict[str, Any] = {
             "input_ids": torch.from_numpy(input_ids.astype(np.int64)),
             "attention_mask": torch.from_numpy(attention_mask.astype(np.int64)),
@@ -170,7 +175,7 @@ class Collator:
             if known.any():
                 batch["labels"][task] = torch.from_numpy(labels)
                 batch["num_items"][task] = int(known.sum())
-                batch["num_labelled_rows"] += int((known if known.ndim == 1 else known.any(1)).sum())
+                batch["num_labelled_rows"] += int(labelled_rows(known, segments and segments[1]).sum())
         return batch
 
     def _draw(self, rows: SourceRows) -> tuple[int, ...]:
@@ -182,6 +187,25 @@ class Collator:
                 " `mtl_hf.data.schedule.Batch` instead of a list."
             )
         return rows.draw
+
+
+def labelled_rows(known: np.ndarray, num_segments: np.ndarray | None) -> np.ndarray:
+    """Which rows have a label.
+
+    Args:
+        known: The mask of labels that are not missing, (B,), or (N, T) for items within rows (`TaskType.collate`).
+        num_segments: Number of segments of each row, (B,); None if each row has one.
+
+    Returns:
+        A boolean for each row, (B,).
+    """
+    if known.ndim == 1:
+        return known
+    by_segment: np.ndarray = np.logical_or.reduce(known, axis=1)
+    if num_segments is None:
+        return by_segment
+    labelled: np.ndarray = np.logical_or.reduceat(by_segment, np.cumsum(num_segments) - num_segments)
+    return labelled
 
 
 def row_lengths(rows: datasets.Dataset) -> np.ndarray:

@@ -24,11 +24,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ..modeling.encoding import SEGMENTED, encode
 from ..modeling.tags import NO_TOKEN, bio_spans
+from ..modeling.windows import WINDOWED
 from ..tasks import SourceData, TaskData
 from ..tasks.arrow_columns import column_of, table_of
 from ..tasks.source_data import join_columns
 from ..tasks.task_type import flat
-from .collator import LABEL_PREFIX
+from .collator import LABEL_PREFIX, labelled_rows
 from .row_files import open_rows, read_cached, write_rows
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def encode_rows(
     tasks: Mapping[str, TaskData],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
+    stride: int | None = None,
 ) -> datasets.Dataset:
     """Encode a split of a source, in batches, cached by content (in the `datasets` cache, if the rows are from it).
 
@@ -74,6 +76,7 @@ def encode_rows(
         tasks: All tasks, of which those that use the source are encoded.
         tokenizer: A tokenizer from `load_tokenizer`.
         max_length: Maximum number of tokens of a segment.
+        stride: Tokens that neighbouring windows of a long text share; None to truncate (`encoding.encode`).
 
     Returns:
         For each row `input_ids`, `token_type_ids` if the encoder uses them, `cut` (whether it was truncated),
@@ -94,7 +97,7 @@ def encode_rows(
         features["token_type_ids"] = INTEGERS
     if form == "words":
         features["word_starts"] = INTEGERS
-    if form in SEGMENTED:
+    if form in SEGMENTED or (stride is not None and form in WINDOWED):
         features["segments"] = INTEGERS
     if offsets:
         features["offsets"] = datasets.List(INTEGERS)
@@ -110,7 +113,13 @@ def encode_rows(
             for begin in range(0, len(rows), _BATCH):
                 texts = join_columns(source.form, [column.slice(begin, _BATCH).to_pylist() for column in columns])
                 found: dict[str, Any] = encode(
-                    tokenizer, texts, form=form, max_length=max_length, word_ids=word_ids or kept_ids, offsets=offsets
+                    tokenizer,
+                    texts,
+                    form=form,
+                    max_length=max_length,
+                    stride=stride,
+                    word_ids=word_ids or kept_ids,
+                    offsets=offsets,
                 )
                 for name, task in labelled.items():
                     labels = gold[name][begin : begin + len(texts)]
@@ -127,7 +136,8 @@ def encode_rows(
     }
     key = json.dumps(
         [_ENCODING_VERSION, rows._fingerprint, _tokenizer_state(tokenizer), form, source.columns, max_length,
-         tokenizer.truncation_side, sorted(features), readable, word_ids, sorted(tokenizer.all_special_ids)]
+         tokenizer.truncation_side, sorted(features), readable, word_ids, sorted(tokenizer.all_special_ids),
+         *([] if stride is None else [stride])]
     )  # fmt: skip
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
     if not rows.cache_files or not datasets.is_caching_enabled():
@@ -195,11 +205,12 @@ def trainable_rows(source: str, encoded: datasets.Dataset, tasks: Mapping[str, T
     whole = table_of(encoded)
     for begin in range(0, len(encoded), 1000):
         table = whole.slice(begin, 1000)
-        lengths = pc.list_value_length(table["input_ids"]).to_numpy()
+        segments = flat(table["segments"]) if "segments" in table.column_names else None
+        lengths = pc.list_value_length(table["input_ids"]).to_numpy() if segments is None else segments[0]
         for name, task in readers.items():
             labels = table[LABEL_PREFIX + name]
-            _, known = task.kind.collate(labels, table, (len(table), int(lengths.max(initial=0))))
-            useful[begin : begin + 1000] |= known if known.ndim == 1 else known.any(1)
+            _, known = task.kind.collate(labels, table, (len(lengths), int(lengths.max(initial=0))))
+            useful[begin : begin + 1000] |= labelled_rows(known, segments and segments[1])
     if useful.all():
         return encoded
     logger.warning("Source %s: %d of %d training rows have no label of any task and are left out.",
@@ -232,6 +243,11 @@ def report_cut(
             for tags in spans:
                 for _, begin, end in bio_spans(tags[row] or ()):
                     counts["entities_lost"] += not words.isdisjoint(range(begin, end))
+    if source.form in WINDOWED and "segments" in encoded.column_names:
+        _, numbers = flat(column_of(encoded, "segments"))
+        if several := int((numbers > 1).sum()):
+            logger.info("Source %s, %s: %s of %s rows are read in several windows; all rows have %s windows.",
+                        source.name, split, f"{several:,}", f"{len(encoded):,}", f"{numbers.sum():,}")  # fmt: skip
     if any(counts.values()):
         ending = f"; {counts['words_lost']} words are lost, which breaks {counts['entities_lost']} entities"
         logger.warning(

@@ -368,7 +368,8 @@ def _compare(
 
 def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], model: MultiTaskModel) -> EncodedSplit:
     """Encode a split for scoring, and report rows that were truncated at `max_length`."""
-    rows = encode_rows(source, split, tasks, model.tokenizer, model.config.max_length)
+    config = model.config
+    rows = encode_rows(source, split, tasks, model.tokenizer, config.max_length, config.window_stride)
     report_cut(source, split, rows, tasks)
     texts = functools.partial(source.texts, split)
     return EncodedSplit(rows, source.gold[split], texts, from_strings=source.offsets is not None)

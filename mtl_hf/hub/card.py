@@ -27,6 +27,7 @@ from ..evaluation.report import show_number
 from ..files import write_atomic
 from ..modeling.checking import check_config
 from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.windows import TRUNCATE, window_stride
 from ..saved.models import RUN_FILE, check_folder, check_name, num_parameters, run_file
 from ..tasks import SourceData, TaskData, task_type
 from ..training.checkpoints import checkpoint_step
@@ -140,6 +141,7 @@ def card(
         data=data,
         training=training,
         max_length=config["max_length"],
+        stride=window_stride(config.get("overflow", TRUNCATE), config.get("stride"), config["max_length"]),
         cut=cut,
         languages=", ".join([own.language] if isinstance(own.language, str) else own.language or []),
         license=own.license or "",

@@ -26,6 +26,7 @@ from ..files import atomic_folder, check_folder
 from ..modeling.adapters import SHARED
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.pooling import POOLING
+from ..modeling.windows import WINDOW
 from ..saved.models import Checkpoint, find_checkpoint
 from ..tasks import task_type
 
@@ -65,6 +66,7 @@ def export_head(model: str | Path, task: str, to: str | Path) -> Path:
     stock = stock_model(loaded.float(), task).to(saved_in)  # half precision cannot agree to 1e-5
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.model_max_length = loaded.config.max_length  # used by `truncation=True`
+    warn_of_windows(loaded)
     with atomic_folder(folder) as draft:
         stock.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
@@ -275,6 +277,13 @@ def random_batches(model: MultiTaskModel) -> Iterator[dict[str, Tensor]]:
         ids = torch.randint(model.encoder.config.vocab_size, mask.shape, generator=random)
         ids = torch.where(mask.bool(), ids, model.tokenizer.pad_token_id or 0)
         yield {"input_ids": ids.to(model.device), "attention_mask": mask.to(model.device)}
+
+
+def warn_of_windows(model: MultiTaskModel) -> None:
+    """Warn that an exported model does not read long texts in windows, if the model does."""
+    if model.config.overflow == WINDOW:
+        logger.warning("The model reads texts longer than %d tokens in windows; the exported model reads only their"
+                       " beginning.", model.config.max_length)  # fmt: skip
 
 
 @torch.no_grad()

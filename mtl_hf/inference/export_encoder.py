@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..files import atomic_folder, check_folder
 from ..saved.models import find_checkpoint
-from .export import refuse_adapters
+from .export import refuse_adapters, warn_of_windows
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def export_encoder(model: str | Path, to: str | Path, *, pooling: str | None = N
             f"`pooling` is {pooling!r}, which sentence-transformers does not support; valid are {', '.join(_POOLING)}"
             " of the last layer. Train with one of them, or choose one here (the embeddings will differ)."
         )
+    warn_of_windows(loaded)
     tokenizer = copy.deepcopy(loaded.tokenizer)
     tokenizer.padding_side = "right"  # as in `encode`, whatever the tokenizer's setting is
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + [("2_Normalize", "Normalize")] * normalize

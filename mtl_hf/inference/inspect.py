@@ -10,8 +10,9 @@ from ..data.labels import build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import load_sources
 from ..modeling.configuration_multitask import own_config
-from ..modeling.encoding import default_length, load_tokenizer, longest_input
+from ..modeling.encoding import add_tokens, default_length, load_tokenizer, longest_input
 from ..modeling.tags import NO_TOKEN
+from ..modeling.windows import TRUNCATE, window_stride
 from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
 from ..saved.runs import check_saved_run, log_data
 from ..saved.start import find_start
@@ -53,10 +54,18 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
     if own is not None:
         tokenizer = load_tokenizer(encoder, words=words, config=own, **options)
         max_length = own.max_length if saved else run.model.max_length or own.max_length
+        overflow, stride = own.overflow, own.stride
     else:
         tokenizer = load_tokenizer(encoder, words=words, **options)
         limit = longest_input(tokenizer, AutoConfig.from_pretrained(encoder, **run.model.encoder_config, **options))
         max_length = run.model.max_length or default_length(encoder, limit, **options)
+        overflow, stride = TRUNCATE, None
+    if saved is None:
+        overflow, stride = run.model.overflow or overflow, stride if run.model.stride is None else run.model.stride
+        add_tokens(tokenizer, run.model.add_tokens)
+        if run.model.truncation_side is not None:
+            tokenizer.truncation_side = run.model.truncation_side
+    shared = window_stride(overflow, stride, max_length)
     lines = []
     for name, task in tasks.items():
         shown = ", ".join(task.labels[:20]) + (f", ... ({len(task.labels)})" if len(task.labels) > 20 else "")
@@ -67,7 +76,7 @@ def inspect_rows(config: Any, overrides: Sequence[str] = (), *, num_rows: int = 
         if split in source.splits:
             few = source.splits[split].select(range(min(num_rows, len(source.splits[split]))))
             head = SourceData(name, source.form, source.columns, {split: few}, {split: source.gold[split]})
-            encoded = encode_rows(head, split, tasks, tokenizer, max_length)
+            encoded = encode_rows(head, split, tasks, tokenizer, max_length, shared)
             for row in range(len(few)):
                 lines += ["", *_show_row(head, split, row, encoded[row], tasks, tokenizer)]
     return "\n".join(lines)
@@ -98,7 +107,7 @@ def _show_row(
     tags = {name: label for name, label in gold.items() if tasks[name].kind.form == "words"}
     lines += [f"  {name}: {label}" for name, label in gold.items() if name not in tags]
     tokens = tokenizer.convert_ids_to_tokens(encoded["input_ids"])
-    if "segments" in encoded:
+    if "segments" in encoded and not tags:
         ends = list(itertools.accumulate(encoded["segments"]))
         segments = (tokens[begin:end] for begin, end in zip([0, *ends], ends, strict=False))
         return [*lines, *("  " + " ".join(segment) for segment in segments)]

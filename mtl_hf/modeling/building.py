@@ -11,11 +11,13 @@ from typing import Any
 
 import torch
 
+from .changes import add_tokens_to
 from .configuration_multitask import MultiTaskConfig, own_config
 from .encoders import check_fields, check_length, check_vocabulary, load_encoder, resize
-from .encoding import WHERE, default_length
+from .encoding import WHERE, default_length, set_truncation_side
 from .experts import build_experts
 from .package_path import resolve_path
+from .windows import TRUNCATE, WINDOW, check_stride, check_windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,10 @@ class ModelOptions:
 
     pooling: str | None
     max_length: int | None
+    overflow: str | None
+    stride: int | None
+    truncation_side: str | None
+    add_tokens: tuple[str, ...]
     attn_implementation: str | None
     encoder_config: dict[str, Any]
     pretrained: bool
@@ -49,10 +55,39 @@ def make_model(cls: Any, name: str, options: ModelOptions, kwargs: dict[str, Any
     name = resolve_path(name)
     own = own_config(name, **{key: kwargs[key] for key in WHERE if key in kwargs})
     if own is not None:
-        return _out_of_model(cls, name, own, options, kwargs)
-    if options.keep_heads:
+        model = _out_of_model(cls, name, own, options, kwargs)
+    elif options.keep_heads:
         raise ValueError(f"{name!r} is not a multi-task model: it has no heads to keep.")
-    return _around_encoder(cls, name, options, kwargs)
+    else:
+        model = _around_encoder(cls, name, options, kwargs)
+    _set_overflow(model, options)
+    add_tokens_to(model, options.add_tokens)
+    return model
+
+
+def _set_overflow(model: Any, options: ModelOptions) -> None:
+    """Set how long texts are read, and check that the tokenizer and the heads of the model support it."""
+    config, side = model.config, options.truncation_side
+    if options.overflow not in (None, TRUNCATE, WINDOW):
+        raise ValueError(f"`overflow` is {options.overflow!r}; valid are {TRUNCATE}, {WINDOW}.")
+    if side not in (None, "right", "left"):
+        raise ValueError(f"`truncation_side` is {side!r}; valid are right, left.")
+    config.overflow = options.overflow or config.overflow
+    if config.overflow == TRUNCATE:
+        if options.stride is not None:
+            raise ValueError(f"`stride` is {options.stride}, but long texts are truncated: add `overflow: window`, or"
+                             " remove `stride`.")  # fmt: skip
+        config.stride = None
+        if side is not None:
+            set_truncation_side(model.tokenizer, side)
+        return
+    if side is not None:
+        raise ValueError(f"`truncation_side` is {side!r}, but with `overflow: window` texts are not truncated: remove"
+                         " one of the two.")  # fmt: skip
+    config.stride = config.stride if options.stride is None else options.stride
+    check_stride(model.tokenizer, config.max_length, config.window_stride)
+    for name, spec in config.heads.items():
+        check_windows(name, spec, model.heads[name].windows)
 
 
 def _around_encoder(cls: Any, name: str, options: ModelOptions, kwargs: dict[str, Any]) -> Any:

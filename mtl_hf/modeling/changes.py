@@ -5,16 +5,42 @@ removed with the last head that uses it. Arguments and errors are documented at 
 call these functions.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from .adapters import SHARED, adapter_config, inject_adapter, merge_adapter, remove_adapters, rename_adapter
-from .encoding import tokenizer_of_words
+from .encoding import add_tokens, tokenizer_of_words
 from .heads import check_head_name, head_class
 from .pooling import check_pooling
 from .reading import freeze_around_adapters
+from .windows import WINDOW, check_windows
+
+logger = logging.getLogger(__name__)
+
+# ---- tokens ----
+
+
+def add_tokens_to(model: Any, tokens: Sequence[str]) -> list[str]:
+    """Add tokens to the vocabulary and resize the embeddings; return the new ones (`MultiTaskModel.add_tokens`)."""
+    for token in tokens:
+        if not isinstance(token, str) or not token or token != token.strip():
+            raise ValueError(f"`add_tokens` has {token!r}; a token should have no space at its beginning or end.")
+        if list(tokens).count(token) > 1:
+            raise ValueError(f"`add_tokens` names {token!r} twice.")
+    if not tokens:
+        return []
+    new = add_tokens(model.tokenizer, tokens)
+    if known := [token for token in tokens if token not in new]:
+        logger.info("`add_tokens`: the tokenizer already has %s; nothing is added for these.", ", ".join(known))
+    if len(model.tokenizer) > len(model.get_input_embeddings().weight):
+        model.resize_token_embeddings(len(model.tokenizer))
+    if new:
+        logger.info("%d new tokens: %s. Their embeddings have to be trained.", len(new), ", ".join(new))
+    return new
+
 
 # ---- heads ----
 
@@ -37,6 +63,8 @@ def add_head_to(
         raise ValueError(
             f"`adapter` is {spec['adapter']!r}; the adapters of the model are: {', '.join(adapters) or 'none'}."
         )
+    if config.overflow == WINDOW:
+        check_windows(name, spec, head_class(type).windows)
     check_pooling(spec.get("pooling", config.pooling), model._num_layers)
     head: nn.Module = model._build_head(spec)
     first_of_words = not any(other["text"] == "words" for other in config.heads.values())

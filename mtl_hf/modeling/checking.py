@@ -16,6 +16,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from .encoding import FORMS
 from .experts import check_experts
 from .heads import HEADS, check_head_name, head_spec
+from .windows import TRUNCATE, WINDOW
 from .words import check_rules
 
 MOST_LAYERS = 1024  # far more than any encoder has; each takes milliseconds to build
@@ -89,6 +90,11 @@ def _check(config: Mapping[str, Any]) -> None:
     length = config.get("max_length", 512)
     if not isinstance(length, int) or isinstance(length, bool) or not 3 <= length <= MOST:
         raise ValueError(f"`max_length` is {length!r:.60}; it should be a whole number of at least 3.")
+    overflow, stride = config.get("overflow", TRUNCATE), config.get("stride")
+    if overflow not in (TRUNCATE, WINDOW):
+        raise ValueError(f"`overflow` is {overflow!r:.60}; valid are {TRUNCATE}, {WINDOW}.")
+    if stride is not None and (not isinstance(stride, int) or isinstance(stride, bool) or not 0 <= stride < length):
+        raise ValueError(f"`stride` is {stride!r:.60}; it should be a whole number below `max_length`, {length}.")
     for place, values in (("", config), ("text_config.", encoder)):
         for key in ("encoder_attn_implementation", "attn_implementation", "_attn_implementation"):
             found = values.get(key)

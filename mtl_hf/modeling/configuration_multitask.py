@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .checking import check_config, check_sizes, explain, read_config
+from .windows import TRUNCATE, window_stride
 
 
 @strict
@@ -29,7 +30,10 @@ class MultiTaskConfig(PreTrainedConfig):
         pooling: How token states are pooled into one vector: `mean` over real tokens, `cls` (the first token), `max`,
             `mean_last_<n>` (the mean over the last n layers, then over real tokens) or `attention` (a weighted mean,
             with weights learned in each head).
-        max_length: Maximum number of tokens, including special tokens; longer inputs are truncated.
+        max_length: Maximum number of tokens, including special tokens.
+        overflow: How longer texts are read: `truncate`, or `window` for overlapping windows of `max_length` tokens,
+            which are the segments of a row.
+        stride: Tokens that neighbouring windows share; None for a quarter of `max_length`.
         encoder_attn_implementation: Attention kernel of the encoder (`sdpa`, `eager`, ...); None for the choice of
             transformers. It is stored here because transformers does not save it in a nested configuration.
         word_rules: How strings are split into words, learned from the training words (lists by the names in
@@ -46,6 +50,8 @@ class MultiTaskConfig(PreTrainedConfig):
     adapters: dict[str, Any] | None = None
     pooling: str = "mean"
     max_length: int = 512
+    overflow: str = TRUNCATE
+    stride: int | None = None
     encoder_attn_implementation: str | None = None
     experts: dict[str, Any] | None = None
     word_rules: dict[str, Any] | None = None
@@ -61,6 +67,11 @@ class MultiTaskConfig(PreTrainedConfig):
     def hidden_size(self) -> int:
         """Width of the encoder's states."""
         return int(self.text_config.hidden_size)  # type: ignore[union-attr]
+
+    @property
+    def window_stride(self) -> int | None:
+        """Tokens that neighbouring windows share; None if long texts are truncated."""
+        return window_stride(self.overflow, self.stride, self.max_length)
 
     @property
     def num_experts(self) -> int:

@@ -1,6 +1,7 @@
 """Embeddings: one vector per raw text, with the pooling of the model, a given pooling, or that of a head.
 
-Notable: texts are read as strings or pairs, those of similar length in one batch. Attention pooling has weights that
+Notable: texts are read as strings or pairs, those of similar length in one batch. The embedding of a text that is read
+in windows is the mean over its windows, also with the pooling of a head. Attention pooling has weights that
 belong to a head, so the head has to be named.
 """
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .encoding import check_text
-from .pooling import check_pooling, layers_read, make_pooling
+from .pooling import check_pooling, layers_read, make_pooling, mean_of_windows
 from .reading import encoder_passes, layers_of, read_layers
 from .texts import encode_texts, padded_batches
 from .words import words_of
@@ -37,9 +38,11 @@ def embed(
     deep = {"return_dict": True, "output_hidden_states": num_layers > 1}
     with model.evaluating(), tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
         for rows, batch in padded_batches(model, read, batch_size):
+            num_windows = batch.pop("num_segments", None)
             for _, encoded in encoder_passes(model.encoder, model.config, [head], **batch, **deep):
                 states = read_layers(encoded, num_layers, None if head is None else model.heads[head])
-                result[rows] = pool(states, batch["attention_mask"]).float().cpu()
+                vectors = pool(states, batch["attention_mask"])
+                result[rows] = mean_of_windows(vectors, num_windows).float().cpu()
             bar.update(len(rows))
     return result, sum(read["cut"])
 

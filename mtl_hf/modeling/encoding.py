@@ -2,9 +2,10 @@
 
 A text has one of five forms: `string`, `words` (a list of words), `pair` (two strings that the encoder reads together),
 `apart` (two strings that it reads one by one) or `choices` (a string that it reads together with each string of a
-list). What the encoder reads at once is a segment: a row of `apart` has two, of `choices` one per choice, and of all
-other forms one. Notable: `words` needs a tokenizer that tokenizes a word in a list as inside a sentence. Byte-level BPE
-does so only with `add_prefix_space`, which `load_tokenizer` sets.
+list). What the encoder reads at once is a segment: a row of `apart` has two, of `choices` one per choice, a long
+`string` or list of `words` as many as it has windows (if the model reads windows), and all others one. Notable: `words`
+needs a tokenizer that tokenizes a word in a list as inside a sentence. Byte-level BPE does so only with
+`add_prefix_space`, which `load_tokenizer` sets.
 """
 
 import itertools
@@ -16,11 +17,12 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
 from .tags import NO_TOKEN
+from .windows import WINDOWED, check_stride, window_starts
 
 FORMS = ("string", "words", "pair", "apart", "choices")
 # Form → the segments of a text, for forms with several segments.
@@ -77,6 +79,7 @@ def tokenizer_of_words(tokenizer: PreTrainedTokenizerBase, name_or_path: str, **
         )
     if _splits_like_text(tokenizer):
         return tokenizer
+    given = tokenizer
     # Classes with `add_prefix_space` rebuild their pre-tokenizer from it at each load, so it has to be an argument. The
     # generic class ignores the argument and saves its pre-tokenizer, so that is changed below.
     tokenizer = AutoTokenizer.from_pretrained(name_or_path, add_prefix_space=True, **kwargs)
@@ -89,7 +92,27 @@ def tokenizer_of_words(tokenizer: PreTrainedTokenizerBase, name_or_path: str, **
             f"the tokenizer of {name_or_path!r} gives a list of words other tokens than the same words in a sentence:"
             " choose another encoder, or use texts that are strings."
         )
+    add_tokens(tokenizer, sorted(given.get_added_vocab(), key=given.get_added_vocab().__getitem__))
+    if tokenizer.truncation_side != given.truncation_side:
+        set_truncation_side(tokenizer, given.truncation_side)
     return tokenizer
+
+
+def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> list[str]:
+    """Add tokens that are never split and are matched exactly as written, and return those that are new.
+
+    They are ordinary tokens, not special ones: a masked_lm task can mask them.
+    """
+    known = tokenizer.get_vocab()
+    new = [token for token in tokens if token not in known]
+    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in new])
+    return new
+
+
+def set_truncation_side(tokenizer: PreTrainedTokenizerBase, side: str) -> None:
+    """Set the side on which texts are truncated, so that it is saved with the tokenizer."""
+    tokenizer.truncation_side = side
+    tokenizer.init_kwargs["truncation_side"] = side  # of what is set later, transformers saves nothing
 
 
 def _read_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
@@ -155,6 +178,7 @@ def encode(
     *,
     form: str,
     max_length: int,
+    stride: int | None = None,
     word_ids: bool = False,
     offsets: bool = False,
 ) -> dict[str, list[Any]]:
@@ -165,16 +189,23 @@ def encode(
         texts: Strings, lists of words, pairs of strings, or tuples of a string and a list of strings, by `form`.
         form: One of `FORMS`.
         max_length: Longer segments are truncated (of two texts read together, the longer one first).
+        stride: If given, a longer text of a form in `WINDOWED` is not truncated but read in windows of `max_length`
+            tokens, and neighbouring windows share this many tokens (the `stride` of tokenizers). Needs a fast
+            tokenizer.
         word_ids: Whether to return the word of each token; needs a fast tokenizer.
         offsets: Whether to return the character offsets of each token; needs a fast tokenizer.
 
     Returns:
-        `input_ids`; `token_type_ids` if the encoder uses them; and `cut`, whether the row was truncated. The segments
-        of a row are concatenated, and `segments` has the number of tokens of each, if rows can have several. For words
-        also `word_starts`: the position of each word's first token, `NO_TOKEN` if it has none. If requested,
+        `input_ids`; `token_type_ids` if the encoder uses them; `cut`, whether the row was truncated, and `unread`, the
+        number of tokens that were cut off (0 if unknown: of slow tokenizers and of forms not in `WINDOWED`). The
+        segments of a row are concatenated, and `segments` has the number of tokens of each, if rows can have several.
+        For words also `word_starts`: the position of each word's first token (with windows: in the window that
+        `window_starts` chooses), `NO_TOKEN` if it has none. If requested,
         `word_ids`: the number of each token's word, None for special tokens; and `offsets`: (number of the text, first
         character, character after the last) of each token, where the number is -1 for special tokens.
     """
+    if stride is not None and form in WINDOWED:
+        return _encode_windows(tokenizer, texts, form, max_length, stride, word_ids, offsets)
     if form not in SEGMENTED:
         return _encode_segments(tokenizer, texts, form, max_length, word_ids, offsets)
     rows = [SEGMENTED[form](text) for text in texts]
@@ -185,9 +216,10 @@ def encode(
     encoded: dict[str, list[Any]] = {
         key: [list(itertools.chain.from_iterable(column[begin:end])) for begin, end in spans]
         for key, column in flat.items()
-        if key != "cut"
+        if key not in ("cut", "unread")
     }
     encoded["cut"] = [any(flat["cut"][begin:end]) for begin, end in spans]
+    encoded["unread"] = [0] * len(rows)
     encoded["segments"] = [[len(ids) for ids in flat["input_ids"][begin:end]] for begin, end in spans]
     return encoded
 
@@ -206,7 +238,9 @@ def _encode_segments(
     rows: dict[str, list[Any]] = {"input_ids": [encoding.ids for encoding in found]}
     if types:
         rows["token_type_ids"] = [encoding.type_ids for encoding in found]
-    rows["cut"] = [bool(encoding.overflowing) for encoding in found]
+    rest = [encoding.overflowing for encoding in found]
+    rows["cut"] = [bool(cut) for cut in rest]
+    rows["unread"] = [0 if form == "pair" else sum(map(_num_content, cut)) for cut in rest]
     if form == "words":
         rows["word_starts"] = [
             _word_starts(encoding.word_ids, len(words)) for encoding, words in zip(found, texts, strict=True)
@@ -221,6 +255,49 @@ def _encode_segments(
     return rows
 
 
+def _num_content(encoding: Any) -> int:
+    """How many tokens of an encoding are of its text."""
+    return len(encoding.ids) - sum(encoding.special_tokens_mask)
+
+
+def _encode_windows(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[Any],
+    form: str,
+    max_length: int,
+    stride: int,
+    word_ids: bool,
+    offsets: bool,
+) -> dict[str, list[Any]]:
+    """`encode` for single texts whose segments are windows; texts that fit one window have one segment."""
+    check_stride(tokenizer, max_length, stride)
+    backend = _truncating(tokenizer, max_length, stride)
+    found = [[one, *one.overflowing] for one in backend.encode_batch(list(texts), is_pretokenized=form == "words")]
+    rows: dict[str, list[Any]] = {"input_ids": [_chain(one.ids for one in windows) for windows in found]}
+    if "token_type_ids" in tokenizer.model_input_names:
+        rows["token_type_ids"] = [_chain(one.type_ids for one in windows) for windows in found]
+    rows |= {"cut": [False] * len(found), "unread": [0] * len(found)}
+    rows["segments"] = [[len(one.ids) for one in windows] for windows in found]
+    if form == "words":
+        rows["word_starts"] = [
+            window_starts([one.word_ids for one in windows], len(words), stride)
+            for windows, words in zip(found, texts, strict=True)
+        ]
+    if word_ids:
+        rows["word_ids"] = [_chain(one.word_ids for one in windows) for windows in found]
+    if offsets:
+        rows["offsets"] = [
+            [(-1 if text is None else text, *span)
+             for one in windows for text, span in zip(one.sequence_ids, one.offsets, strict=True)]
+            for windows in found
+        ]  # fmt: skip
+    return rows
+
+
+def _chain(parts: Iterable[Iterable[Any]]) -> list[Any]:
+    return list(itertools.chain.from_iterable(parts))
+
+
 def _encode_slowly(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], form: str, max_length: int, types: bool
 ) -> dict[str, list[Any]]:
@@ -230,39 +307,43 @@ def _encode_slowly(
     rows = {"input_ids": encoded["input_ids"]} | (
         {"token_type_ids": encoded["token_type_ids"]} if types and "token_type_ids" in encoded else {}
     )
-    return rows | {"cut": [len(ids) >= max_length for ids in encoded["input_ids"]]}
+    cut = [len(ids) >= max_length for ids in encoded["input_ids"]]
+    return rows | {"cut": cut, "unread": [0] * len(cut)}
 
 
 # Tokenizer → its settings → a copy of its backend with truncation, which never changes again.
-_COPIES: weakref.WeakKeyDictionary[Any, dict[tuple[int, str, int, bool], Tokenizer]] = weakref.WeakKeyDictionary()
+_COPIES: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], Tokenizer]] = weakref.WeakKeyDictionary()
 
 
-def _truncating(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
-    """A copy of a fast tokenizer's backend that truncates to a length.
+def _truncating(tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int | None = None) -> Tokenizer:
+    """A copy of a fast tokenizer's backend that truncates to a length, or with `stride` also returns all windows.
 
     Calling the tokenizer itself would change the truncation of its backend for all its users.
     """
     special = bool(tokenizer.split_special_tokens)
-    key = (max_length, tokenizer.truncation_side, len(tokenizer), special)
+    side = tokenizer.truncation_side if stride is None else "right"  # the first window begins with the text
+    key = (max_length, stride, side, len(tokenizer), special)
     copies = _COPIES.setdefault(tokenizer, {})
     if key not in copies:
         backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         backend.no_padding()
-        backend.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
+        backend.enable_truncation(max_length, stride=stride or 0, strategy="longest_first", direction=side)
         backend.encode_special_tokens = special
         copies[key] = backend
     return copies[key]
 
 
 def _shorten(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> str:
-    """Shorten a very long text of a pair to its first `num_tokens` tokens.
+    """Shorten a very long text of a pair to its first `num_tokens` tokens (or last, if the left side is cut).
 
     Of a truncated pair, a fast tokenizer keeps every piece of one text with every piece of the other: too much memory.
     """
     if len(text) <= 4 * num_tokens:
         return text
     found = _truncating(tokenizer, num_tokens).encode(text, add_special_tokens=False)
-    return text[: found.offsets[-1][1]] if len(found.ids) == num_tokens else text
+    if len(found.ids) < num_tokens:
+        return text
+    return text[found.offsets[0][0] :] if tokenizer.truncation_side == "left" else text[: found.offsets[-1][1]]
 
 
 def _word_starts(word_ids: list[int | None], num_words: int) -> list[int]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .layer_mix import LayerMix
-from .pooling import layers_read, make_pooling
+from .pooling import layers_read, make_pooling, make_window_pooling, pad_segments
 from .tags import IGNORE_INDEX
 
 
@@ -171,6 +171,7 @@ class Head(nn.Module):
         num_layers: How many of the encoder's last layers it reads.
         word_ids: Whether it needs the word of each token.
         layer_mix: Its mix of the encoder's layers, or None.
+        windows: Whether it can read a long text in several windows, which are the segments of a row.
 
     Args:
         spec: Its specification.
@@ -182,6 +183,7 @@ class Head(nn.Module):
     form: ClassVar[str | None] = None
     answers_texts: ClassVar[bool] = True
     offsets: ClassVar[bool] = False
+    windows: ClassVar[bool] = False
     num_layers: int = 1
     word_ids: bool = False
 
@@ -236,9 +238,16 @@ class Head(nn.Module):
 
 @dataclass(kw_only=True)
 class PooledSpec(HeadSpec):
-    """Options of a head that pools. `pooling` defaults to that of the model."""
+    """Options of a head that pools.
+
+    Attributes:
+        pooling: How the tokens of a segment are pooled; None for the pooling of the model.
+        window_pooling: How the windows of a long text are pooled: `mean` or `attention`.
+        dropout: Dropout rate of the pooled states.
+    """
 
     pooling: str | None = None
+    window_pooling: str = "mean"
     dropout: float = 0.1
 
 
@@ -249,12 +258,42 @@ class PooledHead(Head):
         super().__init__(spec, encoder)
         pooling = spec.pooling or encoder.pooling
         self.pool = make_pooling(pooling, encoder.hidden_size)
+        self.pool_windows = make_window_pooling(getattr(spec, "window_pooling", "mean"), encoder.hidden_size)
         self.num_layers = layers_read(pooling)
         self.dropout = nn.Dropout(spec.dropout)
 
-    def pooled(self, states: Tensor, attention_mask: Tensor) -> Tensor:
-        """States (N, T, H), mask (N, T) → vectors (N, H), float32 or wider."""
-        return self.dropout(wide(self.pool(states, attention_mask)))
+    def pooled(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
+        """Pool the tokens of each segment, and then the windows of each row.
+
+        Args:
+            states: (N, T, H).
+            attention_mask: (N, T).
+            inputs: Given by heads with `windows`, for the number of windows of each row.
+
+        Returns:
+            (N, H), or (B, H) with `inputs`; float32 or wider.
+        """
+        vectors = wide(self.pool(states, attention_mask))
+        num_windows = None if inputs is None else inputs.num_segments
+        if num_windows is not None and len(num_windows) < len(vectors):  # some rows have several
+            vectors = self.pool_windows(*pad_segments(vectors, num_windows))
+        return self.dropout(vectors)
+
+
+def join_segments(values: Tensor, attention_mask: Tensor, num_segments: Tensor) -> Tensor:
+    """Concatenate what the tokens of each row's segments have.
+
+    Args:
+        values: (N, T, ...).
+        attention_mask: (N, T).
+        num_segments: Number of segments of each row, (B,).
+
+    Returns:
+        (B, L, ...) for rows of at most L tokens; 0 where a row has fewer.
+    """
+    rows = torch.repeat_interleave(torch.arange(len(num_segments), device=values.device), num_segments)
+    lengths = attention_mask.new_zeros(len(num_segments)).index_add(0, rows, attention_mask.sum(1))
+    return pad_segments(values[attention_mask.bool()], lengths)[0]
 
 
 class Linear(nn.Linear):

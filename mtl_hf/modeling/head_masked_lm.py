@@ -26,6 +26,7 @@ class MaskedLMHead(Head):
 
     kind = "masked_lm"
     answers_texts = False
+    windows = True
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
         super().__init__(spec, encoder)
@@ -52,11 +53,15 @@ class MaskedLMHead(Head):
         """Per row: sum of -log p over its masked tokens, their number, and how many are predicted right, (B, 3)."""
         if inputs is None or inputs.labels is None:
             return logits
-        hidden = inputs.labels != IGNORE_INDEX
+        hidden, counts = inputs.labels != IGNORE_INDEX, inputs.num_segments
+        rows = torch.arange(len(hidden), device=hidden.device)
+        if counts is not None:  # the row of each segment
+            rows = torch.repeat_interleave(torch.arange(len(counts), device=hidden.device), counts)
         scores, ids = wide(logits), inputs.labels[hidden]
         losses = F.cross_entropy(scores, ids, reduction="none")
         found = torch.stack([losses, torch.ones_like(losses), (scores.argmax(-1) == ids).to(losses.dtype)], dim=1)
-        return losses.new_zeros(len(inputs.labels), 3).index_add(0, hidden.nonzero()[:, 0], found)
+        num_rows = len(hidden) if counts is None else len(counts)
+        return losses.new_zeros(num_rows, 3).index_add(0, rows[hidden.nonzero()[:, 0]], found)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         """(B, 3) → for each row [sum of -log p, number of masked tokens, how many are predicted right]."""

@@ -17,14 +17,15 @@ class RegressionHead(PooledHead):
 
     kind = "regression"
     spec_class = PooledSpec
+    windows = True
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
         super().__init__(spec, encoder)
         self.regressor = Linear(encoder.hidden_size, 1)
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """States (B, T, H), mask (B, T) → predictions (B,)."""
-        return self.regressor(self.pooled(states, attention_mask)).squeeze(-1)
+        """States (N, T, H), mask (N, T) → predictions (B,)."""
+        return self.regressor(self.pooled(states, attention_mask, inputs)).squeeze(-1)
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
         """Sum of the squared error over rows with a number, and the number of these rows."""

@@ -21,15 +21,15 @@ from .imbalance import ImbalanceSpec, check_numbers, softmax_loss
 
 @dataclass(kw_only=True)
 class SequenceClassificationSpec(ImbalanceSpec):
-    """Options of the head. `pooling` defaults to that of the model.
+    """Options of the head; `pooling` and `window_pooling` are those of `PooledSpec`.
 
     Attributes:
-        pooling: Pooling of the states.
         thresholds: The probability from which a label is predicted, in the order of the labels; only for two labels,
             where the second is predicted from its threshold, and the first otherwise.
     """
 
     pooling: str | None = None
+    window_pooling: str = "mean"
     thresholds: list[float] | None = None
 
     def __post_init__(self) -> None:
@@ -54,6 +54,7 @@ class SequenceClassificationHead(PooledHead):
 
     kind = "sequence_classification"
     spec_class = SequenceClassificationSpec
+    windows = True
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
         super().__init__(spec, encoder)
@@ -64,8 +65,8 @@ class SequenceClassificationHead(PooledHead):
         self.thresholds: list[float] | None = spec.thresholds
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """States (B, T, H), mask (B, T) → logits (B, num_labels)."""
-        return self.classifier(self.pooled(states, attention_mask))
+        """States (N, T, H), mask (N, T) → logits (B, num_labels)."""
+        return self.classifier(self.pooled(states, attention_mask, inputs))
 
     def loss(self, logits: Tensor, labels: Tensor, inputs: HeadInputs | None = None) -> HeadLoss:
         """Sum of the cross-entropy (`imbalance.softmax_loss`) over labelled rows, and their number."""

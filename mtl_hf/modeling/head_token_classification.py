@@ -21,6 +21,7 @@ from .head import (
     HeadLoss,
     Linear,
     Prediction,
+    join_segments,
     softmax,
     wide,
 )
@@ -53,13 +54,15 @@ class TokenSpec(ImbalanceSpec):
 class TokenClassificationHead(Head):
     """Dropout, linear on every token. An item is a word with a label, at its first sub-word.
 
-    Labels: (B, T) with the class id at the first sub-word of each word, `-100` elsewhere; for a CRF also `UNLABELLED`
-    at the first sub-word of words without a label. Logits: (B, T, num_labels). A prediction is a list of tags, one per
+    Labels: (N, T) with the class id at the first sub-word of each word, `-100` elsewhere; with windows, a word has its
+    label in one of them (`windows.window_starts`). For a CRF, words without a label have `UNLABELLED` at their first
+    sub-word. Logits: (N, T, num_labels). A prediction is a list of tags, one per
     word, None for a word without tokens.
     """
 
     kind = "token_classification"
     spec_class = TokenSpec
+    windows = True
     form = "words"
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
@@ -73,7 +76,7 @@ class TokenClassificationHead(Head):
         self.crf = CRF(spec.labels) if spec.crf else None
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
-        """States (B, T, H) → logits (B, T, num_labels); the mask is not used."""
+        """States (N, T, H) → logits (N, T, num_labels); the mask is not used."""
         aligned = align(wide(states), None if inputs is None else inputs.word_ids, self.alignment)
         return self.classifier(self.dropout(aligned))
 
@@ -82,6 +85,12 @@ class TokenClassificationHead(Head):
         if self.crf is not None:
             return self.crf.loss(logits, labels, None if inputs is None else inputs.num_segments)
         return softmax_loss(logits.flatten(0, 1), labels.flatten(), self.spec)
+
+    def by_row(self, logits: Tensor, inputs: HeadInputs | None = None) -> Tensor:
+        """The logits of each row's tokens, (B, L, num_labels), those of its windows one after the other."""
+        if inputs is None or inputs.num_segments is None or inputs.attention_mask is None:
+            return logits
+        return join_segments(logits, inputs.attention_mask, inputs.num_segments)
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
         """Logits (B, T, num_labels) → the most likely tag of each word, and its probability (0 without tokens).

@@ -24,7 +24,7 @@ from transformers.utils.hub import resolve_revision
 
 from .adapters import adapter_parameters, inject_adapter, use_adapter
 from .building import ModelOptions, make_model
-from .changes import add_head_to, merge_adapter_of, put_adapters_into, remove_head_of, rename_head_of
+from .changes import add_head_to, add_tokens_to, merge_adapter_of, put_adapters_into, remove_head_of, rename_head_of
 from .checking import DAMAGED, check_config, check_no_pickle, explain, shape_mismatch
 from .configuration_multitask import MultiTaskConfig, own_config
 from .crf import CRF
@@ -37,7 +37,7 @@ from .head import EncoderShape, Head, HeadInputs
 from .heads import build_head
 from .layer_mix import LayerMix
 from .package_path import resolve_path
-from .pooling import check_pooling, last_layers
+from .pooling import check_pooling, last_layers, mean_of_windows
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
 from .texts import EMBEDDING, answer_stream, report_cut
 
@@ -126,6 +126,10 @@ class MultiTaskModel(PreTrainedModel):
         *,
         pooling: str | None = None,
         max_length: int | None = None,
+        overflow: str | None = None,
+        stride: int | None = None,
+        truncation_side: str | None = None,
+        add_tokens: Sequence[str] = (),
         attn_implementation: str | None = None,
         encoder_config: dict[str, Any] | None = None,
         pretrained: bool = True,
@@ -142,6 +146,13 @@ class MultiTaskModel(PreTrainedModel):
                 multi-task model, else `mean`.
             max_length: Maximum number of tokens. Default: that of the multi-task model or of the sentence encoder, else
                 the limit of encoder and tokenizer.
+            overflow: `truncate`, or `window` to read longer texts in overlapping windows. Default: as in the multi-task
+                model, else `truncate`.
+            stride: `window` only: tokens that neighbouring windows share. Default: as in the multi-task model, else a
+                quarter of `max_length`.
+            truncation_side: `truncate` only: the end of a text that is cut, `right` or `left`. It is a property of the
+                tokenizer. Default: as in the tokenizer.
+            add_tokens: Tokens to add to the vocabulary (`MultiTaskModel.add_tokens`).
             attn_implementation: `sdpa`, `eager`, ... Default: the choice of transformers.
             encoder_config: Fields of the encoder's configuration to override, such as `hidden_dropout_prob`; without
                 `pretrained` also its sizes.
@@ -159,6 +170,10 @@ class MultiTaskModel(PreTrainedModel):
         options = ModelOptions(
             pooling=pooling,
             max_length=max_length,
+            overflow=overflow,
+            stride=stride,
+            truncation_side=truncation_side,
+            add_tokens=tuple(add_tokens),
             attn_implementation=attn_implementation,
             encoder_config=encoder_config or {},
             pretrained=pretrained,
@@ -198,6 +213,23 @@ class MultiTaskModel(PreTrainedModel):
         for head in self.heads.values():
             head.resize(len(embeddings.weight))
         return embeddings
+
+    def add_tokens(self, tokens: Sequence[str]) -> list[str]:
+        """Add tokens to the vocabulary, such as the markers of entities, and resize the embeddings.
+
+        They are matched exactly as written, also inside other text, and never split. Their embeddings are drawn around
+        the mean of the others, as transformers does by default, and have to be trained.
+
+        Args:
+            tokens: The tokens.
+
+        Returns:
+            Those that are new; a known token is kept as it is, and logged.
+
+        Raises:
+            ValueError: A token is empty, has a space at its beginning or end, or is named twice.
+        """
+        return add_tokens_to(self, tokens)
 
     # ---- heads and adapters ----
 
@@ -396,7 +428,8 @@ class MultiTaskModel(PreTrainedModel):
                 has labels, since its logits are as wide as the vocabulary.
             num_items: Task → divisor of its summed loss. Default: the number of labelled items in the batch.
             encoder_states: Last hidden states of the encoder, (B, T, H), if they are known; the encoder is not run.
-            num_segments: Number of encoder inputs of each row, (rows,), if rows have several; their sum is B.
+            num_segments: Number of encoder inputs of each row, (rows,), if rows have several; their sum is B. Heads of
+                whole texts then return one output per row, if these inputs are the windows of a text.
             word_ids: Number of each token's word, -1 for special tokens and padding, (B, T), for heads with an
                 `alignment` other than `first`.
             **kwargs: Passed to the encoder (`inputs_embeds`, `output_hidden_states`, ...).
@@ -491,7 +524,7 @@ class MultiTaskModel(PreTrainedModel):
                 outputs[name] = head.by_row(head(states, mask, inputs), inputs)
             if pool is not None and None in group:
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-                outputs[None] = pool(states, mask)
+                outputs[None] = mean_of_windows(pool(states, mask), num_segments)
         return outputs
 
     @contextmanager
@@ -579,7 +612,7 @@ class MultiTaskModel(PreTrainedModel):
 
         Args:
             texts: Strings, lists of words, tuples of two strings (pairs), or tuples of a string and a list of strings
-                (a text with choices). Texts longer than `max_length` are truncated.
+                (a text with choices). Texts longer than `max_length` are truncated, or read in windows.
             **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as in `predict_stream`.
 
         Returns:

@@ -65,6 +65,45 @@ class AttentionPooling(nn.Module):
         return (weights.unsqueeze(-1) * wide).sum(1)
 
 
+def pad_segments(values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Split consecutive values into rows, padded with zeros.
+
+    Args:
+        values: (N, ...).
+        lengths: How many belong to each row, (B,), N in total.
+
+    Returns:
+        The rows, (B, longest row, ...), and the mask of real values, (B, longest row).
+    """
+    mask = torch.arange(int(lengths.max()), device=values.device) < lengths[:, None]
+    padded = values.new_zeros(*mask.shape, *values.shape[1:])
+    padded[mask] = values
+    return padded, mask
+
+
+def make_window_pooling(name: str, hidden_size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Create a pooling of the vectors of a long text's windows, `mean` or `attention`; shapes as in `mean_pooling`.
+
+    Raises:
+        ValueError: The name is unknown.
+    """
+    if name not in ("mean", "attention"):
+        raise ValueError(f"`window_pooling` is {name!r}; valid are mean, attention.")
+    return AttentionPooling(hidden_size) if name == "attention" else mean_pooling
+
+
+def mean_of_windows(vectors: Tensor, num_windows: Tensor | None) -> Tensor:
+    """The mean over the windows of each row: (N, H) → (B, H).
+
+    Args:
+        vectors: One for each window.
+        num_windows: Number of windows of each row, (B,); None if each row has one.
+    """
+    if num_windows is None or len(num_windows) == len(vectors):
+        return vectors
+    return mean_pooling(*pad_segments(vectors, num_windows))
+
+
 def layers_read(name: str) -> int:
     """How many of the encoder's last layers a pooling reads: n of `mean_last_<n>`, else 1."""
     return int(name.removeprefix("mean_last_")) if name.startswith("mean_last_") else 1

@@ -8,12 +8,16 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
 
 from .adapters import SHARED, train_only_adapters, use_adapter
 from .experts import Experts, mix
 from .pooling import last_layers
+from .windows import WINDOW
 
+WINDOWS_AT_ONCE = 64
 _SWITCHED = threading.Lock()  # a pass with one adapter: another thread must not switch to another one meanwhile
 
 
@@ -56,12 +60,32 @@ def encoder_passes(
         groups.setdefault(adapter_of(config, name), []).append(name)
     for adapter, group in (groups or {adapter_of(config, None): []}).items():
         if not config.adapters:
-            yield group, encoder(**inputs)
+            yield group, _run(encoder, config, inputs)
             continue
         with _SWITCHED:
             use_adapter(encoder, adapter)
-            encoded = encoder(**inputs)
+            encoded = _run(encoder, config, inputs)
         yield group, encoded
+
+
+def _run(encoder: nn.Module, config: Any, inputs: dict[str, Any]) -> Any:
+    """Run the encoder; without gradients, at most `WINDOWS_AT_ONCE` windows of long texts at once, to save memory."""
+    number = max([len(value) for value in inputs.values() if isinstance(value, Tensor)], default=0)
+    if number <= WINDOWS_AT_ONCE or torch.is_grad_enabled() or config.overflow != WINDOW:
+        return encoder(**inputs)
+    per_segment = {key: value for key, value in inputs.items() if isinstance(value, Tensor) and len(value) == number}
+    parts = [
+        encoder(**inputs | {key: value[begin : begin + WINDOWS_AT_ONCE] for key, value in per_segment.items()})
+        for begin in range(0, number, WINDOWS_AT_ONCE)
+    ]
+    return BaseModelOutput(
+        last_hidden_state=torch.cat([part.last_hidden_state for part in parts]),
+        **{
+            key: tuple(torch.cat(layer) for layer in zip(*(part[key] for part in parts), strict=True))
+            for key in ("hidden_states", "attentions")
+            if parts[0].get(key) and parts[0][key][0] is not None
+        },
+    )
 
 
 def layers_of(head: nn.Module) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .encoding import FORMS, KINDS, SINGLE, check_text, encode, kind_of
+from .windows import WINDOW
 from .words import splitter, words_of
 
 logger = logging.getLogger(__name__)
@@ -56,20 +57,22 @@ def answer_stream(
         for form in ("string", "pair") if name is None else (model.config.heads[name]["text"],):
             readers[form].append(name)
     unanswered, kinds = [name for name in requested if name is not None], set()
-    num_texts = num_cut = 0
+    num_texts = num_cut = num_unread = num_tokens = 0
     with bar:
         for chunk in _chunks(texts, batch_size):
             kinds |= {kind_of(text) for text in chunk}
             num_texts += len(chunk)
-            answers, cut = _answer(model, chunk, readers, batch_size, top_k, bar)
+            answers, cut, unread = _answer(model, chunk, readers, batch_size, top_k, bar)
             num_cut += sum(cut)
+            num_unread += sum(number for number, _ in unread)
+            num_tokens += sum(number for _, number in unread)
             for found, was_cut in zip(answers, cut, strict=True):
                 unanswered = [name for name in unanswered if name not in found]
                 answered = {name or EMBEDDING: found[name] for name in requested if name in found}
                 if was_cut:
                     answered.setdefault(CUT, True)  # a head may have that name; the count is logged in any case
                 yield answered
-    report_cut(num_cut, num_texts, model.config.max_length)
+    report_cut(num_cut, num_texts, model.config.max_length, num_unread, num_tokens)
     if kinds and unanswered:
         others = sorted(kinds - {SINGLE})
         report(
@@ -80,11 +83,20 @@ def answer_stream(
         )
 
 
-def report_cut(num_cut: int, num_texts: int, max_length: int) -> None:
-    """Log how many texts were truncated, if any."""
+def report_cut(num_cut: int, num_texts: int, max_length: int, num_unread: int = 0, num_tokens: int = 0) -> None:
+    """Log how many texts were truncated, if any, and how many of their tokens were not read, if known.
+
+    Args:
+        num_cut: Number of truncated texts.
+        num_texts: Number of texts.
+        max_length: Length to which they were truncated.
+        num_unread: Number of tokens that were not read.
+        num_tokens: Number of all tokens of the truncated texts.
+    """
     if num_cut:
-        logger.warning("%s of %s texts were truncated to %d tokens.",
-                       f"{num_cut:,}", f"{num_texts:,}", max_length)  # fmt: skip
+        lost = f"; {num_unread:,} of their {num_tokens:,} tokens were not read" if num_unread else ""
+        logger.warning("%s of %s texts were truncated to %d tokens%s.",
+                       f"{num_cut:,}", f"{num_texts:,}", max_length, lost)  # fmt: skip
 
 
 def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
@@ -105,15 +117,20 @@ def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
 @torch.no_grad()
 def _answer(
     model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: int | None, bar: Any
-) -> tuple[list[dict[str | None, Any]], list[bool]]:
-    """The predictions for each text of a chunk (reader → prediction), and whether it was truncated."""
+) -> tuple[list[dict[str | None, Any]], list[bool], list[tuple[int, int]]]:
+    """The predictions for each text of a chunk (reader → prediction), whether it was truncated, and its unread tokens.
+
+    The tokens of a truncated text are (number not read, number of all), (0, 0) if not known.
+    """
     found: list[dict[str | None, Any]] = [{} for _ in texts]
-    cut = [False] * len(texts)
+    cut, unread = [False] * len(texts), [(0, 0)] * len(texts)
     split = splitter(model.config.word_rules)
     words = {row: words_of(text, split) for row, text in enumerate(texts) if kind_of(text) == SINGLE}
     for rows, encoded, names in _readings(model, texts, words, readers):
-        for row, was_cut in zip(rows, encoded["cut"], strict=True):
-            cut[row] = cut[row] or was_cut
+        for place, row in enumerate(rows):
+            cut[row] = cut[row] or encoded["cut"][place]
+            if number := encoded["unread"][place]:
+                unread[row] = number, number + len(encoded["input_ids"][place])
         for positions, batch in padded_batches(model, encoded, batch_size):
             chosen = [rows[position] for position in positions]
             bar.update(sum(not found[row] for row in chosen))
@@ -132,7 +149,7 @@ def _answer(
                     )
                 for row, one in zip(chosen, answers, strict=True):
                     found[row][name] = one
-    return found, cut
+    return found, cut, unread
 
 
 def _readings(
@@ -183,10 +200,11 @@ def encode_texts(model: Any, texts: list[Any], form: str, readers: Readers = ())
         readers: Readers of the texts; some heads need the character offsets of tokens, or their words.
     """
     if not texts:
-        return {"input_ids": [], "cut": []}
+        return {"input_ids": [], "cut": [], "unread": []}
     heads = [model.heads[name] for name in readers if name is not None]
+    config = model.config
     return encode(
-        model.tokenizer, texts, form=form, max_length=model.config.max_length,
+        model.tokenizer, texts, form=form, max_length=config.max_length, stride=config.window_stride,
         word_ids=any(head.word_ids for head in heads), offsets=any(head.offsets for head in heads),
     )  # fmt: skip
 
@@ -200,12 +218,14 @@ def padded_batches(
         model: A `MultiTaskModel`.
         encoded: Result of `encode_texts`.
         batch_size: Texts per batch. A text with several segments has several rows in the batch; `num_segments` has
-            their number for each text.
+            their number for each text. Of texts that are read in windows, a batch has at most so many windows, or one
+            text.
     """
     keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
     order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
-    for begin in range(0, len(order), batch_size):
-        positions = order[begin : begin + batch_size]
+    in_windows = model.config.overflow == WINDOW and "segments" in encoded
+    sizes = [len(encoded["segments"][position]) if in_windows else 1 for position in order]
+    for positions in _groups(order, sizes, batch_size):
         rows = {key: [encoded[key][position] for position in positions] for key in keys}
         lengths = [encoded["segments"][position] for position in positions] if "segments" in encoded else None
         if lengths is not None:
@@ -220,12 +240,28 @@ def padded_batches(
         batch = {key: value.to(model.device) for key, value in padded.items()}
         if "word_ids" in encoded:
             batch["word_ids"] = torch.full_like(batch["input_ids"], -1)
-            for row, position in enumerate(positions):
-                words = [-1 if word is None else word for word in encoded["word_ids"][position]]
-                batch["word_ids"][row, : len(words)] = torch.tensor(words, dtype=torch.long)
+            words = [[-1 if word is None else word for word in encoded["word_ids"][position]] for position in positions]
+            if lengths is not None:
+                words = [part for row, own in zip(words, lengths, strict=True) for part in _cut_up(row, own)]
+            for row, ids in enumerate(words):
+                batch["word_ids"][row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
         if lengths is not None:
             batch["num_segments"] = torch.tensor([len(own) for own in lengths], device=model.device)
         yield positions, batch
+
+
+def _groups(items: list[int], sizes: list[int], most: int) -> Iterator[list[int]]:
+    """Split items into consecutive groups with sizes of at most `most` in total, or of one larger item."""
+    group: list[int] = []
+    total = 0
+    for item, size in zip(items, sizes, strict=True):
+        if group and total + size > most:
+            yield group
+            group, total = [], 0
+        group.append(item)
+        total += size
+    if group:
+        yield group
 
 
 def _cut_up(values: list[Any], lengths: list[int]) -> Iterator[list[Any]]:

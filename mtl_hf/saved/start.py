@@ -172,6 +172,10 @@ def load_start(start: Start, run: RunConfig, resolved: Mapping[str, Mapping[str,
             keep_heads=spec.keeps_heads,
             pooling=spec.pooling,
             max_length=spec.max_length,
+            overflow=spec.overflow,
+            stride=spec.stride,
+            truncation_side=spec.truncation_side,
+            add_tokens=spec.add_tokens,
             attn_implementation=spec.attn_implementation,
             encoder_config=spec.encoder_config,
             experts=spec.experts,
@@ -190,6 +194,12 @@ def load_start(start: Start, run: RunConfig, resolved: Mapping[str, Mapping[str,
         if task.pooling and task.pooling != was:
             raise ValueError(
                 f"`tasks.{name}.pooling` is {task.pooling}; the head of {checkpoint.name} was trained with {was}."
+            )
+        pooled = model.config.heads[name].get("window_pooling", "mean")
+        if task.window_pooling and task.window_pooling != pooled:
+            raise ValueError(
+                f"`tasks.{name}.window_pooling` is {task.window_pooling}; the head of {checkpoint.name} was trained"
+                f" with {pooled}."
             )
         kind = task_type(task.type)
         changed = kind.changed_options(task, kind.read_options(name, task)) | dict((resolved or {}).get(name, {}))

@@ -102,6 +102,8 @@ class MaskedLanguageModelling(TaskType):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The units that can be masked, (B, T); `hiding` turns them into labels."""
         values, lengths = flat(labels)
+        if "segments" in columns.column_names:
+            lengths, _ = flat(columns["segments"])
         units = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         units[np.arange(shape[1]) < lengths[:, None]] = values
         return units, units != IGNORE_INDEX

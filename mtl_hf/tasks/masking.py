@@ -34,7 +34,12 @@ class Masking:
     vocab_size: int
 
     def __call__(
-        self, input_ids: np.ndarray, units: np.ndarray, draw: tuple[int, ...], rows: Sequence[int]
+        self,
+        input_ids: np.ndarray,
+        units: np.ndarray,
+        draw: tuple[int, ...],
+        rows: Sequence[int],
+        windows: Sequence[int] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Mask a padded batch.
 
@@ -43,15 +48,19 @@ class Masking:
             units: `BEGINS` or `INSIDE`, `IGNORE_INDEX` where nothing is ever masked (special tokens, padding), (B, T).
             draw: Seed, epoch and lap.
             rows: Number of each row.
+            windows: If rows have several windows: the number of each, from 0.
 
         Returns:
             The masked ids, and the labels: the original ids of chosen tokens, `IGNORE_INDEX` elsewhere. Both (B, T).
         """
         places = units != IGNORE_INDEX
         counts = places.sum(1)
+        seeds = [[*draw, row] for row in rows]
+        if windows is not None:
+            seeds = [[*seed, window] if window else seed for seed, window in zip(seeds, windows, strict=True)]
         # Three random numbers per token: whether it is chosen, how it is replaced, and the random token.
         numbers = np.concatenate(
-            [np.random.default_rng([*draw, row]).random((count, 3)) for row, count in zip(rows, counts, strict=True)]
+            [np.random.default_rng(seed).random((count, 3)) for seed, count in zip(seeds, counts, strict=True)]
         )
         begins = units[places] == BEGINS
         chance, row_of = numbers[begins, 0], np.repeat(np.arange(len(counts)), counts)[begins]

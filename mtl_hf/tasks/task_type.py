@@ -285,7 +285,7 @@ class TaskType:
             dropout: Dropout of the model, the default of heads.
         """
         chosen = {"dropout": dropout if spec.dropout is None else spec.dropout}
-        keys = ("pooling", "label_smoothing", "layers")
+        keys = ("pooling", "window_pooling", "label_smoothing", "layers")
         return chosen | {key: found for key in keys if (found := getattr(spec, key))}
 
     def changed_options(self, spec: Task, options: Any) -> dict[str, Any]:

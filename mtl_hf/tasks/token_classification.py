@@ -212,13 +212,14 @@ class TokenClassification(ImbalancedType):
     def collate(
         self, labels: pa.ChunkedArray, columns: pa.Table, shape: tuple[int, int]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Labels of words, (B, T), at the first token of each word."""
+        """Labels of words, (N, T), at the first token of each word."""
         ids, lengths = flat(labels)
         starts, _ = flat(columns["word_starts"])
         rows = np.repeat(np.arange(len(lengths)), lengths)
         by_token = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         kept = starts != NO_TOKEN
-        by_token[rows[kept], starts[kept]] = ids[kept]
+        segments, places = _places(columns, rows[kept], starts[kept])
+        by_token[segments, places] = ids[kept]
         return by_token, by_token >= 0
 
     # ---- scores ----
@@ -401,6 +402,18 @@ def _items(
     if task.spans:
         return {(kind, words[begin][0], words[end - 1][1]) for kind, begin, end in bio_spans(tags)}
     return {(tag, *span) for tag, span in zip(tags, words, strict=True) if tag is not None}
+
+
+def _places(columns: pa.Table, rows: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The segments of a batch, and the positions in them, of tokens given by row and position in the row."""
+    if "segments" not in columns.column_names:
+        return rows, positions
+    lengths, _ = flat(columns["segments"])
+    row_ends = np.cumsum(pc.list_value_length(columns["input_ids"]).to_numpy())
+    tokens = np.append(0, row_ends)[rows] + positions  # counted over the batch
+    ends = np.cumsum(lengths)
+    segments = np.searchsorted(ends, tokens, side="right")
+    return segments, tokens - (ends - lengths)[segments]
 
 
 def _count_spans(

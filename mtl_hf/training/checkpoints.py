@@ -21,6 +21,7 @@ from ..data.rows import EncodedSplit
 from ..files import draft_of, write_atomic
 from ..metrics import score_weight
 from ..modeling.configuration_multitask import MultiTaskConfig
+from ..modeling.windows import TRUNCATE
 from ..tasks import TaskData
 
 logger = logging.getLogger(__name__)
@@ -256,7 +257,8 @@ def run_settings(
             "attn_implementation": config.encoder_attn_implementation,
             "experts": config.experts,
         }
-        | ({"adapters": config.adapters} if config.adapters else {}),
+        | ({"adapters": config.adapters} if config.adapters else {})
+        | ({} if config.overflow == TRUNCATE else {"overflow": config.overflow, "stride": config.window_stride}),
         "training": deciding_arguments(arguments),
         "encoder": {
             key: value

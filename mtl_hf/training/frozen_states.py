@@ -31,6 +31,7 @@ from ..data.row_states import RowStates
 from ..modeling.bottleneck import find_layers
 from ..modeling.modeling_multitask import MultiTaskModel
 from ..modeling.reading import layers_of
+from ..modeling.windows import WINDOW
 from .features import Feature
 from .optimizer import Part
 
@@ -152,8 +153,13 @@ def entering(model: MultiTaskModel, layer: int | None, states: Tensor) -> Iterat
         yield {"encoder_states": states}
         return
 
+    begin = 0  # without gradients, the encoder may read windows in several parts (`reading.WINDOWS_AT_ONCE`)
+
     def put_in(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        return ((states, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": states})
+        nonlocal begin
+        end = begin + len(args[0] if args else kwargs["hidden_states"])
+        part, begin = states[begin:end], end % len(states)
+        return ((part, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": part})
 
     with _some_layers(model.encoder, slice(layer, None), layer, put_in):
         yield {}
@@ -331,8 +337,14 @@ class FrozenStates(Feature):
         encoded = _unlabelled(rows)
         order = np.argsort(-states.lengths, kind="stable")
         with self.model.evaluating(), self.autocast():
-            for begin in range(0, len(order), BATCH_SIZE):
-                chosen = order[begin : begin + BATCH_SIZE]
+            begin = 0
+            while begin < len(order):
+                number = BATCH_SIZE
+                if self.model.config.overflow == WINDOW:  # the first row of a batch has most windows
+                    num_windows = int(states.lengths[order[begin]]) // self.model.config.max_length + 1
+                    number = max(1, BATCH_SIZE // num_windows)
+                chosen = order[begin : begin + number]
+                begin += number
                 batch = self._batch(encoded, chosen.tolist())
                 found = states_before(self.model, self.layer, batch)
                 states.states[states.places(chosen)] = found[batch["attention_mask"].bool()].cpu()

@@ -51,7 +51,8 @@ class RawTextScorer:
         columns = Columns(split.rows.with_format("arrow")[list(rows)])
         for name, logits in outputs.logits.items():
             head: Any = heads[name]
-            by_row = head.by_row(logits, HeadInputs(num_segments=inputs.get("num_segments"))).float().cpu().numpy()
+            read = HeadInputs(None, inputs.get("attention_mask"), num_segments=inputs.get("num_segments"))
+            by_row = head.by_row(logits, read).float().cpu().numpy()
             values = [prediction.value for prediction in head.decode(by_row, columns)]
             self.predicted.setdefault(name, []).extend(zip(rows, values, strict=True))
 
@@ -125,7 +126,8 @@ def _predict(
     gold: dict[str, Sequence[Any]] = {name: [None] * len(words) for name in tasks}
     data = SourceData(source, "words", [_WORDS], {"raw texts": rows}, {"raw texts": gold})
     tokenizer: Any = trainer.processing_class
-    encoded = encode_rows(data, "raw texts", tasks, tokenizer, trainer.model.config.max_length)
+    config = trainer.model.config
+    encoded = encode_rows(data, "raw texts", tasks, tokenizer, config.max_length, config.window_stride)
     scorer = RawTextScorer()
     trainer.predict_source(scorer, source, EncodedSplit(encoded, gold), "eval")
     gather = gather_object if trainer.accelerator.num_processes > 1 else list

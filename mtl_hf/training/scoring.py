@@ -80,7 +80,7 @@ class Scorer:
         labels: Any = inputs.get("labels") or {}
         num_segments = inputs.get("num_segments")
         for name, logits in outputs.logits.items():
-            read = HeadInputs(labels=labels.get(name), num_segments=num_segments)
+            read = HeadInputs(None, inputs.get("attention_mask"), labels.get(name), num_segments=num_segments)
             head: Any = heads[name]
             found = head.by_row(logits, read).float().cpu().numpy()
             scored = ScoredRows(

@@ -417,6 +417,13 @@ def test_secrets_at_any_depth_stay_out_of_files_and_what_is_only_called_alike_st
     ("override", "expected"),
     [
         ("model.max_length=0", "`model.max_length` is 0; it should be at least 1"),
+        ("model.stride=-1", "`model.stride` is -1; it should be at least 0"),
+        ("model.stride=8", "`model.stride` is 8, but long texts are truncated: add `overflow: window`"),
+        ("model={encoder: a, overflow: truncate, stride: 8}", "`model.stride` is 8, but long texts are truncated"),
+        (
+            "model={encoder: a, overflow: window, truncation_side: left}",
+            "`model.truncation_side` is left, but with `overflow: window` texts are not truncated",
+        ),
         ("model.experts={num: 999999999999, hidden: 5}", "it should be a whole number of at least 2 and at most 1,024"),
         ("model.pooling=mean_last_" + "9" * 30, "`model.pooling` is 'mean_last_9"),
         ("model.encoder=''", "`model.encoder` is empty text"),

@@ -132,3 +132,16 @@ def test_a_folder_that_is_half_written_does_not_get_its_name(verb, encoder_folde
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     write()
     assert (tmp_path / "to" / "tokenizer.json").is_file()
+
+
+def test_a_model_that_reads_windows_is_exported_with_a_warning(encoder_folder, tmp_path, caplog):
+    model = MultiTaskModel.from_encoder(encoder_folder, max_length=16, overflow="window", stride=4)
+    model.save_pretrained(tmp_path / "model")
+    export_encoder(tmp_path / "model", tmp_path / "encoder")
+    assert "texts longer than 16 tokens in windows; the exported model reads only their beginning" in caplog.text
+    caplog.clear()
+    left = MultiTaskModel.from_encoder(encoder_folder, max_length=16, truncation_side="left")
+    left.save_pretrained(tmp_path / "left")
+    export_encoder(tmp_path / "left", tmp_path / "exported")
+    assert "windows" not in caplog.text
+    assert AutoTokenizer.from_pretrained(tmp_path / "exported").truncation_side == "left"

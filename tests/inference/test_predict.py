@@ -175,7 +175,7 @@ def test_texts_that_are_cut_are_marked_and_counted(
     texts = [SENTENCES[0], " ".join(SENTENCES), SENTENCES[1], " ".join(SENTENCES[::-1])]
     predict(folder, texts, to=str(tmp_path / "to.jsonl"))
     assert [line.get("cut") for line in read(tmp_path / "to.jsonl")] == [None, True, None, True]
-    assert caplog.text.count("2 of 4 texts were truncated to 16 tokens.") == 1
+    assert caplog.text.count("2 of 4 texts were truncated to 16 tokens; 66 of their 98 tokens were not read.") == 1
 
 
 def test_embeddings_of_texts_that_are_cut_are_counted_once(

@@ -47,7 +47,8 @@ def build(config: Mapping[str, Any]) -> Built:
     tasks = build_tasks(run, sources)
     torch.manual_seed(0)
     model = build_model(run, tasks)
-    train = {name: encode_rows(source, "train", tasks, model.tokenizer, model.config.max_length)
+    lengths = model.config.max_length, model.config.window_stride
+    train = {name: encode_rows(source, "train", tasks, model.tokenizer, *lengths)
              for name, source in sources.items()}  # fmt: skip
     validation = {name: encode_split(source, "validation", tasks, model) for name, source in sources.items()}
     return Built(model, tasks, train, validation)
