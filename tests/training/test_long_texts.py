@@ -202,6 +202,17 @@ def test_an_entity_after_the_limit_is_found_with_windows_or_the_text_is_marked_a
     assert "Texts longer than 12 tokens are read in windows; neighbouring windows share 4 tokens." in card
 
 
+@pytest.mark.parametrize("alignment", ["last", "mean"])
+def test_a_crf_on_aligned_words_reads_windows(alignment, encoder_folder, tmp_path):
+    options = {"num_train_epochs": 8, "learning_rate": 5e-3, "head_learning_rate": 2e-2, "eval_strategy": "no",
+               "save_strategy": "no", "load_best_model_at_end": False}  # fmt: skip
+    found = config(encoder_folder, tmp_path / "run", **options)
+    found["tasks"]["slots"] |= {"crf": True, "alignment": alignment, "layers": "mix"}
+    results = mtl_hf.train(found)
+    assert results["tasks"]["slots"]["f1_raw_text"] == results["tasks"]["slots"]["f1"]
+    check_answers(found, tmp_path / "run", results)
+
+
 def test_a_run_from_a_model_keeps_its_windows(encoder_folder, tmp_path):
     mtl_hf.train(config(encoder_folder, tmp_path / "first", max_steps=1))
     found = config(encoder_folder, tmp_path / "second", max_steps=1)
