@@ -43,7 +43,7 @@ def find_joined(file: FileDescription, exclude: Collection[str]) -> dict[str, st
         if name not in written:
             if separator := find_separator(held):
                 found[name] = separator
-        elif _holds_labels(written[name]) and not any(
+        elif _holds_labels(written[name], len(held)) and not any(
             _equal(lengths[name], lengths.get(other, length)) for other, length in others.items() if other != name
         ):
             found[name] = None
@@ -81,9 +81,10 @@ def _equal(first: np.ndarray, second: np.ndarray) -> bool:
     return bool(both.any()) and float((first == second)[both].mean()) >= 0.9 and float(first[both].mean()) > 1
 
 
-def _holds_labels(lists: Sequence[list[Any] | None]) -> bool:
-    """Whether all lists hold plain values."""
-    return all(isinstance(item, str | int | float) for held in lists for item in held or ())
+def _holds_labels(lists: Sequence[list[Any] | None], num_cells: int) -> bool:
+    """Whether nearly all cells are lists, and all lists hold plain values."""
+    plain = all(isinstance(item, str | int | float) for held in lists for item in held or ())
+    return plain and sum(held is not None for held in lists) >= MOST * num_cells
 
 
 def _of_one_type(lists: list[Any]) -> Any:

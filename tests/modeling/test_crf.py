@@ -1,14 +1,16 @@
 """Tests of the CRF against an enumeration of all label sequences, in float64."""
 
 import itertools
+import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModel
 
 from mtl_hf.modeling.crf import CRF, legal_tags
 from mtl_hf.modeling.head import EncoderShape, HeadInputs
@@ -235,7 +237,17 @@ def test_a_saved_model_answers_alike_also_by_its_own_code(encoder_folder: str, t
     expected = model.predict(texts)
     model.save_pretrained(tmp_path / "saved")
     assert MultiTaskModel.from_pretrained(tmp_path / "saved").predict(texts) == expected
-    remote = AutoModel.from_pretrained(tmp_path / "saved", trust_remote_code=True)
-    assert type(remote) is not MultiTaskModel
-    assert remote.predict(texts) == expected
+    script = """
+import json, sys
+sys.modules["mtl_hf"] = None
+from transformers import AutoModel
+model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+print(json.dumps(model.predict(json.loads(sys.argv[2]))))
+"""
+    done = subprocess.run(  # in another process: loading code of a model registers its classes
+        [sys.executable, "-c", script, str(tmp_path / "saved"), json.dumps(texts)],
+        capture_output=True, text=True, check=False, env={"HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == expected
     assert any(answers["slots"] for answers in expected)

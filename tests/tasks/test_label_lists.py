@@ -175,8 +175,8 @@ def test_one_hot_lists_written_as_text_are_one_hot_lists(make: type, tmp_path: P
     [
         (["['a']", "['b']", "b"], {}, r"row 3 .* has 'b' in the column 'y'; it should be a list .* such as \['a'\],"),
         (["['a']", "['b', "], {}, r"row 2 .* has \"\['b', \" in the column 'y'; it should be a list"),
-        (["['a']", "[['b']]"], {}, r"row 2 .* has \['b'\] in the column 'y'; .* takes a list of labels"),
-        (["['a']", "[{'b': 1}]"], {}, r"row 2 .* has \{'b': 1\} in the column 'y'; .* takes a list of labels"),
+        (["['a']", "[['b']]"], {}, r"row 2 .* has \"\[\['b'\]\]\" in the column 'y'; it should be a list"),
+        (["['a']", "[{'b': 1}]"], {}, r"row 2 .* has \"\[\{'b': 1\}\]\" in the column 'y'; it should be a list"),
         (["['a']", "[0.5]"], {}, r"row 2 .* has 0.5 in the column 'y'; .* takes a list of labels"),
         (["['a']", "[null]"], {}, r"row 2 .* takes a list of labels"),
         (["[0, 1, 0]"] * 20 + ["[0, 1]"], {"labels": NAMES}, r"row 21 .* has \[0, 1\] .* one-hot list of 3 values"),
