@@ -119,10 +119,12 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ValueError: The address is not valid or in use.
     """
+    if not 0 <= port < 2**16:
+        raise ValueError(f"`--port` is {port}; it should be from 0 to 65535.")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ValueError(
             f"cannot listen on {host}, port {port}: {error}. Choose others by `--host` and `--port`."
         ) from error

@@ -123,7 +123,7 @@ def _message(error: dict[str, Any]) -> str:
         return 'it should be a JSON object, with the header "Content-Type: application/json".'
     if error["type"] == "extra_forbidden":
         return "there is no such field."
-    if error["type"] == "string_pattern_mismatch":
+    if error["type"] in ("string_pattern_mismatch", "string_too_short"):
         return "the text is empty."
     if error["type"] == "string_unicode":
         return "it is not valid Unicode (it has a lone surrogate)."
