@@ -128,7 +128,7 @@ def test_embeddings_are_those_of_the_model(client: TestClient, model: MultiTaskM
         ({"task": "intent"}, ["intent"]),
         ({"task": 1}, ["intent"]),
         ({"task": 4}, ["stars"]),
-        ({"tasks": None, "task": None}, ["intent", "slots", "topics", "stars"]),
+        ({}, ["intent", "slots", "topics", "stars"]),
     ],
 )
 def test_only_requested_tasks_answer(client: TestClient, requested: dict, expected: list[str]) -> None:
@@ -220,6 +220,8 @@ DEEP = '{"sentences": ' + "[" * 100_000 + f'"{MARKER}"' + "]" * 100_000 + "}"
         ('{"sentences": [{}]}', 422, "sentences.0"),
         (f'{{"sentences": ["a"], "{MARKER}2": 1}}', 422, f"{MARKER}2"),
         ('{"sentences": ["a"], "tasks": []}', 422, "tasks"),
+        ('{"sentences": ["a"], "tasks": null}', 422, "tasks"),
+        ('{"sentences": ["a"], "task": null}', 422, "task"),
         ('{"sentences": ["a"], "tasks": "intent"}', 422, "tasks"),
         (f'{{"sentences": ["a"], "tasks": ["intent", "{MARKER}"]}}', 422, "tasks.1"),
         ('{"sentences": ["a"], "task": 0}', 422, "task"),
@@ -399,7 +401,7 @@ def test_tokens_that_are_no_tokens(value: str) -> None:
 
 
 def test_an_address_that_cannot_be_used_is_named() -> None:
-    with listen("127.0.0.1", 0) as used, pytest.raises(ValueError, match="cannot listen on 127.0.0.1, port"):
+    with listen("127.0.0.1", 0) as used, pytest.raises(ValueError, match="cannot listen on 127"):
         listen("127.0.0.1", used.getsockname()[1])
     with pytest.raises(ValueError, match="`--port` is 70000"):
         listen("127.0.0.1", 70000)
@@ -413,7 +415,7 @@ def test_an_address_that_cannot_be_used_is_named() -> None:
 
 def test_examples_of_the_schema_are_answered(client: TestClient) -> None:
     schema = client.get("/openapi.json").json()
-    assert schema["components"]["schemas"]["PredictRequest"]["properties"]["tasks"]["anyOf"][0]["items"]["enum"] == [
+    assert schema["components"]["schemas"]["PredictRequest"]["properties"]["tasks"]["items"]["enum"] == [
         "intent", "slots", "topics", "stars", "same", "answer",
     ]  # fmt: skip
     for path in ("/predict", "/embed"):

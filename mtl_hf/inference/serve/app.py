@@ -19,6 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from ... import __version__
+from ...modeling.encoding import PAIRS, SINGLE
 from . import problems
 from .access import Access, Gate
 from .batching import Batcher, Job
@@ -28,6 +29,7 @@ from .models import Models
 from .pages import HtmlPage
 from .problems import ProblemError, documented
 from .requests import (
+    KIND_OF_FORM,
     EmbedRequest,
     EmbedResponse,
     PredictRequest,
@@ -219,18 +221,27 @@ class Routes:
 
 
 def _schema(schema: dict[str, Any], models: Models, limits: Limits) -> dict[str, Any]:
-    """FastAPI's schema, with the tasks of the served model and the limits."""
+    """FastAPI's schema, with the tasks of the served model, the texts that they read, and the limits."""
     schema = copy.deepcopy(schema)
     parts = schema["components"]["schemas"]
     parts["Problem"] = problems.SCHEMA
     for name in ("HTTPValidationError", "ValidationError"):
         parts.pop(name, None)
-    names = list(models.current.model.tasks)
-    for request in ("PredictRequest", "EmbedRequest"):
-        parts[request]["properties"]["sentences"]["maxItems"] = limits.sentences
-    properties = parts["PredictRequest"]["properties"]
-    (tasks,) = [part for part in properties["tasks"]["anyOf"] if part["type"] == "array"]
-    tasks["items"]["enum"] = names
+    tasks = models.current.model.tasks
+    kinds = {"PredictRequest": {task.reads for task in tasks.values()}, "EmbedRequest": {SINGLE, PAIRS}}
+    for request, read in kinds.items():
+        sentences = parts[request]["properties"]["sentences"]
+        sentences["maxItems"] = limits.sentences
+        forms = [(form, form.get("$ref", "").split("/")[-1]) for form in sentences["items"].pop("oneOf")]
+        sentences["items"]["anyOf"] = [form for form, name in forms if KIND_OF_FORM[name] in read]
+    predict = parts["PredictRequest"]
+    predict["not"] = {"required": ["task", "tasks"]}
+    properties = predict["properties"]
+    properties["tasks"]["items"]["enum"] = list(tasks)
+    properties["task"] = {
+        "description": properties["task"]["description"],
+        "anyOf": [{"enum": list(tasks)}, {"type": "integer", "minimum": 1, "maximum": len(tasks)}],
+    }
     return schema
 
 

@@ -70,14 +70,14 @@ class Batcher:
         self.counters = counters
         self.waiting = 0
         self._jobs: deque[Job] = deque()
-        self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._began: float | None = None  # when the running batch began
         self._seconds = 0.01  # of a sentence, a running mean
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to answer; called in the event loop."""
+        """Begin to answer; called in the event loop, and again after `close`."""
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:

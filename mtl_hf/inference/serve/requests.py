@@ -6,7 +6,7 @@ unions are in angle brackets, which `problems.py` leaves out of the names of fie
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from ...modeling.encoding import CHOICES, PAIRS, SINGLE
 from .limits import Limits
@@ -14,6 +14,11 @@ from .problems import ProblemError
 from .served_model import ServedModel
 
 Text = Annotated[str, StringConstraints(strict=True, min_length=1, pattern=r"\S")]
+
+
+def _whole(value: Any) -> Any:
+    """A number like 2.0 as an integer, which it is in JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class _Strict(BaseModel):
@@ -46,6 +51,10 @@ class Choices(_Strict):
     choices: Annotated[list[Text], Field(min_length=1)]
 
 
+# Name in the schema → kind of texts; a string has no name.
+KIND_OF_FORM = {"": SINGLE, "SingleText": SINGLE, "Words": SINGLE, "Pair": PAIRS, "Choices": CHOICES}
+
+
 def _form_of(value: Any) -> str | None:
     if isinstance(value, str):
         return "<string>"
@@ -68,7 +77,7 @@ Sentence = Annotated[
         ' "choices": [...]}',
     ),
 ]
-TaskNumber = Annotated[int, Field(strict=True, ge=1)]
+TaskNumber = Annotated[int, Field(strict=True, ge=1), BeforeValidator(_whole)]
 OneTask = Annotated[
     Annotated[str, Tag("<name>")] | Annotated[TaskNumber, Tag("<number>")],
     Discriminator(lambda value: "<name>" if isinstance(value, str) else "<number>"),
@@ -87,12 +96,16 @@ class PredictRequest(_Strict):
         }
     )
     sentences: Annotated[list[Sentence], Field(min_length=1)]
-    tasks: (
-        Annotated[list[str], Field(min_length=1, description="Names of tasks. Default: all that read the sentences.")]
+    # Optional, but not null: `task` and `tasks` exclude each other, which a schema can only say of keys.
+    tasks: Annotated[
+        list[str],
+        Field(default=None, min_length=1, description="Names of tasks. Default: all that read the sentences."),
+    ]
+    task: Annotated[OneTask, Field(default=None, description="One task, by its name or its number from 1.")]
+    top_k: (
+        Annotated[int, Field(ge=1, le=2**31, description="Number of labels; null for all."), BeforeValidator(_whole)]
         | None
-    ) = None
-    task: Annotated[OneTask, Field(description="One task, by its name or its number from 1.")] | None = None
-    top_k: Annotated[int, Field(ge=1, le=2**31, description="Number of labels; null for all.")] | None = 1
+    ) = 1
     embeddings: Annotated[bool, Field(description="Whether to add the embedding of each sentence.")] = False
 
 
