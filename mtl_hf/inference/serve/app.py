@@ -8,7 +8,7 @@ import asyncio
 import copy
 import json
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -73,7 +73,7 @@ def create_app(
         title="mtl_hf", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None,
         redirect_slashes=False,
     )  # fmt: skip
-    routes = Routes(models, batcher, counters, limits)
+    routes = Routes(models, batcher, counters, limits, runs.configs if runs else ())
     needs_token = [Security(HTTPBearer(auto_error=False))] if access.token else []
     app.include_router(routes.open_router())
     app.include_router(routes.router(), dependencies=needs_token)
@@ -96,9 +96,13 @@ class Routes:
         batcher: Answers sentences.
         counters: What `/metrics` shows.
         limits: Limits of requests.
+        configs: Configs that can be trained, for the schema.
     """
 
-    def __init__(self, models: Models, batcher: Batcher, counters: Counters, limits: Limits) -> None:
+    def __init__(
+        self, models: Models, batcher: Batcher, counters: Counters, limits: Limits, configs: Sequence[str] = ()
+    ) -> None:
+        self.configs = configs
         self.models = models
         self.batcher = batcher
         self.counters = counters
@@ -217,10 +221,10 @@ class Routes:
 
     async def openapi(self, request: Request) -> Response:
         """The OpenAPI schema."""
-        return _json(_schema(request.app.openapi(), self.models, self.limits))
+        return _json(_schema(request.app.openapi(), self.models, self.limits, self.configs))
 
 
-def _schema(schema: dict[str, Any], models: Models, limits: Limits) -> dict[str, Any]:
+def _schema(schema: dict[str, Any], models: Models, limits: Limits, configs: Sequence[str]) -> dict[str, Any]:
     """FastAPI's schema, with the tasks of the served model, the texts that they read, and the limits."""
     schema = copy.deepcopy(schema)
     parts = schema["components"]["schemas"]
@@ -242,6 +246,8 @@ def _schema(schema: dict[str, Any], models: Models, limits: Limits) -> dict[str,
         "description": properties["task"]["description"],
         "anyOf": [{"enum": list(tasks)}, {"type": "integer", "minimum": 1, "maximum": len(tasks)}],
     }
+    if "TrainRequest" in parts:
+        parts["TrainRequest"]["properties"]["config"]["enum"] = list(configs)
     return schema
 
 
