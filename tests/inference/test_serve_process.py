@@ -131,10 +131,10 @@ def test_a_server_over_a_socket_takes_what_clients_do_wrong(folder: Path, tmp_pa
     assert "secret" not in log.read_text("utf-8")
 
 
-@pytest.mark.slow  # real processes: a run forked from a forked server would inherit its event loop
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_run_outlives_the_server(folder: Path, encoder_folder: str, tmp_path: Path, number: int) -> None:
-    rows = [json.dumps({"text": text, "label": "ab"[at % 2]}) + "\n" for at, text in enumerate(SENTENCES * 3)]
+    rows = [json.dumps({"text": f"{text} {at}", "label": "ab"[at % 2]}) + "\n" for at, text in enumerate(SENTENCES * 3)]
     (tmp_path / "rows.jsonl").write_text("".join(rows), encoding="utf-8")
     (tmp_path / "long.yaml").write_text(
         f"""
@@ -151,7 +151,8 @@ training: {{max_steps: 100000, logging_steps: 1, precision: fp32, use_cpu: true,
     with serving(folder, log, *options, MTL_HF_TRAINING_TOKEN=TRAINING_TOKEN) as (process, port):
         assert ask(port, "POST", "/train", {"config": "long"}, **headers)[0] == 202
         end = time.monotonic() + 120
-        while ask(port, "GET", "/runs/long-1", **headers)[1]["step"] is None:
+        while (run := ask(port, "GET", "/runs/long-1", **headers)[1])["step"] is None:
+            assert run["state"] == "running", run
             assert time.monotonic() < end
             time.sleep(0.1)
         children = psutil.Process(process.pid).children(recursive=True)
