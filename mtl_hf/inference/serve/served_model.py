@@ -18,6 +18,9 @@ from ...modeling.heads import answers_texts
 from ...modeling.texts import CUT, EMBEDDING, answer_stream
 
 _WARM_UP = {SINGLE: "one", PAIRS: ("one", "two"), CHOICES: ("one", ["two"])}
+# Rows of a pass on a CPU: more gain little there, and of 32 sentences of SNIPS, sorted by length, two passes of 16 take
+# three quarters of the time of one pass, which pads all of them to the longest.
+_ROWS_ON_CPU = 16
 _NOT_OPTIONS = {"type", "text", "labels", "dropout", "label_smoothing"}
 
 
@@ -119,15 +122,23 @@ class TorchModel:
     ) -> list[Answer]:
         """See `ServedModel.predict`."""
         readers: list[str | None] = [*tasks, *([None] if embeddings else [])]
+        order = sorted(range(len(texts)), key=lambda number: _length(texts[number]))
+        rows = _ROWS_ON_CPU if self.model.device.type == "cpu" else len(texts)
         stream = answer_stream(
-            self._late, texts, readers, batch_size=len(texts), top_k=None, bar=tqdm(disable=True), report=_ignore
+            self._late,
+            [texts[number] for number in order],
+            readers,
+            batch_size=rows,
+            top_k=None,
+            bar=tqdm(disable=True),
+            report=_ignore,
         )
-        answers = []
-        for number, found in zip(top_k, stream, strict=True):
-            own = {name: found[name](top_k=number) for name in tasks if name in found}
+        answers: dict[int, Answer] = {}
+        for number, found in zip(order, stream, strict=True):
+            own = {name: found[name](top_k=top_k[number]) for name in tasks if name in found}
             embedding = found.get(EMBEDDING) if embeddings else None
-            answers.append(Answer(own, embedding, CUT not in own and bool(found.get(CUT, False))))
-        return answers
+            answers[number] = Answer(own, embedding, CUT not in own and bool(found.get(CUT, False)))
+        return [answers[number] for number in range(len(texts))]
 
 
 class _LateModel:
@@ -160,6 +171,10 @@ class _LateHead:
 def describe(task: ServedTask, number: int) -> dict[str, Any]:
     """A task as plain data, with its number from 1."""
     return {"number": number} | dataclasses.asdict(task)
+
+
+def _length(text: Any) -> int:
+    return len(text) if isinstance(text, str) else sum(map(_length, text))
 
 
 def _why_no_embeddings(model: Any, tasks: dict[str, ServedTask]) -> str:
