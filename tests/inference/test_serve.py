@@ -21,6 +21,7 @@ from mtl_hf.inference.serve.access import Access, check_token_value, is_loopback
 from mtl_hf.inference.serve.app import create_app
 from mtl_hf.inference.serve.limits import Limits
 from mtl_hf.inference.serve.models import Loaded, Models, card_examples, load
+from mtl_hf.inference.serve.problems import NoMessages
 from mtl_hf.inference.serve.served_model import TorchModel
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import SENTENCES
@@ -475,6 +476,17 @@ def test_a_server_that_fails_gives_500_without_a_text(
     assert response.status_code == 500
     assert response.headers["content-type"] == "application/problem+json"
     assert MARKER not in response.text
+
+
+def test_errors_are_logged_by_type_and_place() -> None:
+    record = logging.LogRecord("uvicorn.error", logging.ERROR, "a.py", 1, "Exception in ASGI application\n", None, None)
+    try:
+        raise RuntimeError(MARKER)
+    except RuntimeError as error:
+        record.exc_info = (RuntimeError, error, error.__traceback__)
+    assert NoMessages().filter(record)
+    text = logging.Formatter().format(record)
+    assert re.fullmatch(r"Exception in ASGI application: RuntimeError at .*test_serve\.py:\d+", text)
 
 
 def test_no_text_is_logged(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:

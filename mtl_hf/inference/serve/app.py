@@ -23,8 +23,9 @@ from ...modeling.encoding import PAIRS, SINGLE
 from . import problems
 from .access import Access, Gate
 from .batching import Batcher, Job
+from .body_limit import BodyLimit
 from .counters import Counters, Counting
-from .limits import BodyLimit, Limits
+from .limits import Limits
 from .models import Models
 from .pages import HtmlPage
 from .problems import ProblemError, documented
