@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import os
+from pathlib import Path
 
 from ..inference.serve.limits import Limits
 
@@ -73,6 +74,9 @@ def run(arguments: argparse.Namespace) -> None:
     training_token = check_token_value("MTL_HF_TRAINING_TOKEN", os.environ.get("MTL_HF_TRAINING_TOKEN"))
     if arguments.allow_training and training_token is None:
         raise ValueError("`--allow-training` needs a token: set the environment variable MTL_HF_TRAINING_TOKEN.")
+    runs = None
+    if arguments.allow_training:
+        runs = TrainingRuns(arguments.allow_training, arguments.runs, reserved=Path(arguments.model).name)
     serve(
         arguments.model,
         host=arguments.host,
@@ -84,5 +88,5 @@ def run(arguments: argparse.Namespace) -> None:
             token=token or check_token_value("MTL_HF_TOKEN", os.environ.get("MTL_HF_TOKEN")),
             training_token=training_token,
         ),
-        runs=TrainingRuns(arguments.allow_training, arguments.runs) if arguments.allow_training else None,
+        runs=runs,
     )

@@ -51,12 +51,13 @@ class TrainingRuns:
     Args:
         configs: The config files. Their names without ending are what requests use.
         folder: Where runs are written: a folder and a log each.
+        reserved: An id that no run gets: that of the model of the server.
 
     Raises:
         ValueError: A config is not valid, or two have the same name.
     """
 
-    def __init__(self, configs: Sequence[str], folder: str | Path) -> None:
+    def __init__(self, configs: Sequence[str], folder: str | Path, reserved: str = "") -> None:
         self._paths: dict[str, str] = {}
         for path in configs:
             check_settings(RunConfig.load(path))
@@ -70,6 +71,7 @@ class TrainingRuns:
             self._paths[name] = path
         self.configs = tuple(self._paths)
         self._folder = Path(folder)
+        self._reserved = reserved
         self._runs: dict[str, _Run] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -87,7 +89,7 @@ class TrainingRuns:
                 raise RunBusyError("the server is ending.")
             self._folder.mkdir(parents=True, exist_ok=True)
             number = 1
-            while any(self._folder.joinpath(f"{config}-{number}{end}").exists() for end in ("", ".log")):
+            while self._is_taken(f"{config}-{number}"):
                 number += 1
             run = _Run(f"{config}-{number}", config, self._folder / f"{config}-{number}")
             run.log.touch()
@@ -96,6 +98,9 @@ class TrainingRuns:
             run.thread.start()
         logger.info("Run %s starts.", run.id)
         return self._describe(run)
+
+    def _is_taken(self, id: str) -> bool:
+        return id == self._reserved or any((self._folder / f"{id}{end}").exists() for end in ("", ".log"))
 
     def _train(self, run: _Run) -> None:
         environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}

@@ -161,6 +161,16 @@ def test_runs_end_with_the_server_and_start_no_more(runs: TrainingRuns) -> None:
         runs.start("quick")
 
 
+@pytest.mark.usefixtures("forked")
+def test_a_run_never_gets_the_name_of_another_one_or_of_the_served_model(configs: list[str], tmp_path: Path) -> None:
+    (tmp_path / "runs" / "broken-1").mkdir(parents=True)
+    (tmp_path / "runs" / "broken-2.log").write_text("of an earlier server", encoding="utf-8")
+    runs = TrainingRuns(configs, tmp_path / "runs", reserved="broken-3")
+    assert runs.start("broken")["id"] == "broken-4"
+    runs.close()
+    assert (tmp_path / "runs" / "broken-2.log").read_text(encoding="utf-8") == "of an earlier server"
+
+
 def test_only_what_is_allowed_can_be_trained(client: TestClient, tmp_path: Path) -> None:
     for config in ("nowhere", "../quick", str(tmp_path / "quick.yaml"), "quick.yaml", ""):
         response = client.post("/train", json={"config": config})
@@ -204,7 +214,7 @@ def test_configs_are_checked_when_the_server_starts(configs: list[str], tmp_path
     with pytest.raises(ValueError, match="have the same name"):
         TrainingRuns([configs[0], str(other)], tmp_path)
     other.write_text(
-        "model: {encoder: x}\ntasks: {a: {type: nothing, source: b}}\nsources: {b: {path: json}}\n", encoding="utf-8"
+        "model: {encoder: x}\ntasks: {a: {type: nothing, source: b}}\nsources: {b: {path: json, text: x}}\n", encoding="utf-8"
     )
     with pytest.raises(ValueError, match="nothing"):
         TrainingRuns([str(other)], tmp_path)

@@ -15,7 +15,6 @@ import torch
 import yaml
 from transformers.utils.hub import cached_file
 
-from ...config import resolve_path
 from ...saved.models import find_checkpoint
 from .problems import ProblemError, place_of
 from .served_model import ServedModel, TorchModel
@@ -96,7 +95,7 @@ def card_examples(path: str, revision: str | None = None) -> list[Any]:
 
 def id_of(name: str) -> str:
     """The id of a model in answers: the last part of its name."""
-    return Path(resolve_path(name)).name or "model"
+    return Path(name).name or "model"
 
 
 class Models:

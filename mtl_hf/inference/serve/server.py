@@ -47,10 +47,6 @@ def serve(
     limits, access = limits or Limits(), access or Access()
     with listen(host, port) as listening:
         loaded = load(name, id_of(name), device)
-        if runs is not None and loaded.id in runs.configs:
-            raise ValueError(
-                f"the model is called {loaded.id!r}, as a config of `--allow-training`: rename one of them."
-            )
         models = Models(loaded, name, partial(load, device=device), runs.models if runs else dict)
         app = create_app(models, limits=limits, access=access, runs=runs)
         _log_no_texts()
