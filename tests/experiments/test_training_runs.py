@@ -214,7 +214,8 @@ def test_configs_are_checked_when_the_server_starts(configs: list[str], tmp_path
     with pytest.raises(ValueError, match="have the same name"):
         TrainingRuns([configs[0], str(other)], tmp_path)
     other.write_text(
-        "model: {encoder: x}\ntasks: {a: {type: nothing, source: b}}\nsources: {b: {path: json, text: x}}\n", encoding="utf-8"
+        "model: {encoder: x}\ntasks: {a: {type: nothing, source: b}}\nsources: {b: {path: json, text: x}}\n",
+        encoding="utf-8",
     )
     with pytest.raises(ValueError, match="nothing"):
         TrainingRuns([str(other)], tmp_path)
