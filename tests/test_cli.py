@@ -21,8 +21,8 @@ from mtl_hf.command import parse
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "compare", "tune", "plot", "export-head", "predict", "inspect", "embed", "export-encoder",
-         "merge", "push", "init", "data")  # fmt: skip
+VERBS = ("train", "evaluate", "compare", "tune", "plot", "export-head", "predict", "serve", "inspect", "embed",
+         "export-encoder", "merge", "push", "init", "data")  # fmt: skip
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 
@@ -479,6 +479,7 @@ def test_an_unknown_verb_is_refused_with_those_that_there_are(capsys):
         (["predict", "{folder}", "--file", "{rows}", "--text", "toks"], "Did you mean `tokens`?"),
         (["predict", "{folder}", "--file", "{rows}", "--text", "stars"], "the column 'stars' holds"),
         (["predict", "{folder}", "text", "--top-k", "0"], "`top_k` is 0; it should be at least 1"),
+        (["serve", "{folder}", "--max-queue", "1"], "`--max-queue` is 1; it should be at least `--max-sentences`"),
         (["inspect", "nowhere.yaml"], "there is no config file nowhere.yaml"),
         (["embed", "{folder}", "text", "--to", "embeddings.csv"], "its ending should be .parquet or .npy"),
         (["embed", "{folder}", "text", "--plot", "embeddings"], "its ending should be .png or .svg"),

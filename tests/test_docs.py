@@ -40,6 +40,9 @@ ELSEWHERE = {
     "mtl-hf init": "test_cli.py",
     "mtl-hf compare": "experiments/test_compare.py",
     "mtl-hf tune": "experiments/test_tune.py",
+    "mtl-hf serve": "inference/test_serve_docs.py",
+    "curl": "inference/test_serve_docs.py",
+    "export": "inference/test_serve_docs.py",
 }
 
 

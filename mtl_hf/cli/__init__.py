@@ -22,13 +22,15 @@ from . import (
     plot,
     predict,
     push,
+    serve,
     train,
     tune,
 )
 
 # In the order of the help.
 VERBS: tuple[ModuleType, ...] = (
-    train, evaluate, compare, tune, plot, export_head, predict, inspect, embed, export_encoder, merge, push, init, data,
+    train, evaluate, compare, tune, plot, export_head, predict, serve, inspect, embed, export_encoder, merge, push,
+    init, data,
 )  # fmt: skip
 _EXAMPLES = """examples:
   mtl-hf init reviews.csv tickets.csv --to config.yaml
@@ -43,6 +45,7 @@ _EXAMPLES = """examples:
   mtl-hf plot outputs/snips
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
   mtl-hf predict outputs/snips --file texts.csv --text utterance --to answers.jsonl
+  mtl-hf serve outputs/snips --port 8000
   mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
   mtl-hf embed outputs/snips --file rows.csv --to rows.parquet --plot rows.png --color label

@@ -144,7 +144,7 @@ def test_the_saved_code_splits_strings_alike(saved: Path, bert: MultiTaskModel, 
     classifier = bert.heads["slots"].classifier
     torch.nn.init.zeros_(classifier.weight)
     begins = torch.tensor([label.startswith("B-") for label in bert.config.heads["slots"]["labels"]])
-    classifier.bias.data = begins.float().cumsum(0).eq(1) * begins  # the first of these labels
+    classifier.bias.data = (begins.cumsum(0).eq(1) & begins).float()  # the first of these labels
     bert.save_pretrained(saved)
     script = """
 import json, sys
