@@ -16,7 +16,7 @@ from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks, check_tasks
 from mtl_hf.data.sources import load_sources
 from mtl_hf.data.spans import Span, tag_characters, tag_words
-from mtl_hf.modeling.encoding import split_words
+from mtl_hf.modeling.words import split_words
 from mtl_hf.tasks import SourceData
 from mtl_hf.tasks.written_lists import parse_list, split_at_blanks
 
