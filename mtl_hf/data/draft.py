@@ -701,7 +701,7 @@ def _misfits(source: DraftSource, column: str) -> str:
         for tag in tags
         if scheme and tag is not None and scheme.split(tag) is None
     ]
-    return f"{len(found):,} of the {column} do not fit {scheme}, such as {found[0]}" if found else ""
+    return f"tags of {column} that do not fit {scheme}: {len(found):,}, such as {found[0]}" if found else ""
 
 
 def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[str]:
