@@ -130,8 +130,8 @@ class TokenClassification(ImbalancedType):
             wrong = np.flatnonzero(~tags.missing & (tags.lengths != num_words))
             for row in wrong[:1].tolist():
                 raise ValueError(
-                    f"`tasks.{name}`: {source.where(split, row)} has {num_words[row]} words in {source.columns[0]!r}"
-                    f" but {tags.lengths[row]} labels in {spec.column!r}."
+                    f"`tasks.{name}`: {source.where(split, row)} has {num_words[row]} words but {tags.lengths[row]}"
+                    f" labels in {spec.column!r}; it should have one for each word."
                 )
             labels[split] = tags
         return labels

@@ -301,6 +301,8 @@ def test_renaming_may_join_labels() -> None:
 def test_labels_that_do_not_cover_the_rows_are_refused(labels: Any, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         build(CLASSES, ["a", "b", "c"], labels=labels)
+    with pytest.raises(ValueError, match=r"'0', '1', .* write a mapping: `labels: \{0: no, 1: yes, \.\.\.\}`"):
+        build(CLASSES, [0, 1, 1], labels=["no", "yes"])
 
 
 # Several sources, other splits
@@ -620,7 +622,7 @@ def test_words_and_tags_of_other_length_are_refused() -> None:
                                                             "split": {"validation": 0.5}}},
         "tasks": {"task": {"type": TAGS, "source": "only", "label": "y"}},
     })  # fmt: skip
-    with pytest.raises(ValueError, match=r"has 2 words in 'text' but 1 labels in 'y'"):
+    with pytest.raises(ValueError, match=r"has 2 words but 1 labels in 'y'"):
         build_tasks(config, load_sources(config))
 
 
