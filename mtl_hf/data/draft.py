@@ -628,7 +628,9 @@ def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]
         if number:
             least = "at least " if number == COUNTED else ""
             cut.append(f"{least}{number:,} of {source.name}")
-    return length, f"longer texts are truncated: {', '.join(cut)} (the longest has {longest:,})"
+    single = all(len(source.text) == 1 for source in sources)
+    hint = "; `overflow: window` reads them whole" if single else ""
+    return length, f"longer texts are truncated: {', '.join(cut)} (the longest has {longest:,}){hint}"
 
 
 def _form(source: DraftSource) -> str:

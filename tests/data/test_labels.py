@@ -448,6 +448,16 @@ def test_one_tag_that_does_not_fit_is_named_with_its_row(bad: str) -> None:
     )
 
 
+def test_words_without_a_tag_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    build(TAGS, {"train": [*BIO_ROWS, None, ["O", None, None]], "validation": BIO_ROWS})
+    row = len(BIO_ROWS) + 2
+    assert [message for message in caplog.messages if "no tag" in message] == [
+        "Task task: 2 words of only train have no tag and do not count in loss and scores (the first: row"
+        f" {row} of the split 'train' of source 'only', word 2)."
+    ]
+
+
 def test_tags_that_do_not_fit_are_counted_in_every_split_ten_at_most() -> None:
     wrong = [["-", "-"]] * 6 + [[f"#{number}"] for number in range(11)]
     shown = "'-' (12 times, first in row 1, word 1), '#0' (row 7, word 1), "
