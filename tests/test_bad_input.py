@@ -261,9 +261,7 @@ def test_column_that_does_not_exist(encoder_folder: str, output: Path, tmp_path:
 
 def test_words_and_labels_of_different_length(encoder_folder: str, output: Path) -> None:
     rows = [{"tokens": ["in", "rome"], "tags": ["O", "B-city"]}] * 3 + [{"tokens": ["in", "oslo"], "tags": ["O"]}]
-    expected = (
-        r"`tasks\.tags`: row 4 of the split 'train' of source 'notes' has 2 words in 'tokens' but 1 labels in 'tags'"
-    )
+    expected = r"`tasks\.tags`: row 4 of the split 'train' of source 'notes' has 2 words but 1 labels in 'tags'"
     refuse(words_config(encoder_folder, output, rows), output, expected)
 
 

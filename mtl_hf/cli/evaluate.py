@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="split to score (default: test, or validation if no source has a test split)",
     )
     parser.add_argument("--config", help="config that names the data (default: run.yaml of the first model)")
-    parser.add_argument("--data", metavar="FILE", help="file of rows to score: .jsonl, .json, .csv, .tsv or .parquet")
+    parser.add_argument(
+        "--data", metavar="FILE", help="file of rows to score: .jsonl, .json, .csv, .tsv, .parquet or .conll"
+    )
     parser.add_argument("--text", metavar="COLUMN", help="text column of --data (FIRST,SECOND for pairs)")
     parser.add_argument(
         "--label", action="append", default=[], metavar="HEAD=COLUMN", help="label column of a head in --data"

@@ -17,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="texts, or pairs separated by a tab (default: --file, else lines of standard input)",
     )
-    parser.add_argument(
-        "--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet; .conll as in training) or lines of text"
-    )
+    parser.add_argument("--file", help="rows (.jsonl, .json, .csv, .tsv, .parquet, .conll) or lines of text")
     parser.add_argument(
         "--text",
         metavar="COLUMN",

@@ -28,10 +28,10 @@ _KEY = re.compile(r"#\s*(\S+\s*=|newdoc|newpar)")  # `# sent_id = 1`
 def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     """Read the sentences of a CoNLL file: for each column a list of strings, one per word.
 
-    Columns are separated by tabs if the file has any, else by spaces. If the first column numbers the words, lines for
-    several words (`2-3`) or for none (`8.1`) are left out. `-DOCSTART-` lines end a sentence. Lines before a sentence
-    that begin with `#` are comments, unless they have a tag like other words. A first line with names of columns is
-    left out. Notes count the lines that are left out.
+    Columns are separated by tabs if half of the lines have one, else by blanks. If the first column numbers the words,
+    lines for several words (`2-3`) or for none (`8.1`) are left out. `-DOCSTART-` lines end a sentence. Lines before a
+    sentence that begin with `#` are comments, unless they have a tag like other words. A first line with names of
+    columns is left out. Notes count the lines that are left out.
 
     Args:
         path: The file.
@@ -49,11 +49,13 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
     prefix, delimiter = (options.get(key) and str(options[key]) for key in ("comment_prefix", "delimiter"))
     with open_text(path, options.get("encoding") or "utf-8", options.get("encoding_errors") or "strict") as text:
         raw = [line.rstrip("\r\n") for line in text]
-    if not delimiter and any("\t" in line.strip(" \t") for line in raw if not line.startswith("#")):
-        delimiter = "\t"
+    if not delimiter:
+        lines = [line.strip(" \t") for line in raw if not line.startswith(("#", "-DOCSTART-"))]
+        delimiter = "\t" if 2 * sum("\t" in line for line in lines) >= max(1, sum(map(bool, lines))) else None
     cells = [_split(line, delimiter) for line in raw]
     docstart = options.get("skip_docstart", True)
-    borders = {row for row, line in enumerate(raw) if not cells[row] or (docstart and line.startswith("-DOCSTART-"))}
+    documents = {row for row, line in enumerate(raw) if docstart and line.startswith("-DOCSTART-")}
+    borders = documents | {row for row in range(len(raw)) if not cells[row]}
     written = [row for row in range(len(raw)) if row not in borders]
     if prefix:
         comments = {row for row in written if raw[row].startswith(prefix)}
@@ -61,6 +63,9 @@ def read_conll(path: str, options: Mapping[str, Any]) -> FileRows:
         comments = _comments(written, raw, cells, borders)
     words = [row for row in written if row not in comments]
     rows = FileRows(path, {}, [])
+    if documents:
+        first = f"the first: line {min(documents) + 1}"
+        rows.notes.append((logging.INFO, f"{path}: {len(documents)} -DOCSTART- lines are left out ({first})."))
     if comments:
         first = f"the first: line {min(comments) + 1}, {raw[min(comments)][:50]!r}"
         rows.notes.append((logging.INFO, f"{path}: {len(comments)} comment lines are left out ({first})."))

@@ -628,7 +628,9 @@ def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]
         if number:
             least = "at least " if number == COUNTED else ""
             cut.append(f"{least}{number:,} of {source.name}")
-    return length, f"longer texts are truncated: {', '.join(cut)} (the longest has {longest:,})"
+    single = all(len(source.text) == 1 for source in sources)
+    hint = "; `overflow: window` reads them whole" if single else ""
+    return length, f"longer texts are truncated: {', '.join(cut)} (the longest has {longest:,}){hint}"
 
 
 def _form(source: DraftSource) -> str:
@@ -701,7 +703,7 @@ def _misfits(source: DraftSource, column: str) -> str:
         for tag in tags
         if scheme and tag is not None and scheme.split(tag) is None
     ]
-    return f"{len(found):,} of the {column} do not fit {scheme}, such as {found[0]}" if found else ""
+    return f"tags of {column} that do not fit {scheme}: {len(found):,}, such as {found[0]}" if found else ""
 
 
 def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[str]:

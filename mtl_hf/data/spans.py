@@ -47,11 +47,17 @@ class Read(NamedTuple):
 def read_items(value: Any) -> list[Span]:
     """The spans of a cell: a list of `{start, end, label}` or `[start, end, label]`, or such a list as text.
 
+    Also a mapping of lists, `{start: [...], end: [...], label: [...]}`, as features of `datasets` have it.
+
     Raises:
         ValueError: It is something else. The message says what was found and continues "it should be ...".
     """
     if isinstance(value, str):
         value = _from_text(value)
+    if isinstance(value, Mapping) and not value.keys().isdisjoint(_LABELS):
+        lists = [held for held in value.values() if isinstance(held, list)]
+        if len(lists) == len(value) and len(set(map(len, lists))) == 1:
+            value = [dict(zip(value, item, strict=True)) for item in zip(*lists, strict=True)]
     if not isinstance(value, list | tuple):
         raise ValueError(f"{_shown(value)} is not a list of spans")
     return [_read_item(item) for item in value]

@@ -213,7 +213,7 @@ def _check_bad(
     if not bad or drop:
         return
     row, span = bad[0]
-    unit = "characters" if characters else "words, whose ends are the first and the last word of a span"
+    unit = "characters" if characters else f"words, 0 to {len(texts[row]) - 1} (the end of a span is its last word)"
     rows = {row for row, _ in bad}
     raise ValueError(
         f"{len(bad)} spans in {len(rows)} rows of the column {column!r} are outside of their text or have no word in"

@@ -24,7 +24,7 @@ from ..metrics import round_numbers
 from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE, check_text
 from ..modeling.heads import answers_texts
 from ..modeling.modeling_multitask import MultiTaskModel
-from ..saved.data_file import find_text_columns, load_rows, text_columns
+from ..saved.data_file import find_text_columns, load_rows, read_words, text_columns
 from ..saved.models import find_checkpoint
 from ..tasks.source_data import join_columns
 from .embed import load_model
@@ -49,8 +49,7 @@ def predict(
         model: See `load_model`.
         texts: Texts; pairs separated by a tab if a head reads pairs. Without `texts` and `file`, standard input is
             read.
-        file: A file of rows (a type in `FILE_LOADERS`, or CoNLL if the model's run has read such files), or of lines
-            of text.
+        file: A file of rows (a type in `FILE_LOADERS`, or CoNLL), or of lines of text.
         text: The text column, or two for pairs, separated by a comma; by default the column of training, or one with a
             usual name. Without `file`, it is the key of the text in JSON objects on standard input.
         to: Output file, which gets its name once it is complete; by default standard output.
@@ -87,6 +86,10 @@ def predict(
         chosen = [column for own in columns for column in own]
         if any(getattr(rows.features[column], "dtype", None) in ("int64", "float64") for column in chosen):
             rows = load_rows(str(file), run, chosen)  # so that texts made of digits stay strings
+        for own, names in columns.items():
+            specs = [spec for name, spec in answerer.config.heads.items() if not names or name in names]
+            if len(own) == 1 and any(spec["text"] == "words" for spec in specs):
+                rows = read_words(str(file), rows, own[0], run or _run_of(model))
         streams = [(_of_rows(str(file), rows, own), names) for own, names in columns.items()]
     elif text:
         streams = [(_of_objects(text), heads)]

@@ -15,10 +15,13 @@ import datasets
 from ..config import Model, RunConfig, Source, Task, nearest
 from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
 from ..data.files import is_conll, loader_of
-from ..data.formats import holds_spans
+from ..data.formats import holds_spans, read_formats
+from ..data.shapes import conll_columns
 from ..data.sources import load_file
 from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE
-from ..tasks import task_type
+from ..tasks import TASK_TYPES, task_type
+from ..tasks.arrow_columns import values_of
+from ..tasks.written_lists import are_lists
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +39,7 @@ def config_of_file(
     """The config that scores heads on a file; its rows become the split `test`.
 
     Args:
-        path: A file of a type in `data.files.FILE_LOADERS`, or a CoNLL file if the run has read one.
+        path: A file of a type in `data.files.FILE_LOADERS`, or a CoNLL file.
         heads: Head → its specification.
         run: The config of the model's training run; columns with the same names are read in the same way.
         text: The text column, or two for pairs, separated by a comma.
@@ -108,7 +111,7 @@ def _group_by(text: str | tuple[str, ...], columns: list[str], run: RunConfig | 
 
 
 def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] = ()) -> datasets.Dataset:
-    """Load the rows of a file; CoNLL files get the columns of the run's own CoNLL source.
+    """Load the rows of a file; CoNLL files get the columns of the run's own CoNLL source, else those that `init` names.
 
     Args:
         path: The file.
@@ -116,13 +119,40 @@ def load_rows(path: str | Path, run: RunConfig | None, as_text: Collection[str] 
         as_text: See `load_file`.
 
     Raises:
-        ValueError: The file cannot be read, or it is a CoNLL file and the run has no CoNLL source.
+        ValueError: The file cannot be read, or it is a CoNLL file whose columns are not known.
     """
     if run is not None and is_conll(path):  # columns that are numbers from the end have no other name
         texts = [[source.text] if isinstance(source.text, str) else source.text for source in run.sources.values()]
         labels = [column for task in run.tasks.values() for column in task.label_columns]
         as_text = {*as_text, *(column for held in texts for column in held), *labels}
-    return load_file(path, as_text, _loader(path, run) if is_conll(path) else None)
+    rows = load_file(path, as_text, _loader(path, run) if is_conll(path) else None)
+    if is_conll(path):
+        logger.info("%s: CoNLL with the columns %s.", path, ", ".join(rows.column_names))
+    return rows
+
+
+def read_words(path: str, rows: datasets.Dataset, column: str, run: RunConfig | None) -> datasets.Dataset:
+    """The rows of a file with lists of words in a column that holds them as text, or one word per row as in training.
+
+    Other rows are returned as they are: their strings are raw text.
+
+    Args:
+        path: The file, for messages.
+        rows: The rows of the file.
+        column: The text column of a head that reads words.
+        run: The config of the model's training run, whose `group_by` tells which rows are a sentence.
+
+    Raises:
+        ValueError: A cell is not a list, as most are, or the rows of a sentence do not follow each other.
+    """
+    if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
+        return rows
+    group = _group_by(column, rows.column_names, run)
+    if group is None and not are_lists(values_of(rows.select(range(min(len(rows), 1000))), column)):
+        return rows
+    kind = next(name for name, held in TASK_TYPES.items() if held.reads_spans)
+    source = Source(text=column, group_by=group)
+    return read_formats(path, source, {kind: Task(type=kind, source="")}, {"test": rows}).splits["test"]
 
 
 def _loader(path: str | Path, run: RunConfig | None) -> tuple[str, dict[str, Any]]:
@@ -130,12 +160,15 @@ def _loader(path: str | Path, run: RunConfig | None) -> tuple[str, dict[str, Any
     if not is_conll(path):
         return loader_of(path)
     own = [source.loader for source in run.sources.values() if source.path == "conll"] if run is not None else []
-    if not own:
+    if own:
+        return "conll", own[0]
+    if not (names := conll_columns(path)):
         raise ValueError(
-            f"{path} is a CoNLL file, and no source of the model's run has `path: conll` to name its columns. Convert"
-            ' the file to .jsonl, one sentence per row: {"tokens": ["Ana", "flew", "to", "Riga"]}.'
+            f"{path} is a CoNLL file, but its columns were not recognised (a word and its tags in each line, a blank"
+            " line after each sentence), and no source of the model's run has `path: conll` to name them. Convert the"
+            ' file to .jsonl, one sentence per row: {"tokens": ["Ana", "flew", "to", "Riga"]}.'
         )
-    return "conll", own[0]
+    return "conll", {"column_names": names}
 
 
 def _label_columns(

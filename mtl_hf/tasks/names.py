@@ -156,9 +156,10 @@ def vocabulary(
         order: Any = int if are_numbers(found) else _tag_order
         return list(dict.fromkeys([*features, *sorted(sorted(found), key=order)]))
     if missing := sorted(found - set(declared)):
-        raise ValueError(
-            f"`tasks.{name}.labels` does not have {', '.join(map(repr, missing))}, which occurs in the training rows."
-        )
+        pairs = ", ".join(f"{number}: {label}" for number, label in enumerate(declared[:3]))
+        hint = f" To name numbers, write a mapping: `labels: {{{pairs}, ...}}`." if are_numbers(missing) else ""
+        raise ValueError(f"`tasks.{name}.labels` does not have {', '.join(map(repr, missing))}, which occurs in the"
+                         f" training rows.{hint}")  # fmt: skip
     return declared
 
 

@@ -138,34 +138,47 @@ def _check_fit(name: str, source: SourceData, split: str, scheme: Scheme, chosen
     """Raise an error for tags that do not fit the scheme, or drop their rows."""
     gold = tags_of(name, source, split)
     counts = gold.counts()
-    items = gold.items_with(tag for tag in counts if scheme.split(tag) is None)
-    if not len(items):
+    wrong = [tag for tag in counts if scheme.split(tag) is None]
+    if not wrong:
         return
     loaded, numbers = source.origin(split)
+    firsts = {tag: gold.place(gold.items_with([tag])[0]) for tag in wrong[:10]}
     shown = ", ".join(
-        f"{gold[row][place]!r} (row {numbers[row] + 1}, word {place + 1})" for row, place in map(gold.place, items[:10])
+        f"{tag!r} ({f'{counts[tag]:,} times, first in ' * (counts[tag] > 1)}row {numbers[row] + 1}, word {place + 1})"
+        for tag, (row, place) in firsts.items()
     )
-    number, total = len(items), sum(counts.values())
+    shown += f" and {len(wrong) - 10} other tags" if len(wrong) > 10 else ""
+    items = gold.items_with(wrong)
     misfits = np.unique(gold.rows_of(items))
-    shown += f" and {number - 10} more" if number > 10 else ""
     if not drop:
         which = f"the scheme of the others, {scheme}" if chosen == "auto" else f"`scheme: {chosen}`, read as {scheme}"
+        many = 10 * len(items) > sum(counts.values()) - counts.get("O", 0)
+        other = _scheme_of({*wrong, "O"}, gold) if chosen == "auto" and many else None
+        which, remedy = (which, "Correct them") if other is None else (f"{which}, but {other}", "Use one scheme")
         raise ValueError(
-            f"`tasks.{name}`: {number} of {total} tags of the split {loaded!r} of source {source.name!r} do not fit"
-            f" {which}: {shown}. Correct them, or set"
+            f"`tasks.{name}`: {len(items)} of {sum(counts.values())} tags of the split {loaded!r} of source"
+            f" {source.name!r} do not fit {which}: {shown}. {remedy}, or set"
             f" `sources.{source.name}.drop_bad_rows: true` to drop these rows ({len(misfits)})."
         )
     kept = np.delete(np.arange(len(gold)), misfits).tolist()
     if not kept:
         raise ValueError(f"`tasks.{name}`: no row of the split {split!r} of source {source.name!r} has only tags that"
                          f" fit {scheme}: {shown}.")  # fmt: skip
-    logger.warning("Source %s, %s: %d of %d rows have tags of %s that do not fit %s and are dropped: %s.",
-                   source.name, split, len(misfits), len(gold), name, scheme, shown)  # fmt: skip
+    logger.warning("Source %s, %s: %d of %d rows have tags that do not fit %s (task %s) and are dropped: %s.",
+                   source.name, split, len(misfits), len(gold), scheme, name, shown)  # fmt: skip
     source.keep(split, kept)
     source.gold[split] = {
         task: labels.take(kept) if isinstance(labels, NameColumn) else [labels[row] for row in kept]
         for task, labels in source.gold[split].items()
     }
+
+
+def _scheme_of(tags: Collection[str], column: NameColumn) -> Scheme | None:
+    """The scheme of some of the tags of a column."""
+    pairs: collections.Counter[tuple[str | None, ...]] = collections.Counter()
+    for pair, count in column.pairs().items():
+        pairs[tuple(tag if tag in tags else None for tag in pair)] += count
+    return recognise_pairs(pairs)  # type: ignore[arg-type]
 
 
 def _check_ends(name: str, bio: str, source: SourceData, split: str, scheme: Scheme, *, may_mix: bool) -> None:

@@ -1,5 +1,6 @@
 """`token_classification`: a label for each word of a row, such as tags of entities."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +43,9 @@ from .written_tags import read_line, span_lines, tag_lines
 
 if TYPE_CHECKING:
     import datasets
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -130,9 +134,15 @@ class TokenClassification(ImbalancedType):
             wrong = np.flatnonzero(~tags.missing & (tags.lengths != num_words))
             for row in wrong[:1].tolist():
                 raise ValueError(
-                    f"`tasks.{name}`: {source.where(split, row)} has {num_words[row]} words in {source.columns[0]!r}"
-                    f" but {tags.lengths[row]} labels in {spec.column!r}."
+                    f"`tasks.{name}`: {source.where(split, row)} has {num_words[row]} words but {tags.lengths[row]}"
+                    f" labels in {spec.column!r}; it should have one for each word."
                 )
+            absent = np.flatnonzero(tags.codes < 0)
+            if len(absent):
+                row, place = tags.place(absent[0])
+                logger.info("Task %s: %d words of %s %s have no tag and do not count in loss and scores (the first: %s,"
+                            " word %d).", name, len(absent), source.name, split, source.where(split, row),
+                            place + 1)  # fmt: skip
             labels[split] = tags
         return labels
 

@@ -372,7 +372,8 @@ def test_rows_with_tags_that_do_not_fit_are_dropped_and_named(mistake: str, tmp_
     rows[6]["tags"][1] = mistake
     path = write(tmp_path / "rows.jsonl", rows)
     yaml = draft_config([path])
-    assert f"    drop_bad_rows: true  # 1 of the tags do not fit BIO, such as {mistake!r} in row 7 of {path}\n" in yaml
+    found = f"tags of tags that do not fit BIO: 1, such as {mistake!r} in row 7 of {path}"
+    assert f"    drop_bad_rows: true  # {found}\n" in yaml
     config = runs(yaml, tmp_path)
     assert build_tasks(config, load_sources(config))["tags"].labels == ["O", "B-PER"]
 

@@ -72,6 +72,12 @@ SPAN_ROWS: dict[str, list[Any]] = {
         [{"id": 7, "start_offset": start, "end_offset": end, "label": label} for start, end, label in spans]
         for spans in CHARACTERS
     ],
+    "a list of each": [
+        dict(zip(("start", "end", "label"), map(list, zip(*spans, strict=True)), strict=True))
+        if spans
+        else {"start": [], "end": [], "label": []}
+        for spans in CHARACTERS
+    ],
     "spacy": [[{"start": start, "end": end, "label": label} for start, end, label in s] for s in CHARACTERS],
     "prodigy": [
         [{"start": a, "end": b, "label": c, "token_start": 0, "token_end": 0} for a, b, c in s] for s in CHARACTERS
@@ -105,6 +111,9 @@ def test_spans_of_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert data.offsets is None
     assert "3 spans of words of 'tokenized_text', both ends included, in 'ner' are read as tags" in caplog.text
     assert "(the first: [0, 1, \"PER\"] 'Bo Lind' in row 1)" in caplog.text
+    rows[0]["ner"] = [(3, 4, "PER")]
+    with pytest.raises(ValueError, match=r"\[3, 4, \"PER\"\] in row 1 .*, whose text has 4 words, 0 to 3 \(the end of"):
+        load(write(tmp_path / "bad.jsonl", rows), "tokenized_text", spans="ner")
 
 
 @pytest.mark.parametrize("form", [str, json.dumps, lambda items: f"[{' '.join(map(repr, items))}]"])
@@ -137,7 +146,7 @@ def test_words_and_tags_between_spaces(tmp_path: Path, caplog: pytest.LogCapture
     assert "the column 'tags' is split at its spaces ('B-PER I-PER O O')" in caplog.text
     rows[2]["tags"] = "O O"
     with pytest.raises(
-        ValueError, match=r"row 3 of the split 'train' .* has 6 words in 'text \(words\)' but 2 labels in 'tags'"
+        ValueError, match=r"row 3 of the split 'train' .* has 6 words but 2 labels in 'tags'; it should"
     ):
         load(write(tmp_path / "bad.csv", rows), label="tags")
 

@@ -301,6 +301,8 @@ def test_renaming_may_join_labels() -> None:
 def test_labels_that_do_not_cover_the_rows_are_refused(labels: Any, expected: str) -> None:
     with pytest.raises(ValueError, match=expected):
         build(CLASSES, ["a", "b", "c"], labels=labels)
+    with pytest.raises(ValueError, match=r"'0', '1', .* write a mapping: `labels: \{0: no, 1: yes, \.\.\.\}`"):
+        build(CLASSES, [0, 1, 1], labels=["no", "yes"])
 
 
 # Several sources, other splits
@@ -446,11 +448,21 @@ def test_one_tag_that_does_not_fit_is_named_with_its_row(bad: str) -> None:
     )
 
 
-def test_tags_that_do_not_fit_are_named_in_every_split_ten_at_most() -> None:
-    with pytest.raises(
-        ValueError, match=r"12 of 67 tags of the split 'test' .* '-' \(row 5, word 2\) and 2 more\. Cor"
-    ):
-        build(TAGS, {"train": BIO_ROWS, "validation": BIO_ROWS, "test": [["-", "-"]] * 6 + BIO_ROWS * 5})
+def test_words_without_a_tag_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    build(TAGS, {"train": [*BIO_ROWS, None, ["O", None, None]], "validation": BIO_ROWS})
+    row = len(BIO_ROWS) + 2
+    assert [message for message in caplog.messages if "no tag" in message] == [
+        "Task task: 2 words of only train have no tag and do not count in loss and scores (the first: row"
+        f" {row} of the split 'train' of source 'only', word 2)."
+    ]
+
+
+def test_tags_that_do_not_fit_are_counted_in_every_split_ten_at_most() -> None:
+    wrong = [["-", "-"]] * 6 + [[f"#{number}"] for number in range(11)]
+    shown = "'-' (12 times, first in row 1, word 1), '#0' (row 7, word 1), "
+    with pytest.raises(ValueError, match=rf"23 of 78 .*: {re.escape(shown)}.*'#8' \(row 15, .* 2 other tags\."):
+        build(TAGS, {"train": BIO_ROWS, "validation": BIO_ROWS, "test": wrong + BIO_ROWS * 5})
 
 
 def test_rows_with_tags_that_do_not_fit_are_dropped_where_asked(caplog: pytest.LogCaptureFixture) -> None:
@@ -475,8 +487,8 @@ def test_rows_with_tags_that_do_not_fit_are_dropped_where_asked(caplog: pytest.L
     assert tasks["tags"].spans
     assert sources["only"].where("train", 1) == "row 3 of the split 'train' of source 'only'"
     assert (
-        "Source only, train: 1 of 4 rows have tags of tags that do not fit BIO and are dropped: '-' (row 2, word 1)."
-        in (caplog.messages)
+        "Source only, train: 1 of 4 rows have tags that do not fit BIO (task tags) and are dropped: '-' (row 2,"
+        " word 1)." in (caplog.messages)
     )
 
 
@@ -620,7 +632,7 @@ def test_words_and_tags_of_other_length_are_refused() -> None:
                                                             "split": {"validation": 0.5}}},
         "tasks": {"task": {"type": TAGS, "source": "only", "label": "y"}},
     })  # fmt: skip
-    with pytest.raises(ValueError, match=r"has 2 words in 'text' but 1 labels in 'y'"):
+    with pytest.raises(ValueError, match=r"has 2 words but 1 labels in 'y'"):
         build_tasks(config, load_sources(config))
 
 

@@ -59,7 +59,7 @@ def test_an_encoder_that_is_not_on_this_machine_makes_an_estimate(tmp_path: Path
     ("label", "expected"),
     [
         (0.5, "max_length: 64  # tokens; the longest text has {alone}"),  # sentence_similarity: read apart
-        ("a", "max_length: 64  # tokens; longer texts are truncated: 1 of rows (the longest has {joined})"),
+        ("a", "max_length: 64  # tokens; longer texts are truncated: 1 of rows (the longest has {joined})\n"),
     ],
 )
 def test_init_counts_pairs_as_their_task_reads_them(
@@ -78,3 +78,10 @@ def test_init_counts_pairs_as_their_task_reads_them(
     joined = len(tokenizer(*pairs[-1])["input_ids"])
     assert alone <= 64 < joined
     assert expected.format(alone=alone, joined=joined) in draft_config([str(path)], encoder=encoder_folder)
+
+
+def test_init_names_the_option_that_reads_long_texts_whole(encoder_folder: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{"text": f"{'rome ' * 80}{number}", "label": "ab"[number % 2]} for number in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert "); `overflow: window` reads them whole\n" in draft_config([str(path)], encoder=encoder_folder)

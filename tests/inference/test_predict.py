@@ -142,8 +142,6 @@ def test_heads_that_read_different_columns_answer_the_same_row(of_pairs: Path, t
 def test_conll_files_are_read_by_the_columns_of_the_run(of_pairs: Path, tmp_path: Path) -> None:
     path, to = tmp_path / "new.conll", tmp_path / "answers.jsonl"
     path.write_text("play NN O\njazz NN O\n\nin IN O\nparis NN B-city\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"new\.conll is a CoNLL file, and no source of the model's run"):
-        predict(str(of_pairs), file=str(path), to=str(to))
     model = Path(shutil.copytree(of_pairs, tmp_path / "model"))
     columns = "path: conll\n    column_names: [words, pos, slots]"
     text = (model / "run.yaml").read_text(encoding="utf-8").replace("path: json", columns, 1)
@@ -154,6 +152,44 @@ def test_conll_files_are_read_by_the_columns_of_the_run(of_pairs: Path, tmp_path
     scored = config_of_file(path, {"slots": MultiTaskModel.from_pretrained(model).config.heads["slots"]}, run)
     assert scored.tasks["slots"].label == "slots"
     assert load_sources(scored, ["test"])["data"].splits["test"]["slots"][:] == [["O", "O"], ["O", "B-city"]]
+
+
+def test_conll_files_are_read_by_models_of_other_files(
+    of_pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, to = tmp_path / "new.conll", tmp_path / "answers.jsonl"
+    path.write_text("play NN O\njazz NN O\n\nin IN O\nparis NN B-city\n", encoding="utf-8")
+    predict(str(of_pairs), file=str(path), to=str(to))
+    assert [line["text"] for line in read(to)] == [["play", "jazz"], ["in", "paris"]]
+    assert "new.conll: CoNLL with the columns tokens, column_2, tags." in caplog.text
+    heads = {"slots": MultiTaskModel.from_pretrained(of_pairs).config.heads["slots"]}
+    scored = config_of_file(path, heads, RunConfig.load(of_pairs / "run.yaml"), labels={"slots": "tags"})
+    assert load_sources(scored, ["test"])["data"].splits["test"]["tags"][:] == [["O", "O"], ["O", "B-city"]]
+    path.write_text("play\njazz\n\nin\nparis\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"new\.conll is a CoNLL file, but its columns were not recognised"):
+        predict(str(of_pairs), file=str(path), to=str(to), overwrite=True)
+
+
+def test_words_of_a_csv_file_are_read_as_in_training(
+    of_pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    to = tmp_path / "answers.jsonl"
+    path = tmp_path / "lists.csv"
+    path.write_text("id,utterance\n7,\"['play', 'jazz']\"\n8,\"['in', 'paris']\"\n", encoding="utf-8")
+    predict(str(of_pairs), file=str(path), to=str(to))
+    assert [(line["id"], line["text"]) for line in read(to)] == [(7, ["play", "jazz"]), (8, ["in", "paris"])]
+    assert "the column 'utterance' holds lists written as text" in caplog.text
+    model = Path(shutil.copytree(of_pairs, tmp_path / "model"))
+    text = (model / "run.yaml").read_text(encoding="utf-8")
+    (model / "run.yaml").write_text(
+        text.replace("text: utterance", "text: utterance\n    group_by: sentence"), encoding="utf-8"
+    )
+    path.write_text("sentence,utterance\n1,play\n1,jazz\n2,in\n2,paris\n", encoding="utf-8")
+    predict(str(model), file=str(path), to=str(to), overwrite=True)
+    assert [line["text"] for line in read(to)] == [["play", "jazz"], ["in", "paris"]]
+    path.write_text("utterance\nplay jazz\n[in] paris\n", encoding="utf-8")  # strings stay raw text
+    predict(str(model), file=str(path), to=str(to), overwrite=True)
+    assert [line["text"] for line in read(to)] == ["play jazz", "[in] paris"]
 
 
 def test_a_head_that_is_asked_for_needs_its_columns(of_pairs: Path, tmp_path: Path) -> None:

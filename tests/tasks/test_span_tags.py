@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +150,16 @@ def test_tags_that_do_not_fit_the_scheme_of_the_config_are_named(
 
 
 def test_two_schemes_in_one_column_are_refused_with_counts_and_first_rows(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"10 of 144 tags .* do not fit the scheme of the others, BIOES: 'U-PER'"):
-        build(tmp_path, CASES["bioes"] * 3 + CASES["bilou"])
+    others = {
+        "BIOES, but BILOU": CASES["bioes"] * 3 + CASES["bilou"],
+        "BIO, but BIO (as PER-B)": CASES["bio"] * 3 + CASES["suffix"],
+        "BIO, but BIO (as b-per)": CASES["bio"] * 3 + CASES["lower"],
+    }
+    for named, tags in others.items():
+        with pytest.raises(ValueError, match=rf"the scheme of the others, {re.escape(named)}: .*Use one scheme"):
+            build(tmp_path, tags)
+    with pytest.raises(ValueError, match=r"10 of 144 .* 'U-PER' \(5 times, first in row 16, word 1\), 'L-LOC' \(row"):
+        build(tmp_path, others["BIOES, but BILOU"])
     mixed = CASES["bioes"] + CASES["bio"] * 3
     with pytest.raises(ValueError) as caught:
         build(tmp_path, mixed)
