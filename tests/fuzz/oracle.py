@@ -168,7 +168,7 @@ def conll_sentences(content: bytes, columns: int, delimiter: str | None) -> list
     Args:
         content: The file.
         columns: How many each line has.
-        delimiter: Between two of them; None for tabs if the file has any inside a line, else any white space.
+        delimiter: Between two of them; None for tabs if half of the lines have one inside, else any white space.
     """
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
@@ -180,7 +180,8 @@ def conll_sentences(content: bytes, columns: int, delimiter: str | None) -> list
     words: list[str] = []
     tags: list[str] = []
     lines = [*text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), ""]
-    if delimiter is None and any("\t" in line.strip() for line in lines if not line.startswith("#")):
+    held = [line.strip() for line in lines if line.strip() and not line.startswith(("#", "-DOCSTART-"))]
+    if delimiter is None and held and 2 * sum("\t" in line for line in held) >= len(held):
         delimiter = "\t"
     for line in lines:
         if not line.strip():
