@@ -40,7 +40,7 @@ from .task_type import (
     flat,
 )
 from .written_lists import are_lists, parse_list, split_at_blanks
-from .written_tags import read_line, span_lines, tag_lines
+from .written_tags import read_line, span_lines, tag_lines, with_unlabelled, without_unlabelled
 
 if TYPE_CHECKING:
     import datasets
@@ -359,16 +359,22 @@ class TokenClassification(ImbalancedType):
         predicted: Sequence[Any],
         gold: Sequence[Any],
     ) -> list[dict[str, Any]]:
-        """Tags in the scheme of the source, or spans of characters if it has `offsets`."""
+        """Tags in the scheme of the source, one for each word; or spans of characters if it has `offsets`.
+
+        Of a word without a label both the prediction and the label are None.
+        """
         if task.spans and source.offsets is not None:
             return span_lines(task.name, source, split, rows, predicted, gold)
         if (written := source.written_tags.get(task.name)) is not None:
-            return tag_lines(written, predicted, gold)
-        return super().to_lines(task, source, split, rows, predicted, gold)
+            lines = tag_lines(written, predicted, gold)
+        else:
+            lines = super().to_lines(task, source, split, rows, predicted, gold)
+        labels = source.gold[split][task.name]
+        return [with_unlabelled(line, labels[row]) for row, line in zip(rows, lines, strict=True)]
 
     def from_line(self, line: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Tags of BIO."""
-        return read_line(line)
+        """Tags of BIO, of the words with a label."""
+        return read_line(line if "words" in line else without_unlabelled(line))
 
     # ---- detection by `mtl-hf init` ----
 
