@@ -35,9 +35,11 @@ from .metrics import add_intervals
 from .modeling.adapters import adapter_config
 from .modeling.modeling_multitask import MultiTaskModel
 from .modeling.windows import WINDOW
+from .modeling.words import split_words
 from .saved.models import RUN_FILE
 from .saved.start import Start, check_start, check_tokens, find_start, load_start, with_kept_options
 from .tasks import Answers, SourceData, TaskData
+from .tasks.arrow_columns import values_of
 from .tasks.imbalance import balanced_tasks
 from .training.arguments import MultiTaskTrainingArguments, read_arguments
 from .training.checkpoints import (
@@ -161,6 +163,7 @@ def build(config: str | Path | Mapping[str, Any] | RunConfig, overrides: Sequenc
         logger.info("%s\n", thawing_table(trainer.thawing, trainer.num_steps()))
         warn_of_unreached(trainer.thawing, trainer.num_steps())
     _warn_of_frozen_tokens(run.model, model, later)
+    _warn_of_cut_tokens(run.model, sources)
     warn_of_drift(trainer)
     return Run(run, sources, trainer.train_rows, splits, trainer)
 
@@ -386,6 +389,22 @@ def _warn_of_frozen_tokens(spec: Model, model: MultiTaskModel, later: set[str]) 
         logger.warning(
             "`model.add_tokens`: the embeddings are frozen, so those of new tokens keep their initial values."
         )
+
+
+def _warn_of_cut_tokens(spec: Model, sources: Mapping[str, SourceData]) -> None:
+    """Warn about tokens of `add_tokens` in strings that are split into words, which cuts them into several words."""
+    cut = [token for token in spec.add_tokens if len(split_words(token)) > 1]
+    for name, source in sources.items():
+        if source.strings is None or not cut:
+            continue
+        texts = [text for rows in source.splits.values() for text in values_of(rows, source.strings)]
+        found = {token: number for token in cut if (number := sum(token in text for text in texts))}
+        if found:
+            shown = ", ".join(f"{token} (in {number} texts)" for token, number in found.items())
+            logger.warning(
+                "Source %s: its strings are split into words, which cuts these tokens of `model.add_tokens` so that"
+                " they are not used: %s. Give lists of words, in which each token is a word.", name, shown,
+            )  # fmt: skip
 
 
 def _check_encoder(spec: Model) -> None:

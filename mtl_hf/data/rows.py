@@ -51,13 +51,14 @@ class EncodedSplit:
         rows: Result of `encode_rows`.
         gold: Task → label of each row as names, None for missing ones.
         texts: Row numbers → their raw texts.
-        from_strings: Whether its words are those of strings, split by `modeling.words.split_words`.
+        strings: Row numbers → the strings that its words come from, each with the spans of its words
+            (`modeling.words.split_words`); None if its texts are lists of words.
     """
 
     rows: datasets.Dataset
     gold: dict[str, Sequence[Any]]
     texts: Callable[[Sequence[int]], list[Any]] | None = None
-    from_strings: bool = False
+    strings: Callable[[Sequence[int]], list[tuple[str, list[tuple[int, int]]]]] | None = None
 
 
 def encode_rows(

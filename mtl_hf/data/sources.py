@@ -132,7 +132,14 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     read = read_formats(name, source, tasks, loaded)
     form = _find_form(read.splits, read.columns, where)
     data = SourceData(
-        name, form, read.columns, read.splits, origins=read.origins, untyped=kind == "csv", offsets=read.offsets
+        name,
+        form,
+        read.columns,
+        read.splits,
+        origins=read.origins,
+        untyped=kind == "csv",
+        offsets=read.offsets,
+        strings=None if read.offsets is None else columns[0],
     )
     report(finding for split in list(data.splits) for finding in _drop_bad_rows(data, split, source.drop_bad_rows))
     if shares:

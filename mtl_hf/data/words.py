@@ -61,7 +61,8 @@ def learn_word_rules(tasks: Mapping[str, TaskData], sources: Mapping[str, Source
     ]
     if not read:
         return None
-    read = [source for source in read if source.offsets is None]  # others are split as strings already
+    strings = [source.name for source in read if source.offsets is not None]  # split plainly already
+    read = [source for source in read if source.offsets is None]
     if not read:
         return {}
     found = remembered(
@@ -75,6 +76,11 @@ def learn_word_rules(tasks: Mapping[str, TaskData], sources: Mapping[str, Source
             "Words of raw texts: split as the training words of %s, by %d rules%s.",
             ", ".join(source.name for source in read), sum(map(len, rules.values())),
             f" ({left_out:,} rules for rare words are left out)" if left_out else "",
+        )  # fmt: skip
+    if rules and strings:
+        logger.warning(
+            "The strings of %s are trained with the plain splitting, but the model splits strings by these rules;"
+            " `f1_raw_text` is scored with the rules.", ", ".join(strings),
         )  # fmt: skip
     return rules
 

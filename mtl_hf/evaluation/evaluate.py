@@ -372,7 +372,8 @@ def encode_split(source: SourceData, split: str, tasks: Mapping[str, TaskData], 
     rows = encode_rows(source, split, tasks, model.tokenizer, config.max_length, config.window_stride)
     report_cut(source, split, rows, tasks)
     texts = functools.partial(source.texts, split)
-    return EncodedSplit(rows, source.gold[split], texts, from_strings=source.offsets is not None)
+    strings = None if source.offsets is None else functools.partial(source.strings_of, split)
+    return EncodedSplit(rows, source.gold[split], texts, strings)
 
 
 def write_metrics(folder: Path, results: Mapping[str, Any]) -> None:

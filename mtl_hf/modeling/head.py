@@ -275,7 +275,10 @@ class PooledHead(Head):
         """
         vectors = wide(self.pool(states, attention_mask))
         num_windows = None if inputs is None else inputs.num_segments
-        if num_windows is not None and len(num_windows) < len(vectors):  # some rows have several
+        # With weights also where every row has one window: else they would have a gradient, and so momentum and decay
+        # in the step, only if a row with a label shares its micro-batch with a row of several windows.
+        learned = isinstance(self.pool_windows, nn.Module)
+        if num_windows is not None and (learned or len(num_windows) < len(vectors)):
             vectors = self.pool_windows(*pad_segments(vectors, num_windows))
         return self.dropout(vectors)
 

@@ -193,7 +193,7 @@ def _log(task: TaskData, key: str, numbers: Sequence[float], counts: np.ndarray)
 def refuse_losses(name: str, options: ImbalanceOptions, what: str) -> None:
     """Raise `ValueError` if a task has an option of the loss together with `what`, which cannot use it."""
     for key in LOSS_KEYS:
-        if getattr(options, key) is not None:
+        if getattr(options, key) not in (None, 0):  # 0 turns a loss off
             raise ValueError(f"`tasks.{name}.{key}` cannot be used with {what}. Remove one of them.")
 
 

@@ -1,6 +1,7 @@
 """`multi_label_classification`: any number of labels per row."""
 
 import collections
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,13 @@ from .sequence_classification import build_labelled
 from .source_data import SourceData
 from .task_type import Answers, Measured, ScoredRows, TaskData, flat
 from .thresholds import ThresholdedType, ThresholdOptions, best_thresholds
+from .written_lists import are_lists
 
 if TYPE_CHECKING:
     import datasets
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -69,8 +74,10 @@ class MultiLabelClassification(ThresholdedType):
     def options_of_file(
         self, trained: Task | None, column: str | None, rows: "datasets.Dataset"
     ) -> dict[str, Any] | None:
-        """Without the separator of the training file, if this file has lists."""
-        if trained is None or column is None or is_text(feature_of(rows, column)):
+        """Without the separator of the training file, if this file has lists, also written as text."""
+        if trained is None or column is None:
+            return None
+        if is_text(feature_of(rows, column)) and not are_lists(values_of(rows, column)):
             return None
         return {key: value for key, value in trained.options.items() if key != "label_separator"}
 
@@ -83,6 +90,12 @@ class MultiLabelClassification(ThresholdedType):
         separator = self.read_options(name, spec).label_separator
         read = lists_of_text(name, spec, source, separator, given is not None)
         one_hot = one_hot_labels(name, spec, source, given, read)
+        if one_hot is not None and not spec.labels:
+            logger.warning(
+                "Task %s: the one-hot lists of source %s do not name their positions; they are read in the order of the"
+                " trained head: %s. If theirs is another, list the names in it as `labels`, or write them into the"
+                " rows.", name, source.name, ", ".join(one_hot),
+            )  # fmt: skip
         labels: dict[str, Sequence[Any]] = {}
         for split in source.splits:
             where = _where(source, split)

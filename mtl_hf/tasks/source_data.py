@@ -25,6 +25,7 @@ class SourceData:
         origins: Split → the loaded split and the row numbers of its rows, if rows were moved or dropped.
         untyped: Whether its files are CSV, in which numbers are text.
         offsets: Column with the character span (start, end) of each word; None if its texts are not made from strings.
+        strings: Column of the strings that its words come from; None if `offsets` is.
         written_tags: Task → how the source writes its tags, if that is not the BIO used here.
     """
 
@@ -36,6 +37,7 @@ class SourceData:
     origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
     untyped: bool = False
     offsets: str | None = None
+    strings: str | None = None
     written_tags: dict[str, WrittenTags] = field(default_factory=dict)
 
     def keep(self, split: str, rows: Sequence[int], of: str | None = None) -> None:
@@ -61,6 +63,12 @@ class SourceData:
         """
         of = self.splits[split] if rows is None else self.splits[split].select(rows)
         return join_columns(self.form, [values_of(of, column) for column in self.columns])
+
+    def strings_of(self, split: str, rows: Sequence[int]) -> list[tuple[str, list[tuple[int, int]]]]:
+        """The strings of rows of a split, and the character span of each word; needs `strings` and `offsets`."""
+        chosen = self.splits[split].select(rows)
+        texts, offsets = (values_of(chosen, str(column)) for column in (self.strings, self.offsets))
+        return [(text, [(start, end) for start, end in spans]) for text, spans in zip(texts, offsets, strict=True)]
 
     def joined_texts(self, split: str) -> list[Any]:
         """`texts`, with lists of words joined to strings by line breaks, which takes a tenth of the time."""

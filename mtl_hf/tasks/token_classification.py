@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 from ..config import RunConfig, Task, option
 from ..modeling.tags import IGNORE_INDEX, NO_TOKEN, UNLABELLED, bio_spans, is_span_scheme
 from ..statistics import LabelCounts, Statistic, macro_f1, micro_f1, precision, ratio, recall
-from .arrow_columns import column_of
+from .arrow_columns import column_of, feature_of, values_of
 from .column import MAX_LABELS, Candidate, Column
 from .imbalance import ImbalancedType, ImbalanceOptions, refuse_losses
+from .label_lists import is_text
 from .measures import cross_entropies, per_label, undefined, with_cross_entropy
 from .name_column import NameColumn
 from .names import (
@@ -39,7 +40,8 @@ from .task_type import (
     check_trainable,
     flat,
 )
-from .written_tags import read_line, span_lines, tag_lines
+from .written_lists import are_lists, parse_list, split_at_blanks
+from .written_tags import read_line, span_lines, tag_lines, with_unlabelled, without_unlabelled
 
 if TYPE_CHECKING:
     import datasets
@@ -91,9 +93,14 @@ class TokenClassification(ImbalancedType):
     # ---- settings ----
 
     def check(self, name: str, spec: Task, run: RunConfig) -> None:
-        """A CRF has a loss of its own."""
+        """A CRF has a loss of its own, and spans have no scheme."""
         super().check(name, spec, run)
         options = self.read_options(name, spec)
+        if spec.spans is not None and options.scheme not in ("auto", "bio", "iob2"):
+            raise ValueError(
+                f"`tasks.{name}.scheme` is {options.scheme}, but `spans` names a column of spans, which have no scheme"
+                " of tags. Remove `scheme`."
+            )
         if options.crf:
             refuse_losses(name, options, "`crf: true`, which has a loss of its own")
         if options.crf and spec.label_smoothing:
@@ -195,8 +202,8 @@ class TokenClassification(ImbalancedType):
         chosen = (trained.options if trained else {}).get("scheme", "auto")
         if trained is None or chosen == "auto" or column is None:
             return None
-        tags = NameColumn.read(rows, column, lists=True)
-        if tags is None or trained.labels or fits(tags, chosen):
+        tags = _tags_of_file(rows, column)
+        if trained.labels or (tags is not None and fits(tags, chosen)):
             return None
         return {key: value for key, value in trained.options.items() if key != "scheme"}
 
@@ -362,16 +369,22 @@ class TokenClassification(ImbalancedType):
         predicted: Sequence[Any],
         gold: Sequence[Any],
     ) -> list[dict[str, Any]]:
-        """Tags in the scheme of the source, or spans of characters if it has `offsets`."""
+        """Tags in the scheme of the source, one for each word; or spans of characters if it has `offsets`.
+
+        Of a word without a label both the prediction and the label are None.
+        """
         if task.spans and source.offsets is not None:
             return span_lines(task.name, source, split, rows, predicted, gold)
         if (written := source.written_tags.get(task.name)) is not None:
-            return tag_lines(written, predicted, gold)
-        return super().to_lines(task, source, split, rows, predicted, gold)
+            lines = tag_lines(written, predicted, gold)
+        else:
+            lines = super().to_lines(task, source, split, rows, predicted, gold)
+        labels = source.gold[split][task.name]
+        return [with_unlabelled(line, labels[row]) for row, line in zip(rows, lines, strict=True)]
 
     def from_line(self, line: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Tags of BIO."""
-        return read_line(line)
+        """Tags of BIO, of the words with a label."""
+        return read_line(line if "words" in line else without_unlabelled(line))
 
     # ---- detection by `mtl-hf init` ----
 
@@ -403,6 +416,16 @@ class TokenClassification(ImbalancedType):
     def occurrences(self, task: TaskData, label: Any) -> Sequence[str]:
         """The types of the spans, or the tags."""
         return [kind for kind, _, _ in bio_spans(label)] if task.spans else [tag for tag in label if tag is not None]
+
+
+def _tags_of_file(rows: "datasets.Dataset", column: str) -> NameColumn | None:
+    """The tags of a column of lists or of strings; None for one of spans."""
+    if not is_text(feature_of(rows, column)):
+        return NameColumn.read(rows, column, lists=True)
+    cells = values_of(rows, column)
+    if are_lists(cells):
+        return NameColumn.of([parse_list(cell) if cell else None for cell in cells])
+    return NameColumn.of([None if cell is None else split_at_blanks(cell) for cell in cells])
 
 
 def _items(

@@ -5,7 +5,7 @@ has the words that character spans were made of, and adds the tags of the model 
 neighbours in IO, types in tags without types, an I- that begins a span.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..modeling.tags import bio_spans
@@ -58,6 +58,35 @@ def span_lines(
         lost = {key: held for key, held in tags.items() if _tags(line[key], known) != held}
         lines.append({**line, "words": known} | ({"bio": lost} if lost else {}))
     return lines
+
+
+def with_unlabelled(line: dict[str, Any], labels: Tags) -> dict[str, Any]:
+    """A line whose lists have None where a word of the row has no label, so that they have one item for each word.
+
+    Args:
+        line: What `tag_lines` returned for the row.
+        labels: The label of each word.
+    """
+    if None not in labels:
+        return line
+
+    def spread(tags: Tags) -> list[str | None]:
+        remaining = iter(tags)
+        return [None if label is None else next(remaining) for label in labels]
+
+    return _of_lists(line, spread)
+
+
+def without_unlabelled(line: Mapping[str, Any]) -> dict[str, Any]:
+    """What `with_unlabelled` was given."""
+    known = [tag is not None for tag in line["gold"]]
+    return _of_lists(line, lambda tags: [tag for tag, kept in zip(tags, known, strict=True) if kept])
+
+
+def _of_lists(line: Mapping[str, Any], change: Callable[[Tags], list[str | None]]) -> dict[str, Any]:
+    """A line with its lists of tags changed."""
+    changed = {key: change(held) if isinstance(held, list | tuple) else held for key, held in line.items()}
+    return changed | ({"bio": _of_lists(line["bio"], change)} if "bio" in line else {})
 
 
 def read_line(line: Mapping[str, Any]) -> tuple[Tags, Tags]:

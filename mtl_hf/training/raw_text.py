@@ -1,8 +1,9 @@
-"""Score tasks of words as raw texts too: the words joined by spaces, and split as the model splits strings.
+"""Score tasks of words as raw texts too: strings, or words joined by spaces, split as the model splits strings.
 
 Notable: a row that is split into its own words has the same predictions, so only the other rows are predicted again.
-These have other words than the labels, so predictions and labels are compared by their characters. Sources whose words
-come from strings are left out: they were split in this way from the start.
+These have other words than the labels, so predictions and labels are compared by their characters. Words that come from
+strings are those of the plain splitting, from which a model with word rules differs. Tasks with such words alone are
+left out if the model splits plainly.
 """
 
 import logging
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 _BLOCK = 1000  # rows whose texts are read at once
 _WORDS = "words"  # column of the words of raw texts
 
-# Row → the spans of its words in the joined text, this text, and the spans of the words that it is split into.
+# Row → the spans of its words in its string or joined text, this text, and the spans of the words of its splitting.
 Resplit = dict[int, tuple[list[Span], str, list[Span]]]
 
 
@@ -72,15 +73,18 @@ def score_raw_texts(
         trainer: The trainer, which predicts the rows that are split differently.
     """
     found: dict[str, dict[str, Statistic]] = {}
+    rules = trainer.model.config.word_rules
+    left_out = _from_strings_alone(splits) if rules is None else set()
     for source, split in splits.items():
         tasks = {
             name: trainer.tasks[name]
             for name in split.gold
             if name in results["tasks"] and trainer.tasks[name].kind.raw_text_metric(trainer.tasks[name])
+            if name not in left_out
         }
-        if not tasks or split.texts is None or split.from_strings:
+        if not tasks or split.texts is None:
             continue
-        resplit = _resplit(split, trainer.model.config.word_rules)
+        resplit = _resplit(split, rules)
         logger.info("Source %s: %d of %d rows are split into other words as raw texts.",
                     source, len(resplit), len(split.rows))  # fmt: skip
         predicted = _predict(source, resplit, tasks, trainer) if resplit else {}
@@ -99,22 +103,28 @@ def score_raw_texts(
             own[metric] = by_source[source].number()
 
 
+def _from_strings_alone(splits: Mapping[str, EncodedSplit]) -> set[str]:
+    """Tasks whose words all come from strings."""
+    of_lists = {name for split in splits.values() if split.strings is None for name in split.gold}
+    return {name for split in splits.values() for name in split.gold} - of_lists
+
+
 def _resplit(split: EncodedSplit, rules: Mapping[str, Any] | None) -> Resplit:
-    """The rows whose joined text is split into other words."""
+    """The rows whose string, or joined words, are split into other words."""
     split_text, found = splitter(rules), Resplit()
-    for row, words in _texts(split):
-        text, spans = words_of(words)
+    for row, (text, spans) in _strings(split):
         own = split_text(text)
         if own != spans:
             found[row] = spans, text, own
     return found
 
 
-def _texts(split: EncodedSplit) -> Iterator[tuple[int, list[str]]]:
+def _strings(split: EncodedSplit) -> Iterator[tuple[int, tuple[str, list[Span]]]]:
     assert split.texts is not None
     for begin in range(0, len(split.rows), _BLOCK):
         rows = range(begin, min(begin + _BLOCK, len(split.rows)))
-        yield from zip(rows, split.texts(rows), strict=True)
+        found = map(words_of, split.texts(rows)) if split.strings is None else split.strings(rows)
+        yield from zip(rows, found, strict=True)
 
 
 def _predict(

@@ -644,6 +644,7 @@ def test_results_in_a_folder_are_replaced_on_request_only(runs, tmp_path):
 def test_lines_of_predictions_have_null_for_lost_words_and_six_digits(tmp_path):
     rows = datasets.Dataset.from_dict({"text": [["play", "jazz"], ["go"]]})
     source = SourceData("only", "words", ["text"], {"test": rows})
+    source.gold["test"]["tags"] = [["O", "O"], ["B-x"]]
     answers = {"only": {
         "tags": Answers(np.arange(2), [["O", None], ["B-x"]], [["O", "O"], ["B-x"]]),
         "stars": Answers(np.arange(1), [2 / 3], [1 / 3]),

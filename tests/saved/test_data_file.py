@@ -84,3 +84,61 @@ def test_words_of_a_file_are_read_in_their_own_format_or_that_of_the_run(tmp_pat
         build_tasks(config, sources, {"tag": ["O", "B-PER", "I-PER"]})
         assert sources["data"].texts("test") == [["Bo", "came"], ["Bo"]], path
         assert list(sources["data"].gold["test"]["tag"]) == [["B-PER", "O"], ["B-PER"]]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"text": "Bo Ek came", "tag": [[0, 5, "PER"]]}',
+        '{"text": ["Bo", "Ek", "came"], "tag": [[0, 1, "PER"]]}',
+        '{"text": "Bo Ek came", "tag": "B-PER I-PER O"}',
+        '{"text": "Bo Ek came", "tag": "[\'B-PER\', \'I-PER\', \'O\']"}',
+        '{"text": ["Bo", "Ek", "came"], "tag": ["B-PER", "I-PER", "O"]}',
+        '{"text": "Bo Ek came", "tag": "PER PER O"}',
+    ],
+)
+@pytest.mark.parametrize("scheme", ["io", "bilou"])
+def test_the_scheme_of_training_is_not_that_of_a_file_whose_tags_do_not_fit_it(
+    tmp_path: Path, row: str, scheme: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"{row}\n{row}\n")
+    labels = ["O", "B-PER", "I-PER"]
+    task = {"type": "token_classification", "source": "s", "label": "tag", "scheme": scheme}
+    run = RunConfig.load(
+        {"model": {"encoder": "x"}, "sources": {"s": {"path": "x", "text": "text"}}, "tasks": {"tag": task}}
+    )
+    head = {"tag": {"type": "token_classification", "text": "words", "labels": labels}}
+    config = config_of_file(path, head, run)
+    sources = load_sources(config, ["test"])
+    build_tasks(config, sources, {"tag": labels})
+    assert list(sources["data"].gold["test"]["tag"]) == [["B-PER", "I-PER", "O"]] * 2
+    if "[[" in row:  # spans have no end tags that could lack
+        assert "end tag" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "gold", "warned"),
+    [
+        (['"a;b"', '"b"'], [["a", "b"], ["b"]], False),
+        (["\"['a', 'b']\"", "\"['b']\""], [["a", "b"], ["b"]], False),
+        (['["a", "b"]', '["b"]'], [["a", "b"], ["b"]], False),
+        (["[1, 1]", "[0, 1]"], [["a", "b"], ["a"]], True),  # in the order of the head
+    ],
+)
+def test_several_labels_of_a_file_are_read_in_its_own_form(
+    tmp_path: Path, lines: list[str], gold: list[list[str]], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"text": "Bo {row}", "tags": {line}}}\n' for row, line in enumerate(lines)))
+    task = {"type": "multi_label_classification", "source": "s", "label": "tags", "label_separator": ";"}
+    run = RunConfig.load(
+        {"model": {"encoder": "x"}, "sources": {"s": {"path": "x", "text": "text"}}, "tasks": {"tags": task}}
+    )
+    labels = ["b", "a"]
+    head = {"tags": {"type": "multi_label_classification", "text": "string", "labels": labels}}
+    config = config_of_file(path, head, run)
+    sources = load_sources(config, ["test"])
+    build_tasks(config, sources, {"tags": labels})
+    assert list(sources["data"].gold["test"]["tags"]) == gold
+    assert warned == ("they are read in the order of the trained head: b, a" in caplog.text)

@@ -42,6 +42,13 @@ def test_a_value_of_an_option_that_is_not_valid_is_refused() -> None:
         check_settings(RunConfig.load(minimal(tasks=tags), ["tasks.tags.bio=fix"]))
 
 
+def test_spans_have_no_scheme() -> None:
+    tags = {"tags": {"type": "token_classification", "source": "reviews", "spans": "tags", "scheme": "io"}}
+    with pytest.raises(ValueError, match=r"`tasks\.tags\.scheme` is io, but `spans` names a column of spans"):
+        check_settings(RunConfig.load(minimal(tasks=tags)))
+    check_settings(RunConfig.load(minimal(tasks=tags), ["tasks.tags.scheme=auto"]))
+
+
 def test_an_option_is_typed_as_its_field_says_and_written_back() -> None:
     run = RunConfig.load(minimal(tasks=similarity()), ["tasks.alike.score_range=[1, 5]", "tasks.alike.loss=cosine"])
     options = TASK_TYPES["sentence_similarity"].read_options("alike", run.tasks["alike"])

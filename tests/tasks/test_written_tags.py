@@ -109,6 +109,25 @@ def test_predictions_are_in_the_scheme_of_their_source_and_give_its_scores(case:
     assert predicted <= ({tag.lower() for tag in possible} if case == "lower" else possible)
 
 
+@pytest.mark.parametrize("case", ["bio", "io", "bioes", "bare", "words"])
+def test_words_without_a_label_keep_their_place(case: str, tmp_path: Path) -> None:
+    tags: list[list[str | None]] = [
+        list(row) for row in (rows_of(case) if case in CASES else [["DET", "NOUN"] * 2] * 4)
+    ]
+    tags = [list(row) for row in tags * 10]
+    for number, row in enumerate(tags):  # not inside of spans, which would be repaired
+        if row[-1] in ("O", "NOUN"):
+            row.insert(number % 2 * len(row), None)
+    task, source = build(tags)
+    gold = [[tag for tag in row if tag is not None] for row in source.gold["train"]["ner"]]
+    lines, scores = lines_and_scores(tmp_path, task, source, "train", random_answers(task, gold))
+    assert 0 < next(iter(scores.values())) < 1
+    assert [line["gold"] for line in lines] == tags
+    for line, row in zip(lines, tags, strict=True):
+        assert len(line["predicted"]) == len(row)
+        assert all(own is None for own, tag in zip(line["predicted"], row, strict=True) if tag is None)
+
+
 def test_rows_of_a_file_are_written_in_its_own_scheme_and_case(tmp_path: Path) -> None:
     task, source = build([["s-per", "o", "b-loc", "e-loc"]], ["O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG"])
     gold = list(source.gold["test"]["ner"])

@@ -20,7 +20,7 @@ from mtl_hf.data.rows import EncodedSplit, encode_rows
 from mtl_hf.data.sources import load_sources
 from mtl_hf.evaluation.evaluate import encode_split
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
-from mtl_hf.run import build_model
+from mtl_hf.run import build_model, resolve_options
 from mtl_hf.tasks import TaskData
 from mtl_hf.training.arguments import MultiTaskTrainingArguments
 from mtl_hf.training.features import Feature
@@ -46,7 +46,7 @@ def build(config: Mapping[str, Any]) -> Built:
     sources = load_sources(run)
     tasks = build_tasks(run, sources)
     torch.manual_seed(0)
-    model = build_model(run, tasks)
+    model = build_model(run, tasks, resolved=resolve_options(tasks, sources))
     lengths = model.config.max_length, model.config.window_stride
     train = {name: encode_rows(source, "train", tasks, model.tokenizer, *lengths)
              for name, source in sources.items()}  # fmt: skip

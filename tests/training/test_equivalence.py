@@ -191,6 +191,35 @@ def test_steps_of_similarity_in_float64_are_the_same_to_1e_9(options, still_enco
         assert elements < 1e-9, name
 
 
+def imbalanced_config(encoder: str) -> dict[str, Any]:
+    """The losses of rare labels, a CRF on aligned words of mixed layers, and windows, on partly labelled rows."""
+    found = config(encoder, max_length=8, overflow="window", stride=3)
+    words = {"type": "token_classification", "source": "assistant", "label": "slots"}
+    found["tasks"] = {
+        "intent": found["tasks"]["intent"] | {"class_weights": "balanced", "window_pooling": "attention"},
+        "slots": words | {"crf": True, "alignment": "mean", "layers": "mix"},
+        "weighted": words | {"class_weights": {"O": 0.25}, "focal_loss": 2.0, "alignment": "last"},
+        "adjusted": words | {"logit_adjustment": 1.0},
+        "stars": found["tasks"]["stars"],
+        "tone": found["tasks"]["tone"],
+        "grade": found["tasks"]["grade"],
+        "topics": found["tasks"]["topics"] | {"class_weights": "balanced", "focal_loss": 1.5},
+    }
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"optim": "sgd", "learning_rate": 0.01, "max_grad_norm": 0.0}], ids=str)
+def test_steps_of_rare_labels_in_float64_are_the_same_to_1e_9(options, still_encoder_folder, tmp_path, two_processes):
+    built = build(imbalanced_config(still_encoder_folder))
+    built.model.double()
+    names = ("one", "accumulated", "two processes, accumulated")
+    found = all_splits(built, tmp_path / "run", two_processes, names, **options)
+    for name, steps in found.items():
+        losses, elements, _ = compare(found["one"], steps)
+        assert losses < 1e-9, name
+        assert elements < 1e-9, name
+
+
 @pytest.mark.parametrize("loss", ["cosine", "ranking"])
 def test_pairs_are_scored_alike_on_two_processes(loss, still_encoder_folder, tmp_path, two_processes):
     changed = similarity_config(still_encoder_folder)

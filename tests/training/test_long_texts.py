@@ -17,6 +17,7 @@ from mtl_hf.inference.inspect import inspect_rows
 from mtl_hf.modeling.encoding import encode
 from mtl_hf.modeling.head import HeadInputs
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.run import build as build_run
 from tests.conftest import SENTENCES, TRAINING
 from tests.training.conftest import TwoProcesses, build
 from tests.training.test_equivalence import all_splits, compare
@@ -306,6 +307,22 @@ def test_masked_language_modelling_trains_on_windows(encoder_folder, tmp_path):
 
 
 # ---- new tokens ----
+
+
+@pytest.mark.parametrize("form", ["strings", "lists"])
+def test_new_tokens_that_are_cut_into_words_are_warned_of(form, encoder_folder, tmp_path, caplog):
+    rows = [{"text": f"play [E1] {text}", "slots": [{"start": 0, "end": 4, "label": "x"}]} for text in SENTENCES]
+    if form == "lists":
+        rows = [{"text": row["text"].split(), "slots": [{"start": 0, "end": 0, "label": "x"}]} for row in rows]
+    data = datasets.Dataset.from_list(rows)
+    build_run({
+        "model": {"encoder": encoder_folder, "add_tokens": ["[E1]", "[E2]", "marker"]},
+        "sources": {"own": {"dataset": {"train": data, "validation": data}, "text": "text"}},
+        "tasks": {"slots": {"type": "token_classification", "source": "own", "spans": "slots"}},
+        "training": TRAINING | {"output_dir": str(tmp_path / "run")},
+    })  # fmt: skip
+    assert (form == "strings") == ("cuts these tokens of `model.add_tokens` so that" in caplog.text)
+    assert (form == "strings") == ("they are not used: [E1] (in 16 texts)." in caplog.text)
 
 
 def test_new_tokens_are_trained_and_kept(encoder_folder, tmp_path, caplog):

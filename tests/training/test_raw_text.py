@@ -62,6 +62,15 @@ def randomly_built(raw: dict, rules: dict | None) -> Built:
     return built
 
 
+def answer_every_word(built: Built, tag: str) -> None:
+    """Let the head of slots answer every word with a tag."""
+    head = built.model.heads["slots"]
+    nn.init.zeros_(head.classifier.weight)
+    head.classifier.bias.data = 10.0 * nn.functional.one_hot(
+        head.classifier.bias.new_tensor(built.tasks["slots"].ids[tag]).long(), len(built.tasks["slots"].labels)
+    )
+
+
 def character_items(words: list[str], tags: list[str | None], spans: bool) -> set[tuple]:
     _, places = words_of(words)
     if spans:
@@ -111,6 +120,54 @@ def test_scores_of_raw_texts_are_those_of_predict(
             assert own[metric] == pytest.approx(score(sums[task][source], task == "slots"), abs=1e-12)
 
 
+def string_rows(begin: int, end: int) -> datasets.Dataset:
+    """Strings with entities as spans of characters, and dots that only rules keep at their word."""
+    found = []
+    for index in range(begin, end):
+        text = f"{SENTENCES[index % len(SENTENCES)]},  near st. oslo {index}."
+        places = [text.index(city) for city in ("rome", "st. oslo") if city in text]
+        spans = [{"start": place, "end": place + len("rome") * (1 + (text[place] == "s")), "label": "city"}
+                 for place in places]  # fmt: skip
+        found.append({"text": text, "slots": spans})
+    return datasets.Dataset.from_list(found)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["strings", "strings and lists"])
+def test_strings_are_scored_as_the_model_splits_them(encoder_folder: str, tmp_path: Path, mixed: bool) -> None:
+    """A model with rules, from another source or another run, splits them otherwise than they were for training."""
+    strings = {split: string_rows(*numbers) for split, numbers in {"train": (0, 24), "validation": (50, 70)}.items()}
+    raw: dict[str, Any] = {
+        "model": {"encoder": encoder_folder},
+        "sources": {"strings": {"dataset": datasets.DatasetDict(strings), "text": "text"}},
+        "tasks": {"slots": {"type": "token_classification", "source": "strings", "spans": "slots"}},
+    }
+    if mixed:
+        words = {
+            split: datasets.Dataset.from_list(
+                [{"text": row["text"].split(), "slots": [{"start": 1, "end": 1, "label": "city"}]} for row in rows]
+            )
+            for split, rows in strings.items()
+        }
+        raw["sources"]["lists"] = {"dataset": datasets.DatasetDict(words), "text": "text"}
+        raw["tasks"]["slots"]["source"] = ["strings", "lists"]
+    built = build(raw)
+    answer_every_word(built, "B-city")
+    plain = make_trainer(built, tmp_path).score(built.validation, raw_texts=True)["tasks"]["slots"]
+    assert mixed == ("f1_raw_text" in plain)
+    if mixed:
+        assert plain["per_source"]["strings"]["f1_raw_text"] == plain["per_source"]["strings"]["f1"]
+    built.model.config.word_rules = {"end": ["."]}
+    found = make_trainer(built, tmp_path).score(built.validation, raw_texts=True)["tasks"]["slots"]
+    right = guessed = expected = 0
+    answers = built.model.predict(strings["validation"]["text"])
+    for row, answer in zip(strings["validation"], answers, strict=True):
+        gold, guess = {("city", one["start"], one["end"]) for one in row["slots"]}, predicted_items(answer["slots"])
+        right, guessed, expected = right + len(gold & guess), guessed + len(guess), expected + len(gold)
+    own = found["per_source"]["strings"] if mixed else found
+    assert 0 < own["f1_raw_text"] == pytest.approx(2 * right / (guessed + expected), abs=1e-12)
+    assert own["f1_raw_text"] != own["f1"]
+
+
 def test_rows_that_are_split_alike_have_the_same_score_without_another_pass(
     encoder_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,12 +191,8 @@ def test_rows_that_are_split_alike_have_the_same_score_without_another_pass(
 
 def test_words_without_a_tag_count_neither_way(encoder_folder: str, tmp_path: Path) -> None:
     """A model that answers every word with B-city: entities of unlabelled words are not wrong."""
-    built = randomly_built(config(encoder_folder, lacking=True, slots="token_classification"), None)
-    head = built.model.heads["slots"]
-    nn.init.zeros_(head.classifier.weight)
-    head.classifier.bias.data = 10.0 * nn.functional.one_hot(
-        head.classifier.bias.new_tensor(built.tasks["slots"].ids["B-city"]).long(), len(built.tasks["slots"].labels)
-    )
+    built = build(config(encoder_folder, lacking=True, slots="token_classification"))
+    answer_every_word(built, "B-city")
     found = make_trainer(built, tmp_path).score(built.validation, raw_texts=True)["tasks"]["slots"]
     split = splitter(None)
     right = guessed = expected = 0
