@@ -245,6 +245,7 @@ def _train(
                 if any(path.iterdir()):
                     break
                 path.rmdir()
+        logger.info("Dry run: config and data are valid. Nothing was trained or written.")
         return {"rows": {name: len(rows) for name, rows in run.train_rows.items()}, "steps": trainer.num_steps()}
 
     if trainer.is_world_process_zero():

@@ -335,6 +335,7 @@ def test_dry_run_says_what_would_be_trained_trains_nothing_and_writes_nothing(
     assert [path for path in sorted(tmp_path.rglob("*.*")) if "cache" not in path.parts] == before
     assert "heads.words_task" in caplog.text
     assert "20 optimiser steps" in caplog.text
+    assert caplog.messages[-1] == "Dry run: config and data are valid. Nothing was trained or written."
 
 
 def test_a_dry_run_leaves_a_folder_that_something_has_come_into_meanwhile(encoder_folder, tmp_path, monkeypatch):

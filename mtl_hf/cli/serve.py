@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             type=type(default),
             default=default,
             metavar="N",
-            help=f"{meaning} (default: {default:g})",
+            help=f"{meaning} (default: {default:,.15g})",
         )
 
 

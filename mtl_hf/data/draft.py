@@ -22,7 +22,7 @@ import numpy as np
 from ..config import check_name, flow, nearest
 from ..modeling.heads import check_head_name
 from ..tasks import TASK_TYPES
-from ..tasks.column import MAX_LABELS, MAX_NUMBERS, Candidate, Column
+from ..tasks.column import MAX_LABELS, MAX_NUMBERS, Candidate, Column, TaskColumns
 from ..tasks.tag_schemes import Scheme, recognise
 from .describe_file import PAIR_COLUMNS, TEXT_COLUMNS, FileDescription, describe_file
 from .file_groups import SPLIT_WORDS, expand_folders, find_loaders, group_files, numbered, plain_name
@@ -195,6 +195,9 @@ def _check_loaders(source: DraftSource) -> None:
 
 def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, str | None], ask: Ask | None) -> None:
     """Choose the text and label columns of a source, and the splits that have them, in place."""
+    if not texts and (found := _find_task_columns(source.first, given)) is not None:
+        _take_columns(source, *found)
+        return
     others = [column for column, kind in given.items() if kind and not TASK_TYPES[kind].several_columns]
     if not not_applied(given):
         _read_layout(source, texts, ask)
@@ -223,6 +226,36 @@ def _choose_columns(source: DraftSource, texts: list[str], given: Mapping[str, s
         _describe_again(source, lambda file: describe_file(file.path, file.loader, as_text=names))
         _apply_layout(source)
         _describe_again(source, lambda file: file)
+
+
+def _find_task_columns(file: FileDescription, given: Mapping[str, str | None]) -> tuple[str, TaskColumns] | None:
+    """The task type for which the rows of a file are made, with its columns, unless `--label` names another."""
+    named = {column: kind for column, kind in given.items() if column in file.columns}
+    for name, kind in TASK_TYPES.items():
+        found = kind.find_columns(file.columns, file.rows)
+        if found is None or not all(file.is_csv or file.columns[column].kind != "number" for column in found.text):
+            continue
+        if named in ({}, {found.label: None}, {found.label: name}):
+            return name, found
+    return None
+
+
+def _take_columns(source: DraftSource, kind: str, found: TaskColumns) -> None:
+    """Take the columns of a file whose rows are made for one task type, and the splits that have them, in place."""
+    if found.problem:
+        raise ValueError(
+            f"{source.first.path} looks like {found.taken_for} ({kind}), but {found.problem}. For another task, add"
+            f" `--text {found.text[0]} --label COLUMN=TYPE`."
+        )
+    source.text, source.tasks = found.text, {found.label: kind}
+    if any(source.first.columns[name].kind == "number" for name in found.text):  # CSV: read as text
+        _describe_again(source, lambda file: describe_file(file.path, file.loader, as_text=found.text))
+    source.notes.append(f"taken for {found.taken_for}")
+    others = [name for name in source.first.columns if name not in (*found.text, found.label)]
+    if others:
+        source.notes.append(f"left out: {', '.join(others)}, which {kind} does not read")
+    _check_splits(source)
+    _report_headers(source)
 
 
 def _describe_again(source: DraftSource, describe: Callable[[FileDescription], FileDescription]) -> None:
@@ -530,7 +563,7 @@ def _check_splits(source: DraftSource) -> None:
         for file in files:
             labels = (*source.tasks, *source.together)
             missing = [column for column in (*source.text, *labels) if column not in file.columns]
-            empty = [column for column in labels if column not in missing and not file.columns[column].num_values]
+            empty = [column for column in labels if column not in missing and _is_empty(file, column)]
             if not missing and not empty:
                 continue
             problem = f"{file.path} has no {'column' if missing else 'value in the column'} {(missing or empty)[0]}"
@@ -540,6 +573,11 @@ def _check_splits(source: DraftSource) -> None:
                 )
             source.notes.append(f"the split {split} is left out: {problem}")
             source.files.pop(split, None)
+
+
+def _is_empty(file: FileDescription, column: str) -> bool:
+    found = file.columns[column]
+    return found.num_missing == file.num_rows if found.kind == "other" else not found.num_values
 
 
 def _report_headers(source: DraftSource) -> None:
@@ -635,7 +673,7 @@ def _max_length(sources: Sequence[DraftSource], encoder: str) -> tuple[int, str]
 
 def _form(source: DraftSource) -> str:
     """The form in which the tasks of a source read its text, one of `encoding.FORMS`."""
-    if len(source.text) == 2:
+    if len(source.text) > 1:
         return next((form for kind in source.tasks.values() if (form := TASK_TYPES[kind].form)), "pair")
     return "words" if source.first.columns[source.text[0]].kind == "words" else "string"
 
@@ -657,8 +695,9 @@ def _write_source(source: DraftSource) -> list[str]:
     for column in source.text:
         held = [item for found in source.columns(column) for item in found.lengths[found.lengths >= 0].tolist()]
         words = source.first.columns[column].kind == "words"
-        kind = "lists of words" if words and source.layout is None else "texts" if words else "strings"
-        lines.append(_comment(f"{column}: {kind}, {min(held)} to {max(held):,} words, half of them up to"
+        unit = "choices" if words and _form(source) == "choices" else "words"
+        kind = f"lists of {unit}" if words and source.layout is None else "texts" if words else "strings"
+        lines.append(_comment(f"{column}: {kind}, {min(held)} to {max(held):,} {unit}, median"
                               f" {int(np.median(held))}"))  # fmt: skip
     lines += [_comment(note) for note in source.notes]
     loader, arguments = source.first.loader
@@ -727,7 +766,7 @@ def _write_task(name: str, source: DraftSource, column: str, kind: str) -> list[
         if column in source.joined:
             seen += f"; names joined by {separator!r}" if separator else "; lists written as text"
     else:
-        seen = f"{least:g} to {greatest:g}, {found.num_distinct:,} different numbers"
+        seen = instead or f"{least:g} to {greatest:g}, {found.num_distinct:,} different numbers"
     seen += f"; {missing:,} rows have none and do not count in its loss" if missing else ""
     return [_comment(f"{column}: {seen}"), f"  {name}: {flow(task)}"]
 

@@ -22,6 +22,7 @@ MAX_NAMES = 200  # a column with more distinct values does not hold label names
 _SENTENCE = re.compile(
     r"(?i)\W*(sent|sentence|doc|document|utt|utterance|paragraph|sequence)[\W_]*(ids?|no|nr|num|number|idx|index|#)\W*"
 )
+_SENTENCE_BARE = re.compile(r"(?i)(sent|sentence|doc|document|utt|utterance|paragraph|sequence)s?")
 _LIST = re.compile(r"\[.*\]|\(.*\)|\{.*\}", re.DOTALL)
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 
@@ -97,7 +98,7 @@ def word_rows(file: FileDescription) -> WordRows | None:
     strings = [column for column in file.columns.values() if is_written(column, file)]
     single = [column for column in strings if float((_lengths(column) == 1).mean()) >= MOST]
     tags = [column for column in single if are_tags(file.rows[column.name])]
-    groups = [column.name for column in file.columns.values() if _SENTENCE.fullmatch(column.name) and _repeats(column)]
+    groups = [column.name for column in file.columns.values() if _numbers_sentences(column)]
     words = [column for column in single if column not in tags and column.name not in groups]
     if (
         not words
@@ -130,6 +131,12 @@ def are_tags(values: Iterable[Any]) -> bool:
     counts = collections.Counter(value for value in values if value)
     tags = counts["O"] + sum(count for value, count in counts.items() if is_span_tag(value))
     return bool(counts["O"]) and len(counts) > 1 and tags >= MOST * counts.total()
+
+
+def _numbers_sentences(column: Column) -> bool:
+    """Whether a column has the number of the sentence: by its name, or by a name such as `sentence` and numbers."""
+    bare = column.kind == "number" and column.whole and _SENTENCE_BARE.fullmatch(column.name) is not None
+    return (bare or _SENTENCE.fullmatch(column.name) is not None) and _repeats(column)
 
 
 def _repeats(column: Column) -> bool:

@@ -46,8 +46,8 @@ def count_tokens(
 
     Args:
         files: The rows of each file of a source.
-        columns: Its text column, or two for pairs.
-        form: One of `encoding.FORMS`. With `apart`, the two texts count separately.
+        columns: Its text column, two for pairs, or the text and one or more columns of choices.
+        form: One of `encoding.FORMS`. With `apart` the two texts count separately, with `choices` the text with each.
         tokenizer: Tokenizer of the encoder.
 
     Returns:
@@ -59,10 +59,12 @@ def count_tokens(
     texts = [parts for parts in texts if all(map(has_text, parts))]
     if form == "apart":
         texts = [(part,) for part in itertools.chain.from_iterable(texts)]
+    if form == "choices":
+        texts = [(first, choice) for first, *others in texts for choice in (others[0] if len(others) == 1 else others)]
     texts = sorted(texts, key=_characters, reverse=True)[:COUNTED]
     if not texts:
         return []
-    read = {"apart": "string"}.get(form, form)
+    read = {"apart": "string", "choices": "pair"}.get(form, form)
     given = texts if read == "pair" else [text for (text,) in texts]
     return [len(ids) for ids in encode(tokenizer, given, form=read, max_length=_NO_LIMIT)["input_ids"]]
 

@@ -67,6 +67,23 @@ class Candidate:
     only_number: bool = False
 
 
+@dataclass(frozen=True)
+class TaskColumns:
+    """The columns of a file whose rows are made for one task type, such as questions with choices.
+
+    Attributes:
+        text: Text columns in the order of `sources.<name>.text`.
+        label: Label column.
+        taken_for: What the rows were taken for, for a comment.
+        problem: Why the labels cannot be read as they are, and what to convert; empty if they can.
+    """
+
+    text: list[str]
+    label: str
+    taken_for: str
+    problem: str = ""
+
+
 def one_hot_length(column: Column, values: Iterable[Any]) -> int:
     """The common length of a column's one-hot lists (of 0 and 1, all of one length); 0 if it has other values."""
     lengths = {int(length) for length in column.lengths[column.lengths >= 0]}

@@ -11,7 +11,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +19,14 @@ import pyarrow as pa
 from ..config import RunConfig, Task, option
 from ..modeling.tags import IGNORE_INDEX
 from ..statistics import mean
+from .column import Column, TaskColumns
 from .measures import cross_entropies, undefined, with_cross_entropy
 from .names import no_label
 from .source_data import SourceData
 from .task_type import Answers, Labels, Measured, ScoredRows, TaskData, TaskType
+
+if TYPE_CHECKING:
+    import datasets
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +172,32 @@ class ExtractiveQA(TaskType):
     def for_evaluate(self, task: TaskData, answers: Answers) -> tuple[Sequence[Any], Sequence[Any]]:
         """The first of the right answers."""
         return answers.predicted, [gold[0] if gold else "" for gold in answers.gold]
+
+    # ---- detection by `mtl-hf init` ----
+
+    def find_columns(self, columns: Mapping[str, Column], rows: "datasets.Dataset") -> TaskColumns | None:
+        """A question, a context that contains all answers, and answers as SQuAD writes them."""
+        strings = [column.name for column in columns.values() if column.kind == "string" and column.num_values]
+        question = next((name for name in ("question", "query") if name in strings), None)
+        for column in columns.values():
+            if column.kind != "other" or question is None:
+                continue
+            answers = [[] if value is None else _answers(value)[0] for value in rows[column.name]]
+            if None in answers or not any(answers):
+                continue
+            for context in strings:
+                texts = zip(rows[context], answers, strict=True)
+                if context != question and all(answer in (text or "") for text, held in texts for answer in held or ()):
+                    taken = f"questions in {question}, whose answers in {column.name} are spans of {context}"
+                    return TaskColumns([question, context], column.name, taken)
+        return None
+
+    def propose(
+        self, found: Column, rows: Sequence[Any], bounds: tuple[float, float] | None
+    ) -> tuple[dict[str, Any], str]:
+        """A comment on questions without an answer."""
+        none = sum(value is not None and not _answers(value)[0] for value in rows)
+        return {}, f"texts and starts of answers; {none:,} questions of the first file have no answer"
 
     # ---- model card ----
 

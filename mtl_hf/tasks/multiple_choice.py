@@ -1,7 +1,9 @@
 """`multiple_choice`: the right one of the choices of a row."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +12,21 @@ from ..config import Task
 from ..modeling.tags import IGNORE_INDEX
 from ..statistics import mean
 from .arrow_columns import feature_of
+from .column import Column, TaskColumns
 from .measures import cross_entropies, equal, with_cross_entropy
 from .names import find_class_label, most_common, no_label
 from .source_data import SourceData
 from .task_type import Answers, Labels, Measured, ScoredRows, TaskData, TaskType
+
+if TYPE_CHECKING:
+    import datasets
+
+# Names of columns by which `mtl-hf init` finds questions with choices.
+_CHOICES = re.compile(r"(?i)choices|options|endings|candidates|alternatives|answers")
+_CHOICE = re.compile(r"(?i)(choice|option|opt|ending|candidate|alternative|answer|solution|sol)[ _-]?(\d|[a-h])")
+_LETTER = re.compile(r"()([A-H])")
+_QUESTIONS = ("question", "query", "prompt", "stem", "startphrase", "premise", "text", "sentence", "ctx", "context")
+_RIGHT = re.compile(r"(?i)(.*[_ -])?(label|answer|answerkey|correct|gold|target|right|key)([_ -].*)?")
 
 
 class MultipleChoice(TaskType):
@@ -89,11 +102,76 @@ class MultipleChoice(TaskType):
         """The most frequent number."""
         return [most_common(gold)] * len(gold)
 
+    # ---- detection by `mtl-hf init` ----
+
+    def find_columns(self, columns: Mapping[str, Column], rows: "datasets.Dataset") -> TaskColumns | None:
+        """A text, choices (a column of lists, or a column each), and the number or letter of the right one."""
+        choices = _find_choices(columns)
+        others = [column for column in columns.values() if column.name not in choices and column.num_values]
+        strings = {column.name: column for column in others if column.kind == "string"}
+        question = next((name for name in _QUESTIONS if name in strings), None)
+        if not choices or question is None:
+            return None
+        held = rows[choices[0]] if len(choices) == 1 else zip(*(rows[name] for name in choices), strict=True)
+        lists = [list(items or ()) for items in held]
+        taken = f"questions in {question} with choices in {', '.join(choices)}"
+        labels = [column.name for column in others if column.name != question and _RIGHT.fullmatch(column.name)]
+        for name in labels:
+            if _all_fit(rows[name], lists, _is_number_of):
+                return TaskColumns([question, *choices], name, f"{taken}, and the right one in {name}")
+        for name in labels:
+            if _all_fit(rows[name], lists, _is_number_from_one):
+                problem = "has the numbers of the right choices from 1: subtract 1, or write letters from A"
+            elif _all_fit(rows[name], lists, lambda value, items: value in items):
+                problem = "has the texts of the right choices: write their numbers from 0, or letters from A"
+            else:
+                continue
+            return TaskColumns([question, *choices], name, taken, f"the column {name!r} {problem}")
+        return None
+
+    def propose(
+        self, found: Column, rows: Sequence[Any], bounds: tuple[float, float] | None
+    ) -> tuple[dict[str, Any], str]:
+        """A comment on the form of the labels."""
+        letters = any(isinstance(value, str) and not value.strip().isdecimal() for value in rows if value)
+        return {}, "the letter of the right choice" if letters else "the number of the right choice, from 0"
+
     # ---- model card ----
 
     def describe(self, spec: Mapping[str, Any], task: Task | None, code: Any) -> tuple[str, str]:
         """A choice."""
         return "the best of its choices", '{"choice": ..., "text": ..., "score": ...}'
+
+
+def _find_choices(columns: Mapping[str, Column]) -> list[str]:
+    """The column with lists of choices, or the columns with a choice each in their order; empty if there are none."""
+    for column in columns.values():
+        lengths = column.lengths[column.lengths >= 0]
+        if column.kind == "words" and _CHOICES.fullmatch(column.name) and len(lengths) and lengths.min() > 1:
+            return [column.name]
+    names = [name for name, column in columns.items() if column.kind in ("string", "number") and column.num_values]
+    found = [match for name in names if (match := _CHOICE.fullmatch(name) or _LETTER.fullmatch(name))]
+    found.sort(key=lambda match: (match[1].lower(), match[2].lower()))
+    groups = [list(group) for _, group in itertools.groupby(found, key=lambda match: match[1].lower())]
+    longest = max(groups, key=len, default=[])
+    several = len(longest) > 1 and any(columns[match[0]].kind == "string" for match in longest)
+    return [match[0] for match in longest] if several else []
+
+
+def _all_fit(labels: Iterable[Any], lists: Sequence[list[Any]], fits: Callable[[Any, list[Any]], bool]) -> bool:
+    """Whether all labels that are not missing fit the choices of their rows."""
+    pairs = [(label, items) for label, items in zip(labels, lists, strict=True) if not _is_missing(label, True)]
+    return bool(pairs) and all(fits(label, items) for label, items in pairs)
+
+
+def _is_number_of(label: Any, items: list[Any]) -> bool:
+    number = _number(label)
+    return number is not None and number < len(items)
+
+
+def _is_number_from_one(label: Any, items: list[Any]) -> bool:
+    number = _number(label)
+    return number is not None and 1 <= number <= len(items)
 
 
 def _is_missing(value: Any, hidden: bool) -> bool:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ..config import RunConfig, Task, check_keys, key_of, nearest, typed
 from ..statistics import Metric, Statistic
-from .column import Candidate, Column
+from .column import Candidate, Column, TaskColumns
 from .name_column import NameColumn, ragged
 from .source_data import SourceData
 
@@ -217,6 +217,15 @@ class TaskType:
         return self.head.form
 
     # ---- detection by `mtl-hf init` ----
+
+    def find_columns(self, columns: Mapping[str, Column], rows: "datasets.Dataset") -> TaskColumns | None:
+        """Detect whether the rows of a file are made for this type; if so, its other columns are left out.
+
+        Args:
+            columns: The columns of the file.
+            rows: Its rows.
+        """
+        return None
 
     def recognise(self, found: Candidate) -> tuple[bool, str] | None:
         """Detect whether a column holds labels of this type.

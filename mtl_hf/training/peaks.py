@@ -51,16 +51,17 @@ def describe_peaks(
         history: See `find_peaks`.
         chosen: The selection metric and the chosen step, in a run with a best checkpoint.
     """
-    peaks = {name: (primary_metric(tasks[name]), *peak) for name, peak in find_peaks(tasks, history).items()}
+    found = []
+    for name, (step, value) in find_peaks(tasks, history).items():
+        metric = primary_metric(tasks[name])
+        found.append(f"Best: {name} {metric} {show_logged(metric, value)} at step {step}.")
     if chosen is not None:
         metric, step = chosen
         key = f"eval_{metric.removeprefix('eval_')}"
-        for entry in history:
-            if entry["step"] == step and key in entry:
-                peaks["chosen by"] = (metric, step, entry[key])
-    return [
-        f"{name} {metric} {show_logged(metric, value)} at step {step}" for name, (metric, step, value) in peaks.items()
-    ]
+        values = [entry[key] for entry in history if entry["step"] == step and key in entry]
+        if values:
+            found.append(f"Chosen checkpoint: step {step}, {metric} {show_logged(metric, values[-1])}.")
+    return found
 
 
 class BestSteps(Feature):
@@ -86,7 +87,7 @@ class BestSteps(Feature):
         if best:  # not always the best step, which may have no checkpoint
             chosen = str(args.metric_for_best_model), checkpoint_step(best)
         for line in describe_peaks(self.tasks, state.log_history, chosen):
-            logger.info("Best: %s.", line)
+            logger.info("%s", line)
 
 
 def make_best_steps(trainer: "MultiTaskTrainer") -> BestSteps:

@@ -175,8 +175,8 @@ def rows_table(
         accumulation: Batches per step.
     """
     lines = [
-        f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'share':>9}{'laps an epoch':>16}"
-        f"{'rows in the run':>18}{'laps':>8}"
+        f"{'source':<24}{'rows':>10}{'batch':>8}{'batches':>10}{'share':>9}{'passes/epoch':>16}"
+        f"{'rows in the run':>18}{'passes':>8}"
     ]
     sizes = {name: f"{name:<24}{rows[name]:>10,}{batch_sizes[name]:>8}" for name in rows}
     if not isinstance(sampler, SourceBatchSampler):

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -469,6 +470,95 @@ def test_no_labels_are_refused_with_the_flag_or_asked_for(tmp_path: Path) -> Non
         draft_config([path])
     config = runs(draft_config([path], ask=lambda question, options: options[0]), tmp_path)
     assert tasks_of(config) == {"city": ("sequence_classification", "city")}
+
+
+def quiz_rows(**columns: Callable[[int], Any]) -> list[dict[str, Any]]:
+    return [
+        {"nr": f"q{number}", "topic": "ab"[number % 2], "question": f"how many boats leave at {number}?"}
+        | {name: make(number) for name, make in columns.items()}
+        for number in range(40)
+    ]
+
+
+def choices_of(number: int) -> list[str]:
+    return [f"{number} boats", "none", f"all {number}", f"{number + 1}"]
+
+
+CHOICE_COLUMNS = {name: lambda number, place=place: choices_of(number)[place] for place, name in enumerate("ABCD")}
+
+
+@pytest.mark.parametrize(
+    ("ending", "columns", "text", "comment"),
+    [
+        (".jsonl", {"choices": choices_of, "answer": lambda n: n % 4}, "[question, choices]", "number of the right"),
+        (".jsonl", {"options": choices_of, "nice": lambda n: n % 9, "answer": lambda n: "ABCD"[n % 4]},
+         "[question, options]", "letter of the right"),
+        (".csv", CHOICE_COLUMNS | {"answer": lambda n: "ABCD"[n % 4]}, "[question, A, B, C, D]", "letter of the right"),
+        (".csv", {"ending1": lambda n: f"one {n}", "ending0": lambda n: f"no {n}", "answer": lambda n: n % 2},
+         "[question, ending0, ending1]", "number of the right"),
+    ],
+)  # fmt: skip
+def test_questions_with_choices(ending: str, columns: dict[str, Any], text: str, comment: str, tmp_path: Path) -> None:
+    path = write(tmp_path / f"quiz{ending}", quiz_rows(**columns))
+    yaml = draft_config([path])
+    assert f"    text: {text}\n" in yaml
+    assert "  answer: {type: multiple_choice, source: quiz, label: answer}\n" in yaml
+    assert f"# answer: the {comment} choice" in yaml
+    assert "# left out: nr, topic" in yaml
+    config = runs(yaml, tmp_path)
+    assert list(config.tasks) == ["answer"]
+    for label in ("answer", "answer=multiple_choice"):
+        assert f"    text: {text}\n" in draft_config([path], labels=[label])
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [(lambda n: n % 4 + 1, "from 1: subtract 1, or write letters"), (lambda n: choices_of(n)[n % 4], "the texts of")],
+)
+def test_right_choices_that_cannot_be_read_are_refused_with_what_to_write(
+    answer: Callable[[int], Any], problem: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "quiz.jsonl", quiz_rows(choices=choices_of, answer=answer))
+    with pytest.raises(ValueError, match=f"choices in choices .*the column 'answer' has .*{problem}"):
+        draft_config([path])
+    assert "label: topic}" in draft_config([path], text="question", labels=["topic"])  # as the message shows
+
+
+def test_lists_of_labels_that_are_called_options_stay_labels(tmp_path: Path) -> None:
+    columns = {"options": lambda n: ["red", "blue", "green"][n % 2 :], "stars": lambda n: n % 9}
+    yaml = draft_config([write(tmp_path / "cars.jsonl", quiz_rows(**columns))])
+    assert "options: {type: multi_label_classification" in yaml
+    assert "multiple_choice" not in yaml
+
+
+def test_the_columns_of_squad(tmp_path: Path) -> None:
+    def answers(number: int) -> dict[str, list[Any]]:
+        return {"text": [f"{number} boats"], "answer_start": [3]} if number % 4 else {"text": [], "answer_start": []}
+
+    columns = {"context": lambda n: f"At {n} boats leave the quay, {n} boats in all.", "answers": answers}
+    path = write(tmp_path / "squad.jsonl", quiz_rows(**columns))
+    test = write(tmp_path / "squad_test.jsonl", quiz_rows(**columns | {"answers": lambda n: None}))
+    yaml = draft_config([path, test])
+    assert "    text: [question, context]\n" in yaml
+    assert "  answers: {type: extractive_qa, source: squad, label: answers}\n" in yaml
+    assert "10 questions of the first file have no answer" in yaml
+    assert "the split test is left out" in yaml, "it has no answers"
+    runs(yaml, tmp_path)
+    elsewhere = write(tmp_path / "other.jsonl", quiz_rows(**columns | {"context": lambda n: f"nothing of {n} here"}))
+    assert "extractive_qa" not in draft_config([elsewhere], text="question")
+
+
+def test_rows_of_words_are_grouped_by_a_column_of_numbers_that_is_called_sentence(tmp_path: Path) -> None:
+    words = [("Ana", "B-PER"), ("flew", "O"), ("to", "O"), ("Riga", "B-LOC")]
+    rows = [
+        {"sentence": number, "word": word, "tag": tag}
+        for number in range(1, 21)
+        for word, tag in [*words, (f"on{number}", "O")]
+    ]
+    yaml = draft_config([write(tmp_path / "words.csv", rows)])
+    assert "    group_by: sentence\n" in yaml
+    assert "label: tag}" in yaml
+    runs(yaml, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -94,10 +94,10 @@ def test_the_table_shows_rows_batches_shares_and_laps_and_every_epoch_of_an_anne
         lines = rows_table(schedule, rows, BATCHES, num_steps, accumulation).splitlines()
         return [line[:77].split() for line in lines], [line[77:].split() for line in lines]
 
-    header = ["source", "rows", "batch", "batches", "share", "laps", "an", "epoch"]
+    header = ["source", "rows", "batch", "batches", "share", "passes/epoch"]
     laps = [["long", "103", "8", "13", "50.0%", "1.00"], ["short", "17", "5", "13", "50.0%", "3.25"]]
     epoch, run = cells(26)
-    assert (epoch, run[0]) == ([header, *laps], ["rows", "in", "the", "run", "laps"])
+    assert (epoch, run[0]) == ([header, *laps], ["rows", "in", "the", "run", "passes"])
     assert run[1] == ["103", "1.00"]
     assert run[2][0] in ("55", "56"), "three laps of 17 rows, and one batch of 4 or 5"
     assert cells(13, accumulation=2)[1] == run, "as many batches"
