@@ -32,8 +32,8 @@ def test_the_first_of_equal_steps_counts_least_errors_are_best_and_what_is_not_a
 
 
 def test_each_peak_is_told_in_a_line_and_the_step_that_was_chosen():
-    lines = ["intent accuracy 70.00 at step 4", "stars mse 1.0000 at step 6"]
+    lines = ["Best: intent accuracy 70.00 at step 4.", "Best: stars mse 1.0000 at step 6."]
     assert describe_peaks(TASKS, HISTORY, None) == lines
     for metric in ("score", "eval_score"):
-        assert describe_peaks(TASKS, HISTORY, (metric, 6)) == [*lines, f"chosen by {metric} 30.00 at step 6"]
+        assert describe_peaks(TASKS, HISTORY, (metric, 6)) == [*lines, f"Chosen checkpoint: step 6, {metric} 30.00."]
     assert describe_peaks(TASKS, HISTORY, ("score", 5)) == lines, "nothing was scored there"
