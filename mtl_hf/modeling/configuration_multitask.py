@@ -93,6 +93,10 @@ def own_config(name_or_path: str, **where: Any) -> MultiTaskConfig | None:
         ValueError: The configuration is damaged, or a size is out of bounds.
     """
     found = read_config(name_or_path, **where)
+    if not isinstance(kind := found.get("model_type", ""), str):
+        raise ValueError(
+            f"{name_or_path} cannot be loaded: config.json: `model_type` is {kind!r:.60}; it should be text."
+        )
     if found.get("model_type") != MultiTaskConfig.model_type:
         try:
             check_sizes(found)

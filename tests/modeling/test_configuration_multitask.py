@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig, BertConfig, ModernBertConfig
 
 import mtl_hf
-from mtl_hf.modeling.configuration_multitask import MultiTaskConfig
+from mtl_hf.modeling.configuration_multitask import MultiTaskConfig, own_config
 
 HEADS = {
     "intent": {"type": "sequence_classification", "labels": ["z", "a", "m"], "text": "string", "num_steps": 7},
@@ -58,3 +58,9 @@ def test_the_encoder_is_what_transformers_takes_for_the_text_config() -> None:
 def test_value_of_the_wrong_type_is_refused(wrong: dict) -> None:
     with pytest.raises(StrictDataclassFieldValidationError):
         MultiTaskConfig(**wrong)
+
+
+def test_a_model_type_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": []}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"config.json: `model_type` is \[\]; it should be text"):
+        own_config(str(tmp_path))
