@@ -237,7 +237,7 @@ def test_a_tiny_encoder_learns_which_texts_belong_together(loss, still_encoder_f
         rows.append({"first": f"{verbs[kind]} some {index}", "second": f"the {things[second]} {index}"} | score)
     task = {"type": "sentence_similarity", "loss": loss} | ({"label": "score"} if loss == "cosine" else {})
     case = (lambda: datasets.Dataset.from_list(rows), ["first", "second"], task)
-    config = write_config(tmp_path, still_encoder_folder, {"pairs": case}, num_train_epochs=8,
+    config = write_config(tmp_path, still_encoder_folder, {"pairs": case}, num_train_epochs=24,
                           eval_strategy="no", save_strategy="no", load_best_model_at_end=False)  # fmt: skip
     untrained = mtl_hf.MultiTaskModel.from_encoder(still_encoder_folder)
     mtl_hf.train(config)
