@@ -16,12 +16,11 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from ..data.rows import EncodedSplit, encode_rows
-from ..modeling.head import HeadInputs
 from ..modeling.words import Span, splitter, words_of
 from ..statistics import Statistic
 from ..tasks import Answers, SourceData, TaskData
 from ..tasks.task_type import RawRow
-from .scoring import Columns
+from .scoring import Columns, decoded
 
 if TYPE_CHECKING:
     from .trainer import MultiTaskTrainer
@@ -50,11 +49,8 @@ class RawTextScorer:
     ) -> None:
         """Decode a batch; arguments as of `Scorer.add`."""
         columns = Columns(split.rows.with_format("arrow")[list(rows)])
-        for name, logits in outputs.logits.items():
-            head: Any = heads[name]
-            read = HeadInputs(None, inputs.get("attention_mask"), num_segments=inputs.get("num_segments"))
-            by_row = head.by_row(logits, read).float().cpu().numpy()
-            values = [prediction.value for prediction in head.decode(by_row, columns)]
+        for name, _, predictions in decoded(columns, outputs, heads, inputs):
+            values = [prediction.value for prediction in predictions]
             self.predicted.setdefault(name, []).extend(zip(rows, values, strict=True))
 
 

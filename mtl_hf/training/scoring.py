@@ -5,7 +5,7 @@ whole split may not fit in memory. Each process decodes its own batches; the ans
 the order of the rows at the end of each source. The forward pass itself is in the trainer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..data.rows import EncodedSplit
 from ..metrics import score
-from ..modeling.head import HeadInputs
+from ..modeling.head import HeadInputs, Prediction
 from ..tasks import Answers, TaskData
 from ..tasks.task_type import ScoredRows
 
@@ -77,17 +77,13 @@ class Scorer:
         columns = Columns(split.rows.with_format("arrow")[list(rows)])
         texts = split.texts(rows) if split.texts is not None else ()
         numbers = np.array(rows, dtype=int)
-        labels: Any = inputs.get("labels") or {}
         num_segments = inputs.get("num_segments")
-        for name, logits in outputs.logits.items():
-            read = HeadInputs(None, inputs.get("attention_mask"), labels.get(name), num_segments=num_segments)
-            head: Any = heads[name]
-            found = head.by_row(logits, read).float().cpu().numpy()
+        for name, found, predictions in decoded(columns, outputs, heads, inputs):
             scored = ScoredRows(
                 numbers=numbers,
                 gold=[split.gold[name][row] for row in rows],
                 outputs=found,
-                predictions=head.decode(found, columns),
+                predictions=predictions,
                 columns=columns,
                 texts=texts,
                 tokenizer=self.tokenizer,
@@ -140,6 +136,29 @@ class Scorer:
                 name: np.concatenate(found).mean(0, dtype=float).tolist() for name, found in self._gates.items()
             }
         return results
+
+
+def decoded(
+    columns: Mapping[str, Sequence[Any]], outputs: Any, heads: nn.ModuleDict, inputs: Mapping[str, Tensor]
+) -> Iterator[tuple[str, np.ndarray, list[Prediction]]]:
+    """Decode the outputs of a batch: yield the name of each head, its outputs by row, (B, ...), and its predictions.
+
+    Args:
+        columns: The encoded rows of the batch.
+        outputs: Outputs of the model (`MultiTaskOutput`).
+        heads: Heads of the model.
+        inputs: The batch.
+    """
+    labels: Any = inputs.get("labels") or {}
+    for name, logits in outputs.logits.items():
+        head: Any = heads[name]
+        read = HeadInputs(
+            attention_mask=inputs.get("attention_mask"),
+            labels=labels.get(name),
+            num_segments=inputs.get("num_segments"),
+        )
+        by_row = head.by_row(logits, read).float().cpu().numpy()
+        yield name, by_row, head.decode(by_row, columns)
 
 
 class Columns(Mapping[str, list[Any]]):
