@@ -5,7 +5,7 @@ are saved with it. They are chosen on all validation rows of a task; scores of t
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from ..data.rows import EncodedSplit
 from ..tasks import TaskData
+from ..tasks.task_type import ScoredRows
 
 if TYPE_CHECKING:
     from .trainer import MultiTaskTrainer
@@ -54,42 +55,37 @@ def tune_thresholds(trainer: "MultiTaskTrainer") -> None:
     if not splits:
         return
     logits: dict[str, dict[str, list[np.ndarray]]] = {}
-    before = trainer.score(splits, keep_logits=logits, keep_heads=tuned)
+    trainer.score(splits, keep_logits=logits, keep_heads=tuned)
     for name in tuned:
-        _tune(trainer, name, splits, logits)
-    after = trainer.score(splits)
-    for name in tuned:
-        _log(trainer, name, before["tasks"][name], after["tasks"][name])
+        labels: list[Any] = []
+        outputs: list[np.ndarray] = []
+        for source, split in splits.items():
+            if name in split.gold:
+                labels += split.gold[name]
+                outputs += logits[source][name]
+        _tune(trainer, name, np.array(outputs), labels)
 
 
-def _tune(
-    trainer: "MultiTaskTrainer",
-    name: str,
-    splits: Mapping[str, EncodedSplit],
-    logits: Mapping[str, Mapping[str, list[np.ndarray]]],
-) -> None:
-    """Choose the thresholds of one task and set them."""
-    task, head = trainer.tasks[name], trainer.model.heads[name]
-    labels: list[Any] = []
-    outputs: list[np.ndarray] = []
-    for source, split in splits.items():
-        if name not in split.gold:
-            continue
-        for label, row in zip(split.gold[name], logits[source][name], strict=True):
-            if label is not None:
-                labels.append(label)
-                outputs.append(row)
-    scores = np.array([answer.scores for answer in head.decode(np.array(outputs), {})])  # type: ignore[operator]
-    thresholds = task.kind.tune_thresholds(task, scores, labels)
-    head.thresholds = thresholds  # type: ignore[assignment]
+def _tune(trainer: "MultiTaskTrainer", name: str, outputs: np.ndarray, labels: Sequence[Any]) -> None:
+    """Choose the thresholds of one task by the outputs of its head for rows, and set them."""
+    task: TaskData = trainer.tasks[name]
+    head: Any = trainer.model.heads[name]
+
+    def scored() -> tuple[ScoredRows, float]:
+        rows = ScoredRows(np.arange(len(labels)), labels, outputs, head.decode(outputs, {}), {})
+        metrics, _ = task.kind.measure(task, task.kind.read_answers(task, rows))
+        return rows, 100 * metrics["macro_f1"].number()
+
+    rows, before = scored()
+    scores = np.array([rows.predictions[row].scores for row in rows.known])
+    thresholds = task.kind.tune_thresholds(task, scores, [labels[row] for row in rows.known])
+    head.thresholds = thresholds
     trainer.model.config.heads[name]["thresholds"] = thresholds
-
-
-def _log(trainer: "MultiTaskTrainer", name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-    thresholds: Mapping[str, float] = after["thresholds"]
-    shown = ", ".join(f"{label} {number:.3g}" for label, number in list(thresholds.items())[:_SHOWN])
-    more = f" and {len(thresholds) - _SHOWN} more" if len(thresholds) > _SHOWN else ""
+    _, after = scored()
+    named = list(zip(task.labels, thresholds, strict=True))
+    shown = ", ".join(f"{label} {number:.3g}" for label, number in named[:_SHOWN])
+    more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
     logger.info(
         "Task %s: thresholds chosen on validation rows: %s%s. Macro F1 on these rows is %.2f with 0.5, and %.2f with"
-        " them, which is optimistic.", name, shown, more, 100 * before["macro_f1"], 100 * after["macro_f1"],
+        " them, which is optimistic.", name, shown, more, before, after,
     )  # fmt: skip
