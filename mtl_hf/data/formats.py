@@ -10,20 +10,18 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
-from datasets.table import InMemoryTable
 
 from ..config import Source, Task
 from ..tasks import task_type
 from ..tasks.arrow_columns import column_of, feature_of, values_of
 from ..tasks.written_lists import are_lists, split_at_blanks
-from .row_files import open_rows, read_cached, write_rows
+from .row_files import cached_beside
 from .spans import looks_like_spans, read_items
 from .token_columns import Layout, convert
 from .word_rows import find_starts, varying
@@ -189,29 +187,19 @@ def _cached(
     """The converted rows of a split and their facts, from an Arrow file beside the loaded rows if there is one."""
     fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
-    def with_facts() -> pa.Table:
+    made: list[dict[str, Any]] = []  # rows in memory have no metadata
+
+    def make() -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
         table, facts = convert()
+        made.append(facts)
         written = json.dumps(facts | {"rows": len(table)})
-        return table.replace_schema_metadata({**(table.schema.metadata or {}), _FACTS: written})
+        schema = table.schema.with_metadata({**(table.schema.metadata or {}), _FACTS: written})
+        return schema, table.replace_schema_metadata(schema.metadata).to_batches(max_chunksize=1000)
 
-    if not rows.cache_files or not datasets.is_caching_enabled():
-        table = with_facts()
-        found = datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint)
-        return found, json.loads(table.schema.metadata[_FACTS])
-    path = Path(rows.cache_files[0]["filename"]).with_name(f"cache-{fingerprint}.arrow")
-
-    def write() -> datasets.Dataset:
-        table = with_facts()
-        write_rows(path, table.schema, table.to_batches(max_chunksize=1000))
-        return open_rows(path, fingerprint)
-
-    found = read_cached(
-        lambda: open_rows(path, fingerprint) if path.is_file() else write(),
-        lambda held: "" if len(held) == _facts(held)["rows"] else f"{len(held):,} of {_facts(held)['rows']:,} rows",
-        write,
-        f"{what}: the words and tags cached in {path.parent}",
+    found = cached_beside(
+        rows, fingerprint, make, lambda held: int(_facts(held)["rows"]), f"{what}: the words and tags"
     )
-    return found, _facts(found)
+    return found, made[-1] if made else _facts(found)
 
 
 def _facts(rows: datasets.Dataset) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import datasets
 import pyarrow as pa
-from datasets.table import MemoryMappedTable
+from datasets.table import InMemoryTable, MemoryMappedTable
 
 from .conll import read_conll
 from .csv_files import FileRows, read_csv
@@ -153,6 +153,39 @@ def read_cached(
         problem = str(error)
     logger.warning("%s are damaged (%s); they are created again.", rows, problem)
     return again()
+
+
+def cached_beside(
+    rows: datasets.Dataset,
+    fingerprint: str,
+    make: Callable[[], tuple[pa.Schema, Iterable[pa.RecordBatch]]],
+    num_rows: Callable[[datasets.Dataset], int],
+    what: str,
+) -> datasets.Dataset:
+    """Rows that are made from others: an Arrow file beside these, if they have one and caching is on; else in memory.
+
+    Args:
+        rows: The other rows.
+        fingerprint: Identifies what they are made from, at most 64 characters.
+        make: Makes them: their schema, with that of `datasets`, and their batches.
+        num_rows: Rows that were read → how many there should be.
+        what: Name of the rows in the warning about a damaged file.
+    """
+    if not rows.cache_files or not datasets.is_caching_enabled():
+        schema, batches = make()
+        return datasets.Dataset(InMemoryTable(pa.Table.from_batches(batches, schema)), fingerprint=fingerprint)
+    path = Path(rows.cache_files[0]["filename"]).with_name(f"cache-{fingerprint}.arrow")
+
+    def write() -> datasets.Dataset:
+        write_rows(path, *make())
+        return open_rows(path, fingerprint)
+
+    return read_cached(
+        lambda: open_rows(path, fingerprint) if path.is_file() else write(),
+        lambda found: "" if len(found) == num_rows(found) else f"{len(found):,} of {num_rows(found):,} rows",
+        write,
+        f"{what} cached in {path.parent}",
+    )
 
 
 def _local(path: str) -> str:

@@ -11,14 +11,12 @@ import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets.table import InMemoryTable
 from datasets.utils import tqdm
 from transformers import PreTrainedTokenizerBase
 
@@ -30,7 +28,7 @@ from ..tasks.arrow_columns import column_of, table_of
 from ..tasks.source_data import join_columns
 from ..tasks.task_type import flat
 from .collator import LABEL_PREFIX, labelled_rows
-from .row_files import open_rows, read_cached, write_rows
+from .row_files import cached_beside
 
 logger = logging.getLogger(__name__)
 
@@ -141,23 +139,13 @@ def encode_rows(
          *([] if stride is None else [stride])]
     )  # fmt: skip
     fingerprint = hashlib.sha256(key.encode()).hexdigest()[:32]
-    if not rows.cache_files or not datasets.is_caching_enabled():
-        schema = _arrow_schema(features)
-        table = pa.Table.from_batches(encode_batches(schema), schema)
-        return datasets.Dataset(InMemoryTable(table), fingerprint=fingerprint)
-    path = Path(rows.cache_files[0]["filename"]).with_name(f"cache-{fingerprint}.arrow")
 
-    def encode_all() -> datasets.Dataset:
+    def make() -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         schema = _arrow_schema(features)
-        write_rows(path, schema, encode_batches(schema))
-        return open_rows(path, fingerprint)
+        return schema, encode_batches(schema)
 
-    return read_cached(
-        lambda: open_rows(path, fingerprint) if path.is_file() else encode_all(),
-        lambda found: "" if len(found) == len(rows) else f"{len(found):,} of {len(rows):,} rows",
-        encode_all,
-        f"Source {source.name}, {split}: the encoded rows cached in {path.parent}",
-    )
+    what = f"Source {source.name}, {split}: the encoded rows"
+    return cached_beside(rows, fingerprint, make, lambda _: len(rows), what)
 
 
 def _arrow_schema(features: dict[str, Any]) -> pa.Schema:
