@@ -7,7 +7,7 @@ outputs. The model's `row_outputs` runs each batch.
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ def answer_stream(
     requested: Readers,
     *,
     batch_size: int,
-    top_k: int | None,
+    top_k: int | Sequence[int | None] | None,
     bar: Any,
     report: Callable[[list[str], str], None],
 ) -> Iterator[dict[str, Any]]:
@@ -44,7 +44,7 @@ def answer_stream(
         texts: Strings, lists of words or pairs, checked as they are read.
         requested: Heads in the order of the results, and None for the embedding.
         batch_size: Texts per batch.
-        top_k: As in `Head.answer`.
+        top_k: As in `Head.answer`; or one for each text.
         bar: A progress bar, updated when texts have their first prediction, and closed at the end.
         report: Called at the end with the heads that could not read any of the texts, and the reason. Not called if
             there are none.
@@ -61,8 +61,9 @@ def answer_stream(
     with bar:
         for chunk in _chunks(texts, batch_size):
             kinds |= {kind_of(text) for text in chunk}
+            own = top_k[num_texts : num_texts + len(chunk)] if isinstance(top_k, Sequence) else [top_k] * len(chunk)
             num_texts += len(chunk)
-            answers, cut, unread = _answer(model, chunk, readers, batch_size, top_k, bar)
+            answers, cut, unread = _answer(model, chunk, readers, batch_size, own, bar)
             num_cut += sum(cut)
             num_unread += sum(number for number, _ in unread)
             num_tokens += sum(number for _, number in unread)
@@ -116,7 +117,7 @@ def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
 
 @torch.no_grad()
 def _answer(
-    model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: int | None, bar: Any
+    model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: Sequence[int | None], bar: Any
 ) -> tuple[list[dict[str | None, Any]], list[bool], list[tuple[int, int]]]:
     """The predictions for each text of a chunk (reader → prediction), whether it was truncated, and its unread tokens.
 
@@ -144,7 +145,7 @@ def _answer(
                 else:
                     head = model.heads[name]
                     answers = (
-                        head.answer(prediction, *words.get(row, (texts[row],)), top_k=top_k)
+                        head.answer(prediction, *words.get(row, (texts[row],)), top_k=top_k[row])
                         for row, prediction in zip(chosen, head.decode(by_row, columns), strict=True)
                     )
                 for row, one in zip(chosen, answers, strict=True):

@@ -1,13 +1,12 @@
 """What the server needs of a model, and the model of torch that provides it.
 
 Notable: requests with different heads and different `top_k` share one encoder pass. All heads that any of them needs
-run on the batch, and labels are picked for each text when its outputs are decoded.
+run on the batch, and each text has its own `top_k`.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from tqdm import tqdm
@@ -107,7 +106,6 @@ class TorchModel:
             if answers_texts(spec)
         }
         self.no_embeddings = _why_no_embeddings(model, self.tasks)
-        self._late = _LateModel(model, self.tasks)
         if self.tasks:
             model.predict([], heads=list(self.tasks))  # logs heads without training
 
@@ -125,47 +123,20 @@ class TorchModel:
         order = sorted(range(len(texts)), key=lambda number: _length(texts[number]))
         rows = _ROWS_ON_CPU if self.model.device.type == "cpu" else len(texts)
         stream = answer_stream(
-            self._late,
+            self.model,
             [texts[number] for number in order],
             readers,
             batch_size=rows,
-            top_k=None,
+            top_k=[top_k[number] for number in order],
             bar=tqdm(disable=True),
             report=_ignore,
         )
         answers: dict[int, Answer] = {}
         for number, found in zip(order, stream, strict=True):
-            own = {name: found[name](top_k=top_k[number]) for name in tasks if name in found}
+            own = {name: found[name] for name in tasks if name in found}
             embedding = found.get(EMBEDDING) if embeddings else None
             answers[number] = Answer(own, embedding, CUT not in own and bool(found.get(CUT, False)))
         return [answers[number] for number in range(len(texts))]
-
-
-class _LateModel:
-    """A model for `answer_stream` whose heads leave the choice of labels for later.
-
-    Everything else is that of the model.
-    """
-
-    def __init__(self, model: Any, tasks: Sequence[str] | dict[str, ServedTask]) -> None:
-        self.model = model
-        self.heads = {name: _LateHead(model.heads[name]) for name in tasks}
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.model, name)
-
-
-class _LateHead:
-    """A head whose `answer` is a function of `top_k`."""
-
-    def __init__(self, head: Any) -> None:
-        self.head = head
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.head, name)
-
-    def answer(self, prediction: Any, *text: Any, top_k: int | None) -> Any:
-        return partial(self.head.answer, prediction, *text)
 
 
 def describe(task: ServedTask, number: int) -> dict[str, Any]:
