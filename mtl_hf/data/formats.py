@@ -49,29 +49,49 @@ class Formatted:
     origins: dict[str, tuple[str, list[int]]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class WordTasks:
+    """What tasks that read words need of a source.
+
+    Attributes:
+        labels: Task → its column of tags, for tasks with one.
+        spans: Columns of spans.
+    """
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    spans: Sequence[str] = ()
+
+
+def word_tasks(tasks: Mapping[str, Task]) -> WordTasks | None:
+    """What the tasks of a source that read words need; None if there are none."""
+    readers = {task: spec for task, spec in tasks.items() if task_type(spec.type).form == "words"}
+    if not readers:
+        return None
+    labels = {task: spec.label for task, spec in readers.items() if isinstance(spec.label, str)}
+    return WordTasks(labels, list(dict.fromkeys(spec.spans for spec in readers.values() if spec.spans is not None)))
+
+
 def read_formats(
-    name: str, source: Source, tasks: Mapping[str, Task], loaded: Mapping[str, datasets.Dataset]
+    name: str, source: Source, tasks: WordTasks | None, loaded: Mapping[str, datasets.Dataset]
 ) -> Formatted:
     """Convert the rows of a source to lists of words and tags where its tasks need them and its columns are not.
 
     Args:
         name: Name of the source.
         source: Its section of the config.
-        tasks: The tasks that read it.
+        tasks: Result of `word_tasks` for the tasks that read it.
         loaded: Split → its rows, which have the columns of the config.
 
     Raises:
         ValueError: A row is not of the format of the others. The message names it.
     """
     columns = [source.text] if isinstance(source.text, str) else list(source.text)
-    readers = {task: spec for task, spec in tasks.items() if task_type(spec.type).form == "words"}
     groups = [source.group_by] if isinstance(source.group_by, str) else source.group_by or []
-    labels = [spec.label for spec in readers.values() if isinstance(spec.label, str)]
-    spans = list(dict.fromkeys(spec.spans for spec in readers.values() if spec.spans is not None))
-    for task, spec in readers.items():
-        if isinstance(spec.label, str):
-            _check_no_spans(f"tasks.{task}", spec.label, loaded)
-    written = [column for column in dict.fromkeys((*columns, *labels)) if readers and _are_strings(loaded, column)]
+    labels, spans = ([], []) if tasks is None else ([*tasks.labels.values()], [*tasks.spans])
+    for task, label in () if tasks is None else tasks.labels.items():
+        _check_no_spans(f"tasks.{task}", label, loaded)
+    read = () if tasks is None else dict.fromkeys((*columns, *labels))
+    written = [column for column in read if _are_strings(loaded, column)]
     if not groups and not spans and not written:
         return Formatted(dict(loaded), columns)
     if len(columns) > 1:

@@ -30,7 +30,7 @@ from ..findings import Finding, for_each, report
 from ..tasks import SourceData, task_type
 from ..tasks.arrow_columns import blank_rows, column_of, feature_of, values_of
 from .files import SEPARATORS, check_encoding, check_parquet, find_files, loader_of
-from .formats import read_formats
+from .formats import read_formats, word_tasks
 from .headers import report_headers
 from .leaks import Leaks, find_leaks, text_keys
 from .remembered import remembered
@@ -129,7 +129,7 @@ def _load_source(name: str, source: Source, config: RunConfig) -> SourceData:
     if empty := [split for split, rows in loaded.items() if not len(rows)]:
         raise ValueError(f"`{where}`: the split {empty[0]!r} has no rows.")
     report(finding for split, rows in loaded.items() for finding in _check_columns(rows, wanted, split, name))
-    read = read_formats(name, source, tasks, loaded)
+    read = read_formats(name, source, word_tasks(tasks), loaded)
     form = _find_form(read.splits, read.columns, where)
     data = SourceData(
         name,

@@ -9,12 +9,12 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..config import Source, Task
+from ..config import Source
 from ..tasks import TASK_TYPES
 from ..tasks.column import Column
 from ..tasks.written_lists import parse_list, split_at_blanks
 from .describe_file import TEXT_COLUMNS, FileDescription, describe_rows
-from .formats import read_formats
+from .formats import WordTasks, read_formats
 from .shapes import MAX_NAMES, MOST, are_tags, is_written, word_rows
 from .spans import looks_like_spans, read_items
 
@@ -77,9 +77,7 @@ def apply_layout(file: FileDescription, layout: TokenLayout) -> FileDescription:
             labels=[name for name in layout.labels if name not in missing],
             spans=[name for name in layout.spans if name not in missing],
         )
-    kind = next(name for name, held in TASK_TYPES.items() if held.reads_spans)
-    tasks = {name: Task(type=kind, source="", label=name) for name in layout.labels}
-    tasks |= {name: Task(type=kind, source="", spans=name) for name in layout.spans}
+    tasks = WordTasks({name: name for name in layout.labels}, layout.spans)
     source = Source(text=layout.text, group_by=layout.group_by, drop_bad_rows=True)
     read = read_formats(file.path, source, tasks, {"train": file.rows})
     rows = read.splits["train"]

@@ -15,11 +15,11 @@ import datasets
 from ..config import Model, RunConfig, Source, Task, nearest
 from ..data.describe_file import PAIR_COLUMNS, TEXT_COLUMNS
 from ..data.files import is_conll, loader_of
-from ..data.formats import holds_spans, read_formats
+from ..data.formats import WordTasks, holds_spans, read_formats
 from ..data.shapes import conll_columns
 from ..data.sources import load_file
 from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE
-from ..tasks import TASK_TYPES, task_type
+from ..tasks import task_type
 from ..tasks.arrow_columns import values_of
 from ..tasks.written_lists import are_lists
 
@@ -150,9 +150,7 @@ def read_words(path: str, rows: datasets.Dataset, column: str, run: RunConfig | 
     group = _group_by(column, rows.column_names, run)
     if group is None and not are_lists(values_of(rows.select(range(min(len(rows), 1000))), column)):
         return rows
-    kind = next(name for name, held in TASK_TYPES.items() if held.reads_spans)
-    source = Source(text=column, group_by=group)
-    return read_formats(path, source, {kind: Task(type=kind, source="")}, {"test": rows}).splits["test"]
+    return read_formats(path, Source(text=column, group_by=group), WordTasks(), {"test": rows}).splits["test"]
 
 
 def _loader(path: str | Path, run: RunConfig | None) -> tuple[str, dict[str, Any]]:
