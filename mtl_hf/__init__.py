@@ -16,7 +16,7 @@ _EXPORTS = {
     "MultiTaskOutput": ".modeling.modeling_multitask",
     "HEADS": ".modeling.heads",
     "POOLING": ".modeling.pooling",
-    "load_tokenizer": ".modeling.encoding",
+    "load_tokenizer": ".modeling.tokenizing",
     "RunConfig": ".config",
     "TASK_TYPES": ".tasks",
     "register_task_type": ".tasks",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mtl_hf.modeling.heads import HEADS
 from mtl_hf.tasks import TASK_TYPES
 
 PACKAGE = Path(__file__).parents[1] / "mtl_hf"
@@ -100,8 +101,8 @@ def test_modeling_names_the_files_that_it_imports() -> None:
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if room(file) != "tasks"], ids=name_of)
-def test_only_its_own_two_files_know_the_name_of_a_task_type(file: Path) -> None:
-    if file.parent.name == "modeling" and file.name.startswith("head_"):
+def test_only_its_own_files_know_the_name_of_a_task_type(file: Path) -> None:
+    if file.parent.name == "modeling" and file.name.startswith(("head_", "decode_")):
         return
     named = [
         (node.lineno, node.value)
@@ -111,7 +112,8 @@ def test_only_its_own_two_files_know_the_name_of_a_task_type(file: Path) -> None
     assert not named
 
 
-def test_a_type_of_the_package_is_two_files_of_its_name() -> None:
+def test_a_type_of_the_package_is_files_of_its_name() -> None:
     for name in TASK_TYPES:
+        assert (PACKAGE / "modeling" / f"decode_{name}.py").is_file() == HEADS[name].answers_texts
         assert (PACKAGE / "tasks" / f"{name}.py").is_file()
         assert (PACKAGE / "modeling" / f"head_{name}.py").is_file()

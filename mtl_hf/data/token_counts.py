@@ -8,7 +8,8 @@ import datasets
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from ..config import resolve_path
-from ..modeling.encoding import encode, load_tokenizer, longest_input
+from ..modeling.encoding import encode
+from ..modeling.tokenizing import load_tokenizer, longest_input
 from ..tasks.arrow_columns import values_of
 from .sources import has_text
 

@@ -10,8 +10,8 @@ from ..data.labels import build_tasks
 from ..data.rows import encode_rows
 from ..data.sources import load_sources
 from ..modeling.configuration_multitask import own_config
-from ..modeling.encoding import add_tokens, default_length, load_tokenizer, longest_input
 from ..modeling.tags import NO_TOKEN
+from ..modeling.tokenizing import add_tokens, default_length, load_tokenizer, longest_input
 from ..modeling.windows import TRUNCATE, window_stride
 from ..saved.models import RUN_FILE, Checkpoint, find_checkpoint
 from ..saved.runs import check_saved_run, log_data

@@ -1,19 +1,11 @@
 """Alignment: how the states of a word's tokens become the state of the word.
 
 Notable: every token of a word gets the state of its word, so that logits keep their shape and are read at the word's
-first token, whatever the alignment is.
+first token, whatever the alignment is. All shapes are static, so that it can be exported.
 """
 
 import torch
 from torch import Tensor
-
-ALIGNMENTS = ("first", "last", "mean", "max")
-
-
-def check_alignment(name: str) -> None:
-    """Raise `ValueError` unless `name` is an alignment."""
-    if name not in ALIGNMENTS:
-        raise ValueError(f"`alignment` is {name!r}; valid are {', '.join(ALIGNMENTS)}.")
 
 
 def align(states: Tensor, word_ids: Tensor | None, alignment: str) -> Tensor:
@@ -23,8 +15,8 @@ def align(states: Tensor, word_ids: Tensor | None, alignment: str) -> Tensor:
         states: (N, T, H), float32 or wider.
         word_ids: Number of each token's word, -1 for special tokens and padding, (N, T). The tokens of a word are
             consecutive. Not needed for `first`.
-        alignment: One of `ALIGNMENTS`: the state of the first token (which leaves all states as they are) or of the
-            last one, or the mean or the maximum over the tokens.
+        alignment: One of `tags.ALIGNMENTS`: the state of the first token (which leaves all states as they are) or of
+            the last one, or the mean or the maximum over the tokens.
 
     Returns:
         (N, T, H); special tokens and padding keep their states.
@@ -39,18 +31,19 @@ def align(states: Tensor, word_ids: Tensor | None, alignment: str) -> Tensor:
             f"a head with `alignment: {alignment}` needs `word_ids` in the batch: the number of each token's word,"
             " (B, T), -1 for special tokens and padding."
         )
-    ends = torch.ones_like(word_ids, dtype=torch.bool)  # whether the next token is of another word
-    ends[:, :-1] = word_ids[:, 1:] != word_ids[:, :-1]
-    ends = ends.flatten()
-    lasts = ends.nonzero().squeeze(1)
-    groups = ends.cumsum(0) - ends.long()  # runs of tokens of one word, over all rows
-    flat = states.flatten(0, 1)
+    starts = torch.ones_like(word_ids, dtype=torch.bool)  # whether the previous token is of another word
+    starts[:, 1:] = word_ids[:, 1:] != word_ids[:, :-1]
+    runs = starts.cumsum(1) - 1  # number of each token's run of tokens of one word, (N, T); a row has at most T
+    index = runs.unsqueeze(-1).expand_as(states)
     if alignment == "last":
-        by_word = flat[lasts]
+        places = torch.arange(word_ids.shape[1], device=word_ids.device).expand_as(word_ids)
+        lasts = torch.zeros_like(runs).scatter_reduce(1, runs, places, "amax")
+        by_token = states.gather(1, lasts.gather(1, runs).unsqueeze(-1).expand_as(states))
     elif alignment == "mean":
-        lengths = torch.diff(lasts, prepend=lasts.new_full((1,), -1))
-        by_word = flat.new_zeros(len(lasts), flat.shape[-1]).index_add(0, groups, flat) / lengths[:, None]
+        sums = torch.zeros_like(states).scatter_add(1, index, states)
+        lengths = torch.zeros_like(runs).scatter_add(1, runs, torch.ones_like(runs))
+        by_token = (sums / lengths.clamp(min=1).unsqueeze(-1)).gather(1, index)
     else:
-        index = groups[:, None].expand_as(flat)
-        by_word = flat.new_zeros(len(lasts), flat.shape[-1]).scatter_reduce(0, index, flat, "amax", include_self=False)
-    return torch.where(word_ids[..., None] >= 0, by_word[groups].view_as(states), states)
+        largest = torch.zeros_like(states).scatter_reduce(1, index, states, "amax", include_self=False)
+        by_token = largest.gather(1, index)
+    return torch.where(word_ids[..., None] >= 0, by_token, states)

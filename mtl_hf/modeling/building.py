@@ -14,9 +14,9 @@ import torch
 from .changes import add_tokens_to
 from .configuration_multitask import MultiTaskConfig, own_config
 from .encoders import check_fields, check_length, check_vocabulary, load_encoder, resize
-from .encoding import WHERE, default_length, set_truncation_side
 from .experts import build_experts
 from .package_path import resolve_path
+from .tokenizing import WHERE, default_length, set_truncation_side
 from .windows import TRUNCATE, WINDOW, check_stride, check_windows
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from torch import nn
 
 from .adapters import SHARED, adapter_config, inject_adapter, merge_adapter, remove_adapters, rename_adapter
-from .encoding import add_tokens, tokenizer_of_words
 from .heads import check_head_name, head_class
 from .pooling import check_pooling
 from .reading import freeze_around_adapters
+from .tokenizing import add_tokens, tokenizer_of_words
 from .windows import WINDOW, check_windows
 
 logger = logging.getLogger(__name__)

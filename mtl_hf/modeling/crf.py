@@ -4,43 +4,20 @@ Notable: only legal sequences of BIO tags have a probability: an I- tag follows 
 without a label are summed over, so that a partly labelled row trains its labelled words (Tsuboi et al., COLING 2008).
 Sums run in float64 and in probability space, with every word scaled to a sum of 1, so that a step of the loop over
 words is a matrix product. The gradient is computed with the loss, from the marginals (forward-backward): autograd
-records no loop.
+records no loop. Predictions are those of `viterbi.py`, without torch.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import initialization
 
 from .head import HeadLoss
-from .tags import IGNORE_INDEX, is_span_scheme
-
-
-def legal_tags(labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which labels may be first and which may follow each other.
-
-    Args:
-        labels: The label names. If they are no BIO tags, everything is legal.
-
-    Returns:
-        Whether each label may be first, (C,); whether label j may follow label i, (C, C); and for each label the one
-        that it is read as where it is not legal (I-x as B-x), (C,). An I- tag whose type has no B- tag is legal
-        everywhere, since nothing else can begin its spans.
-    """
-    ids = {label: index for index, label in enumerate(labels)}
-    first, follows = np.ones(len(labels), dtype=bool), np.ones((len(labels), len(labels)), dtype=bool)
-    instead = np.arange(len(labels))
-    for label, index in ids.items() if is_span_scheme(labels) else ():
-        begin = ids.get(f"B-{label[2:]}")
-        if label.startswith("I-") and begin is not None:
-            first[index], instead[index] = False, begin
-            follows[:, index] = False
-            follows[[begin, index], index] = True
-    return first, follows, instead
+from .tags import IGNORE_INDEX
+from .viterbi import legal_tags
 
 
 class CRF(nn.Module):
@@ -95,40 +72,19 @@ class CRF(nn.Module):
             total: Tensor = _LogPartition.apply(both, transitions, mask.repeat(1, 2), signs.flatten())
         return HeadLoss(total.to(logits.dtype), (word_labels >= 0).sum())
 
-    @torch.no_grad()
-    def decode(self, words: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The most likely sequence of each row, and the marginal probabilities of all labels, in float64.
-
-        Args:
-            words: Logits of the words of all rows, (P, C).
-            counts: Number of words of each row, (B,).
-
-        Returns:
-            The label of each word (Viterbi), (P,), and the probability of each label of each word, (P, C).
-        """
-        own, numbers = torch.from_numpy(words.astype(np.float64)), torch.from_numpy(counts.astype(np.int64))
-        emissions, transitions, mask = self._scores(own, numbers, "cpu")
-        if not len(words):
-            return np.zeros(0, dtype=np.int64), np.zeros(words.shape)
-        marginals = _forward_backward(emissions, transitions, mask)[1]
-        of_rows, of_words = _order(numbers)
-        best = _best_paths(emissions, transitions, mask)
-        return best[of_words, of_rows].numpy(), marginals[of_words, of_rows].numpy()
-
-    def _scores(self, words: Tensor, counts: Tensor, device: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    def _scores(self, words: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of each label of each word, those of the first and the last word included, -inf where not legal.
 
         Args:
             words: Logits of the words of all rows, (P, C).
             counts: Number of words of each row, (B,).
-            device: Device of the results (default: that of `words`).
 
         Returns:
             (W, B, C), 0 after the last word; the transitions, (C, C), -inf where not legal; and the mask of words,
             (W, B).
         """
         start, end, transitions = (
-            parameter.to(device or words.device, words.dtype) for parameter in (self.start, self.end, self.transitions)
+            parameter.to(words.device, words.dtype) for parameter in (self.start, self.end, self.transitions)
         )
         emissions, mask = _padded(words, counts)
         first, follows = (torch.from_numpy(legal).to(words.device) for legal in (self._first, self._follows))
@@ -230,18 +186,3 @@ def _forward_backward(
     counted = real[1:] if weights is None else real[1:] * weights[:, None]
     later = (potentials[1:] * counted).flatten(0, 1)
     return log_partition, marginals, moves * (ahead[:-1].flatten(0, 1).T @ later)
-
-
-def _best_paths(emissions: Tensor, transitions: Tensor, mask: Tensor) -> Tensor:
-    """The labels of the best sequence of each row (Viterbi), (W, R); arguments as of `_forward_backward`."""
-    best = emissions[0]
-    origins = []
-    stay = torch.arange(best.shape[-1], device=best.device)
-    for emission, real in zip(emissions[1:], mask[1:, :, None], strict=True):
-        scores, origin = (best[:, :, None] + transitions).max(1)
-        best = torch.where(real, scores + emission, best)
-        origins.append(torch.where(real, origin, stay))
-    path = [best.argmax(-1)]
-    for origin in reversed(origins):
-        path.append(origin.gather(1, path[-1][:, None])[:, 0])
-    return torch.stack(path[::-1])

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from .checking import DAMAGED, check_sizes, explain
-from .encoding import load_tokenizer, longest_input
+from .tokenizing import load_tokenizer, longest_input
 
 
 def load_encoder(

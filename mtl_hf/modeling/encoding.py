@@ -5,11 +5,11 @@ A text has one of five forms: `string`, `words` (a list of words), `pair` (two s
 list). What the encoder reads at once is a segment: a row of `apart` has two, of `choices` one per choice, a long
 `string` or list of `words` as many as it has windows (if the model reads windows), and all others one. Notable: `words`
 needs a tokenizer that tokenizes a word in a list as inside a sentence. Byte-level BPE does so only with
-`add_prefix_space`, which `load_tokenizer` sets.
+`add_prefix_space`, which `load_tokenizer` sets. This file needs neither torch nor transformers, so that exported models
+encode with it, too.
 """
 
 import itertools
-import json
 import re
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,9 +17,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils.hub import cached_file
+from tokenizers import Tokenizer
 
 from .tags import NO_TOKEN
 from .windows import WINDOWED, check_stride, window_starts
@@ -33,147 +31,11 @@ SEGMENTED: dict[str, Callable[[Any], list[Any]]] = {
 # Form → kind of text: single texts can be read as `string` or `words`, pairs as `pair` or `apart`.
 SINGLE, PAIRS, CHOICES = "single texts", "pairs", "texts with choices"
 KINDS = {"string": SINGLE, "words": SINGLE, "pair": PAIRS, "apart": PAIRS, "choices": CHOICES}
-# Arguments of `from_pretrained` for the place and the commit of a file.
-WHERE = ("revision", "token", "cache_dir", "local_files_only", "force_download", "proxies", "subfolder")
-
-_POSITIONS_AFTER_PADDING = (
-    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "xmod",
-    "ibert", "longformer", "luke", "markuplm", "esm",
-)  # fmt: skip
-
 _HALF = re.compile("[\ud800-\udfff]")
 
 
-def load_tokenizer(name_or_path: str, *, words: bool = False, **kwargs: Any) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; with `words`, one that can encode lists of words.
-
-    Args:
-        name_or_path: Hub id or folder.
-        words: Whether texts are lists of words, aligned to labels.
-        **kwargs: Passed to `AutoTokenizer.from_pretrained` (`revision`, `trust_remote_code`, ...).
-
-    Raises:
-        OSError: There is no tokenizer.
-        ValueError: Its files are damaged; or, with `words`, it cannot align words with tokens.
-    """
-    kwargs.setdefault("trust_remote_code", False)  # with None, transformers prompts on the terminal
-    tokenizer = _read_tokenizer(name_or_path, **kwargs)
-    return tokenizer_of_words(tokenizer, name_or_path, **kwargs) if words else tokenizer
-
-
-def tokenizer_of_words(tokenizer: PreTrainedTokenizerBase, name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
-    """A tokenizer that can encode lists of words: the given one, or the same loaded with other settings.
-
-    Args:
-        tokenizer: A tokenizer from `load_tokenizer`.
-        name_or_path: Where it was loaded from.
-        **kwargs: The arguments it was loaded with.
-
-    Raises:
-        ValueError: The tokenizer cannot align words with tokens.
-    """
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"the tokenizer of {name_or_path!r} ({type(tokenizer).__name__}) cannot align words with tokens, which"
-            " lists of words need: choose an encoder with a fast tokenizer, or use texts that are strings."
-        )
-    if _splits_like_text(tokenizer):
-        return tokenizer
-    given = tokenizer
-    # Classes with `add_prefix_space` rebuild their pre-tokenizer from it at each load, so it has to be an argument. The
-    # generic class ignores the argument and saves its pre-tokenizer, so that is changed below.
-    tokenizer = AutoTokenizer.from_pretrained(name_or_path, add_prefix_space=True, **kwargs)
-    pre_tokenizer = tokenizer.backend_tokenizer.pre_tokenizer
-    for part in pre_tokenizer if type(pre_tokenizer).__name__ == "Sequence" else [pre_tokenizer]:
-        if type(part).__name__ == "ByteLevel":
-            part.add_prefix_space = True
-    if not _splits_like_text(tokenizer):
-        raise ValueError(
-            f"the tokenizer of {name_or_path!r} gives a list of words other tokens than the same words in a sentence:"
-            " choose another encoder, or use texts that are strings."
-        )
-    add_tokens(tokenizer, sorted(given.get_added_vocab(), key=given.get_added_vocab().__getitem__))
-    if tokenizer.truncation_side != given.truncation_side:
-        set_truncation_side(tokenizer, given.truncation_side)
-    return tokenizer
-
-
-def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> list[str]:
-    """Add tokens that are never split and are matched exactly as written, and return those that are new.
-
-    They are ordinary tokens, not special ones: a masked_lm task can mask them.
-    """
-    known = tokenizer.get_vocab()
-    new = [token for token in tokens if token not in known]
-    tokenizer.add_tokens([AddedToken(token, normalized=False, special=False) for token in new])
-    return new
-
-
-def set_truncation_side(tokenizer: PreTrainedTokenizerBase, side: str) -> None:
-    """Set the side on which texts are truncated, so that it is saved with the tokenizer."""
-    tokenizer.truncation_side = side
-    tokenizer.init_kwargs["truncation_side"] = side  # of what is set later, transformers saves nothing
-
-
-def _read_tokenizer(name_or_path: str, **kwargs: Any) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name_or_path, **kwargs)
-        limit = tokenizer.model_max_length
-        if isinstance(limit, bool) or not isinstance(limit, int | float):
-            raise ValueError(f"`model_max_length` is {limit!r:.100}")
-        return tokenizer
-    except (OSError, ImportError):
-        raise
-    except Exception as error:
-        # For a damaged tokenizer.json, the library `tokenizers` raises `Exception` itself.
-        if type(error) is not Exception and not isinstance(
-            error, ValueError | LookupError | TypeError | AttributeError | ArithmeticError
-        ):
-            raise
-        reason = f"{type(error).__name__} {' '.join(str(error).split())}"
-        raise ValueError(f"the tokenizer of {str(name_or_path)!r} cannot be loaded: {reason}") from error
-
-
-def _splits_like_text(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether two words in a list get the same tokens as inside a sentence."""
-    words = tokenizer(["to", "be"], is_split_into_words=True, add_special_tokens=False)["input_ids"]
-    return words == tokenizer("to be", add_special_tokens=False)["input_ids"]
-
-
-def longest_input(tokenizer: PreTrainedTokenizerBase, encoder_config: Any) -> int:
-    """The largest number of tokens that both tokenizer and encoder support (512 if neither has a limit)."""
-    limits = [tokenizer.model_max_length]
-    positions = getattr(encoder_config, "max_position_embeddings", None)
-    if positions and positions > 0:
-        # RoBERTa-like encoders count positions from the padding index, so padding_idx + 1 positions are not used.
-        if encoder_config.model_type in _POSITIONS_AFTER_PADDING:
-            positions -= encoder_config.pad_token_id + 1
-        elif encoder_config.model_type == "mpnet":  # its padding index is always 1
-            positions -= 2
-        limits.append(positions)
-    limit = min(limits)
-    return limit if limit < 1_000_000 else 512
-
-
-def default_length(name: str, limit: int, **kwargs: Any) -> int:
-    """The default of `max_length`: the `max_seq_length` of a sentence encoder, else `limit`.
-
-    Args:
-        name: Hub id or folder.
-        limit: The limit of the encoder (`longest_input`), in tokens.
-        **kwargs: Arguments of `from_pretrained`, of which those in `WHERE` are used.
-    """
-    options = {key: value for key, value in kwargs.items() if key in WHERE}
-    path = cached_file(name, "sentence_bert_config.json", _raise_exceptions_for_missing_entries=False, **options)
-    if path is None:
-        return limit
-    with open(path, encoding="utf-8") as file:
-        declared = json.load(file).get("max_seq_length")
-    return min(limit, int(declared)) if declared else limit
-
-
 def encode(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     texts: Sequence[Any],
     *,
     form: str,
@@ -185,7 +47,7 @@ def encode(
     """Encode a batch of texts, without padding. It does not change the tokenizer, so other threads can use it.
 
     Args:
-        tokenizer: A tokenizer from `load_tokenizer`.
+        tokenizer: A tokenizer from `load_tokenizer`, or one with the same attributes (`onnx/tokenizer.py`).
         texts: Strings, lists of words, pairs of strings, or tuples of a string and a list of strings, by `form`.
         form: One of `FORMS`.
         max_length: Longer segments are truncated (of two texts read together, the longer one first).
@@ -225,7 +87,7 @@ def encode(
 
 
 def _encode_segments(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], form: str, max_length: int, word_ids: bool, offsets: bool
+    tokenizer: Any, texts: Sequence[Any], form: str, max_length: int, word_ids: bool, offsets: bool
 ) -> dict[str, list[Any]]:
     """`encode` for forms whose texts are one segment each."""
     types = "token_type_ids" in tokenizer.model_input_names
@@ -261,7 +123,7 @@ def _num_content(encoding: Any) -> int:
 
 
 def _encode_windows(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: Any,
     texts: Sequence[Any],
     form: str,
     max_length: int,
@@ -299,7 +161,7 @@ def _chain(parts: Iterable[Iterable[Any]]) -> list[Any]:
 
 
 def _encode_slowly(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[Any], form: str, max_length: int, types: bool
+    tokenizer: Any, texts: Sequence[Any], form: str, max_length: int, types: bool
 ) -> dict[str, list[Any]]:
     """Encode with a tokenizer in Python, which does not report truncation: a row of `max_length` counts as cut."""
     parts = list(zip(*texts, strict=True)) if form == "pair" else [texts]
@@ -315,7 +177,7 @@ def _encode_slowly(
 _COPIES: weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], Tokenizer]] = weakref.WeakKeyDictionary()
 
 
-def _truncating(tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int | None = None) -> Tokenizer:
+def _truncating(tokenizer: Any, max_length: int, stride: int | None = None) -> Tokenizer:
     """A copy of a fast tokenizer's backend that truncates to a length, or with `stride` also returns all windows.
 
     Calling the tokenizer itself would change the truncation of its backend for all its users.
@@ -333,7 +195,7 @@ def _truncating(tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int
     return copies[key]
 
 
-def _shorten(tokenizer: PreTrainedTokenizerBase, text: str, num_tokens: int) -> str:
+def _shorten(tokenizer: Any, text: str, num_tokens: int) -> str:
     """Shorten a very long text of a pair to its first `num_tokens` tokens (or last, if the left side is cut).
 
     Of a truncated pair, a fast tokenizer keeps every piece of one text with every piece of the other: too much memory.

@@ -6,12 +6,10 @@ step. Missing labels are marked inside the tensor and add nothing. Heads compute
 autocast and with half-precision weights: bf16 logits have 8 significant bits, with which a regression head could
 predict only a few distinct numbers.
 
-A head type is a subclass in its own file (`head_<type>.py`), with its options as a `HeadSpec`. Its `decode` is the only
-way from logits to predictions: evaluation, `predict`, the pipeline and exports all use it.
+A head type is a subclass in its own file (`head_<type>.py`). Its options and the way from its outputs to predictions
+are in `decode_<type>.py`, without torch.
 """
 
-import dataclasses
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -21,8 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .decoding import Decoder, Prediction
 from .layer_mix import LayerMix
 from .pooling import layers_read, make_pooling, make_window_pooling, pad_segments
+from .spec import HeadSpec
 from .tags import IGNORE_INDEX
 
 
@@ -31,21 +31,6 @@ class HeadLoss(NamedTuple):
 
     total: Tensor  # ()
     num_items: Tensor  # ()
-
-
-class Prediction(NamedTuple):
-    """A prediction for one row.
-
-    Attributes:
-        value: The prediction in the form of the task's labels: a name, a list of names, a tag per word, a number, ...
-        scores: Its probabilities, if the type has them: of each label, or of the best tag of each word.
-        log_probabilities: Logarithms of the probabilities of all labels of each word, (W, C), if they are not the
-            softmax of the outputs.
-    """
-
-    value: Any
-    scores: Any = None
-    log_probabilities: Any = None
 
 
 @dataclass(frozen=True)
@@ -88,81 +73,11 @@ class HeadInputs:
     word_ids: Tensor | None = None
 
 
-@dataclass(kw_only=True)
-class HeadSpec:
-    """Options of a head: `to_dict()` is what `config.json` stores as `heads.<name>`.
-
-    Attributes:
-        type: Task type of the head.
-        text: Form of the texts that it reads, one of `encoding.FORMS`.
-        num_steps: Number of optimizer steps in which it had labels.
-        adapter: Name of its adapter, if not the one of all heads.
-        layers: `last` for the encoder's output, or `mix` for a learnt mix of all layers (`LayerMix`).
-    """
-
-    type: str
-    text: str = "string"
-    num_steps: int = 0
-    adapter: str | None = None
-    layers: str = "last"
-
-    @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> typing.Self:
-        """Read a specification. A key with the value None keeps its default.
-
-        Raises:
-            ValueError: An option is unknown, or a value has the wrong type.
-        """
-        values = {key: value for key, value in found.items() if value is not None}
-        known = {item.name for item in dataclasses.fields(cls)}
-        if unknown := [key for key in values if key not in known]:
-            raise ValueError(
-                f"a {found['type']} head does not take these options: {', '.join(unknown)}; valid are"
-                f" {', '.join(sorted(known - {'type'}))}."
-            )
-        hints = typing.get_type_hints(cls)
-        for key, value in values.items():
-            _check_type(found["type"], key, value, hints[key])
-        return cls(**values)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The specification as plain data, without values that are None."""
-        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
-
-
-@dataclass(kw_only=True)
-class LabelledSpec(HeadSpec):
-    """A specification with a label vocabulary.
-
-    Attributes:
-        labels: Label names in the order of the logits.
-        dropout: Dropout rate of the states.
-        label_smoothing: Label smoothing of the loss.
-    """
-
-    labels: list[str] = dataclasses.field(default_factory=list)
-    dropout: float = 0.1
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not self.labels:
-            raise ValueError(f"a {self.type} head needs `labels`, a list of names.")
-
-
-def _check_type(kind: str, key: str, value: Any, hint: Any) -> None:
-    """Raise `ValueError` if a value does not have the type of its field: a plain type, a list, or an optional one."""
-    parts = [hint] if typing.get_origin(hint) is list else typing.get_args(hint) or [hint]
-    accepted = tuple(typing.get_origin(part) or part for part in parts)
-    accepted += (int,) if float in accepted else ()
-    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
-        names = " or ".join(one.__name__ for one in accepted if one is not type(None))
-        raise ValueError(f"a {kind} head takes {names} as `{key}`, not {value!r:.60}.")
-
-
 class Head(nn.Module):
     """Base class of all heads.
 
     Attributes:
+        decoder_class: Its `Decoder`, unless it has a `decode` of its own.
         kind: Name of the task type, in YAML, in `config.json` and in the name of its file.
         spec_class: Class of its specification.
         form: Form of text that it needs, one of `encoding.FORMS`; None if it reads strings, words and pairs.
@@ -170,6 +85,7 @@ class Head(nn.Module):
         offsets: Whether it needs the character offsets of tokens.
         num_layers: How many of the encoder's last layers it reads.
         word_ids: Whether it needs the word of each token.
+        decoder: Its decoder.
         layer_mix: Its mix of the encoder's layers, or None.
         windows: Whether it can read a long text in several windows, which are the segments of a row.
 
@@ -178,6 +94,7 @@ class Head(nn.Module):
         encoder: Properties of the encoder.
     """
 
+    decoder_class: ClassVar[type[Decoder]] = Decoder
     kind: ClassVar[str]
     spec_class: ClassVar[type[HeadSpec]] = HeadSpec
     form: ClassVar[str | None] = None
@@ -189,6 +106,8 @@ class Head(nn.Module):
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
         super().__init__()
+        self.decoder: Any = self.decoder_class(spec)
+        self.word_ids = self.decoder.word_ids
         self.layer_mix: LayerMix | None = None
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
@@ -204,26 +123,20 @@ class Head(nn.Module):
         return logits
 
     def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Turn outputs into predictions.
-
-        Args:
-            outputs: Result of `by_row`, (B, ...), in float32 or wider.
-            columns: The encoded rows, as `encoding.encode` returns them, with `word_starts` or `offsets`.
-        """
-        raise NotImplementedError
+        """Turn outputs of `by_row` into predictions; see `Decoder.decode`."""
+        self.decoder.weights = self.decoding_weights()
+        predictions: list[Prediction] = self.decoder.decode(outputs, columns)
+        return predictions
 
     def answer(
         self, prediction: Prediction, text: str = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
     ) -> Any:
-        """A prediction as `MultiTaskModel.predict` returns it: by default its value.
+        """A prediction as `MultiTaskModel.predict` returns it; see `Decoder.answer`."""
+        return self.decoder.answer(prediction, text, words, top_k)
 
-        Args:
-            prediction: A result of `decode`.
-            text: The raw text.
-            words: Character span of each word in `text`.
-            top_k: How many labels to return, None for all; for types that choose among labels.
-        """
-        return prediction.value
+    def decoding_weights(self) -> dict[str, np.ndarray]:
+        """The parameters that the decoder needs (`Decoder.weights`); none by default."""
+        return {}
 
     def init_weights(self) -> None:
         """Initialize the parameters that the head holds itself, outside of torch layers."""
@@ -234,21 +147,6 @@ class Head(nn.Module):
 
     def resize(self, vocab_size: int) -> None:
         """Adapt to a new size of the vocabulary, whose last tokens were added or removed."""
-
-
-@dataclass(kw_only=True)
-class PooledSpec(HeadSpec):
-    """Options of a head that pools.
-
-    Attributes:
-        pooling: How the tokens of a segment are pooled; None for the pooling of the model.
-        window_pooling: How the windows of a long text are pooled: `mean` or `attention`.
-        dropout: Dropout rate of the pooled states.
-    """
-
-    pooling: str | None = None
-    window_pooling: str = "mean"
-    dropout: float = 0.1
 
 
 class PooledHead(Head):
@@ -335,14 +233,3 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) 
         label_smoothing=label_smoothing,
     )
     return HeadLoss(total, (labels != IGNORE_INDEX).sum())
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, in float64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
-
-
-def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Sigmoid, in float64, in a form that cannot overflow."""
-    return (1 + np.tanh(logits.astype(np.float64) / 2)) / 2

@@ -1,44 +1,12 @@
 """`extractive_qa`: the answer to a question as a span of a context, or no answer."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .head import (
-    EncoderShape,
-    Head,
-    HeadInputs,
-    HeadLoss,
-    HeadSpec,
-    Linear,
-    Prediction,
-    cross_entropy,
-    softmax,
-    wide,
-)
-
-CONTEXT = 1  # the second text of a pair
-
-
-@dataclass(kw_only=True)
-class ExtractiveQASpec(HeadSpec):
-    """Options of the head.
-
-    Attributes:
-        dropout: Dropout rate of the states.
-        max_answer_length: Maximum length of an answer, in tokens.
-    """
-
-    dropout: float = 0.1
-    max_answer_length: int = 30
-
-    def __post_init__(self) -> None:
-        if self.max_answer_length < 1:
-            raise ValueError(f"`max_answer_length` is {self.max_answer_length}; it should be at least 1.")
+from .decode_extractive_qa import ExtractiveQADecoder
+from .head import EncoderShape, Head, HeadInputs, HeadLoss, Linear, cross_entropy, wide
 
 
 class ExtractiveQAHead(Head):
@@ -52,16 +20,16 @@ class ExtractiveQAHead(Head):
     character after the last) in the context, or None for no answer.
     """
 
-    kind = "extractive_qa"
-    spec_class = ExtractiveQASpec
+    decoder_class = ExtractiveQADecoder
+    kind = decoder_class.kind
+    spec_class = decoder_class.spec_class
     form = "pair"
-    offsets = True
+    offsets = decoder_class.offsets
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
         super().__init__(spec, encoder)
         self.dropout = nn.Dropout(spec.dropout)
         self.scorer = Linear(encoder.hidden_size, 2)
-        self.max_answer_length = spec.max_answer_length
 
     def forward(self, states: Tensor, attention_mask: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """States (B, T, H), mask (B, T) → logits (B, T, 2)."""
@@ -72,45 +40,3 @@ class ExtractiveQAHead(Head):
         """Sum over labelled rows of the mean of both cross-entropies, and the number of these rows."""
         (begin, num_items), (end, _) = (cross_entropy(logits[..., side], labels[:, side]) for side in (0, 1))
         return HeadLoss((begin + end) / 2, num_items)
-
-    def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Logits (B, T, 2) → the best span of each context, or no answer if the first token scores higher.
-
-        Args:
-            outputs: The logits.
-            columns: `offsets`: for each token of each row (text, first character, character after the last).
-        """
-        found = []
-        for logits, offsets in zip(outputs, columns["offsets"], strict=True):
-            texts, starts, ends = np.array(offsets, dtype=int).reshape(-1, 3).T
-            places = np.flatnonzero(texts == CONTEXT)
-            chances = softmax(logits[: len(texts)].T)  # (2, T)
-            first, last, score = self._best(logits[places].astype(np.float64))
-            if not len(places) or logits[0].astype(np.float64).sum() > score:
-                found.append(Prediction(None, float(chances[:, 0].prod())))
-                continue
-            first, last = places[first], places[last]
-            found.append(Prediction((int(starts[first]), int(ends[last])), float(chances[0, first] * chances[1, last])))
-        return found
-
-    def _best(self, logits: np.ndarray) -> tuple[int, int, float]:
-        """First and last token of the best span of at most `max_answer_length` tokens, and the sum of its logits.
-
-        Args:
-            logits: Logits of the tokens of a context, (n, 2).
-        """
-        if not len(logits):
-            return 0, 0, -np.inf
-        totals = logits[:, 0][:, None] + logits[:, 1][None, :]
-        length = np.arange(len(logits))[None, :] - np.arange(len(logits))[:, None]
-        totals[(length < 0) | (length >= self.max_answer_length)] = -np.inf
-        first, last = np.unravel_index(totals.argmax(), totals.shape)
-        return int(first), int(last), float(totals[first, last])
-
-    def answer(
-        self, prediction: Prediction, text: Any = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
-    ) -> Any:
-        """`{"text", "start", "end", "score"}` with offsets in the context; `""` and None for no answer."""
-        start, end = prediction.value or (None, None)
-        found = "" if prediction.value is None else text[1][start:end]
-        return {"text": found, "start": start, "end": end, "score": prediction.scores}

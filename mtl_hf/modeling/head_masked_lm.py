@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import initialization
 
-from .head import EncoderShape, Head, HeadInputs, HeadLoss, Linear, Prediction, cross_entropy, wide, wide_linear
+from .decoding import Prediction
+from .head import EncoderShape, Head, HeadInputs, HeadLoss, Linear, cross_entropy, wide, wide_linear
 from .tags import IGNORE_INDEX
 
 

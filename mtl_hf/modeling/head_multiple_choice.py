@@ -1,23 +1,12 @@
 """`multiple_choice`: the one of several texts that fits a text, such as the answer to a question."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .head import (
-    EncoderShape,
-    HeadInputs,
-    HeadLoss,
-    Linear,
-    PooledHead,
-    PooledSpec,
-    Prediction,
-    cross_entropy,
-    softmax,
-)
+from .decode_multiple_choice import MultipleChoiceDecoder
+from .head import EncoderShape, HeadInputs, HeadLoss, Linear, PooledHead, cross_entropy
 
 
 class MultipleChoiceHead(PooledHead):
@@ -31,8 +20,9 @@ class MultipleChoiceHead(PooledHead):
     prediction is the index of a choice.
     """
 
-    kind = "multiple_choice"
-    spec_class = PooledSpec
+    decoder_class = MultipleChoiceDecoder
+    kind = decoder_class.kind
+    spec_class = decoder_class.spec_class
     form = "choices"
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
@@ -55,20 +45,3 @@ class MultipleChoiceHead(PooledHead):
         real = torch.arange(int(counts.max()), device=logits.device) < counts[:, None]
         scores = logits.new_full(real.shape, -torch.inf)
         return scores.masked_scatter(real, logits)
-
-    def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Scores (B, largest number of choices) → the best choice of each row."""
-        best, scores = outputs.argmax(-1), softmax(outputs)
-        return [Prediction(index, row) for index, row in zip(best.tolist(), scores, strict=True)]
-
-    def answer(
-        self, prediction: Prediction, text: Any = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
-    ) -> Any:
-        """`{"choice", "text", "score"}`; if `top_k` is not 1, a list of the `top_k` best, best first."""
-        choices = text[1]
-        scores = prediction.scores[: len(choices)]
-        found = [
-            {"choice": index, "text": choices[index], "score": float(scores[index])}
-            for index in np.argsort(-scores, kind="stable")[:top_k].tolist()
-        ]
-        return found[0] if top_k == 1 else found

@@ -1,12 +1,11 @@
 """`regression`: one number per text."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
-from .head import EncoderShape, HeadInputs, HeadLoss, Linear, PooledHead, PooledSpec, Prediction, wide
+from .decode_regression import RegressionDecoder
+from .head import EncoderShape, HeadInputs, HeadLoss, Linear, PooledHead, wide
 
 
 class RegressionHead(PooledHead):
@@ -15,8 +14,9 @@ class RegressionHead(PooledHead):
     Labels: (B,), NaN if missing. Logits: the predicted numbers, (B,).
     """
 
-    kind = "regression"
-    spec_class = PooledSpec
+    decoder_class = RegressionDecoder
+    kind = decoder_class.kind
+    spec_class = decoder_class.spec_class
     windows = True
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
@@ -33,7 +33,3 @@ class RegressionHead(PooledHead):
         predictions = wide(logits[known])
         error = predictions - labels[known].to(predictions.dtype)
         return HeadLoss(error.square().sum(), known.sum())
-
-    def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """(B,) → one number per row."""
-        return [Prediction(float(number)) for number in outputs]

@@ -1,36 +1,13 @@
 """`sentence_similarity`: the cosine of the embeddings of two texts, which the encoder reads one by one."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .head import EncoderShape, HeadInputs, HeadLoss, PooledHead, PooledSpec, Prediction, wide
-
-
-@dataclass(kw_only=True)
-class SentenceSimilaritySpec(PooledSpec):
-    """Options of the head.
-
-    Attributes:
-        loss: `cosine` or `ranking`.
-        temperature: `ranking` only: divisor of the cosines.
-        dropout: Dropout rate of the embeddings; none by default, since it would add noise to the cosines.
-    """
-
-    loss: str = "cosine"
-    temperature: float = 0.05
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.loss not in ("cosine", "ranking"):
-            raise ValueError(f"`loss` is {self.loss!r}; valid are cosine, ranking.")
-        if self.temperature <= 0:
-            raise ValueError(f"`temperature` is {self.temperature}; it should be above 0.")
+from .decode_sentence_similarity import SentenceSimilarityDecoder
+from .head import EncoderShape, HeadInputs, HeadLoss, PooledHead, wide
 
 
 class SentenceSimilarityHead(PooledHead):
@@ -50,8 +27,9 @@ class SentenceSimilarityHead(PooledHead):
     for single texts, one vector each. A prediction is the cosine.
     """
 
-    kind = "sentence_similarity"
-    spec_class = SentenceSimilaritySpec
+    decoder_class = SentenceSimilarityDecoder
+    kind = decoder_class.kind
+    spec_class = decoder_class.spec_class
     form = "apart"
 
     def __init__(self, spec: Any, encoder: EncoderShape) -> None:
@@ -89,17 +67,6 @@ class SentenceSimilarityHead(PooledHead):
     def by_row(self, logits: Tensor, inputs: HeadInputs | None = None) -> Tensor:
         """The two vectors of each pair, (B, 2, H)."""
         return logits.unflatten(0, (-1, 2))
-
-    def decode(self, outputs: np.ndarray, columns: Mapping[str, Sequence[Any]]) -> list[Prediction]:
-        """Vectors (B, 2, H) → the cosine of each pair, in float64."""
-        first, second = outputs.astype(np.float64).transpose(1, 0, 2)
-        return [Prediction(cosine) for cosine in (first * second).sum(-1).tolist()]
-
-    def answer(
-        self, prediction: Prediction, text: str = "", words: Sequence[tuple[int, int]] = (), top_k: int | None = 1
-    ) -> Any:
-        """The cosine, clipped to [-1, 1], which rounding may exceed."""
-        return min(1.0, max(-1.0, prediction.value))
 
 
 def number_texts(input_ids: Tensor, attention_mask: Tensor) -> Tensor:

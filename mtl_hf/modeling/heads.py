@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from .experts import Gate
-from .head import EncoderShape, Head, HeadSpec
+from .head import EncoderShape, Head
 from .head_extractive_qa import ExtractiveQAHead
 from .head_masked_lm import MaskedLMHead
 from .head_multi_label_classification import MultiLabelClassificationHead
@@ -18,6 +18,7 @@ from .head_sequence_classification import SequenceClassificationHead
 from .head_token_classification import TokenClassificationHead
 from .layer_mix import LAYERS, LayerMix
 from .registered_heads import REGISTERED
+from .spec import HeadSpec
 
 _OWN: tuple[type[Head], ...] = (
     SequenceClassificationHead,

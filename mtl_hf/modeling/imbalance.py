@@ -8,65 +8,13 @@ and part of its specification. With every option off, the loss is the plain cros
 References: Lin et al., arXiv 1708.02002 (focal loss); Menon et al., arXiv 2007.07314 (logit adjustment).
 """
 
-import math
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .head import HeadLoss, LabelledSpec, cross_entropy, wide
+from .head import HeadLoss, cross_entropy, wide
+from .spec import ImbalanceSpec
 from .tags import IGNORE_INDEX
-
-
-@dataclass(kw_only=True)
-class ImbalanceSpec(LabelledSpec):
-    """A specification with a label vocabulary and the options of its loss.
-
-    Attributes:
-        class_weights: Weight of each label, at least 0; for several labels per text, that of its positives.
-        focal_loss: Exponent gamma of the focal loss, at least 0; 0 is off.
-        logit_adjustment: Factor tau of the logit adjustment, at least 0; 0 is off.
-        label_priors: Share of each label in the training rows, above 0; needed for the logit adjustment.
-    """
-
-    class_weights: list[float] | None = None
-    focal_loss: float = 0.0
-    logit_adjustment: float = 0.0
-    label_priors: list[float] | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_numbers(self, "class_weights")
-        check_numbers(self, "label_priors", above=True, most=1.0)
-        for key in ("focal_loss", "logit_adjustment"):
-            if not 0 <= (value := getattr(self, key)) < math.inf:
-                raise ValueError(f"a {self.type} head takes a finite number of at least 0 as `{key}`, not {value}.")
-        if self.logit_adjustment and self.label_priors is None:
-            raise ValueError(f"a {self.type} head with `logit_adjustment` needs `label_priors`, one for each label.")
-        if self.focal_loss and self.label_smoothing:
-            raise ValueError(f"a {self.type} head takes either `focal_loss` or `label_smoothing`, not both.")
-
-
-def check_numbers(spec: LabelledSpec, key: str, above: bool = False, most: float = math.inf) -> None:
-    """Raise `ValueError` unless an option is None, or a list with a finite number for each label.
-
-    Args:
-        spec: The specification.
-        key: The option.
-        above: Whether 0 is invalid.
-        most: The largest valid number.
-    """
-    numbers = getattr(spec, key)
-    if numbers is None:
-        return
-    if len(numbers) != len(spec.labels):
-        raise ValueError(f"a {spec.type} head with {len(spec.labels)} labels has {len(numbers)} numbers in `{key}`.")
-    for number in numbers:
-        plain = isinstance(number, int | float) and not isinstance(number, bool)
-        if not plain or not 0 <= number <= most or not math.isfinite(number) or (above and number == 0):
-            bounds = f"{'above' if above else 'at least'} 0" + (f" and at most {most:g}" if most < math.inf else "")
-            raise ValueError(f"a {spec.type} head takes numbers {bounds} in `{key}`, not {number!r:.60}.")
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, spec: ImbalanceSpec) -> HeadLoss:

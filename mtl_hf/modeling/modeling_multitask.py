@@ -9,14 +9,14 @@ pass; the rest is in `building` (create a model), `changes` (heads and adapters)
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, initialization
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.utils.generic import ModelOutput
@@ -30,7 +30,7 @@ from .configuration_multitask import MultiTaskConfig, own_config
 from .crf import CRF
 from .embeddings import embed, pooling_of
 from .encoders import auto_class
-from .encoding import WHERE, check_count, check_texts, load_tokenizer
+from .encoding import check_count, check_texts
 from .experts import ZeroLinear, build_experts
 from .foreign_heads import save_foreign
 from .head import EncoderShape, Head, HeadInputs
@@ -39,7 +39,8 @@ from .layer_mix import LayerMix
 from .package_path import resolve_path
 from .pooling import check_pooling, last_layers, mean_of_windows
 from .reading import adapter_of, encoder_passes, freeze_around_adapters, layers_of, states_read
-from .texts import EMBEDDING, answer_stream, report_cut
+from .texts import Batch, Readers, TextModel, report_cut
+from .tokenizing import WHERE, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class MultiTaskOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-class MultiTaskModel(PreTrainedModel):
+class MultiTaskModel(TextModel, PreTrainedModel):
     """A shared encoder with named heads.
 
     Args:
@@ -440,11 +441,11 @@ class MultiTaskModel(PreTrainedModel):
                 the attention kernel returns no attentions.
         """
         labels = labels or {}
-        names = self._select_heads(heads, labels)
+        names = self.select_heads(heads, labels)
         if unknown := set(labels) - set(self.heads):
             raise ValueError(f"`labels` has {sorted(unknown)}; the heads are {list(self.heads)}.")
         if not self.training and not labels:
-            self._warn_untrained(names)
+            self.warn_untrained(names)
         if token_type_ids is not None:
             kwargs["token_type_ids"] = token_type_ids
         if attention_mask is None:
@@ -527,6 +528,21 @@ class MultiTaskModel(PreTrainedModel):
                 outputs[None] = mean_of_windows(pool(states, mask), num_segments)
         return outputs
 
+    def to_tensors(self, batch: Batch) -> dict[str, Tensor]:
+        """A batch of arrays as tensors on the model's device."""
+        return {key: torch.from_numpy(values).to(self.device) for key, values in batch.items()}
+
+    @torch.no_grad()
+    def outputs(self, batch: Batch, names: Readers) -> dict[str | None, np.ndarray]:
+        """`row_outputs` in evaluation mode, as arrays; see `TextModel.outputs`."""
+        with self.evaluating():
+            found = self.row_outputs(self.to_tensors(batch), names)
+        return {name: output.float().cpu().numpy() for name, output in found.items()}
+
+    def check_embeddings(self) -> None:
+        """Raise `ValueError` if the pooling of the model has weights, which belong to a head."""
+        pooling_of(self, None, None)
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Switch to evaluation mode; afterwards restore the mode of every module (frozen parts may have their own)."""
@@ -539,19 +555,12 @@ class MultiTaskModel(PreTrainedModel):
             for module in training:
                 module.training = True
 
-    def _select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
-        if heads is None:
-            return [name for name, head in self.heads.items() if name in labels or head.answers_texts]
-        names = [heads] if isinstance(heads, str) or not isinstance(heads, Iterable) else list(heads)
-        if unknown := [name for name in names if not isinstance(name, str) or name not in self.heads]:
-            raise ValueError(f"`heads` has {unknown}; the heads of the model are {list(self.heads)}.")
-        return names
-
     @property
     def _num_layers(self) -> int | None:
         return getattr(self.config.text_config, "num_hidden_layers", None)
 
-    def _warn_untrained(self, names: list[str]) -> None:
+    def warn_untrained(self, names: list[str]) -> None:
+        """Log heads without training, each once."""
         for name in names:
             trained = self.config.heads[name].get("num_steps", 0) or not [*self.heads[name].parameters()]
             if not trained and name not in self._warned_heads:
@@ -603,82 +612,6 @@ class MultiTaskModel(PreTrainedModel):
         if normalize:
             result = nn.functional.normalize(result, dim=-1)
         return result[0] if isinstance(texts, str) else result
-
-    def predict(self, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
-        """Predict with all heads, or some, for raw texts.
-
-        Each head reads a text in the form of its training texts: as a string, or split into words. For most texts both
-        give the same tokens, and one encoder pass is enough.
-
-        Args:
-            texts: Strings, lists of words, tuples of two strings (pairs), or tuples of a string and a list of strings
-                (a text with choices). Texts longer than `max_length` are truncated, or read in windows.
-            **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as in `predict_stream`.
-
-        Returns:
-            For each text, task → prediction in the form of the head's `answer`, and `"cut": True` if the text was
-            truncated. A pair gets predictions only from heads that read pairs, and a single text from the others.
-
-        Raises:
-            ValueError: `texts` is a single string, an item is not a text, or the model has no such head.
-        """
-        return list(self.predict_stream(texts, **options))
-
-    def predict_stream(
-        self,
-        texts: Iterable[Any],
-        *,
-        heads: str | Iterable[str] | None = None,
-        batch_size: int = 32,
-        top_k: int | None = 1,
-        embeddings: bool = False,
-        show_progress: bool = False,
-    ) -> Iterator[dict[str, Any]]:
-        """`predict` for a stream of any length: yields predictions in the order of the texts, while it reads them.
-
-        Args:
-            texts: As in `predict`.
-            heads: Name of a head or list of names; None for all heads.
-            batch_size: Texts per batch. Up to 64 batches are read ahead, so that texts of similar length share one; the
-                first results come after one batch. With 1, each text is predicted as soon as it is read.
-            top_k: Number of labels per text: 1 for the best, n for a list of the n best, None for a list of all.
-            embeddings: Whether to add `"embedding"`, the result of `encode` as a list of numbers.
-            show_progress: Whether to show a progress bar.
-
-        Raises:
-            ValueError: As in `predict`. An invalid argument raises at once, an invalid text when it is read.
-        """
-        check_texts(texts)
-        names = self._select_heads(heads)
-        if tied := [name for name in names if not self.heads[name].answers_texts]:
-            raise ValueError(
-                f"`heads` has {tied[0]!r}, which predicts masked tokens and nothing for a raw text. For its logits over"
-                f" the vocabulary, call the model: `model(**batch, heads={tied[0]!r})`."
-            )
-        if not names and not embeddings:
-            unable = ", ".join(self.heads) if heads is None else ""
-            only = f" (only {unable}, which predicts nothing for a raw text)" if unable else ""
-            raise ValueError(f"the model has no heads to predict with{only}: add one with `add_head`.")
-        if embeddings and EMBEDDING in names:
-            raise ValueError(
-                f"a head is called {EMBEDDING!r}, which is also the key of `embeddings`: leave it out of `heads`."
-            )
-        check_count("batch_size", batch_size)
-        if top_k is not None:
-            check_count("top_k", top_k)
-        self._warn_untrained(names)
-        if embeddings:
-            pooling_of(self, None, None)  # raises at once if embeddings need a head
-        readers: list[str | None] = [*names, *([None] if embeddings else [])]
-        bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
-        return answer_stream(
-            self, texts, readers, batch_size=batch_size, top_k=top_k, bar=bar, report=self._warn_no_answer
-        )
-
-    def _warn_no_answer(self, names: list[str], reason: str) -> None:
-        if set(names) - self._warned_no_answer:
-            self._warned_no_answer.update(names)
-            logger.warning("No prediction from %s: %s.", ", ".join(names), reason)
 
 
 # Every save then copies this file and those that it imports, so that `trust_remote_code` loads the model elsewhere.

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 IGNORE_INDEX = -100  # a missing class label; also the padding of token labels
 UNLABELLED = -101  # a word without a label, in labels that mark the places of all words
 NO_TOKEN = -1  # position of a word without tokens: truncated, or dropped by the tokenizer
+ALIGNMENTS = ("first", "last", "mean", "max")  # which tokens of a word give its state (`alignment.py`)
 
 
 def bio_spans(tags: Sequence[str | None]) -> list[tuple[str, int, int]]:
@@ -25,3 +26,9 @@ def bio_spans(tags: Sequence[str | None]) -> list[tuple[str, int, int]]:
 def is_span_scheme(labels: Sequence[str]) -> bool:
     """Whether tag labels are a BIO scheme: O, and B- or I- with a type."""
     return "O" in labels and all(label == "O" or (label[:2] in ("B-", "I-") and len(label) > 2) for label in labels)
+
+
+def check_alignment(name: str) -> None:
+    """Raise `ValueError` unless `name` is an alignment."""
+    if name not in ALIGNMENTS:
+        raise ValueError(f"`alignment` is {name!r}; valid are {', '.join(ALIGNMENTS)}.")

@@ -2,18 +2,19 @@
 
 Notable: texts are read in chunks, so that a stream of any length can be predicted, and within a chunk texts of similar
 length share a batch. Each head reads texts in the form of its training texts (`encoding.FORMS`) and decodes its own
-outputs. The model's `row_outputs` runs each batch.
+outputs. The model's `outputs` runs each batch, whose arrays are of numpy: this file needs neither torch nor
+transformers, and an exported model (`OnnxModel`) answers by the same code.
 """
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from tqdm.auto import tqdm
 
-from .encoding import FORMS, KINDS, SINGLE, check_text, encode, kind_of
+from .encoding import FORMS, KINDS, SINGLE, check_count, check_text, check_texts, encode, kind_of
 from .windows import WINDOW
 from .words import splitter, words_of
 
@@ -25,6 +26,131 @@ MOST_CHARACTERS = 2**20  # per chunk: a tokenizer keeps what it truncates until 
 
 # What can be computed for a text: names of heads, and None for its embedding.
 Readers = list[str | None]
+Batch = dict[str, np.ndarray]
+
+
+class TextModel:
+    """Predictions for raw texts, for models of any engine.
+
+    Attributes:
+        config: Has `heads` (name → specification), `max_length`, `overflow`, `window_stride` and `word_rules`.
+        tokenizer: The tokenizer.
+        heads: Name → its `Head` or `Decoder`.
+    """
+
+    config: Any
+    tokenizer: Any
+    heads: Any
+    _warned_no_answer: set[str]
+
+    def outputs(self, batch: Batch, names: Readers) -> dict[str | None, np.ndarray]:
+        """The outputs of heads for each row of a batch, (B, ...), in float32; for None its embedding, (B, H).
+
+        Args:
+            batch: Inputs of the encoder, (N, T): `input_ids`, `attention_mask`, ...; and optionally `word_ids`, (N, T),
+                and `num_segments`, (B,).
+            names: Names of heads; None for the embedding.
+        """
+        raise NotImplementedError
+
+    def predict(self, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
+        """Predict with all heads, or some, for raw texts.
+
+        Each head reads a text in the form of its training texts: as a string, or split into words. For most texts both
+        give the same tokens, and one encoder pass is enough.
+
+        Args:
+            texts: Strings, lists of words, tuples of two strings (pairs), or tuples of a string and a list of strings
+                (a text with choices). Texts longer than `max_length` are truncated, or read in windows.
+            **options: `heads`, `batch_size`, `top_k`, `embeddings`, `show_progress`, as in `predict_stream`.
+
+        Returns:
+            For each text, task → prediction in the form of the head's `answer`, and `"cut": True` if the text was
+            truncated. A pair gets predictions only from heads that read pairs, and a single text from the others.
+
+        Raises:
+            ValueError: `texts` is a single string, an item is not a text, or the model has no such head.
+        """
+        return list(self.predict_stream(texts, **options))
+
+    def predict_stream(
+        self,
+        texts: Iterable[Any],
+        *,
+        heads: str | Iterable[str] | None = None,
+        batch_size: int = 32,
+        top_k: int | None = 1,
+        embeddings: bool = False,
+        show_progress: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """`predict` for a stream of any length: yields predictions in the order of the texts, while it reads them.
+
+        Args:
+            texts: As in `predict`.
+            heads: Name of a head or list of names; None for all heads.
+            batch_size: Texts per batch. Up to 64 batches are read ahead, so that texts of similar length share one; the
+                first results come after one batch. With 1, each text is predicted as soon as it is read.
+            top_k: Number of labels per text: 1 for the best, n for a list of the n best, None for a list of all.
+            embeddings: Whether to add `"embedding"`, the result of `encode` as a list of numbers.
+            show_progress: Whether to show a progress bar.
+
+        Raises:
+            ValueError: As in `predict`. An invalid argument raises at once, an invalid text when it is read.
+        """
+        check_texts(texts)
+        names = self.select_heads(heads)
+        if tied := [name for name in names if not self.heads[name].answers_texts]:
+            raise ValueError(
+                f"`heads` has {tied[0]!r}, which predicts masked tokens and nothing for a raw text. For its logits over"
+                f" the vocabulary, call the model: `model(**batch, heads={tied[0]!r})`."
+            )
+        if not names and not embeddings:
+            unable = ", ".join(self.heads) if heads is None else ""
+            only = f" (only {unable}, which predicts nothing for a raw text)" if unable else ""
+            raise ValueError(f"the model has no heads to predict with{only}: add one with `add_head`.")
+        if embeddings and EMBEDDING in names:
+            raise ValueError(
+                f"a head is called {EMBEDDING!r}, which is also the key of `embeddings`: leave it out of `heads`."
+            )
+        check_count("batch_size", batch_size)
+        if top_k is not None:
+            check_count("top_k", top_k)
+        self.warn_untrained(names)
+        if embeddings:
+            self.check_embeddings()
+        readers: Readers = [*names, *([None] if embeddings else [])]
+        bar = tqdm(total=len(texts) if isinstance(texts, Sized) else None, unit="text", disable=not show_progress)
+        return answer_stream(
+            self, texts, readers, batch_size=batch_size, top_k=top_k, bar=bar, report=self._warn_no_answer
+        )
+
+    def select_heads(self, heads: str | Iterable[str] | None, labels: Iterable[str] = ()) -> list[str]:
+        """The names of the chosen heads.
+
+        Args:
+            heads: Name of a head or list of names; None for all that make predictions for raw texts.
+            labels: For None: further heads to choose.
+
+        Raises:
+            ValueError: The model has no such head.
+        """
+        if heads is None:
+            return [name for name, head in self.heads.items() if name in labels or head.answers_texts]
+        names = [heads] if isinstance(heads, str) or not isinstance(heads, Iterable) else list(heads)
+        if unknown := [name for name in names if not isinstance(name, str) or name not in self.heads]:
+            raise ValueError(f"`heads` has {unknown}; the heads of the model are {list(self.heads)}.")
+        return names
+
+    def warn_untrained(self, names: list[str]) -> None:
+        """Log heads without training, each once."""
+
+    def check_embeddings(self) -> None:
+        """Raise `ValueError` if the model has no embedding without a head."""
+
+    def _warn_no_answer(self, names: list[str], reason: str) -> None:
+        if set(names) - self._warned_no_answer:
+            self._warned_no_answer.update(names)
+            logger.warning("No prediction from %s: %s.", ", ".join(names), reason)
 
 
 def answer_stream(
@@ -40,7 +166,7 @@ def answer_stream(
     """Yield the predictions for each text, in the order of the texts, with `"cut": True` for truncated texts.
 
     Args:
-        model: A `MultiTaskModel`.
+        model: A `TextModel`.
         texts: Strings, lists of words or pairs, checked as they are read.
         requested: Heads in the order of the results, and None for the embedding.
         batch_size: Texts per batch.
@@ -115,7 +241,6 @@ def _chunks(texts: Iterable[Any], batch_size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-@torch.no_grad()
 def _answer(
     model: Any, texts: list[Any], readers: dict[str, Readers], batch_size: int, top_k: Sequence[int | None], bar: Any
 ) -> tuple[list[dict[str | None, Any]], list[bool], list[tuple[int, int]]]:
@@ -135,18 +260,16 @@ def _answer(
         for positions, batch in padded_batches(model, encoded, batch_size):
             chosen = [rows[position] for position in positions]
             bar.update(sum(not found[row] for row in chosen))
-            with model.evaluating():
-                outputs = model.row_outputs(batch, names)
+            outputs = model.outputs(batch, names)
             columns = {key: [column[position] for position in positions] for key, column in encoded.items()}
             for name, output in outputs.items():
-                by_row = output.float().cpu().numpy()
                 if name is None:
-                    answers: Any = by_row.tolist()
+                    answers: Any = output.tolist()
                 else:
                     head = model.heads[name]
                     answers = (
                         head.answer(prediction, *words.get(row, (texts[row],)), top_k=top_k[row])
-                        for row, prediction in zip(chosen, head.decode(by_row, columns), strict=True)
+                        for row, prediction in zip(chosen, head.decode(output, columns), strict=True)
                     )
                 for row, one in zip(chosen, answers, strict=True):
                     found[row][name] = one
@@ -159,7 +282,7 @@ def _readings(
     """Yield (row numbers, these rows encoded, their readers): one encoder pass each.
 
     Args:
-        model: A `MultiTaskModel`.
+        model: A `TextModel`.
         texts: One chunk.
         words: Row → its text with the spans of its words, for single texts.
         readers: Form → readers of texts in this form.
@@ -195,7 +318,7 @@ def encode_texts(model: Any, texts: list[Any], form: str, readers: Readers = ())
     """Encode any number of texts, also none, with the tokenizer and `max_length` of a model (`encoding.encode`).
 
     Args:
-        model: A `MultiTaskModel`.
+        model: A `TextModel`.
         texts: The texts.
         form: One of `encoding.FORMS`.
         readers: Readers of the texts; some heads need the character offsets of tokens, or their words.
@@ -210,44 +333,67 @@ def encode_texts(model: Any, texts: list[Any], form: str, readers: Readers = ())
     )  # fmt: skip
 
 
-def padded_batches(
-    model: Any, encoded: dict[str, list[Any]], batch_size: int
-) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """Yield (positions in `encoded`, padded batch on the model's device), longest texts first.
+def embed_texts(
+    model: Any, texts: Sequence[Any], vectors: Callable[[Batch], np.ndarray], batch_size: int, show_progress: bool
+) -> tuple[np.ndarray, int]:
+    """Embed texts as strings or pairs, those of similar length in one batch.
 
     Args:
-        model: A `MultiTaskModel`.
+        model: A `TextModel`.
+        texts: Strings, lists of words, or pairs.
+        vectors: Batch → the embedding of each of its rows, (B, H).
+        batch_size: Texts per batch.
+        show_progress: Whether to show a progress bar.
+
+    Returns:
+        (num_texts, H) float32, in the order of `texts`; and the number of truncated texts.
+
+    Raises:
+        ValueError: An item is not a text, or there are both pairs and single texts.
+    """
+    checked = [check_text(text, number) for number, text in enumerate(texts, start=1)]
+    forms = {"pair" if isinstance(text, tuple) else "string" for text in checked} or {"string"}
+    if len(forms) > 1:
+        raise ValueError("`texts` has both pairs and single texts: embed them in two calls.")
+    form = forms.pop()
+    read = encode_texts(model, checked if form == "pair" else [words_of(text)[0] for text in checked], form)
+    result = np.empty((len(checked), model.config.hidden_size), np.float32)
+    with tqdm(total=len(checked), unit="text", disable=not show_progress) as bar:
+        for rows, batch in padded_batches(model, read, batch_size):
+            result[rows] = vectors(batch)
+            bar.update(len(rows))
+    return result, sum(read["cut"])
+
+
+def padded_batches(model: Any, encoded: dict[str, list[Any]], batch_size: int) -> Iterator[tuple[list[int], Batch]]:
+    """Yield (positions in `encoded`, padded batch), longest texts first.
+
+    Args:
+        model: A `TextModel`.
         encoded: Result of `encode_texts`.
         batch_size: Texts per batch. A text with several segments has several rows in the batch; `num_segments` has
             their number for each text. Of texts that are read in windows, a batch has at most so many windows, or one
             text.
     """
-    keys: set[str] = encoded.keys() & {"input_ids", "token_type_ids"}
     order = sorted(range(len(encoded["input_ids"])), key=lambda position: -len(encoded["input_ids"][position]))
     in_windows = model.config.overflow == WINDOW and "segments" in encoded
     sizes = [len(encoded["segments"][position]) if in_windows else 1 for position in order]
+    tokenizer = model.tokenizer
+    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id, "word_ids": -1}
     for positions in _groups(order, sizes, batch_size):
-        rows = {key: [encoded[key][position] for position in positions] for key in keys}
+        rows = {key: [encoded[key][position] for position in positions] for key in fill if key in encoded}
         lengths = [encoded["segments"][position] for position in positions] if "segments" in encoded else None
         if lengths is not None:
             rows = {key: [part for row, own in zip(column, lengths, strict=True) for part in _cut_up(row, own)]
                     for key, column in rows.items()}  # fmt: skip
-        # A text without any token, not even special ones, becomes one padding token.
-        some = bool(rows["input_ids"][0])
-        padded = model.tokenizer.pad(
-            rows, padding=some or "max_length", max_length=None if some else 1, return_tensors="pt",
-            padding_side="right",
-        )  # fmt: skip
-        batch = {key: value.to(model.device) for key, value in padded.items()}
-        if "word_ids" in encoded:
-            batch["word_ids"] = torch.full_like(batch["input_ids"], -1)
-            words = [[-1 if word is None else word for word in encoded["word_ids"][position]] for position in positions]
-            if lengths is not None:
-                words = [part for row, own in zip(words, lengths, strict=True) for part in _cut_up(row, own)]
-            for row, ids in enumerate(words):
-                batch["word_ids"][row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        counts = np.array([len(row) for row in rows["input_ids"]])
+        real = np.arange(max(1, counts.max())) < counts[:, None]  # a batch without any token gets one of padding
+        batch = {"attention_mask": real.astype(np.int64)}
+        for key, column in rows.items():
+            batch[key] = np.full(real.shape, fill[key], np.int64)
+            batch[key][real] = [-1 if value is None else value for row in column for value in row]
         if lengths is not None:
-            batch["num_segments"] = torch.tensor([len(own) for own in lengths], device=model.device)
+            batch["num_segments"] = np.array([len(own) for own in lengths])
         yield positions, batch
 
 

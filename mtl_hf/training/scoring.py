@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..data.rows import EncodedSplit
 from ..metrics import score
-from ..modeling.head import HeadInputs, Prediction
+from ..modeling.decoding import Prediction
+from ..modeling.head import HeadInputs
 from ..tasks import Answers, TaskData
 from ..tasks.task_type import ScoredRows
 

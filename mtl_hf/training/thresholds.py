@@ -79,7 +79,7 @@ def _tune(trainer: "MultiTaskTrainer", name: str, outputs: np.ndarray, labels: S
     rows, before = scored()
     scores = np.array([rows.predictions[row].scores for row in rows.known])
     thresholds = task.kind.tune_thresholds(task, scores, [labels[row] for row in rows.known])
-    head.thresholds = thresholds
+    head.decoder.thresholds = thresholds
     trainer.model.config.heads[name]["thresholds"] = thresholds
     _, after = scored()
     named = list(zip(task.labels, thresholds, strict=True))

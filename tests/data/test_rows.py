@@ -16,7 +16,7 @@ from mtl_hf.data.collator import row_lengths
 from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.rows import encode_rows, report_cut, trainable_rows
 from mtl_hf.data.sources import load_sources
-from mtl_hf.modeling.encoding import load_tokenizer
+from mtl_hf.modeling.tokenizing import load_tokenizer
 from mtl_hf.tasks import SourceData, TaskData
 from tests.conftest import SENTENCES, assistant_rows, review_rows, warnings_of, wordpiece_tokenizer
 

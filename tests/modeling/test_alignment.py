@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtl_hf.modeling.alignment import ALIGNMENTS, align
+from mtl_hf.modeling.alignment import align
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.modeling.tags import ALIGNMENTS
 from mtl_hf.modeling.texts import encode_texts, padded_batches
 
 # Words of 1 to 3 tokens, one that follows a word of another row at the row's end, a row without words.
@@ -74,7 +75,8 @@ def test_predict_aligns_words_in_every_batch(encoder_folder: str) -> None:
         (alone,) = model.predict([text], heads="means")
         assert [word["label"] for word in alone["means"]] == [word["label"] for word in found["means"]]
         encoded = encode_texts(model, [text], "words", ["means"])
-        ((_, batch),) = padded_batches(model, encoded, 1)
+        ((_, arrays),) = padded_batches(model, encoded, 1)
+        batch = model.to_tensors(arrays)
         states = model.encoder(batch["input_ids"]).last_hidden_state
         logits = model.heads["slots"].classifier(by_loop(states, batch["word_ids"], "mean"))[0]
         expected = [logits[place].argmax().item() for place in encoded["word_starts"][0]]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from mtl_hf.modeling.encoding import load_tokenizer
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.modeling.tokenizing import load_tokenizer
 from tests.conftest import FAMILIES
 from tests.modeling.conftest import add_heads
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from mtl_hf.modeling.head import LabelledSpec
 from mtl_hf.modeling.heads import HEADS
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.modeling.spec import LabelledSpec
 from tests.modeling.conftest import make_batch
 
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtl_hf.modeling.crf import CRF, legal_tags
+from mtl_hf.modeling.crf import CRF
 from mtl_hf.modeling.head import EncoderShape, HeadInputs
 from mtl_hf.modeling.heads import build_head
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.modeling.tags import IGNORE_INDEX, NO_TOKEN, UNLABELLED
+from mtl_hf.modeling.viterbi import best_sequences, legal_tags
 
 BIO = ["O", "I-a", "B-a", "B-b"]
 PLAIN = ["N", "V", "D"]
@@ -36,6 +37,11 @@ def legal_pair(labels: list[str], before: int | None, after: int) -> bool:
     if not tag.startswith("I-") or f"B-{tag[2:]}" not in labels:
         return True
     return before is not None and labels[before] in (tag, f"B-{tag[2:]}")
+
+
+def decode(crf: CRF, labels: list[str], words: np.ndarray, counts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    weights = {name: scores.detach().numpy() for name, scores in crf.named_parameters()}
+    return best_sequences(words, np.array(counts), weights, labels)
 
 
 def paths(crf: CRF, labels: list[str], words: Tensor) -> dict[tuple[int, ...], float]:
@@ -116,7 +122,7 @@ def test_best_sequence_and_marginals_are_those_of_all_sequences(labels: list[str
     crf, lengths = random_crf(labels), [4, 0, 1, 6]
     for seed in range(10):
         words = 3 * torch.randn(11, len(labels), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        best, marginals = crf.decode(words.numpy(), np.array(lengths))
+        best, marginals = decode(crf, labels, words.numpy(), lengths)
         begin = 0
         for length in lengths:
             scores = paths(crf, labels, words[begin : begin + length])
@@ -148,7 +154,7 @@ def test_without_transitions_it_is_the_softmax() -> None:
     gold = torch.tensor([[tag if tag >= 0 else IGNORE_INDEX for tag in row] for row in PLAIN_LABELS])
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), gold.flatten(), reduction="sum")
     assert crf.loss(logits, gold).total.item() == pytest.approx(expected.item(), rel=1e-13)
-    best, marginals = crf.decode(logits[0].numpy(), np.array([4, 3]))
+    best, marginals = decode(crf, PLAIN, logits[0].numpy(), [4, 3])
     assert best.tolist() == logits[0].argmax(-1).tolist()
     assert marginals == pytest.approx(logits[0].softmax(-1).numpy(), abs=1e-14)
 
@@ -164,7 +170,7 @@ def test_logits_far_apart_keep_the_loss_finite_and_right() -> None:
 def test_illegal_sequences_are_never_predicted(seed: int) -> None:
     crf = random_crf(BIO, seed)
     words = 20 * np.random.default_rng(seed).standard_normal((60, 4))
-    best, marginals = crf.decode(words, np.full(6, 10))
+    best, marginals = decode(crf, BIO, words, [10] * 6)
     for row in best.reshape(6, 10).tolist():
         assert all(legal_pair(BIO, before, after) for before, after in zip((None, *row), row, strict=False))
     assert np.abs(marginals.sum(-1) - 1).max() < 1e-12
@@ -191,7 +197,7 @@ def test_a_head_decodes_words_with_tokens_and_leaves_the_others_out() -> None:
     head = head_of()
     outputs = np.random.default_rng(0).standard_normal((3, 5, 4)).astype(np.float32)
     found = head.decode(outputs, {"word_starts": [[1, NO_TOKEN, 3], [], [NO_TOKEN]]})
-    best, marginals = head.crf.decode(outputs[0, [1, 3]], np.array([2]))
+    best, marginals = decode(head.crf, BIO, outputs[0, [1, 3]], [2])
     assert found[0].value == [BIO[best[0]], None, BIO[best[1]]]
     assert found[0].scores == pytest.approx([marginals[0, best[0]], 0, marginals[1, best[1]]], abs=1e-12)
     assert np.exp(found[0].log_probabilities[[0, 2]]) == pytest.approx(np.maximum(marginals, 1e-12), abs=1e-12)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from mtl_hf.modeling.head import EncoderShape, softmax
+from mtl_hf.modeling.decoding import softmax
+from mtl_hf.modeling.head import EncoderShape
 from mtl_hf.modeling.heads import build_head
 from mtl_hf.modeling.tags import NO_TOKEN, bio_spans, is_span_scheme
 

@@ -15,8 +15,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from mtl_hf.modeling.encoding import check_text, encode, load_tokenizer, longest_input
+from mtl_hf.modeling.encoding import check_text, encode
 from mtl_hf.modeling.tags import NO_TOKEN
+from mtl_hf.modeling.tokenizing import load_tokenizer, longest_input
 from tests.conftest import FAMILIES, SENTENCES, byte_level_tokenizer, wordpiece_tokenizer
 
 WORDS = ["play", "unseenword", "in", "paris", ",", "tomorrow"]

@@ -190,7 +190,8 @@ def test_outputs_are_those_of_the_windows_one_by_one(encoder_folder):
     model = model_of(encoder_folder, max_length=16, overflow="window", stride=4)
     words = document(60)
     read = encode_texts(model, [words, WORDS[:3]], "words")
-    order, batch = next(padded_batches(model, read, 99))
+    order, arrays = next(padded_batches(model, read, 99))
+    batch = model.to_tensors(arrays)
     assert order == [0, 1]
     names = ["slots", "intent", "stars", None]
     with torch.no_grad():
@@ -238,7 +239,8 @@ def test_the_loss_over_windows_is_that_of_each_word_once(encoder_folder):
     model = model_of(encoder_folder, max_length=16, overflow="window", stride=4)
     words = document(50)
     read = encode_texts(model, [words], "words")
-    _, batch = next(padded_batches(model, read, 99))
+    _, arrays = next(padded_batches(model, read, 99))
+    batch = model.to_tensors(arrays)
     gold = [number % 4 for number in range(len(words))]
     labels = torch.full(batch["input_ids"].shape, -100)
     ends = np.cumsum(read["segments"][0])

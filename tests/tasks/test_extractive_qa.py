@@ -17,10 +17,10 @@ from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.rows import encode_rows
 from mtl_hf.data.sources import load_sources
-from mtl_hf.modeling.encoding import load_tokenizer
 from mtl_hf.modeling.head import EncoderShape
 from mtl_hf.modeling.heads import build_head
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.modeling.tokenizing import load_tokenizer
 from mtl_hf.tasks import Answers
 from mtl_hf.tasks.extractive_qa import f1_of, normal
 

@@ -7,7 +7,7 @@ from mtl_hf.config import RunConfig
 from mtl_hf.data.labels import build_tasks
 from mtl_hf.data.sources import load_sources
 from mtl_hf.evaluation.evaluate import encode_split
-from mtl_hf.modeling.head import Prediction
+from mtl_hf.modeling.decoding import Prediction
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from mtl_hf.tasks.task_type import ScoredRows
 

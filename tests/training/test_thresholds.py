@@ -65,7 +65,7 @@ def test_thresholds_are_saved_and_used_by_every_answer(trained: tuple[Path, dict
         assert len(thresholds) == 2
         assert results["tasks"][name]["thresholds"] == dict(zip(labels, thresholds, strict=True))
         assert results["tasks"][name]["thresholds_from"] == "validation"
-        assert model.heads[name].thresholds == thresholds
+        assert model.heads[name].decoder.thresholds == thresholds
         for answer, line in zip(answers, lines, strict=True):
             chances = {one["label"]: one["score"] for one in answer[name]}
             above = [label for label, bound in zip(labels, thresholds, strict=True) if chances[label] >= bound]
@@ -116,10 +116,10 @@ def test_numbers_are_used_as_they_are(encoder_folder: str, tmp_path: Path) -> No
     config = config_of(encoder_folder, tmp_path, threshold={"seldom": 0.2})
     config["tasks"]["kind"]["threshold"] = {"no": 0.9}
     heads = build(config).trainer.model.heads
-    assert heads["topics"].thresholds == [0.5, 0.2]
-    assert heads["kind"].thresholds == [0.9, pytest.approx(0.1)]
+    assert heads["topics"].decoder.thresholds == [0.5, 0.2]
+    assert heads["kind"].decoder.thresholds == [0.9, pytest.approx(0.1)]
     config["tasks"] = {"topics": config["tasks"]["topics"] | {"threshold": 0.3}}
-    assert build(config).trainer.model.heads["topics"].thresholds == [0.3, 0.3]
+    assert build(config).trainer.model.heads["topics"].decoder.thresholds == [0.3, 0.3]
 
 
 def test_without_validation_rows_thresholds_cannot_be_chosen(encoder_folder: str, tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ def test_a_continued_run_keeps_or_chooses_thresholds(
 ) -> None:
     folder, results = trained
     config = config_of(encoder_folder, tmp_path) | {"model": {"from": str(folder)}}
-    assert build(config).trainer.model.heads["topics"].thresholds is None, "until they are chosen"
+    assert build(config).trainer.model.heads["topics"].decoder.thresholds is None, "until they are chosen"
     del config["tasks"]["topics"]["threshold"]
     heads = build(config).trainer.model.heads
-    assert heads["topics"].thresholds == [*results["tasks"]["topics"]["thresholds"].values()]
+    assert heads["topics"].decoder.thresholds == [*results["tasks"]["topics"]["thresholds"].values()]
     config["tasks"]["kind"]["train"] = False
     with pytest.raises(ValueError, match=r"`tasks\.kind\.threshold` cannot be used with `train: false`"):
         build(config)

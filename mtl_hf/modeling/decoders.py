@@ -1,0 +1,41 @@
+"""The decoders of all task types that make predictions for raw texts, by name. No torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .decode_extractive_qa import ExtractiveQADecoder
+from .decode_multi_label_classification import MultiLabelClassificationDecoder
+from .decode_multiple_choice import MultipleChoiceDecoder
+from .decode_regression import RegressionDecoder
+from .decode_sentence_similarity import SentenceSimilarityDecoder
+from .decode_sequence_classification import SequenceClassificationDecoder
+from .decode_token_classification import TokenClassificationDecoder
+from .decoding import Decoder
+
+DECODERS: dict[str, type[Decoder]] = {
+    decoder.kind: decoder
+    for decoder in (
+        SequenceClassificationDecoder,
+        MultiLabelClassificationDecoder,
+        RegressionDecoder,
+        TokenClassificationDecoder,
+        SentenceSimilarityDecoder,
+        MultipleChoiceDecoder,
+        ExtractiveQADecoder,
+    )
+}
+
+
+def build_decoder(spec: Mapping[str, Any]) -> Decoder:
+    """Build a decoder from the specification of its head.
+
+    Args:
+        spec: A value of `MultiTaskConfig.heads`.
+
+    Raises:
+        ValueError: The type or an option is unknown.
+    """
+    if spec["type"] not in DECODERS:
+        raise ValueError(f"`type` is {spec['type']!r}; valid are {', '.join(DECODERS)}.")
+    decoder = DECODERS[spec["type"]]
+    return decoder(decoder.spec_class.from_dict(spec))
