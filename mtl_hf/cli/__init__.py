@@ -14,6 +14,7 @@ from . import (
     data,
     embed,
     evaluate,
+    export,
     export_encoder,
     export_head,
     init,
@@ -29,8 +30,8 @@ from . import (
 
 # In the order of the help.
 VERBS: tuple[ModuleType, ...] = (
-    train, evaluate, compare, tune, plot, export_head, predict, serve, inspect, embed, export_encoder, merge, push,
-    init, data,
+    train, evaluate, compare, tune, plot, predict, serve, export, export_head, inspect, embed, export_encoder, merge,
+    push, init, data,
 )  # fmt: skip
 _EXAMPLES = """examples:
   mtl-hf init reviews.csv tickets.csv --to config.yaml
@@ -46,6 +47,7 @@ _EXAMPLES = """examples:
   mtl-hf predict outputs/snips "play some jazz in the kitchen"
   mtl-hf predict outputs/snips --file texts.csv --text utterance --to answers.jsonl
   mtl-hf serve outputs/snips --port 8000
+  mtl-hf export outputs/snips --format onnx --to snips-onnx
   mtl-hf export-head outputs/snips slots --to slots
   mtl-hf embed outputs/snips "a cat sleeps" "a kitten naps" "stocks fell"
   mtl-hf embed outputs/snips --file rows.csv --to rows.parquet --plot rows.png --color label

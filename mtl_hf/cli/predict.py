@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Predict raw text with every head. Writes one JSON line per text, in input order, as soon as it is ready."
     )
-    parser.add_argument("model", help="a run folder, a checkpoint-N in it, or a Hub id")
+    parser.add_argument("model", help="a run folder, a checkpoint-N in it, a Hub id, or an exported folder")
     parser.add_argument(
         "texts",
         nargs="*",

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "environment variables: MTL_HF_TOKEN is the token that every request needs (a bearer token; default: none);"
         " MTL_HF_TRAINING_TOKEN the one to train, stop and swap models, which --allow-training needs."
     )
-    parser.add_argument("model", help="a run folder, a checkpoint-N in it, or a Hub id")
+    parser.add_argument("model", help="a run folder, a checkpoint-N in it, a Hub id, or an exported folder")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
     )
@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name by which clients reach the server, besides localhost and addresses; may be repeated",
     )  # fmt: skip
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: an accelerator if there is one)")
+    parser.add_argument(
+        "--backend", choices=["onnx", "torch"],
+        help="onnx (the graph, exported beside the model at its first use) or torch (default: onnx on a CPU, if"
+        " mtl_hf[onnx] is installed)",
+    )  # fmt: skip
     parser.add_argument(
         "--token",
         metavar="TOKEN",
@@ -82,6 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         host=arguments.host,
         port=arguments.port,
         device=arguments.device,
+        backend=arguments.backend,
         limits=Limits(**{name: getattr(arguments, name) for name, _ in LIMITS.values()}),
         access=Access(
             hosts=frozenset(name.lower() for name in arguments.allowed_host),

@@ -23,11 +23,12 @@ from ..files import atomic_file, check_file
 from ..metrics import round_numbers
 from ..modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE, check_text
 from ..modeling.heads import answers_texts
-from ..modeling.modeling_multitask import MultiTaskModel
+from ..modeling.texts import TextModel
 from ..saved.data_file import find_text_columns, load_rows, read_words, text_columns
 from ..saved.models import find_checkpoint
 from ..tasks.source_data import join_columns
 from .embed import load_model
+from .onnx.model import OnnxModel, is_exported
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def predict(
     """Write one JSON line per text, in input order: its `id` if it has one, the text, and the prediction of each head.
 
     Args:
-        model: See `load_model`.
+        model: See `load_model`; or a folder that `mtl-hf export` wrote.
         texts: Texts; pairs separated by a tab if a head reads pairs. Without `texts` and `file`, standard input is
             read.
         file: A file of rows (a type in `FILE_LOADERS`, or CoNLL), or of lines of text.
@@ -77,7 +78,7 @@ def predict(
     rows = load_rows(file, run) if file and of_rows else None
     if file and not of_rows:
         check_encoding(file, "utf-8")
-    answerer = load_model(model)
+    answerer: TextModel = OnnxModel(model) if is_exported(model) else load_model(model)
     # Texts as (id, text), and the heads that read them: one stream, or several if heads read different columns.
     streams: list[tuple[Iterable[tuple[Any, Any]], Sequence[str] | None]]
     columns: dict[tuple[str, ...], Sequence[str] | None] = {}
@@ -124,7 +125,7 @@ _TEXTS = {SINGLE: "one text", PAIRS: "two texts", CHOICES: "a text and its choic
 
 
 def _answers(
-    model: MultiTaskModel, texts: Iterable[tuple[Any, Any]], heads: Sequence[str] | None, **options: Any
+    model: TextModel, texts: Iterable[tuple[Any, Any]], heads: Sequence[str] | None, **options: Any
 ) -> Iterator[tuple[Any, Any, dict[str, Any]]]:
     """Yield the id, text and predictions of each text; options are checked before the first text is read."""
     checked = ((name, check_text(one, number)) for number, (name, one) in enumerate(texts, start=1))
@@ -215,7 +216,7 @@ def _of_rows(path: str, rows: datasets.Dataset, columns: Sequence[str]) -> Itera
 
 
 def _columns(
-    answerer: MultiTaskModel,
+    answerer: TextModel,
     model: str,
     path: str,
     rows: datasets.Dataset,
@@ -261,5 +262,7 @@ def _several(columns: str | tuple[str, ...]) -> tuple[str, ...]:
 
 def _run_of(model: str) -> RunConfig | None:
     """The config of a multi-task model's training run; None without its `run.yaml`."""
+    if is_exported(model):
+        return None
     path = find_checkpoint(model).run
     return RunConfig.load(path) if path else None

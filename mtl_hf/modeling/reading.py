@@ -70,8 +70,10 @@ def encoder_passes(
 
 def _run(encoder: nn.Module, config: Any, inputs: dict[str, Any]) -> Any:
     """Run the encoder; without gradients, at most `WINDOWS_AT_ONCE` windows of long texts at once, to save memory."""
+    if config.overflow != WINDOW or torch.is_grad_enabled():
+        return encoder(**inputs)
     number = max([len(value) for value in inputs.values() if isinstance(value, Tensor)], default=0)
-    if number <= WINDOWS_AT_ONCE or torch.is_grad_enabled() or config.overflow != WINDOW:
+    if number <= WINDOWS_AT_ONCE:
         return encoder(**inputs)
     per_segment = {key: value for key, value in inputs.items() if isinstance(value, Tensor) and len(value) == number}
     parts = [

@@ -20,6 +20,7 @@ from ..modeling.checking import check_config, check_loaded, read_config
 from ..modeling.configuration_multitask import MultiTaskConfig
 from ..modeling.encoders import check_length
 from ..modeling.modeling_multitask import MultiTaskModel
+from ..modeling.windows import TRUNCATE
 
 RUN_FILE = "run.yaml"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -37,6 +38,7 @@ class Checkpoint:
         run: The `run.yaml` of its training run, if available.
         adapters: Adapter → its specification.
         experts: `num` and `hidden` of the experts between encoder and heads, if it has experts.
+        overflow: How long texts are read.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Checkpoint:
     run: Path | None
     adapters: dict[str, dict[str, Any]] = field(default_factory=dict)
     experts: dict[str, int] | None = None
+    overflow: str = TRUNCATE
 
     @property
     def folder(self) -> Path | None:
@@ -163,7 +166,9 @@ def find_checkpoint(name: str | Path) -> Checkpoint:
     check_config(config, name)
     heads, adapters = (config.get(key) or {} for key in ("heads", "adapters"))
     run = _find_run(path, options)
-    return Checkpoint(name, path, revision or None, heads, run, adapters, config.get("experts"))
+    return Checkpoint(
+        name, path, revision or None, heads, run, adapters, config.get("experts"), config.get("overflow") or TRUNCATE
+    )
 
 
 def run_file(folder: Path) -> Path | None:

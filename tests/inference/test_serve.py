@@ -20,10 +20,11 @@ from mtl_hf.inference.serve import app as app_module
 from mtl_hf.inference.serve.access import Access, check_token_value, is_loopback, listen
 from mtl_hf.inference.serve.app import create_app
 from mtl_hf.inference.serve.limits import Limits
-from mtl_hf.inference.serve.models import Loaded, Models, card_examples, load
+from mtl_hf.inference.serve.models import Loaded, Models, load
 from mtl_hf.inference.serve.problems import NoMessages
-from mtl_hf.inference.serve.served_model import TorchModel
+from mtl_hf.inference.serve.served_model import ModelInMemory
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from mtl_hf.saved.cards import card_examples
 from tests.conftest import SENTENCES
 
 TOKEN, TRAINING_TOKEN = "token-of-clients", "token-of-the-operator"
@@ -50,7 +51,7 @@ def model(encoder_folder: str) -> MultiTaskModel:
 
 
 def client_of(model: MultiTaskModel, **options: object) -> TestClient:
-    models = Models(Loaded("tiny", TorchModel(model), ["play jazz"]), "tiny")
+    models = Models(Loaded("tiny", ModelInMemory(model), ["play jazz"]), "tiny")
     return TestClient(create_app(models, **options), base_url="http://localhost")
 
 
@@ -322,7 +323,7 @@ def test_a_body_without_a_length_is_refused_by_its_bytes(model: MultiTaskModel) 
 
 
 def test_a_body_that_takes_long_is_given_up(model: MultiTaskModel) -> None:
-    app = create_app(Models(Loaded("tiny", TorchModel(model)), "tiny"), limits=Limits(seconds=0.2))
+    app = create_app(Models(Loaded("tiny", ModelInMemory(model)), "tiny"), limits=Limits(seconds=0.2))
     sent = []
 
     async def receive() -> dict:
@@ -452,7 +453,7 @@ def test_a_model_that_fails_gives_500_without_its_message(
     def fail(*_: object) -> None:
         raise RuntimeError(f"the text {MARKER} is bad")
 
-    served = TorchModel(broken)
+    served = ModelInMemory(broken)
     monkeypatch.setattr(served, "predict", lambda texts, **_: fail(texts))
     with TestClient(create_app(Models(Loaded("tiny", served), "tiny")), base_url="http://localhost") as client:
         response = client.post("/predict", json={"sentences": [MARKER]})
@@ -470,7 +471,7 @@ def test_a_server_that_fails_gives_500_without_a_text(
         raise RuntimeError(MARKER)
 
     monkeypatch.setattr(app_module, "tasks_of", fail)
-    models = Models(Loaded("tiny", TorchModel(model)), "tiny")
+    models = Models(Loaded("tiny", ModelInMemory(model)), "tiny")
     with TestClient(create_app(models), base_url="http://localhost", raise_server_exceptions=False) as client:
         response = client.post("/predict", json={"sentences": [MARKER]})
     assert response.status_code == 500

@@ -12,7 +12,7 @@ from mtl_hf.inference.serve.access import Access
 from mtl_hf.inference.serve.app import create_app
 from mtl_hf.inference.serve.limits import Limits
 from mtl_hf.inference.serve.models import Loaded, Models
-from mtl_hf.inference.serve.served_model import TorchModel
+from mtl_hf.inference.serve.served_model import ModelInMemory
 from mtl_hf.inference.serve.training_routes import RunBusyError
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
 from tests.conftest import save_encoder
@@ -56,7 +56,7 @@ def api(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     model.add_head("intent", type="sequence_classification", labels=["booking", "music", "weather"])
     model.add_head("slots", type="token_classification", labels=["O", "B-city"], text="words")
     access = Access(token=TOKEN if request.param == "token" else None, training_token=TRAINING_TOKEN)
-    models = Models(Loaded("tiny", TorchModel(model.eval())), "tiny")
+    models = Models(Loaded("tiny", ModelInMemory(model.eval())), "tiny")
     app = create_app(models, access=access, runs=NoRuns(), limits=Limits(seconds=20))
     return schemathesis.openapi.from_asgi("/openapi.json", app, headers=HEADERS)
 

@@ -6,22 +6,17 @@ were accepted before are answered by the old one.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-import yaml
-from transformers.utils.hub import cached_file
-
-from ...saved.models import find_checkpoint
+from ...saved.cards import card_examples
+from ..onnx.model import OnnxModel, is_exported
 from .problems import ProblemError, place_of
-from .served_model import ServedModel, TorchModel
+from .served_model import ONNX_ROWS, ModelInMemory, ServedModel
 
 logger = logging.getLogger(__name__)
-
-_EXAMPLES = 8  # at most
 
 
 @dataclass(frozen=True)
@@ -42,55 +37,34 @@ class Loaded:
 Load = Callable[[str, str], Loaded]
 
 
-def load(name: str, id: str, device: str | None = None) -> Loaded:
-    """Load a saved multi-task model.
+def load(name: str, id: str, device: str | None = None, backend: str | None = None) -> Loaded:
+    """Load a saved or an exported model.
 
     Args:
-        name: See `find_checkpoint`.
+        name: See `find_checkpoint`; or a folder that `mtl-hf export` wrote.
         id: Its name in answers.
         device: A device of torch. Default: an accelerator if there is one, else the CPU.
+        backend: `onnx` for the ONNX graph on the CPU (exported beside the model, if it is not there), `torch` for the
+            model itself. Default: the graph on a CPU, if the packages
+            for it are installed and the model can be exported.
 
     Raises:
-        ValueError: There is no such model, it is damaged, or the device is not available.
+        ValueError: There is no such model, it is damaged, it cannot be exported, or the device is not available.
+        ImportError: A package of the backend is not installed.
     """
-    checkpoint = find_checkpoint(name)
-    model: Any = checkpoint.load()
-    chosen = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
-    try:
-        model.to(chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"`--device` is {chosen}: {' '.join(str(error).split())}") from error
-    model.eval()
-    served = TorchModel(model)
+    if is_exported(name):
+        if backend == "torch" or device not in (None, "cpu"):
+            chosen = "`--backend torch`" if backend == "torch" else f"`--device {device}`"
+            raise ValueError(f"{name} is an exported model, which runs on the CPU with onnxruntime: remove {chosen}.")
+        model: Any = OnnxModel(name)
+        served = ModelInMemory(model, ONNX_ROWS)
+        examples = card_examples(name)
+    else:
+        from .backends import load_saved_model
+
+        served, examples = load_saved_model(name, device, backend)
     served.warm_up()
-    return Loaded(id, served, card_examples(checkpoint.path, checkpoint.revision))
-
-
-def card_examples(path: str, revision: str | None = None) -> list[Any]:
-    """The examples in the card of a model (`widget` in the metadata of its README.md), at most eight.
-
-    Args:
-        path: A folder, or a Hub id.
-        revision: Branch, tag or commit on the Hub.
-    """
-    options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    card = cached_file(path, "README.md", revision=revision, **options)
-    if card is None:
-        return []
-    text = Path(card).read_text(encoding="utf-8", errors="replace")
-    _, _, rest = text.partition("---\n")
-    try:
-        metadata = yaml.safe_load(rest.partition("\n---")[0]) if text.startswith("---\n") else None
-    except yaml.YAMLError as error:
-        logger.warning("%s: its metadata are not YAML, so there are no examples (%s).", card, type(error).__name__)
-        return []
-    widget = metadata.get("widget") if isinstance(metadata, Mapping) else None
-    found = []
-    for item in widget if isinstance(widget, list) else []:
-        example, pair = (item.get("text"), item.get("text_pair")) if isinstance(item, Mapping) else (None, None)
-        if isinstance(example, str) and example.strip():
-            found.append({"text": example, "text_pair": pair} if isinstance(pair, str) else example)
-    return found[:_EXAMPLES]
+    return Loaded(id, served, examples)
 
 
 def id_of(name: str) -> str:

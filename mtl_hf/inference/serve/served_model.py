@@ -1,4 +1,4 @@
-"""What the server needs of a model, and the model of torch that provides it.
+"""What the server needs of a model, and a model in memory, of torch or onnxruntime, that provides it.
 
 Notable: requests with different heads and different `top_k` share one encoder pass. All heads that any of them needs
 run on the batch, and each text has its own `top_k`.
@@ -11,15 +11,14 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from ...modeling.embeddings import pooling_of
 from ...modeling.encoding import CHOICES, KINDS, PAIRS, SINGLE
-from ...modeling.heads import answers_texts
-from ...modeling.texts import CUT, EMBEDDING, answer_stream
+from ...modeling.texts import CUT, EMBEDDING, TextModel, answer_stream
 
 _WARM_UP = {SINGLE: "one", PAIRS: ("one", "two"), CHOICES: ("one", ["two"])}
-# Rows of a pass on a CPU: more gain little there, and of 32 sentences of SNIPS, sorted by length, two passes of 16 take
-# three quarters of the time of one pass, which pads all of them to the longest.
-_ROWS_ON_CPU = 16
+# Rows of a pass of torch on a CPU: more gain little there, and of 32 sentences of SNIPS, sorted by length, two passes
+# of 16 take three quarters of the time of one pass, which pads all of them to the longest.
+TORCH_ROWS_ON_CPU = 16
+ONNX_ROWS = 8
 _NOT_OPTIONS = {"type", "text", "labels", "dropout", "label_smoothing"}
 
 
@@ -84,15 +83,17 @@ class ServedModel(Protocol):
         ...
 
 
-class TorchModel:
-    """A `MultiTaskModel` as a `ServedModel`, on its own device.
+class ModelInMemory:
+    """A model as a `ServedModel`, on its own device.
 
     Args:
-        model: A `MultiTaskModel` in evaluation mode.
+        model: A `MultiTaskModel` in evaluation mode, or an `OnnxModel`.
+        rows: Texts of a pass at most; None for all that wait.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: TextModel, rows: int | None = None) -> None:
         self.model = model
+        self.rows = rows
         self.max_length = model.config.max_length
         self.tasks = {
             name: ServedTask(
@@ -103,14 +104,14 @@ class TorchModel:
                 options={key: value for key, value in spec.items() if key not in _NOT_OPTIONS},
             )
             for name, spec in model.config.heads.items()
-            if answers_texts(spec)
+            if model.heads[name].answers_texts
         }
         self.no_embeddings = _why_no_embeddings(model, self.tasks)
         if self.tasks:
             model.predict([], heads=list(self.tasks))  # logs heads without training
 
     def warm_up(self) -> None:
-        """Predict once, so that the first request does not wait for what torch prepares."""
+        """Predict once, so that the first request does not wait for what the backend prepares."""
         kinds = {task.reads for task in self.tasks.values()} or {SINGLE}
         texts = [_WARM_UP[kind] for kind in kinds]
         self.predict(texts, tasks=list(self.tasks), top_k=[1] * len(texts), embeddings=not self.no_embeddings)
@@ -121,12 +122,11 @@ class TorchModel:
         """See `ServedModel.predict`."""
         readers: list[str | None] = [*tasks, *([None] if embeddings else [])]
         order = sorted(range(len(texts)), key=lambda number: _length(texts[number]))
-        rows = _ROWS_ON_CPU if self.model.device.type == "cpu" else len(texts)
         stream = answer_stream(
             self.model,
             [texts[number] for number in order],
             readers,
-            batch_size=rows,
+            batch_size=self.rows or len(texts),
             top_k=[top_k[number] for number in order],
             bar=tqdm(disable=True),
             report=_ignore,
@@ -152,7 +152,7 @@ def _why_no_embeddings(model: Any, tasks: dict[str, ServedTask]) -> str:
     if EMBEDDING in tasks:
         return f"a task is called {EMBEDDING!r}"
     try:
-        pooling_of(model, None, None)
+        model.check_embeddings()
     except ValueError as error:
         return str(error)
     return ""

@@ -26,6 +26,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     device: str | None = None,
+    backend: str | None = None,
     limits: Limits | None = None,
     access: Access | None = None,
     runs: Runs | None = None,
@@ -37,6 +38,7 @@ def serve(
         host: The address to listen on.
         port: The port; 0 for any that is free.
         device: A device of torch. Default: an accelerator if there is one, else the CPU.
+        backend: `onnx` or `torch`. Default: as of `models.load`.
         limits: Limits of requests.
         access: Who may use the server.
         runs: What trains models on demand.
@@ -46,8 +48,8 @@ def serve(
     """
     limits, access = limits or Limits(), access or Access()
     with listen(host, port) as listening:
-        loaded = load(name, id_of(name), device)
-        models = Models(loaded, name, partial(load, device=device), runs.models if runs else dict)
+        loaded = load(name, id_of(name), device, backend)
+        models = Models(loaded, name, partial(load, device=device, backend=backend), runs.models if runs else dict)
         app = create_app(models, limits=limits, access=access, runs=runs)
         _log_no_texts()
         config = uvicorn.Config(

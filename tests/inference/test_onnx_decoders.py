@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_hf.modeling.decoders import DECODERS, build_decoder
+from mtl_hf.inference.onnx.decoders import DECODERS, build_decoder
 from mtl_hf.modeling.head import EncoderShape, HeadInputs
 from mtl_hf.modeling.heads import HEADS, build_head
 
@@ -29,7 +29,9 @@ def test_every_type_that_answers_texts_has_a_decoder() -> None:
 
 
 def test_decoding_needs_neither_torch_nor_transformers() -> None:
-    code = "import json, sys, mtl_hf.modeling.decoders, mtl_hf.modeling.texts; print(json.dumps(list(sys.modules)))"
+    code = (
+        "import json, sys, mtl_hf.inference.onnx.decoders, mtl_hf.modeling.texts; print(json.dumps(list(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     loaded = {name.split(".")[0] for name in json.loads(done.stdout)}
     assert "tokenizers" in loaded

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from .decode_extractive_qa import ExtractiveQADecoder
-from .decode_multi_label_classification import MultiLabelClassificationDecoder
-from .decode_multiple_choice import MultipleChoiceDecoder
-from .decode_regression import RegressionDecoder
-from .decode_sentence_similarity import SentenceSimilarityDecoder
-from .decode_sequence_classification import SequenceClassificationDecoder
-from .decode_token_classification import TokenClassificationDecoder
-from .decoding import Decoder
+from ...modeling.decode_extractive_qa import ExtractiveQADecoder
+from ...modeling.decode_multi_label_classification import MultiLabelClassificationDecoder
+from ...modeling.decode_multiple_choice import MultipleChoiceDecoder
+from ...modeling.decode_regression import RegressionDecoder
+from ...modeling.decode_sentence_similarity import SentenceSimilarityDecoder
+from ...modeling.decode_sequence_classification import SequenceClassificationDecoder
+from ...modeling.decode_token_classification import TokenClassificationDecoder
+from ...modeling.decoding import Decoder
 
 DECODERS: dict[str, type[Decoder]] = {
     decoder.kind: decoder

@@ -1,0 +1,1 @@
+"""Exported models: one ONNX graph of the encoder and all heads, answered without torch and without transformers."""
