@@ -1,11 +1,12 @@
-"""Requests a second of `mtl-hf serve`, compared with the same server answering one sentence at a time.
+"""Requests a second of `mtl-hf serve`, compared with torch answering one sentence at a time.
 
-    python benchmarks/serving.py --data data
+    python benchmarks/serving.py --data data [--exported FOLDER]
 
-Two servers with the same model (two heads on all-MiniLM-L6-v2, one thread of torch) run in processes of their own: one
-as it is, one with `--max-batch 1`. A driver, also a process of its own, sends one sentence a request over 1, 8 and 64
-connections, to one server after the other, in rounds. Results are medians over rounds, and medians of the ratios of
-neighbouring rounds. The CPU time of the HTTP layer is that of the server's process without the thread of the model.
+Servers with the same model (two heads on all-MiniLM-L6-v2, one thread) run in processes of their own: torch with
+`--max-batch 1`, torch, the ONNX graph (the default on a CPU), and an exported folder, such as one in int8. A driver,
+also a process of its own, sends one sentence a request over 1, 8 and 64 connections, to one server after the other, in
+rounds. Results are medians over rounds, and medians of the ratios to the first server in the same round. The CPU time
+of the HTTP layer is that of the server's process without the thread of the model.
 """
 
 import argparse
@@ -51,7 +52,7 @@ class Server:
     """
 
     def __init__(self, folder: Path, log: Path, *options: str, **environment: str) -> None:
-        command = [sys.executable, "-m", "mtl_hf", "serve", str(folder), "--port", "0", "--device", "cpu", *options]
+        command = [sys.executable, "-m", "mtl_hf", "serve", str(folder), "--port", "0", *options]
         with log.open("w", encoding="utf-8") as output:
             self.process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=os.environ | {"OMP_NUM_THREADS": "1"} | environment
@@ -128,16 +129,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4, help="seconds of a round with one server")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--exported", type=Path, help="a folder of `mtl-hf export`, to be served, too")
     arguments = parser.parse_args()
     rows = [json.loads(line) for line in (arguments.data / "snips" / "test.jsonl").read_text("utf-8").splitlines()]
     with tempfile.TemporaryDirectory() as scratch:
-        folder, texts = Path(scratch) / "model", Path(scratch) / "texts.json"
+        folder, texts, logs = Path(scratch) / "model", Path(scratch) / "texts.json", Path(scratch)
         make_model(rows, folder)
         texts.write_text(json.dumps([" ".join(row["tokens"]) for row in rows]), encoding="utf-8")
         servers = {
-            "batches": Server(folder, Path(scratch) / "batches.log"),
-            "one at a time": Server(folder, Path(scratch) / "one.log", "--max-batch", "1"),
+            "torch, one at a time": Server(folder, logs / "1.log", "--backend", "torch", "--max-batch", "1"),
+            "torch": Server(folder, logs / "2.log", "--backend", "torch"),
+            "ONNX": Server(folder, logs / "3.log", "--backend", "onnx"),
         }
+        if arguments.exported:
+            servers[arguments.exported.name] = Server(arguments.exported, logs / "4.log")
         try:
             for clients in arguments.clients:
                 for server in servers.values():
@@ -154,13 +159,15 @@ def main() -> None:
 
 
 def print_table(clients: int, found: dict[str, list[dict[str, float]]]) -> None:
-    """Print the medians, and the ratios of neighbouring rounds."""
-    print(f"| {clients} clients | {' | '.join(found)} | ratio |\n|---|---|---|---|")
-    own, other = found.values()
-    for name in own[0]:
-        ratio = median(one[name] / max(two[name], 1e-9) for one, two in zip(own, other, strict=True))
-        values = " | ".join(f"{median(one[name] for one in side):.2f}" for side in (own, other))
-        print(f"| {name} | {values} | {ratio:.2f} |", flush=True)
+    """Print the medians, and the median ratios to the first server."""
+    print(f"| {clients} clients | {' | '.join(found)} |\n{'|---' * (len(found) + 1)}|")
+    reference = next(iter(found.values()))
+    for name in reference[0]:
+        cells = [f"{median(one[name] for one in reference):.2f}"]
+        for side in list(found.values())[1:]:
+            ratio = median(one[name] / max(two[name], 1e-9) for one, two in zip(side, reference, strict=True))
+            cells.append(f"{median(one[name] for one in side):.2f} ({ratio:.2f})")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
     print()
 
 

@@ -82,7 +82,7 @@ def check_installed() -> None:
     from importlib.util import find_spec
 
     if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]:
-        raise ImportError(f"the export needs {', '.join(missing)}: pip install 'mtl_hf[onnx-export]'")
+        raise ImportError(f"the export needs {', '.join(missing)}: pip install 'mtl_hf[onnx]'")
 
 
 def check_exportable(checkpoint: Checkpoint) -> None:
