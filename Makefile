@@ -16,7 +16,7 @@ quickstart: .venv/quickstart  ## install, train on the sample corpus, evaluate a
 		sys.exit(0 if found.hexdigest() == "$(ENCODER_SHA256)" else "the encoder is not the published one")'
 	$(BIN)/mtl-hf train configs/quickstart.yaml --overwrite
 
-serve: .venv/serve outputs/quickstart/metrics.json  ## serve the quickstart's model, trained if it is not there yet
+serve: .venv/serve .venv/onnx outputs/quickstart/metrics.json  ## serve the quickstart's model, trained if it is not there yet
 	$(BIN)/mtl-hf serve outputs/quickstart
 
 outputs/quickstart/metrics.json:
@@ -40,6 +40,6 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # A stamp file per extra: installs once, and again when requirements change.
-.venv/quickstart .venv/serve .venv/test: .venv/%: $(BIN)/python pyproject.toml constraints.txt
+.venv/quickstart .venv/serve .venv/onnx .venv/test: .venv/%: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$*]'
 	@touch $@

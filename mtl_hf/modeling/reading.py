@@ -15,9 +15,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from .adapters import SHARED, train_only_adapters, use_adapter
 from .experts import Experts, mix
 from .pooling import last_layers
-from .windows import WINDOW
+from .windows import WINDOW, WINDOWS_AT_ONCE
 
-WINDOWS_AT_ONCE = 64
 _SWITCHED = threading.Lock()  # a pass with one adapter: another thread must not switch to another one meanwhile
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from .tags import NO_TOKEN
 
 TRUNCATE, WINDOW = "truncate", "window"  # the values of `overflow`
+WINDOWS_AT_ONCE = 64  # of a long text, in a pass without gradients
 WINDOWED = ("string", "words")  # forms whose long texts can be read in windows
 
 

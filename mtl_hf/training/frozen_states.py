@@ -153,7 +153,7 @@ def entering(model: MultiTaskModel, layer: int | None, states: Tensor) -> Iterat
         yield {"encoder_states": states}
         return
 
-    begin = 0  # without gradients, the encoder may read windows in several parts (`reading.WINDOWS_AT_ONCE`)
+    begin = 0  # without gradients, the encoder may read windows in several parts (`windows.WINDOWS_AT_ONCE`)
 
     def put_in(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         nonlocal begin

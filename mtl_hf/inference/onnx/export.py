@@ -136,6 +136,9 @@ def write_model(model: MultiTaskModel, checkpoint: Checkpoint, folder: Path) -> 
         model.check_embeddings()
     except ValueError as error:
         no_embeddings = str(error)
+    if not heads and no_embeddings:
+        raise ValueError(f"{checkpoint.name} has nothing to export: no head that predicts something for a raw text, and"
+                         f" no embeddings ({no_embeddings}).")  # fmt: skip
     tokenizer = write_tokenizer(model.tokenizer, folder / TOKENIZER)
     inputs = ["input_ids", "attention_mask"]
     inputs += ["token_type_ids"] if "token_type_ids" in tokenizer["model_input_names"] else []

@@ -20,7 +20,7 @@ import numpy as np
 from ...modeling.decoding import mean_by_row
 from ...modeling.encoding import check_count, check_texts
 from ...modeling.texts import Batch, Readers, TextModel, embed_texts, report_cut
-from ...modeling.windows import window_stride
+from ...modeling.windows import WINDOW, WINDOWS_AT_ONCE, window_stride
 from .decoders import build_decoder
 from .tokenizer import SETTINGS, FastTokenizer
 
@@ -120,11 +120,21 @@ class OnnxModel(TextModel):
         """See `TextModel.outputs`."""
         feed = {name: batch[name] if name in batch else self._absent(name, batch) for name in self.config.inputs}
         wanted = [EMBEDDING_OUTPUT if name is None else output_name(name) for name in names]
-        found = dict(zip(names, self.session.run(wanted, feed, self._only_requested), strict=True))
+        found = dict(zip(names, self._run(wanted, feed), strict=True))
         return {
             name: mean_by_row(one, batch) if name is None else self.heads[name].by_row(one, batch)
             for name, one in found.items()
         }
+
+    def _run(self, wanted: list[str], feed: Batch) -> list[np.ndarray]:
+        """Run the graph; at most `WINDOWS_AT_ONCE` windows of long texts at once, to save memory."""
+        number = len(feed["input_ids"])
+        size = WINDOWS_AT_ONCE if self.config.overflow == WINDOW else number
+        parts = []
+        for begin in range(0, number, size):
+            some = {key: rows[begin : begin + size] for key, rows in feed.items()}
+            parts.append(self.session.run(wanted, some, self._only_requested))
+        return [np.concatenate(column) for column in zip(*parts, strict=True)] if len(parts) > 1 else parts[0]
 
     @staticmethod
     def _absent(name: str, batch: Batch) -> np.ndarray:

@@ -4,7 +4,9 @@ Notable: a graph can be exported without an error and still have a constant in i
 batches of many shapes are tried, from one token to the largest length.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,8 @@ def compare(model: MultiTaskModel, exported: OnnxModel, texts: Sequence[Any]) ->
     alike: dict[str, list[bool]] = {}
     heads = list(exported.heads)
     if heads and texts:
-        own, other = model.predict(texts, heads=heads), exported.predict(texts, heads=heads)
+        with _quiet():
+            own, other = model.predict(texts, heads=heads), exported.predict(texts, heads=heads)
         for one, two in zip(own, other, strict=True):
             for head in one.keys() & set(heads):
                 alike.setdefault(head, []).append(same_answer(one[head], two.get(head)))
@@ -49,6 +52,18 @@ def compare(model: MultiTaskModel, exported: OnnxModel, texts: Sequence[Any]) ->
         "largest_difference": largest,
         "answered_alike": {name: 100 * float(np.mean(alike[name])) for name in heads if name in alike},
     }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without warnings of truncated texts, which are about the texts and not about the export."""
+    found = logging.getLogger("mtl_hf.modeling.texts")
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(level)
 
 
 def check(report: dict[str, Any]) -> None:
