@@ -214,6 +214,18 @@ def test_a_graph_that_computes_something_else_is_not_written(
     assert not (tmp_path / "exported").exists()
 
 
+def test_a_graph_with_a_fixed_size_is_refused(encoder_folder: str, tmp_path: Path) -> None:
+    class Fixed(Graph):
+        def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            assert len(values[0]) == 2  # makes torch take the number of segments as a constant
+            return super().forward(*values)
+
+    model = small_model(encoder_folder).eval()
+    graph = Fixed(model, ["softmax"], False, ["input_ids", "attention_mask"])
+    with pytest.raises(ValueError, match=r"has exported BertModel with the fixed size \[2, 'length'\] of `input_ids`"):
+        write_graph(graph, tmp_path / "model.onnx", 16)
+
+
 def test_what_cannot_be_exported_is_refused_by_name(encoder_folder: str, folder: Path, tmp_path: Path) -> None:
     model = MultiTaskModel.from_encoder(encoder_folder, max_length=16, overflow="window")
     model.add_head("topic", type="sequence_classification", labels=["a", "b"], window_pooling="attention")
