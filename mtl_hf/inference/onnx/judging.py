@@ -47,23 +47,31 @@ class Judge:
         exported: The exported model; its session is replaced by that of each graph.
         checkpoint: Where the model is.
         overrides: `a.b=c` changes to the config of its run.
+        split: The split to compare on.
 
     Attributes:
         calibration: Inputs of the graph for training rows, each of one segment without padding.
-        num_rows: Number of validation rows.
+        num_rows: Number of rows that are compared.
+        texts: Kind (`SINGLE`, `PAIRS`) → their texts, which are embedded.
 
     Raises:
         ValueError: The run, its data or its labels are not there.
     """
 
     def __init__(
-        self, model: MultiTaskModel, exported: OnnxModel, checkpoint: Checkpoint, overrides: Sequence[str] = ()
+        self,
+        model: MultiTaskModel,
+        exported: OnnxModel,
+        checkpoint: Checkpoint,
+        overrides: Sequence[str] = (),
+        *,
+        split: str = "validation",
     ) -> None:
         run = _read_run(checkpoint, overrides)
         run.tasks = {name: task for name, task in run.tasks.items() if name in exported.heads}
         try:
             training = load_sources(run, ["train"])
-            sources, split = load_data(run, "validation", [checkpoint])
+            sources, split = load_data(run, split, [checkpoint])
         except (ValueError, OSError) as error:
             raise ValueError(
                 "`--quantize int8` needs training and validation rows of the run: name the place of its data, such as"
@@ -72,7 +80,7 @@ class Judge:
         for name, source in sources.items():
             found = source.splits[split]
             if len(found) > MOST_ROWS:
-                logger.info("Source %s: the first %d of %d validation rows are compared.", name, MOST_ROWS, len(found))
+                logger.info("Source %s: the first %d of %d %s rows are compared.", name, MOST_ROWS, len(found), split)
                 source.splits[split] = found.select(range(MOST_ROWS))
         tasks = build_tasks(with_kept_options(run, checkpoint.heads, always=True), sources, checkpoint.vocabularies)
         assert checkpoint.run is not None
@@ -80,14 +88,14 @@ class Judge:
         self.model, self.exported, self.tasks = model, exported, tasks
         self.splits = {name: encode_split(source, split, tasks, model) for name, source in sources.items()}
         self.num_rows = sum(len(source.splits[split]) for source in sources.values())
-        self._texts = _texts_of(sources, split) if not exported.config.no_embeddings else {}
+        self.texts = _texts_of(sources, split) if not exported.config.no_embeddings else {}
         self.calibration = _calibration(model, exported, training)
         self._scores, self._answers = self._score()
-        self._embeddings = {kind: np.asarray(model.encode(texts)) for kind, texts in self._texts.items()}
+        self._embeddings = {kind: np.asarray(model.encode(texts)) for kind, texts in self.texts.items()}
         if not self._scores:
-            raise ValueError("no validation row of the run has a label, so int8 cannot be judged (`--quantize int8`).")
+            raise ValueError(f"no {split} row of the run has a label, so int8 cannot be judged (`--quantize int8`).")
         if unseen := [name for name in exported.heads if name not in self._scores]:
-            logger.warning("%s: no validation rows, so their answers in int8 are not judged.", ", ".join(unseen))
+            logger.warning("%s: no %s rows, so their answers in int8 are not judged.", ", ".join(unseen), split)
 
     def __call__(self, graph: Path) -> Verdict:
         """How far the answers of a graph differ from those of the model."""
@@ -96,7 +104,7 @@ class Judge:
             scores, answers = self._score()
         drops = {name: _drop(self._scores[name], numbers) for name, numbers in scores.items()}
         alike = {name: _alike(join_answers(self._answers, name), join_answers(answers, name)) for name in scores}
-        cosines = [_cosines(own, self.exported.encode(self._texts[kind])).min()
+        cosines = [_cosines(own, self.exported.encode(self.texts[kind])).min()
                    for kind, own in self._embeddings.items()]  # fmt: skip
         return Verdict(drops, alike, float(np.min(cosines)) if cosines else None)
 
