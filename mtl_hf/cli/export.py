@@ -18,10 +18,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--to", required=True, metavar="FOLDER", help="a new or empty folder")
     parser.add_argument("--format", choices=["onnx"], default="onnx", help="default: onnx")
+    parser.add_argument(
+        "--quantize", choices=["int8"], default="",
+        help="compute most layers in 8 bits, if answers on the validation rows of the run stay the same (--max-drop)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-drop", type=float, default=0.5, metavar="POINTS",
+        help="how many points the score of a task may fall by --quantize; default: 0.5",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the graph."""
     from ..inference.onnx.export import export_onnx
 
-    export_onnx(arguments.model, arguments.to, overrides=arguments.overrides)
+    export_onnx(
+        arguments.model,
+        arguments.to,
+        overrides=arguments.overrides,
+        quantize=arguments.quantize,
+        max_drop=arguments.max_drop,
+    )

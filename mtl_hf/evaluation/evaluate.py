@@ -110,7 +110,7 @@ def evaluate(
             f"{' and '.join(map(str, names))}: there is no {RUN_FILE} that names the data. Give a config (`--config`)"
             " or a file of rows (`--data`)."
         )
-    run = _load_run(config, owner, overrides)
+    run = load_run(config, owner, overrides)
     training = {} if run is None else run.training
     with tempfile.TemporaryDirectory() as scratch:
         arguments = MultiTaskTrainingArguments(
@@ -133,12 +133,12 @@ def evaluate(
             if data is not None:
                 run = config_of_file(data, _common(checkpoints[0].heads, checkpoints), run, text, labels)
             assert run is not None
-            _narrow(run, checkpoints)
+            narrow(run, checkpoints)
             if foreign is not None:
                 check_saved_run(run, foreign)
             if data is None and owner is not None and owner.run is not None:
                 log_data(run, owner.run)
-            sources, split = _load_data(run, split, checkpoints)
+            sources, split = load_data(run, split, checkpoints)
         target = to or _folder(checkpoints, split if data is None else _file_name(data))
         own_folders = folder_names([checkpoint.name for checkpoint in checkpoints])
         results: dict[str, Any] = {}
@@ -211,7 +211,7 @@ def _folder(checkpoints: Sequence[Checkpoint], split: str) -> Path:
     return own.folder / "evaluation" / split if own.folder else Path("evaluation") / split / own.name.replace("/", "-")
 
 
-def _load_run(config: Any, owner: Checkpoint | None, overrides: Sequence[str]) -> RunConfig | None:
+def load_run(config: Any, owner: Checkpoint | None, overrides: Sequence[str]) -> RunConfig | None:
     """The config that names the data: the given one, else that of the first model that has one."""
     given = owner.run if owner is not None else config
     if given is None:
@@ -247,7 +247,7 @@ def _common(tasks: Mapping[str, Any], checkpoints: Sequence[Checkpoint]) -> dict
     return common
 
 
-def _narrow(run: RunConfig, checkpoints: Sequence[Checkpoint]) -> None:
+def narrow(run: RunConfig, checkpoints: Sequence[Checkpoint]) -> None:
     """Narrow the config, in place, to the tasks that every model has a head for, and to their sources."""
     run.tasks = _common(run.tasks, checkpoints)
     run.sources = {
@@ -261,7 +261,7 @@ def _narrow(run: RunConfig, checkpoints: Sequence[Checkpoint]) -> None:
                 )
 
 
-def _load_data(
+def load_data(
     run: RunConfig, split: str | None, checkpoints: Sequence[Checkpoint]
 ) -> tuple[dict[str, SourceData], str]:
     """Load the sources; return them with the scored split. Tasks without that split are removed from `run`."""

@@ -20,13 +20,18 @@ from ... import __version__
 from ...files import atomic_folder, check_folder
 from ...modeling.adapters import SHARED
 from ...modeling.modeling_multitask import MultiTaskModel
+from ...modeling.texts import Readers
 from ...modeling.windows import WINDOW
 from ...saved.cards import card_examples
 from ...saved.models import Checkpoint, find_checkpoint
 from .decoders import DECODERS
 from .graph import Graph, write_graph
+from .judging import Judge
 from .model import CONFIG, EMBEDDING_OUTPUT, GRAPH, TOKENIZER, OnnxConfig, OnnxModel, hash_of, output_name
 from .parity import TOLERANCE, check, compare
+from .quantize import MIN_ALIKE, MIN_COSINE
+from .quantize import quantize as quantize_graph
+from .quantize import table as candidate_table
 from .texts import real_texts
 from .tokenizer import write_tokenizer
 
@@ -35,7 +40,9 @@ logger = logging.getLogger(__name__)
 PARITY = "parity.json"
 
 
-def export_onnx(model: str | Path, to: str | Path, *, overrides: Sequence[str] = ()) -> Path:
+def export_onnx(
+    model: str | Path, to: str | Path, *, overrides: Sequence[str] = (), quantize: str = "", max_drop: float = 0.5
+) -> Path:
     """Write a model as an ONNX graph, with its tokenizer, its configuration and a report of the comparison.
 
     `OnnxModel`, `mtl-hf predict` and `mtl-hf serve` take the folder.
@@ -44,20 +51,28 @@ def export_onnx(model: str | Path, to: str | Path, *, overrides: Sequence[str] =
         model: A run folder, one of its `checkpoint-N`, or a Hub id.
         to: A new or empty folder.
         overrides: `a.b=c` changes to the config of the run, such as `data=FOLDER`.
+        quantize: `int8` to compute most layers in 8 bits: the fastest such graph that answers as the model does on the
+            validation rows of the run (`quantize.quantize`). Default: float32.
+        max_drop: How many points the score of a task may fall by that.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: No such model, the folder is not empty, the model cannot be exported, or the graph does not compute
-            what the model computes. Nothing is written then.
+        ValueError: No such model, the folder is not empty, the model cannot be exported, the graph does not compute
+            what the model computes, no graph in int8 is accurate enough, or the rows for that are not there. Nothing is
+            written then.
         ImportError: onnx, onnxscript or onnxruntime is not installed.
     """
+    if quantize not in ("", "int8"):
+        raise ValueError(f"`quantize` is {quantize!r}; valid are int8 and an empty string.")
+    if not max_drop >= 0:
+        raise ValueError(f"`max_drop` is {max_drop}; it should be 0 or more.")
     check_installed()
     folder = check_folder(to, "to")
     checkpoint = find_checkpoint(model)
     check_exportable(checkpoint)
-    with tqdm(total=4, desc="loading", unit="step", leave=False) as bar:
+    with tqdm(total=5 if quantize else 4, desc="loading", unit="step", leave=False) as bar:
         loaded = load_float(checkpoint)
         texts, source = real_texts(checkpoint, overrides)
         bar.update()
@@ -66,9 +81,14 @@ def export_onnx(model: str | Path, to: str | Path, *, overrides: Sequence[str] =
             write_model(loaded, checkpoint, draft)
             bar.update()
             bar.set_description("comparing")
-            report = {"compared_on": source} | compare(loaded, OnnxModel(draft), texts)
+            exported = OnnxModel(draft)
+            report = {"compared_on": source} | compare(loaded, exported, texts)
             check(report)
             bar.update()
+            if quantize:
+                bar.set_description("quantizing")
+                report["int8"] = write_int8(loaded, exported, checkpoint, overrides, max_drop)
+                bar.update()
             (draft / PARITY).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             (draft / "README.md").write_text(_readme(checkpoint, report), encoding="utf-8")
             bar.update()
@@ -163,9 +183,52 @@ def write_model(model: MultiTaskModel, checkpoint: Checkpoint, folder: Path) -> 
         tokenizer=tokenizer,
         sha256=hash_of(folder / GRAPH),
     )
+    _write_config(config, folder)
+
+
+def _write_config(config: OnnxConfig, folder: Path) -> None:
     (folder / CONFIG).write_text(
         json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+
+
+def write_int8(
+    model: MultiTaskModel, exported: OnnxModel, checkpoint: Checkpoint, overrides: Sequence[str], max_drop: float
+) -> dict[str, Any]:
+    """Replace the graph of an exported model by one in int8.
+
+    Args:
+        model: The model, in float32 and evaluation mode.
+        exported: The exported model.
+        checkpoint: Where the model is.
+        overrides: `a.b=c` changes to the config of its run.
+        max_drop: How many points the score of a task may fall.
+
+    Returns:
+        `max_drop`, `training_rows`, `validation_rows`, and `candidates`, the last of which was written.
+
+    Raises:
+        ValueError: No candidate is accurate enough, or the rows of the run are not there.
+    """
+    judge = Judge(model, exported, checkpoint, overrides)
+    graph = exported.folder / GRAPH
+    readers: Readers = [*exported.heads, *([] if exported.config.no_embeddings else [None])]
+    tried = quantize_graph(
+        graph, graph.with_name(f"int8-{GRAPH}"), judge.calibration, judge,
+        reference=lambda batch: model.outputs(batch, readers), max_drop=max_drop,
+    )  # fmt: skip
+    logger.info("int8, judged on %d validation rows:\n%s", judge.num_rows, candidate_table(tried))
+    graph.with_name(f"{GRAPH}.data").unlink()
+    graph.with_name(f"int8-{GRAPH}").replace(graph)
+    config = dataclasses.replace(exported.config, sha256=hash_of(graph))
+    _write_config(config, exported.folder)
+    return {
+        "max_drop": max_drop,
+        "training_rows": len(judge.calibration),
+        "validation_rows": judge.num_rows,
+        "candidates": [dataclasses.asdict(one) for one in tried],
+        "table": candidate_table(tried),
+    }
 
 
 def hash_of_model(checkpoint: Checkpoint) -> str:
@@ -197,6 +260,16 @@ def _readme(checkpoint: Checkpoint, report: dict[str, Any]) -> str:
         f"| {name} | {found:.1e} | {report['answered_alike'].get(name, 100):.4g} % |"
         for name, found in report["largest_difference"].items()
     )
+    int8 = ""
+    if "int8" in report:
+        int8 = f"""
+Then most layers were quantized to int8. These graphs were compared with the model in float32 of torch on
+{report["int8"]["validation_rows"]:,} validation rows. The last one is in this folder: the fastest whose answers differ
+little enough: a score falls by at most {report["int8"]["max_drop"]:g} points, {MIN_ALIKE:.0%} of the rows are answered
+alike, and the cosine of embeddings is {MIN_COSINE:g} or more. Names of layers that stay in float are in `{PARITY}`.
+
+{report["int8"]["table"]}
+"""
     return f"""---
 {yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True).strip()}
 ---
@@ -213,9 +286,10 @@ model = OnnxModel("FOLDER")  # pip install onnxruntime tokenizers, and mtl_hf
 model.predict(["a sentence"])
 ```
 
-Compared with the model on {report["texts"]:,} texts ({report["compared_on"]}). Outputs differ by at most {TOLERANCE:g}:
+The graph in float32 was compared with the model on {report["texts"]:,} texts ({report["compared_on"]}). Outputs differ
+by at most {TOLERANCE:g}:
 
 | head | largest difference | same answer |
 |---|---|---|
 {rows}
-"""
+{int8}"""

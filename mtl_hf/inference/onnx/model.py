@@ -118,13 +118,16 @@ class OnnxModel(TextModel):
 
     def outputs(self, batch: Batch, names: Readers) -> dict[str | None, np.ndarray]:
         """See `TextModel.outputs`."""
-        feed = {name: batch[name] if name in batch else self._absent(name, batch) for name in self.config.inputs}
         wanted = [EMBEDDING_OUTPUT if name is None else output_name(name) for name in names]
-        found = dict(zip(names, self._run(wanted, feed), strict=True))
+        found = dict(zip(names, self._run(wanted, self.feed(batch)), strict=True))
         return {
             name: mean_by_row(one, batch) if name is None else self.heads[name].by_row(one, batch)
             for name, one in found.items()
         }
+
+    def feed(self, batch: Batch) -> Batch:
+        """The inputs of the graph for a batch."""
+        return {name: batch[name] if name in batch else self._absent(name, batch) for name in self.config.inputs}
 
     def _run(self, wanted: list[str], feed: Batch) -> list[np.ndarray]:
         """Run the graph; at most `WINDOWS_AT_ONCE` windows of long texts at once, to save memory."""

@@ -87,8 +87,8 @@ def same_answer(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs)
 
 
-def _batches(model: MultiTaskModel, names: Readers, texts: Sequence[Any]) -> Iterator[tuple[Batch, Readers]]:
-    """Batches of the texts in the form of each head, and batches of random tokens for all single-text heads."""
+def text_batches(model: MultiTaskModel, names: Readers, texts: Sequence[Any]) -> Iterator[tuple[Batch, Readers]]:
+    """Batches of the texts in the form of each head, with the heads that read them."""
     for form in FORMS:
         readers = [
             name
@@ -104,6 +104,11 @@ def _batches(model: MultiTaskModel, names: Readers, texts: Sequence[Any]) -> Ite
         encoded = encode_texts(model, own, form, readers)
         for _, batch in padded_batches(model, encoded, BATCH):
             yield batch, readers
+
+
+def _batches(model: MultiTaskModel, names: Readers, texts: Sequence[Any]) -> Iterator[tuple[Batch, Readers]]:
+    """Batches of the texts in the form of each head, and batches of random tokens for all single-text heads."""
+    yield from text_batches(model, names, texts)
     whole = [name for name in names if name is None or KINDS[model.config.heads[name]["text"]] == SINGLE]
     # Heads of pairs have the same graph for any segment; their grouping of segments needs texts.
     random, longest = np.random.default_rng(13), model.config.max_length
