@@ -87,15 +87,25 @@ def processes(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+# What a `WordPieceTrainer` finds in the sentences beside single letters, written down: its numbering, and even what it
+# finds, differ from one process to the next (the order of its hash maps), and so would every trained model.
+PIECES = (
+    "##om in ##ay ##or pl ##ar ##ome play bo for it ja ne os rome ta th to tom ##ble ##day ##er ##in ##le ##ll ##lo"
+    " ##ok ##ow ##row ##zz ##orrow book jazz oslo table the today tomorrow al by is nin par ra re ri ro sm some tw war"
+    " wi ##all ##bu ##is ##ser ##ve ##ver albu near new nina paris rain reser river room small two warm will album"
+    " reserve"
+)
+
+
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
     """A small uncased WordPiece tokenizer, as BERT's."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abdefhijklmnoprstuvwyz"]
+    vocabulary += [f"##{letter}" for letter in "abdehiklmnorstuvwyz"] + PIECES.split()
+    numbers = {piece: number for number, piece in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=120, special_tokens=special, show_progress=False)
-    tokenizer.train_from_iterator(SENTENCES, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -19,7 +19,7 @@ from tests.modeling.conftest import add_pooling_heads, make_batch
 def config_with(adapters: list[str], **own: str) -> SimpleNamespace:
     """A configuration with these adapters and two heads, some with one of their own."""
     heads = {name: {"adapter": own[name]} if name in own else {} for name in ("slots", "intent")}
-    return SimpleNamespace(adapters=dict.fromkeys(adapters), heads=heads)
+    return SimpleNamespace(overflow="truncate", adapters=dict.fromkeys(adapters), heads=heads)
 
 
 @pytest.mark.parametrize(
