@@ -99,7 +99,7 @@ def main() -> None:
         if name != "torch":
             verdict = judge(exported[name].folder / GRAPH)
             cells += [
-                ", ".join(f"{task} {-drop:+.2f}" for task, drop in verdict.drops.items()),
+                ", ".join(f"{task} {0 - drop:+.2f}" for task, drop in verdict.drops.items()),
                 ", ".join(f"{task} {share:.1%}" for task, share in verdict.alike.items()),
                 f"{verdict.cosine:.4f}",
                 f"{difference_in_batch(exported[name], [texts[index] for index in spread[:96]]):.1e}",

@@ -272,7 +272,7 @@ def test_a_graph_in_float_is_judged_to_be_the_model_that_reads_pairs_and_choices
 
 
 def test_the_export_writes_one_file_in_int8_and_the_table(run_folder, tmp_path, quick, monkeypatch, caplog):
-    monkeypatch.setattr(quantize, "MIN_ALIKE", 0.5)
+    monkeypatch.setattr(quantize, "MIN_ALIKE", 0.0)
     main(["export", str(run_folder), "--to", str(tmp_path / "int8"), "--quantize", "int8", "--max-drop", "60"])
     assert not (tmp_path / "int8" / f"{GRAPH}.data").exists()
     report = json.loads((tmp_path / "int8" / "parity.json").read_text())["int8"]
@@ -300,6 +300,8 @@ def test_int8_needs_the_rows_of_the_run(run_folder, exported, encoder_folder, tm
     model.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match=r"no run\.yaml that names its data: `--quantize int8` needs"):
         Judge(model, OnnxModel(exported), find_checkpoint(tmp_path / "model"))
+    with pytest.raises(ValueError, match=r"no run\.yaml that names its data: `--quantize int8` needs"):
+        export_onnx(tmp_path / "model", tmp_path / "int8", quantize="int8")
     with pytest.raises(ValueError, match="`quantize` is 'int4'; valid are int8"):
         export_onnx(run_folder, tmp_path / "int4", quantize="int4")
     with pytest.raises(ValueError, match="`max_drop` is -1; it should be 0 or more"):

@@ -26,7 +26,7 @@ from ...saved.cards import card_examples
 from ...saved.models import Checkpoint, find_checkpoint
 from .decoders import DECODERS
 from .graph import Graph, write_graph
-from .judging import Judge
+from .judging import Judge, read_run
 from .model import CONFIG, EMBEDDING_OUTPUT, GRAPH, TOKENIZER, OnnxConfig, OnnxModel, hash_of, output_name
 from .parity import TOLERANCE, check, compare
 from .quantize import MIN_ALIKE, MIN_COSINE
@@ -72,6 +72,8 @@ def export_onnx(
     folder = check_folder(to, "to")
     checkpoint = find_checkpoint(model)
     check_exportable(checkpoint)
+    if quantize:
+        read_run(checkpoint, overrides)  # before the work whose result would be of no use
     with tqdm(total=5 if quantize else 4, desc="loading", unit="step", leave=False) as bar:
         loaded = load_float(checkpoint)
         texts, source = real_texts(checkpoint, overrides)
@@ -205,7 +207,8 @@ def write_int8(
         max_drop: How many points the score of a task may fall.
 
     Returns:
-        `max_drop`, `training_rows`, `validation_rows`, and `candidates`, the last of which was written.
+        `max_drop`; `training_rows`, on which layers were measured; `validation_rows`; `candidates`, the last of which
+        was written; and their `table`.
 
     Raises:
         ValueError: No candidate is accurate enough, or the rows of the run are not there.
@@ -218,7 +221,7 @@ def write_int8(
         reference=lambda batch: model.outputs(batch, readers), max_drop=max_drop,
     )  # fmt: skip
     logger.info("int8, judged on %d validation rows:\n%s", judge.num_rows, candidate_table(tried))
-    graph.with_name(f"{GRAPH}.data").unlink()
+    graph.with_name(f"{GRAPH}.data").unlink(missing_ok=True)
     graph.with_name(f"int8-{GRAPH}").replace(graph)
     config = dataclasses.replace(exported.config, sha256=hash_of(graph))
     _write_config(config, exported.folder)

@@ -67,7 +67,7 @@ class Judge:
         *,
         split: str = "validation",
     ) -> None:
-        run = _read_run(checkpoint, overrides)
+        run = read_run(checkpoint, overrides)
         run.tasks = {name: task for name, task in run.tasks.items() if name in exported.heads}
         try:
             training = load_sources(run, ["train"])
@@ -121,7 +121,12 @@ class Judge:
         return results["tasks"], answers
 
 
-def _read_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> RunConfig:
+def read_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> RunConfig:
+    """The config of a model's run, narrowed to the tasks that it has heads for.
+
+    Raises:
+        ValueError: The model has no run, or its config is not valid.
+    """
     if checkpoint.run is None:
         raise ValueError(
             f"{checkpoint.name} has no run.yaml that names its data: `--quantize int8` needs training and validation"

@@ -76,7 +76,7 @@ class Verdict:
 
     def failures(self, max_drop: float) -> list[str]:
         """The bounds that do not hold, each with what was found; NaN fails."""
-        found = [f"{task} {-drop:+.2f} points" for task, drop in self.drops.items() if not drop <= max_drop]
+        found = [f"{task} {0 - drop:+.2f} points" for task, drop in self.drops.items() if not drop <= max_drop]
         found += [f"{task} {share:.1%} alike" for task, share in self.alike.items() if not share >= MIN_ALIKE]
         if self.cosine is not None and not self.cosine >= MIN_COSINE:
             found.append(f"cosine {self.cosine:.3f}")
@@ -186,7 +186,7 @@ def table(candidates: Sequence[Candidate]) -> str:
             f"{one.megabytes:.1f}",
             ", ".join(f"{duration:.1f}" for duration in one.milliseconds.values()),
             ", ".join(f"{times:.2f}" for times in one.speedup.values()),
-            ", ".join(f"{task} {-drop:+.2f}" for task, drop in found.drops.items()),
+            ", ".join(f"{task} {0 - drop:+.2f}" for task, drop in found.drops.items()),
             ", ".join(f"{task} {share:.1%}" for task, share in found.alike.items()),
             "" if found.cosine is None else f"{found.cosine:.3f}",
             "" if one.verdict is None else "; ".join(one.failures) or "accepted",
