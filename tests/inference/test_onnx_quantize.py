@@ -26,7 +26,7 @@ from mtl_hf.saved.models import find_checkpoint
 from tests.conftest import SENTENCES, TRAINING, save_encoder, write_fake_data
 
 VOCABULARY, WIDTH, HIDDEN, NUM_LABELS = 300, 64, 256, 160
-GOOD, BAD = Verdict({"a": 0.0}, {"a": 1.0}, 1.0), Verdict({"a": 0.1}, {"a": 0.5}, 0.99)
+GOOD, BAD = Verdict({"a": 0.0}, {"a": 1.0}, {"a": 100}, 1.0), Verdict({"a": 0.1}, {"a": 0.5}, {"a": 100}, 0.99)
 
 
 def tiny_graph() -> onnx.ModelProto:
@@ -176,10 +176,10 @@ def test_the_first_accepted_candidate_is_kept(graph, quick):
 
 def test_a_judge_that_refuses_everything_leaves_nothing(graph, quick):
     before = {path: path.read_bytes() for path in graph.parent.iterdir()}
-    nothing = Verdict({"a": float("nan")}, {"a": 0.97}, 0.979)
+    nothing = Verdict({"a": float("nan")}, {"a": 0.97}, {"a": 1000}, 0.979)
     with pytest.raises(ValueError, match="no int8 graph is accurate enough") as error:
         run_quantize(graph, iter([nothing] * 99))
-    assert "nan points; a 97.0% alike; cosine 0.979 |" in str(error.value)
+    assert "nan points; a 96.5% alike by 1000 rows; cosine 0.979 |" in str(error.value)
     assert "| int8-1 |" in str(error.value)
     assert {path: path.read_bytes() for path in graph.parent.iterdir()} == before
 

@@ -106,7 +106,8 @@ class Judge:
         alike = {name: _alike(join_answers(self._answers, name), join_answers(answers, name)) for name in scores}
         cosines = [_cosines(own, self.exported.encode(self.texts[kind])).min()
                    for kind, own in self._embeddings.items()]  # fmt: skip
-        return Verdict(drops, alike, float(np.min(cosines)) if cosines else None)
+        num_rows = {name: len(join_answers(answers, name).rows) for name in scores}
+        return Verdict(drops, alike, num_rows, float(np.min(cosines)) if cosines else None)
 
     def _score(self) -> tuple[dict[str, Any], dict[str, dict[str, Answers]]]:
         """Task → its metrics, and source → task → answers."""
