@@ -280,6 +280,7 @@ def test_the_export_writes_one_file_in_int8_and_the_table(run_folder, tmp_path, 
     assert report["candidates"][-1]["failures"] == []
     assert report["table"] in (tmp_path / "int8" / "README.md").read_text()
     assert report["table"] in caplog.text
+    assert "Task slots: with only 24 validation rows, other rows may be answered alike less often" in caplog.text
     model = OnnxModel(tmp_path / "int8")
     assert any("int8/" in node.name for node in onnx.load(tmp_path / "int8" / GRAPH).graph.node)
     together = model.encode(SENTENCES)
