@@ -1,21 +1,20 @@
-"""An exported model against the model in torch: speed, answers, and what it takes to start.
+"""Speed and answers of exported graphs, in float32 and int8, against the model itself, on the test split of its run.
 
-    mtl-hf export outputs/snips --to snips-onnx data=data
-    mtl-hf export outputs/snips --to snips-int8 --quantize int8 data=data
-    python benchmarks/exported.py --data data --model outputs/snips --exported snips-onnx snips-int8
+    python benchmarks/exported.py MODEL ONNX_FOLDER... [data=FOLDER]
 
-Both answer SNIPS test sentences one by one and in batches of 32, with one thread, in blocks that alternate in one
-process: medians of the ratios of neighbouring blocks. Then all test sentences are answered, alone and in batches, and
-compared.
-The start is a process of its own, from its first import to its first answer.
+Speed: passes with all heads and the embedding over real texts, 1 and 32 a batch, in turns in one process with as many
+threads as OMP_NUM_THREADS, against torch in float32; medians of ratios. Answers: `judging.Judge` on the test split,
+which chose nothing. Alone and in a batch: the largest difference of an output between a text alone and beside others.
+Start: a process of its own, from its first import to its first answer, median of five.
 """
 
 import argparse
-import json
 import logging
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -23,87 +22,115 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtl_hf import MultiTaskModel
-from mtl_hf.inference import OnnxModel
-from mtl_hf.inference.onnx.parity import same_answer
+from mtl_hf.inference.onnx.export import load_float
+from mtl_hf.inference.onnx.judging import Judge
+from mtl_hf.inference.onnx.model import GRAPH, OnnxModel
+from mtl_hf.modeling.texts import encode_texts, padded_batches
+from mtl_hf.saved.models import find_checkpoint
+
+BATCH_SIZE, NUM_BATCHES, NUM_SINGLE = 32, 6, 24
+
 
 START = """
 import re, sys, time
 begin = time.perf_counter()
 from mtl_hf.inference import OnnxModel
-OnnxModel(sys.argv[1], threads=1).predict([sys.argv[2]])
+OnnxModel(sys.argv[1]).predict([sys.argv[2]])
 seconds = time.perf_counter() - begin
 memory = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
 print(seconds, memory, *({"torch", "transformers"} & set(sys.modules)))
 """
 
 
-def speed(models: dict[str, Any], texts: list[str], batch_size: int, blocks: int) -> dict[str, list[float]]:
-    """Seconds of each block of each model; the order of the models alternates."""
-    taken: dict[str, list[float]] = {name: [] for name in models}
-    for block in range(blocks + 1):
-        some = [texts[(block * 64 + number) % len(texts)] for number in range(64)]
-        for name in list(models)[:: 1 if block % 2 else -1]:
-            started = time.perf_counter()
-            for begin in range(0, len(some), batch_size):
-                models[name].predict(some[begin : begin + batch_size], batch_size=batch_size)
-            if block:  # the first one warms up
-                taken[name].append(time.perf_counter() - started)
-    return taken
+def print_start(name: str, folder: Path, text: str) -> None:
+    """Print what the start of an exported model takes."""
+    command = [sys.executable, "-c", START, str(folder), text]
+    starts = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(5)]
+    seconds, memory = (median(float(found[place]) for found in starts) for place in (0, 1))
+    imported = ", ".join(starts[0][2:]) or "neither torch nor transformers"
+    print(f"{name}: start and first answer {seconds:.2f} s, {memory:.0f} MB, imports {imported}")
+
+
+def batches_of(model: Any, texts: list[str], size: int) -> list[dict[str, np.ndarray]]:
+    """Padded batches of texts in their order."""
+    groups = [texts[begin : begin + size] for begin in range(0, len(texts), size)]
+    return [batch for group in groups for _, batch in padded_batches(model, encode_texts(model, group, "string"), size)]
+
+
+def speeds(passes: dict[str, Callable[[Any], Any]], batches: list[Any], rounds: int) -> dict[str, tuple[float, float]]:
+    """Name → milliseconds a batch, and the ratio to the first."""
+    taken: dict[str, list[float]] = {name: [] for name in passes}
+    for number in range(rounds + 1):
+        for name in list(passes)[:: 1 if number % 2 else -1]:
+            began = time.perf_counter()
+            for batch in batches:
+                passes[name](batch)
+            taken[name].append((time.perf_counter() - began) / len(batches))
+    first = taken[next(iter(passes))][1:]
+    return {
+        name: (1000 * median(own[1:]), median(one / two for one, two in zip(first, own[1:], strict=True)))
+        for name, own in taken.items()
+    }
+
+
+def difference_in_batch(exported: OnnxModel, texts: list[str]) -> float:
+    """The largest difference of an output between a text alone and beside others, without padding."""
+    names: Any = [None, *exported.heads]
+    largest = 0.0
+    for begin in range(0, len(texts), BATCH_SIZE):
+        group = sorted(texts[begin : begin + BATCH_SIZE], key=len)
+        encoded = encode_texts(exported, group, "string")
+        for positions, batch in padded_batches(exported, encoded, BATCH_SIZE):
+            together = exported.outputs(batch, names)
+            for place, position in enumerate(positions):
+                alone = exported.outputs(batches_of(exported, [group[position]], 1)[0], names)
+                for name in names:
+                    own = alone[name][0]
+                    beside = together[name][place]
+                    beside = beside[: len(own)] if own.ndim > 1 else beside
+                    largest = max(largest, float(np.abs(own - beside).max()))
+    return largest
 
 
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder that holds snips/test.jsonl")
-    parser.add_argument("--model", default="outputs/snips")
-    parser.add_argument("--exported", nargs="+", required=True, metavar="FOLDER")
-    parser.add_argument("--blocks", type=int, default=15)
+    parser.add_argument("model", help="a run folder")
+    parser.add_argument("folders", nargs="+", help="exported models, and overrides such as data=FOLDER")
+    parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     logging.getLogger("mtl_hf").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
-    rows = [json.loads(line) for line in (arguments.data / "snips" / "test.jsonl").read_text("utf-8").splitlines()]
-    texts = [" ".join(row["tokens"]) for row in rows]
-    model: Any = MultiTaskModel.from_pretrained(arguments.model).eval()
-    models = {"torch": model} | {Path(folder).name: OnnxModel(folder, threads=1) for folder in arguments.exported}
-
-    print("| answers a second | torch | " + " | ".join(f"{name} (ratio)" for name in list(models)[1:]) + " |")
-    print("|---" * (len(models) + 1) + "|")
-    for batch_size in (1, 32):
-        taken = speed(models, texts, batch_size, arguments.blocks)
-        cells = [f"{64 / median(taken['torch']):.0f}"]
-        for name in list(models)[1:]:
-            ratio = median(one / other for one, other in zip(taken["torch"], taken[name], strict=True))
-            cells.append(f"{64 / median(taken[name]):.0f} ({ratio:.2f})")
-        print(f"| {'one text' if batch_size == 1 else '32 texts'} | {' | '.join(cells)} |", flush=True)
-
-    for name, exported in list(models.items())[1:]:
-        compare(name, model, exported, texts)
-
-
-def compare(name: str, model: MultiTaskModel, exported: OnnxModel, texts: list[str]) -> None:
-    """Print how far the answers agree, and what the start takes."""
-    ours, theirs, alone = model.predict(texts), exported.predict(texts), exported.predict(texts, batch_size=1)
-    for task in ours[0]:
-        alike = [_labels(one[task]) == _labels(other[task]) for one, other in zip(ours, theirs, strict=True)]
-        same = [same_answer(one[task], other[task]) for one, other in zip(theirs, alone, strict=True)]
-        print(f"{name}, {task}: {100 * np.mean(alike):.2f} % of {len(texts)} texts are answered as by torch, and"
-              f" {100 * np.mean(same):.2f} % alone as in a batch")  # fmt: skip
-    cosine = (exported.encode(texts, normalize=True) * model.encode(texts, normalize=True).numpy()).sum(1).min()
-    apart = np.abs(exported.encode(texts[:100], batch_size=1) - exported.encode(texts[:100], batch_size=100)).max()
-    print(f"{name}, embeddings: least cosine {cosine:.4f}; alone and in a batch they differ by {apart:.1e}")
-    command = [sys.executable, "-c", START, str(exported.folder), texts[0]]
-    starts = [subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() for _ in range(5)]
-    seconds, memory = (median(float(found[place]) for found in starts) for place in (0, 1))
-    imported = ", ".join(starts[0][2:]) or "neither torch nor transformers"
-    print(f"{name}, start and first answer: {seconds:.2f} s, {memory:.0f} MB, imports {imported}")
-
-
-def _labels(answer: Any) -> Any:
-    """An answer without its numbers."""
-    if isinstance(answer, list):
-        return [_labels(one) for one in answer]
-    return {key: value for key, value in answer.items() if key != "score"}
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1)
+    overrides = [one for one in arguments.folders if "=" in one]
+    exported = {Path(one).name: OnnxModel(one) for one in arguments.folders if "=" not in one}
+    checkpoint = find_checkpoint(arguments.model)
+    plain = checkpoint.load().eval().float()  # with its own attention kernel
+    names: Any = [None, *next(iter(exported.values())).heads]
+    judge = Judge(load_float(checkpoint), OnnxModel(next(iter(exported.values())).folder), checkpoint, overrides,
+                  split="test")  # fmt: skip
+    texts = [one if isinstance(one, str) else " ".join(one) for one in judge.texts["single texts"]]
+    passes: dict[str, Callable[[Any], Any]] = {"torch": lambda batch: plain.outputs(batch, names)}
+    passes |= {name: (lambda batch, own=own: own.outputs(batch, names)) for name, own in exported.items()}
+    print(f"| {judge.num_rows} test rows | 1 text, ms | | {BATCH_SIZE} texts, ms | | points | rows alike |"
+          " least cosine | alone and in a batch |\n" + "|---" * 9 + "|")  # fmt: skip
+    spread = np.random.default_rng(13).permutation(len(texts))
+    single = batches_of(plain, [texts[index] for index in spread[:NUM_SINGLE]], 1)
+    several = batches_of(plain, [texts[index] for index in spread[: NUM_BATCHES * BATCH_SIZE]], BATCH_SIZE)
+    found = [speeds(passes, single, arguments.rounds), speeds(passes, several, arguments.rounds)]
+    for name in passes:
+        cells = [f"{own[name][0]:.1f} | {own[name][1]:.2f} x" for own in found]
+        if name != "torch":
+            verdict = judge(exported[name].folder / GRAPH)
+            cells += [
+                ", ".join(f"{task} {0 - drop:+.2f}" for task, drop in verdict.drops.items()),
+                ", ".join(f"{task} {share:.1%}" for task, share in verdict.alike.items()),
+                f"{verdict.cosine:.4f}",
+                f"{difference_in_batch(exported[name], [texts[index] for index in spread[:96]]):.1e}",
+            ]
+        print("| " + " | ".join([name, *cells, *[""] * (6 - len(cells))]) + " |", flush=True)
+    print()
+    for name, own in exported.items():
+        print_start(name, own.folder, texts[0])
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from mtl_hf.command import parse
 from mtl_hf.data.catalog import CATALOG
 from tests.conftest import assistant_rows
 
-VERBS = ("train", "evaluate", "compare", "tune", "plot", "export-head", "predict", "serve", "inspect", "embed",
-         "export-encoder", "merge", "push", "init", "data")  # fmt: skip
+VERBS = ("train", "evaluate", "compare", "tune", "plot", "export-head", "predict", "serve", "export", "inspect",
+         "embed", "export-encoder", "merge", "push", "init", "data")  # fmt: skip
 TEXTS = ["play jazz today", "will it rain in oslo"]
 
 

@@ -71,7 +71,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Serve the model."""
     if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client") if not importlib.util.find_spec(name)]:
         raise ImportError(f"`serve` needs {', '.join(missing)}: pip install 'mtl_hf[serve]'")
-    from ..experiments.training_runs import TrainingRuns
     from ..inference.serve.access import Access, check_token_value
     from ..inference.serve.server import serve
 
@@ -81,6 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("`--allow-training` needs a token: set the environment variable MTL_HF_TRAINING_TOKEN.")
     runs = None
     if arguments.allow_training:
+        from ..experiments.training_runs import TrainingRuns  # needs what training needs; an exported model does not
+
         runs = TrainingRuns(arguments.allow_training, arguments.runs, reserved=Path(arguments.model).name)
     serve(
         arguments.model,

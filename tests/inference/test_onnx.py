@@ -286,7 +286,7 @@ print(*(name for name in ("torch", "transformers", "datasets", "scipy", "sklearn
     seconds, megabytes = map(float, numbers.split())
     assert not loaded
     assert megabytes < 200
-    assert seconds < 10, "on a machine that others use; `benchmarks/inference.py` measures it"
+    assert seconds < 10, "on a machine that others use; `benchmarks/exported.py` measures it"
 
 
 def test_errors_of_arguments_are_those_of_the_model(exported: Path) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def load(name: str, id: str, device: str | None = None, backend: str | None = No
         served = ModelInMemory(model, ONNX_ROWS)
         examples = card_examples(name)
     else:
+        if find_spec("torch") is None:
+            raise ImportError(f"{name} is no folder that `mtl-hf export` wrote, and other models need torch.")
         from .backends import load_saved_model
 
         served, examples = load_saved_model(name, device, backend)
