@@ -5,7 +5,7 @@ BIN := .venv/bin
 # SHA-256 of the published all-MiniLM-L6-v2.
 ENCODER_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
-.PHONY: help quickstart serve test test-slow format
+.PHONY: help quickstart serve image test test-slow format
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -18,6 +18,11 @@ quickstart: .venv/quickstart  ## install, train on the sample corpus, evaluate a
 
 serve: .venv/serve .venv/onnx outputs/quickstart/metrics.json  ## serve the quickstart's model, trained if it is not there yet
 	$(BIN)/mtl-hf serve outputs/quickstart
+
+image:  ## build the images mtl_hf and mtl_hf:onnx (docker, podman or buildah)
+	@engine=$$(command -v docker || command -v podman || command -v buildah) \
+		|| { echo "make image needs docker, podman or buildah, and none of them is installed" >&2; exit 1; }; \
+	$$engine build -t mtl_hf . && $$engine build -t mtl_hf:onnx --target onnx .
 
 outputs/quickstart/metrics.json:
 	$(MAKE) quickstart

@@ -42,6 +42,7 @@ ELSEWHERE = {
     "mtl-hf tune": "experiments/test_tune.py",
     "mtl-hf serve": "inference/test_serve_docs.py",
     "curl": "inference/test_serve_docs.py",
+    "docker": "by hand: a build takes minutes and an engine",
     "export": "inference/test_serve_docs.py",
 }
 

@@ -166,7 +166,7 @@ def test_windows_word_rules_experts_and_a_merged_adapter_are_exported(encoder_fo
     assert b"lora" not in (to / "model.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("adapter", ["BottleneckConfig", "LoraConfig"])
+@pytest.mark.parametrize("adapter", [pytest.param("BottleneckConfig", marks=pytest.mark.slow), "LoraConfig"])
 def test_an_adapter_for_each_head_is_an_encoder_pass_each(adapter: str, encoder_folder: str, tmp_path: Path) -> None:
     model = small_model(encoder_folder)
     model.adapt(adapter, per_task=True)
