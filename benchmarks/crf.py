@@ -9,15 +9,13 @@ one process. The result of an option is the median over batches of the ratio of 
 import argparse
 import logging
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
+from steps import take_step
 
 from mtl_hf.run import build
-from mtl_hf.training.trainer import MultiTaskTrainer
 
 CONFIG = Path(__file__).parent.parent / "configs" / "snips.yaml"
 WARM_UP = 5  # batches
@@ -28,17 +26,6 @@ SIDES = {
     "alignment: mean": ["tasks.slots.alignment=mean"],
 }
 BOUND = 1.35  # of crf
-
-
-def take_step(trainer: MultiTaskTrainer, optimizer: torch.optim.Optimizer, inputs: dict[str, Any]) -> float:
-    """Take one optimiser step on a batch and return its seconds."""
-    started = time.perf_counter()
-    with trainer.accelerator.autocast():
-        loss = trainer.model(**inputs, heads=tuple(inputs["labels"])).loss
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return time.perf_counter() - started
 
 
 def measure(data: Path, batches: int, folder: str, changes: list[str]) -> dict[str, list[float]]:

@@ -9,33 +9,19 @@ autocast, in alternating order. The results are medians over batches, and the me
 import argparse
 import logging
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
+from steps import take_step
 from torch.nn import functional as F
 
-from mtl_hf.modeling import heads
+from mtl_hf.modeling import head
 from mtl_hf.run import build
-from mtl_hf.training.trainer import MultiTaskTrainer
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 WARM_UP = 5  # batches
-LINEAR = {"float32": heads.wide_linear, "autocast": F.linear}
-
-
-def take_step(trainer: MultiTaskTrainer, optimizer: torch.optim.Optimizer, inputs: dict[str, Any], side: str) -> float:
-    """Take one optimiser step on a batch and return its seconds."""
-    heads.wide_linear = LINEAR[side]
-    started = time.perf_counter()
-    with trainer.accelerator.autocast():
-        loss = trainer.model(**inputs, heads=tuple(inputs["labels"])).loss
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    return time.perf_counter() - started
+LINEAR = {"float32": head.wide_linear, "autocast": F.linear}
 
 
 def measure(config: Path, data: Path, batches: int, folder: str, changes: list[str]) -> dict[str, list[float]]:
@@ -50,7 +36,8 @@ def measure(config: Path, data: Path, batches: int, folder: str, changes: list[s
             break
         inputs = {key: value for key, value in inputs.items() if key not in ("num_items", "num_labelled_rows")}
         for side in list(LINEAR) if number % 2 else reversed(LINEAR):
-            seconds[side].append(take_step(trainer, optimizer, inputs, side))
+            head.wide_linear = LINEAR[side]
+            seconds[side].append(take_step(trainer, optimizer, inputs))
     return {side: found[WARM_UP:] for side, found in seconds.items()}
 
 

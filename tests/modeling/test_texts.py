@@ -9,6 +9,7 @@ import pytest
 import torch
 from tokenizers import processors
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from mtl_hf.modeling import texts as texts_module
 from mtl_hf.modeling.head_token_classification import TokenClassificationHead
@@ -246,6 +247,26 @@ def test_all_labels_are_answered_on_request(bert: MultiTaskModel) -> None:
     assert found["intent"][0] == best_one["intent"]
     assert (found["slots"], found["stars"]) == (best_one["slots"], best_one["stars"])
     assert [one["score"] for one in found["topics"]] == sorted((one["score"] for one in found["topics"]), reverse=True)
+
+
+def test_texts_of_one_batch_have_each_their_own_number_of_labels(bert: MultiTaskModel) -> None:
+    texts: list[Any] = [*SENTENCES[:5], SENTENCES[5].split(), "jazz"]
+    numbers = [1, 3, None, 2, 1, 2, 3]
+    found = texts_module.answer_stream(
+        bert, texts, ["intent", "topics"], batch_size=4, top_k=numbers, bar=tqdm(disable=True), report=lambda *_: None
+    )
+    for text, number, answer in zip(texts, numbers, found, strict=True):
+        (alone,) = bert.predict([text], heads=["intent", "topics"], top_k=number)
+        assert rounded(answer) == rounded(alone)
+
+
+def rounded(answer: Any) -> Any:
+    """An answer with its scores to four digits."""
+    if isinstance(answer, list):
+        return [rounded(one) for one in answer]
+    if isinstance(answer, dict):
+        return {key: rounded(one) for key, one in answer.items()}
+    return round(answer, 4) if isinstance(answer, float) else answer
 
 
 @pytest.mark.parametrize(
