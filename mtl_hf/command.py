@@ -107,6 +107,18 @@ def run_command(function: Callable[[], None]) -> None:
         sys.exit(128 + (signal.SIGTERM if isinstance(stopped, _Terminated) else signal.SIGINT))
 
 
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Let a logger, and those below it that have no level of their own, log errors only."""
+    found = logging.getLogger(name)
+    level = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(level)
+
+
 def _hide_bars() -> None:
     """Hide transformers' progress bars over weights; outside a terminal, also those of downloads and encoding."""
     if not sys.stderr.isatty():

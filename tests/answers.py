@@ -1,9 +1,10 @@
-"""Answers of a task from whole arrays of outputs, as evaluation makes them batch by batch."""
+"""Answers of a task from whole arrays of outputs, as evaluation makes them batch by batch; and their comparison."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mtl_hf.modeling.head import EncoderShape
 from mtl_hf.modeling.heads import build_head
@@ -43,3 +44,20 @@ def read_answers(
         np.arange(len(gold)), gold, outputs, head.decode(outputs, columns), columns, [], _Tokenizer(), max_length=9
     )
     return task.kind.complete(task, task.kind.read_answers(task, rows))
+
+
+def assert_same(ours: Any, theirs: Any) -> None:
+    """Answers are equal, numbers to 1e-4."""
+    assert type(ours) is type(theirs)
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert_same(ours[key], theirs[key])
+    elif isinstance(ours, list):
+        assert len(ours) == len(theirs)
+        for one, other in zip(ours, theirs, strict=True):
+            assert_same(one, other)
+    elif isinstance(ours, float):
+        assert theirs == pytest.approx(ours, abs=1e-4, rel=1e-4)
+    else:
+        assert ours == theirs

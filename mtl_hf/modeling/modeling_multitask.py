@@ -505,14 +505,33 @@ class MultiTaskModel(TextModel, PreTrainedModel):
         """The outputs of heads for each row of a batch (`Head.by_row`), and for None its embedding, (B, H).
 
         Args:
-            batch: Inputs of the encoder, (B, T): `input_ids`, `attention_mask`, ...; and optionally `num_segments` and
-                `word_ids`.
+            batch: Inputs of the encoder, (N, T): `input_ids`, `attention_mask`, ...; and optionally `num_segments`,
+                (B,), and `word_ids`, (N, T).
             names: Names of heads; None for the embedding.
         """
-        batch = dict(batch)
-        mask, num_segments = batch["attention_mask"], batch.pop("num_segments", None)
-        word_ids = batch.pop("word_ids", None)
-        inputs = HeadInputs(batch["input_ids"], mask, None, self._input_embeddings(), num_segments, word_ids)
+        inputs = self._head_inputs(batch)
+        found = self.segment_outputs(batch, names)
+        heads: Any = self.heads
+        return {
+            name: mean_of_windows(one, inputs.num_segments) if name is None else heads[name].by_row(one, inputs)
+            for name, one in found.items()
+        }
+
+    def _head_inputs(self, batch: dict[str, Tensor]) -> HeadInputs:
+        return HeadInputs(
+            batch["input_ids"], batch["attention_mask"], None, self._input_embeddings(), batch.get("num_segments"),
+            batch.get("word_ids"),
+        )  # fmt: skip
+
+    def segment_outputs(self, batch: dict[str, Tensor], names: list[str | None]) -> dict[str | None, Tensor]:
+        """What the heads return for a batch, as their class documents, and for None the embedding of each segment.
+
+        Args:
+            batch: As of `row_outputs`. Without `num_segments`, heads of whole texts return one output a segment.
+            names: Names of heads; None for the embedding, (N, H).
+        """
+        inputs, mask = self._head_inputs(batch), batch["attention_mask"]
+        batch = {key: values for key, values in batch.items() if key not in ("num_segments", "word_ids")}
         pool, num_layers = pooling_of(self, None, None) if None in names else (None, 1)
         deep = max([num_layers, *(layers_of(self.heads[name]) for name in names if name is not None)]) > 1
         outputs: dict[str | None, Tensor] = {}
@@ -521,11 +540,10 @@ class MultiTaskModel(TextModel, PreTrainedModel):
         ):
             heads = [name for name in group if name is not None]
             for name, states, _ in states_read(encoded, mask, self.heads, heads, self.experts):
-                head: Any = self.heads[name]
-                outputs[name] = head.by_row(head(states, mask, inputs), inputs)
+                outputs[name] = self.heads[name](states, mask, inputs)
             if pool is not None and None in group:
                 states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-                outputs[None] = mean_of_windows(pool(states, mask), num_segments)
+                outputs[None] = pool(states, mask)
         return outputs
 
     def to_tensors(self, batch: Batch) -> dict[str, Tensor]:
@@ -560,12 +578,8 @@ class MultiTaskModel(TextModel, PreTrainedModel):
         return getattr(self.config.text_config, "num_hidden_layers", None)
 
     def warn_untrained(self, names: list[str]) -> None:
-        """Log heads without training, each once."""
-        for name in names:
-            trained = self.config.heads[name].get("num_steps", 0) or not [*self.heads[name].parameters()]
-            if not trained and name not in self._warned_heads:
-                self._warned_heads.add(name)
-                logger.warning("Head %r has not been trained: its predictions are random.", name)
+        """Log heads without training, each once; a head without parameters needs none."""
+        super().warn_untrained([name for name in names if [*self.heads[name].parameters()]])
 
     # ---- raw text ----
 

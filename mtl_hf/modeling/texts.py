@@ -41,6 +41,7 @@ class TextModel:
     config: Any
     tokenizer: Any
     heads: Any
+    _warned_heads: set[str]
     _warned_no_answer: set[str]
 
     def outputs(self, batch: Batch, names: Readers) -> dict[str | None, np.ndarray]:
@@ -143,6 +144,13 @@ class TextModel:
 
     def warn_untrained(self, names: list[str]) -> None:
         """Log heads without training, each once."""
+        for name in names:
+            if not self.config.heads[name].get("num_steps", 0) and name not in self._warned_heads:
+                self._warned_heads.add(name)
+                # By the logger of the model: a server silences that of this file, which is about texts.
+                logging.getLogger(type(self).__module__).warning(
+                    "Head %r has not been trained: its predictions are random.", name
+                )
 
     def check_embeddings(self) -> None:
         """Raise `ValueError` if the model has no embedding without a head."""

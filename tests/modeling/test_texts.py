@@ -15,6 +15,7 @@ from mtl_hf.modeling import texts as texts_module
 from mtl_hf.modeling.head_token_classification import TokenClassificationHead
 from mtl_hf.modeling.heads import head_spec
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from tests.answers import assert_same
 from tests.conftest import SENTENCES
 from tests.modeling.conftest import TAGS, make_batch, trained
 
@@ -257,16 +258,7 @@ def test_texts_of_one_batch_have_each_their_own_number_of_labels(bert: MultiTask
     )
     for text, number, answer in zip(texts, numbers, found, strict=True):
         (alone,) = bert.predict([text], heads=["intent", "topics"], top_k=number)
-        assert rounded(answer) == rounded(alone)
-
-
-def rounded(answer: Any) -> Any:
-    """An answer with its scores to four digits."""
-    if isinstance(answer, list):
-        return [rounded(one) for one in answer]
-    if isinstance(answer, dict):
-        return {key: rounded(one) for key, one in answer.items()}
-    return round(answer, 4) if isinstance(answer, float) else answer
+        assert_same(alone, answer)
 
 
 @pytest.mark.parametrize(

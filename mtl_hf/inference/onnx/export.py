@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,26 @@ from tqdm.auto import tqdm
 from ... import __version__
 from ...files import atomic_folder, check_folder
 from ...modeling.adapters import SHARED
+from ...modeling.heads import answers_texts
 from ...modeling.modeling_multitask import MultiTaskModel
-from ...modeling.texts import Readers
 from ...modeling.windows import WINDOW
 from ...saved.cards import card_examples
 from ...saved.models import Checkpoint, find_checkpoint
 from .decoders import DECODERS
 from .graph import Graph, write_graph
 from .judging import Judge, read_run
-from .model import CONFIG, EMBEDDING_OUTPUT, GRAPH, TOKENIZER, OnnxConfig, OnnxModel, hash_of, output_name
+from .model import (
+    CONFIG,
+    EMBEDDING_OUTPUT,
+    GRAPH,
+    TOKENIZER,
+    OnnxConfig,
+    OnnxModel,
+    files_of,
+    hash_of,
+    megabytes,
+    output_name,
+)
 from .parity import TOLERANCE, check, compare
 from .quantize import MIN_ALIKE, MIN_COSINE
 from .quantize import quantize as quantize_graph
@@ -68,7 +80,8 @@ def export_onnx(
         raise ValueError(f"`quantize` is {quantize!r}; valid are int8 and an empty string.")
     if not max_drop >= 0:
         raise ValueError(f"`max_drop` is {max_drop}; it should be 0 or more.")
-    check_installed()
+    if missing := missing_packages():
+        raise ImportError(f"the export needs {', '.join(missing)}: pip install 'mtl_hf[onnx]'")
     folder = check_folder(to, "to")
     checkpoint = find_checkpoint(model)
     check_exportable(checkpoint)
@@ -95,27 +108,23 @@ def export_onnx(
             (draft / "README.md").write_text(_readme(checkpoint, report), encoding="utf-8")
             bar.update()
     logger.info("%s: written to %s (%.1f MB). %s", checkpoint.name, folder,
-                sum(path.stat().st_size for path in folder.glob(f"{GRAPH}*")) / 1e6, summary(report))  # fmt: skip
+                megabytes(folder / GRAPH), summary(report))  # fmt: skip
     return folder
 
 
-def check_installed() -> None:
-    """Raise `ImportError` unless the packages of the export are installed."""
-    from importlib.util import find_spec
-
-    if missing := [name for name in ("onnx", "onnxscript", "onnxruntime") if not find_spec(name)]:
-        raise ImportError(f"the export needs {', '.join(missing)}: pip install 'mtl_hf[onnx]'")
+def missing_packages() -> list[str]:
+    """The packages of the export that are not installed."""
+    return [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
 
 
 def check_exportable(checkpoint: Checkpoint) -> None:
     """Check that heads can be answered without torch.
 
     Raises:
-        ValueError: A head type is of another package, or pools windows with attention; or no head is left, and there
-            are heads.
+        ValueError: A head type is of another package, or pools windows with attention.
     """
     for name, spec in checkpoint.heads.items():
-        if spec["type"] not in DECODERS and answered(spec):
+        if spec["type"] not in DECODERS and answers_texts(spec):
             raise ValueError(
                 f"the head {name!r} is of type {spec['type']}, whose predictions need torch: it cannot be exported."
             )
@@ -124,13 +133,6 @@ def check_exportable(checkpoint: Checkpoint) -> None:
                 f"the head {name!r} has `window_pooling: attention`, which an exported graph cannot compute, since it"
                 " knows single windows: train it with `window_pooling: mean`, or serve the model itself."
             )
-
-
-def answered(spec: dict[str, Any]) -> bool:
-    """Whether a head makes predictions for raw texts; the others are not exported."""
-    from ...modeling.heads import answers_texts
-
-    return answers_texts(spec)
 
 
 def load_float(checkpoint: Checkpoint) -> MultiTaskModel:
@@ -150,7 +152,7 @@ def load_float(checkpoint: Checkpoint) -> MultiTaskModel:
 
 def write_model(model: MultiTaskModel, checkpoint: Checkpoint, folder: Path) -> None:
     """Write graph, tokenizer and configuration into a folder."""
-    heads = [name for name, spec in model.config.heads.items() if answered(spec)]
+    heads = [name for name, spec in model.config.heads.items() if answers_texts(spec)]
     if left_out := [name for name in model.config.heads if name not in heads]:
         logger.info("Not exported, since they predict nothing for a raw text: %s.", ", ".join(left_out))
     no_embeddings = ""
@@ -215,13 +217,14 @@ def write_int8(
     """
     judge = Judge(model, exported, checkpoint, overrides)
     graph = exported.folder / GRAPH
-    readers: Readers = [*exported.heads, *([] if exported.config.no_embeddings else [None])]
     tried = quantize_graph(
         graph, graph.with_name(f"int8-{GRAPH}"), judge.calibration, judge,
-        reference=lambda batch: model.outputs(batch, readers), max_drop=max_drop,
+        reference=lambda batch: model.outputs(batch, exported.readers), max_drop=max_drop,
     )  # fmt: skip
-    logger.info("int8, judged on %d validation rows:\n%s", judge.num_rows, candidate_table(tried))
-    graph.with_name(f"{GRAPH}.data").unlink(missing_ok=True)
+    shown = candidate_table(tried)
+    logger.info("int8, judged on %d validation rows:\n%s", judge.num_rows, shown)
+    for part in files_of(graph):
+        part.unlink()
     graph.with_name(f"int8-{GRAPH}").replace(graph)
     config = dataclasses.replace(exported.config, sha256=hash_of(graph))
     _write_config(config, exported.folder)
@@ -230,7 +233,7 @@ def write_int8(
         "training_rows": len(judge.calibration),
         "validation_rows": judge.num_rows,
         "candidates": [dataclasses.asdict(one) for one in tried],
-        "table": candidate_table(tried),
+        "table": shown,
     }
 
 

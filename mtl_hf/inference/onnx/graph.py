@@ -5,21 +5,15 @@ outputs into predictions (a CRF, thresholds) are the decoders, which need no tor
 because a head may be called like an operation, and a name that is used twice makes an invalid file.
 """
 
-import logging
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ...modeling.embeddings import pooling_of
-from ...modeling.head import HeadInputs
+from ...command import quiet
 from ...modeling.modeling_multitask import MultiTaskModel
-from ...modeling.pooling import last_layers
-from ...modeling.reading import encoder_passes, layers_of, states_read
 from ...modeling.windows import TRUNCATE
 from .model import EMBEDDING_OUTPUT, open_graph, output_name
 
@@ -42,21 +36,7 @@ class Graph(nn.Module):
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """The outputs for N segments, in the order of `readers`: embeddings (N, H), and the logits of each head."""
-        model, batch = self.model, dict(zip(self.inputs, values, strict=True))
-        mask, word_ids = batch["attention_mask"], batch.pop("word_ids", None)
-        inputs = HeadInputs(batch["input_ids"], mask, word_ids=word_ids)
-        pool, num_layers = pooling_of(model, None, None) if None in self.readers else (None, 1)
-        deep = max([num_layers, *(layers_of(model.heads[name]) for name in self.readers if name is not None)]) > 1
-        found: dict[str | None, Tensor] = {}
-        for group, encoded in encoder_passes(
-            model.encoder, model.config, self.readers, **batch, return_dict=True, output_hidden_states=deep
-        ):
-            heads = [name for name in group if name is not None]
-            for name, states, _ in states_read(encoded, mask, model.heads, heads, model.experts):
-                found[name] = model.heads[name](states, mask, inputs)
-            if pool is not None and None in group:
-                states = last_layers(encoded.last_hidden_state, encoded.get("hidden_states"), num_layers)
-                found[None] = pool(states, mask)
+        found = self.model.segment_outputs(dict(zip(self.inputs, values, strict=True)), self.readers)
         return tuple(found[name] for name in self.readers)
 
     @property
@@ -84,7 +64,8 @@ def write_graph(graph: Graph, path: Path, max_length: int) -> None:
     config = graph.model.config
     overflow = config.overflow
     config.overflow = TRUNCATE  # segments come as they are: the encoder must not split them into parts by their number
-    with _quiet(), torch.no_grad():
+    with quiet("torch.onnx"), warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporter, about its own steps
         try:
             program: Any = torch.onnx.export(
                 graph, tuple(example[name] for name in graph.inputs), dynamo=True, input_names=graph.inputs,
@@ -106,17 +87,3 @@ def write_graph(graph: Graph, path: Path, max_length: int) -> None:
                 f"torch has exported {type(graph.model.encoder).__name__} with the fixed size {found.shape} of"
                 f" `{found.name}`: it cannot be exported to ONNX."
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the notes of the exporter, which are about its own steps."""
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        exporter.setLevel(level)

@@ -17,6 +17,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from .model import make_session
+
 Rows = Sequence[dict[str, np.ndarray]]
 
 MIN_TABLE = 256  # rows of an embedding table; smaller ones stay in float
@@ -110,10 +112,8 @@ def find_parts(model: onnx.ModelProto, rows: Rows) -> Parts:
 
 def open_model(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """A session for a graph in memory, with one thread."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # not the warnings of constants that a fusion left over
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session: onnxruntime.InferenceSession = make_session(model.SerializeToString(), threads=1)
+    return session
 
 
 # ---- what the graph has ----

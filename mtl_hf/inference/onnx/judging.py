@@ -92,11 +92,12 @@ class Judge:
         self.texts = _texts_of(sources, split) if not exported.config.no_embeddings else {}
         self.calibration = _calibration(model, exported, training)
         self._scores, self._answers = self._score()
+        self._num_rows = {name: len(found.rows) for name, found in self._answers.items()}
         self._embeddings = {kind: np.asarray(model.encode(texts)) for kind, texts in self.texts.items()}
         if not self._scores:
             raise ValueError(f"no {split} row of the run has a label, so int8 cannot be judged (`--quantize int8`).")
-        for name in self._scores:
-            if (count := len(join_answers(self._answers, name).rows)) < FEW_ROWS:
+        for name, count in self._num_rows.items():
+            if count < FEW_ROWS:
                 logger.warning("Task %s: with only %d %s rows, other rows may be answered alike less often than these.",
                                name, count, split)  # fmt: skip
         if unseen := [name for name in exported.heads if name not in self._scores]:
@@ -108,14 +109,13 @@ class Judge:
         with _answered_by(self.model, self.exported):
             scores, answers = self._score()
         drops = {name: _drop(self._scores[name], numbers) for name, numbers in scores.items()}
-        alike = {name: _alike(join_answers(self._answers, name), join_answers(answers, name)) for name in scores}
+        alike = {name: _alike(self._answers[name], found) for name, found in answers.items()}
         cosines = [_cosines(own, self.exported.encode(self.texts[kind])).min()
                    for kind, own in self._embeddings.items()]  # fmt: skip
-        num_rows = {name: len(join_answers(answers, name).rows) for name in scores}
-        return Verdict(drops, alike, num_rows, float(np.min(cosines)) if cosines else None)
+        return Verdict(drops, alike, self._num_rows, float(np.min(cosines)) if cosines else None)
 
-    def _score(self) -> tuple[dict[str, Any], dict[str, dict[str, Answers]]]:
-        """Task → its metrics, and source → task → answers."""
+    def _score(self) -> tuple[dict[str, Any], dict[str, Answers]]:
+        """Task → its metrics, and task → its answers over all sources."""
         answers: dict[str, dict[str, Answers]] = {}
         with tempfile.TemporaryDirectory() as scratch:
             arguments = MultiTaskTrainingArguments(
@@ -124,7 +124,7 @@ class Judge:
             )  # fmt: skip
             trainer = MultiTaskTrainer(self.model, arguments, tasks=self.tasks, processing_class=self.model.tokenizer)
             results = trainer.score(self.splits, keep_answers=answers)
-        return results["tasks"], answers
+        return results["tasks"], {name: join_answers(answers, name) for name in results["tasks"]}
 
 
 def read_run(checkpoint: Checkpoint, overrides: Sequence[str]) -> RunConfig:

@@ -116,6 +116,11 @@ class OnnxModel(TextModel):
         self._warned_heads: set[str] = set()
         self._warned_no_answer: set[str] = set()
 
+    @property
+    def readers(self) -> Readers:
+        """Everything that the graph computes: the names of its heads, and None if it has the embedding."""
+        return [*self.heads, *([] if self.config.no_embeddings else [None])]
+
     def outputs(self, batch: Batch, names: Readers) -> dict[str | None, np.ndarray]:
         """See `TextModel.outputs`."""
         wanted = [EMBEDDING_OUTPUT if name is None else output_name(name) for name in names]
@@ -184,13 +189,6 @@ class OnnxModel(TextModel):
         if self.config.no_embeddings:
             raise ValueError(f"the exported model has no embeddings: {self.config.no_embeddings}")
 
-    def warn_untrained(self, names: list[str]) -> None:
-        """Log heads without training, each once."""
-        for name in names:
-            if not self.config.heads[name].get("num_steps", 0) and name not in self._warned_heads:
-                self._warned_heads.add(name)
-                logger.warning("Head %r has not been trained: its predictions are random.", name)
-
 
 def is_exported(folder: str | os.PathLike[str]) -> bool:
     """Whether a folder is that of an exported model."""
@@ -234,28 +232,43 @@ def open_graph(path: Path, threads: int | None = None, sha256: str | None = None
         ValueError: There is no such file, it is damaged, or it has another hash.
         ImportError: onnxruntime is not installed.
     """
-    runtime = _runtime()
     if not path.is_file():
         raise ValueError(f"{path} does not exist: export the model again.")
     if sha256 is not None and hash_of(path) != sha256:
         raise ValueError(f"{path} is damaged, or of another model than {CONFIG} beside it: export the model again.")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or (os.cpu_count() or 1)
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; warnings are about its own optimizations
+    threads = threads or int(os.environ.get("OMP_NUM_THREADS", "0") or 0) or (os.cpu_count() or 1)
     try:
-        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return make_session(str(path), threads)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+
+
+def make_session(graph: str | bytes, threads: int) -> Any:
+    """A session for a graph in a file, or in memory, on the CPU."""
+    runtime = _runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; warnings are about its own optimizations
+    return runtime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of a graph: its own, and that of its weights, if they are apart."""
+    return [part for part in (path, path.with_name(f"{path.name}.data")) if part.is_file()]
+
+
+def megabytes(path: Path) -> float:
+    """Megabytes of a graph and its weights."""
+    return sum(part.stat().st_size for part in files_of(path)) / 1e6
 
 
 def hash_of(path: Path) -> str:
     """The SHA-256 of a file, or of a graph and its weights."""
     found = hashlib.sha256()
-    for part in (path, path.with_name(f"{path.name}.data")):
-        if part.is_file():
-            with part.open("rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
+    for part in files_of(path):
+        with part.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
     return found.hexdigest()
 
 

@@ -4,13 +4,12 @@ Notable: a graph can be exported without an error and still have a constant in i
 batches of many shapes are tried, from one token to the largest length.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from ...command import quiet
 from ...modeling.encoding import FORMS, KINDS, SINGLE, kind_of
 from ...modeling.modeling_multitask import MultiTaskModel
 from ...modeling.texts import Batch, Readers, encode_texts, padded_batches
@@ -32,9 +31,8 @@ def compare(model: MultiTaskModel, exported: OnnxModel, texts: Sequence[Any]) ->
         `texts`, their number; `largest_difference`, head → its largest difference, relative where outputs are above 1
         (`text_embedding` for the embedding); and `answered_alike`, head → percentage of texts with the same answer.
     """
-    names: Readers = [*exported.heads, *([] if exported.config.no_embeddings else [None])]
     largest: dict[str, float] = {}
-    for batch, readers in _batches(model, names, texts):
+    for batch, readers in _batches(model, exported.readers, texts):
         ours, theirs = model.outputs(batch, readers), exported.outputs(batch, readers)
         for name in readers:
             key = name or "text_embedding"
@@ -42,7 +40,7 @@ def compare(model: MultiTaskModel, exported: OnnxModel, texts: Sequence[Any]) ->
     alike: dict[str, list[bool]] = {}
     heads = list(exported.heads)
     if heads and texts:
-        with _quiet():
+        with quiet("mtl_hf.modeling.texts"):  # which warns of truncated texts
             own, other = model.predict(texts, heads=heads), exported.predict(texts, heads=heads)
         for one, two in zip(own, other, strict=True):
             for head in one.keys() & set(heads):
@@ -52,18 +50,6 @@ def compare(model: MultiTaskModel, exported: OnnxModel, texts: Sequence[Any]) ->
         "largest_difference": largest,
         "answered_alike": {name: 100 * float(np.mean(alike[name])) for name in heads if name in alike},
     }
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without warnings of truncated texts, which are about the texts and not about the export."""
-    found = logging.getLogger("mtl_hf.modeling.texts")
-    level = found.level
-    found.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        found.setLevel(level)
 
 
 def check(report: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ from .int8_graph import (
     rewrite,
     to_integers,
 )
-from .model import open_graph
+from .model import megabytes, open_graph
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +51,8 @@ LARGEST = 2**31  # bytes of a graph in memory
 # Costs relative to one multiplication of an int8 product, measured with AVX-512 VNNI: of one in float, and of an
 # element that an elementwise operation reads.
 FLOAT, ELEMENT = 3.6, 50.0
-TABLE = (
-    0.03  # what it costs to keep a table in float, as a share of all products: memory and size of the file, not time
-)
+# What it costs to keep a table in float, as a share of all products: memory and size of the file, not time.
+TABLE = 0.03
 POWERS = (None, 0.5, 0.65, 0.8)
 OPTIONS = [
     Option(way, power, outliers)
@@ -166,7 +165,7 @@ def quantize(
     logger.info("int8: options of %d layers and %d tables measured on %d training rows in %.0f s.",
                 parts.num_layers, len(parts.tables), len(rows), time.perf_counter() - started)  # fmt: skip
     everything = {"float": parts.num_layers}
-    tried = [Candidate("float", everything, [], _megabytes(graph), *_time(reference, open_graph(graph), rows))]
+    tried = [Candidate("float", everything, [], megabytes(graph), *_time(reference, open_graph(graph), rows))]
     with atomic_file(to) as draft:
         for number, chosen in enumerate(ladder(choices, parts), start=1):
             onnx.save(rewrite(model, parts, chosen), draft)
@@ -174,7 +173,7 @@ def quantize(
             failures = tuple(verdict.failures(max_drop))
             counts, kept = _counts(parts, chosen)
             speed = _time(reference, open_graph(draft), rows)
-            tried.append(Candidate(f"int8-{number}", counts, kept, _megabytes(draft), *speed, verdict, failures))
+            tried.append(Candidate(f"int8-{number}", counts, kept, megabytes(draft), *speed, verdict, failures))
             if not failures:
                 return tried
         raise ValueError(
@@ -211,17 +210,12 @@ def table(candidates: Sequence[Candidate]) -> str:
 
 
 def _load(graph: Path) -> onnx.ModelProto:
-    if _megabytes(graph) * 1e6 >= LARGEST:
-        raise ValueError(f"{graph} has {_megabytes(graph) / 1e3:.1f} GB: graphs above 2 GB cannot be quantized.")
+    if megabytes(graph) * 1e6 >= LARGEST:
+        raise ValueError(f"{graph} has {megabytes(graph) / 1e3:.1f} GB: graphs above 2 GB cannot be quantized.")
     model = onnx.load(graph)
     if next((one.version for one in model.opset_import if not one.domain), 0) < 18:
         raise ValueError(f"{graph}: its opset is older than 18: export the model again.")
     return model
-
-
-def _megabytes(graph: Path) -> float:
-    weights = graph.with_name(f"{graph.name}.data")
-    return (graph.stat().st_size + (weights.stat().st_size if weights.is_file() else 0)) / 1e6
 
 
 # ---- the options of each layer ----

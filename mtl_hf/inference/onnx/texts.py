@@ -49,7 +49,9 @@ def real_texts(checkpoint: Checkpoint, overrides: Sequence[str] = ()) -> tuple[l
                        " Name its place, such as `data=FOLDER`. (%s)", " ".join(str(error).split()))  # fmt: skip
         return own, "sentences of mtl_hf, since the data of the run cannot be read"
     found: list[Any] = []
-    for source in sources.values():
-        split = "validation" if "validation" in source.splits else "train"
+    unsplit = [name for name, source in sources.items() if "validation" not in source.splits]
+    for name, source in sources.items():
+        split = "train" if name in unsplit else "validation"
         found += source.texts(split, range(min(MOST_TEXTS, len(source.splits[split]))))
-    return found, "validation rows of the run"
+    trained = f", and training rows of {', '.join(unsplit)}" if unsplit else ""
+    return found, f"validation rows of the run{trained}"

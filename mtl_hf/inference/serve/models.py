@@ -46,8 +46,8 @@ def load(name: str, id: str, device: str | None = None, backend: str | None = No
         id: Its name in answers.
         device: A device of torch. Default: an accelerator if there is one, else the CPU.
         backend: `onnx` for the ONNX graph on the CPU (exported beside the model, if it is not there), `torch` for the
-            model itself. Default: the graph on a CPU, if the packages
-            for it are installed and the model can be exported.
+            model itself. Default: the graph on a CPU, if the packages for it are installed and the model can be
+            exported.
 
     Raises:
         ValueError: There is no such model, it is damaged, it cannot be exported, or the device is not available.
