@@ -20,6 +20,7 @@ from mtl_hf.inference.onnx.export import export_onnx
 from mtl_hf.inference.onnx.graph import Graph, write_graph
 from mtl_hf.inference.serve.models import load
 from mtl_hf.modeling.modeling_multitask import MultiTaskModel
+from tests.answers import assert_same
 from tests.conftest import FAMILIES, SENTENCES, two_source_config, warnings_of
 from tests.test_encoders import FAMILIES as MORE_FAMILIES
 from tests.test_encoders import save
@@ -68,23 +69,6 @@ def saved(folder: Path, encoder: str, change: Callable[[MultiTaskModel], None] |
         change(model)
     enlarge(model).save_pretrained(folder)
     return folder
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    """Answers are equal, numbers to 1e-4."""
-    assert type(ours) is type(theirs)
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys()
-        for key in ours:
-            assert_same(ours[key], theirs[key])
-    elif isinstance(ours, list):
-        assert len(ours) == len(theirs)
-        for one, other in zip(ours, theirs, strict=True):
-            assert_same(one, other)
-    elif isinstance(ours, float):
-        assert theirs == pytest.approx(ours, abs=1e-4, rel=1e-4)
-    else:
-        assert ours == theirs
 
 
 def assert_answers_alike(folder: Path, exported: Path, texts: list[Any] = TEXTS) -> None:
@@ -358,3 +342,19 @@ def test_a_model_that_cannot_be_exported_is_served_by_torch(
     assert "is served by torch: the head 'topic' has `window_pooling: attention`" in caplog.text
     with pytest.raises(ValueError, match="window_pooling"):
         load(str(tmp_path / "model"), "model", backend="onnx")
+
+
+def test_a_model_whose_export_fails_is_served_by_torch(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(graph: Graph, path: Path, max_length: int) -> None:
+        raise ValueError("torch cannot export this encoder")
+
+    caplog.set_level(logging.INFO, logger="mtl_hf")
+    monkeypatch.setattr(export_module, "write_graph", fails)
+    copy = shutil.copytree(small, tmp_path / "model")
+    assert isinstance(load(str(copy), "model").model.model, MultiTaskModel)
+    assert "is served by torch: torch cannot export this encoder" in caplog.text
+    with pytest.raises(ValueError, match="torch cannot export this encoder"):
+        load(str(copy), "model", backend="onnx")
+    assert not (copy / "onnx").exists()

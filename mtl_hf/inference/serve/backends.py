@@ -7,14 +7,13 @@ again if the model has changed. A model that cannot be exported is served by tor
 import logging
 import os
 import shutil
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from ...saved.cards import card_examples
 from ...saved.models import Checkpoint, find_checkpoint
-from ..onnx.export import check_exportable, export_onnx, hash_of_model
+from ..onnx.export import export_onnx, hash_of_model, missing_packages
 from ..onnx.model import OnnxModel, is_exported, read_config
 from .served_model import ONNX_ROWS, TORCH_ROWS_ON_CPU, ModelInMemory
 
@@ -32,8 +31,13 @@ def load_saved_model(name: str, device: str | None, backend: str | None) -> tupl
     if backend == "onnx" and not on_cpu:
         raise ValueError(f"`--backend onnx` runs on the CPU, and `--device` is {chosen}: remove one of them.")
     examples = card_examples(checkpoint.path, checkpoint.revision)
-    if backend == "onnx" or (backend is None and on_cpu and _can_be_graph(checkpoint)):
-        return ModelInMemory(_graph_of(checkpoint), ONNX_ROWS), examples
+    if backend == "onnx" or (backend is None and on_cpu and _has_place(checkpoint)):
+        try:
+            return ModelInMemory(_graph_of(checkpoint), ONNX_ROWS), examples
+        except ValueError as error:
+            if backend == "onnx":
+                raise
+            logger.info("%s is served by torch: %s", checkpoint.name, error)
     model: Any = checkpoint.load()
     try:
         model.to(chosen)
@@ -42,9 +46,9 @@ def load_saved_model(name: str, device: str | None, backend: str | None) -> tupl
     return ModelInMemory(model.eval(), TORCH_ROWS_ON_CPU if on_cpu else None), examples
 
 
-def _can_be_graph(checkpoint: Checkpoint) -> bool:
-    """Whether a model is served by its graph without a request for it; logs why not, if the packages are there."""
-    if any(find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
+def _has_place(checkpoint: Checkpoint) -> bool:
+    """Whether a graph can be written beside a model; logs why not, if the packages of the export are there."""
+    if missing_packages():
         return False
     if checkpoint.folder is None:
         logger.info("%s is served by torch: the ONNX graph, which is faster on a CPU, needs a local folder.",
@@ -53,11 +57,6 @@ def _can_be_graph(checkpoint: Checkpoint) -> bool:
     if not is_exported(checkpoint.folder / GRAPH_FOLDER) and not os.access(checkpoint.folder, os.W_OK):
         logger.info("%s is served by torch: its folder cannot be written to, so there is no place for an ONNX graph.",
                     checkpoint.name)  # fmt: skip
-        return False
-    try:
-        check_exportable(checkpoint)
-    except ValueError as error:
-        logger.info("%s is served by torch: %s", checkpoint.name, error)
         return False
     return True
 
